@@ -1,0 +1,113 @@
+package state
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+)
+
+// HashKeys puts the hash of each row's key into b.Hashes, unless it is there
+// already: xxh3-64 of the encoded key. The encoding and the hash are part of
+// the state format and never change:
+//
+//   - boolean: one byte, 0 or 1; bigint and timestamp: 8 bytes, little endian;
+//     double: its IEEE bits in the same way, -0 as +0 and every NaN as
+//     0x7ff8000000000001; string and bytes: the bytes; null: no bytes.
+//   - A key of one column is that value. A key of several columns is, for each,
+//     uvarint(length+1) and the value, or a zero byte for null.
+//
+// Null and the empty string of a one-column key share a hash; KeyTable tells
+// them apart by their validity.
+func HashKeys(b *batch.Batch, keys []int) {
+	if b.Hashes != nil {
+		return
+	}
+	h := b.OwnHashes(b.Rows)
+	if len(keys) == 1 {
+		hashOne(b.Cols[keys[0]], h)
+		return
+	}
+	var buf []byte
+	var stack [128]byte
+	for i := range h {
+		buf = stack[:0]
+		for _, k := range keys {
+			buf = appendKeyPart(buf, b.Cols[k], i)
+		}
+		h[i] = xxh3.Hash(buf)
+	}
+}
+
+// hashOne hashes every position, there or not: what a selection leaves out is
+// readable, and one loop without a branch is faster than the exact one.
+func hashOne(c *batch.Column, h []uint64) {
+	var v [8]byte
+	switch c.Type {
+	case batch.String, batch.Bytes:
+		for i := range h {
+			h[i] = xxh3.Hash(c.Data[c.Offsets[i]:c.Offsets[i+1]])
+		}
+	case batch.Bigint, batch.Timestamp:
+		for i := range h {
+			binary.LittleEndian.PutUint64(v[:], uint64(c.Ints[i]))
+			h[i] = xxh3.Hash(v[:])
+		}
+	case batch.Double:
+		for i := range h {
+			binary.LittleEndian.PutUint64(v[:], DoubleBits(c.Doubles[i]))
+			h[i] = xxh3.Hash(v[:])
+		}
+	case batch.Boolean:
+		zero, one := xxh3.Hash([]byte{0}), xxh3.Hash([]byte{1})
+		for i := range h {
+			h[i] = zero
+			if c.Bits.Get(i) {
+				h[i] = one
+			}
+		}
+	}
+	if c.Valid != nil {
+		null := xxh3.Hash(nil)
+		for i := range h {
+			if !c.Valid.Get(i) {
+				h[i] = null
+			}
+		}
+	}
+}
+
+func appendKeyPart(buf []byte, c *batch.Column, i int) []byte {
+	if c.IsNull(i) {
+		return append(buf, 0)
+	}
+	switch c.Type {
+	case batch.Boolean:
+		v := byte(0)
+		if c.Bits.Get(i) {
+			v = 1
+		}
+		return append(buf, 2, v)
+	case batch.Bigint, batch.Timestamp:
+		return binary.LittleEndian.AppendUint64(append(buf, 9), uint64(c.Ints[i]))
+	case batch.Double:
+		return binary.LittleEndian.AppendUint64(append(buf, 9), DoubleBits(c.Doubles[i]))
+	default:
+		v := c.At(i)
+		return append(binary.AppendUvarint(buf, uint64(len(v))+1), v...)
+	}
+}
+
+// DoubleBits are the bits by which doubles are equal as keys: -0 is +0, and all
+// NaNs are one.
+func DoubleBits(v float64) uint64 {
+	switch {
+	case v == 0:
+		return 0
+	case v != v:
+		return 0x7ff8000000000001
+	}
+	return math.Float64bits(v)
+}
