@@ -16,9 +16,12 @@ const MaxRows = 4096
 // and the arrival clock has reached Arrival. Both never go back in a stream.
 // A row's arrival time, where a job needs it, is the Arrival of the last mark
 // at or before the row's position.
+//
+// Who ends an idle stream puts an active mark, with the watermark unchanged,
+// before its first row: a filter or an exchange may send the row elsewhere.
 type Mark struct {
 	Row       int32         // number of positions before the mark: 0..Rows
-	Idle      bool          // the stream is idle from here on: a merge leaves it out until a row or an active mark comes
+	Idle      bool          // the stream is idle from here on: a merge leaves it out until an active mark comes
 	Watermark dataflow.Time // MinTime: none yet
 	Arrival   dataflow.Time // MinTime: the stream has no arrival clock yet
 }
@@ -45,11 +48,12 @@ type Batch struct {
 	Sel    []int32   // the positions that are there, ascending; nil: all
 	Marks  []Mark    // ordered by Row, Watermark and Arrival
 	Kinds  []Kind    // nil: all Insert
-	Hashes []uint64  // hash of the key of each position, or nil: not computed
+	Hashes []uint64  // hash of each position's key, by the last hash exchange; nil: not computed
 
 	pool   *Pool
 	parent *Batch
 	refs   atomic.Int32
+	shared bool // Marks are the parent's: AddMark is not allowed before OwnMarks
 
 	own      []Column // this batch's own columns; Cols point here or into parent
 	ownTimes []int64
@@ -105,7 +109,7 @@ func (b *Batch) OwnTimes(n int) []int64 {
 // OwnSel returns an empty selection with room for n positions. The caller
 // appends to it and sets Sel.
 func (b *Batch) OwnSel(n int) []int32 {
-	if cap(b.ownSel) < n {
+	if b.ownSel == nil || cap(b.ownSel) < n { // never nil: a nil Sel means all
 		b.ownSel = make([]int32, 0, n+n/4)
 	}
 	return b.ownSel[:0]
@@ -128,6 +132,9 @@ func (b *Batch) OwnKinds(n int) []Kind {
 // AddMark appends a mark to the batch's own marks; on a derived batch call
 // OwnMarks first. Marks with no position between them become the latest one.
 func (b *Batch) AddMark(m Mark) {
+	if b.shared {
+		panic("batch: AddMark on marks that belong to the parent; call OwnMarks first")
+	}
 	if n := len(b.Marks); n > 0 && b.Marks[n-1].Row == m.Row {
 		b.Marks[n-1] = m
 		return
@@ -138,7 +145,7 @@ func (b *Batch) AddMark(m Mark) {
 
 // OwnMarks empties Marks and makes them the batch's own, so that a derived
 // batch may be given marks of its own with AddMark.
-func (b *Batch) OwnMarks() { b.Marks = b.ownMarks[:0] }
+func (b *Batch) OwnMarks() { b.Marks, b.shared = b.ownMarks[:0], false }
 
 // Retain adds a reference and returns b.
 func (b *Batch) Retain() *Batch {
@@ -179,6 +186,9 @@ func (b *Batch) Check() error {
 		return fmt.Errorf("batch: %d times for %d rows", len(b.Times), b.Rows)
 	}
 	for i, c := range b.Cols {
+		if c == nil {
+			return fmt.Errorf("batch: column %q is not set", b.Schema.fields[i].Name)
+		}
 		if err := c.check(b.Rows); err != nil {
 			return fmt.Errorf("batch: column %q: %w", b.Schema.fields[i].Name, err)
 		}

@@ -72,6 +72,7 @@ func (p *Pool) Derive(parent *Batch, s *Schema) *Batch {
 	b.parent = parent.Retain()
 	b.Rows, b.Times, b.Sel, b.Marks = parent.Rows, parent.Times, parent.Sel, parent.Marks
 	b.Kinds, b.Hashes = parent.Kinds, parent.Hashes
+	b.shared = true
 	return b
 }
 
@@ -101,7 +102,7 @@ func (p *Pool) put(b *Batch) {
 		b.Cols[i] = nil
 	}
 	b.Rows, b.Times, b.Sel, b.Kinds, b.Hashes = 0, nil, nil, nil, nil
-	b.Marks = b.ownMarks[:0]
+	b.Marks, b.shared = b.ownMarks[:0], false
 	b.ownKinds, b.ownHash = b.ownKinds[:0], b.ownHash[:0]
 	size := b.capBytes()
 

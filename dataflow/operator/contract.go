@@ -20,15 +20,16 @@ const (
 // then Restore for each saved batch of state, then Process for each batch of
 // input; all from one goroutine.
 //
-// Process borrows b. If it returns More it keeps b (Retain) until the Resume
-// that returns Done. Rows that belong before a mark are emitted before it, and
-// each mark of b goes on downstream, at its place among the output's rows,
-// unless the operator's comment says how it changes marks. The end of input is
-// a mark with watermark MaxTime; there is no other call for it.
+// Process borrows b. If it returns More and still needs b, it keeps it (Retain)
+// until the Resume that returns Done. Rows that belong before a mark are emitted
+// before it, and each mark of b goes on downstream, at its place among the
+// output's rows, unless the operator's comment says how it changes marks. The
+// end of input is a mark with watermark MaxTime; there is no other call for it.
 //
-// An error is final for the subtask: it means that the job must fail. Rows
-// that cannot be processed are not errors; they go to the side stream
-// Rejected, or the operator's comment says what becomes of them.
+// An error is final for the subtask: it means that the job must fail. It need
+// not name the operator, the task does. Rows that cannot be processed are not
+// errors; they go to the side stream Rejected, or the operator's comment says
+// what becomes of them.
 type Operator interface {
 	Open(ctx *Context) error
 	Process(b *batch.Batch, out Output) (Progress, error)
@@ -39,17 +40,24 @@ type Operator interface {
 // Stateful is what an operator does so that its state can be taken and given
 // back. State is rows: each of its tables has a schema, and a snapshot is a
 // set of batches of it. Operators without state embed Stateless.
+//
+// A restored operator must go on exactly where the old one stood. The task does
+// not repeat marks for it: an operator to which the watermark matters keeps it
+// in a table of its own (Union; restored from several, the least counts).
 type Stateful interface {
 	// StateTables names the tables, in a fixed order. It is constant.
 	StateTables() []StateTable
 	// Snapshot emits the rows of all tables as they are now: all of them, or
 	// (delta) those that changed since the last Snapshot, a deleted row as one
-	// with kind Delete. Batches carry the key hash of their rows if the table is
-	// keyed. The callee of emit borrows the batch. Snapshot is called only
-	// between batches, never after More.
+	// with kind Delete. Both kinds of snapshot count as the last one. Batches
+	// carry the key hash of their rows if the table is keyed. The callee of emit
+	// borrows the batch. Snapshot is called only between batches, never after
+	// More.
 	Snapshot(delta bool, emit func(table int, b *batch.Batch) error) error
 	// Restore takes back rows of a table; those of key groups that the subtask
-	// does not own have been removed. It is called before the first Process.
+	// does not own have been removed, and deltas have been merged into the full
+	// snapshot before them: no row has kind Delete, none is there twice. It is
+	// called before the first Process, any number of times, tables in order.
 	Restore(table int, b *batch.Batch) error
 }
 
@@ -59,6 +67,11 @@ type StateTable struct {
 	Schema *batch.Schema
 	Keyed  bool // rows follow their key group; otherwise see Spread
 	Spread Spread
+
+	// Identity: the first so many columns tell the rows apart. In a delta a row
+	// replaces the older one with the same identity, or, with kind Delete,
+	// removes it. 0: every snapshot, a delta too, holds the whole table.
+	Identity int
 }
 
 // Spread says how the rows of a table that is not keyed are dealt out when the
@@ -118,7 +131,8 @@ func (s Side) String() string { return [...]string{"late", "rejected"}[s] }
 type Output interface {
 	// Emit takes a batch of the operator's output schema; the caller still owns
 	// its reference and releases it. False means: taken, but the outputs are
-	// full; an operator that has more to emit for this input returns More.
+	// full: the operator emits nothing more in this call, on the main stream or
+	// a side stream; if it has more to emit for this input it returns More.
 	Emit(b *batch.Batch) bool
 	// EmitSide is Emit for a side stream. Side batches carry rows only, their
 	// marks are ignored: the task gives a side stream the marks of the main
@@ -132,7 +146,8 @@ type Output interface {
 
 // Counters is where rows go that do not go on, by invariant: every row that
 // enters a job is counted exactly once, here or by a sink. One subtask writes,
-// others read; the task publishes a copy after every step.
+// others read; the task publishes a copy after every step. The task counts In
+// and Out, the operator everything else.
 type Counters struct {
 	In          int64 // rows that entered the operator
 	Out         int64 // rows it emitted, without side streams
