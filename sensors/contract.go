@@ -26,7 +26,8 @@ type Records struct {
 	Topics   []byte  // MQTT topics in the same way; empty for other connectors
 	TopicEnd []int32
 	Arrivals []int64 // arrival time of each record, µs; never goes back within a split; nil: the split has no arrival clock
-	First    int64   // offset of the first record; the i-th is at First+i
+	TooLong  []int32 // indexes, ascending, of records over the reader's limit: only their beginning is here, and they go to SOURCE.rejected undecoded
+	First    int64   // offset of the first record. Where offsets number records, the i-th is at First+i; a file counts bytes
 	Next     int64   // the position after the last record
 	Clock    int64   // the split's arrival clock after these records, µs; with no record it is a tick. MinInt64: no clock
 	Done     bool    // the split has ended; no record will follow
@@ -55,7 +56,7 @@ func start(ends []int32, i int) int32 {
 
 // Reset empties r for split s and keeps its memory.
 func (r *Records) Reset(s int) {
-	*r = Records{Split: s, Payloads: r.Payloads[:0], Ends: r.Ends[:0], Topics: r.Topics[:0], TopicEnd: r.TopicEnd[:0], Arrivals: r.Arrivals[:0], Clock: int64(dataflow.MinTime)}
+	*r = Records{Split: s, Payloads: r.Payloads[:0], Ends: r.Ends[:0], Topics: r.Topics[:0], TopicEnd: r.TopicEnd[:0], Arrivals: r.Arrivals[:0], TooLong: r.TooLong[:0], Clock: int64(dataflow.MinTime)}
 }
 
 // Append adds a record without an arrival time.
@@ -109,7 +110,9 @@ type BatchReader interface {
 // that, and its comment says where it cannot.
 type Writer interface {
 	// Write takes the rows of b, in order; marks do not matter to it. It borrows
-	// b. It may block for back-pressure until ctx ends.
+	// b. It may block for back-pressure until ctx ends. ErrFull means that there
+	// is no room even for pending rows: nothing of b was taken, and the caller
+	// comes again with it.
 	Write(ctx context.Context, b *batch.Batch) error
 	// Commit makes all rows written so far visible and durable. ErrFull means
 	// that there is no room: nothing of the commit is visible, and the caller
