@@ -13,15 +13,20 @@ type Pool struct {
 	budget int64 // bytes; 0: none
 	notify func()
 
-	mu    sync.Mutex // guards free and used; held for a list operation only
-	free  map[*Schema][]*Batch
-	spare int // batches on all free lists
-	used  int64
+	mu     sync.Mutex // guards what follows; held for a list operation only
+	free   map[*Schema][]*Batch
+	spare  int64 // bytes of the batches on all free lists
+	used   int64 // bytes of the batches that are out
+	out    int
+	poison bool
 }
 
-// maxSpare bounds how many released batches a pool keeps for reuse; more are
-// left to the garbage collector.
-const maxSpare = 256
+// A pool keeps at most so many released batches of one schema, and bytes in
+// all, for reuse; more are left to the garbage collector.
+const (
+	maxSpare      = 64
+	maxSpareBytes = 16 << 20
+)
 
 // NewPool makes a pool with a budget in bytes (0: none). notify, if not nil, is
 // called without a lock held when the bytes in flight fall below the budget
@@ -44,6 +49,21 @@ func (p *Pool) Used() int64 {
 	return p.used
 }
 
+// Out is the number of batches that have not been released.
+func (p *Pool) Out() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out
+}
+
+// PoisonReleased makes the pool overwrite the memory of every batch that is
+// released, so that a test sees who still reads it.
+func (p *Pool) PoisonReleased() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.poison = true
+}
+
 // Get returns an empty batch of the schema with one reference: no rows, no
 // marks, Cols pointing nowhere yet.
 func (p *Pool) Get(s *Schema) *Batch {
@@ -51,10 +71,12 @@ func (p *Pool) Get(s *Schema) *Batch {
 	var b *Batch
 	if l := p.free[s]; len(l) > 0 {
 		b = l[len(l)-1]
+		l[len(l)-1] = nil
 		p.free[s] = l[:len(l)-1]
-		p.spare--
+		p.spare -= b.counted
 		p.used += b.counted
 	}
+	p.out++
 	p.mu.Unlock()
 	if b == nil {
 		b = &Batch{Schema: s, pool: p, own: make([]Column, s.Len()), Cols: make([]*Column, s.Len())}
@@ -94,30 +116,64 @@ func (p *Pool) Account(b *Batch) {
 	p.mu.Unlock()
 }
 
+// put takes back the memory of a batch that nobody refers to.
 func (p *Pool) put(b *Batch) {
-	for i := range b.own {
-		b.own[i].reset()
-	}
-	for i := range b.Cols {
-		b.Cols[i] = nil
-	}
-	b.Rows, b.Times, b.Sel, b.Kinds, b.Hashes = 0, nil, nil, nil, nil
-	b.Marks, b.shared = b.ownMarks[:0], false
-	b.ownKinds, b.ownHash = b.ownKinds[:0], b.ownHash[:0]
+	b.clear()
 	size := b.capBytes()
 
 	p.mu.Lock()
 	was := p.budget > 0 && p.used >= p.budget
+	p.out--
 	p.used -= b.counted
 	b.counted = size
-	if p.spare < maxSpare {
-		p.free[b.Schema] = append(p.free[b.Schema], b)
-		p.spare++
+	if p.poison {
+		b.poison()
+	}
+	if l := p.free[b.Schema]; len(l) < maxSpare && p.spare+size <= maxSpareBytes {
+		p.free[b.Schema] = append(l, b)
+		p.spare += size
 	}
 	freed := was && p.used < p.budget
 	p.mu.Unlock()
 	if freed && p.notify != nil {
 		p.notify()
+	}
+}
+
+// clear empties b but keeps its memory.
+func (b *Batch) clear() {
+	for i := range b.own {
+		b.own[i].reset()
+		b.Cols[i] = nil
+	}
+	b.Rows, b.Times, b.Sel, b.Kinds, b.Hashes = 0, nil, nil, nil, nil
+	b.Marks, b.shared = b.ownMarks[:0], false
+	b.ownTimes, b.ownSel, b.ownKinds, b.ownHash = b.ownTimes[:0], b.ownSel[:0], b.ownKinds[:0], b.ownHash[:0]
+}
+
+// poison overwrites all memory of b with values that no test expects.
+func (b *Batch) poison() {
+	fill(b.ownTimes, -0x5a5a5a5a5a5a5a5a)
+	fill(b.ownSel, 0x5a5a5a5a)
+	fill(b.ownMarks, Mark{Row: 0x5a5a5a5a, Watermark: -0x5a5a5a5a5a5a5a5a, Arrival: -0x5a5a5a5a5a5a5a5a})
+	fill(b.ownKinds, 0x5a)
+	fill(b.ownHash, 0x5a5a5a5a5a5a5a5a)
+	for i := range b.own {
+		c := &b.own[i]
+		fill(c.spareValid, 0x5a5a5a5a5a5a5a5a)
+		fill(c.Ints, -0x5a5a5a5a5a5a5a5a)
+		fill(c.Doubles, -5.5555e55)
+		fill(c.Bits, 0x5a5a5a5a5a5a5a5a)
+		fill(c.Offsets, 0x5a5a5a5a)
+		fill(c.Data, 0x5a)
+	}
+}
+
+// fill overwrites s up to its capacity.
+func fill[T any](s []T, v T) {
+	s = s[:cap(s)]
+	for i := range s {
+		s[i] = v
 	}
 }
 
