@@ -31,6 +31,7 @@ type Records struct {
 	Next     int64   // the position after the last record
 	Clock    int64   // the split's arrival clock after these records, µs; with no record it is a tick. MinInt64: no clock
 	Done     bool    // the split has ended; no record will follow
+	Deaf     bool    // no record is here, and the split cannot hear from Clock on: its broker is away. Its next Records is a tick from whose Clock on it hears again; the time between is nobody's silence
 }
 
 // Len is the number of records.

@@ -1,0 +1,8 @@
+// Package broker owns the embedded MQTT broker (mochi-mqtt): for the demo, for
+// tests, and for sites that have none.
+//
+// It never persists anything: sessions and retained messages live as long as
+// the process, and it has no queue behind the messages in flight. A site that
+// needs either runs a broker of its own; docs/MQTT.md says with which
+// settings. The client side is in sensors/mqtt.
+package broker

@@ -1,0 +1,86 @@
+package broker
+
+import (
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/listeners"
+)
+
+// goodbye bounds the writing of the last packets to each client at Close.
+const goodbye = 250 * time.Millisecond
+
+// listener accepts connections for the server. Unlike the server's own
+// listeners it knows every connection, from accepting it to its end, so that
+// Close leaves none behind, not even one that never sent CONNECT.
+type listener struct {
+	ln net.Listener
+
+	mu     sync.Mutex // guards what follows
+	conns  map[net.Conn]struct{}
+	closed bool
+	wg     sync.WaitGroup // the goroutines of connections
+}
+
+func (l *listener) Init(*slog.Logger) error { return nil }
+func (l *listener) ID() string              { return "tcp" }
+func (l *listener) Address() string         { return l.ln.Addr().String() }
+func (l *listener) Protocol() string        { return l.ln.Addr().Network() }
+
+// Serve accepts until the listener is closed.
+func (l *listener) Serve(establish listeners.EstablishFn) {
+	for {
+		c, err := l.ln.Accept()
+		if err != nil {
+			return
+		}
+		if !l.add(c) {
+			_ = c.Close()
+			return
+		}
+		go func() {
+			defer l.remove(c)
+			_ = establish(l.ID(), c) // the server has logged it
+		}()
+	}
+}
+
+func (l *listener) add(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.conns[c] = struct{}{}
+	l.wg.Add(1)
+	return true
+}
+
+func (l *listener) remove(c net.Conn) {
+	_ = c.Close()
+	l.mu.Lock()
+	delete(l.conns, c)
+	l.mu.Unlock()
+	l.wg.Done()
+}
+
+// Close stops accepting, has the server say goodbye to its clients, cuts the
+// rest off, and waits.
+func (l *listener) Close(closeClients listeners.CloseFn) {
+	_ = l.ln.Close()
+	l.mu.Lock()
+	for c := range l.conns { // a client that does not read must not hold up the goodbye
+		_ = c.SetWriteDeadline(time.Now().Add(goodbye))
+	}
+	l.mu.Unlock()
+	closeClients(l.ID())
+	l.mu.Lock()
+	l.closed = true
+	for c := range l.conns {
+		_ = c.Close()
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+}
