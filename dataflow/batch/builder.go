@@ -15,11 +15,19 @@ type Builder struct {
 	b      *Batch
 	row    int     // the row being built
 	have   []int32 // have[i] == row+1: column i of this row is set
+
+	variable []int // columns whose values have a length of their own
 }
 
 // NewBuilder makes a builder of batches of schema s.
 func NewBuilder(p *Pool, s *Schema) *Builder {
-	return &Builder{pool: p, schema: s, have: make([]int32, s.Len())}
+	bl := &Builder{pool: p, schema: s, have: make([]int32, s.Len())}
+	for i, f := range s.Fields() {
+		if f.Type.Variable() {
+			bl.variable = append(bl.variable, i)
+		}
+	}
+	return bl
 }
 
 // Schema is the schema of the batches it builds.
@@ -28,8 +36,27 @@ func (bl *Builder) Schema() *Schema { return bl.schema }
 // Len is the number of finished rows.
 func (bl *Builder) Len() int { return bl.row }
 
-// Full tells whether the batch must be taken before another row is begun.
-func (bl *Builder) Full() bool { return bl.row >= MaxRows }
+// Full tells whether the batch must be taken before another row is begun:
+// MaxRows are there, or a column holds so many bytes that more could be too
+// many for its offsets.
+func (bl *Builder) Full() bool {
+	if bl.row >= MaxRows {
+		return true
+	}
+	if bl.b == nil {
+		return false
+	}
+	for _, i := range bl.variable {
+		if c := bl.b.Cols[i]; c.Offsets[bl.row] >= fullBytes {
+			return true
+		}
+	}
+	return false
+}
+
+// fullBytes leaves room for a last row of a gigabyte below the two that an
+// offset can count.
+const fullBytes = 64 << 20
 
 // Empty tells whether there is neither a row nor a mark.
 func (bl *Builder) Empty() bool { return bl.b == nil || bl.row == 0 && len(bl.b.Marks) == 0 }
@@ -193,48 +220,11 @@ func (bl *Builder) gatherHashes(src *Batch, positions []int32) {
 	}
 }
 
-// gather appends the values of src at positions to c, which has row values.
-func (c *Column) gather(src *Column, positions []int32, row int) {
-	switch c.Type {
-	case Boolean:
-		for len(c.Bits) < Words(row+len(positions)) {
-			c.Bits = append(c.Bits, 0)
-		}
-		for k, p := range positions {
-			c.Bits.Put(row+k, src.Bits.Get(int(p)))
-		}
-	case Bigint, Timestamp:
-		c.Ints = c.Ints[:row]
-		for _, p := range positions {
-			c.Ints = append(c.Ints, src.Ints[p])
-		}
-	case Double:
-		c.Doubles = c.Doubles[:row]
-		for _, p := range positions {
-			c.Doubles = append(c.Doubles, src.Doubles[p])
-		}
-	case String, Bytes:
-		c.Offsets = c.Offsets[:row+1]
-		c.Data = c.Data[:c.Offsets[row]]
-		for _, p := range positions {
-			c.Data = append(c.Data, src.Data[src.Offsets[p]:src.Offsets[p+1]]...)
-			c.Offsets = append(c.Offsets, int32(len(c.Data)))
-		}
-	}
-	if src.Valid == nil {
-		return
-	}
-	for k, p := range positions {
-		if !src.Valid.Get(int(p)) {
-			c.SetNull(row+k, MaxRows)
-		}
-	}
-}
-
 // Take returns the batch built so far and starts a new one. It is nil if there
 // is neither a row nor a mark. A row that was begun and not ended is dropped.
 func (bl *Builder) Take() *Batch {
 	if bl.Empty() {
+		bl.AbortRow()
 		return nil
 	}
 	b := bl.b
