@@ -79,6 +79,67 @@ func hashOne(c *batch.Column, h []uint64) {
 	}
 }
 
+// emptyHash is the hash of the key without columns: xxh3-64 of no bytes.
+const emptyHash = 0x2d06800538d394c2
+
+// HashRows puts the hashes of the keys at the given positions into dst, which
+// has room for them. It is HashKeys for a batch that is not one's own.
+func HashRows(b *batch.Batch, keys []int, positions []int32, dst []uint64) {
+	dst = dst[:len(positions)]
+	switch {
+	case b.Hashes != nil:
+		for i, p := range positions {
+			dst[i] = b.Hashes[p]
+		}
+	case len(keys) == 0:
+		for i := range dst {
+			dst[i] = emptyHash
+		}
+	case len(keys) == 1 && b.Cols[keys[0]].Valid == nil && b.Cols[keys[0]].Type.Variable():
+		c := b.Cols[keys[0]]
+		offsets, data := c.Offsets, c.Data
+		for i, p := range positions {
+			dst[i] = xxh3.Hash(data[offsets[p]:offsets[p+1]])
+		}
+	case len(keys) == 1:
+		for i, p := range positions {
+			dst[i] = hashValue(b.Cols[keys[0]], int(p))
+		}
+	default:
+		var stack [128]byte
+		buf := stack[:0]
+		for i, p := range positions {
+			buf = buf[:0]
+			for _, k := range keys {
+				buf = appendKeyPart(buf, b.Cols[k], int(p))
+			}
+			dst[i] = xxh3.Hash(buf)
+		}
+	}
+}
+
+// hashValue is the hash of a key of one column.
+func hashValue(c *batch.Column, p int) uint64 {
+	if c.IsNull(p) {
+		return emptyHash
+	}
+	var v [8]byte
+	switch c.Type {
+	case batch.Boolean:
+		if c.Bits.Get(p) {
+			v[0] = 1
+		}
+		return xxh3.Hash(v[:1])
+	case batch.Bigint, batch.Timestamp:
+		binary.LittleEndian.PutUint64(v[:], uint64(c.Ints[p]))
+	case batch.Double:
+		binary.LittleEndian.PutUint64(v[:], DoubleBits(c.Doubles[p]))
+	default:
+		return xxh3.Hash(c.At(p))
+	}
+	return xxh3.Hash(v[:])
+}
+
 func appendKeyPart(buf []byte, c *batch.Column, i int) []byte {
 	if c.IsNull(i) {
 		return append(buf, 0)

@@ -1,0 +1,423 @@
+package state
+
+import (
+	"bytes"
+	"math/bits"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+)
+
+// KeyTable gives every key a small dense id, so that whatever hangs on the key
+// is a column indexed by that id. It stores the keys' values, column by column,
+// and finds an id by the key's hash and value.
+//
+// A key lives as long as somebody holds it: Acquire and Release count. A key
+// that nobody holds keeps its id until the next Sweep, so that a key whose
+// window closed and that comes again at once costs nothing. The owner calls
+// Sweep when no id that it looked up and did not acquire is in use any more.
+type KeyTable struct {
+	entries []entry // open addressing, linear probing; a power of two
+	mask    uint32
+	hashes  []uint64 // by id
+	refs    []int32  // by id: holders; -1: the id is free
+	free    []int32
+	dead    int // ids in use that nobody holds
+	cols    []keyColumn
+}
+
+// entry finds an id: the upper half of the hash, and the id plus one, so that
+// zero is an empty entry. The lower half of the hash says where to look.
+type entry struct {
+	tag uint32
+	id  int32
+}
+
+const minEntries = 64
+
+// NewKeyTable makes a table for keys of the given column types; no types: one
+// key, the empty one.
+func NewKeyTable(types []batch.Type) *KeyTable {
+	t := &KeyTable{entries: make([]entry, minEntries), mask: minEntries - 1}
+	for _, typ := range types {
+		t.cols = append(t.cols, keyColumn{typ: typ, null: -1})
+	}
+	return t
+}
+
+// Len is the number of keys that somebody holds.
+func (t *KeyTable) Len() int { return t.used() - t.dead }
+
+// Cap bounds the ids: every id is below it.
+func (t *KeyTable) Cap() int { return len(t.hashes) }
+
+func (t *KeyTable) used() int { return len(t.hashes) - len(t.free) }
+
+// Hash is the key's hash.
+func (t *KeyTable) Hash(id int32) uint64 { return t.hashes[id] }
+
+// Lookup puts the id of the key at each position into ids, giving new keys one.
+// cols are the key's columns of one batch; hashes has the hash for each
+// position in the same order.
+func (t *KeyTable) Lookup(cols []*batch.Column, positions []int32, hashes []uint64, ids []int32) {
+	ids, hashes = ids[:len(positions)], hashes[:len(positions)]
+	if len(t.cols) == 0 {
+		t.lookupOnly(ids)
+		return
+	}
+	t.candidates(hashes, ids)
+	if len(cols) == 1 && cols[0].Valid == nil {
+		switch c := &t.cols[0]; c.typ {
+		case batch.String, batch.Bytes:
+			t.verifyBytes(c, cols, positions, hashes, ids)
+			return
+		case batch.Bigint, batch.Timestamp:
+			t.verifyInts(c, cols, positions, hashes, ids)
+			return
+		}
+	}
+	for i, id := range ids {
+		if id < 0 || !t.equal(id, cols, int(positions[i])) {
+			ids[i] = t.find(cols, int(positions[i]), hashes[i])
+		}
+	}
+}
+
+// lookupOnly serves a table without columns: its one key has id 0.
+func (t *KeyTable) lookupOnly(ids []int32) {
+	if len(ids) == 0 {
+		return
+	}
+	if t.used() == 0 {
+		t.insert(nil, 0, emptyHash)
+	}
+	clear(ids)
+}
+
+// candidates finds, for each hash, the first id with its tag, or -1. It touches
+// nothing but the entries, so that the misses of many rows overlap.
+func (t *KeyTable) candidates(hashes []uint64, ids []int32) {
+	entries, mask := t.entries, t.mask
+	for i, h := range hashes {
+		tag := uint32(h >> 32)
+		for j := uint32(h) & mask; ; j = (j + 1) & mask {
+			e := entries[j]
+			if e.tag == tag || e.id == 0 {
+				ids[i] = e.id - 1
+				break
+			}
+		}
+	}
+}
+
+func (t *KeyTable) verifyBytes(c *keyColumn, cols []*batch.Column, positions []int32, hashes []uint64, ids []int32) {
+	offsets, data := cols[0].Offsets, cols[0].Data
+	for i, p := range positions {
+		v := data[offsets[p]:offsets[p+1]]
+		if id := ids[i]; id >= 0 {
+			if s := c.spans[id]; int(s.n) == len(v) && string(c.data[s.at:s.at+int64(s.n)]) == string(v) {
+				continue
+			}
+		}
+		ids[i] = t.find(cols, int(p), hashes[i])
+	}
+}
+
+func (t *KeyTable) verifyInts(c *keyColumn, cols []*batch.Column, positions []int32, hashes []uint64, ids []int32) {
+	values := cols[0].Ints
+	for i, p := range positions {
+		if id := ids[i]; id >= 0 && c.ints[id] == values[p] && id != c.null {
+			continue
+		}
+		ids[i] = t.find(cols, int(p), hashes[i])
+	}
+}
+
+// find is the exact search for one key; it inserts a key that is not there.
+func (t *KeyTable) find(cols []*batch.Column, p int, h uint64) int32 {
+	tag := uint32(h >> 32)
+	for j := uint32(h) & t.mask; ; j = (j + 1) & t.mask {
+		e := t.entries[j]
+		if e.id == 0 {
+			return t.insert(cols, p, h)
+		}
+		if e.tag == tag && t.equal(e.id-1, cols, p) {
+			return e.id - 1
+		}
+	}
+}
+
+func (t *KeyTable) equal(id int32, cols []*batch.Column, p int) bool {
+	for i := range t.cols {
+		if !t.cols[i].equal(id, cols[i], p) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *KeyTable) insert(cols []*batch.Column, p int, h uint64) int32 {
+	if 2*(t.used()+1) > len(t.entries) {
+		t.rebuild(t.used() + 1)
+	}
+	id := int32(len(t.hashes))
+	if n := len(t.free); n > 0 {
+		id = t.free[n-1]
+		t.free = t.free[:n-1]
+		t.hashes[id], t.refs[id] = h, 0
+	} else {
+		t.hashes = append(t.hashes, h)
+		t.refs = append(t.refs, 0)
+	}
+	for i := range t.cols {
+		t.cols[i].put(id, cols[i], p)
+	}
+	t.dead++
+	t.enter(id, h)
+	return id
+}
+
+func (t *KeyTable) enter(id int32, h uint64) {
+	j := uint32(h) & t.mask
+	for t.entries[j].id != 0 {
+		j = (j + 1) & t.mask
+	}
+	t.entries[j] = entry{tag: uint32(h >> 32), id: id + 1}
+}
+
+// rebuild makes the entries anew for n ids, at most half full afterwards.
+func (t *KeyTable) rebuild(n int) {
+	size := max(minEntries, 1<<bits.Len(uint(2*n)))
+	if size == len(t.entries) {
+		clear(t.entries)
+	} else {
+		t.entries = make([]entry, size)
+	}
+	t.mask = uint32(size - 1)
+	for id, h := range t.hashes {
+		if t.refs[id] >= 0 {
+			t.enter(int32(id), h)
+		}
+	}
+}
+
+// Acquire holds each of the keys once more.
+func (t *KeyTable) Acquire(ids []int32) {
+	for _, id := range ids {
+		if t.refs[id]++; t.refs[id] == 1 {
+			t.dead--
+		}
+	}
+}
+
+// Release gives back one hold on each of the keys.
+func (t *KeyTable) Release(ids []int32) {
+	for _, id := range ids {
+		if t.refs[id]--; t.refs[id] == 0 {
+			t.dead++
+		}
+	}
+}
+
+// Sweep frees the ids that nobody holds, once they are many: more than twice
+// the keys that are held, and a few thousand. What it costs is thus paid by
+// the keys that went, and the memory stays within a small multiple of the keys
+// that live. It tells whether it did.
+func (t *KeyTable) Sweep() bool {
+	const few = 4096
+	live := t.used() - t.dead
+	if t.dead < few+2*live {
+		return false
+	}
+	for id, n := range t.refs {
+		if n == 0 {
+			t.refs[id] = -1
+			t.free = append(t.free, int32(id))
+		}
+	}
+	t.dead = 0
+	t.trim()
+	for i := range t.cols {
+		t.cols[i].compact(t.refs)
+	}
+	t.rebuild(live)
+	return true
+}
+
+// trim gives up the ids at the end that are free, so that a table that was
+// large once does not stay so.
+func (t *KeyTable) trim() {
+	n := len(t.refs)
+	for n > 0 && t.refs[n-1] < 0 {
+		n--
+	}
+	kept := t.free[:0]
+	for i := len(t.free) - 1; i >= 0; i-- { // descending, so that low ids are taken first
+		if id := t.free[i]; int(id) < n {
+			kept = append(kept, id)
+		}
+	}
+	t.free = kept
+	t.refs, t.hashes = fitted(t.refs, n), fitted(t.hashes, n)
+	for i := range t.cols {
+		t.cols[i].cut(n)
+	}
+}
+
+// fitted is s cut to n, in memory of its own if it would waste most of it.
+func fitted[T any](s []T, n int) []T {
+	if cap(s) > 4*n+1024 {
+		return append(make([]T, 0, n+n/4), s[:n]...)
+	}
+	return s[:n]
+}
+
+// AppendHashes appends the hashes of the keys to dst.
+func (t *KeyTable) AppendHashes(dst []uint64, ids []int32) []uint64 {
+	for _, id := range ids {
+		dst = append(dst, t.hashes[id])
+	}
+	return dst
+}
+
+// Gather writes column col of the keys to dst at position at and on. dst has
+// the column's type and at values so far.
+func (t *KeyTable) Gather(col int, ids []int32, dst *batch.Column, at int) {
+	t.cols[col].gather(ids, dst, at)
+}
+
+// Bytes is the memory of the table.
+func (t *KeyTable) Bytes() int64 {
+	n := int64(8*cap(t.entries) + 8*cap(t.hashes) + 4*cap(t.refs) + 4*cap(t.free))
+	for i := range t.cols {
+		c := &t.cols[i]
+		n += int64(8*cap(c.ints) + 16*cap(c.spans) + cap(c.data) + cap(c.nulls))
+	}
+	return n
+}
+
+// keyColumn holds one column of all keys, by id.
+type keyColumn struct {
+	typ   batch.Type
+	ints  []int64 // all types of fixed length; doubles as DoubleBits
+	spans []span  // String, Bytes
+	data  []byte
+	nulls []uint8 // fixed length types; nil: no key is null
+	null  int32   // the id of the last null key: the only one in a table of one column
+}
+
+// span is where a value lies in data; n is -1 for null.
+type span struct {
+	at int64
+	n  int32
+}
+
+func (c *keyColumn) fixed(in *batch.Column, p int) int64 {
+	switch c.typ {
+	case batch.Boolean:
+		if in.Bits.Get(p) {
+			return 1
+		}
+		return 0
+	case batch.Double:
+		return int64(DoubleBits(in.Doubles[p]))
+	}
+	return in.Ints[p]
+}
+
+func (c *keyColumn) isNull(id int32) bool { return int(id) < len(c.nulls) && c.nulls[id] != 0 }
+
+func (c *keyColumn) equal(id int32, in *batch.Column, p int) bool {
+	null := in.IsNull(p)
+	if c.typ.Variable() {
+		s := c.spans[id]
+		if null || s.n < 0 {
+			return null && s.n < 0
+		}
+		return bytes.Equal(c.data[s.at:s.at+int64(s.n)], in.At(p))
+	}
+	if n := c.isNull(id); n || null {
+		return n && null
+	}
+	return c.ints[id] == c.fixed(in, p)
+}
+
+// put stores the value at position p as that of the id, which is at most one
+// past the last one.
+func (c *keyColumn) put(id int32, in *batch.Column, p int) {
+	null := in.IsNull(p)
+	if null {
+		c.null = id
+	} else if c.null == id {
+		c.null = -1
+	}
+	if c.typ.Variable() {
+		s := span{n: -1}
+		if !null {
+			v := in.At(p)
+			s = span{at: int64(len(c.data)), n: int32(len(v))}
+			c.data = append(c.data, v...)
+		}
+		c.spans = set(c.spans, id, s)
+		return
+	}
+	v := int64(0)
+	if !null {
+		v = c.fixed(in, p)
+	}
+	c.ints = set(c.ints, id, v)
+	if null || int(id) < len(c.nulls) {
+		for len(c.nulls) <= int(id) {
+			c.nulls = append(c.nulls, 0)
+		}
+		c.nulls[id] = 0
+		if null {
+			c.nulls[id] = 1
+		}
+	}
+}
+
+func set[T any](s []T, id int32, v T) []T {
+	if int(id) == len(s) {
+		return append(s, v)
+	}
+	s[id] = v
+	return s
+}
+
+func (c *keyColumn) cut(n int) {
+	if c.typ.Variable() {
+		c.spans = fitted(c.spans, n)
+		return
+	}
+	c.ints = fitted(c.ints, n)
+	c.nulls = c.nulls[:min(n, len(c.nulls))]
+}
+
+// compact drops the bytes of keys that are gone.
+func (c *keyColumn) compact(refs []int32) {
+	if c.null >= 0 && (int(c.null) >= len(refs) || refs[c.null] < 0) {
+		c.null = -1
+	}
+	if !c.typ.Variable() {
+		return
+	}
+	live := 0
+	for id, s := range c.spans {
+		if refs[id] >= 0 && s.n > 0 {
+			live += int(s.n)
+		}
+	}
+	data := make([]byte, 0, live+live/4)
+	for id := range c.spans {
+		s := &c.spans[id]
+		switch {
+		case refs[id] < 0:
+			*s = span{}
+		case s.n >= 0:
+			at := int64(len(data))
+			data = append(data, c.data[s.at:s.at+int64(s.n)]...)
+			s.at = at
+		}
+	}
+	c.data = data
+}
