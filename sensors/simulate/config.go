@@ -29,7 +29,7 @@ type Config struct {
 	Duplicates float64 // share of messages sent twice
 	Silent     float64 // share of devices that fall silent again and again
 	Talk       Span    // how long they are heard
-	Silence    Span    // how long not
+	Silence    Span    // how long not; nobody falls silent in the last Silence.Min, so that with a shorter idle_after every window has closed when the last marker is in
 	Gone       float64 // share of silences that never end
 	Ahead      float64 // share of devices with a clock ahead
 	AheadBy    dataflow.Duration

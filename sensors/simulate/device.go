@@ -124,7 +124,7 @@ func (d *device) step(c *Config) bool {
 	}
 	next := min(d.reading, d.marker) - d.offset
 	switch {
-	case next >= d.mute && d.mute < end:
+	case next >= d.mute && d.mute < end-int64(c.Silence.Min):
 		d.fallSilent(c)
 		return false
 	case d.reading <= d.marker && next < end:
