@@ -78,7 +78,7 @@ func check(spec *Spec, schema *batch.Schema) error {
 		return fmt.Errorf("decode: unknown format %d; use json, csv or text", spec.Format)
 	}
 	if len(spec.Fields) == 0 {
-		return errors.New("decode: no fields; name at least one under fields:")
+		return errors.New("decode: no fields; name at least one")
 	}
 	if schema.Len() != len(spec.Fields) {
 		return fmt.Errorf("decode: %d fields for a schema of %d columns", len(spec.Fields), schema.Len())

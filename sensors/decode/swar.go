@@ -19,7 +19,7 @@ func store(b []byte, i int, x uint64) { binary.LittleEndian.PutUint64(b[i:], x) 
 // string: quote, backslash, control character, not ASCII. Bytes above the
 // lowest such one may have it wrongly, so only that one counts.
 func special(x uint64) uint64 {
-	return ((x ^ ones*'"') - ones | (x ^ ones*'\\') - ones | (x - ones*' ') | x) & highs
+	return (((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | (x - ones*' ') | x) & highs
 }
 
 // digits reads the decimal digits at i, at most eight: their value and number.

@@ -20,7 +20,7 @@ func (d *Decoder) fromText(t *target, text []byte, at int) {
 	case kindString:
 		c.PutBytes(d.at, text)
 	case kindBytes:
-		n, ok := base64(c.Room(d.at, len(text)), text)
+		n, ok := unbase64(c.Room(d.at, len(text)), text)
 		if kind = unless(ok); ok {
 			c.EndBytes(d.at, n)
 		}
@@ -96,10 +96,10 @@ func boolean(text []byte) (v, ok bool) {
 	return false, false
 }
 
-// base64 decodes RFC 4648's standard alphabet with padding into dst, which has
+// unbase64 decodes RFC 4648's standard alphabet with padding into dst, which has
 // room for len(text) bytes. It is strict: no line ends, and the bits that the
 // padding leaves over are zero.
-func base64(dst, text []byte) (n int, ok bool) {
+func unbase64(dst, text []byte) (n int, ok bool) {
 	if len(text)%4 != 0 {
 		return 0, false
 	}
