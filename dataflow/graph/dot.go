@@ -1,0 +1,64 @@
+package graph
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+)
+
+// Dot writes the job graph for Graphviz: a box for each chain, in it its
+// operators, and edges with their exchange.
+func Dot(w io.Writer, x *ExecutionGraph) error {
+	jg := x.Job
+	var b strings.Builder
+	fmt.Fprintf(&b, "digraph %s {\n\trankdir=LR;\n\tnode [shape=box, fontname=\"sans-serif\"];\n", quoted(jg.Stream.Job))
+	for i, t := range jg.Tasks {
+		fmt.Fprintf(&b, "\tsubgraph cluster_%d {\n\t\tlabel=%s;\n", i, quoted(fmt.Sprintf("%s x%d (slots %s)", t.ID, t.Parallelism, t.SlotGroup)))
+		for _, l := range t.Links {
+			label := string(l.Node.ID)
+			if l.Node.Describe != "" {
+				label += "\n" + l.Node.Describe
+			}
+			fmt.Fprintf(&b, "\t\t%s [label=%s];\n", quoted(string(l.Node.ID)), quoted(label))
+		}
+		for _, l := range t.Links {
+			if l.Parent >= 0 {
+				fmt.Fprintf(&b, "\t\t%s -> %s;\n", quoted(string(t.Links[l.Parent].Node.ID)), quoted(string(l.Node.ID)))
+			}
+		}
+		b.WriteString("\t}\n")
+	}
+	for _, c := range jg.Connections {
+		style := ""
+		if c.Side != nil {
+			style = ", style=dashed"
+		}
+		label := exchangeName(c.Exchange, c.Keys, c.Schema.Field)
+		if c.Side != nil {
+			label = c.Side.String() + ": " + label
+		}
+		fmt.Fprintf(&b, "\t%s -> %s [label=%s%s];\n", quoted(string(c.Edge().From)), quoted(string(c.To.ID)), quoted(label), style)
+	}
+	b.WriteString("}\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// quoted is a Graphviz string.
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+}
+
+// exchangeName is an exchange with its keys: "hash(sensor, kind)".
+func exchangeName(x Exchange, keys []int, field func(int) batch.Field) string {
+	if len(keys) == 0 {
+		return x.String()
+	}
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = field(k).Name
+	}
+	return x.String() + "(" + strings.Join(names, ", ") + ")"
+}
