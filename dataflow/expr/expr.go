@@ -1,6 +1,8 @@
 package expr
 
 import (
+	"fmt"
+
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
@@ -8,7 +10,6 @@ import (
 // immutable; each subtask makes its own Eval from it.
 type Expr struct {
 	source string
-	schema *batch.Schema
 	root   *node
 	consts int   // constants that an Eval may have to spread over a column
 	cols   []int // columns used, ascending
@@ -18,6 +19,14 @@ type Expr struct {
 // An error is always an *Error. What compiles never fails as a whole: a row
 // that has no value is null, and counted or listed (see Eval).
 func Compile(src string, schema *batch.Schema) (*Expr, error) {
+	e, err := compile(src, schema)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func compile(src string, schema *batch.Schema) (*Expr, *Error) {
 	tree, err := parse(src)
 	if err != nil {
 		return nil, err
@@ -36,7 +45,7 @@ func CompileBool(src string, schema *batch.Schema) (*Expr, error) {
 		return nil, err
 	}
 	if e.Type() != batch.Boolean {
-		return nil, &Error{Source: src, Msg: "a condition must be boolean, this is " + e.Type().String(), Hint: `compare it with something: "` + src + ` > ..."`}
+		return nil, &Error{Source: src, Msg: fmt.Sprintf("a condition must be boolean, this is %v", e.Type()), Hint: "compare it with something"}
 	}
 	return e, nil
 }
