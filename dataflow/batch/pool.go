@@ -90,8 +90,9 @@ func (p *Pool) Get(s *Schema) *Batch {
 // them at columns of parent, or fills them with Own. The child holds a
 // reference to parent.
 func (p *Pool) Derive(parent *Batch, s *Schema) *Batch {
+	parent.Retain() // before Get, which might hand out a parent that was released
 	b := p.Get(s)
-	b.parent = parent.Retain()
+	b.parent = parent
 	b.Rows, b.Times, b.Sel, b.Marks = parent.Rows, parent.Times, parent.Sel, parent.Marks
 	b.Kinds, b.Hashes = parent.Kinds, parent.Hashes
 	b.shared = true
