@@ -20,7 +20,17 @@ type Config struct {
 	Strategy   Strategy
 	Bound      dataflow.Duration // Bounded: how far rows may be out of order
 	KeepMarker bool              // Punctuated: the marker row is data too (emit: true)
-	PerDevice  bool              // one watermark a device; the source's is the least of the live devices'
+	PerDevice  bool              // one watermark a device; the source's is the least of the live devices'. Without meaning for None and Ingestion
 	IdleAfter  dataflow.Duration // a device or split silent for longer is left out of the minimum
-	MaxAhead   dataflow.Duration // rows and markers further ahead of the arrival clock are refused
+	MaxAhead   dataflow.Duration // rows and markers further ahead of their arrival are refused
+
+	// MarkArrivals puts a mark before each row that arrived later than the row
+	// before it: somebody downstream needs to know when each row came. Without
+	// it the arrival clock is right at every other mark and at the end of a batch.
+	MarkArrivals bool
+}
+
+// devices tells whether each device has a watermark of its own.
+func (c *Config) devices() bool {
+	return c.PerDevice && c.Strategy != None && c.Strategy != Ingestion
 }

@@ -1,0 +1,204 @@
+package eventtime
+
+import (
+	"github.com/tidemark-mesh/tidemark/dataflow"
+)
+
+// touch notes a row of the device at position i, and returns its slot.
+func (s *Source) touch(sp *split, in *Rows, i int) int32 {
+	var scratch [8]byte
+	t := s.devices
+	key, null := keyAt(in.Device, i, &scratch)
+	var hash uint64
+	if in.DeviceHash != nil {
+		hash = in.DeviceHash[i]
+	} else {
+		hash = hashKey(key)
+	}
+	tag := tagOf(hash, sp.index)
+	slot := t.find(tag, uint16(sp.index), key, null)
+	if slot < 0 {
+		slot = s.join(sp, tag, key, null)
+	}
+	d := &t.slots[slot]
+	d.last = int64(sp.heard)
+	d.bits |= dirty
+	return slot
+}
+
+// join adds a device that was not there: it holds the source where it is.
+func (s *Source) join(sp *split, tag uint32, key []byte, null bool) int32 {
+	t := s.devices
+	slot := t.add(tag, uint16(sp.index), key, null)
+	d := &t.slots[slot]
+	d.become(joining)
+	d.watermark = int64(s.now.Watermark)
+	t.count(slot)
+	if s.cfg.IdleAfter > 0 {
+		e := entry{key: int64(sp.heard), id: slot, gen: d.gen}
+		sp.silence.push(e)
+		sp.fresh.push(e)
+		if sp.clock != dataflow.MinTime {
+			sp.deadline = min(sp.deadline, sp.heard.Add(s.cfg.IdleAfter))
+		}
+	}
+	if !sp.started {
+		sp.started = true
+		s.started++
+		if !sp.waived {
+			s.holding--
+		}
+	}
+	s.settle()
+	return slot
+}
+
+// marked takes the watermark w that a row of a device gave: by a marker, or by
+// its event time.
+func (s *Source) marked(slot int32, w int64, marker bool) {
+	t := s.devices
+	d := &t.slots[slot]
+	switch d.state() {
+	case member:
+		if w <= d.watermark {
+			return
+		}
+		d.watermark = w
+	case joining:
+		if !marker && w <= d.watermark {
+			return
+		}
+		d.become(member)
+		d.watermark = max(d.watermark, w)
+	case waiting:
+		if !marker && w <= int64(s.now.Watermark) {
+			return
+		}
+		d.become(member)
+		d.watermark = max(w, int64(s.now.Watermark))
+		t.count(slot)
+	}
+	if slot == s.least || s.least < 0 {
+		s.settle()
+	}
+}
+
+// settle brings the watermark up to date with the devices that count. As they
+// start at the source's and never go back, none is behind it.
+func (s *Source) settle() {
+	s.least = -1
+	s.now.Idle = s.open > 0 && s.started == 0 && s.holding == 0
+	if s.holding > 0 {
+		return
+	}
+	s.least = s.devices.least()
+	if s.least >= 0 {
+		w := dataflow.Time(s.devices.slots[s.least].watermark)
+		s.now.Watermark = max(s.now.Watermark, w)
+	}
+}
+
+// expireDevices lets go of the devices whose time is up, earliest first and
+// those of the same microsecond together.
+func (s *Source) expireDevices(sp *split) {
+	t := s.devices
+	for {
+		due := t.quietest(sp)
+		due = min(due, t.freshest(sp))
+		if !sp.started && !sp.waived {
+			due = min(due, int64(sp.last))
+		}
+		if due == none {
+			sp.deadline = dataflow.MaxTime
+			return
+		}
+		if d := dataflow.Time(due).Add(s.cfg.IdleAfter); d >= sp.heard {
+			sp.deadline = d
+			return
+		}
+		if !sp.started && !sp.waived && int64(sp.last) == due {
+			sp.waived = true
+			s.holding--
+		}
+		for t.quietest(sp) == due {
+			e, inRun, _ := sp.silence.least()
+			sp.silence.drop(inRun)
+			t.forget(e.id)
+		}
+		for t.freshest(sp) == due {
+			e, inRun, _ := sp.fresh.least()
+			sp.fresh.drop(inRun)
+			t.slots[e.id].become(waiting)
+		}
+		s.settle()
+	}
+}
+
+// endDevices forgets the devices of a split that has ended.
+func (s *Source) endDevices(sp *split) {
+	if sp.started {
+		s.started--
+	} else if !sp.waived {
+		s.holding--
+	}
+	t := s.devices
+	for slot := range t.slots {
+		if d := &t.slots[slot]; d.state() != 0 && int(d.split) == sp.index {
+			t.forget(int32(slot))
+		}
+	}
+	sp.silence, sp.fresh = queue{}, queue{}
+	if s.open > 0 {
+		s.settle()
+	}
+}
+
+// quietest is when the device of the split was heard of that has been silent
+// for longest, or none.
+func (t *devices) quietest(sp *split) int64 {
+	for {
+		e, inRun, ok := sp.silence.least()
+		if !ok {
+			return none
+		}
+		last := t.slots[e.id].last
+		if last == e.key {
+			return last
+		}
+		sp.silence.raise(e, inRun, last)
+	}
+}
+
+// freshest is when the device joined that has been new for longest, or none.
+func (t *devices) freshest(sp *split) int64 {
+	for {
+		e, inRun, ok := sp.fresh.least()
+		if !ok {
+			return none
+		}
+		if d := &t.slots[e.id]; d.gen == e.gen && d.state() == joining {
+			return e.key
+		}
+		sp.fresh.drop(inRun)
+	}
+}
+
+// startClock makes the devices that came before the split had a clock as old as
+// the clock.
+func (t *devices) startClock(sp *split) {
+	for i := range t.slots {
+		if d := &t.slots[i]; d.state() != 0 && int(d.split) == sp.index {
+			d.last = int64(sp.heard)
+			d.bits |= dirty
+		}
+	}
+	for _, q := range []*queue{&sp.silence, &sp.fresh} {
+		var all []entry
+		q.each(func(e entry) { all = append(all, e) })
+		q.clear()
+		for _, e := range all {
+			e.key = int64(sp.heard)
+			q.push(e)
+		}
+	}
+}
