@@ -1,0 +1,253 @@
+package mqtt
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	readBuffer = 64 << 10
+	// outBound is how much may wait to be written. It is more than the
+	// acknowledgements of all 65,535 packet ids, PUBREC and PUBCOMP, so a reader
+	// never waits for it.
+	outBound = 1 << 20
+	// farewell bounds the writing of what is still waiting at Close.
+	farewell = time.Second
+)
+
+var errStuck = errors.New("the broker does not read what we send")
+
+// conn is the connection lent to paho: buffered in, and written by a goroutine
+// of its own (the flusher), so that whatever gathers while one write is on its
+// way goes out with the next, and nobody waits for the peer to read.
+//
+// It also watches over the peer's life, in paho's stead: paho drops a
+// connection whose reader is late, we only one that is silent.
+type conn struct {
+	net.Conn
+	br *bufio.Reader
+
+	hold      func() <-chan struct{} // reader's gate: nil, or what to wait for before reading on; nil func: open
+	flushed   func(total int64)      // called by the flusher after each write, without a lock; may be nil
+	released  func(id uint16)        // called when paho sends a PUBREL; may be nil
+	silence   time.Duration          // the longest time without a byte from the peer
+	keepalive time.Duration
+	live      atomic.Bool // the handshake is over: deadlines are ours
+
+	kick      chan struct{} // wakes the flusher; holds at most one
+	closing   chan struct{}
+	closeOnce sync.Once
+	done      chan struct{} // closed when the flusher has ended
+
+	mu     sync.Mutex // guards what follows; never held during I/O
+	room   sync.Cond  // out has shrunk, or the connection has ended
+	out    []byte     // waits for the flusher
+	gone   int64      // bytes handed to Write and send so far
+	err    error      // why nothing can be written any more
+	closed bool
+}
+
+// newConn takes over nc and starts the flusher.
+func newConn(nc net.Conn, keepalive time.Duration) *conn {
+	c := &conn{
+		Conn:      nc,
+		keepalive: keepalive,
+		// Paho looks every 5 s (or a quarter of a shorter keep-alive) whether it is time for a ping.
+		silence: keepalive + min(keepalive/4, 5*time.Second) + 10*time.Second,
+		kick:    make(chan struct{}, 1),
+		closing: make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+	c.room.L = &c.mu
+	c.br = bufio.NewReaderSize(socket{c}, readBuffer)
+	return c
+}
+
+// start lets the flusher run; hold, flushed and released are set by now.
+func (c *conn) start() { go c.flush() }
+
+// Read is for paho only.
+func (c *conn) Read(p []byte) (int, error) { return c.br.Read(p) }
+
+// socket reads below the buffer.
+type socket struct{ c *conn }
+
+func (s socket) Read(p []byte) (int, error) {
+	c := s.c
+	if c.hold != nil {
+		if err := c.wait(); err != nil {
+			return 0, err
+		}
+	}
+	if c.live.Load() {
+		if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(p)
+}
+
+// wait blocks while the gate is shut. Meanwhile it tells the broker that we
+// live: paho sends no second ping before it has read the answer to the first.
+func (c *conn) wait() error {
+	room := c.hold()
+	if room == nil {
+		return nil
+	}
+	tick := time.NewTicker(c.keepalive / 2)
+	defer tick.Stop()
+	for room != nil {
+		select {
+		case <-room:
+			room = c.hold()
+		case <-c.closing:
+			return net.ErrClosed
+		case <-tick.C:
+			c.send(pingreq[:])
+		}
+	}
+	return nil
+}
+
+// SetDeadline is paho's, during the handshake; a zero time ends that.
+func (c *conn) SetDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.live.Store(true)
+	}
+	return c.Conn.SetDeadline(t)
+}
+
+// Write is for paho, which writes whole packets. It blocks while too much
+// waits.
+func (c *conn) Write(p []byte) (int, error) {
+	if len(p) == 4 && p[0] == framePubrel && c.released != nil {
+		c.released(uint16(p[2])<<8 | uint16(p[3]))
+	}
+	c.mu.Lock()
+	for len(c.out) >= outBound && c.err == nil && !c.closed {
+		c.room.Wait()
+	}
+	_, ok := c.add(p)
+	err := c.err
+	c.mu.Unlock()
+	if ok {
+		return len(p), nil
+	}
+	if err == nil {
+		err = net.ErrClosed
+	}
+	return 0, err
+}
+
+// offer is Write for whole packets of our own: it never blocks. It returns the
+// count of bytes up to the end of p, to compare with what flushed is told; ok
+// is false if there is no room or the connection has ended.
+func (c *conn) offer(p []byte) (end int64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.out) >= outBound {
+		return 0, false
+	}
+	return c.add(p)
+}
+
+// send is offer for what has no other chance: a peer that lets so much wait is
+// given up.
+func (c *conn) send(p []byte) {
+	c.mu.Lock()
+	stuck := len(c.out) >= outBound && c.err == nil
+	if !stuck {
+		c.add(p)
+	}
+	c.mu.Unlock()
+	if stuck {
+		c.fail(errStuck)
+	}
+}
+
+func (c *conn) add(p []byte) (end int64, ok bool) {
+	if c.err != nil || c.closed {
+		return 0, false
+	}
+	c.out = append(c.out, p...)
+	c.gone += int64(len(p))
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+	return c.gone, true
+}
+
+// flush is the flusher: it writes until the connection is closed or fails.
+func (c *conn) flush() {
+	defer close(c.done)
+	var buf []byte
+	total := int64(0)
+	for {
+		c.mu.Lock()
+		for len(c.out) == 0 && !c.closed {
+			c.mu.Unlock()
+			<-c.kick
+			c.mu.Lock()
+		}
+		buf, c.out = c.out, buf[:0]
+		last := c.closed
+		c.room.Broadcast()
+		c.mu.Unlock()
+		if len(buf) > 0 {
+			n, err := c.Conn.Write(buf)
+			total += int64(n)
+			if c.flushed != nil {
+				c.flushed(total)
+			}
+			if err != nil {
+				c.fail(err)
+				return
+			}
+		}
+		if last {
+			return
+		}
+	}
+}
+
+// fail ends the connection because of err; paho's read then fails too. It
+// never blocks, so it says no goodbye.
+func (c *conn) fail(err error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = err
+	}
+	c.room.Broadcast()
+	c.mu.Unlock()
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		_ = t.NetConn().Close()
+		return
+	}
+	_ = c.Conn.Close()
+}
+
+// Close writes what is waiting, if the peer takes it within a moment, and ends
+// the connection and the flusher. Paho calls it, more than once.
+func (c *conn) Close() error {
+	c.closeOnce.Do(func() {
+		close(c.closing)
+		c.mu.Lock()
+		c.closed = true
+		c.room.Broadcast()
+		c.mu.Unlock()
+		_ = c.SetWriteDeadline(time.Now().Add(farewell))
+		select {
+		case c.kick <- struct{}{}:
+		default:
+		}
+		<-c.done
+		_ = c.Conn.Close()
+	})
+	return nil
+}

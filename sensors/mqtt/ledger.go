@@ -1,0 +1,133 @@
+package mqtt
+
+// nobody is the lane of a delivery that no lane will ever hand out: it is
+// acknowledged as soon as its turn comes.
+const nobody = -1
+
+// delivery is a message of QoS 1 or 2 that has not been acknowledged.
+type delivery struct {
+	offset int64  // within the lane
+	gen    uint32 // the connection on which the broker waits for the acknowledgement; an old one: it waits on none
+	id     uint16
+	lane   int16
+	qos    byte
+}
+
+// seen is what is known of the last message that had a packet id.
+type seen struct {
+	digest uint64
+	seq    int64 // its place in the ledger's order
+	qos    byte  // 0: nothing is known, or the broker has closed it
+}
+
+// ledger knows every message of QoS 1 and 2 that may come again, and in which
+// order to acknowledge. It belongs to the reader, under the reader's lock.
+//
+// Full: the broker stops sending when its window of unacknowledged messages
+// is full; a packet id has 16 bits, so at most 65,535 are open.
+//
+// Invariants: head <= tail; deliveries below head are acknowledged, those from
+// head to tail wait; gen is that of the present connection, and a delivery's
+// acknowledgement is written only while it bears that gen.
+type ledger struct {
+	gen        uint32
+	ring       []delivery // of a power of two; the delivery seq is at seq & (len-1)
+	head, tail int64
+	ids        [256]*[256]seen // by packet id, in pages
+}
+
+// verdict is what arrive says of a message.
+type verdict uint8
+
+const (
+	fresh    verdict = iota // not seen before: it now waits in the ledger
+	again                   // a redelivery of one that waits
+	againOld                // a redelivery of one that was acknowledged: do it again at once
+)
+
+// connected begins a connection. If the broker has lost the session, what it
+// sends from now on has nothing to do with what it sent before.
+func (l *ledger) connected(known bool) {
+	l.gen++
+	if !known {
+		l.ids = [256]*[256]seen{}
+	}
+}
+
+func (l *ledger) seen(id uint16) *seen {
+	p := &l.ids[id>>8]
+	if *p == nil {
+		*p = new([256]seen)
+	}
+	return &(*p)[id&0xff]
+}
+
+// arrive judges a message of QoS 1 or 2 and, if it is fresh, enters it as the
+// given offset of lane.
+//
+// QoS 2: a packet id that the broker has not closed (PUBREL) is a redelivery,
+// by the protocol. QoS 1: a redelivery has DUP set and the same content as the
+// last message of that id. So the one thing taken wrongly for a redelivery is
+// a message with the content of the previous one of its id, whose own first
+// sending got lost with a connection.
+func (l *ledger) arrive(id uint16, qos byte, dup bool, digest uint64, lane int16, offset int64) verdict {
+	s := l.seen(id)
+	if s.qos == qos && (qos == 2 || dup && s.digest == digest) {
+		if s.seq < l.head {
+			return againOld
+		}
+		l.at(s.seq).gen = l.gen
+		return again
+	}
+	if s.qos != 0 && s.seq >= l.head {
+		l.at(s.seq).gen = 0 // the id means another message now
+	}
+	*s = seen{digest: digest, seq: l.tail, qos: qos}
+	if int(l.tail-l.head) == len(l.ring) {
+		l.grow()
+	}
+	*l.at(l.tail) = delivery{offset: offset, gen: l.gen, id: id, lane: lane, qos: qos}
+	l.tail++
+	return fresh
+}
+
+func (l *ledger) at(seq int64) *delivery { return &l.ring[seq&int64(len(l.ring)-1)] }
+
+func (l *ledger) grow() {
+	ring := make([]delivery, max(256, 2*len(l.ring)))
+	for seq := l.head; seq < l.tail; seq++ {
+		ring[seq&int64(len(ring)-1)] = *l.at(seq)
+	}
+	l.ring = ring
+}
+
+// closed says that the broker is done with a message of QoS 2.
+func (l *ledger) closed(id uint16) {
+	if s := l.seen(id); s.qos == 2 {
+		s.qos = 0
+	}
+}
+
+// pop appends the acknowledgements that are due, in the order in which the
+// messages came: those before the first that its lane has not acknowledged.
+// acked is the lowest offset of each lane that is not safe yet.
+func (l *ledger) pop(dst []byte, lanes []lane) []byte {
+	for ; l.head < l.tail; l.head++ {
+		d := l.at(l.head)
+		if d.lane != nobody && d.offset >= lanes[d.lane].acked {
+			break
+		}
+		if d.gen == l.gen {
+			dst = appendReceipt(dst, d.qos, d.id)
+		}
+	}
+	return dst
+}
+
+// appendReceipt appends what a subscriber answers to a message.
+func appendReceipt(dst []byte, qos byte, id uint16) []byte {
+	if qos == 2 {
+		return appendAck(dst, framePubrec, id)
+	}
+	return appendAck(dst, framePuback, id)
+}

@@ -1,0 +1,204 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/zeebo/xxh3"
+)
+
+// This file is the side of Reader that its session calls.
+
+// prepare shuts the connection's gate while the inbox is full. A reader of
+// QoS 0 never does: it sheds.
+func (r *Reader) prepare(c *conn) {
+	if r.o.QoS > 0 {
+		c.hold = r.hold
+	}
+}
+
+func (r *Reader) attach(l *link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.link = l
+	r.ledger.connected(l.known)
+	r.retained = r.o.Retained == RetainedAll || r.o.Retained == RetainedFirst && !r.subscribed && !l.known
+	r.stats.Connects++
+}
+
+// filterError says which filters a broker refused.
+type filterError struct {
+	broker string
+	topics []string
+}
+
+func (e *filterError) Error() string {
+	return fmt.Sprintf("mqtt: %s: subscription %v: %s; may this user read there?", e.broker, ErrRefused, strings.Join(e.topics, ", "))
+}
+
+func (e *filterError) Is(target error) bool { return target == ErrRefused }
+
+// up subscribes. It does so also when the broker still knows the session: the
+// filters may have changed.
+func (r *Reader) up(ctx context.Context, l *link) error {
+	filters := make(map[string]byte, len(r.o.Topics))
+	for _, f := range r.o.Topics {
+		filters[f] = r.o.QoS
+	}
+	token := l.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
+	select {
+	case <-token.Done():
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-l.lost:
+		l.lost <- err
+		return fmt.Errorf("mqtt: connection to %s lost while subscribing: %w", r.s.e.url, err)
+	case <-r.s.e.Clock.After(r.s.e.ConnectTimeout):
+		return fmt.Errorf("mqtt: %s does not answer to SUBSCRIBE", r.s.e.url)
+	}
+	if err := token.Error(); err != nil {
+		return fmt.Errorf("mqtt: subscribing at %s: %w", r.s.e.url, err)
+	}
+	return r.granted(token.Result())
+}
+
+// granted reads the broker's answer: it may refuse some filters, or grant a
+// lower QoS.
+func (r *Reader) granted(result map[string]byte) error {
+	var granted, refused, lower []string
+	for f, qos := range result {
+		switch {
+		case qos > 2:
+			refused = append(refused, f)
+			continue
+		case qos < r.o.QoS:
+			lower = append(lower, fmt.Sprintf("%s only with QoS %d", f, qos))
+		}
+		granted = append(granted, f)
+	}
+	sort.Strings(granted)
+	sort.Strings(refused)
+	sort.Strings(lower)
+	if len(granted) == 0 {
+		return &filterError{r.s.e.url, refused}
+	}
+	now := int64(r.s.e.Clock.Now())
+	r.mu.Lock()
+	r.subscribed = true
+	r.in.hear(true, now)
+	r.mu.Unlock()
+	r.wake()
+	e := Event{Kind: Subscribed, Topics: granted}
+	if len(lower) > 0 {
+		e.Err = errors.New("granted " + strings.Join(lower, ", "))
+	}
+	r.s.emit(e)
+	if len(refused) > 0 {
+		r.s.emit(Event{Kind: Refused, Topics: refused, Err: &filterError{r.s.e.url, refused}})
+	}
+	return nil
+}
+
+func (r *Reader) down(*link) {
+	now := int64(r.s.e.Clock.Now())
+	r.mu.Lock()
+	r.link = nil
+	r.ledger.gen++ // whatever is acknowledged from here on has no connection to go to
+	r.in.hear(false, now)
+	r.mu.Unlock()
+	r.wake()
+}
+
+func (r *Reader) wake() {
+	select {
+	case r.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// brokerDone hears that the broker has closed a message of QoS 2.
+func (r *Reader) brokerDone(id uint16) {
+	r.mu.Lock()
+	r.ledger.closed(id)
+	r.mu.Unlock()
+}
+
+// message takes a PUBLISH into the inbox. Paho's router calls it; it does not
+// block, except for the moment in which the session has CONNACK in hand.
+func (r *Reader) message(l *link, m paho.Message) {
+	<-l.ready
+	topic, payload, qos := m.Topic(), m.Payload(), m.Qos()
+	hash, digest := uint64(0), uint64(0)
+	if qos > 0 || len(r.in.lanes) > 1 {
+		hash = xxh3.HashString(topic)
+	}
+	if qos > 0 {
+		digest = xxh3.HashSeed(payload, hash)
+	}
+	split := int(hash % uint64(len(r.in.lanes)))
+	now := int64(r.s.e.Clock.Now())
+
+	r.mu.Lock()
+	r.in.hear(true, now)
+	var e Event
+	if r.admit(m, qos, digest, split) {
+		if qos > 0 || r.o.QoS > 0 || !r.full() {
+			r.in.add(split, topic, payload, now, r.o.MaxPayload)
+			r.stats.Received++
+			if r.shedding > 0 {
+				e = Event{Kind: ShedEnd, Count: r.shedding}
+				r.shedding = 0
+			}
+		} else {
+			if r.shedding == 0 {
+				e = Event{Kind: Shedding}
+			}
+			r.shedding++
+			r.stats.Shed++
+		}
+	}
+	r.mu.Unlock()
+	r.wake()
+	if e.Kind != 0 {
+		r.s.emit(e)
+	}
+}
+
+// admit tells whether a message is new and wanted; what is not is counted, and
+// acknowledged in its turn.
+func (r *Reader) admit(m paho.Message, qos byte, digest uint64, split int) bool {
+	// A retained message that comes with DUP is the rest of an earlier
+	// subscription's, cut off with its connection.
+	wanted := !m.Retained() || r.retained || r.o.Retained == RetainedFirst && m.Duplicate()
+	if qos == 0 {
+		if !wanted {
+			r.stats.Retained++
+		}
+		return wanted
+	}
+	to := int16(nobody)
+	if wanted {
+		to = int16(split)
+	}
+	switch r.ledger.arrive(m.MessageID(), qos, m.Duplicate(), digest, to, r.in.lanes[split].next) {
+	case again:
+		r.stats.Duplicates++
+		return false
+	case againOld:
+		r.stats.Duplicates++
+		if r.link != nil {
+			r.acks = appendReceipt(r.acks[:0], qos, m.MessageID())
+			r.link.conn.send(r.acks)
+		}
+		return false
+	}
+	if !wanted {
+		r.stats.Retained++
+		r.acknowledge()
+	}
+	return wanted
+}
