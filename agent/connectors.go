@@ -1,0 +1,208 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
+	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/dataflow/task"
+	"github.com/tidemark-mesh/tidemark/dataflow/window"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/sensors/decode"
+	"github.com/tidemark-mesh/tidemark/sensors/encode"
+	"github.com/tidemark-mesh/tidemark/sensors/file"
+	"github.com/tidemark-mesh/tidemark/sensors/generate"
+	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+)
+
+// connectors makes what a job names, for a run in this process.
+type connectors struct {
+	job *job.Job
+	opt LocalOptions
+	// files are what each file source's path names: listed once, so that all its
+	// subtasks agree on the numbers of the splits.
+	files map[*job.Source][]string
+}
+
+var _ runtime.Connectors = (*connectors)(nil)
+
+// Source is runtime.Connectors'.
+func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, func() (sensors.Reader, error), func(*batch.Pool) (sensors.BatchReader, error), error) {
+	s, ok := n.Source.(*job.Source)
+	if !ok {
+		return nil, nil, nil, fmt.Errorf("agent: source %q is a %T, not from a job file", n.ID, n.Source)
+	}
+	cfg := sourceConfig(s, c.needsArrivals())
+	p := n.Parallelism
+	switch {
+	case s.Generate != nil:
+		g := s.Generate
+		return cfg, nil, func(pool *batch.Pool) (sensors.BatchReader, error) {
+			return generate.New(generate.Config{
+				Seed: g.Seed, Rate: g.Rate, Keys: int64(g.Keys), Rows: g.Rows, Disorder: g.Disorder, Subtask: subtask, Parallelism: p,
+			}, s.Columns, pool, c.opt.Clock)
+		}, nil
+	case s.File != nil:
+		files, err := c.resolve(s)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		return cfg, func() (sensors.Reader, error) {
+			return file.NewReader(file.SourceConfig{
+				Files: files, Subtask: subtask, Parallelism: p, Split: splitter(s.Decode.Format), Header: cfg.Header, Stdin: c.opt.Stdin, Clock: c.opt.Clock,
+			})
+		}, nil, nil
+	case s.MQTT != nil:
+		if subtask > 0 {
+			return cfg, func() (sensors.Reader, error) { return nothing{}, nil }, nil, nil
+		}
+		return cfg, func() (sensors.Reader, error) { return c.mqttReader(s) }, nil, nil
+	}
+	return nil, nil, nil, fmt.Errorf("agent: a source %q cannot be read in this process", s.Connector())
+}
+
+// sourceConfig is the head of a source's task.
+func sourceConfig(s *job.Source, arrivals bool) *task.SourceConfig {
+	cfg := &task.SourceConfig{
+		Schema: s.Columns, Rejected: s.Side(operator.Rejected), NoRoom: decode.ErrNoRoom, Header: s.Decode.Format == decode.CSV && s.Decode.Header,
+		Time: s.Time.Config, EventAt: s.Time.EventAt, DeviceAt: s.Time.DeviceAt, Arrival: s.Time.Arrival, When: s.Time.When, At: s.Time.At,
+	}
+	cfg.Time.MarkArrivals = arrivals
+	if cfg.EventAt < 0 {
+		cfg.Time.Strategy = eventtime.Ingestion
+	}
+	if s.Generate == nil {
+		cfg.Decoder = func() (task.Decoder, error) { return decode.New(s.Decode, s.Columns) }
+	}
+	return cfg
+}
+
+func (c *connectors) resolve(s *job.Source) ([]string, error) {
+	if files, ok := c.files[s]; ok {
+		return files, nil
+	}
+	files, err := file.Resolve(s.File.Path)
+	if err != nil {
+		return nil, err
+	}
+	if c.files == nil {
+		c.files = make(map[*job.Source][]string)
+	}
+	c.files[s] = files
+	return files, nil
+}
+
+func (c *connectors) mqttReader(s *job.Source) (sensors.Reader, error) {
+	m := s.MQTT
+	conn, err := c.connection(m.Broker, m.ClientID, string(s.ID), m.Username, m.Password, m.TLS)
+	if err != nil {
+		return nil, err
+	}
+	return mqtt.NewReader(mqtt.ReaderOptions{
+		Connection: conn, Topics: m.Topics, QoS: byte(m.QoS), Retained: mqtt.Retained(m.Retained), Lanes: m.Lanes,
+	})
+}
+
+// connection is how a session reaches its broker. A password is looked up anew
+// for each connection, so that one that was changed is found.
+func (c *connectors) connection(broker, clientID, operator string, user, password job.Secret, tls job.TLS) (mqtt.Connection, error) {
+	if clientID == "" {
+		clientID = c.job.Name + "/" + operator
+	}
+	conn := mqtt.Connection{
+		Broker: broker, ClientID: clientID, CAFile: tls.CA, CertFile: tls.Cert, KeyFile: tls.Key, Clock: c.opt.Clock,
+		Events: func(e mqtt.Event) { c.opt.Events(e.String()) },
+	}
+	var err error
+	if user.Given() {
+		if conn.Username, err = user.Resolve(c.opt.Secrets); err != nil {
+			return conn, fmt.Errorf("username: %w", err)
+		}
+	}
+	if password.Given() {
+		conn.Password = func() (string, error) { return password.Resolve(c.opt.Secrets) }
+	}
+	return conn, nil
+}
+
+// needsArrivals tells whether a window of the job runs on the arrival clock, so
+// that every row's arrival must be known downstream.
+func (c *connectors) needsArrivals() bool {
+	for _, n := range c.job.Graph.Nodes {
+		if f, ok := n.Operator.(*window.Factory); ok && f.Spec().ProcessingTime {
+			return true
+		}
+	}
+	return false
+}
+
+// Sink is runtime.Connectors'.
+func (c *connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() (sensors.Writer, error), error) {
+	s, ok := n.Sink.(*job.Sink)
+	if !ok {
+		return nil, fmt.Errorf("agent: sink %q is a %T, not from a job file", n.ID, n.Sink)
+	}
+	p := n.Parallelism
+	switch {
+	case s.Blackhole != nil:
+		return func() (sensors.Writer, error) { return &file.Blackhole{}, nil }, nil
+	case s.Stdout != nil:
+		e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(s.Stdout.Timestamps)})
+		return func() (sensors.Writer, error) { return file.NewStream(c.opt.Stdout, e, isTerminal(c.opt.Stdout)), nil }, nil
+	case s.File != nil:
+		e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(s.File.Timestamps)})
+		if s.File.Format == job.CSVRows {
+			e = encode.NewCSV(in, encode.Options{Timestamps: encode.Times(s.File.Timestamps)})
+		}
+		return func() (sensors.Writer, error) {
+			return file.OpenSink(file.SinkConfig{Path: s.File.Path, Subtask: subtask, Parallelism: p, Overwrite: c.opt.Overwrite, Encoder: e})
+		}, nil
+	case s.MQTT != nil:
+		return func() (sensors.Writer, error) { return c.mqttWriter(s, subtask, p, in) }, nil
+	}
+	return nil, fmt.Errorf("agent: a sink %q cannot be written from this process", s.Connector())
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// nothing is the reader of a subtask that has no split: an MQTT session is one
+// connection, which the first subtask reads.
+type nothing struct{}
+
+func (nothing) Splits() int                                       { return 0 }
+func (nothing) Read(context.Context, *sensors.Records, int) error { return io.EOF }
+func (nothing) Ack(sensors.Position)                              {}
+func (nothing) Seek(sensors.Position) error                       { return nil }
+func (nothing) Close() error                                      { return nil }
+
+func (c *connectors) mqttWriter(s *job.Sink, subtask, parallelism int, in *batch.Schema) (sensors.Writer, error) {
+	m := s.MQTT
+	id := m.ClientID
+	if id != "" && parallelism > 1 {
+		id = fmt.Sprintf("%s-%d", id, subtask)
+	}
+	name := string(s.ID)
+	if parallelism > 1 {
+		name = fmt.Sprintf("%s-%d", name, subtask)
+	}
+	conn, err := c.connection(m.Broker, id, name, m.Username, m.Password, m.TLS)
+	if err != nil {
+		return nil, err
+	}
+	e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(m.Timestamps)})
+	return mqtt.NewWriter(mqtt.WriterOptions{
+		Connection: conn, Topic: m.Topic.Source, Schema: in, QoS: byte(m.QoS), Retain: m.Retain, Encode: e.AppendRow,
+	})
+}

@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/sensors"
+)
+
+// DefaultMemory is the budget in bytes for batches in flight in one process.
+const DefaultMemory = 256 << 20
+
+// DefaultCommit is how often sinks make their rows visible when the job names
+// no checkpoint interval.
+const DefaultCommit = time.Second
+
+// LocalOptions are the surroundings of a job that runs in this process.
+type LocalOptions struct {
+	Stdin     io.Reader
+	Stdout    io.Writer
+	Overwrite bool          // file sinks may replace files that are not empty
+	Memory    int64         // bytes for batches in flight; 0: DefaultMemory
+	Clock     sensors.Clock // nil: the machine's
+	Secrets   job.Resolver
+	Events    func(string) // one line for each thing worth telling; must not block; nil: nobody listens
+}
+
+// Local is a job in this process, without a mesh.
+type Local struct {
+	job   *job.Job
+	graph *graph.ExecutionGraph
+	run   *runtime.Job
+	began time.Time
+	clock sensors.Clock
+}
+
+// NewLocal builds a job to be run once. It opens nothing yet.
+func NewLocal(j *job.Job, opt LocalOptions) (*Local, error) {
+	if opt.Memory == 0 {
+		opt.Memory = DefaultMemory
+	}
+	if opt.Clock == nil {
+		opt.Clock = sensors.Wall{}
+	}
+	if opt.Events == nil {
+		opt.Events = func(string) {}
+	}
+	commit := DefaultCommit
+	if j.Checkpoint.Interval > 0 {
+		commit = j.Checkpoint.Interval.Go()
+	}
+	l := &Local{job: j, graph: graph.Expand(graph.Chain(j.Graph, graph.Options{})), clock: opt.Clock}
+	plan, err := runtime.NewPlan(l.graph, &connectors{job: j, opt: opt})
+	if err != nil {
+		return nil, fmt.Errorf("job %q: %w", j.Name, err)
+	}
+	l.run = runtime.New(plan, runtime.Options{
+		Memory: opt.Memory, CommitInterval: commit, Now: time.Now,
+		Events: func(e runtime.Event) {
+			if e.Kind != runtime.SubtaskFinished {
+				opt.Events(e.String())
+			}
+		},
+	})
+	return l, nil
+}
+
+// Run runs the job until its inputs end, it is stopped, it fails or ctx ends.
+func (l *Local) Run(ctx context.Context) error {
+	l.began = time.Now()
+	return l.run.Run(ctx)
+}
+
+// Stop ends the sources and lets what is in flight arrive; open windows do not
+// fire.
+func (l *Local) Stop() { l.run.Stop() }
+
+// Totals is what a job has done: where its rows went.
+type Totals struct {
+	In        int64         `json:"rows_in"`  // rows of all sources, rejected payloads and markers included
+	Out       int64         `json:"rows_out"` // rows that went into sinks
+	Late      int64         `json:"late"`
+	NoWindow  int64         `json:"in_no_window"`
+	Rejected  int64         `json:"rejected"`
+	Markers   int64         `json:"markers"`
+	Filtered  int64         `json:"filtered"`
+	DivByZero int64         `json:"division_by_zero"`
+	Overflow  int64         `json:"overflow"`
+	Watermark dataflow.Time `json:"-"` // the least of all sources'
+	Arrival   dataflow.Time `json:"-"` // the greatest arrival clock of all sources
+	Busy      time.Duration `json:"-"`
+	Blocked   time.Duration `json:"-"`
+}
+
+// Totals adds up the job's counters as they are now.
+func (l *Local) Totals() Totals {
+	t := Totals{Watermark: dataflow.MaxTime, Arrival: dataflow.MinTime}
+	for i, s := range l.run.Status() {
+		task := l.graph.Subtasks[i].Task
+		t.Busy += s.Busy
+		t.Blocked += s.Blocked
+		for k, o := range s.Operators {
+			switch task.Links[k].Node.Role {
+			case graph.SourceNode:
+				t.In += o.In
+				t.Watermark = min(t.Watermark, s.Watermark)
+				t.Arrival = max(t.Arrival, s.Arrival)
+			case graph.SinkNode:
+				t.Out += o.In
+			}
+			t.Late += o.Late
+			t.NoWindow += o.NoWindow
+			t.Rejected += o.Rejected
+			t.Markers += o.Markers
+			t.Filtered += o.Filtered
+			t.DivByZero += o.DivByZero
+			t.Overflow += o.Overflow
+		}
+	}
+	return t
+}
+
+// Status is what each subtask has done so far, in the order of the execution
+// graph.
+func (l *Local) Status() []runtime.Status { return l.run.Status() }

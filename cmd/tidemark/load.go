@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+)
+
+// loadFlags are the flags of every verb that reads a job file.
+type loadFlags struct {
+	set         []string
+	parallelism int
+}
+
+func (f *loadFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.set, "set", nil, "replace a value of the job: sources.in.file.path=other.csv (may be repeated)")
+	cmd.Flags().IntVarP(&f.parallelism, "parallelism", "p", 0, "replace the job's parallelism")
+}
+
+// load reads and checks a job; everything that is wrong with it is printed.
+func (f *loadFlags) load(t *terminal, file string) (*job.Job, error) {
+	if f.parallelism < 0 {
+		return nil, usageError{fmt.Errorf("--parallelism %d: it must be at least 1", f.parallelism)}
+	}
+	text, err := readJob(t, file)
+	if err != nil {
+		return nil, err
+	}
+	secrets := machineSecrets()
+	j, err := job.Load(file, text, job.Options{Set: f.set, Parallelism: f.parallelism, Resolver: &secrets})
+	var wrong job.Errors
+	if errors.As(err, &wrong) {
+		reportErrors(t, wrong)
+		return nil, errReported
+	}
+	return j, err
+}
+
+func readJob(t *terminal, file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(io.LimitReader(t.in, maxJobFile+1))
+	}
+	return os.ReadFile(file)
+}
+
+// maxJobFile is more than job.Load takes, so that it can say so.
+const maxJobFile = 2 << 20
+
+func reportErrors(t *terminal, wrong job.Errors) {
+	if t.json() {
+		enc := json.NewEncoder(t.err)
+		for _, e := range wrong {
+			_ = enc.Encode(map[string]any{"file": e.File, "line": e.Line, "key": e.Path, "message": e.Msg, "hint": e.Hint})
+		}
+		return
+	}
+	for _, e := range wrong {
+		fmt.Fprintln(t.err, e)
+	}
+	what := "1 error"
+	if len(wrong) > 1 {
+		what = fmt.Sprintf("%d errors", len(wrong))
+	}
+	fmt.Fprintf(t.err, "%s: %s\n", wrong[0].File, what)
+}
+
+// machineSecrets resolves a job's secrets on this machine.
+func machineSecrets() job.Resolver {
+	return job.Resolver{
+		Env: func(name string) (string, error) {
+			v, ok := os.LookupEnv(name)
+			if !ok {
+				return "", errors.New("the variable is not set")
+			}
+			return v, nil
+		},
+		File: os.ReadFile,
+	}
+}
+
+// refuseNotYet prints what this version does not act on; what would change
+// results is refused.
+func refuseNotYet(t *terminal, j *job.Job) error {
+	fatal := 0
+	for _, n := range j.NotYet {
+		word := "note"
+		if n.Fatal {
+			word = "error"
+			fatal++
+		}
+		fmt.Fprintf(t.err, "%s: %s: %v\n", j.File, word, n)
+	}
+	for _, n := range j.Warnings {
+		fmt.Fprintf(t.err, "%s: warning: %v\n", j.File, n)
+	}
+	if fatal > 0 {
+		return errReported
+	}
+	return nil
+}

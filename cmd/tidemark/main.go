@@ -1,0 +1,108 @@
+// Command tidemark is the one binary of Tidemark: the engine, its tools and
+// its demonstration. Each verb is a thin layer over package agent.
+//
+// Exit codes: 0 done, 1 it failed, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// Exit codes of every verb.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// terminal is where a verb reads from and prints to.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+	output   string // --output: table or json
+}
+
+// json tells whether the user asked for JSON.
+func (t *terminal) json() bool { return t.output == "json" }
+
+// errReported is returned by verbs that have already printed what went wrong.
+var errReported = errors.New("already reported")
+
+// usageError is a wrong call: exit code 2.
+type usageError struct{ err error }
+
+func (u usageError) Error() string { return u.err.Error() }
+func (u usageError) Unwrap() error { return u.err }
+
+// run executes one command line and returns its exit code.
+func run(args []string, in io.Reader, out, errw io.Writer) int {
+	t := &terminal{in: in, out: out, err: errw}
+	root := newRoot(t)
+	root.SetArgs(args)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errReported):
+		return exitFailed
+	case errors.As(err, &usage) || isCobraUsage(err):
+		fmt.Fprintf(errw, "tidemark: %v\n", err)
+		fmt.Fprintln(errw, "Try: tidemark --help, or tidemark VERB --help")
+		return exitUsage
+	}
+	fmt.Fprintf(errw, "tidemark: %v\n", err)
+	return exitFailed
+}
+
+// isCobraUsage recognises what cobra itself says of a wrong call; it has no
+// error type for that.
+func isCobraUsage(err error) bool {
+	for _, start := range []string{"unknown command", "unknown flag", "unknown shorthand", "accepts ", "requires ", "required flag", "invalid argument", "flag needs an argument", "bad flag syntax"} {
+		if strings.HasPrefix(err.Error(), start) {
+			return true
+		}
+	}
+	return false
+}
+
+func newRoot(t *terminal) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tidemark",
+		Short: "Stream processing on sensor event time, for the edge",
+		Long: `Tidemark runs stream jobs over sensor data: event time, punctuated watermarks,
+windows, from MQTT or files, in one static binary.`,
+		Example:       "  tidemark demo\n  tidemark run configs/wordcount.yaml\n  tidemark job check my-job.yaml",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetIn(t.in)
+	root.SetOut(t.out)
+	root.SetErr(t.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().StringVar(&t.output, "output", "table", "how to print results: table or json")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if t.output != "table" && t.output != "json" {
+			return usageError{fmt.Errorf("--output %q: it is table or json", t.output)}
+		}
+		return nil
+	}
+	root.AddCommand(newRun(t), newJob(t), newVersion(t))
+	return root
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+)
+
+func newRun(t *terminal) *cobra.Command {
+	var load loadFlags
+	var overwrite bool
+	cmd := &cobra.Command{
+		Use:   "run JOB.yaml",
+		Short: "Run a job in this process until its inputs end or Ctrl-C",
+		Long: `Runs a job in this process, with no mesh, until its inputs end.
+
+Ctrl-C stops the sources and lets what is in flight arrive; windows that are
+still open do not fire. A second Ctrl-C stops at once. The totals go to stderr.`,
+		Example: "  tidemark run configs/wordcount.yaml\n  tidemark run job.yaml --parallelism 4 --set sources.in.file.path=today.csv",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runJob(t, args[0], load, overwrite)
+		},
+	}
+	load.register(cmd)
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "let file sinks replace files that are not empty")
+	return cmd
+}
+
+func runJob(t *terminal, file string, load loadFlags, overwrite bool) error {
+	j, err := load.load(t, file)
+	if err != nil {
+		return err
+	}
+	if err := refuseNotYet(t, j); err != nil {
+		return err
+	}
+	status := newStatusLine(t.err)
+	local, err := agent.NewLocal(j, agent.LocalOptions{
+		Stdin: t.in, Stdout: t.out, Overwrite: overwrite, Secrets: machineSecrets(), Events: status.line,
+	})
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	err = untilStopped(local, func() { status.update(progressLine(local.Totals(), time.Since(began))) })
+	status.done()
+	reportTotals(t, j.Name, local.Totals(), time.Since(began))
+	if errors.Is(err, errStoppedNow) {
+		return errors.New("stopped at once: rows in flight were dropped")
+	}
+	return err
+}
+
+var errStoppedNow = errors.New("stopped")
+
+// untilStopped runs the job; the first interrupt drains it, the second stops it.
+// tick is called about once a second.
+func untilStopped(local *agent.Local, tick func()) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+
+	result := make(chan error, 1)
+	go func() { result <- local.Run(ctx) }()
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	stops := 0
+	for {
+		select {
+		case err := <-result:
+			return err
+		case <-ticker.C:
+			tick()
+		case <-signals:
+			if stops++; stops == 1 {
+				local.Stop()
+			} else {
+				cancel(errStoppedNow)
+			}
+		}
+	}
+}
+
+func progressLine(s agent.Totals, wall time.Duration) string {
+	line := fmt.Sprintf("%s  in %d  out %d  late %d  rejected %d  watermark %v", wall.Round(time.Second), s.In, s.Out, s.Late, s.Rejected, s.Watermark)
+	if s.Arrival != dataflow.MinTime && s.Watermark != dataflow.MinTime && s.Watermark != dataflow.MaxTime {
+		line += fmt.Sprintf("  lag %v", dataflow.Duration(s.Arrival-s.Watermark).Go().Round(time.Millisecond))
+	}
+	return line
+}
+
+// reportTotals prints where the rows went.
+func reportTotals(t *terminal, name string, s agent.Totals, wall time.Duration) {
+	if t.json() {
+		out := struct {
+			Job string `json:"job"`
+			agent.Totals
+			Watermark string  `json:"watermark"`
+			Seconds   float64 `json:"wall_seconds"`
+		}{name, s, s.Watermark.String(), wall.Seconds()}
+		_ = json.NewEncoder(t.err).Encode(out)
+		return
+	}
+	fmt.Fprintf(t.err, "%s: rows in %d, out %d, late %d, rejected %d, markers %d, filtered %d", name, s.In, s.Out, s.Late, s.Rejected, s.Markers, s.Filtered)
+	for _, more := range []struct {
+		n    int64
+		what string
+	}{{s.NoWindow, "in no window"}, {s.DivByZero, "divisions by zero"}, {s.Overflow, "overflows"}} {
+		if more.n > 0 {
+			fmt.Fprintf(t.err, ", %s %d", more.what, more.n)
+		}
+	}
+	fmt.Fprintf(t.err, ", watermark %v, %v\n", s.Watermark, wall.Round(time.Millisecond))
+}

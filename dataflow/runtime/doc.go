@@ -1,0 +1,11 @@
+// Package runtime drives tasks: one goroutine a subtask, which reads its inbox
+// or its source, calls task.Step and performs the effects. It owns the bounded
+// channels between subtasks of one process, the commit interval of sinks, and
+// the stops.
+//
+// It decides nothing about rows, time or state; that is dataflow/task. It opens
+// no connector; agent hands them in.
+//
+// Two stops: Stop ends the sources and lets everything in flight arrive
+// (drain); ending the context of Run stops now.
+package runtime

@@ -1,0 +1,148 @@
+package runtime
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+)
+
+// message is what travels on a channel between two subtasks: a batch, a
+// barrier or the end.
+type message struct {
+	batch      *batch.Batch // nil: barrier, or end
+	checkpoint dataflow.CheckpointID
+	end        bool
+}
+
+// channelDepth is how many messages wait in a channel before its sender
+// blocks. It is the whole of the back-pressure inside a process.
+const channelDepth = 8
+
+// inbox holds the input channels of one subtask. Each channel has one sender,
+// the inbox has one receiver.
+type inbox struct {
+	mu       sync.Mutex // guards the fields below; never held while waiting
+	channels []channel
+	next     int // where the fair search for a message begins
+
+	filled chan struct{} // 1: a message or an unblocked channel may be there
+}
+
+// channel is a ring of messages.
+type channel struct {
+	ring    [channelDepth]message
+	head, n int
+	blocked bool
+	room    chan struct{} // 1: the ring may have room
+}
+
+func newInbox(channels int) *inbox {
+	in := &inbox{channels: make([]channel, channels), filled: make(chan struct{}, 1)}
+	for i := range in.channels {
+		in.channels[i].room = make(chan struct{}, 1)
+	}
+	return in
+}
+
+// put sends m on channel c, waiting for room until ctx ends. It reports how
+// long it waited.
+func (in *inbox) put(ctx context.Context, c int, m message) (waited bool, err error) {
+	ch := &in.channels[c]
+	for {
+		in.mu.Lock()
+		if ch.n < channelDepth {
+			ch.ring[(ch.head+ch.n)%channelDepth] = m
+			ch.n++
+			in.mu.Unlock()
+			signal(in.filled)
+			return waited, nil
+		}
+		in.mu.Unlock()
+		waited = true
+		select {
+		case <-ch.room:
+		case <-ctx.Done():
+			return waited, context.Cause(ctx)
+		}
+	}
+}
+
+// take returns the next message in fair turn. Without one it waits until ctx
+// ends or wake fires (ok is false then).
+func (in *inbox) take(ctx context.Context, wake <-chan time.Time) (c int, m message, ok bool, err error) {
+	for {
+		if c, m, ok = in.poll(); ok {
+			return c, m, true, nil
+		}
+		select {
+		case <-in.filled:
+		case <-wake:
+			return 0, message{}, false, nil
+		case <-ctx.Done():
+			return 0, message{}, false, context.Cause(ctx)
+		}
+	}
+}
+
+// poll takes a message if one is there.
+func (in *inbox) poll() (c int, m message, ok bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for k := range in.channels {
+		c = in.next + k
+		if c >= len(in.channels) {
+			c -= len(in.channels)
+		}
+		ch := &in.channels[c]
+		if ch.n == 0 || ch.blocked {
+			continue
+		}
+		m = ch.ring[ch.head]
+		ch.ring[ch.head] = message{}
+		ch.head = (ch.head + 1) % channelDepth
+		ch.n--
+		in.next = c + 1
+		if in.next == len(in.channels) {
+			in.next = 0
+		}
+		signal(ch.room)
+		return c, m, true
+	}
+	return 0, message{}, false
+}
+
+// block holds channel c back, or lets it through again.
+func (in *inbox) block(c int, held bool) {
+	in.mu.Lock()
+	in.channels[c].blocked = held
+	in.mu.Unlock()
+	if !held {
+		signal(in.filled)
+	}
+}
+
+// drop releases what is left when nobody will take it any more.
+func (in *inbox) drop() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := range in.channels {
+		for ch := &in.channels[i]; ch.n > 0; ch.n-- {
+			if b := ch.ring[ch.head].batch; b != nil {
+				b.Release()
+			}
+			ch.ring[ch.head] = message{}
+			ch.head = (ch.head + 1) % channelDepth
+		}
+	}
+}
+
+// signal leaves a token that a waiter will find; one is enough.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,111 @@
+package task
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"pgregory.net/rapid"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+)
+
+func ckpt(n uint64) dataflow.CheckpointID { return dataflow.CheckpointID{Counter: n} }
+
+// The scripts in testdata/gate say what each barrier and each end does.
+func TestGateScripts(t *testing.T) {
+	var g gate
+	datadriven.RunTest(t, "testdata/gate", func(t *testing.T, d *datadriven.TestData) string {
+		if d.Cmd == "new" {
+			n := 0
+			d.ScanArgs(t, "channels", &n)
+			g = newGate(n, d.HasArg("at-least-once"))
+			return ""
+		}
+		var out strings.Builder
+		for line := range strings.Lines(d.Input) {
+			var c int
+			var id uint64
+			var ev gateEvent
+			if n, _ := fmt.Sscanf(line, "barrier %d on %d", &id, &c); n == 2 {
+				ev = g.barrier(c, ckpt(id))
+			} else if n, _ := fmt.Sscanf(line, "end %d", &c); n == 1 {
+				ev = g.end(c)
+			} else {
+				d.Fatalf(t, "unknown line %q", line)
+			}
+			fmt.Fprintf(&out, "%-18s %s\n", strings.TrimSpace(line), describeGate(ev, c))
+		}
+		return out.String()
+	})
+}
+
+func describeGate(ev gateEvent, c int) string {
+	var parts []string
+	if ev.aborted {
+		parts = append(parts, fmt.Sprintf("abort %d", ev.abortedID.Counter))
+	}
+	if ev.complete {
+		parts = append(parts, "complete")
+	}
+	if ev.blocked {
+		parts = append(parts, fmt.Sprintf("block %d", c))
+	}
+	if len(ev.unblock) > 0 {
+		parts = append(parts, fmt.Sprintf("unblock %v", ev.unblock))
+	}
+	if len(parts) == 0 {
+		return "-"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Whatever order barriers and ends come in: a checkpoint completes at most
+// once, ids that complete only grow, and when nothing is being aligned nothing
+// is blocked.
+func TestGateNeverCompletesTwice(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 5).Draw(t, "channels")
+		g := newGate(n, rapid.Bool().Draw(t, "at least once"))
+		blocked := make([]bool, n)
+		ended := make([]bool, n)
+		last := uint64(0)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			c := rapid.IntRange(0, n-1).Draw(t, "channel")
+			if ended[c] || blocked[c] {
+				continue
+			}
+			var ev gateEvent
+			if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
+				ended[c] = true
+				ev = g.end(c)
+			} else {
+				ev = g.barrier(c, ckpt(rapid.Uint64Range(1, 12).Draw(t, "id")))
+			}
+			for _, u := range ev.unblock {
+				if !blocked[u] && !ev.aborted {
+					t.Fatalf("unblocked channel %d, which was not blocked", u)
+				}
+				blocked[u] = false
+			}
+			if ev.blocked {
+				blocked[c] = true
+			}
+			if ev.complete {
+				if g.current.Counter <= last {
+					t.Fatalf("checkpoint %d completed after %d", g.current.Counter, last)
+				}
+				last = g.current.Counter
+			}
+			for i := range n {
+				if blocked[i] != g.isBlocked(i) {
+					t.Fatalf("channel %d: driver holds %v, gate says %v", i, blocked[i], g.isBlocked(i))
+				}
+				if blocked[i] && !g.aligning {
+					t.Fatalf("channel %d blocked while nothing is aligned", i)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,384 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
+	"github.com/tidemark-mesh/tidemark/dataflow/expr"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/state"
+	"github.com/tidemark-mesh/tidemark/sensors"
+)
+
+// SourceConfig is the head of a source task: how records become rows, and rows
+// a stream with marks.
+type SourceConfig struct {
+	Schema   *batch.Schema
+	Rejected *batch.Schema           // payload bytes, topic string, reason string; nil: the source has no such stream
+	Decoder  func() (Decoder, error) // nil: the source makes columns itself
+	Header   bool                    // the first record of each split names its columns
+	NoRoom   error                   // what Decode returns (errors.Is) when the batch must be taken first
+	Time     eventtime.Config
+	EventAt  int // column of the event time; -1: ingestion
+	DeviceAt int // column that names the device; -1: none
+	Arrival  int // column of recorded arrivals; -1: the reader's
+	When, At *expr.Expr
+	Splits   []int // numbers, in the job, of the splits this subtask reads; set by the driver when the reader is open
+}
+
+// Decoder turns one payload into rows of a builder, all or none of them.
+// Errors say why a payload is rejected; they may be valid until the next call.
+type Decoder interface {
+	Decode(topic, payload []byte, bl *batch.Builder) (rows int, err error)
+	// Split says which split the next payloads are from, Header gives the first
+	// record of one.
+	Split(split int)
+	Header(split int, record []byte) error
+}
+
+// reasoner is an error that can say its reason without allocating.
+type reasoner interface{ AppendReason(dst []byte) []byte }
+
+// Columns of the rejected stream.
+const (
+	rejectedPayload = iota
+	rejectedTopic
+	rejectedReason
+)
+
+// source is the head of a source task: it decodes records, gives rows their
+// event time and marks, and emits them into the chain. One Records is worked on
+// until all of its rows are out; Again cuts that into pieces.
+type source struct {
+	task    *Task
+	cfg     *SourceConfig
+	link    *link
+	decoder Decoder
+	rows    *batch.Builder
+	refused *batch.Builder
+	time    *eventtime.Source
+	when    *expr.Eval
+	at      *expr.Eval
+
+	recs      *sensors.Records // being worked on; nil: none
+	next      int              // the next record to decode
+	tooLong   int              // the next entry of recs.TooLong
+	headers   []bool           // by split: the header has been seen
+	deaf      []bool           // by split: the last thing heard was that nothing can be heard
+	open      int              // splits that have not ended
+	arrivals  []int64          // of the rows in the builder
+	from      []int32          // the record of each row in the builder
+	last      batch.Mark
+	first     string // the first reason why anything was rejected
+	over      bool
+	deviceKey []int
+	reason    []byte
+	whenCol   batch.Column
+	atCol     batch.Column
+}
+
+func newSource(t *Task, cfg *SourceConfig) (*source, error) {
+	s := &source{task: t, cfg: cfg, link: t.links[0], headers: make([]bool, len(cfg.Splits)), deaf: make([]bool, len(cfg.Splits))}
+	s.last = batch.Mark{Watermark: dataflow.MinTime, Arrival: dataflow.MinTime}
+	s.rows = batch.NewBuilder(t.cfg.Pool, cfg.Schema)
+	if cfg.Rejected != nil {
+		s.refused = batch.NewBuilder(t.cfg.Pool, cfg.Rejected)
+	}
+	if cfg.Decoder != nil {
+		var err error
+		if s.decoder, err = cfg.Decoder(); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.DeviceAt >= 0 {
+		s.deviceKey = []int{cfg.DeviceAt}
+	}
+	if cfg.When != nil {
+		s.whenCol.Type = batch.Boolean
+		s.when, s.at = cfg.When.NewEval(), cfg.At.NewEval()
+		s.atCol.Type = batch.Timestamp
+	}
+	s.time = eventtime.NewSource(cfg.Time, cfg.Splits, t.cfg.Pool)
+	s.open = len(cfg.Splits)
+	return s, nil
+}
+
+// busy tells whether records wait to be worked on.
+func (s *source) busy() bool { return s.recs != nil }
+
+// ended tells whether no split will bring anything any more.
+func (s *source) ended() bool { return s.over && s.recs == nil }
+
+func (s *source) clock() (event, arrival dataflow.Time) { return s.last.Watermark, s.last.Arrival }
+
+// begin takes records to work on.
+func (s *source) begin(r *sensors.Records) {
+	s.recs, s.next, s.tooLong = r, 0, 0
+	if s.decoder != nil {
+		s.decoder.Split(r.Split)
+	}
+}
+
+// advance works on the records until they are through or the outputs are full.
+func (s *source) advance() {
+	for s.recs != nil && s.task.err == nil {
+		if s.link.blocked() || len(s.task.effects) >= maxEffects {
+			return
+		}
+		if s.next < s.recs.Len() {
+			s.decode()
+			s.flush(s.recs.Split)
+			continue
+		}
+		r := s.recs
+		s.recs = nil
+		s.clockOf(r)
+		s.task.put(Effect{Kind: Ack, Position: sensors.Position{Split: r.Split, Offset: r.Next}})
+	}
+}
+
+// decode turns records into rows until the batch is full or all are decoded.
+func (s *source) decode() {
+	r := s.recs
+	for s.next < r.Len() && !s.rows.Full() {
+		i := s.next
+		payload, topic := r.Payload(i), r.Topic(i)
+		switch {
+		case s.cfg.Header && !s.headers[r.Split]:
+			s.headers[r.Split] = true
+			if err := s.decoder.Header(r.Split, payload); err != nil {
+				s.reject(payload, topic, err)
+			}
+			s.next++
+			continue
+		case s.tooLong < len(r.TooLong) && int(r.TooLong[s.tooLong]) == i:
+			s.tooLong++
+			s.next++
+			s.reject(payload, topic, errTooLong)
+			continue
+		}
+		n, err := s.decoder.Decode(topic, payload, s.rows)
+		if err != nil && errors.Is(err, s.cfg.NoRoom) {
+			if s.rows.Len() == 0 {
+				panic(fmt.Sprintf("task: an empty batch has no room for a payload of %d bytes", len(payload)))
+			}
+			return
+		}
+		s.next++
+		if err != nil {
+			s.reject(payload, topic, err)
+			continue
+		}
+		for range n {
+			s.from = append(s.from, int32(i))
+			if len(r.Arrivals) > 0 {
+				s.arrivals = append(s.arrivals, r.Arrivals[i])
+			}
+		}
+	}
+}
+
+var errTooLong = errors.New("longer than a record may be")
+
+// reject counts a payload that is no row, and writes it to the rejected stream
+// if anybody reads that.
+func (s *source) reject(payload, topic []byte, why error) {
+	s.link.counters.In++
+	s.link.counters.Rejected++
+	if r, ok := why.(reasoner); ok {
+		s.reason = r.AppendReason(s.reason[:0])
+	} else {
+		s.reason = append(s.reason[:0], why.Error()...)
+	}
+	s.writeRejected(payload, topic, s.reason)
+}
+
+func (s *source) writeRejected(payload, topic, reason []byte) {
+	if s.first == "" {
+		s.first = string(reason)
+	}
+	if s.refused == nil || !s.link.Wanted(operator.Rejected) {
+		return
+	}
+	s.refused.SetBytes(rejectedPayload, payload)
+	if topic != nil {
+		s.refused.SetBytes(rejectedTopic, topic)
+	}
+	s.refused.SetBytes(rejectedReason, reason)
+	s.refused.EndRow(max(0, s.last.Arrival))
+	if s.refused.Full() {
+		s.flushRejected()
+	}
+}
+
+func (s *source) flushRejected() {
+	if s.refused == nil {
+		return
+	}
+	if b := s.refused.Take(); b != nil {
+		s.link.EmitSide(operator.Rejected, b)
+		b.Release()
+	}
+}
+
+// flush gives the rows built so far their time and emits them.
+func (s *source) flush(split int) {
+	b := s.rows.Take()
+	if b != nil {
+		var arrivals []int64
+		if len(s.arrivals) > 0 {
+			arrivals = s.arrivals
+		}
+		s.assign(split, b, arrivals)
+		b.Release()
+	}
+	s.arrivals, s.from = s.arrivals[:0], s.from[:0]
+	s.flushRejected()
+}
+
+// assign gives the rows of b, which nobody else sees yet, event times and
+// marks, and emits them.
+func (s *source) assign(split int, b *batch.Batch, arrivals []int64) {
+	s.link.counters.In += int64(b.Rows)
+	in := eventtime.Rows{Arrivals: arrivals}
+	if s.cfg.Arrival >= 0 {
+		in.Arrivals = s.recordedArrivals(b.Cols[s.cfg.Arrival], b.Rows)
+	}
+	if s.cfg.EventAt >= 0 {
+		c := b.Cols[s.cfg.EventAt]
+		b.Times, in.TimeValid = c.Ints, c.Valid
+	}
+	if s.when != nil {
+		s.when.Into(b, &s.whenCol)
+		s.at.Into(b, &s.atCol)
+		in.Marker, in.MarkerAt, in.MarkerValid = s.markers(b.Rows), s.atCol.Ints, s.atCol.Valid
+	}
+	if s.cfg.DeviceAt >= 0 {
+		state.HashKeys(b, s.deviceKey)
+		in.Device, in.DeviceHash = b.Cols[s.cfg.DeviceAt], b.Hashes
+	}
+	res := s.time.Assign(split, b, in)
+	s.link.counters.Markers += int64(res.Markers)
+	s.link.counters.Rejected += int64(len(res.Refused))
+	for _, r := range res.Refused {
+		s.rejectRow(r)
+	}
+	b.Hashes = nil
+	s.emit(b)
+}
+
+// markers are the rows where the condition of the punctuation is true; unknown
+// is not.
+func (s *source) markers(n int) batch.Bitmap {
+	bits := s.whenCol.Bits
+	if v := s.whenCol.Valid; v != nil {
+		for w := range bits[:batch.Words(n)] {
+			bits[w] &= v[w]
+		}
+	}
+	return bits
+}
+
+// recordedArrivals are the arrivals in a column; a null is one not known.
+func (s *source) recordedArrivals(c *batch.Column, n int) []int64 {
+	if c.Valid == nil {
+		return c.Ints[:n]
+	}
+	s.arrivals = append(s.arrivals[:0], c.Ints[:n]...)
+	for i := range s.arrivals {
+		if c.IsNull(i) {
+			s.arrivals[i] = int64(dataflow.MinTime)
+		}
+	}
+	return s.arrivals
+}
+
+// rejectRow writes the payload of a decoded row that has no usable time.
+func (s *source) rejectRow(r eventtime.Refusal) {
+	s.reason = append(s.reason[:0], r.Reason.String()...)
+	if s.recs == nil {
+		s.writeRejected(nil, nil, s.reason)
+		return
+	}
+	i := int(s.from[r.Row])
+	s.writeRejected(s.recs.Payload(i), s.recs.Topic(i), s.reason)
+}
+
+// clockOf takes what records say beside their rows: the arrival clock, that
+// the split is deaf, that it has ended.
+func (s *source) clockOf(r *sensors.Records) {
+	if r.Clock != int64(dataflow.MinTime) {
+		clock := dataflow.Time(r.Clock)
+		switch {
+		case r.Deaf:
+			s.emitMark(s.time.Deaf(r.Split, clock))
+		case s.deaf[r.Split]:
+			s.emitMark(s.time.Hearing(r.Split, clock))
+		default:
+			s.emitMark(s.time.Tick(r.Split, clock))
+		}
+		s.deaf[r.Split] = r.Deaf
+	}
+	if r.Done {
+		s.emitMark(s.time.End(r.Split))
+		s.open--
+		s.over = s.open == 0
+	}
+}
+
+// columns takes a batch of a source that makes columns itself.
+func (s *source) columns(in Input) {
+	if in.Batch != nil {
+		s.assign(in.Position.Split, in.Batch, in.Arrivals)
+		in.Batch.Release()
+		s.task.put(Effect{Kind: Ack, Position: in.Position})
+	}
+}
+
+// end says that all splits have ended.
+func (s *source) end() {
+	for i := range s.cfg.Splits {
+		s.emitMark(s.time.End(i))
+	}
+	if len(s.cfg.Splits) == 0 {
+		s.emitMark(batch.Mark{Watermark: dataflow.MaxTime, Arrival: s.last.Arrival}, true)
+	}
+	s.over = true
+}
+
+func (s *source) emitMark(m batch.Mark, changed bool) {
+	if !changed {
+		return
+	}
+	b := s.task.cfg.Pool.MarksOnly(s.cfg.Schema, m)
+	s.emit(b)
+	b.Release()
+}
+
+func (s *source) emit(b *batch.Batch) {
+	if n := len(b.Marks); n > 0 {
+		s.last = b.Marks[n-1]
+	}
+	if b.Len() > 0 || len(b.Marks) > 0 {
+		s.link.Emit(b)
+	}
+	if len(b.Marks) > 0 {
+		s.link.lastMark = s.last
+		s.link.markSides()
+	}
+}
+
+// StateTables, Snapshot and Restore are those of the source's time; positions
+// are the driver's.
+func (s *source) StateTables() []operator.StateTable { return s.time.StateTables() }
+
+// Snapshot is operator.Stateful's.
+func (s *source) Snapshot(delta bool, emit func(int, *batch.Batch) error) error {
+	return s.time.Snapshot(delta, emit)
+}
+
+// Restore is operator.Stateful's.
+func (s *source) Restore(table int, b *batch.Batch) error { return s.time.Restore(table, b) }
