@@ -69,14 +69,19 @@ func (c *Column) PutBool(i int, v bool) {
 // least n of them. EndBytes says how many there were. Positions are put in
 // order, the last one as often as need be.
 func (c *Column) Room(i, n int) []byte {
+	if i+1 >= len(c.Offsets) || int(c.Offsets[i])+n > len(c.Data) {
+		c.makeRoom(i, n)
+	}
+	return c.Data[c.Offsets[i]:]
+}
+
+func (c *Column) makeRoom(i, n int) {
 	if i+1 >= len(c.Offsets) {
 		c.Offsets = lengthened(c.Offsets, i+1)
 	}
-	from := int(c.Offsets[i])
-	if from+n > len(c.Data) {
-		c.Data = lengthened(c.Data, from+n)
+	if end := int(c.Offsets[i]) + n; end > len(c.Data) {
+		c.Data = lengthened(c.Data, end)
 	}
-	return c.Data[from:]
 }
 
 // EndBytes ends the value at position i after n bytes of its Room.
