@@ -43,7 +43,7 @@ func (r *Reader) openInput(name string) (input, error) {
 	if err != nil {
 		return nil, fmt.Errorf("file source: %w", err)
 	}
-	in := &disk{f: f, from: f}
+	in := &disk{name: name, f: f, from: f}
 	if strings.HasSuffix(name, ".gz") {
 		if in.zip, err = gzip.NewReader(f); err != nil {
 			f.Close()
@@ -56,6 +56,7 @@ func (r *Reader) openInput(name string) (input, error) {
 
 // disk is a regular file, perhaps packed.
 type disk struct {
+	name string
 	f    File
 	zip  *gzip.Reader // nil: not packed
 	from io.Reader    // f or zip
@@ -65,14 +66,16 @@ type disk struct {
 func (d *disk) Fill(_ context.Context, buf []byte, _ bool) (int, error) {
 	for range 100 {
 		n, err := d.from.Read(buf)
-		if n > 0 && errors.Is(err, io.EOF) {
-			err = nil
-		}
-		if n > 0 || err != nil {
+		switch {
+		case n > 0 && err == io.EOF: // it comes again, alone
+			return n, nil
+		case err != nil && err != io.EOF:
+			return n, fmt.Errorf("%s: %w", d.name, err)
+		case n > 0 || err != nil:
 			return n, err
 		}
 	}
-	return 0, io.ErrNoProgress
+	return 0, fmt.Errorf("%s: %w", d.name, io.ErrNoProgress)
 }
 
 // SkipTo refuses to go beyond the end: the file is then not the one that the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/sensors"
@@ -18,8 +19,6 @@ const (
 	smallRead        = 64 << 10  // the same where there are many
 	manySplits       = 16
 )
-
-var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // SourceConfig says what a Reader reads.
 type SourceConfig struct {
@@ -47,6 +46,7 @@ type Reader struct {
 	live  []int // splits that have not ended, ascending
 	turn  int   // whose turn it is, in live
 	spare [][]byte
+	shut  bool
 }
 
 var _ sensors.Reader = (*Reader)(nil)
@@ -123,7 +123,7 @@ func (r *Reader) Close() error {
 			}
 		}
 	}
-	r.live = nil
+	r.live, r.shut = nil, true
 	return first
 }
 
@@ -131,6 +131,9 @@ func (r *Reader) Close() error {
 func (r *Reader) Read(ctx context.Context, rec *sensors.Records, max int) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if r.shut {
+		return fmt.Errorf("file source: %w", os.ErrClosed)
 	}
 	if len(r.live) == 0 {
 		return io.EOF
@@ -234,9 +237,6 @@ func (s *split) position() int64 {
 // skipped; false: the buffer holds no whole record.
 func (r *Reader) cut(s *split, rec *sensors.Records) (bool, error) {
 	limit := r.cfg.MaxRecord
-	if s.at == 0 && bytes.HasPrefix(s.buf[s.start:s.end], byteOrderMark) {
-		s.advance(len(byteOrderMark))
-	}
 	for s.long == nil {
 		window, atEOF := s.buf[s.start:s.end], s.eof
 		if len(window) > limit+2 { // a record with its ending: how a record is cut must not depend on the size of reads

@@ -1,36 +1,25 @@
 package file
 
-import "bytes"
+import "github.com/tidemark-mesh/tidemark/sensors/decode"
 
 // SplitFunc finds the first record in data, in the manner of bufio.SplitFunc:
 // it returns how many bytes the record takes with its ending, and the record
 // without it. (0, nil, nil) asks for more data; a nil record with an advance
 // is skipped; an empty one that is not nil is a record. At the end of input a
-// last record may lack its ending. An error is final for the whole source.
+// last record may lack its ending. It remembers nothing between calls, as one
+// serves all splits. An error is final for the whole source.
 type SplitFunc func(data []byte, atEOF bool) (advance int, record []byte, err error)
 
-// Lines cuts at line feeds and takes a carriage return before them away; an
-// empty line is a record. For text.
-func Lines(data []byte, atEOF bool) (advance int, record []byte, err error) {
-	end := bytes.IndexByte(data, '\n')
-	advance = end + 1
-	if end < 0 {
-		if !atEOF || len(data) == 0 {
-			return 0, nil, nil
+// SplitFor cuts as the decoder of the format wants it: at line ends, in CSV
+// only at those that no quotes enclose; empty lines are records in text alone.
+func SplitFor(f decode.Format) SplitFunc {
+	fresh := *decode.NewSplitter(f)
+	return func(data []byte, atEOF bool) (int, []byte, error) {
+		s := fresh // on the stack: a splitter that remembers nothing of the record before
+		n, record, ok := s.NextRecord(data, atEOF)
+		if !ok {
+			return n, nil, nil
 		}
-		end, advance = len(data), len(data)
+		return n, record, nil
 	}
-	if end > 0 && data[end-1] == '\r' {
-		end--
-	}
-	return advance, data[:end:end], nil
-}
-
-// FilledLines is Lines without the empty ones. For JSON lines.
-func FilledLines(data []byte, atEOF bool) (advance int, record []byte, err error) {
-	advance, record, err = Lines(data, atEOF)
-	if len(record) == 0 {
-		return advance, nil, err
-	}
-	return advance, record, err
 }
