@@ -28,18 +28,20 @@ type Decoder struct {
 	err    Error
 
 	// The payload being decoded.
-	buf  []byte // a copy with zeroes behind it, so that eight bytes can be read anywhere
-	n    int    // its length without them
-	text []byte // scratch: a string without its escapes
-	cols []*batch.Column
-	base int // the builder's rows before it
-	row  int // position of the next row
-	at   int // position where values are put now: row, or the first row of an element above it
-	seen set // columns that have a value at their position
-	bad  set // columns that had an unusable one, unless it is in seen too
-	errs []failure
-	lost int // the column whose failure rejects the payload, unless it is no JSON at all; -1: none
-	loss failure
+	buf   []byte // a copy with zeroes behind it, so that eight bytes can be read anywhere
+	n     int    // its length without them
+	in    cursor // reads buf
+	text  []byte // scratch: a string without its escapes
+	cols  []*batch.Column
+	base  int // the builder's rows before it
+	row   int // position of the next row
+	at    int // position where values are put now: row, or the first row of an element above it
+	began int // where the element that is put there begins in the payload
+	seen  set // columns that have a value at their position
+	bad   set // columns that had an unusable one, unless it is in seen too
+	errs  []failure
+	lost  int // the column whose failure rejects the payload, unless it is no JSON at all; -1: none
+	loss  failure
 }
 
 // failure is what was wrong with the value of a column.
@@ -108,7 +110,7 @@ func (d *Decoder) Decode(topic, payload []byte, bl *batch.Builder) (rows int, er
 		return 0, ErrNoRoom
 	}
 	d.cols = bl.Columns()
-	d.row, d.at, d.lost = d.base, d.base, -1
+	d.row, d.at, d.began, d.lost = d.base, d.base, 0, -1
 	for w := range d.seen {
 		d.seen[w], d.bad[w] = 0, 0
 	}
@@ -158,6 +160,10 @@ func (d *Decoder) fill(topic, payload []byte) bool {
 
 // finish ends the payload as an element of level 0.
 func (d *Decoder) finish() bool {
+	if d.plain && d.seen[0] == d.levels[0].own[0] { // the usual case: one row, nothing null
+		d.row++
+		return true
+	}
 	if !d.endElement(0, d.base) {
 		return false
 	}
@@ -234,6 +240,8 @@ func (d *Decoder) noRoomOr(kind Kind) bool {
 }
 
 // fail sets the error and returns -1, which no position is.
+//
+//go:noinline
 func (d *Decoder) fail(kind Kind, at int) int {
 	d.err = Error{Kind: kind, At: at, Part: -1}
 	return -1

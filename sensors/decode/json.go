@@ -2,6 +2,7 @@ package decode
 
 import (
 	"math/bits"
+	"unsafe"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
@@ -24,26 +25,29 @@ func (d *Decoder) document(payload []byte) bool {
 	}
 	d.buf = d.buf[:n+padding]
 	copy(d.buf, payload)
-	clear(d.buf[n:])
-	d.n = n
+	*(*[padding]byte)(d.buf[n:]) = [padding]byte{}
+	d.n, d.in = n, cursor{unsafe.Pointer(&d.buf[0])}
 
-	i := d.space(0)
-	if c := d.buf[i]; d.root.kind == kindObject && c != '{' || d.root.kind == kindArray && c != '[' {
+	i := 0
+	if d.in.at(0) <= ' ' {
+		i = d.space(0)
+	}
+	switch c := d.in.at(i); {
+	case c == '{' && d.root.kind == kindObject:
+		i = d.object(d.root.obj, i, 1)
+	case c == '[' && d.root.kind == kindArray:
+		i = d.array(d.root, i, 1)
+	default:
 		return d.wrongRoot(i)
 	}
-	if i = d.value(d.root, i, 0); i < 0 {
-		return false
-	}
-	return d.end(i)
+	return i == n || i > 0 && d.end(i)
 }
 
 // end checks that nothing but space stands from i on.
 func (d *Decoder) end(i int) bool {
-	if i != d.n {
-		if i = d.space(i); i != d.n {
-			d.fail(NotJSON, i)
-			return false
-		}
+	if i = d.space(i); i != d.n {
+		d.fail(NotJSON, i)
+		return false
 	}
 	return true
 }
@@ -65,8 +69,8 @@ func (d *Decoder) wrongRoot(i int) bool {
 
 // space skips white space.
 func (d *Decoder) space(i int) int {
-	for buf := d.buf; buf[i] <= ' '; i++ {
-		if c := buf[i]; c != ' ' && c != '\n' && c != '\r' && c != '\t' {
+	for ; d.in.at(i) <= ' '; i++ {
+		if c := d.in.at(i); c != ' ' && c != '\n' && c != '\r' && c != '\t' {
 			break
 		}
 	}
@@ -81,9 +85,7 @@ func (d *Decoder) value(t *target, i, depth int) int {
 	case kindSkip:
 		return d.skip(i, depth)
 	case kindString:
-		if c == '"' {
-			return d.str(t, i+1)
-		}
+		end = d.str(t, i)
 	case kindInteger:
 		end = d.integer(t, i)
 	case kindDouble:
@@ -152,15 +154,16 @@ func (d *Decoder) spoilAll(t *target, kind Kind, at int) {
 	}
 }
 
-// forget takes back what an earlier value of the same key gave: the last one
-// counts, as a whole.
+// forget takes back what an earlier value of the same key in this element gave:
+// the last one counts, as a whole. What is lost in it so far can only come from
+// the one chain of arrays, which t is part of.
 func (d *Decoder) forget(t *target) {
 	d.seen.remove(t.mask)
 	d.bad.remove(t.mask)
 	if !t.rows {
 		return
 	}
-	if d.lost >= 0 && t.mask.has(d.lost) {
+	if d.lost >= 0 && d.loss.at >= d.began {
 		d.lost = -1
 	}
 	if d.row != d.at {
@@ -180,14 +183,14 @@ func (d *Decoder) array(t *target, i, depth int) int {
 	if d.buf[i] == ']' {
 		return i + 1
 	}
-	outer, deepest := d.at, t.level == len(d.levels)-1
+	outer, began, deepest := d.at, d.began, t.level == len(d.levels)-1
 	for {
 		if deepest && d.row >= batch.MaxRows {
 			d.noRoomOr(TooMany)
 			return -1
 		}
 		first := d.row
-		d.at = first
+		d.at, d.began = first, i
 		d.seen.remove(d.levels[t.level].rest)
 		if i = d.value(t.elem, i, depth); i < 0 {
 			return i
@@ -202,7 +205,7 @@ func (d *Decoder) array(t *target, i, depth int) int {
 			i = d.space(i + 1)
 		case ']':
 			d.seen.remove(d.levels[t.level].rest)
-			d.at = outer
+			d.at, d.began = outer, began
 			return i + 1
 		default:
 			return d.fail(NotJSON, i)
@@ -212,7 +215,7 @@ func (d *Decoder) array(t *target, i, depth int) int {
 
 // boolean decodes true and false; 0: it is something else.
 func (d *Decoder) boolean(t *target, i int) int {
-	x := load(d.buf, i)
+	x := d.in.word(i)
 	switch {
 	case x&0xffffffff == 0x65757274: // "true"
 		d.cols[t.col].PutBool(d.at, true)
@@ -230,27 +233,25 @@ func (d *Decoder) boolean(t *target, i int) int {
 // integer decodes a whole number without exponent that needs no care; 0: it is
 // something else.
 func (d *Decoder) integer(t *target, i int) int {
-	buf := d.buf
-	j := i
-	if buf[i] == '-' {
+	in, j := d.in, i
+	if in.at(i) == '-' {
 		j++
 	}
-	v, n := digits(buf, j)
+	v, n := digits(in, j)
 	if n == 8 {
-		w, k := digits(buf, j+8)
+		w, k := digits(in, j+8)
 		v, n = v*tens[k]+w, 8+k
 		if k == 8 {
-			w, k = digits(buf, j+16)
-			if k > 2 { // 19 digits and more may not fit
+			if w, k = digits(in, j+16); k > 2 { // 19 digits and more may not fit
 				return 0
 			}
 			v, n = v*tens[k]+w, 16+k
 		}
 	}
-	if n == 0 || v > t.most || buf[j] == '0' && n > 1 {
+	if n == 0 || v > t.most || n > 1 && in.at(j) == '0' {
 		return 0
 	}
-	if c := buf[j+n]; c == '.' || c|0x20 == 'e' || t.times == 0 {
+	if c := in.at(j + n); c == '.' || c|0x20 == 'e' || t.times == 0 {
 		return 0
 	}
 	x := int64(v) * t.times
@@ -265,29 +266,30 @@ func (d *Decoder) integer(t *target, i int) int {
 // double decodes a number that a division of two exact doubles gives exactly;
 // 0: it is something else.
 func (d *Decoder) double(t *target, i int) int {
-	buf := d.buf
-	j := i
-	if buf[i] == '-' {
+	in, j := d.in, i
+	if in.at(i) == '-' {
 		j++
 	}
-	v, n := digits(buf, j)
-	if n == 0 || n == 8 || buf[j] == '0' && n > 1 {
+	v, n := digits(in, j)
+	if n == 0 || n == 8 || n > 1 && in.at(j) == '0' {
 		return 0
 	}
 	j += n
 	x := float64(v)
-	if buf[j] == '.' {
-		f, k := digits(buf, j+1)
+	c := in.at(j)
+	if c == '.' {
+		f, k := digits(in, j+1)
 		if k == 0 || k == 8 {
 			return 0
 		}
 		x = float64(v*tens[k]+f) / floatTens[k]
 		j += k + 1
+		c = in.at(j)
 	}
-	if c := buf[j]; c|0x20 == 'e' {
+	if c|0x20 == 'e' {
 		return 0
 	}
-	if buf[i] == '-' {
+	if in.at(i) == '-' {
 		x = -x
 	}
 	d.cols[t.col].PutDouble(d.at, x)
@@ -295,23 +297,30 @@ func (d *Decoder) double(t *target, i int) int {
 	return j
 }
 
-// str decodes the string whose first byte is at i into a string column,
-// copying eight bytes at a time while it looks for the end.
+// str decodes a string into a string column, copying eight bytes at a time
+// while it looks for the end; 0: it is something else.
 func (d *Decoder) str(t *target, i int) int {
-	buf := d.buf
+	in := d.in
+	if in.at(i) != '"' {
+		return 0
+	}
+	i++
 	c := d.cols[t.col]
-	dst := c.Room(d.at, len(buf)-i)
-	for j := 0; ; j += 8 {
-		x := load(buf, i+j)
-		store(dst, j, x)
-		m := special(x)
-		if m == 0 {
-			continue
-		}
-		j += bits.TrailingZeros64(m) >> 3
-		if buf[i+j] != '"' {
+	if d.at+1 >= len(c.Offsets) || int(c.Offsets[d.at])+d.n-i+8 > len(c.Data) {
+		c.Room(d.at, d.n-i+8)
+	}
+	out := cursor{unsafe.Pointer(&c.Data[c.Offsets[d.at]])}
+	j := 0
+	for {
+		x := in.word(i + j)
+		out.put(j, x)
+		if m := special(x); m != 0 {
+			j += bits.TrailingZeros64(m) >> 3
 			break
 		}
+		j += 8
+	}
+	if in.at(i+j) == '"' {
 		c.EndBytes(d.at, j)
 		d.seen[t.word] |= t.bit
 		return i + j + 1

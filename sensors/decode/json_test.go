@@ -31,7 +31,7 @@ func telemetry() Spec {
 	}}
 }
 
-var four = []byte(`{"sensor":"sensor-00123","ts":1750000000123,"temp":21.53125,"kind":"readings-1"}`)
+var four = []byte(`{"sensor":"sensor-001234","ts":1750000000123,"temp":21.53125,"kind":"readings-1"}`)
 
 func BenchmarkJSON(b *testing.B) {
 	b.Run("four", func(b *testing.B) { benchJSON(b, telemetry(), four) })

@@ -36,20 +36,18 @@ func (d *Decoder) object(o *object, i, depth int) int {
 	if depth > MaxDepth {
 		return d.fail(TooDeep, i)
 	}
-	buf := d.buf
-	i++
-	if buf[i] != '"' {
-		if i = d.space(i); buf[i] == '}' {
+	in := d.in
+	if i++; in.at(i) != '"' {
+		if i = d.space(i); in.at(i) == '}' {
 			return i + 1
 		}
 	}
 	for k := 0; ; {
 		var t *target
 		if k < len(o.seen) {
-			if p := &o.seen[k]; p.matches(buf, i) {
-				t = p.t
-				i += p.n
-				k++
+			p := &o.seen[k]
+			if (in.word(i)^p.first)&p.firstMask|(in.word(i+8)^p.second)&p.secondMask == 0 && (p.n <= 16 || p.tail(in, i)) {
+				t, i, k = p.t, i+p.n, k+1
 			}
 		}
 		if t == nil {
@@ -57,39 +55,63 @@ func (d *Decoder) object(o *object, i, depth int) int {
 				return i
 			}
 		}
-		if buf[i] <= ' ' {
+		if in.at(i) <= ' ' {
 			i = d.space(i)
 		}
-		if i = d.value(t, i, depth); i < 0 {
+		end := 0
+		switch t.kind { // the usual ones, without a call between
+		case kindString:
+			end = d.str(t, i)
+		case kindDouble:
+			end = d.double(t, i)
+		case kindInteger:
+			end = d.integer(t, i)
+		}
+		if end == 0 {
+			end = d.value(t, i, depth)
+		}
+		if i = end; i < 0 {
 			return i
 		}
-		if buf[i] <= ' ' {
+		c := in.at(i)
+		if c <= ' ' {
 			i = d.space(i)
+			c = in.at(i)
 		}
-		switch buf[i] {
-		case ',':
-			if i++; buf[i] <= ' ' {
-				i = d.space(i)
+		if c != ',' {
+			if c == '}' {
+				return i + 1
 			}
-		case '}':
-			return i + 1
-		default:
 			return d.fail(NotJSON, i)
+		}
+		if i++; in.at(i) <= ' ' {
+			i = d.space(i)
 		}
 	}
 }
 
 // matches tells whether the key stands at i.
-func (p *prediction) matches(b []byte, i int) bool {
-	return (load(b, i)^p.first)&p.firstMask|(load(b, i+8)^p.second)&p.secondMask == 0 &&
-		(p.n <= 16 || string(p.raw[16:p.n]) == string(b[i+16:i+p.n]))
+func (p *prediction) matches(in cursor, i int) bool {
+	return (in.word(i)^p.first)&p.firstMask|(in.word(i+8)^p.second)&p.secondMask == 0 && (p.n <= 16 || p.tail(in, i))
+}
+
+// tail compares what is behind the sixteenth byte.
+//
+//go:noinline
+func (p *prediction) tail(in cursor, i int) bool {
+	for k := 16; k < p.n; k++ {
+		if in.at(i+k) != p.raw[k] {
+			return false
+		}
+	}
+	return true
 }
 
 // key decodes a key that was not predicted at k, with its colon, and predicts
 // it for the next object. It returns the next position and prediction.
 func (d *Decoder) key(o *object, i, k int) (*target, int, int) {
 	if k+1 < len(o.seen) { // one was left out
-		if p := &o.seen[k+1]; p.matches(d.buf, i) {
+		if p := &o.seen[k+1]; p.matches(d.in, i) {
 			return p.t, i + p.n, k + 2
 		}
 	}
@@ -142,7 +164,7 @@ func mask(n int) uint64 {
 func (d *Decoder) unescaped(i int) ([]byte, int) {
 	buf, from := d.buf, i
 	for {
-		if m := special(load(buf, i)); m != 0 {
+		if m := special(d.in.word(i)); m != 0 {
 			i += bits.TrailingZeros64(m) >> 3
 			break
 		}

@@ -36,7 +36,7 @@ func (d *Decoder) skipString(i int) int {
 	for {
 		// Bytes that are not ASCII do not matter here; they may flag one after
 		// them wrongly.
-		x := load(buf, i)
+		x := d.in.word(i)
 		m := special(x&^highs) &^ x
 		if m == 0 {
 			i += 8

@@ -142,6 +142,15 @@ func (v decimal) double(tok []byte) (float64, bool) {
 		return 0, false
 	case v.exp < -19-326:
 	default:
+		var short [32]byte
+		if !v.more { // ParseFloat errs where thousands of zeroes and the exponent cancel out
+			tok = short[:0]
+			if v.neg {
+				tok = append(tok, '-')
+			}
+			tok = append(strconv.AppendUint(tok, v.mant, 10), 'e')
+			tok = strconv.AppendInt(tok, int64(v.exp), 10)
+		}
 		// ParseFloat does not keep its argument.
 		f, err := strconv.ParseFloat(unsafe.String(&tok[0], len(tok)), 64)
 		return f, err == nil

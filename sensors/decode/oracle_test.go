@@ -136,10 +136,8 @@ func convertInstant(s string) (any, bool) {
 	if b[len(b)-1] == 'z' {
 		b[len(b)-1] = 'Z'
 	}
-	if bytes.ContainsRune(b, ',') { // time.Parse takes a comma for a point
-		return nil, false
-	}
-	t, err := time.Parse(time.RFC3339, string(b))
+	var t time.Time
+	err := t.UnmarshalText(b) // stricter than time.Parse
 	return t.UnixMicro(), err == nil
 }
 

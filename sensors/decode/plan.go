@@ -73,6 +73,7 @@ type plan struct {
 	levels []level
 	arrays []*target // by level; arrays[0] is nil
 	words  int
+	plain  bool    // no arrays, and no more columns than one word of a set has
 	none   *target // kindSkip
 }
 
@@ -108,6 +109,7 @@ func newPlan(spec *Spec) (*plan, error) {
 	if p.root == nil {
 		p.root = p.container(kindObject)
 	}
+	p.plain = len(p.levels) == 1 && p.words == 1
 	for k := range p.levels {
 		for _, deeper := range p.levels[k:] {
 			for w := range deeper.own {

@@ -3,6 +3,7 @@ package decode
 import (
 	"encoding/binary"
 	"math/bits"
+	"unsafe"
 )
 
 // Eight bytes at a time in one word, the first in the lowest byte.
@@ -11,9 +12,22 @@ const (
 	highs = 0x8080808080808080
 )
 
-func load(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i:]) }
+// cursor reads the scanner's copy of a payload without bounds checks. That is
+// sound because no token goes over a zero byte, padding zero bytes stand behind
+// the payload, and nothing is read farther than padding bytes from where the
+// scanner stands.
+type cursor struct{ p unsafe.Pointer }
 
-func store(b []byte, i int, x uint64) { binary.LittleEndian.PutUint64(b[i:], x) }
+func (c cursor) at(i int) byte { return *(*byte)(unsafe.Add(c.p, i)) }
+
+func (c cursor) word(i int) uint64 {
+	return binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(c.p, i))[:])
+}
+
+// put stores eight bytes, which the caller has made room for.
+func (c cursor) put(i int, x uint64) {
+	binary.LittleEndian.PutUint64((*[8]byte)(unsafe.Add(c.p, i))[:], x)
+}
 
 // special has a high bit in each byte of x that ends the plain part of a
 // string: quote, backslash, control character, not ASCII. Bytes above the
@@ -23,8 +37,8 @@ func special(x uint64) uint64 {
 }
 
 // digits reads the decimal digits at i, at most eight: their value and number.
-func digits(b []byte, i int) (v uint64, n int) {
-	x := load(b, i) ^ ones*'0'
+func digits(c cursor, i int) (v uint64, n int) {
+	x := c.word(i) ^ ones*'0'
 	// The lowest byte that is above 9 gets its high bit; those after it are cut.
 	n = bits.TrailingZeros64((x+ones*(0x80-10)|x)&highs) >> 3
 	x <<= uint(64 - 8*n) // nothing is left if there are none
