@@ -377,3 +377,25 @@ func TestExplainAndDot(t *testing.T) {
 		golden(t, name+".dot", dot.Bytes())
 	}
 }
+
+// Two conditions follow from others in a graph that Check accepts; Chainable
+// itself must hold them too.
+func TestE45_ChainableNodes(t *testing.T) {
+	up := func() *graph.Node { return &graph.Node{ID: "up", Parallelism: 2, SlotGroup: "default"} }
+	down := func() *graph.Node {
+		return &graph.Node{ID: "down", Parallelism: 2, SlotGroup: "default", Inputs: []graph.Edge{{From: "up", Exchange: graph.Forward}}}
+	}
+	if !graph.Chainable(up(), down()) {
+		t.Error("nodes that meet every condition are not chained")
+	}
+	d := down()
+	d.Inputs = append(d.Inputs, graph.Edge{From: "other", Exchange: graph.Forward})
+	if graph.Chainable(up(), d) {
+		t.Error("a union is chained")
+	}
+	d = down()
+	d.Parallelism = 3
+	if graph.Chainable(up(), d) {
+		t.Error("nodes of different parallelism are chained")
+	}
+}
