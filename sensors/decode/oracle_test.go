@@ -136,8 +136,11 @@ func convertInstant(s string) (any, bool) {
 	if b[len(b)-1] == 'z' {
 		b[len(b)-1] = 'Z'
 	}
-	var t time.Time
-	err := t.UnmarshalText(b) // stricter than time.Parse
+	// time.Parse is laxer than the RFC: one-digit hours, commas, any offset.
+	if n := len(b); b[13] != ':' || bytes.ContainsRune(b, ',') || b[n-1] != 'Z' && (b[n-6] == '+' || b[n-6] == '-') && (string(b[n-5:n-3]) > "23" || string(b[n-2:]) > "59") {
+		return nil, false
+	}
+	t, err := time.Parse(time.RFC3339, string(b))
 	return t.UnixMicro(), err == nil
 }
 

@@ -3,10 +3,10 @@ package decode
 import "math"
 
 // field puts a piece of text, a level of the topic or a field of a record,
-// into its column. Nothing is null, except that a column of strings takes a
-// quoted nothing for the empty string.
+// into its column. Nothing is null, except that a column of strings or bytes
+// takes a quoted nothing for the empty value.
 func (d *Decoder) field(t *target, text []byte, quoted bool, at int) {
-	if len(text) == 0 && !(quoted && t.kind == kindString) {
+	if len(text) == 0 && !(quoted && (t.kind == kindString || t.kind == kindBytes)) {
 		return // not seen: null
 	}
 	d.fromText(t, text, at)

@@ -99,9 +99,10 @@ func appendJSONString(dst, s []byte) []byte {
 }
 
 // appendCSVField appends s, in quotes where a reader needs them: the empty
-// string (nothing is null), separators, quotes, line ends, space at an end.
+// string (nothing is null), separators, quotes, line ends, space at an end,
+// what may be the half of a byte order mark.
 func appendCSVField(dst, s []byte) []byte {
-	if len(s) > 0 && !bytes.ContainsAny(s, ",\"\r\n") && s[0] != ' ' && s[0] != '\t' && s[len(s)-1] != ' ' {
+	if len(s) > 0 && !bytes.ContainsAny(s, ",\"\r\n") && s[0] > ' ' && s[0] != 0xef && s[len(s)-1] > ' ' {
 		return append(dst, s...)
 	}
 	dst = append(dst, '"')
