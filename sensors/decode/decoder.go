@@ -182,6 +182,7 @@ func (d *Decoder) endElement(k, first int) bool {
 		if b := d.bad[w] &^ d.seen[w] & lv.rest[w]; b != 0 {
 			d.lose(w, b)
 		}
+		d.bad[w] &^= lv.rest[w]
 	}
 	deepest := k == len(d.levels)-1
 	if deepest {
@@ -216,7 +217,6 @@ func (d *Decoder) repeat(lv *level, first int) bool {
 
 // lose notes that the columns of word w in b stayed without a usable value.
 func (d *Decoder) lose(w int, b uint64) {
-	d.bad[w] &^= b
 	if d.lost < 0 {
 		d.lost = 64*w + bits.TrailingZeros64(b)
 		d.loss = d.errs[d.lost]
