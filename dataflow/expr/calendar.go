@@ -225,11 +225,11 @@ func parseTimestamp(s []byte) (int64, bool) {
 		return 0, false
 	}
 	p.s = p.s[1:]
-	h, mi, sec := p.digits(2), p.after(':', 2), int64(0)
+	h, mi := p.digits(2), p.after(':', 2)
+	var sec, us int64
 	if len(p.s) > 0 && p.s[0] == ':' {
-		sec = p.after(':', 2)
+		sec, us = p.after(':', 2), p.fraction()
 	}
-	us := p.fraction()
 	if p.bad || h > 23 || mi > 59 || sec > 59 {
 		return 0, false
 	}

@@ -88,7 +88,7 @@ func (c *checker) boolean(n *node, of string) (*node, *Error) {
 	if n.typ != batch.Boolean {
 		hint := "compare it with something"
 		if n.op == opColumn {
-			hint += fmt.Sprintf(": %s is not null", n.text)
+			hint += fmt.Sprintf(", or write %s is not null", n.text)
 		}
 		return nil, c.errorf(n.pos, hint, "%s needs a boolean, this is %v", of, n.typ)
 	}
@@ -181,7 +181,7 @@ func (c *checker) test(left *node, a *astTest) (*node, *Error) {
 		if err != nil {
 			return nil, err
 		}
-		args, err := c.unify(pos, "compare", left, right)
+		args, err := c.unify(pos, "cannot compare", left, right)
 		if err != nil {
 			return nil, err
 		}
@@ -197,7 +197,7 @@ func (c *checker) test(left *node, a *astTest) (*node, *Error) {
 		if err != nil {
 			return nil, err
 		}
-		args, err := c.unify(pos, "compare", left, low, high)
+		args, err := c.unify(pos, "cannot compare", left, low, high)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +211,7 @@ func (c *checker) test(left *node, a *astTest) (*node, *Error) {
 		}
 		args = append(args, n)
 	}
-	args, err := c.unify(pos, "compare", args...)
+	args, err := c.unify(pos, "cannot compare", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -347,7 +347,7 @@ func (c *checker) arithmetic(sign string, pos int, x, y *node) (*node, *Error) {
 			return nil, c.errorf(a.pos, hint, "%s does not take %v", sign, a.typ)
 		}
 	}
-	args, err := c.unify(pos, "calculate with", x, y)
+	args, err := c.unify(pos, "cannot calculate with", x, y)
 	if err != nil {
 		return nil, err
 	}
@@ -520,13 +520,13 @@ func (c *checker) caseOf(a *astCase) (*node, *Error) {
 	} else {
 		values = append(values, &node{op: opConst, pos: a.Pos.Offset, val: value{null: true}})
 	}
-	if values, err = c.unifyTyped(a.Pos.Offset, "give both from one case", values...); err != nil {
+	if values, err = c.unifyTyped(a.Pos.Offset, "one case cannot give", values...); err != nil {
 		return nil, err
 	}
 	op, args := opCase, []*node(nil)
 	if of != nil {
 		op = opSwitch
-		if conds, err = c.unify(a.Pos.Offset, "compare", append([]*node{of}, conds...)...); err != nil {
+		if conds, err = c.unify(a.Pos.Offset, "cannot compare", append([]*node{of}, conds...)...); err != nil {
 			return nil, err
 		}
 		args, conds = conds[:1:1], conds[1:]

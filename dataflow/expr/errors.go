@@ -26,7 +26,7 @@ func (e *Error) Error() string {
 // suggest is a hint that names the candidate nearest to name, or those that
 // there are.
 func suggest(name string, candidates []string) string {
-	best, least := "", len(name)/3+2
+	best, least := "", max(len(name)/3, 1)+1
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(name), strings.ToLower(c), least); d < least {
 			best, least = c, d

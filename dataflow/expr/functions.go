@@ -156,11 +156,16 @@ func (c *checker) call(a *astName) (*node, *Error) {
 
 // arguments gives the arguments the types that f wants.
 func (c *checker) arguments(f *function, pos int, args []*node) ([]*node, *Error) {
+	for _, x := range args {
+		if x.interval() {
+			return nil, c.misplaced(x)
+		}
+	}
 	switch f.params[0] {
 	case wantAny:
 		return c.texts(args, f.name)
 	case wantSame:
-		return c.unifyTyped(pos, "give both to "+f.name, args...)
+		return c.unifyTyped(pos, f.name+" cannot take", args...)
 	}
 	for i, x := range args {
 		var err *Error

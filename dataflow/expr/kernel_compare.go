@@ -52,6 +52,22 @@ func spanOfConst(op opcode, t batch.Type, v value) *span {
 	return s
 }
 
+// bounds is a span of one type. With noHi every number is <= hi, so that >= lo
+// says it all (a NaN is neither); noLo likewise.
+type bounds[T number] struct {
+	lo, hi     T
+	noLo, noHi bool
+	flip       uint64 // 1: outside
+}
+
+func (s *span) ints() bounds[int64] {
+	return bounds[int64]{s.loI, s.hiI, s.loI == math.MinInt64, s.hiI == math.MaxInt64, bit(s.outside)}
+}
+
+func (s *span) doubles() bounds[float64] {
+	return bounds[float64]{s.loF, s.hiF, math.IsInf(s.loF, -1), math.IsInf(s.hiF, 1), bit(s.outside)}
+}
+
 // mirrored is the op for which y op x is x op y.
 func mirrored(op opcode) opcode {
 	switch op {
@@ -229,22 +245,21 @@ func compareWord[T number](op opcode, x, y []T) (w uint64) {
 // spanBits sets the bits of the values in s.
 func (e *Eval) spanBits(s *span, x *batch.Column, sel []int32, out batch.Bitmap) {
 	if x.Type == batch.Double {
-		inSpan(e, x.Doubles, s.loF, s.hiF, s.outside, sel, out)
+		inSpan(e, x.Doubles, s.doubles(), sel, out)
 	} else {
-		inSpan(e, x.Ints, s.loI, s.hiI, s.outside, sel, out)
+		inSpan(e, x.Ints, s.ints(), sel, out)
 	}
 }
 
-func inSpan[T number](e *Eval, x []T, lo, hi T, outside bool, sel []int32, out batch.Bitmap) {
-	flip := bit(outside)
+func inSpan[T number](e *Eval, x []T, s bounds[T], sel []int32, out batch.Bitmap) {
 	if !e.dense(sel) {
 		for _, p := range sel {
-			out.Put(int(p), bit(x[p] >= lo)&bit(x[p] <= hi) != flip)
+			out.Put(int(p), bit(x[p] >= s.lo)&bit(x[p] <= s.hi) != s.flip)
 		}
 		return
 	}
 	for w := range out {
-		out[w] = spanWord(x[w*64:min(w*64+64, e.n)], lo, hi) ^ -flip
+		out[w] = spanWord(x[w*64:min(w*64+64, e.n)], s.lo, s.hi) ^ -s.flip
 	}
 }
 

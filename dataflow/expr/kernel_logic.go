@@ -108,9 +108,9 @@ func (e *Eval) selectTrue(n *node, sel []int32, dst []int32) []int32 {
 	case n.span != nil:
 		x := e.eval(n.args[0], sel)
 		if x.Type == batch.Double {
-			dst = selectSpan(e, x.Doubles, n.span.loF, n.span.hiF, bit(n.span.outside), x.Valid, sel, dst)
+			dst = selectSpan(x.Doubles[:e.n], n.span.doubles(), x.Valid, sel, dst)
 		} else {
-			dst = selectSpan(e, x.Ints, n.span.loI, n.span.hiI, bit(n.span.outside), x.Valid, sel, dst)
+			dst = selectSpan(x.Ints[:e.n], n.span.ints(), x.Valid, sel, dst)
 		}
 		e.done(n.args[0], x)
 		return dst
@@ -146,32 +146,52 @@ func (n *node) laterFails() bool {
 
 // selectSpan stores every position and moves on only past those it keeps, so
 // that there is no branch to predict.
-func selectSpan[T number](e *Eval, x []T, lo, hi T, flip uint64, valid batch.Bitmap, sel, dst []int32) []int32 {
+func selectSpan[T number](x []T, s bounds[T], valid batch.Bitmap, sel, dst []int32) []int32 {
 	k := len(dst)
-	room := dst[:k+e.count(sel)]
+	lo, hi, flip := s.lo, s.hi, s.flip
 	switch {
 	case sel != nil && valid == nil:
+		room := dst[:k+len(sel)]
 		for _, p := range sel {
 			room[k] = p
 			k += int(bit(x[p] >= lo)&bit(x[p] <= hi) ^ flip)
 		}
 	case sel != nil:
+		room := dst[:k+len(sel)]
 		for _, p := range sel {
 			room[k] = p
 			k += int((bit(x[p] >= lo)&bit(x[p] <= hi) ^ flip) & (valid[uint(p)/64] >> (uint(p) % 64)))
 		}
-	case valid == nil:
-		for i, v := range x[:e.n] {
+	case valid != nil:
+		room := dst[:k+len(x)]
+		for from := 0; from < len(x); from += 64 {
+			there := valid[from/64]
+			for i, v := range x[from:min(from+64, len(x))] {
+				room[k] = int32(from + i)
+				k += int((bit(v >= lo)&bit(v <= hi) ^ flip) & there) // its lowest bit is this row's
+				there >>= 1
+			}
+		}
+	case s.noHi && flip == 0: // one comparison a row is enough
+		room := dst[:k+len(x)]
+		for i, v := range x {
+			room[k] = int32(i)
+			k += int(bit(v >= lo))
+		}
+	case s.noLo && flip == 0:
+		room := dst[:k+len(x)]
+		for i, v := range x {
+			room[k] = int32(i)
+			k += int(bit(v <= hi))
+		}
+	default:
+		room := dst[:k+len(x)]
+		for i, v := range x {
 			room[k] = int32(i)
 			k += int(bit(v >= lo)&bit(v <= hi) ^ flip)
 		}
-	default:
-		for i, v := range x[:e.n] {
-			room[k] = int32(i)
-			k += int((bit(v >= lo)&bit(v <= hi) ^ flip) & (valid[uint(i)/64] >> (uint(i) % 64)))
-		}
 	}
-	return room[:k]
+	return dst[:k]
 }
 
 // selectBits appends the positions where a boolean column is true.

@@ -31,13 +31,13 @@ func parse(src string) (*astSelect, *Error) {
 	}
 	tree, err := grammar().ParseFromLexer(lex)
 	if err != nil {
-		return nil, syntaxError(src, err)
+		return nil, syntaxError(src, tokens, err)
 	}
 	return tree, nil
 }
 
 // syntaxError puts participle's complaint in our words.
-func syntaxError(src string, err error) *Error {
+func syntaxError(src string, tokens []lexer.Token, err error) *Error {
 	var unexpected *participle.UnexpectedTokenError
 	if errors.As(err, &unexpected) {
 		t := unexpected.Unexpected
@@ -45,9 +45,12 @@ func syntaxError(src string, err error) *Error {
 		switch {
 		case t.EOF():
 			e.Msg = "the expression ends too soon"
-		case t.Type == tokKeyword:
+		case t.Type == tokKeyword && slices.Contains([]string{"as", "cast", "distinct", "escape", "from"}, t.Value):
 			e.Hint = "it is a keyword; a column of that name stands in double quotes"
-		case t.Type == tokString || t.Type == tokNumber || t.Type == tokIdent:
+		case !afterOperand(tokens, t):
+		case t.Type == tokCompare:
+			e.Hint = "comparisons do not chain: write a < b and b < c"
+		case t.Type == tokString || t.Type == tokNumber || t.Type == tokIdent || t.Type == tokQuoted:
 			e.Hint = "an operator or a comma may be missing before it"
 		}
 		return e
@@ -58,6 +61,22 @@ func syntaxError(src string, err error) *Error {
 		e.Pos, e.Msg = min(positioned.Position().Offset, len(src)), positioned.Message()
 	}
 	return e
+}
+
+// afterOperand tells whether the token before t ends an operand.
+func afterOperand(tokens []lexer.Token, t lexer.Token) bool {
+	for i := 1; i < len(tokens); i++ {
+		if tokens[i].Pos.Offset != t.Pos.Offset {
+			continue
+		}
+		before := tokens[i-1]
+		switch before.Type {
+		case tokIdent, tokQuoted, tokNumber, tokString:
+			return true
+		}
+		return before.Value == ")" || before.Value == "end"
+	}
+	return false
 }
 
 // single is the only expression of a list, which has no name.

@@ -8,8 +8,8 @@ import (
 
 // unify brings operands to one type: nulls take any, bigint beside double
 // becomes double, a string literal beside a timestamp becomes one. If all are
-// the literal null they become boolean. verb says what for, in the error.
-func (c *checker) unify(pos int, verb string, args ...*node) ([]*node, *Error) {
+// the literal null they become boolean. what begins the error: "cannot compare".
+func (c *checker) unify(pos int, what string, args ...*node) ([]*node, *Error) {
 	var to *node // of the type so far
 	for _, a := range args {
 		switch {
@@ -20,7 +20,7 @@ func (c *checker) unify(pos int, verb string, args ...*node) ([]*node, *Error) {
 			to = a
 		case to.typ == batch.Double && a.typ == batch.Bigint, to.typ == batch.Timestamp && a.literal():
 		default:
-			return nil, c.mismatch(pos, verb, to, a)
+			return nil, c.mismatch(pos, what, to, a)
 		}
 	}
 	t := batch.Boolean
@@ -30,7 +30,7 @@ func (c *checker) unify(pos int, verb string, args ...*node) ([]*node, *Error) {
 	out := make([]*node, len(args))
 	for i, a := range args {
 		if t == batch.Timestamp && a.typ == batch.String && !a.literal() {
-			return nil, c.mismatch(pos, verb, a, to)
+			return nil, c.mismatch(pos, what, a, to)
 		}
 		n, err := c.convert(a, t)
 		if err != nil {
@@ -42,17 +42,25 @@ func (c *checker) unify(pos int, verb string, args ...*node) ([]*node, *Error) {
 }
 
 // unifyTyped is unify where at least one operand must have a type.
-func (c *checker) unifyTyped(pos int, verb string, args ...*node) ([]*node, *Error) {
+func (c *checker) unifyTyped(pos int, what string, args ...*node) ([]*node, *Error) {
 	for _, a := range args {
 		if a.typ != untyped {
-			return c.unify(pos, verb, args...)
+			return c.unify(pos, what, args...)
 		}
 	}
 	return nil, c.untyped(args[0])
 }
 
-func (c *checker) mismatch(pos int, verb string, x, y *node) *Error {
-	hint := fmt.Sprintf("cast one of them: cast(... as %v)", x.typ)
+func (c *checker) mismatch(pos int, what string, x, y *node) *Error {
+	hint := ""
+	switch pair := [2]batch.Type{x.typ, y.typ}; {
+	case pair == [2]batch.Type{batch.Timestamp, batch.Bigint} || pair == [2]batch.Type{batch.Bigint, batch.Timestamp}:
+		hint = "write to_millis(...) for the timestamp"
+	case castable(y.typ, x.typ):
+		hint = fmt.Sprintf("cast the %v: cast(... as %v)", y.typ, x.typ)
+	case castable(x.typ, y.typ):
+		hint = fmt.Sprintf("cast the %v: cast(... as %v)", x.typ, y.typ)
+	}
 	for i, s := range []*node{x, y} {
 		o := []*node{y, x}[i]
 		if !s.literal() {
@@ -69,7 +77,7 @@ func (c *checker) mismatch(pos int, verb string, x, y *node) *Error {
 			hint = "cast it: cast(" + s.text + " as bytes)"
 		}
 	}
-	return c.errorf(pos, hint, "cannot %s %v and %v", verb, x.typ, y.typ)
+	return c.errorf(pos, hint, "%s %v and %v", what, x.typ, y.typ)
 }
 
 // literal tells whether n is a text as the user wrote it.
