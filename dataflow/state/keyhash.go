@@ -95,16 +95,8 @@ func HashRows(b *batch.Batch, keys []int, positions []int32, dst []uint64) {
 		for i := range dst {
 			dst[i] = emptyHash
 		}
-	case len(keys) == 1 && b.Cols[keys[0]].Valid == nil && b.Cols[keys[0]].Type.Variable():
-		c := b.Cols[keys[0]]
-		offsets, data := c.Offsets, c.Data
-		for i, p := range positions {
-			dst[i] = xxh3.Hash(data[offsets[p]:offsets[p+1]])
-		}
 	case len(keys) == 1:
-		for i, p := range positions {
-			dst[i] = hashValue(b.Cols[keys[0]], int(p))
-		}
+		HashColumn(b.Cols[keys[0]], positions, dst)
 	default:
 		var stack [128]byte
 		buf := stack[:0]
@@ -115,6 +107,22 @@ func HashRows(b *batch.Batch, keys []int, positions []int32, dst []uint64) {
 			}
 			dst[i] = xxh3.Hash(buf)
 		}
+	}
+}
+
+// HashColumn puts the hashes of the values at the given positions, taken as
+// keys of one column, into dst, which has room for them.
+func HashColumn(c *batch.Column, positions []int32, dst []uint64) {
+	dst = dst[:len(positions)]
+	if c.Valid == nil && c.Type.Variable() {
+		offsets, data := c.Offsets, c.Data
+		for i, p := range positions {
+			dst[i] = xxh3.Hash(data[offsets[p]:offsets[p+1]])
+		}
+		return
+	}
+	for i, p := range positions {
+		dst[i] = hashValue(c, int(p))
 	}
 }
 

@@ -11,10 +11,10 @@ import (
 // is a column indexed by that id. It stores the keys' values, column by column,
 // and finds an id by the key's hash and value.
 //
-// A key lives as long as somebody holds it: Acquire and Release count. A key
+// A key lives as long as somebody holds it: Hold and Drop count. A key
 // that nobody holds keeps its id until the next Sweep, so that a key whose
 // window closed and that comes again at once costs nothing. The owner calls
-// Sweep when no id that it looked up and did not acquire is in use any more.
+// Sweep when it uses no id any more that it looked up and did not hold.
 type KeyTable struct {
 	entries []entry // open addressing, linear probing; a power of two
 	mask    uint32
@@ -200,21 +200,31 @@ func (t *KeyTable) rebuild(n int) {
 	}
 }
 
-// Acquire holds each of the keys once more.
-func (t *KeyTable) Acquire(ids []int32) {
-	for _, id := range ids {
-		if t.refs[id]++; t.refs[id] == 1 {
-			t.dead--
-		}
+// Hold holds the key once more.
+func (t *KeyTable) Hold(id int32) {
+	if t.refs[id]++; t.refs[id] == 1 {
+		t.dead--
 	}
 }
 
-// Release gives back one hold on each of the keys.
-func (t *KeyTable) Release(ids []int32) {
+// Drop gives back one hold on the key.
+func (t *KeyTable) Drop(id int32) {
+	if t.refs[id]--; t.refs[id] == 0 {
+		t.dead++
+	}
+}
+
+// HoldAll is Hold for each of the keys.
+func (t *KeyTable) HoldAll(ids []int32) {
 	for _, id := range ids {
-		if t.refs[id]--; t.refs[id] == 0 {
-			t.dead++
-		}
+		t.Hold(id)
+	}
+}
+
+// DropAll is Drop for each of the keys.
+func (t *KeyTable) DropAll(ids []int32) {
+	for _, id := range ids {
+		t.Drop(id)
 	}
 }
 

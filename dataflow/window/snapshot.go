@@ -1,0 +1,465 @@
+package window
+
+import (
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/state"
+)
+
+// kept is the part of the core that takes and gives back what is kept. Its
+// tables are: the accumulators of each key and window; for each count(distinct
+// x) the values of its sets; what is to fire again at the next watermark; the
+// clock.
+type kept struct {
+	tables  []operator.StateTable
+	keep    int   // accumulator table: columns that identify a row
+	sets    []int // accumulators that are sets, in the order of their tables
+	refires int   // the table of what fires again; -1: none
+	clock   int   // the clock's table
+
+	graves  [][]*batch.Batch // by table: rows deleted since the last snapshot
+	revived bool             // the clock has been restored
+	scratch []*batch.Column
+	id      [1]int32
+	value   [1]int32
+}
+
+// describe lays out the state tables once the form is known.
+func (o *core) describe(f form) {
+	used := map[string]bool{}
+	var key []batch.Field
+	for _, k := range o.spec.Keys {
+		key = append(key, o.spec.Input.Field(k))
+		used[o.spec.Input.Field(k).Name] = true
+	}
+	name := func(n string) string {
+		for used[n] {
+			n += "_"
+		}
+		used[n] = true
+		return n
+	}
+	extra, identity := f.extra()
+	fields := append([]batch.Field(nil), key...)
+	for _, x := range extra {
+		fields = append(fields, batch.Field{Name: name(x.Name), Type: x.Type})
+	}
+	own := fields[:len(key)+identity]
+	o.keep = len(own)
+	fields = append(fields, batch.Field{Name: name("rows"), Type: batch.Bigint})
+	p := o.in.plan
+	for _, a := range p.args {
+		fields = append(fields, batch.Field{Name: name(a.name + "_nulls"), Type: batch.Bigint})
+	}
+	for i, a := range p.accs {
+		if a.kind == distinct {
+			o.sets = append(o.sets, i)
+			continue
+		}
+		for _, x := range a.kind.fields(p.args[a.arg].typ) {
+			fields = append(fields, batch.Field{Name: name(a.name + "_" + x.Name), Type: x.Type})
+		}
+	}
+	o.tables = append(o.tables, operator.StateTable{Name: "windows", Schema: batch.MustSchema(fields...), Keyed: true, Identity: o.keep})
+	for _, i := range o.sets {
+		a := p.accs[i]
+		v := batch.Field{Name: name(a.name + "_value"), Type: p.args[a.arg].typ}
+		s := batch.MustSchema(append(append([]batch.Field(nil), own...), v)...)
+		o.tables = append(o.tables, operator.StateTable{Name: a.name + "_values", Schema: s, Keyed: true, Identity: s.Len()})
+	}
+	o.refires = -1
+	if o.spec.Form.Timed() && o.spec.Form != Session && o.spec.AllowedLateness > 0 && o.spec.Firing == FireAtWatermark {
+		o.refires = len(o.tables)
+		s := batch.MustSchema(append(append([]batch.Field(nil), key...), batch.Field{Name: name("window"), Type: batch.Bigint})...)
+		o.tables = append(o.tables, operator.StateTable{Name: "refire", Schema: s, Keyed: true})
+	}
+	o.clock = len(o.tables)
+	o.tables = append(o.tables, operator.StateTable{Name: "clock", Spread: operator.Union, Schema: clockSchema()})
+	o.graves = make([][]*batch.Batch, len(o.tables))
+}
+
+func clockSchema() *batch.Schema {
+	return batch.MustSchema(batch.Field{Name: "watermark", Type: batch.Bigint}, batch.Field{Name: "arrival", Type: batch.Bigint}, batch.Field{Name: "seq", Type: batch.Bigint})
+}
+
+// StateTables names the tables.
+func (o *core) StateTables() []operator.StateTable { return o.tables }
+
+// Snapshot emits all rows, or those changed since the last one, after those
+// deleted since.
+func (o *core) Snapshot(delta bool, emit func(table int, b *batch.Batch) error) error {
+	for t, graves := range o.graves {
+		for _, b := range graves {
+			if delta {
+				if err := emit(t, finished(b)); err != nil {
+					return err
+				}
+			}
+			b.Release()
+		}
+		o.graves[t] = o.graves[t][:0]
+	}
+	w := &stateWriter{o: o, delta: delta, emit: emit}
+	if err := o.form.saveAll(w.save); err != nil {
+		return err
+	}
+	if o.refires >= 0 {
+		if err := o.form.(*sliced).saveRefires(w); err != nil {
+			return err
+		}
+	}
+	b := o.newState(o.clock)
+	for i, v := range []int64{o.wm, o.arrival, o.in.seq} {
+		b.Cols[i].Ints = append(b.Cols[i].Ints, v)
+	}
+	return w.send(o.clock, b, 1, nil)
+}
+
+// newState is an empty batch of a state table.
+func (o *core) newState(table int) *batch.Batch {
+	b := o.ctx.Pool.Get(o.tables[table].Schema)
+	for i := range b.Cols {
+		b.Own(i, 0)
+	}
+	return b
+}
+
+// finished gives a batch of graves its times.
+func finished(b *batch.Batch) *batch.Batch {
+	clear(b.OwnTimes(b.Rows))
+	kinds := b.OwnKinds(b.Rows)
+	for i := range kinds {
+		kinds[i] = batch.Delete
+	}
+	return b
+}
+
+// stateWriter is one Snapshot under way.
+type stateWriter struct {
+	o     *core
+	delta bool
+	emit  func(int, *batch.Batch) error
+	chunk []int32
+	ids   []int32
+}
+
+func (w *stateWriter) send(table int, b *batch.Batch, rows int, ids []int32) error {
+	b.Rows = rows
+	clear(b.OwnTimes(rows))
+	if ids != nil {
+		h := b.OwnHashes(rows)
+		for i, id := range ids {
+			h[i] = w.o.keys.Hash(id)
+		}
+	}
+	err := w.emit(table, b)
+	b.Release()
+	return err
+}
+
+// save writes the slots of a table of accumulators, and their sets.
+func (w *stateWriter) save(t *table, slots []int32, put putExtra) error {
+	for _, x := range w.o.sets {
+		if err := w.saveSets(t, x, slots, put); err != nil {
+			return err
+		}
+	}
+	all := !w.delta || w.o.keep == 0
+	w.chunk = w.chunk[:0]
+	for i, s := range slots {
+		if all || t.dirty[s] != 0 {
+			w.chunk = append(w.chunk, s)
+		}
+		if n := len(w.chunk); n == batch.MaxRows || n > 0 && i == len(slots)-1 {
+			if err := w.saveChunk(t, put); err != nil {
+				return err
+			}
+			w.chunk = w.chunk[:0]
+		}
+	}
+	return nil
+}
+
+func (w *stateWriter) saveChunk(t *table, put putExtra) error {
+	o, n := w.o, len(w.chunk)
+	b := o.newState(0)
+	w.identify(b, t, w.chunk)
+	c := len(o.spec.Keys)
+	if put != nil {
+		put(b.Cols[c:], 0, w.chunk)
+		x, _ := o.form.extra()
+		c += len(x)
+	}
+	putInts(b.Cols[c], 0, t.rows, w.chunk)
+	c++
+	for i := range t.nulls {
+		if len(t.nulls[i]) > 0 {
+			putInts(b.Cols[c], 0, t.nulls[i], w.chunk)
+		} else {
+			b.Cols[c].Ints = padded(b.Cols[c].Ints, n, 0)
+		}
+		c++
+	}
+	for i, a := range o.in.plan.accs {
+		if f := a.kind.fields(o.in.plan.args[a.arg].typ); f != nil {
+			t.accs[i].save(b.Cols[c:c+len(f)], 0, w.chunk)
+			c += len(f)
+		}
+	}
+	for _, s := range w.chunk {
+		t.dirty[s], t.saved[s] = 0, 1
+	}
+	return w.send(0, b, n, w.ids)
+}
+
+// identify writes the keys of slots.
+func (w *stateWriter) identify(b *batch.Batch, t *table, slots []int32) {
+	w.ids = w.ids[:0]
+	for _, s := range slots {
+		w.ids = append(w.ids, t.keys[s])
+	}
+	for i := range w.o.spec.Keys {
+		w.o.keys.Gather(i, w.ids, b.Cols[i], 0)
+	}
+}
+
+// saveSets writes the members of the slots' sets, the new ones only in a delta.
+func (w *stateWriter) saveSets(t *table, x int, slots []int32, put putExtra) error {
+	sets := t.accs[x].(*distinctSets)
+	var owners, values []int32
+	flush := func() error {
+		if len(owners) == 0 {
+			return nil
+		}
+		n := w.o.setTable(x)
+		b := w.o.newState(n)
+		w.identify(b, t, owners)
+		w.o.putOwn(b, owners, put)
+		sets.dict.Gather(0, values, b.Cols[len(b.Cols)-1], 0)
+		err := w.send(n, b, len(owners), w.ids)
+		owners, values = owners[:0], values[:0]
+		return err
+	}
+	for _, s := range slots {
+		for m := sets.heads[s]; m != 0; m = sets.members[m-1].next {
+			e := &sets.members[m-1]
+			if w.delta && e.saved {
+				continue
+			}
+			e.saved = true
+			owners, values = append(owners, s), append(values, e.value)
+			if len(owners) == batch.MaxRows {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return flush()
+}
+
+// setTable is the state table of an accumulator that is a set.
+func (o *core) setTable(acc int) int {
+	for i, x := range o.sets {
+		if x == acc {
+			return 1 + i
+		}
+	}
+	return -1
+}
+
+// putOwn writes the extra columns that identify the slots, in a table that has
+// only these.
+func (o *core) putOwn(b *batch.Batch, slots []int32, put putExtra) {
+	if put == nil {
+		return
+	}
+	extra, _ := o.form.extra()
+	o.scratch = o.scratch[:0]
+	for i, x := range extra {
+		c := &batch.Column{Type: x.Type}
+		if at := len(o.spec.Keys) + i; at < o.keep {
+			c = b.Cols[at]
+		} else {
+			c.Resize(0)
+		}
+		o.scratch = append(o.scratch, c)
+	}
+	put(o.scratch, 0, slots)
+}
+
+// bury notes a slot that is about to go: what a snapshot has of it is deleted
+// with the next one. own is its identifying extra column, if there is one.
+func (o *core) bury(t *table, s int32, own int64) {
+	if t.saved[s] == 0 {
+		return
+	}
+	if o.keep > 0 {
+		b := o.grave(0, t.keys[s], own)
+		for _, c := range b.Cols[o.keep:] {
+			addNull(c, b.Rows)
+		}
+		b.Rows++
+	}
+	for i, x := range o.sets {
+		sets := t.accs[x].(*distinctSets)
+		for m := sets.heads[s]; m != 0; m = sets.members[m-1].next {
+			e := &sets.members[m-1]
+			if !e.saved {
+				continue
+			}
+			e.saved = false
+			b := o.grave(1+i, t.keys[s], own)
+			o.value[0] = e.value
+			sets.dict.Gather(0, o.value[:], b.Cols[len(b.Cols)-1], b.Rows)
+			b.Rows++
+		}
+	}
+	t.saved[s], t.dirty[s] = 0, 1
+}
+
+// grave begins the row of a slot in the deletions of a table. The caller adds
+// what is missing and counts the row.
+func (o *core) grave(table int, id int32, own int64) *batch.Batch {
+	g := o.graves[table]
+	if n := len(g); n == 0 || g[n-1].Rows == batch.MaxRows {
+		b := o.newState(table)
+		b.OwnHashes(batch.MaxRows)
+		g = append(g, b)
+		o.graves[table] = g
+	}
+	b := g[len(g)-1]
+	o.id[0] = id
+	for i := range o.spec.Keys {
+		o.keys.Gather(i, o.id[:], b.Cols[i], b.Rows)
+	}
+	if at := len(o.spec.Keys); o.keep > at {
+		b.Cols[at].Ints = append(b.Cols[at].Ints, own)
+	}
+	b.Hashes = append(b.Hashes[:b.Rows], o.keys.Hash(id))
+	return b
+}
+
+// addNull appends a null to a column with n values.
+func addNull(c *batch.Column, n int) {
+	switch c.Type {
+	case batch.Boolean:
+		if len(c.Bits) < batch.Words(n+1) {
+			c.Bits = append(c.Bits, 0)
+		}
+	case batch.Double:
+		c.Doubles = append(c.Doubles, 0)
+	case batch.Bigint, batch.Timestamp:
+		c.Ints = append(c.Ints, 0)
+	default:
+		c.AppendBytes(nil)
+	}
+	c.SetNull(n, batch.MaxRows)
+}
+
+// Restore takes back rows of a table.
+func (o *core) Restore(table int, b *batch.Batch) error {
+	n := b.Len()
+	if n == 0 {
+		return nil
+	}
+	if table == o.clock {
+		o.restoreClock(b)
+		return nil
+	}
+	b = o.compacted(b)
+	defer b.Release()
+	rows, ids, keys := make([]int32, n), make([]int32, n), make([]int, len(o.spec.Keys))
+	for i := range rows {
+		rows[i] = int32(i)
+	}
+	for i := range keys {
+		keys[i] = i
+	}
+	hashes := make([]uint64, n)
+	state.HashRows(b, keys, rows, hashes)
+	o.keys.Lookup(b.Cols[:len(keys)], rows, hashes, ids)
+	switch {
+	case table == o.refires:
+		o.form.(*sliced).loadRefires(b, ids)
+	case table > 0:
+		o.loadSets(table-1, b, rows, ids)
+	default:
+		o.loadRows(b, rows, ids)
+	}
+	return nil
+}
+
+// compacted is b without a selection, with a reference.
+func (o *core) compacted(b *batch.Batch) *batch.Batch {
+	if b.Sel == nil {
+		return b.Retain()
+	}
+	bl := batch.NewBuilder(o.ctx.Pool, b.Schema)
+	bl.Append(b, b.Sel)
+	return bl.Take()
+}
+
+func (o *core) loadRows(b *batch.Batch, rows, ids []int32) {
+	extra, _ := o.form.extra()
+	slot := make([]int32, 1)
+	for i := range rows {
+		t, s := o.form.load(b, i, ids[i])
+		c := len(o.spec.Keys) + len(extra)
+		t.rows[s] = b.Cols[c].Ints[i]
+		c++
+		for a := range t.nulls {
+			if v := b.Cols[c].Ints[i]; v != 0 {
+				t.nullsOf(a)[s] = v
+			}
+			c++
+		}
+		slot[0] = s
+		for a, p := range o.in.plan.accs {
+			if f := p.kind.fields(o.in.plan.args[p.arg].typ); f != nil {
+				t.accs[a].load(b.Cols[c:c+len(f)], rows[i:i+1], slot)
+				c += len(f)
+			}
+		}
+		t.dirty[s], t.saved[s] = 0, 1
+	}
+}
+
+func (o *core) loadSets(set int, b *batch.Batch, rows, ids []int32) {
+	x := o.sets[set]
+	d := o.in.dicts[o.in.plan.accs[x].arg]
+	values, hashes := make([]int32, len(rows)), make([]uint64, len(rows))
+	col := b.Cols[len(b.Cols)-1]
+	state.HashColumn(col, rows, hashes)
+	d.Lookup([]*batch.Column{col}, rows, hashes, values)
+	own := (*batch.Column)(nil)
+	if o.keep > len(o.spec.Keys) {
+		own = b.Cols[len(o.spec.Keys)]
+	}
+	for i := range rows {
+		var n int64
+		if own != nil {
+			n = own.Ints[i]
+		}
+		t, s := o.form.slotOf(ids[i], n)
+		sets := t.accs[x].(*distinctSets)
+		if sets.add(s, values[i]) {
+			sets.members[sets.heads[s]-1].saved = true
+		}
+	}
+}
+
+// restoreClock goes on from the least watermark of those that this operator
+// descends from.
+func (o *core) restoreClock(b *batch.Batch) {
+	for k := range b.Len() {
+		r := b.Position(k)
+		wm, arrival := b.Cols[0].Ints[r], b.Cols[1].Ints[r]
+		if o.revived {
+			wm, arrival = min(wm, o.wm), min(arrival, o.arrival)
+		}
+		o.wm, o.arrival, o.revived = wm, arrival, true
+		o.in.seq = max(o.in.seq, b.Cols[2].Ints[r])
+	}
+	o.form.restored()
+}

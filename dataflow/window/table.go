@@ -1,0 +1,207 @@
+package window
+
+import (
+	"github.com/tidemark-mesh/tidemark/dataflow/state"
+)
+
+// table is a column table of accumulators: a slot for each key that has a row
+// in the slice it stands for (or for each session), a column for each
+// accumulator. Slots are found by key id through the index; forms that keep
+// slots in other ways leave the index alone.
+type table struct {
+	plan  *plan
+	keys  []int32   // slot → key id
+	rows  []int64   // slot → number of rows
+	nulls [][]int64 // by argument: slot → nulls; empty until the first null
+	accs  []acc
+	dirty []uint8 // slot → changed since the last snapshot
+	saved []uint8 // slot → the last snapshot has it
+	index index
+
+	held  bool // its slots hold their keys in the key table
+	moved []int32
+}
+
+func newTable(p *plan, dicts []*state.KeyTable) *table {
+	t := &table{plan: p, nulls: make([][]int64, len(p.args))}
+	for _, a := range p.accs {
+		t.accs = append(t.accs, newAcc(a.kind, p.args[a.arg].typ, dicts[a.arg]))
+	}
+	return t
+}
+
+func (t *table) len() int { return len(t.keys) }
+
+// grow gives all columns as many slots as there are keys.
+func (t *table) grow() {
+	n := len(t.keys)
+	if n == len(t.rows) {
+		return
+	}
+	t.rows = padded(t.rows, n, 0)
+	t.dirty, t.saved = padded(t.dirty, n, 0), padded(t.saved, n, 0)
+	for i := range t.nulls {
+		if len(t.nulls[i]) > 0 {
+			t.nulls[i] = padded(t.nulls[i], n, 0)
+		}
+	}
+	for _, a := range t.accs {
+		a.grow(n)
+	}
+}
+
+// add makes a slot for a key without entering it into the index.
+func (t *table) add(id int32) int32 {
+	t.keys = append(t.keys, id)
+	t.grow()
+	return int32(len(t.keys) - 1)
+}
+
+// find puts the slot of each key id into slots, making those that are missing;
+// keys says how large ids may be. ids and slots may be the same slice.
+func (t *table) find(ids, slots []int32, keys *state.KeyTable) {
+	old := len(t.keys)
+	t.index.find(ids, slots, &t.keys, keys.Cap())
+	if len(t.keys) == old {
+		return
+	}
+	t.grow()
+	if t.held {
+		keys.HoldAll(t.keys[old:])
+	}
+}
+
+// update adds the run of rows that in has lined up: row i to slot slots[i].
+func (t *table) update(slots []int32, in *input) {
+	rows, dirty := t.rows, t.dirty
+	for _, s := range slots {
+		rows[s]++
+		dirty[s] = 1
+	}
+	for i := range in.runs {
+		r := &in.runs[i]
+		sl := slots
+		if len(r.gone) > 0 {
+			sl = t.split(i, r, slots)
+		}
+		for _, a := range t.plan.args[i].accs {
+			t.accs[a].update(sl, &r.v)
+		}
+	}
+}
+
+// split counts the nulls of a run and returns the slots of the other rows.
+func (t *table) split(arg int, r *run, slots []int32) []int32 {
+	nulls := t.nullsOf(arg)
+	for _, k := range r.gone {
+		nulls[slots[k]]++
+	}
+	t.moved = sized(t.moved, len(r.keep))
+	for i, k := range r.keep {
+		t.moved[i] = slots[k]
+	}
+	return t.moved
+}
+
+func (t *table) nullsOf(arg int) []int64 {
+	if len(t.nulls[arg]) == 0 {
+		t.nulls[arg] = padded(t.nulls[arg], len(t.rows), 0)
+	}
+	return t.nulls[arg]
+}
+
+// merge adds slot src[i] of from to slot dst[i]; a nil src means slot i.
+func (t *table) merge(dst []int32, from *table, src []int32) {
+	rows, dirty := t.rows, t.dirty
+	for i, d := range dst {
+		rows[d] += from.rows[at(src, i)]
+		dirty[d] = 1
+	}
+	for a, o := range from.nulls {
+		if len(o) == 0 {
+			continue
+		}
+		n := t.nullsOf(a)
+		for i, d := range dst {
+			n[d] += o[at(src, i)]
+		}
+	}
+	for i, a := range t.accs {
+		a.merge(dst, from.accs[i], src)
+	}
+}
+
+// mergeAll adds all of from, key by key; scratch is returned for reuse.
+func (t *table) mergeAll(from *table, keys *state.KeyTable, scratch []int32) []int32 {
+	scratch = sized(scratch, from.len())
+	t.find(from.keys, scratch, keys)
+	t.merge(scratch, from, nil)
+	return scratch
+}
+
+// copyFrom makes t, which must be empty, equal to from, but for what snapshots
+// know of it.
+func (t *table) copyFrom(from *table, keys *state.KeyTable) {
+	t.keys = cloned(t.keys, from.keys)
+	t.index.rebuild(t.keys, keys.Cap())
+	n := len(t.keys)
+	t.rows = cloned(t.rows, from.rows)
+	t.dirty, t.saved = padded(t.dirty[:0], n, 0), padded(t.saved[:0], n, 0)
+	for i, o := range from.nulls {
+		t.nulls[i] = cloned(t.nulls[i], o)
+	}
+	for i, a := range t.accs {
+		a.copyFrom(from.accs[i])
+	}
+	if t.held {
+		keys.HoldAll(t.keys)
+	}
+}
+
+// clear makes a slot neutral for another use; its key must be set anew.
+func (t *table) clear(s int32) {
+	t.rows[s], t.dirty[s], t.saved[s] = 0, 0, 0
+	for _, n := range t.nulls {
+		if len(n) > 0 {
+			n[s] = 0
+		}
+	}
+	for _, a := range t.accs {
+		a.clear(s)
+	}
+}
+
+// reset empties the table and keeps its memory.
+func (t *table) reset(keys *state.KeyTable) {
+	if t.held {
+		keys.DropAll(t.keys)
+	}
+	t.index.clear(t.keys)
+	t.keys, t.rows = t.keys[:0], t.rows[:0]
+	t.dirty, t.saved = t.dirty[:0], t.saved[:0]
+	for i := range t.nulls {
+		t.nulls[i] = t.nulls[i][:0]
+	}
+	for _, a := range t.accs {
+		a.truncate()
+	}
+}
+
+// present is the number of values of an argument in a slot that are not null.
+func (t *table) present(arg int, s int32) int64 {
+	if n := t.nulls[arg]; len(n) > 0 {
+		return t.rows[s] - n[s]
+	}
+	return t.rows[s]
+}
+
+func (t *table) bytes() int64 {
+	n := int64(4*cap(t.keys)+8*cap(t.rows)+cap(t.dirty)+cap(t.saved)) + t.index.bytes()
+	for _, c := range t.nulls {
+		n += int64(8 * cap(c))
+	}
+	for _, a := range t.accs {
+		n += a.bytes()
+	}
+	return n
+}
