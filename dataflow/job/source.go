@@ -1,0 +1,141 @@
+package job
+
+import (
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
+	"github.com/tidemark-mesh/tidemark/dataflow/expr"
+	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/sensors/decode"
+)
+
+// Source is one entry of `sources:`. Exactly one of the connectors is set.
+type Source struct {
+	ID          dataflow.OperatorID
+	Parallelism int
+
+	MQTT     *MQTTSource
+	Feed     *FeedSource
+	File     *FileSource
+	Generate *GenerateSource
+
+	Decode  decode.Spec   // how payloads become Columns; unused by Generate
+	Columns *batch.Schema // the source's rows
+	Time    Time
+	Dedupe  *Dedupe
+
+	rejected *batch.Schema // nil: nothing can be rejected
+}
+
+// Time is how a source's rows get their event time and its watermark.
+type Time struct {
+	Config   eventtime.Config
+	EventAt  int        // column of the event time; -1: ingestion
+	DeviceAt int        // column of `per:`; -1: none
+	Arrival  int        // column of recorded arrivals; -1: the connector's own clock, if it has one
+	When     *expr.Expr // punctuated: boolean, true for a marker row
+	At       *expr.Expr // punctuated: timestamp, the marker's watermark
+}
+
+// The connectors of a source, and what graph.Source asks.
+var _ graph.Source = (*Source)(nil)
+
+// Connector is the key under which the job has it.
+func (s *Source) Connector() string {
+	switch {
+	case s.MQTT != nil:
+		return "mqtt"
+	case s.Feed != nil:
+		return "feed"
+	case s.File != nil:
+		return "file"
+	case s.Generate != nil:
+		return "generate"
+	}
+	return "?"
+}
+
+// Schema is Columns.
+func (s *Source) Schema() *batch.Schema { return s.Columns }
+
+// Side is the schema of SOURCE.rejected: RejectedSchema, nil for generate.
+func (s *Source) Side(side operator.Side) *batch.Schema {
+	if side != operator.Rejected {
+		return nil
+	}
+	return s.rejected
+}
+
+// RejectedSchema is what SOURCE.rejected looks like: the raw payload, its topic
+// (null if it has none), the reason.
+func RejectedSchema() *batch.Schema {
+	return batch.MustSchema(
+		batch.Field{Name: "payload", Type: batch.Bytes},
+		batch.Field{Name: "topic", Type: batch.String},
+		batch.Field{Name: "reason", Type: batch.String},
+	)
+}
+
+// Retained says which retained messages a subscription takes.
+type Retained uint8
+
+// The forms of `retained:`.
+const (
+	RetainedFirst Retained = iota // at the first subscription of the session only
+	RetainedAll                   // at each
+	RetainedNever
+)
+
+// MQTTSource is `mqtt:` of a source.
+type MQTTSource struct {
+	Broker   string   // URL
+	Topics   []string // filters
+	QoS      int      // 0, 1, 2
+	ClientID string   // "": the agent gives it mesh/feed
+	Username Secret
+	Password Secret
+	TLS      TLS
+	Retained Retained
+	Lanes    int // splits, by hash of the topic
+}
+
+// TLS is `tls:`; all empty means the system's roots.
+type TLS struct {
+	CA, Cert, Key string // paths of PEM files
+	ServerName    string
+}
+
+// FeedSource is `feed: NAME`, a shared ingestion.
+type FeedSource struct{ Name string }
+
+// FileSource is `file:` of a source: bounded.
+type FileSource struct {
+	Path string // a glob is several splits; "-" is stdin
+}
+
+// GenerateSource is `generate:` of a source: rows made from a seed. Row i
+// arrives at 1970-01-01 + i/Rate.
+type GenerateSource struct {
+	Rate     int64 // rows a second; 0: as fast as they are taken, the clock then counts a microsecond a row
+	Keys     int   // distinct values of key
+	Rows     int64 // 0: endless
+	Seed     uint64
+	Disorder dataflow.Duration // ts is at most so far behind arrival
+}
+
+// GenerateSchema is what rows of generate look like.
+func GenerateSchema() *batch.Schema {
+	return batch.MustSchema(
+		batch.Field{Name: "key", Type: batch.String},
+		batch.Field{Name: "seq", Type: batch.Bigint},
+		batch.Field{Name: "value", Type: batch.Double},
+		batch.Field{Name: "ts", Type: batch.Timestamp},
+	)
+}
+
+// Dedupe is `dedupe:` of a source.
+type Dedupe struct {
+	By     []int // columns
+	Within dataflow.Duration
+}
