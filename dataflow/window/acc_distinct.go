@@ -33,6 +33,16 @@ func (a *distinctSets) home(slot, value int32) uint32 {
 	return uint32(h>>32) & uint32(len(a.index)-1)
 }
 
+// has tells whether a slot's set has the value.
+func (a *distinctSets) has(slot, value int32) bool {
+	for m := a.heads[slot]; m != 0; m = a.members[m-1].next {
+		if a.members[m-1].value == value {
+			return true
+		}
+	}
+	return false
+}
+
 // add puts a value into a slot's set and tells whether it was new.
 func (a *distinctSets) add(slot, value int32) bool {
 	if 2*(a.used+1) > len(a.index) {

@@ -182,6 +182,7 @@ func (o *core) run(out operator.Output) (operator.Progress, error) {
 				b.Release()
 			}
 			o.in.end(o.b.Rows)
+			o.count.KeysLive = int64(o.keys.Len())
 			o.b.Release()
 			o.b, o.phase = nil, idle
 			return operator.Done, nil

@@ -83,6 +83,8 @@ func (f *runningForm) load(_ *batch.Batch, _ int, id int32) (*table, int32) {
 	return f.t, f.one[0]
 }
 
-func (f *runningForm) slotOf(id int32, _ int64) (*table, int32) { return f.t, f.t.index.get(id, f.t.keys) }
+func (f *runningForm) slotOf(id int32, _ int64) (*table, int32) {
+	return f.t, f.t.index.get(id, f.t.keys)
+}
 
 func (f *runningForm) restored() {}

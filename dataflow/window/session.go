@@ -272,7 +272,7 @@ func (f *sessions) ring() {
 func (f *sessions) showPending() {
 	for _, s := range f.pending {
 		if f.waits[s] {
-			f.waits[s] = false
+			f.waits[s], f.t.dirty[s] = false, 1
 			f.show(s)
 		}
 	}

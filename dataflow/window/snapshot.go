@@ -90,8 +90,8 @@ func (o *core) StateTables() []operator.StateTable { return o.tables }
 func (o *core) Snapshot(delta bool, emit func(table int, b *batch.Batch) error) error {
 	for t, graves := range o.graves {
 		for _, b := range graves {
-			if delta {
-				if err := emit(t, finished(b)); err != nil {
+			if o.finish(b, t); delta && b.Len() > 0 {
+				if err := emit(t, b); err != nil {
 					return err
 				}
 			}
@@ -124,14 +124,47 @@ func (o *core) newState(table int) *batch.Batch {
 	return b
 }
 
-// finished gives a batch of graves its times.
-func finished(b *batch.Batch) *batch.Batch {
+// finish completes a batch of deletions. What has come back since under the
+// same identity is left out: the next count window of a key, the same value in
+// its set.
+func (o *core) finish(b *batch.Batch, table int) {
 	clear(b.OwnTimes(b.Rows))
 	kinds := b.OwnKinds(b.Rows)
 	for i := range kinds {
 		kinds[i] = batch.Delete
 	}
-	return b
+	f, is := o.form.(*counts)
+	if !is {
+		return
+	}
+	rows, ids := make([]int32, b.Rows), make([]int32, b.Rows)
+	for i := range rows {
+		rows[i] = int32(i)
+	}
+	nkeys := len(o.spec.Keys)
+	o.keys.Lookup(b.Cols[:nkeys], rows, b.Hashes, ids)
+	f.heads = padded(f.heads, f.keys.Cap(), 0)
+	b.Sel = b.OwnSel(b.Rows)
+	for i, id := range ids {
+		_, s := f.slotOf(id, 0)
+		back := s >= 0
+		if back && table > 0 {
+			back = o.holds(table-1, f.t, s, b.Cols[nkeys], rows[i:i+1])
+		}
+		if !back {
+			b.Sel = append(b.Sel, rows[i])
+		}
+	}
+}
+
+// holds tells whether the set of a slot has the value at a row.
+func (o *core) holds(set int, t *table, s int32, c *batch.Column, row []int32) bool {
+	x := o.sets[set]
+	var hash [1]uint64
+	var id [1]int32
+	state.HashColumn(c, row, hash[:])
+	o.in.dicts[o.in.plan.accs[x].arg].Lookup([]*batch.Column{c}, row, hash[:], id[:])
+	return t.accs[x].(*distinctSets).has(s, id[0])
 }
 
 // stateWriter is one Snapshot under way.
