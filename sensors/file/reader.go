@@ -20,6 +20,8 @@ const (
 	manySplits       = 16
 )
 
+const byteOrderMark = "\xef\xbb\xbf"
+
 // SourceConfig says what a Reader reads.
 type SourceConfig struct {
 	Files       []string // from Resolve: split i belongs to subtask i mod Parallelism
@@ -62,7 +64,6 @@ type split struct {
 	eof        bool
 	header     bool   // the header is handed out before from
 	long       []byte // the beginning of a record over the limit whose rest is being skipped; nil: none
-	longAt     int64  // its position
 }
 
 // NewReader makes one subtask's reader. Files are opened when their turn comes.
@@ -196,8 +197,7 @@ func (s *split) skipTo(pos int64) error {
 
 // take puts up to max records of s into rec; done: s has ended.
 func (r *Reader) take(ctx context.Context, s *split, rec *sensors.Records, max int) (done bool, err error) {
-	rec.First = s.position()
-	rec.Next = rec.First
+	rec.First = s.at
 	for !done && rec.Len() < max && len(rec.Payloads) < maxPayload {
 		found, err := r.cut(s, rec)
 		if err != nil {
@@ -215,28 +215,23 @@ func (r *Reader) take(ctx context.Context, s *split, rec *sensors.Records, max i
 			if err != nil {
 				return false, err
 			}
-			if !more {
-				rec.Next, rec.Clock = s.position(), s.input.Clock()
+			if !more { // a stream's pause, the only place where Next may be inside a record that is skipped; streams have no Seek
+				rec.Next, rec.Clock = s.at, s.input.Clock()
 				return false, nil
 			}
 		}
 	}
-	rec.Next, rec.Clock = s.position(), s.input.Clock()
+	rec.Next, rec.Clock = s.at, s.input.Clock()
 	return done, nil
-}
-
-// position is the place from which the next record can be read again.
-func (s *split) position() int64 {
-	if s.long != nil {
-		return s.longAt
-	}
-	return s.at
 }
 
 // cut moves the next record from the buffer to rec, passing over what is
 // skipped; false: the buffer holds no whole record.
 func (r *Reader) cut(s *split, rec *sensors.Records) (bool, error) {
 	limit := r.cfg.MaxRecord
+	if s.at == 0 && bytes.HasPrefix(s.buf[s.start:s.end], []byte(byteOrderMark)) {
+		s.advance(len(byteOrderMark))
+	}
 	for s.long == nil {
 		window, atEOF := s.buf[s.start:s.end], s.eof
 		if len(window) > limit+2 { // a record with its ending: how a record is cut must not depend on the size of reads
@@ -250,7 +245,7 @@ func (r *Reader) cut(s *split, rec *sensors.Records) (bool, error) {
 		case err != nil:
 			return false, fmt.Errorf("file source: %s at byte %d: %w", s.name, s.at, err)
 		case len(payload) > limit, n == 0 && len(window) == limit+2:
-			s.long, s.longAt = append([]byte(nil), window[:limit]...), s.at
+			s.long = append([]byte(nil), window[:limit]...)
 			s.advance(limit)
 		case n > 0 && payload == nil:
 			s.advance(n)

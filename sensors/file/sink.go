@@ -176,7 +176,10 @@ func (s *Sink) Commit(context.Context) error {
 	}
 	s.torn = true
 	if err := s.appendPending(); err != nil {
-		return s.fault(errors.Join(err, s.mend()))
+		if torn := s.mend(); torn != nil { // never ErrFull: a part of the commit is visible
+			return fmt.Errorf("file sink: %s holds a part of a commit (%w), and %w", s.name, err, torn)
+		}
+		return s.fault(err)
 	}
 	s.torn, s.newFile = false, false
 	s.committed, s.pending = length, s.pending[:0]
@@ -222,7 +225,7 @@ func (s *Sink) mend() error {
 		return nil
 	}
 	if err := s.file.Truncate(s.committed); err != nil {
-		return fmt.Errorf("cutting it back to %d bytes: %w", s.committed, err)
+		return fmt.Errorf("cutting it back to %d bytes failed: %w", s.committed, err)
 	}
 	s.torn = false
 	return nil

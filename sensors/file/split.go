@@ -14,6 +14,7 @@ type SplitFunc func(data []byte, atEOF bool) (advance int, record []byte, err er
 // only at those that no quotes enclose; empty lines are records in text alone.
 func SplitFor(f decode.Format) SplitFunc {
 	fresh := *decode.NewSplitter(f)
+	fresh.NextRecord([]byte("past the beginning\n"), false) // where a byte order mark may stand: that is the Reader's, which knows where a file begins
 	return func(data []byte, atEOF bool) (int, []byte, error) {
 		s := fresh // on the stack: a splitter that remembers nothing of the record before
 		n, record, ok := s.NextRecord(data, atEOF)
