@@ -53,3 +53,6 @@ func (f *Factory) New() operator.Operator {
 	o.describe(o.form)
 	return o
 }
+
+// ProcessingTime tells whether the windows run on the arrival clock.
+func (f *Factory) ProcessingTime() bool { return f.spec.ProcessingTime }

@@ -75,14 +75,13 @@ func (f *sessions) place(p, id int32, t, last int64) bool {
 		later, c = c, f.links[c]-1
 	}
 	s := int32(-1)
-	for c >= 0 && f.ends[c] >= start {
+	for ; c >= 0 && f.ends[c] >= start; c = f.links[c] - 1 {
 		start, end = min(start, f.starts[c]), max(end, f.ends[c])
-		if s < 0 {
-			s, c = c, f.links[c]-1
-			continue
+		if s >= 0 {
+			f.absorb(c, s)
+			f.relink(id, later, c)
 		}
-		f.absorb(s, c)
-		c = f.links[s] - 1
+		s = c
 	}
 	wm := f.wmAt(p)
 	if s < 0 {
@@ -94,7 +93,7 @@ func (f *sessions) place(p, id int32, t, last int64) bool {
 		f.starts[s] = start
 	}
 	if f.starts[s] != start {
-		f.bury(f.t, s, f.savedAt[s]) // the state knows it by its start
+		f.bury(f.t, s, f.savedAt[s])
 	}
 	f.starts[s], f.ends[s] = start, end
 	f.run, f.into = append(f.run, p), append(f.into, s)
@@ -105,20 +104,25 @@ func (f *sessions) place(p, id int32, t, last int64) bool {
 func (f *sessions) link(id, later, c int32) int32 {
 	s := f.open(id)
 	f.links[s] = c + 1
+	f.relink(id, later, s)
+	return s
+}
+
+// relink makes s what follows later, or the key's latest session.
+func (f *sessions) relink(id, later, s int32) {
 	if later < 0 {
 		f.heads[id] = s + 1
 	} else {
 		f.links[later] = s + 1
 	}
-	return s
 }
 
-// absorb adds session c, the next in the list, to s.
+// absorb adds session c to s and frees it. The earlier one of two absorbs the
+// other, because the state knows a session by its start.
 func (f *sessions) absorb(s, c int32) {
 	f.flush()
 	f.one[0][0], f.one[1][0] = s, c
 	f.t.merge(f.one[0][:], f.t, f.one[1][:])
-	f.links[s] = f.links[c]
 	f.release(c)
 }
 

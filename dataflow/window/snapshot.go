@@ -495,4 +495,5 @@ func (o *core) restoreClock(b *batch.Batch) {
 		o.in.seq = max(o.in.seq, b.Cols[2].Ints[r])
 	}
 	o.form.restored()
+	o.count.KeysLive = int64(o.keys.Len())
 }
