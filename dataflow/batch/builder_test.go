@@ -136,6 +136,7 @@ func TestBuilderHashes(t *testing.T) {
 	}{
 		{"all rows have one", func(bl *batch.Builder) { bl.Append(a, all); bl.Append(a, all[1:2]) }, []uint64{7, 8, 9, 8}},
 		{"a row without in front", func(bl *batch.Builder) { bl.EndRow(0); bl.Append(a, all) }, nil},
+		{"a row without in front, the rest cut off", func(bl *batch.Builder) { bl.EndRow(0); bl.Append(a, all[:1]); bl.Truncate(1) }, nil},
 		{"a row without behind", func(bl *batch.Builder) { bl.Append(a, all); bl.EndRow(0) }, nil},
 		{"a batch without between", func(bl *batch.Builder) { bl.Append(a, all); bl.Append(plain, all[:1]); bl.Append(a, all) }, nil},
 		{"the row without is cut off", func(bl *batch.Builder) { bl.Append(a, all); bl.EndRow(0); bl.Truncate(2) }, []uint64{7, 8}},

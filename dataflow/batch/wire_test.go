@@ -198,6 +198,11 @@ func TestDecodeRefuses(t *testing.T) {
 			t.Errorf("value ends %x: no error", bad)
 		}
 	}
+	back := []byte{1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 1, 0, 0, 0, 0, 0, 0, 0}
+	only := batch.MustSchema(batch.Field{Name: "s", Type: batch.String})
+	if _, err := batch.Decode(p, only, back); err == nil || !strings.Contains(err.Error(), "ends before it begins") {
+		t.Errorf("value ends 1, 0: error %v", err)
+	}
 	noneOut(t, p)
 }
 
