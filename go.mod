@@ -27,5 +27,6 @@ require (
 	golang.org/x/sync v0.17.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/term v0.47.0 // indirect
+	golang.org/x/text v0.29.0 // indirect
 	pgregory.net/rapid v1.3.0 // indirect
 )

@@ -58,7 +58,7 @@ func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 		}
 		return cfg, func() (sensors.Reader, error) {
 			return file.NewReader(file.SourceConfig{
-				Files: files, Subtask: subtask, Parallelism: p, Split: splitter(s.Decode.Format), Header: cfg.Header, Stdin: c.opt.Stdin, Clock: c.opt.Clock,
+				Files: files, Subtask: subtask, Parallelism: p, Split: file.SplitFor(s.Decode.Format), Header: cfg.Header, Stdin: c.opt.Stdin, Clock: c.opt.Clock,
 			})
 		}, nil, nil
 	case s.MQTT != nil:
@@ -138,7 +138,7 @@ func (c *connectors) connection(broker, clientID, operator string, user, passwor
 // that every row's arrival must be known downstream.
 func (c *connectors) needsArrivals() bool {
 	for _, n := range c.job.Graph.Nodes {
-		if f, ok := n.Operator.(*window.Factory); ok && f.Spec().ProcessingTime {
+		if f, ok := n.Operator.(*window.Factory); ok && f.ProcessingTime() {
 			return true
 		}
 	}

@@ -1,0 +1,8 @@
+// Package bench owns the benchmarks of `tidemark bench`: each runs the engine
+// and, in the same process and in turn with it, the thing it is measured
+// against, and reports the ratio of the medians.
+//
+// A benchmark is never a test: nothing fails because a machine is slow. Read
+// bench.go for how figures are made, rows.go for the common input, then a file
+// for each id.
+package bench
