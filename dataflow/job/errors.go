@@ -3,6 +3,7 @@ package job
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -97,7 +98,7 @@ func nearest(name string, candidates []string) string {
 		if len(c) > longest {
 			continue
 		}
-		d := distance(strings.ToLower(name), strings.ToLower(c))
+		d := distance(strings.ToLower(name), strings.ToLower(c), least-1)
 		if c != name && d < least {
 			best, least = c, d
 		}
@@ -105,7 +106,11 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
-func distance(a, b string) int {
+// distance is exact up to most; beyond it, it is only more than that.
+func distance(a, b string, most int) int {
+	if len(a)-len(b) > most || len(b)-len(a) > most {
+		return most + 1
+	}
 	var rows [3][]int
 	for i := range rows {
 		rows[i] = make([]int, len(b)+1)
@@ -115,8 +120,15 @@ func distance(a, b string) int {
 		last[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
+		// What lies further from the diagonal is more than most anyway.
+		low, high := max(1, i-most), min(len(b), i+most)
+		for j := range row {
+			row[j] = most + 1
+		}
+		if low == 1 {
+			row[0] = i
+		}
+		for j := low; j <= high; j++ {
 			cost := 1
 			if a[i-1] == b[j-1] {
 				cost = 0
@@ -126,10 +138,17 @@ func distance(a, b string) int {
 				row[j] = min(row[j], before[j-2]+1)
 			}
 		}
+		if slices.Min(row) > most {
+			return most + 1
+		}
 		before, last, row = last, row, before
 	}
 	return last[len(b)]
 }
+
+// maxErrors bounds how long a hopeless file is read: what is wrong in the rest
+// of it is told when these are mended. Suggestions cost names times names.
+const maxErrors = 200
 
 // didYouMean is the hint for a name that is not among the candidates.
 func didYouMean(name string, candidates []string) string {

@@ -35,10 +35,14 @@ func Load(file string, text []byte, opt Options) (*Job, error) {
 		}
 		l.load(value{l: l, node: root}.object())
 	}
-	if len(l.errs) > 0 {
-		return nil, l.errs.sorted()
+	if len(l.errs) == 0 {
+		return l.job, nil
 	}
-	return l.job, nil
+	errs := l.errs.sorted()
+	if len(l.errs) >= maxErrors {
+		errs = append(errs, &Error{File: file, Msg: fmt.Sprintf("more than %d errors: the rest of the file was not checked", maxErrors-1)})
+	}
+	return nil, errs
 }
 
 // loader is one Load under way.

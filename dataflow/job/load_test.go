@@ -346,6 +346,7 @@ func TestTooMuch(t *testing.T) {
 		"name: " + strings.Repeat("x", 1<<20):                                           "at most 1048576",
 		"name: " + strings.Repeat("[", 500_000):                                         "not YAML",
 		head + strings.Repeat("  - {}\n", 1001):                                         "a list of 1001 entries, at most 1000",
+		head + strings.Repeat("  - {id: a, from: x, where: true}\n", 1000):              "more than 199 errors",
 		head + "  - {id: a, from: in, where: \"" + strings.Repeat("(", 500_000) + "\"}": "steps.a.where",
 	} {
 		_, err := job.Load("j.yaml", []byte(text), job.Options{})

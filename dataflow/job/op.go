@@ -165,7 +165,7 @@ func (l *loader) readInputs(o *op) {
 
 // compile makes the node of o, its inputs' first.
 func (l *loader) compile(o *op) {
-	if o.stage == compiled || o.obj == nil {
+	if o.stage == compiled || o.obj == nil || len(l.errs) >= maxErrors {
 		o.stage = compiled
 		return
 	}
