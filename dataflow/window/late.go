@@ -180,7 +180,7 @@ func (f *sliced) nextPending() bool {
 func (f *sliced) saveRefires(w *stateWriter) error {
 	for at := 0; at < len(f.again.pending); at += batch.MaxRows {
 		part := f.again.pending[at:min(at+batch.MaxRows, len(f.again.pending))]
-		b := f.newState(f.refires)
+		b := f.newState(f.ctx.Pool, f.refires)
 		w.ids = w.ids[:0]
 		for _, r := range part {
 			w.ids = append(w.ids, r.key)

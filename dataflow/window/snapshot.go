@@ -18,6 +18,7 @@ type kept struct {
 	clock   int   // the clock's table
 
 	graves  [][]*batch.Batch // by table: rows deleted since the last snapshot
+	ground  *batch.Pool      // of the graves: they are state, no rows in flight
 	revived bool             // the clock has been restored
 	scratch []*batch.Column
 	id      [1]int32
@@ -75,6 +76,7 @@ func (o *core) describe(f form) {
 	}
 	o.clock = len(o.tables)
 	o.tables = append(o.tables, operator.StateTable{Name: "clock", Spread: operator.Union, Schema: clockSchema()})
+	o.ground = batch.NewPool(0, nil)
 	o.graves = make([][]*batch.Batch, len(o.tables))
 }
 
@@ -108,7 +110,7 @@ func (o *core) Snapshot(delta bool, emit func(table int, b *batch.Batch) error) 
 			return err
 		}
 	}
-	b := o.newState(o.clock)
+	b := o.newState(o.ctx.Pool, o.clock)
 	for i, v := range []int64{o.wm, o.arrival, o.in.seq} {
 		b.Cols[i].Ints = append(b.Cols[i].Ints, v)
 	}
@@ -116,8 +118,8 @@ func (o *core) Snapshot(delta bool, emit func(table int, b *batch.Batch) error) 
 }
 
 // newState is an empty batch of a state table.
-func (o *core) newState(table int) *batch.Batch {
-	b := o.ctx.Pool.Get(o.tables[table].Schema)
+func (o *core) newState(p *batch.Pool, table int) *batch.Batch {
+	b := p.Get(o.tables[table].Schema)
 	for i := range b.Cols {
 		b.Own(i, 0)
 	}
@@ -215,7 +217,7 @@ func (w *stateWriter) save(t *table, slots []int32, put putExtra) error {
 
 func (w *stateWriter) saveChunk(t *table, put putExtra) error {
 	o, n := w.o, len(w.chunk)
-	b := o.newState(0)
+	b := o.newState(o.ctx.Pool, 0)
 	w.identify(b, t, w.chunk)
 	c := len(o.spec.Keys)
 	if put != nil {
@@ -265,7 +267,7 @@ func (w *stateWriter) saveSets(t *table, x int, slots []int32, put putExtra) err
 			return nil
 		}
 		n := w.o.setTable(x)
-		b := w.o.newState(n)
+		b := w.o.newState(w.o.ctx.Pool, n)
 		w.identify(b, t, owners)
 		w.o.putOwn(b, owners, put)
 		sets.dict.Gather(0, values, b.Cols[len(b.Cols)-1], 0)
@@ -356,7 +358,7 @@ func (o *core) bury(t *table, s int32, own int64) {
 func (o *core) grave(table int, id int32, own int64) *batch.Batch {
 	g := o.graves[table]
 	if n := len(g); n == 0 || g[n-1].Rows == batch.MaxRows {
-		b := o.newState(table)
+		b := o.newState(o.ground, table)
 		b.OwnHashes(batch.MaxRows)
 		g = append(g, b)
 		o.graves[table] = g
