@@ -53,6 +53,7 @@ func TestSplitter(t *testing.T) {
 		{JSON, "{}\n\r\n\n[]\n", []string{"{}", "[]"}},
 		{CSV, "a,b\n\n\"x\ny\"\"\",2\r\nlast", []string{"a,b", "\"x\ny\"\"\",2", "last"}},
 		{CSV, "a\"b\n\"c\"\n", []string{"a\"b", "\"c\""}},
+		{CSV, "\"a\"b\"c\nd", []string{"\"a\"b\"c", "d"}},
 		{CSV, "\"open\nto the end", []string{"\"open\nto the end"}},
 	} {
 		for size := 1; size < 6; size++ {
@@ -67,7 +68,7 @@ func TestSplitterCutsWhatIsTooLong(t *testing.T) {
 	long := strings.Repeat("x", 3*MaxPayload)
 	full := strings.Repeat("y", MaxPayload)
 	for _, f := range []Format{JSON, CSV, Text} {
-		d, bl := newDecoder(t, Spec{Format: Text, Fields: []Field{leaf("line", batch.String, "")}})
+		d, bl := newDecoder(Spec{Format: Text, Fields: []Field{leaf("line", batch.String, "")}})
 		var got []string
 		for _, r := range cut(t, f, []byte("a\n"+long+"\nb\n"+full+"\r\n"+full+"z"), 1<<20) {
 			n, err := d.Decode(nil, []byte(r), bl)
@@ -87,7 +88,7 @@ func FuzzCSV(f *testing.F) {
 		f.Add([]byte(s), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, size uint8) {
-		d, _ := newDecoder(t, Spec{Format: CSV, Fields: []Field{leaf("a", batch.String, "")}, Header: true})
+		d, _ := newDecoder(Spec{Format: CSV, Fields: []Field{leaf("a", batch.String, "")}, Header: true})
 		want := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(stream, []byte(byteOrderMark))))
 		want.FieldsPerRecord = -1
 		for _, rec := range cut(t, CSV, stream, int(size)+1) {
@@ -143,7 +144,7 @@ func TestCSVRecords(t *testing.T) {
 		{"1970-01-02,DE1\n1970-01-03,x", "not CSV at byte 14"},
 		{`1970-01-02,"DE1`, "not CSV at byte 15"},
 	} {
-		d, bl := newDecoder(t, spec)
+		d, bl := newDecoder(spec)
 		if got := reason(t, d, bl, "lab", c.rec); got != c.want {
 			t.Errorf("%q: %s, want %s", c.rec, got, c.want)
 		}
@@ -151,7 +152,7 @@ func TestCSVRecords(t *testing.T) {
 }
 
 func TestCSVHeaderOfEachSplit(t *testing.T) {
-	d, bl := newDecoder(t, Spec{Format: CSV, Fields: station(), Header: true})
+	d, bl := newDecoder(Spec{Format: CSV, Fields: station(), Header: true})
 	if got := reason(t, d, bl, "", "a,b"); got != "no header seen" {
 		t.Fatal(got)
 	}
@@ -173,6 +174,7 @@ func TestCSVHeaderOfEachSplit(t *testing.T) {
 	if got := reason(t, d, bl, "", "1970-01-01,A,1.5,true"); got != "no header seen" {
 		t.Fatal(got)
 	}
+	d.Split(0)
 	for header, why := range map[string]string{
 		"date,station,ok":           `no column "pm10"; it has date, station, ok`,
 		"date,station,ok,pm10,date": `two columns named "date"`,
@@ -181,7 +183,12 @@ func TestCSVHeaderOfEachSplit(t *testing.T) {
 		if err := d.Header(0, []byte(header)); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%q: %v", header, err)
 		}
+		if got := reason(t, d, bl, "", "1970-01-01,A,1.5,true"); got != "no header seen" {
+			t.Fatal("after a refused header:", got)
+		}
 	}
+	d.Split(3)
+	d.Split(0)
 	if got := reason(t, d, bl, "", "1970-01-01,A,1.5,true"); got != "no header seen" {
 		t.Fatal("a refused header left the old one standing:", got)
 	}
@@ -198,7 +205,7 @@ func TestTextTakesOneValue(t *testing.T) {
 		{leaf("line", batch.Double, ""), "", "[[<nil>]]"},
 		{leaf("line", batch.Bigint, ""), "x", "field line: not a bigint"},
 	} {
-		d, bl := newDecoder(t, Spec{Format: Text, Fields: []Field{c.f}})
+		d, bl := newDecoder(Spec{Format: Text, Fields: []Field{c.f}})
 		if got := reason(t, d, bl, "", c.payload); got != c.want {
 			t.Errorf("%q: %q, want %q", c.payload, got, c.want)
 		}

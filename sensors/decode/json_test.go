@@ -6,8 +6,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
-func newDecoder(t testing.TB, spec Spec) (*Decoder, *batch.Builder) {
-	t.Helper()
+func newDecoder(spec Spec) (*Decoder, *batch.Builder) {
 	var fs []batch.Field
 	for _, f := range spec.Fields {
 		fs = append(fs, batch.Field{Name: f.Name, Type: f.Type})
@@ -15,7 +14,7 @@ func newDecoder(t testing.TB, spec Spec) (*Decoder, *batch.Builder) {
 	s := batch.MustSchema(fs...)
 	d, err := New(spec, s)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return d, batch.NewBuilder(batch.NewPool(0, nil), s)
 }
@@ -39,7 +38,7 @@ func BenchmarkJSON(b *testing.B) {
 }
 
 func benchJSON(b *testing.B, spec Spec, payload []byte) {
-	d, bl := newDecoder(b, spec)
+	d, bl := newDecoder(spec)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(payload)))
 	for b.Loop() {

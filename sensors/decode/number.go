@@ -93,9 +93,9 @@ func (v decimal) integer(scale int, floor bool) (int64, Kind) {
 	m, whole := v.mant, !v.more
 	switch e := v.exp + scale; {
 	case m == 0:
-	case e > 19 || e > 0 && v.more:
+	case e > 19:
 		return 0, OutOfRange
-	case e > 0:
+	case e > 0: // digits after the nineteenth do not matter: it is out of range with and without them
 		hi, lo := bits.Mul64(m, tens[e])
 		if hi != 0 {
 			return 0, OutOfRange

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"encoding/json"
 	"math"
 	"strconv"
 	"strings"
@@ -18,7 +19,7 @@ func decimals() *rapid.Generator[string] {
 	zeros := rapid.Custom(func(t *rapid.T) string { return strings.Repeat("0", rapid.IntRange(0, 30).Draw(t, "zeros")) })
 	return rapid.Custom(func(t *rapid.T) string {
 		s := rapid.SampledFrom([]string{"", "", "-", "+"}).Draw(t, "sign")
-		s += rapid.OneOf(rapid.StringMatching(`[0-9]{0,25}`), zeros, rapid.SampledFrom([]string{"9223372036854775807", "9223372036854775808", "9223372036854775809", "18446744073709551616", "9007199254740993"})).Draw(t, "whole")
+		s += rapid.OneOf(rapid.StringMatching(`[0-9]{0,25}`), rapid.StringMatching(`[0-9]{1,4}`), zeros, rapid.SampledFrom([]string{"9223372036854775807", "9223372036854775808", "9223372036854775809", "18446744073709551616", "9007199254740993"})).Draw(t, "whole")
 		if rapid.Bool().Draw(t, "point") {
 			s += "." + zeros.Draw(t, "zeros") + rapid.StringMatching(`[0-9]{0,22}`).Draw(t, "part") + zeros.Draw(t, "more")
 		}
@@ -35,27 +36,25 @@ func TestNumbersAreExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := rapid.SampledFrom(fields).Draw(t, "field")
 		s := decimals().Draw(t, "number")
-		s1, err := batch.NewSchema(batch.Field{Name: f.Name, Type: f.Type})
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := New(Spec{Format: Text, Fields: []Field{f}}, s1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		bl := batch.NewBuilder(batch.NewPool(0, nil), s1)
 		if s == "" {
 			return // null
 		}
-		_, err = d.Decode(nil, []byte(s), bl)
 		want, ok := convertNumber(s, f)
-		if (err == nil) != ok {
-			t.Fatalf("%s as %v: %v, want %v", s, f.Type, err, want)
-		}
-		if ok {
-			if got := cell(bl.Take().Cols[0], 0); !sameCell(got, want) {
-				t.Fatalf("%s as %v: %v, want %v", s, f.Type, got, want)
+		check := func(format Format, payload string) {
+			d, bl := newDecoder(Spec{Format: format, Fields: []Field{f}})
+			_, err := d.Decode(nil, []byte(payload), bl)
+			if (err == nil) != ok {
+				t.Fatalf("%s as %v: %v, want %v", payload, f.Type, err, want)
 			}
+			if ok {
+				if got := cell(bl.Take().Cols[0], 0); !sameCell(got, want) {
+					t.Fatalf("%s as %v: %v, want %v", payload, f.Type, got, want)
+				}
+			}
+		}
+		check(Text, s)
+		if json.Valid([]byte(s)) {
+			check(JSON, `{"v":`+s+`}`)
 		}
 	})
 }

@@ -117,6 +117,9 @@ func TestEmptyRecordIsNoEmptyLine(t *testing.T) {
 	if got := string(e.Append(e.AppendHeader(nil), bl.Take())); got != "\"a,b\"\n\"\"\n" {
 		t.Errorf("%q", got)
 	}
+	if got := string(appendCSVField(nil, []byte("\ufeffx"))); got != "\"\ufeffx\"" {
+		t.Errorf("%q would lose its beginning to a reader that drops a byte order mark", got)
+	}
 }
 
 // texts draws strings that are hard on quoting.
