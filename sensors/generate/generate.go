@@ -24,7 +24,7 @@ const unpaced = 1_000_000
 
 // Bounds under which no arithmetic overflows.
 const (
-	maxKeys = 1 << 31
+	maxKeys = 1 << 30
 	maxRate = 1_000_000_000
 )
 
