@@ -20,8 +20,9 @@ func bit(b bool) uint64 {
 }
 
 // span is what a comparison with constants comes down to: is x in [lo, hi],
-// both included, or (outside) is it not. NaN is in no span, so that it differs
-// from everything and is neither less nor greater.
+// both included, or (outside) is it not. NaN is in no span, and a span with a
+// NaN for an end is empty: so it differs from everything and is neither less
+// nor greater.
 type span struct {
 	outside  bool
 	loI, hiI int64
@@ -31,7 +32,7 @@ type span struct {
 // spanOfConst is the span of `x op value`.
 func spanOfConst(op opcode, t batch.Type, v value) *span {
 	s := &span{outside: op == opNe, loI: math.MinInt64, hiI: math.MaxInt64, loF: math.Inf(-1), hiF: math.Inf(1)}
-	empty := v.f != v.f
+	empty := false
 	switch op {
 	case opEq, opNe:
 		s.loI, s.hiI, s.loF, s.hiF = v.i, v.i, v.f, v.f
@@ -40,10 +41,10 @@ func spanOfConst(op opcode, t batch.Type, v value) *span {
 	case opGe:
 		s.loI, s.loF = v.i, v.f
 	case opLt:
-		empty = empty || integral(t) && v.i == math.MinInt64 || t == batch.Double && math.IsInf(v.f, -1)
+		empty = integral(t) && v.i == math.MinInt64 || t == batch.Double && math.IsInf(v.f, -1)
 		s.hiI, s.hiF = v.i-1, math.Nextafter(v.f, math.Inf(-1))
 	case opGt:
-		empty = empty || integral(t) && v.i == math.MaxInt64 || t == batch.Double && math.IsInf(v.f, 1)
+		empty = integral(t) && v.i == math.MaxInt64 || t == batch.Double && math.IsInf(v.f, 1)
 		s.loI, s.loF = v.i+1, math.Nextafter(v.f, math.Inf(1))
 	}
 	if empty {

@@ -124,7 +124,4 @@ func prepareBetween(n *node) {
 	}
 	low, high := spanOfConst(opGe, n.args[1].typ, n.args[1].val), spanOfConst(opLe, n.args[2].typ, n.args[2].val)
 	n.span = &span{loI: low.loI, hiI: high.hiI, loF: low.loF, hiF: high.hiF}
-	if low.loF > low.hiF || high.loF > high.hiF { // a NaN: nothing is between
-		n.span.loF, n.span.hiF = 1, 0
-	}
 }
