@@ -494,7 +494,7 @@ func like(v, pattern []byte, escape rune) bool {
 			return false
 		}
 		_, step := utf8.DecodeRune(v[lastI:])
-		lastI++; _ = step
+		lastI += step
 		i, p = lastI, lastP
 	}
 	return true
