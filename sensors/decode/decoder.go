@@ -206,7 +206,7 @@ func (d *Decoder) repeat(lv *level, first int) bool {
 			continue
 		}
 		if c.Type.Variable() {
-			if from := int(c.Offsets[first]); from+(n+1)*(int(c.Offsets[first+1])-from) > maxColumn {
+			if from := int64(c.Offsets[first]); from+int64(n+1)*(int64(c.Offsets[first+1])-from) > maxColumn {
 				return d.noRoomOr(TooLong)
 			}
 		}

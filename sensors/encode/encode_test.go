@@ -44,11 +44,11 @@ func row(bl *batch.Builder, values ...any) {
 
 func sample() *batch.Batch {
 	bl := batch.NewBuilder(batch.NewPool(0, nil), everything())
-	row(bl, "a", 7, 21.5, true, []byte("hi!"), 1750000000123456)
+	row(bl, "a", 7, 21.5, true, []byte("hi!"), int64(1750000000123456))
 	row(bl)
 	row(bl, "", -1, math.NaN(), false, []byte{}, -1)
-	row(bl, "é \"q\", \\ \n\t\x01\xff", math.MinInt64, math.Inf(-1), nil, []byte{0}, int64(-62167219200000001))
-	row(bl, " x", math.MaxInt64, 1e21, nil, []byte{255, 255}, int64(253402300800000000))
+	row(bl, "é \"q\", \\ \n\t\x01\xff", int64(math.MinInt64), math.Inf(-1), nil, []byte{0}, int64(-62167219200000001))
+	row(bl, " x", int64(math.MaxInt64), 1e21, nil, []byte{255, 255}, int64(253402300800000000))
 	row(bl, "e", 0, 1e-7, nil, nil, 1000)
 	row(bl, "-0", 0, math.Copysign(0, -1), nil, nil, -1500)
 	return bl.Take()
@@ -277,7 +277,7 @@ func BenchmarkRow(b *testing.B) {
 	s := everything()
 	bl := batch.NewBuilder(batch.NewPool(0, nil), s)
 	for i := range batch.MaxRows {
-		row(bl, "sensor-"+strconv.Itoa(i%1000), i, float64(i)/100, true, nil, 1750000000000000+i*1000)
+		row(bl, "sensor-"+strconv.Itoa(i%1000), i, float64(i)/100, true, nil, int64(1750000000000000+1000*int64(i)))
 	}
 	rows := bl.Take()
 	for name, e := range map[string]*Encoder{"json": NewJSON(s, Options{}), "csv": NewCSV(s, Options{})} {
