@@ -77,6 +77,11 @@ func everyOperation() (list []string) {
 		}
 		add("(%s) is false", a)
 	}
+	return append(list, everyFunction()...)
+}
+
+func everyFunction() (list []string) {
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	for _, f := range []string{"lower", "upper", "trim", "length"} {
 		add("%s(s1)", f)
 	}
