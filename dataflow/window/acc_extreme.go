@@ -64,7 +64,9 @@ func (c *ints) save(cols []*batch.Column, at int, slots []int32) {
 }
 func (c *ints) load(cols []*batch.Column, rows, slots []int32) {
 	for i, s := range slots {
-		c.v[s] = fixedAt(cols[0], int(rows[i]))
+		if r := int(rows[i]); !cols[0].IsNull(r) {
+			c.v[s] = fixedAt(cols[0], r)
+		}
 	}
 }
 
@@ -178,7 +180,10 @@ func putFixed(c *batch.Column, at int, v []int64, slots []int32) {
 		c.Bits = append(c.Bits, 0)
 	}
 	for i, s := range slots {
-		c.Bits.Put(at+i, v[s] == 1) // a neutral value is neither 0 nor 1
+		c.Bits.Put(at+i, v[s] == 1)
+		if v[s]>>1 != 0 { // a neutral value is neither 0 nor 1
+			c.SetNull(at+i, batch.MaxRows)
+		}
 	}
 }
 

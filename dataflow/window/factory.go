@@ -18,9 +18,6 @@ func NewFactory(s Spec) (*Factory, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Firing == 0 {
-		s.Firing = FireEach
-	}
 	return &Factory{spec: s, out: out, plan: newPlan(&s)}, nil
 }
 
@@ -53,6 +50,3 @@ func (f *Factory) New() operator.Operator {
 	o.describe(o.form)
 	return o
 }
-
-// ProcessingTime tells whether the windows run on the arrival clock.
-func (f *Factory) ProcessingTime() bool { return f.spec.ProcessingTime }

@@ -79,7 +79,12 @@ func (g *grid) earliest(n int64) int64 {
 }
 
 // span is the slices [from, to) of window k.
-func (g *grid) span(k int64) (from, to int64) { return g.per * k, g.per*k + g.count }
+func (g *grid) span(k int64) (from, to int64) {
+	if from = k; g.per == 2 {
+		from = plus(k, k)
+	}
+	return from, plus(from, g.count)
+}
 
 // start is where window k begins, end where it ends, cut to the ends of time.
 func (g *grid) start(k int64) int64 { return linear(k, g.slide, g.offset) }

@@ -220,11 +220,9 @@ func (f *sessions) next() bool {
 	}
 	f.reap()
 	f.resSlots, f.resStart, f.resEnd = f.resSlots[:0], f.resStart[:0], f.resEnd[:0]
-	kind := batch.Insert
-	if len(f.pending) > 0 {
-		kind = batch.UpdateAfter
-		f.showPending()
-	} else {
+	kind := batch.UpdateAfter
+	if f.showPending(); len(f.resSlots) == 0 {
+		kind = batch.Insert
 		f.ring()
 	}
 	if len(f.resSlots) == 0 {

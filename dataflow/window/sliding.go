@@ -61,7 +61,7 @@ func (u *sums) window(k int64) (t *table, temporary bool) {
 	case u.back == nil || u.back.len() == 0:
 		return u.front[0].t, false
 	}
-	if top := u.front[0]; top.from < s+u.f.g.per {
+	if top := u.front[0]; top.from < plus(s, u.f.g.per) {
 		t = top.t // the next window does not begin here any more
 		u.front = append(u.front[:0], u.front[1:]...)
 	} else {
