@@ -25,7 +25,7 @@
 // The job reads per device: the source's watermark is the least of the live
 // devices', a device starts at the source's watermark when it joins (or joins
 // again after idle_after) and from then on is at the larger of that and its
-// own last marker. Let S be the Slack: any two messages sent further apart
+// own last marker; without a marker it holds the source for idle_after only. Let S be the Slack: any two messages sent further apart
 // than S, of different devices, are received in that order, and none arrives
 // more than S after it was sent.
 //
@@ -33,7 +33,8 @@
 //     last marker and joining time + S. For while the device lives, the
 //     watermark is at most what the device is at; and the watermark that it
 //     joined at comes from markers that were sent before joining time + S and
-//     claim no more than that. No assumption about other devices' speed is
+//     claim no more than that. (A device that may have lost its hold for want of
+//     a marker counts as joining with each message.) No assumption about other devices' speed is
 //     left when the device has been there for S: its own silence holds the
 //     window open, whatever the network does to the others.
 //  2. A reading is surely late if its window ended Lag + S before it was sent,

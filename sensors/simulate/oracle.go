@@ -72,6 +72,8 @@ type heard struct {
 	seq    int64 // of the last message
 	last   int64 // sending time of the last accepted message
 	joined int64 // of the first since it joined
+	marked bool  // there was a marker since then
+	holds  int64 // since when it surely holds the watermark
 	mark   int64 // its largest marker
 }
 
@@ -106,14 +108,21 @@ func (o *Oracle) Add(ev *Event) {
 		o.tooFar(ev, ahead > int64(o.set.Slack))
 		return
 	}
-	if !d.seen || o.set.IdleAfter > 0 && at-d.last > int64(o.set.IdleAfter-o.set.Slack) {
-		d.seen, d.joined = true, at
+	patience := int64(o.set.IdleAfter - o.set.Slack)
+	if o.set.IdleAfter == 0 {
+		patience = int64(dataflow.MaxTime)
+	}
+	if !d.seen || at-d.last > patience {
+		d.seen, d.joined, d.marked, d.holds = true, at, false, at
+	}
+	if !d.marked && at-d.joined > patience { // it may have lost its hold: only what it finds now is sure
+		d.holds = at
 	}
 	d.last = at
 	switch {
 	case ev.Row.Marker:
 		t.Markers++
-		d.mark = max(d.mark, ts)
+		d.mark, d.marked = max(d.mark, ts), true
 	case again && o.set.Dedupe:
 		t.Dropped++
 	case !(ev.Row.Temp > o.set.Threshold):
@@ -146,7 +155,7 @@ func (o *Oracle) judge(ev *Event, d *heard) {
 	start := floor(int64(ev.Row.TS), int64(o.set.Window))
 	closes := start + int64(o.set.Window) - 1
 	switch {
-	case closes > max(d.joined+int64(o.set.Slack), d.mark):
+	case closes > max(d.holds+int64(o.set.Slack), d.mark):
 		o.totals.Counted++
 		w := o.window(ev)
 		if w.Count == 0 {

@@ -17,6 +17,7 @@ type job struct {
 	set       Settings
 	live      map[int]*liveDevice
 	watermark dataflow.Time
+	now       dataflow.Time
 	open      map[windowKey]*Window
 	fired     []Result
 	late      int64
@@ -26,7 +27,10 @@ type job struct {
 	seen      map[[2]int64]bool
 }
 
-type liveDevice struct{ at, heard dataflow.Time }
+type liveDevice struct {
+	at, heard, joined dataflow.Time
+	marked            bool // it holds the watermark until then, but no longer than idle_after
+}
 
 func newJob(s Settings) *job {
 	return &job{set: s, live: map[int]*liveDevice{}, watermark: dataflow.MinTime, open: map[windowKey]*Window{}, seen: map[[2]int64]bool{}}
@@ -40,12 +44,12 @@ func (j *job) arrive(now dataflow.Time, sensor int, r Row) {
 	}
 	d := j.live[sensor]
 	if d == nil {
-		d = &liveDevice{at: j.watermark}
+		d = &liveDevice{at: j.watermark, joined: now}
 		j.live[sensor] = d
 	}
 	d.heard = now
 	if r.Marker {
-		d.at = max(d.at, r.TS)
+		d.at, d.marked = max(d.at, r.TS, j.watermark), true
 		j.advance()
 		return
 	}
@@ -77,7 +81,6 @@ func (j *job) arrive(now dataflow.Time, sensor int, r Row) {
 }
 
 func (j *job) idle(now dataflow.Time) {
-	before := len(j.live)
 	if j.set.IdleAfter == 0 {
 		return
 	}
@@ -86,20 +89,21 @@ func (j *job) idle(now dataflow.Time) {
 			delete(j.live, s)
 		}
 	}
-	if len(j.live) < before {
-		j.advance()
-	}
+	j.now = now
+	j.advance()
 }
 
 func (j *job) advance() {
 	least := dataflow.MaxTime
 	for _, d := range j.live {
-		least = min(least, d.at)
+		if d.marked || j.set.IdleAfter == 0 || j.now-d.joined <= dataflow.Time(j.set.IdleAfter) {
+			least = min(least, d.at)
+		}
 	}
-	if len(j.live) > 0 && least > j.watermark {
+	if least != dataflow.MaxTime && least > j.watermark {
 		j.watermark = least
+		j.fire()
 	}
-	j.fire()
 }
 
 func (j *job) fire() {
@@ -160,7 +164,9 @@ func TestExpectedWindowsAreExact(t *testing.T) {
 		}
 		if j.watermark != start.Add(c.Duration) {
 			for _, d := range j.live {
-				rt.Fatalf("the watermark stays at %v, with %+v", j.watermark, d)
+				if d.at == start.Add(c.Duration) {
+					rt.Fatalf("the watermark stays at %v, but a device lived to the end", j.watermark)
+				}
 			}
 			return // every device fell silent for good: rule 2 asks for one that lives
 		}
@@ -238,6 +244,7 @@ func TestWhatMayGoEitherWayIsUnsure(t *testing.T) {
 		"hardly ahead":       func(c *Config, s *Settings) { c.AheadBy = 60 * second; s.MaxAhead = 57 * second; c.Ahead = 0.1 },
 		"never idle":         func(_ *Config, s *Settings) { s.IdleAfter = 0 },
 		"hardly idle":        func(_ *Config, s *Settings) { s.IdleAfter = 5500 * dataflow.Millisecond },
+		"idle before a mark": func(_ *Config, s *Settings) { s.IdleAfter, s.Slack = 7*second, second },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Default(60)
