@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/term"
 
@@ -15,7 +16,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
-	"github.com/tidemark-mesh/tidemark/dataflow/window"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/decode"
 	"github.com/tidemark-mesh/tidemark/sensors/encode"
@@ -31,6 +31,36 @@ type connectors struct {
 	// files are what each file source's path names: listed once, so that all its
 	// subtasks agree on the numbers of the splits.
 	files map[*job.Source][]string
+	// heard is closed when every MQTT source has been granted its topics once.
+	heard chan struct{}
+
+	mu      sync.Mutex // guards waiting
+	waiting map[*job.Source]bool
+}
+
+func newConnectors(j *job.Job, opt LocalOptions) *connectors {
+	c := &connectors{job: j, opt: opt, files: make(map[*job.Source][]string), heard: make(chan struct{}), waiting: make(map[*job.Source]bool)}
+	for _, s := range j.Sources {
+		if s.MQTT != nil {
+			c.waiting[s] = true
+		}
+	}
+	if len(c.waiting) == 0 {
+		close(c.heard)
+	}
+	return c
+}
+
+// subscribed notes that the broker granted a source's topics.
+func (c *connectors) subscribed(s *job.Source) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.waiting[s] {
+		return
+	}
+	if delete(c.waiting, s); len(c.waiting) == 0 {
+		close(c.heard)
+	}
 }
 
 var _ runtime.Connectors = (*connectors)(nil)
@@ -41,7 +71,7 @@ func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 	if !ok {
 		return nil, nil, nil, fmt.Errorf("agent: source %q is a %T, not from a job file", n.ID, n.Source)
 	}
-	cfg := sourceConfig(s, c.needsArrivals())
+	cfg := sourceConfig(s)
 	p := n.Parallelism
 	switch {
 	case s.Generate != nil:
@@ -71,12 +101,11 @@ func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 }
 
 // sourceConfig is the head of a source's task.
-func sourceConfig(s *job.Source, arrivals bool) *task.SourceConfig {
+func sourceConfig(s *job.Source) *task.SourceConfig {
 	cfg := &task.SourceConfig{
 		Schema: s.Columns, Rejected: s.Side(operator.Rejected), NoRoom: decode.ErrNoRoom, Header: s.Decode.Format == decode.CSV && s.Decode.Header,
 		Time: s.Time.Config, EventAt: s.Time.EventAt, DeviceAt: s.Time.DeviceAt, Arrival: s.Time.Arrival, When: s.Time.When, At: s.Time.At,
 	}
-	cfg.Time.MarkArrivals = arrivals
 	if cfg.EventAt < 0 {
 		cfg.Time.Strategy = eventtime.Ingestion
 	}
@@ -94,9 +123,6 @@ func (c *connectors) resolve(s *job.Source) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.files == nil {
-		c.files = make(map[*job.Source][]string)
-	}
 	c.files[s] = files
 	return files, nil
 }
@@ -106,6 +132,12 @@ func (c *connectors) mqttReader(s *job.Source) (sensors.Reader, error) {
 	conn, err := c.connection(m.Broker, m.ClientID, string(s.ID), m.Username, m.Password, m.TLS)
 	if err != nil {
 		return nil, err
+	}
+	conn.Events = func(e mqtt.Event) {
+		if e.Kind == mqtt.Subscribed {
+			c.subscribed(s)
+		}
+		c.opt.Events(e.String())
 	}
 	return mqtt.NewReader(mqtt.ReaderOptions{
 		Connection: conn, Topics: m.Topics, QoS: byte(m.QoS), Retained: mqtt.Retained(m.Retained), Lanes: m.Lanes,
@@ -132,17 +164,6 @@ func (c *connectors) connection(broker, clientID, operator string, user, passwor
 		conn.Password = func() (string, error) { return password.Resolve(c.opt.Secrets) }
 	}
 	return conn, nil
-}
-
-// needsArrivals tells whether a window of the job runs on the arrival clock, so
-// that every row's arrival must be known downstream.
-func (c *connectors) needsArrivals() bool {
-	for _, n := range c.job.Graph.Nodes {
-		if f, ok := n.Operator.(*window.Factory); ok && f.ProcessingTime() {
-			return true
-		}
-	}
-	return false
 }
 
 // Sink is runtime.Connectors'.

@@ -33,11 +33,10 @@ type LocalOptions struct {
 
 // Local is a job in this process, without a mesh.
 type Local struct {
-	job   *job.Job
-	graph *graph.ExecutionGraph
-	run   *runtime.Job
-	began time.Time
-	clock sensors.Clock
+	job        *job.Job
+	graph      *graph.ExecutionGraph
+	run        *runtime.Job
+	connectors *connectors
 }
 
 // NewLocal builds a job to be run once. It opens nothing yet.
@@ -55,8 +54,9 @@ func NewLocal(j *job.Job, opt LocalOptions) (*Local, error) {
 	if j.Checkpoint.Interval > 0 {
 		commit = j.Checkpoint.Interval.Go()
 	}
-	l := &Local{job: j, graph: graph.Expand(graph.Chain(j.Graph, graph.Options{})), clock: opt.Clock}
-	plan, err := runtime.NewPlan(l.graph, &connectors{job: j, opt: opt})
+	l := &Local{job: j, graph: graph.Expand(graph.Chain(j.Graph, graph.Options{}))}
+	l.connectors = newConnectors(j, opt)
+	plan, err := runtime.NewPlan(l.graph, l.connectors)
 	if err != nil {
 		return nil, fmt.Errorf("job %q: %w", j.Name, err)
 	}
@@ -73,9 +73,12 @@ func NewLocal(j *job.Job, opt LocalOptions) (*Local, error) {
 
 // Run runs the job until its inputs end, it is stopped, it fails or ctx ends.
 func (l *Local) Run(ctx context.Context) error {
-	l.began = time.Now()
 	return l.run.Run(ctx)
 }
+
+// Heard is closed when the brokers have granted every MQTT source its topics
+// for the first time: what is published after that arrives.
+func (l *Local) Heard() <-chan struct{} { return l.connectors.heard }
 
 // Stop ends the sources and lets what is in flight arrive; open windows do not
 // fire.

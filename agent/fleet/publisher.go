@@ -1,0 +1,108 @@
+// Package fleet sends a simulated fleet to a broker, at the speed of its own
+// virtual time.
+//
+// It invents nothing: what is sent and when is sensors/simulate's. It owns the
+// connection to the broker and the pacing, and waits for both when it ends.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+)
+
+// Publisher publishes raw payloads over one connection, in order.
+type Publisher struct {
+	client  paho.Client
+	qos     byte
+	pending chan paho.Token // published and not acknowledged; full: Publish waits
+	failed  chan error      // the first failure
+	done    chan struct{}   // closed when all of pending are acknowledged
+}
+
+const (
+	maxPending     = 1000
+	connectTimeout = 10 * time.Second
+	ackTimeout     = 30 * time.Second
+)
+
+// Connect connects to a broker, mqtt://host:port; user and password may stand
+// in the URL.
+func Connect(broker, clientID string, qos byte) (*Publisher, error) {
+	u, err := url.Parse(broker)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("fleet: %q is not the URL of a broker; give one like mqtt://127.0.0.1:1883", broker)
+	}
+	if u.Port() == "" {
+		u.Host += ":1883"
+	}
+	o := paho.NewClientOptions().AddBroker("tcp://" + u.Host).SetClientID(clientID).SetConnectTimeout(connectTimeout).
+		SetAutoReconnect(false).SetConnectRetry(false).SetOrderMatters(true)
+	if u.User != nil {
+		password, _ := u.User.Password()
+		o.SetUsername(u.User.Username()).SetPassword(password)
+	}
+	p := &Publisher{client: paho.NewClient(o), qos: qos, pending: make(chan paho.Token, maxPending), failed: make(chan error, 1), done: make(chan struct{})}
+	t := p.client.Connect()
+	if !t.WaitTimeout(connectTimeout) {
+		return nil, fmt.Errorf("fleet: broker %s does not answer", u.Host)
+	}
+	if t.Error() != nil {
+		return nil, fmt.Errorf("fleet: broker %s: %w", u.Host, t.Error())
+	}
+	go p.settle()
+	return p, nil
+}
+
+// settle waits for the acknowledgements in order. Close ends it.
+func (p *Publisher) settle() {
+	defer close(p.done)
+	for t := range p.pending {
+		err := t.Error()
+		if !t.WaitTimeout(ackTimeout) {
+			err = errors.New("the broker does not acknowledge")
+		} else if t.Error() != nil {
+			err = t.Error()
+		}
+		if err != nil {
+			select {
+			case p.failed <- fmt.Errorf("fleet: publish: %w", err):
+			default:
+			}
+		}
+	}
+}
+
+// Publish sends a message; payload may be used again when it returns. It waits
+// while too many are not acknowledged.
+func (p *Publisher) Publish(ctx context.Context, topic string, payload []byte) error {
+	select {
+	case err := <-p.failed:
+		return err
+	default:
+	}
+	t := p.client.Publish(topic, p.qos, false, append([]byte(nil), payload...))
+	select {
+	case p.pending <- t:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Close waits for what is not acknowledged and disconnects.
+func (p *Publisher) Close() error {
+	close(p.pending)
+	<-p.done
+	p.client.Disconnect(250)
+	select {
+	case err := <-p.failed:
+		return err
+	default:
+		return nil
+	}
+}
