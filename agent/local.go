@@ -26,6 +26,7 @@ type LocalOptions struct {
 	Stdout    io.Writer
 	Overwrite bool          // file sinks may replace files that are not empty
 	Memory    int64         // bytes for batches in flight; 0: DefaultMemory
+	BatchRows int           // records that one read of a source hands out at most; 0: batch.MaxRows
 	Clock     sensors.Clock // nil: the machine's
 	Secrets   job.Resolver
 	Events    func(string) // one line for each thing worth telling; must not block; nil: nobody listens
@@ -61,7 +62,7 @@ func NewLocal(j *job.Job, opt LocalOptions) (*Local, error) {
 		return nil, fmt.Errorf("job %q: %w", j.Name, err)
 	}
 	l.run = runtime.New(plan, runtime.Options{
-		Memory: opt.Memory, CommitInterval: commit, Now: time.Now,
+		Memory: opt.Memory, BatchRows: opt.BatchRows, CommitInterval: commit, Now: time.Now,
 		Events: func(e runtime.Event) {
 			if e.Kind != runtime.SubtaskFinished {
 				opt.Events(e.String())
@@ -86,15 +87,18 @@ func (l *Local) Stop() { l.run.Stop() }
 
 // Totals is what a job has done: where its rows went.
 type Totals struct {
-	In        int64         `json:"rows_in"`  // rows of all sources, rejected payloads and markers included
-	Out       int64         `json:"rows_out"` // rows that went into sinks
-	Late      int64         `json:"late"`
-	NoWindow  int64         `json:"in_no_window"`
-	Rejected  int64         `json:"rejected"`
-	Markers   int64         `json:"markers"`
-	Filtered  int64         `json:"filtered"`
-	DivByZero int64         `json:"division_by_zero"`
-	Overflow  int64         `json:"overflow"`
+	In        int64 `json:"rows_in"`  // rows of all sources, rejected payloads and markers included
+	Out       int64 `json:"rows_out"` // rows that went into sinks
+	Late      int64 `json:"late"`
+	NoWindow  int64 `json:"in_no_window"`
+	Rejected  int64 `json:"rejected"`
+	Markers   int64 `json:"markers"`
+	Filtered  int64 `json:"filtered"`
+	DivByZero int64 `json:"division_by_zero"`
+	Overflow  int64 `json:"overflow"`
+
+	FirstRejected string `json:"first_rejected,omitempty"` // why a first one was rejected; of several operators the first in the graph
+
 	Watermark dataflow.Time `json:"-"` // the least of all sources'
 	Arrival   dataflow.Time `json:"-"` // the greatest arrival clock of all sources
 	Busy      time.Duration `json:"-"`
@@ -124,6 +128,9 @@ func (l *Local) Totals() Totals {
 			t.Filtered += o.Filtered
 			t.DivByZero += o.DivByZero
 			t.Overflow += o.Overflow
+			if t.FirstRejected == "" {
+				t.FirstRejected = o.FirstRejected
+			}
 		}
 	}
 	return t

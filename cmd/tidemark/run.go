@@ -14,11 +14,12 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
 func newRun(t *terminal) *cobra.Command {
 	var load loadFlags
-	var overwrite bool
+	var opt agent.LocalOptions
 	cmd := &cobra.Command{
 		Use:   "run JOB.yaml",
 		Short: "Run a job in this process until its inputs end or Ctrl-C",
@@ -29,15 +30,19 @@ still open do not fire. A second Ctrl-C stops at once. The totals go to stderr.`
 		Example: "  tidemark run configs/wordcount.yaml\n  tidemark run job.yaml --parallelism 4 --set sources.in.file.path=today.csv",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runJob(t, args[0], load, overwrite)
+			if opt.BatchRows < 0 || opt.BatchRows > batch.MaxRows {
+				return usageError{fmt.Errorf("--batch-rows %d: it is 1 to %d, or 0 for the most", opt.BatchRows, batch.MaxRows)}
+			}
+			return runJob(t, args[0], load, opt)
 		},
 	}
 	load.register(cmd)
-	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "let file sinks replace files that are not empty")
+	cmd.Flags().BoolVar(&opt.Overwrite, "overwrite", false, "let file sinks replace files that are not empty")
+	cmd.Flags().IntVar(&opt.BatchRows, "batch-rows", 0, fmt.Sprintf("records that a source hands on together at most; fewer cost speed and change no result (0: %d)", batch.MaxRows))
 	return cmd
 }
 
-func runJob(t *terminal, file string, load loadFlags, overwrite bool) error {
+func runJob(t *terminal, file string, load loadFlags, opt agent.LocalOptions) error {
 	j, err := load.load(t, file)
 	if err != nil {
 		return err
@@ -46,9 +51,8 @@ func runJob(t *terminal, file string, load loadFlags, overwrite bool) error {
 		return err
 	}
 	status := newStatusLine(t.err)
-	local, err := agent.NewLocal(j, agent.LocalOptions{
-		Stdin: t.in, Stdout: t.out, Overwrite: overwrite, Secrets: machineSecrets(), Events: status.line,
-	})
+	opt.Stdin, opt.Stdout, opt.Secrets, opt.Events = t.in, t.out, machineSecrets(), status.line
+	local, err := agent.NewLocal(j, opt)
 	if err != nil {
 		return err
 	}
@@ -114,7 +118,11 @@ func reportTotals(t *terminal, name string, s agent.Totals, wall time.Duration) 
 		_ = json.NewEncoder(t.err).Encode(out)
 		return
 	}
-	fmt.Fprintf(t.err, "%s: rows in %d, out %d, late %d, rejected %d, markers %d, filtered %d", name, s.In, s.Out, s.Late, s.Rejected, s.Markers, s.Filtered)
+	rejected := fmt.Sprint(s.Rejected)
+	if s.Rejected > 0 {
+		rejected += fmt.Sprintf(" (first: %s)", s.FirstRejected)
+	}
+	fmt.Fprintf(t.err, "%s: rows in %d, out %d, late %d, rejected %s, markers %d, filtered %d", name, s.In, s.Out, s.Late, rejected, s.Markers, s.Filtered)
 	for _, more := range []struct {
 		n    int64
 		what string

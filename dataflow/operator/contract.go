@@ -162,6 +162,8 @@ type Counters struct {
 	OpenWindows int64 // windows or sessions open now
 	KeysLive    int64 // keys with state now
 	StateBytes  int64 // memory of the state now, about
+
+	FirstRejected string // why the first of Rejected was; empty: none was
 }
 
 // Factory makes the operators of one step, one for each subtask. It is

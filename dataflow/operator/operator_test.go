@@ -73,7 +73,10 @@ func flatMap(t optest.TB, src string, s *batch.Schema, p operator.OnError) opera
 // counted compares the counters that these operators keep.
 func counted(want operator.Counters) func(operator.Counters) error {
 	return func(got operator.Counters) error {
-		if got != want {
+		if (got.FirstRejected != "") != (got.Rejected > 0) {
+			return fmt.Errorf("%d rejected, the first for %q", got.Rejected, got.FirstRejected)
+		}
+		if got.FirstRejected = ""; got != want {
 			return fmt.Errorf("got %+v, want %+v", got, want)
 		}
 		return nil

@@ -71,6 +71,9 @@ func (r *rowErrors) settle(ctx *Context, b *batch.Batch, sel []int32, out Output
 			describeRow(b, int(bad[0].Row)), bad[0].Reason)
 	}
 	ctx.Counters.Rejected += int64(len(bad))
+	if ctx.Counters.FirstRejected == "" {
+		ctx.Counters.FirstRejected = bad[0].Reason
+	}
 	if out.Wanted(Rejected) {
 		side := r.sideBatch(ctx, b, bad)
 		refused = !out.EmitSide(Rejected, side)

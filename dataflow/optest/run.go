@@ -80,6 +80,9 @@ func add(a, b operator.Counters) operator.Counters {
 	b.DivByZero += a.DivByZero
 	b.Overflow += a.Overflow
 	b.Fired += a.Fired
+	if a.FirstRejected != "" {
+		b.FirstRejected = a.FirstRejected
+	}
 	return b
 }
 

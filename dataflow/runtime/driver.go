@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
@@ -211,10 +210,10 @@ func (d *driver) read(ctx context.Context) (task.Input, error) {
 	var err error
 	if d.columns != nil {
 		in.Kind = task.Columns
-		in.Batch, in.Arrivals, in.Position, err = d.columns.ReadBatch(ctx, batch.MaxRows)
+		in.Batch, in.Arrivals, in.Position, err = d.columns.ReadBatch(ctx, d.job.opt.BatchRows)
 	} else {
 		in.Kind, in.Records = task.Raw, &d.records
-		err = d.reader.Read(ctx, &d.records, batch.MaxRows)
+		err = d.reader.Read(ctx, &d.records, d.job.opt.BatchRows)
 	}
 	if err != nil && ctx.Err() != nil && !errors.Is(err, io.EOF) {
 		err = context.Cause(ctx)

@@ -38,6 +38,7 @@ type Target struct {
 // Options are the surroundings of a running job.
 type Options struct {
 	Memory         int64               // budget in bytes for batches in flight; 0: none. Full: sources wait
+	BatchRows      int                 // records that one read of a source hands out at most; 0, or more than batch.MaxRows: that many
 	CommitInterval time.Duration       // sinks make their rows visible this often
 	Now            func() time.Time    // for busy times and commit intervals
 	Events         func(Event)         // must not block; nil: nobody listens
@@ -66,6 +67,9 @@ type Job struct {
 
 // New prepares the plan. Nothing is opened and nothing runs yet.
 func New(plan Plan, opt Options) *Job {
+	if opt.BatchRows <= 0 || opt.BatchRows > batch.MaxRows {
+		opt.BatchRows = batch.MaxRows
+	}
 	j := &Job{plan: plan, opt: opt, stop: make(chan struct{}), room: make(chan struct{}, 1)}
 	j.pool = batch.NewPool(opt.Memory, func() { signal(j.room) })
 	for i := range plan.Subtasks {

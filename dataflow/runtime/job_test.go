@@ -35,6 +35,7 @@ type counting struct {
 	pending   []int64
 	committed []int64
 	closed    int
+	most      map[int]bool // that the reader was asked for
 }
 
 func (*counting) Connector() string                { return "counting" }
@@ -72,6 +73,7 @@ func (r *numberReader) ReadBatch(ctx context.Context, most int) (*batch.Batch, [
 	if ctx.Err() != nil {
 		return nil, nil, sensors.Position{}, ctx.Err()
 	}
+	r.c.asked(most)
 	bl := batch.NewBuilder(r.pool, numbers)
 	for k := 0; k < most/16 && (r.c.n < 0 || r.next < r.c.n); k++ {
 		bl.SetInt(0, r.next)
@@ -117,6 +119,15 @@ func (w *numberWriter) Commit(context.Context) error {
 
 func (w *numberWriter) Close() error { w.c.close(); return nil }
 
+func (c *counting) asked(most int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.most == nil {
+		c.most = make(map[int]bool)
+	}
+	c.most[most] = true
+}
+
 func (c *counting) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,6 +170,18 @@ func TestJobDeliversEveryRowOnceAndReturnsItsMemory(t *testing.T) {
 		}
 		if c.closed != 3 {
 			t.Errorf("memory %d: %d connectors closed, want 3", memory, c.closed)
+		}
+	}
+}
+
+func TestBatchRowsBoundsReads(t *testing.T) {
+	for rows, want := range map[int]int{0: batch.MaxRows, -1: batch.MaxRows, 32: 32, batch.MaxRows + 1: batch.MaxRows} {
+		c := &counting{n: 1000}
+		if err := job(t, c, Options{BatchRows: rows}).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.most) != 1 || !c.most[want] || len(c.committed) != 1000 {
+			t.Errorf("BatchRows %d: reads of %v rows, %d rows in all; want reads of %d and 1000", rows, c.most, len(c.committed), want)
 		}
 	}
 }

@@ -72,7 +72,6 @@ type source struct {
 	arrivals  []int64          // of the rows in the builder
 	from      []int32          // the record of each row in the builder
 	last      batch.Mark
-	first     string // the first reason why anything was rejected
 	over      bool
 	deviceKey []int
 	reason    []byte
@@ -197,8 +196,8 @@ func (s *source) reject(payload, topic []byte, why error) {
 }
 
 func (s *source) writeRejected(payload, topic, reason []byte) {
-	if s.first == "" {
-		s.first = string(reason)
+	if c := &s.link.counters; c.FirstRejected == "" {
+		c.FirstRejected = string(reason)
 	}
 	if s.refused == nil || !s.link.Wanted(operator.Rejected) {
 		return
