@@ -103,6 +103,6 @@ windows, from MQTT or files, in one static binary.`,
 		}
 		return nil
 	}
-	root.AddCommand(newDemo(t), newRun(t), newJob(t), newBench(t), newVersion(t))
+	root.AddCommand(newDemo(t), newRun(t), newJob(t), newSensor(t), newBench(t), newVersion(t))
 	return root
 }
