@@ -247,13 +247,13 @@ func TestWhatMayGoEitherWayIsUnsure(t *testing.T) {
 		"idle before a mark": func(_ *Config, s *Settings) { s.IdleAfter, s.Slack = 7*second, second },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := Default(60)
+			c := Default(40)
 			c.Start, c.Duration = start, 8*minute
 			c.Excursions, c.Late, c.Silent = 0.1, 0.1, 0.3
 			s := settings(c)
 			spoil(&c, &s)
 			unsure := int64(0)
-			for seed := range uint64(5) {
+			for seed := range uint64(3) {
 				o, j := deliver(t, c, s, s.Slack, seed)
 				v := o.Compare(j.fired, 0)
 				unsure += o.Totals().Unsure
