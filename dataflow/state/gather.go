@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"math"
 	"slices"
 
@@ -47,12 +48,21 @@ func (c *keyColumn) gather(ids []int32, dst *batch.Column, at int) {
 func (c *keyColumn) gatherBytes(ids []int32, dst *batch.Column, at int) {
 	n := len(ids)
 	offsets := slices.Grow(dst.Offsets[:at+1], n)[:at+1+n]
-	data := dst.Data
+	data := slices.Grow(dst.Data, cellBytes*n)
 	for i, id := range ids {
-		s := c.spans[id]
-		if s.n > 0 {
-			data = append(data, c.data[s.at:s.at+int64(s.n)]...)
-		} else if s.n < 0 {
+		k := &c.cells[id]
+		switch old := len(data); {
+		case k.n > cellBytes:
+			data = append(data, c.data[k.at:k.at+int64(k.n)]...)
+			data = slices.Grow(data, cellBytes*(n-i))
+		case k.n >= 8:
+			data = data[:old+int(k.n)]
+			binary.LittleEndian.PutUint64(data[old:], k.head)
+			binary.LittleEndian.PutUint64(data[old+int(k.n)-8:], k.tail)
+		case k.n >= 0:
+			binary.LittleEndian.PutUint64(data[old:old+8], k.head)
+			data = data[:old+int(k.n)]
+		default:
 			dst.SetNull(at+i, batch.MaxRows)
 		}
 		offsets[at+1+i] = int32(len(data))

@@ -1,7 +1,7 @@
 package state
 
 import (
-	"bytes"
+	"encoding/binary"
 	"math/bits"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
@@ -110,15 +110,22 @@ func (t *KeyTable) candidates(hashes []uint64, ids []int32) {
 }
 
 func (t *KeyTable) verifyBytes(c *keyColumn, cols []*batch.Column, positions []int32, hashes []uint64, ids []int32) {
-	offsets, data := cols[0].Offsets, cols[0].Data
+	offsets, data, cells := cols[0].Offsets, cols[0].Data, c.cells
 	for i, p := range positions {
 		v := data[offsets[p]:offsets[p+1]]
 		if id := ids[i]; id >= 0 {
-			if s := c.spans[id]; int(s.n) == len(v) && string(c.data[s.at:s.at+int64(s.n)]) == string(v) {
-				continue
+			if k := &cells[id]; int(k.n) == len(v) {
+				if len(v) >= 8 && len(v) <= 16 { // most keys: inlined by hand
+					if k.head == binary.LittleEndian.Uint64(v) && k.tail == binary.LittleEndian.Uint64(v[len(v)-8:]) {
+						continue
+					}
+				} else if c.same(k, v) {
+					continue
+				}
 			}
 		}
 		ids[i] = t.find(cols, int(p), hashes[i])
+		cells = c.cells
 	}
 }
 
@@ -300,134 +307,7 @@ func (t *KeyTable) Bytes() int64 {
 	n := int64(8*cap(t.entries) + 8*cap(t.hashes) + 4*cap(t.refs) + 4*cap(t.free))
 	for i := range t.cols {
 		c := &t.cols[i]
-		n += int64(8*cap(c.ints) + 16*cap(c.spans) + cap(c.data) + cap(c.nulls))
+		n += int64(8*cap(c.ints) + 32*cap(c.cells) + cap(c.data) + cap(c.nulls))
 	}
 	return n
-}
-
-// keyColumn holds one column of all keys, by id.
-type keyColumn struct {
-	typ   batch.Type
-	ints  []int64 // all types of fixed length; doubles as DoubleBits
-	spans []span  // String, Bytes
-	data  []byte
-	nulls []uint8 // fixed length types; nil: no key is null
-	null  int32   // the id of the last null key: the only one in a table of one column
-}
-
-// span is where a value lies in data; n is -1 for null.
-type span struct {
-	at int64
-	n  int32
-}
-
-func (c *keyColumn) fixed(in *batch.Column, p int) int64 {
-	switch c.typ {
-	case batch.Boolean:
-		if in.Bits.Get(p) {
-			return 1
-		}
-		return 0
-	case batch.Double:
-		return int64(DoubleBits(in.Doubles[p]))
-	}
-	return in.Ints[p]
-}
-
-func (c *keyColumn) isNull(id int32) bool { return int(id) < len(c.nulls) && c.nulls[id] != 0 }
-
-func (c *keyColumn) equal(id int32, in *batch.Column, p int) bool {
-	null := in.IsNull(p)
-	if c.typ.Variable() {
-		s := c.spans[id]
-		if null || s.n < 0 {
-			return null && s.n < 0
-		}
-		return bytes.Equal(c.data[s.at:s.at+int64(s.n)], in.At(p))
-	}
-	if n := c.isNull(id); n || null {
-		return n && null
-	}
-	return c.ints[id] == c.fixed(in, p)
-}
-
-// put stores the value at position p as that of the id, which is at most one
-// past the last one.
-func (c *keyColumn) put(id int32, in *batch.Column, p int) {
-	null := in.IsNull(p)
-	if null {
-		c.null = id
-	} else if c.null == id {
-		c.null = -1
-	}
-	if c.typ.Variable() {
-		s := span{n: -1}
-		if !null {
-			v := in.At(p)
-			s = span{at: int64(len(c.data)), n: int32(len(v))}
-			c.data = append(c.data, v...)
-		}
-		c.spans = set(c.spans, id, s)
-		return
-	}
-	v := int64(0)
-	if !null {
-		v = c.fixed(in, p)
-	}
-	c.ints = set(c.ints, id, v)
-	if null || int(id) < len(c.nulls) {
-		for len(c.nulls) <= int(id) {
-			c.nulls = append(c.nulls, 0)
-		}
-		c.nulls[id] = 0
-		if null {
-			c.nulls[id] = 1
-		}
-	}
-}
-
-func set[T any](s []T, id int32, v T) []T {
-	if int(id) == len(s) {
-		return append(s, v)
-	}
-	s[id] = v
-	return s
-}
-
-func (c *keyColumn) cut(n int) {
-	if c.typ.Variable() {
-		c.spans = fitted(c.spans, n)
-		return
-	}
-	c.ints = fitted(c.ints, n)
-	c.nulls = c.nulls[:min(n, len(c.nulls))]
-}
-
-// compact drops the bytes of keys that are gone.
-func (c *keyColumn) compact(refs []int32) {
-	if c.null >= 0 && (int(c.null) >= len(refs) || refs[c.null] < 0) {
-		c.null = -1
-	}
-	if !c.typ.Variable() {
-		return
-	}
-	live := 0
-	for id, s := range c.spans {
-		if refs[id] >= 0 && s.n > 0 {
-			live += int(s.n)
-		}
-	}
-	data := make([]byte, 0, live+live/4)
-	for id := range c.spans {
-		s := &c.spans[id]
-		switch {
-		case refs[id] < 0:
-			*s = span{}
-		case s.n >= 0:
-			at := int64(len(data))
-			data = append(data, c.data[s.at:s.at+int64(s.n)]...)
-			s.at = at
-		}
-	}
-	c.data = data
 }
