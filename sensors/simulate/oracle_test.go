@@ -244,6 +244,11 @@ func TestWhatMayGoEitherWayIsUnsure(t *testing.T) {
 		"hardly ahead":       func(c *Config, s *Settings) { c.AheadBy = 60 * second; s.MaxAhead = 57 * second; c.Ahead = 0.1 },
 		"never idle":         func(_ *Config, s *Settings) { s.IdleAfter = 0 },
 		"hardly idle":        func(_ *Config, s *Settings) { s.IdleAfter = 5500 * dataflow.Millisecond },
+		"silent about as long": func(c *Config, s *Settings) {
+			c.Sensors, c.Duration, c.Every = 3, 60*minute, 200*dataflow.Millisecond // few, so that the others' markers overtake a device that comes back
+			c.Silence, c.Settle, c.Silent, c.Gone, c.Excursions = Span{36 * second, 44 * second}, 0, 1, 0, 1
+			s.IdleAfter = 40 * second
+		},
 		"idle before a mark": func(_ *Config, s *Settings) { s.IdleAfter, s.Slack = 7*second, second },
 	} {
 		t.Run(name, func(t *testing.T) {
