@@ -110,8 +110,17 @@ func (a *doubleMax) update(slots []int32, v *values) {
 
 func (a *doubleMax) merge(dst []int32, from acc, src []int32) {
 	m, o := a.v, doublesOf(from)
+	if src == nil {
+		o = o[:len(dst)]
+		for i, d := range dst {
+			if x := o[i]; x > m[d] || x != x {
+				m[d] = x
+			}
+		}
+		return
+	}
 	for i, d := range dst {
-		if x := o[at(src, i)]; x > m[d] || x != x {
+		if x := o[src[i]]; x > m[d] || x != x {
 			m[d] = x
 		}
 	}

@@ -324,8 +324,15 @@ func (o *core) idsOf(from, to int) []int32 {
 	return o.ids[from-o.known.from : to-o.known.from]
 }
 
-// table returns an empty table; held ones hold their keys.
-func (o *core) table(held bool) *table {
+// stateTable returns an empty table that is part of the state; a holding one
+// holds its slots' keys by itself. sumTable returns one of neither kind.
+func (o *core) stateTable(holding bool) *table {
+	t := o.sumTable()
+	t.state, t.held = true, holding
+	return t
+}
+
+func (o *core) sumTable() *table {
 	var t *table
 	if n := len(o.spare); n > 0 {
 		t = o.spare[n-1]
@@ -333,7 +340,7 @@ func (o *core) table(held bool) *table {
 	} else {
 		t = newTable(o.in.plan, o.in.dicts)
 	}
-	t.held = held
+	t.held, t.state = false, false
 	return t
 }
 

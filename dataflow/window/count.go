@@ -32,7 +32,7 @@ func (c *completed) result(t *table) result {
 }
 
 func newCounts(o *core) *counts {
-	f := &counts{core: o, size: o.spec.Rows, t: o.table(false)}
+	f := &counts{core: o, size: o.spec.Rows, t: o.stateTable(false)}
 	f.nextWM = 1<<63 - 1
 	return f
 }

@@ -111,6 +111,17 @@ func (x *index) rebuild(keys []int32, limit int) {
 	}
 }
 
+// copyFrom makes x equal to from.
+func (x *index) copyFrom(from *index) {
+	x.shift = from.shift
+	x.sparse = cloned(x.sparse, from.sparse)
+	if from.dense == nil {
+		x.dense = nil
+		return
+	}
+	x.dense = cloned(x.dense, from.dense)
+}
+
 // clear forgets the keys, which are all that are in it.
 func (x *index) clear(keys []int32) {
 	if x.dense == nil || len(keys)*16 < len(x.dense) {

@@ -80,7 +80,7 @@ func (f *sliced) takeLate(p int32) bool {
 func (f *sliced) openResults() {
 	a := &f.again
 	if a.results == nil {
-		a.results, a.before, a.after = f.table(false), f.table(false), f.table(false)
+		a.results, a.before, a.after = f.sumTable(), f.sumTable(), f.sumTable()
 	}
 	for _, t := range []*table{a.results, a.before, a.after} {
 		t.reset(f.keys)

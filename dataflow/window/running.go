@@ -18,7 +18,7 @@ type runningForm struct {
 }
 
 func newRunning(o *core) *runningForm {
-	f := &runningForm{core: o, t: o.table(true)}
+	f := &runningForm{core: o, t: o.stateTable(true)}
 	f.nextWM = math.MaxInt64
 	return f
 }

@@ -35,7 +35,7 @@ type sessions struct {
 }
 
 func newSessions(o *core) *sessions {
-	f := &sessions{core: o, gap: int64(o.spec.Gap), lateness: int64(o.spec.AllowedLateness), t: o.table(false)}
+	f := &sessions{core: o, gap: int64(o.spec.Gap), lateness: int64(o.spec.AllowedLateness), t: o.stateTable(false)}
 	f.nextWM = f.timers.next()
 	return f
 }

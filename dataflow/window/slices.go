@@ -154,7 +154,7 @@ func (f *sliced) slice(no int64) *slice {
 	if i < len(f.live) && f.live[i].no == no {
 		return f.live[i]
 	}
-	s := &slice{no: no, t: f.table(true), behind: f.g.earliest(no) <= f.fired}
+	s := &slice{no: no, t: f.stateTable(true), behind: f.g.earliest(no) <= f.fired}
 	s.lo, s.hi = f.g.bounds(no)
 	f.live = append(f.live, nil)
 	copy(f.live[i+1:], f.live[i:])

@@ -65,8 +65,8 @@ func (u *sums) window(k int64) (t *table, temporary bool) {
 		t = top.t // the next window does not begin here any more
 		u.front = append(u.front[:0], u.front[1:]...)
 	} else {
-		t = u.f.table(false)
-		t.copyFrom(top.t, u.f.keys)
+		t = u.f.sumTable()
+		t.copyFrom(top.t)
 	}
 	u.slots = t.mergeAll(u.back, u.f.keys, u.slots)
 	return t, true
@@ -77,10 +77,10 @@ func (u *sums) extend(s, e int64) {
 	f := u.f
 	for i := f.search(max(u.end, s)); i < len(f.live) && f.live[i].no < e; i++ {
 		if u.back == nil {
-			u.back = f.table(false)
+			u.back = f.sumTable()
 		}
 		if len(u.recent) == 0 || u.count == u.block {
-			u.recent = append(u.recent, sum{from: f.live[i].no, t: f.table(false)})
+			u.recent = append(u.recent, sum{from: f.live[i].no, t: f.sumTable()})
 			u.count = 0
 		}
 		u.slots = u.back.mergeAll(f.live[i].t, f.keys, u.slots)
@@ -138,9 +138,9 @@ func (u *sums) spread(s int64) {
 
 // cloneOf is a copy of t; an empty table for nil.
 func (u *sums) cloneOf(t *table) *table {
-	c := u.f.table(false)
+	c := u.f.sumTable()
 	if t != nil {
-		c.copyFrom(t, u.f.keys)
+		c.copyFrom(t)
 	}
 	return c
 }
@@ -184,7 +184,7 @@ func (u *sums) repair(s *slice, ids []int32) {
 
 func (u *sums) repairBack(s *slice, ids []int32) {
 	if u.back == nil {
-		u.back = u.f.table(false)
+		u.back = u.f.sumTable()
 	}
 	u.add(u.back, ids)
 	i := len(u.recent) - 1
@@ -192,7 +192,7 @@ func (u *sums) repairBack(s *slice, ids []int32) {
 		i--
 	}
 	if i < 0 {
-		u.recent = append(u.recent, sum{from: s.no, t: u.f.table(false)})
+		u.recent = append(u.recent, sum{from: s.no, t: u.f.sumTable()})
 		i, u.count = 0, 1
 	}
 	u.recent[i].from = min(u.recent[i].from, s.no)

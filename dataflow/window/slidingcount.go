@@ -62,7 +62,7 @@ func newSlidingCounts(o *core) *slidingCounts {
 	for b != 0 {
 		a, b = b, a%b
 	}
-	f := &slidingCounts{core: o, pane: a, window: o.spec.Rows / a, each: o.spec.EachRows / a, t: o.table(false)}
+	f := &slidingCounts{core: o, pane: a, window: o.spec.Rows / a, each: o.spec.EachRows / a, t: o.stateTable(false)}
 	f.nextWM = math.MaxInt64
 	return f
 }

@@ -14,9 +14,12 @@ type table struct {
 	rows  []int64   // slot → number of rows
 	nulls [][]int64 // by argument: slot → nulls; empty until the first null
 	accs  []acc
+	index index
+
+	// Tables that snapshots hold have these, sums of others are without.
+	state bool
 	dirty []uint8 // slot → changed since the last snapshot
 	saved []uint8 // slot → the last snapshot has it
-	index index
 
 	held  bool // its slots hold their keys in the key table
 	moved []int32
@@ -39,7 +42,9 @@ func (t *table) grow() {
 		return
 	}
 	t.rows = padded(t.rows, n, 0)
-	t.dirty, t.saved = padded(t.dirty, n, 0), padded(t.saved, n, 0)
+	if t.state {
+		t.dirty, t.saved = padded(t.dirty, n, 0), padded(t.saved, n, 0)
+	}
 	for i := range t.nulls {
 		if len(t.nulls[i]) > 0 {
 			t.nulls[i] = padded(t.nulls[i], n, 0)
@@ -73,11 +78,11 @@ func (t *table) find(ids, slots []int32, keys *state.KeyTable) {
 
 // update adds the run of rows that in has lined up: row i to slot slots[i].
 func (t *table) update(slots []int32, in *input) {
-	rows, dirty := t.rows, t.dirty
+	rows := t.rows
 	for _, s := range slots {
 		rows[s]++
-		dirty[s] = 1
 	}
+	t.touch(slots)
 	for i := range in.runs {
 		r := &in.runs[i]
 		sl := slots
@@ -112,22 +117,41 @@ func (t *table) nullsOf(arg int) []int64 {
 
 // merge adds slot src[i] of from to slot dst[i]; a nil src means slot i.
 func (t *table) merge(dst []int32, from *table, src []int32) {
-	rows, dirty := t.rows, t.dirty
-	for i, d := range dst {
-		rows[d] += from.rows[at(src, i)]
-		dirty[d] = 1
-	}
+	t.touch(dst)
+	addInts(t.rows, dst, from.rows, src)
 	for a, o := range from.nulls {
 		if len(o) == 0 {
 			continue
 		}
-		n := t.nullsOf(a)
-		for i, d := range dst {
-			n[d] += o[at(src, i)]
-		}
+		addInts(t.nullsOf(a), dst, o, src)
 	}
 	for i, a := range t.accs {
 		a.merge(dst, from.accs[i], src)
+	}
+}
+
+// touch notes that the slots have changed.
+func (t *table) touch(slots []int32) {
+	if !t.state {
+		return
+	}
+	dirty := t.dirty
+	for _, s := range slots {
+		dirty[s] = 1
+	}
+}
+
+// addInts adds from[src[i]] to sum[dst[i]]; a nil src means i.
+func addInts(sum []int64, dst []int32, from []int64, src []int32) {
+	if src == nil {
+		from = from[:len(dst)]
+		for i, d := range dst {
+			sum[d] += from[i]
+		}
+		return
+	}
+	for i, d := range dst {
+		sum[d] += from[src[i]]
 	}
 }
 
@@ -139,22 +163,17 @@ func (t *table) mergeAll(from *table, keys *state.KeyTable, scratch []int32) []i
 	return scratch
 }
 
-// copyFrom makes t, which must be empty, equal to from, but for what snapshots
-// know of it.
-func (t *table) copyFrom(from *table, keys *state.KeyTable) {
+// copyFrom makes t, which must be empty and neither held nor state, equal to
+// from.
+func (t *table) copyFrom(from *table) {
 	t.keys = cloned(t.keys, from.keys)
-	t.index.rebuild(t.keys, keys.Cap())
-	n := len(t.keys)
+	t.index.copyFrom(&from.index)
 	t.rows = cloned(t.rows, from.rows)
-	t.dirty, t.saved = padded(t.dirty[:0], n, 0), padded(t.saved[:0], n, 0)
 	for i, o := range from.nulls {
 		t.nulls[i] = cloned(t.nulls[i], o)
 	}
 	for i, a := range t.accs {
 		a.copyFrom(from.accs[i])
-	}
-	if t.held {
-		keys.HoldAll(t.keys)
 	}
 }
 
