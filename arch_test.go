@@ -60,6 +60,8 @@ var layers = map[string]layer{
 	"sensors/sensortest": support,
 	"agent":              agent,
 	"agent/bench":        agent,
+	"agent/demo":         agent,
+	"agent/fleet":        agent,
 	"cmd/tidemark":       command,
 }
 

@@ -48,6 +48,7 @@ func (u usageError) Unwrap() error { return u.err }
 // run executes one command line and returns its exit code.
 func run(args []string, in io.Reader, out, errw io.Writer) int {
 	t := &terminal{in: in, out: out, err: errw}
+	signal.Ignore(syscall.SIGPIPE) // `run | head`: the write fails, and the job ends in order
 	root := newRoot(t)
 	root.SetArgs(args)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -33,12 +33,18 @@ func (d *driver) commitIfDue(ctx context.Context) error {
 	return d.commit(ctx)
 }
 
-// commit makes the rows of all sinks of the subtask visible. While a sink has
-// no room it waits here, and so holds back everything upstream.
+// commit makes what was written since the last commit visible.
 func (d *driver) commit(ctx context.Context) error {
 	if !d.dirty {
 		return nil
 	}
+	return d.commitAll(ctx)
+}
+
+// commitAll commits all sinks of the subtask, also those without a new row: at
+// the end an empty result is a result, with its header. While a sink has no
+// room it waits here, and so holds back everything upstream.
+func (d *driver) commitAll(ctx context.Context) error {
 	for i, w := range d.writers {
 		if w == nil {
 			continue

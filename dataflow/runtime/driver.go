@@ -23,6 +23,7 @@ type driver struct {
 	reader  sensors.Reader
 	columns sensors.BatchReader
 	writers []sensors.Writer
+	empty   []int // channels on which no row will come
 	records sensors.Records
 
 	finished bool
@@ -33,30 +34,51 @@ type driver struct {
 	status Status
 }
 
-func (d *driver) open() (err error) {
+func (d *driver) open() error {
+	// A connector that could not be opened is not kept, whatever came with the
+	// error: there is nothing to close.
+	head := d.sub.Config.Links[0].ID
 	switch {
 	case d.sub.Reader != nil:
-		d.reader, err = d.sub.Reader()
+		r, err := d.sub.Reader()
+		if err != nil {
+			return fmt.Errorf("source %q: %w", head, err)
+		}
+		d.reader = r
 	case d.sub.Columns != nil:
-		d.columns, err = d.sub.Columns(d.job.pool)
-	}
-	if err != nil {
-		return fmt.Errorf("source %q: %w", d.sub.Config.Links[0].ID, err)
+		c, err := d.sub.Columns(d.job.pool)
+		if err != nil {
+			return fmt.Errorf("source %q: %w", head, err)
+		}
+		d.columns = c
 	}
 	for i, open := range d.sub.Writers {
 		if open == nil {
 			continue
 		}
-		if d.writers[i], err = open(); err != nil {
+		w, err := open()
+		if err != nil {
 			return fmt.Errorf("sink %q: %w", d.sub.Config.Links[i].ID, err)
 		}
+		d.writers[i] = w
 	}
+	return nil
+}
+
+// start makes the task, once all connectors of the job are open and it is known
+// which channels are empty.
+func (d *driver) start() error {
 	if d.sub.Config.Source != nil {
 		d.sub.Config.Source.Splits = d.splits()
 	}
-	if d.task, err = task.New(d.sub.Config); err != nil {
+	if len(d.empty) < d.sub.Config.Channels {
+		d.sub.Config.Empty = d.empty
+	}
+	t, err := task.New(d.sub.Config)
+	if err != nil {
 		return err
 	}
+	d.task = t
 	d.publish(0, 0)
 	return nil
 }
@@ -139,7 +161,7 @@ func (d *driver) runInbox(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.commit(ctx)
+	return d.commitAll(ctx)
 }
 
 func (d *driver) runSource(ctx context.Context) error {
@@ -169,7 +191,7 @@ func (d *driver) runSource(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.commit(ctx)
+	return d.commitAll(ctx)
 }
 
 var (

@@ -134,7 +134,40 @@ func (j *Job) open() error {
 			return err
 		}
 	}
+	j.findEmpty()
+	for _, d := range j.drivers {
+		if err := d.start(); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// findEmpty tells each task which of its channels will never bring a row: a
+// source with fewer splits than subtasks has some with nothing to read. If
+// their watermark counted until their end has come through, which rows are late
+// would depend on how quickly that happens. A task all of whose channels are
+// empty sends nothing itself, so it needs no telling, but its receivers do.
+func (j *Job) findEmpty() {
+	var empty []*driver
+	for _, d := range j.drivers {
+		if d.reader != nil && d.reader.Splits() == 0 {
+			empty = append(empty, d)
+		}
+	}
+	for len(empty) > 0 {
+		d := empty[0]
+		empty = empty[1:]
+		for _, targets := range d.sub.Targets {
+			for _, to := range targets {
+				r := j.drivers[to.Subtask]
+				r.empty = append(r.empty, to.Channel)
+				if len(r.empty) == r.sub.Config.Channels {
+					empty = append(empty, r)
+				}
+			}
+		}
+	}
 }
 
 func (j *Job) close() error {

@@ -92,8 +92,9 @@ type Config struct {
 	Parallelism    int
 	MaxParallelism int
 	Pool           *batch.Pool
-	Channels       int  // input channels; 0 for a source
-	AtLeastOnce    bool // barriers do not block
+	Channels       int   // input channels; 0 for a source
+	Empty          []int // channels on which no row will come: they hold no watermark back. Set by the driver
+	AtLeastOnce    bool  // barriers do not block
 	Source         *SourceConfig
 	Links          []LinkConfig
 	Outputs        []OutputConfig

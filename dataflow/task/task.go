@@ -14,6 +14,9 @@ func New(cfg Config) (*Task, error) {
 	t := &Task{cfg: cfg, gate: newGate(cfg.Channels, cfg.AtLeastOnce)}
 	if cfg.Channels > 0 {
 		t.merge = eventtime.NewMerge(cfg.Channels)
+		for _, c := range cfg.Empty {
+			t.merge.End(c)
+		}
 	}
 	for i, lc := range cfg.Links {
 		l := &link{task: t, id: lc.ID, index: i, sink: lc.Sink}
