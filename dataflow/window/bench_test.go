@@ -160,6 +160,11 @@ func BenchmarkPunctuated(b *testing.B) {
 }
 
 func BenchmarkSession(b *testing.B) {
+	bench(b, Spec{Form: Session, Gap: 50 * dataflow.Millisecond}, load{keys: 1000, perMilli: 100}, 0)
+}
+
+// BenchmarkSessionShort opens a session every other row.
+func BenchmarkSessionShort(b *testing.B) {
 	bench(b, Spec{Form: Session, Gap: 5 * dataflow.Millisecond}, load{keys: 1000, perMilli: 100}, 0)
 }
 

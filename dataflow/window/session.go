@@ -246,28 +246,32 @@ func (f *sessions) shown(k batch.Kind) result {
 // those whose lateness is over.
 func (f *sessions) ring() {
 	for len(f.resSlots) < batch.MaxRows && f.timers.next() <= f.wm && f.timers.len() > 0 {
-		s, at, live := f.timers.pop()
-		if !live {
-			continue
-		}
+		s, at, live := f.timers.first()
 		end := f.ends[s] - 1
 		gone := plus(end, f.lateness)
 		switch {
+		case !live:
+			f.timers.pop()
 		case at < end: // it was extended
-			f.timers.atMost(s, end)
+			f.timers.again(end)
+		case at == end && f.lateness > 0:
+			f.show(s)
+			f.timers.again(gone)
 		case at == end:
 			f.show(s)
-			if f.lateness == 0 {
-				f.dying = append(f.dying, s)
-			} else {
-				f.timers.atMost(s, gone)
-			}
+			f.let(s)
 		case at < gone:
-			f.timers.atMost(s, gone)
+			f.timers.again(gone)
 		default:
-			f.dying = append(f.dying, s)
+			f.let(s)
 		}
 	}
+}
+
+// let lets go of a session once what shows it is out.
+func (f *sessions) let(s int32) {
+	f.timers.pop()
+	f.dying = append(f.dying, s)
 }
 
 // showPending shows the sessions that late rows have changed, by their ends.

@@ -1,12 +1,11 @@
 package window
 
 import (
-	"cmp"
 	"math"
 	"sort"
 )
 
-// timers is a heap with one timer a slot. A timer may ring too early, never
+// timers is a heap (of four branches) with one timer a slot. A timer may ring too early, never
 // too late: a session that grows leaves its timer where it is, and is asked
 // again when it rings.
 type timers struct {
@@ -22,8 +21,8 @@ type timer struct {
 	round int32
 }
 
-func (t timer) before(o timer) bool {
-	return cmp.Or(cmp.Compare(t.at, o.at), cmp.Compare(t.slot, o.slot), cmp.Compare(t.round, o.round)) < 0
+func (t *timer) before(o *timer) bool {
+	return t.at < o.at || t.at == o.at && t.slot < o.slot
 }
 
 func (h *timers) len() int { return len(h.heap) }
@@ -54,43 +53,68 @@ func (h *timers) atMost(slot int32, at int64) {
 	}
 	h.round[slot]++
 	h.at[slot], h.armed[slot] = at, true
-	h.heap = append(h.heap, timer{at, slot, h.round[slot]})
+	t := timer{at, slot, h.round[slot]}
+	h.heap = append(h.heap, t)
 	i := len(h.heap) - 1
 	for i > 0 {
-		up := (i - 1) / 2
-		if !h.heap[i].before(h.heap[up]) {
+		up := (i - 1) / 4
+		if !t.before(&h.heap[up]) {
 			break
 		}
-		h.heap[i], h.heap[up] = h.heap[up], h.heap[i]
+		h.heap[i] = h.heap[up]
 		i = up
+	}
+	h.heap[i] = t
+}
+
+// first is the timer that rings first; live is false if it is void.
+func (h *timers) first() (slot int32, at int64, live bool) {
+	t := h.heap[0]
+	return t.slot, t.at, h.round[t.slot] == t.round
+}
+
+// again makes the first timer, which is live, ring at a later time.
+func (h *timers) again(at int64) {
+	t := h.heap[0]
+	t.at = at
+	h.at[t.slot] = at
+	h.sink(t)
+}
+
+// pop takes the first timer out.
+func (h *timers) pop() {
+	t, n := h.heap[0], len(h.heap)-1
+	if h.round[t.slot] == t.round {
+		h.armed[t.slot] = false
+	}
+	last := h.heap[n]
+	h.heap = h.heap[:n]
+	if n > 0 {
+		h.sink(last)
 	}
 }
 
-// pop takes the first timer out; live is false if it was void.
-func (h *timers) pop() (slot int32, at int64, live bool) {
-	t := h.heap[0]
-	n := len(h.heap) - 1
-	h.heap[0] = h.heap[n]
-	h.heap = h.heap[:n]
-	for i := 0; ; {
-		c := 2*i + 1
-		if c >= n {
+// sink puts t where the first timer was, and in order.
+func (h *timers) sink(t timer) {
+	heap, i := h.heap, 0
+	for {
+		c := 4*i + 1
+		if c >= len(heap) {
 			break
 		}
-		if c+1 < n && h.heap[c+1].before(h.heap[c]) {
-			c++
+		least := c
+		for k := c + 1; k < min(c+4, len(heap)); k++ {
+			if heap[k].before(&heap[least]) {
+				least = k
+			}
 		}
-		if !h.heap[c].before(h.heap[i]) {
+		if !heap[least].before(&t) {
 			break
 		}
-		h.heap[i], h.heap[c] = h.heap[c], h.heap[i]
-		i = c
+		heap[i] = heap[least]
+		i = least
 	}
-	live = h.round[t.slot] == t.round
-	if live {
-		h.armed[t.slot] = false
-	}
-	return t.slot, t.at, live
+	heap[i] = t
 }
 
 func (h *timers) bytes() int64 { return int64(16*cap(h.heap) + 8*cap(h.at) + 4*cap(h.round)) }
