@@ -32,15 +32,17 @@ type conn struct {
 	net.Conn
 	br *bufio.Reader
 
-	hold      func() <-chan struct{} // reader's gate: nil, or what to wait for before reading on; nil func: open
+	hold      func() <-chan struct{} // the reader's gate: nil, or what to wait for before reading on
 	flushed   func(total int64)      // called by the flusher after each write, without a lock; may be nil
 	released  func(id uint16)        // called when paho sends a PUBREL; may be nil
 	silence   time.Duration          // the longest time without a byte from the peer
 	keepalive time.Duration
 	live      atomic.Bool // the handshake is over: deadlines are ours
+	gated     atomic.Bool // hold is in force: CONNACK and SUBACK must not wait for room
 
 	kick      chan struct{} // wakes the flusher; holds at most one
-	closing   chan struct{}
+	ended     chan struct{} // closed when nothing is to be read any more
+	endOnce   sync.Once
 	closeOnce sync.Once
 	done      chan struct{} // closed when the flusher has ended
 
@@ -60,7 +62,7 @@ func newConn(nc net.Conn, keepalive time.Duration) *conn {
 		// Paho looks every 5 s (or a quarter of a shorter keep-alive) whether it is time for a ping.
 		silence: keepalive + min(keepalive/4, 5*time.Second) + 10*time.Second,
 		kick:    make(chan struct{}, 1),
-		closing: make(chan struct{}),
+		ended:   make(chan struct{}),
 		done:    make(chan struct{}),
 	}
 	c.room.L = &c.mu
@@ -79,17 +81,32 @@ type socket struct{ c *conn }
 
 func (s socket) Read(p []byte) (int, error) {
 	c := s.c
-	if c.hold != nil {
+	if c.gated.Load() {
 		if err := c.wait(); err != nil {
 			return 0, err
 		}
 	}
 	if c.live.Load() {
 		if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
-			return 0, err
+			return 0, c.reason(err)
 		}
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		err = c.reason(err)
+	}
+	return n, err
+}
+
+// reason is why the connection failed, if fail said it, else err. Paho takes
+// the error of a closed socket for its own doing and would never tell.
+func (c *conn) reason(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	return err
 }
 
 // wait blocks while the gate is shut. Meanwhile it tells the broker that we
@@ -105,8 +122,8 @@ func (c *conn) wait() error {
 		select {
 		case <-room:
 			room = c.hold()
-		case <-c.closing:
-			return net.ErrClosed
+		case <-c.ended:
+			return c.reason(net.ErrClosed)
 		case <-tick.C:
 			c.send(pingreq[:])
 		}
@@ -225,6 +242,7 @@ func (c *conn) fail(err error) {
 	}
 	c.room.Broadcast()
 	c.mu.Unlock()
+	c.endOnce.Do(func() { close(c.ended) })
 	if t, ok := c.Conn.(*tls.Conn); ok {
 		_ = t.NetConn().Close()
 		return
@@ -236,7 +254,7 @@ func (c *conn) fail(err error) {
 // the connection and the flusher. Paho calls it, more than once.
 func (c *conn) Close() error {
 	c.closeOnce.Do(func() {
-		close(c.closing)
+		c.endOnce.Do(func() { close(c.ended) })
 		c.mu.Lock()
 		c.closed = true
 		c.room.Broadcast()

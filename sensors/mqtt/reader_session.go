@@ -13,13 +13,7 @@ import (
 
 // This file is the side of Reader that its session calls.
 
-// prepare shuts the connection's gate while the inbox is full. A reader of
-// QoS 0 never does: it sheds.
-func (r *Reader) prepare(c *conn) {
-	if r.o.QoS > 0 {
-		c.hold = r.hold
-	}
-}
+func (r *Reader) prepare(c *conn) { c.hold = r.hold }
 
 func (r *Reader) attach(l *link) {
 	r.mu.Lock()
@@ -63,7 +57,13 @@ func (r *Reader) up(ctx context.Context, l *link) error {
 	if err := token.Error(); err != nil {
 		return fmt.Errorf("mqtt: subscribing at %s: %w", r.s.e.url, err)
 	}
-	return r.granted(token.Result())
+	if err := r.granted(token.Result()); err != nil {
+		return err
+	}
+	// From here on the socket waits while the inbox is full; but a reader of
+	// QoS 0 sheds.
+	l.conn.gated.Store(r.o.QoS > 0)
+	return nil
 }
 
 // granted reads the broker's answer: it may refuse some filters, or grant a

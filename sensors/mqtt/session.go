@@ -177,9 +177,23 @@ func (s *session) serve(ctx context.Context, l *link) (Kind, error) {
 	case err := <-l.lost:
 		<-l.conn.done
 		return Lost, fmt.Errorf("mqtt: connection to %s lost: %w", s.e.url, err)
+	case <-l.conn.done:
+		return Lost, s.failed(l)
 	case <-ctx.Done():
 		s.hangUp(l)
 		return Lost, ctx.Err()
+	}
+}
+
+// failed waits for paho to notice that the connection has failed, and does
+// not trust it to.
+func (s *session) failed(l *link) error {
+	select {
+	case err := <-l.lost:
+		return fmt.Errorf("mqtt: connection to %s lost: %w", s.e.url, err)
+	case <-s.e.Clock.After(dataflow.Duration(quiesce.Microseconds())):
+		s.hangUp(l)
+		return fmt.Errorf("mqtt: connection to %s failed: %w", s.e.url, l.conn.reason(net.ErrClosed))
 	}
 }
 
@@ -254,7 +268,7 @@ func (s *session) refusal(code byte, err error) error {
 	case 4:
 		mend = "user name or password is wrong"
 	case 5:
-		mend = "this user, or this client id, is not authorised"
+		mend = "not authorised: user name or password is wrong, or this client id may not connect"
 	default:
 		return fmt.Errorf("mqtt: cannot reach %s: %w", s.e.url, err)
 	}

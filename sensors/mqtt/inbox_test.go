@@ -1,0 +1,158 @@
+package mqtt
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tidemark-mesh/tidemark/sensors"
+)
+
+// Whatever comes and however it is read: each lane hands out its messages in
+// order, with arrivals and clocks that never go back, deafness between the
+// right messages, and empty books at the end.
+func TestInboxProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		lanes := rapid.IntRange(1, 3).Draw(t, "lanes")
+		b := inbox{lanes: make([]lane, lanes)}
+		for i := range b.lanes {
+			b.lanes[i].hearing = true
+		}
+		in, out := make([][]string, lanes), make([][]string, lanes)
+		clocks := make([]int64, lanes)
+		now := int64(1000)
+		var r sensors.Records
+		take := func(max int) bool {
+			if !b.take(&r, max) {
+				return false
+			}
+			k := r.Split
+			if r.Len() > max || r.Next-r.First != int64(r.Len()) {
+				t.Fatalf("%d records, at most %d, from %d to %d", r.Len(), max, r.First, r.Next)
+			}
+			for i := range r.Len() {
+				if r.Arrivals[i] < clocks[k] {
+					t.Fatalf("arrival %d after %d", r.Arrivals[i], clocks[k])
+				}
+				clocks[k] = r.Arrivals[i]
+				out[k] = append(out[k], fmt.Sprintf("%s %s", r.Topic(i), r.Payload(i)))
+			}
+			if r.Clock < clocks[k] {
+				t.Fatalf("clock %d after %d", r.Clock, clocks[k])
+			}
+			clocks[k] = r.Clock
+			if r.Len() == 0 {
+				turn := fmt.Sprint("deaf ", r.Deaf)
+				if n := len(out[k]); n > 0 && out[k][n-1] == turn {
+					t.Fatalf("%s twice", turn)
+				}
+				out[k] = append(out[k], turn)
+			}
+			return true
+		}
+		n := 0
+		for range rapid.IntRange(0, 200).Draw(t, "steps") {
+			now += rapid.Int64Range(-5, 20).Draw(t, "time")
+			switch rapid.IntRange(0, 9).Draw(t, "what") {
+			case 0:
+				b.hear(rapid.Bool().Draw(t, "hearing"), now)
+			case 1, 2:
+				take(rapid.IntRange(1, 5).Draw(t, "max"))
+			default:
+				n++
+				k := rapid.IntRange(0, lanes-1).Draw(t, "lane")
+				b.hear(true, now)
+				b.add(k, fmt.Sprint("t", k), []byte(fmt.Sprint(n)), now, 100)
+				in[k] = append(in[k], fmt.Sprintf("t%d %d", k, n))
+			}
+		}
+		for take(1000) {
+		}
+		for k := range in {
+			var got []string
+			deaf := false
+			for _, v := range out[k] {
+				if v == "deaf true" || v == "deaf false" {
+					deaf = v == "deaf true"
+					continue
+				}
+				if deaf {
+					t.Fatalf("lane %d hands out %q while deaf", k, v)
+				}
+				got = append(got, v)
+			}
+			if fmt.Sprint(got) != fmt.Sprint(in[k]) {
+				t.Fatalf("lane %d: got %v, want %v", k, got, in[k])
+			}
+			if deaf == b.lanes[k].hearing {
+				t.Fatalf("lane %d ends deaf %v, hearing %v", k, deaf, b.lanes[k].hearing)
+			}
+		}
+		if b.messages != 0 || b.bytes != 0 {
+			t.Fatalf("%d messages and %d bytes on the books of an empty inbox", b.messages, b.bytes)
+		}
+	})
+}
+
+// A broker that comes and goes, and nobody who reads: the inbox does not grow.
+func TestInboxFlapping(t *testing.T) {
+	b := inbox{lanes: make([]lane, 1)}
+	b.lanes[0].hearing = true
+	b.add(0, "t", []byte("x"), 1, 10)
+	for i := range int64(1000) {
+		b.hear(false, 10+i)
+		b.hear(true, 10+i)
+	}
+	if n := len(b.lanes[0].queue); n > 3 {
+		t.Errorf("%d segments for one message", n)
+	}
+}
+
+// Full segments, handed over whole and in parts.
+func TestInboxSegments(t *testing.T) {
+	b := inbox{lanes: make([]lane, 1)}
+	const n = 3*segmentRows + 10
+	for i := range n {
+		b.add(0, "topic", []byte(fmt.Sprint(i)), int64(i), 10)
+	}
+	var r sensors.Records
+	next := 0
+	for _, max := range []int{segmentRows, 1, segmentRows, 7, segmentRows, segmentRows, segmentRows} {
+		if !b.take(&r, max) {
+			break
+		}
+		if r.First != int64(next) {
+			t.Fatalf("from %d, want %d", r.First, next)
+		}
+		for i := range r.Len() {
+			if string(r.Payload(i)) != fmt.Sprint(next) || string(r.Topic(i)) != "topic" || r.Arrivals[i] != int64(next) {
+				t.Fatalf("record %d is %q of %q at %d", next, r.Payload(i), r.Topic(i), r.Arrivals[i])
+			}
+			next++
+		}
+	}
+	if next != n || b.messages != 0 || b.bytes != 0 {
+		t.Errorf("%d of %d records; %d messages, %d bytes left", next, n, b.messages, b.bytes)
+	}
+}
+
+// In steady flow the inbox allocates nothing.
+func TestInboxAllocates(t *testing.T) {
+	b := inbox{lanes: make([]lane, 1)}
+	var r sensors.Records
+	payload := make([]byte, 100)
+	round := func() {
+		for range 500 {
+			b.add(0, "some/topic", payload, 1, 1000)
+		}
+		for b.take(&r, 4096) {
+		}
+	}
+	for range 100 {
+		round()
+	}
+	if n := testing.AllocsPerRun(100, round); n != 0 {
+		t.Errorf("%v allocations for 500 messages", n)
+	}
+}
