@@ -68,9 +68,12 @@ type Options struct {
 	Sensors int
 	For     time.Duration
 	Seed    uint64
+	Speed   float64 // virtual seconds a second; 0: 1
 	Out     io.Writer
 	Live    bool // Out is a terminal: draw the view again and again
 	Width   int  // columns of the terminal
+
+	sent func() // of tests: called after each message
 }
 
 // ErrMismatch means that the job's results are not what the fleet sent.
@@ -95,6 +98,9 @@ type demo struct {
 
 // Run runs the demo to its end. It returns ErrMismatch if a count is wrong.
 func Run(ctx context.Context, opt Options) error {
+	if opt.Speed == 0 {
+		opt.Speed = 1
+	}
 	d := &demo{opt: opt, began: time.Now()}
 	d.config = fleetConfig(opt, dataflow.FromGo(time.Now().Truncate(time.Millisecond)))
 	d.oracle = simulate.NewOracle(d.config, simulate.Settings{Threshold: simulate.Limit, Window: window, IdleAfter: idleAfter, MaxAhead: maxAhead, Slack: slack})
@@ -111,25 +117,33 @@ func Run(ctx context.Context, opt Options) error {
 	view := newView(d)
 	view.intro(b.Addr())
 
-	ctx, cancel := context.WithCancelCause(ctx)
+	// An interrupt ends the fleet; the job goes on until it has taken what was
+	// sent, and is judged by that.
+	jobCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	jobDone := make(chan error, 1)
-	go func() { err := d.local.Run(ctx); jobDone <- err; cancel(err) }()
+	go func() { err := d.local.Run(jobCtx); cancel(err); jobDone <- err }()
 	stopView := view.start()
-	err = d.send(ctx, b.Addr(), clock)
-	if err == nil {
-		err = d.settle(ctx)
+	sendCtx, stopSending := context.WithCancelCause(ctx)
+	defer stopSending(nil)
+	defer context.AfterFunc(jobCtx, func() { stopSending(context.Cause(jobCtx)) })()
+	err = d.send(sendCtx, b.Addr(), clock)
+	interrupted := ctx.Err() != nil
+	if err == nil || interrupted {
+		err = d.settle(jobCtx)
 	}
 	d.local.Stop()
 	jobErr := <-jobDone
 	stopView()
-	if interrupted := context.Cause(ctx); err != nil && interrupted != nil && jobErr == nil {
-		err = nil // the user stopped it; judge what there is
-	}
 	if err := errors.Join(err, jobErr, d.bad); err != nil {
 		return err
 	}
-	return view.report(d.judge())
+	j := d.judge()
+	if interrupted && j.verdict.Right+j.verdict.Wrong+j.verdict.Missing+j.verdict.Surplus == 0 {
+		fmt.Fprintln(opt.Out, "Stopped before any window was complete: nothing to check.")
+		return nil
+	}
+	return view.report(j)
 }
 
 // fleetConfig is a fleet with every fault, scaled to the demo's windows.
@@ -182,7 +196,7 @@ func (d *demo) send(ctx context.Context, addr string, clock *fleet.Clock) error 
 	// What may be under way between fleet and job: half of what is sent in the
 	// slack that the oracle assumes.
 	ahead := int64(d.opt.Sensors) * perSecond * int64(slack/dataflow.Second) / 2
-	s := &fleet.Sender{Fleet: f, Publisher: p, Start: d.config.Start, Speed: 1, Clock: clock, Sent: func(ev *simulate.Event) {
+	s := &fleet.Sender{Fleet: f, Publisher: p, Start: d.config.Start, Speed: d.opt.Speed, Clock: clock, Sent: func(ev *simulate.Event) {
 		d.mu.Lock()
 		d.oracle.Add(ev)
 		d.sent++
@@ -193,6 +207,9 @@ func (d *demo) send(ctx context.Context, addr string, clock *fleet.Clock) error 
 		}
 		sent := d.sent
 		d.mu.Unlock()
+		if d.opt.sent != nil {
+			d.opt.sent()
+		}
 		if sent%max(1, ahead/4) == 0 {
 			d.waitFor(ctx, sent-ahead)
 		}

@@ -19,7 +19,8 @@ import (
 type Publisher struct {
 	client  paho.Client
 	qos     byte
-	pending chan paho.Token // published and not acknowledged; full: Publish waits
+	room    chan struct{}   // a token for each message that may be under way; none left: Publish waits
+	pending chan paho.Token // published and not acknowledged
 	failed  chan error      // the first failure
 	done    chan struct{}   // closed when all of pending are acknowledged
 }
@@ -46,7 +47,7 @@ func Connect(broker, clientID string, qos byte) (*Publisher, error) {
 		password, _ := u.User.Password()
 		o.SetUsername(u.User.Username()).SetPassword(password)
 	}
-	p := &Publisher{client: paho.NewClient(o), qos: qos, pending: make(chan paho.Token, maxPending), failed: make(chan error, 1), done: make(chan struct{})}
+	p := &Publisher{client: paho.NewClient(o), qos: qos, room: make(chan struct{}, maxPending), pending: make(chan paho.Token, maxPending), failed: make(chan error, 1), done: make(chan struct{})}
 	t := p.client.Connect()
 	if !t.WaitTimeout(connectTimeout) {
 		return nil, fmt.Errorf("fleet: broker %s does not answer", u.Host)
@@ -68,6 +69,7 @@ func (p *Publisher) settle() {
 		} else if t.Error() != nil {
 			err = t.Error()
 		}
+		<-p.room
 		if err != nil {
 			select {
 			case p.failed <- fmt.Errorf("fleet: publish: %w", err):
@@ -78,20 +80,17 @@ func (p *Publisher) settle() {
 }
 
 // Publish sends a message; payload may be used again when it returns. It waits
-// while too many are not acknowledged.
+// while too many are not acknowledged. With an error, nothing was sent.
 func (p *Publisher) Publish(ctx context.Context, topic string, payload []byte) error {
 	select {
 	case err := <-p.failed:
 		return err
-	default:
-	}
-	t := p.client.Publish(topic, p.qos, false, append([]byte(nil), payload...))
-	select {
-	case p.pending <- t:
-		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case p.room <- struct{}{}:
 	}
+	p.pending <- p.client.Publish(topic, p.qos, false, append([]byte(nil), payload...))
+	return nil
 }
 
 // Close waits for what is not acknowledged and disconnects.

@@ -53,6 +53,7 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	root.SetArgs(args)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer context.AfterFunc(ctx, stop)() // a second Ctrl-C ends the process at once
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {
