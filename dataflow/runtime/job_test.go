@@ -346,3 +346,39 @@ func TestFullChannelBlocksItsSenderOnly(t *testing.T) {
 		}
 	})
 }
+
+// A connector that fails to open may come back as a nil pointer in an interface;
+// nothing of it is kept, and what was open is closed.
+func TestConnectorThatDoesNotOpenIsNotKept(t *testing.T) {
+	c := &counting{n: 10}
+	j := job(t, c, Options{})
+	for i := range j.plan.Subtasks {
+		for l, open := range j.plan.Subtasks[i].Writers {
+			if open != nil {
+				j.plan.Subtasks[i].Writers[l] = func() (sensors.Writer, error) {
+					var w *numberWriter
+					return w, errors.New("the file is not empty")
+				}
+			}
+		}
+	}
+	err := j.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `sink "out": the file is not empty`) {
+		t.Errorf("Run returned %v", err)
+	}
+	if c.closed != 2 {
+		t.Errorf("%d connectors closed, want the two sources", c.closed)
+	}
+}
+
+// The last commit comes also when nothing was written: an empty result is a
+// result.
+func TestEmptyResultIsCommitted(t *testing.T) {
+	c := &counting{n: 0, full: 1}
+	if err := job(t, c, Options{}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c.full != 0 {
+		t.Error("the sink was not committed")
+	}
+}
