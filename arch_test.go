@@ -60,6 +60,7 @@ var layers = map[string]layer{
 	"sensors/sensortest": support,
 	"agent":              agent,
 	"agent/bench":        agent,
+	"agent/hosts":        support,
 	"agent/vectors":      support,
 	"agent/demo":         agent,
 	"agent/fleet":        agent,
