@@ -2,7 +2,8 @@
 // and, in the same process and in turn with it, the thing it is measured
 // against, and reports the ratio of the medians.
 //
-// A benchmark is never a test: nothing fails because a machine is slow. Read
-// bench.go for how figures are made, rows.go for the common input, then a file
-// for each id.
+// A benchmark is never a test: nothing fails because a machine is slow. What
+// the ids mean, and the figures, are in docs/BENCHMARKS.md. Read bench.go for
+// how figures are made, rows.go for the common input, job.go and session.go for
+// the job that most of them run, then a file for each.
 package bench

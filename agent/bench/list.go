@@ -1,8 +1,47 @@
 package bench
 
+import (
+	"slices"
+	"strings"
+)
+
 // All lists the benchmarks in the order in which they run.
 func All() []Benchmark {
 	return []Benchmark{
-		{ID: "engine", What: "where, select, key_by, tumbling window, against a loop over structs", Run: engine},
+		{"engine", "where, select, key_by, tumbling window, beside a hand-written loop", []string{"engine"}, runEngine},
+		{"engine-sliding", "sliding windows beside tumbling ones of the slide", []string{"engine-sliding/60s", "engine-sliding/10m"}, runSliding},
+		{"punctuated", "a marker after each row, or each 100, beside one a batch", []string{"punctuated/1", "punctuated/100", "punctuated/1-p4", "punctuated/100-p4"}, runPunctuated},
+		{"devices", "a watermark for each device beside one for all", []string{"devices/1k", "devices/100k"}, runDevices},
+		{"json", "81-byte JSON messages into columns beside a loop that finds the quotes", []string{"json/ns", "json/ratio"}, runJSON},
+		{"latency", "through broker, where and broker, beside the broker alone", []string{"latency/qos0"}, runLatency},
+		{"scale/keys", "a row with a million keys in memory beside a thousand", []string{"scale/keys"}, runKeys},
 	}
+}
+
+// Choose is the benchmarks with the given ids, or names, in their order, and a
+// function that tells which of their figures were asked for. wrong is the first
+// id that there is not.
+func Choose(ids []string) (chosen []Benchmark, wanted func(id string) bool, wrong string) {
+	asked := func(ask, id, name string) bool { return ask == id || ask == name || strings.HasPrefix(id, ask+"/") }
+	used := make([]bool, len(ids))
+	for _, b := range All() {
+		any := false
+		for i, ask := range ids {
+			if slices.ContainsFunc(b.IDs, func(id string) bool { return asked(ask, id, b.Name) }) {
+				used[i], any = true, true
+			}
+		}
+		if any || len(ids) == 0 {
+			chosen = append(chosen, b)
+		}
+	}
+	if i := slices.Index(used, false); i >= 0 {
+		return nil, nil, ids[i]
+	}
+	return chosen, func(id string) bool {
+		return len(ids) == 0 || slices.ContainsFunc(ids, func(ask string) bool {
+			i := slices.IndexFunc(chosen, func(b Benchmark) bool { return slices.Contains(b.IDs, id) })
+			return i >= 0 && asked(ask, id, chosen[i].Name)
+		})
+	}, ""
 }

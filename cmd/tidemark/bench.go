@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/tidemark-mesh/tidemark/agent/bench"
@@ -17,86 +18,95 @@ func newBench(t *terminal) *cobra.Command {
 	var opt bench.Options
 	var ids []string
 	for _, b := range bench.All() {
-		ids = append(ids, b.ID)
+		ids = append(ids, b.IDs...)
 	}
 	cmd := &cobra.Command{
 		Use:   "bench [ID…]",
 		Short: "Measure this machine: the engine beside what it is compared with",
-		Long: "Runs the engine and what it is compared with in turn, in one process, and prints\nthe medians and their ratio. Without an ID all run: " +
+		Long: "Runs the engine and what it is compared with in turn, in one process, and prints\nthe medians and their ratio. Exit code 1: a bar was missed. Without an ID all run: " +
 			strings.Join(ids, ", ") + ".",
-		Example: "  tidemark bench\n  tidemark bench engine --json",
+		Example: "  tidemark bench\n  tidemark bench engine punctuated/1 --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			chosen, err := chooseBenchmarks(args)
-			if err != nil {
-				return err
+			if asJSON {
+				t.output = "json"
 			}
-			t.output = map[bool]string{true: "json", false: t.output}[asJSON]
-			return runBenchmarks(cmd, t, chosen, opt)
+			return runBenchmarks(cmd, t, args, opt)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line; the same as --output json")
-	cmd.Flags().IntVar(&opt.Rounds, "rounds", 5, "how often each side runs")
+	cmd.Flags().IntVar(&opt.Rounds, "rounds", 0, "how often each side is measured; 0: as often as the benchmark needs")
+	cmd.Flags().Float64Var(&opt.Scale, "scale", 1, "size of the input; figures are meant for 1")
 	return cmd
 }
 
-func chooseBenchmarks(ids []string) ([]bench.Benchmark, error) {
-	all := bench.All()
-	if len(ids) == 0 {
-		return all, nil
+func runBenchmarks(cmd *cobra.Command, t *terminal, ids []string, opt bench.Options) error {
+	chosen, wanted, wrong := bench.Choose(ids)
+	if wrong != "" {
+		return usageError{fmt.Errorf("no benchmark %q; tidemark bench --help lists them", wrong)}
 	}
-	var chosen []bench.Benchmark
-	for _, id := range ids {
-		found := false
-		for _, b := range all {
-			if b.ID == id {
-				chosen, found = append(chosen, b), true
-			}
-		}
-		if !found {
-			return nil, usageError{fmt.Errorf("no benchmark %q; tidemark bench --help lists them", id)}
-		}
-	}
-	return chosen, nil
-}
-
-func runBenchmarks(cmd *cobra.Command, t *terminal, chosen []bench.Benchmark, opt bench.Options) error {
 	status := newStatusLine(t.err)
 	opt.Progress = status.update
 	defer status.done()
-	rows := table.NewWriter()
-	rows.SetStyle(table.StyleLight)
-	rows.AppendHeader(table.Row{"id", "value", "limit", "ratio", "bar", "", "allocs/row"})
-	enc := json.NewEncoder(t.out)
-	missed := false
+	report := newBenchReport(t)
 	for _, b := range chosen {
 		figures, err := b.Run(cmd.Context(), opt)
+		status.done()
 		if err != nil {
 			return err
 		}
-		status.done()
 		for _, f := range figures {
-			missed = missed || !f.OK
-			if t.json() {
-				if err := enc.Encode(f); err != nil {
-					return err
-				}
+			if !wanted(f.ID) {
 				continue
 			}
-			rows.AppendRow(benchRow(f))
+			if err := report.add(f); err != nil {
+				return err
+			}
 		}
 	}
-	if !t.json() {
-		fmt.Fprintln(t.out, rows.Render())
+	return report.finish()
+}
+
+// benchReport prints figures: as JSON at once, as a table at the end.
+type benchReport struct {
+	t      *terminal
+	json   *json.Encoder
+	rows   table.Writer
+	missed []string
+}
+
+func newBenchReport(t *terminal) *benchReport {
+	r := &benchReport{t: t, json: json.NewEncoder(t.out), rows: table.NewWriter()}
+	r.rows.SetStyle(table.StyleLight)
+	r.rows.Style().Format.Header = text.FormatDefault
+	r.rows.AppendHeader(table.Row{"id", "value", "limit", "ratio", "bar", "", "allocs/row", "note"})
+	r.rows.SetColumnConfigs([]table.ColumnConfig{{Number: 8, WidthMax: 44}})
+	return r
+}
+
+func (r *benchReport) add(f bench.Figure) error {
+	if !f.OK {
+		r.missed = append(r.missed, f.ID)
 	}
-	if missed {
-		fmt.Fprintln(t.err, "tidemark: a bar was missed")
+	if r.t.json() {
+		return r.json.Encode(f)
+	}
+	r.rows.AppendRow(benchRow(f))
+	return nil
+}
+
+func (r *benchReport) finish() error {
+	if !r.t.json() {
+		fmt.Fprintln(r.t.out, r.rows.Render())
+	}
+	if len(r.missed) > 0 {
+		fmt.Fprintf(r.t.err, "tidemark: bars missed: %s\n", strings.Join(r.missed, ", "))
 		return errReported
 	}
 	return nil
 }
 
 func benchRow(f bench.Figure) table.Row {
-	limit, ratio, bar, verdict := "", "", "", ""
+	limit, ratio, bar, verdict, allocs := "", "", "", "", ""
 	if f.Limit != nil {
 		limit = number(*f.Limit) + " " + f.Unit
 	}
@@ -108,13 +118,16 @@ func benchRow(f bench.Figure) table.Row {
 		if f.Better == "higher" {
 			sign = "≥ "
 		}
-		if f.BarHasAUnit {
+		if f.Ratio == nil {
 			unit = " " + f.Unit
 		}
 		bar = sign + number(*f.Bar) + unit
 		verdict = map[bool]string{true: "ok", false: "MISSED"}[f.OK]
 	}
-	return table.Row{f.ID, number(f.Value) + " " + f.Unit, limit, ratio, bar, verdict, strconv.FormatFloat(f.AllocsARow, 'f', 4, 64)}
+	if f.Allocs != nil {
+		allocs = strconv.FormatFloat(*f.Allocs, 'f', 4, 64)
+	}
+	return table.Row{f.ID, number(f.Value) + " " + f.Unit, limit, ratio, bar, verdict, allocs, f.Note}
 }
 
 // number is v with three significant digits.

@@ -1,0 +1,210 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/tidemark-mesh/tidemark/agent"
+	jobfile "github.com/tidemark-mesh/tidemark/dataflow/job"
+)
+
+// latencyJob passes messages through where; %[1]s is the broker.
+const latencyJob = `name: bench-latency
+sources:
+  in:
+    mqtt: {broker: "%[1]s", topics: [bench/in], qos: 0}
+    format: json
+    fields: {sent: bigint, turn: bigint, value: double}
+steps:
+  - {id: keep, from: in, where: value >= 5}
+sinks:
+  - {id: out, from: keep, mqtt: {broker: "%[1]s", topic: bench/out, qos: 0}}
+`
+
+const (
+	perSecond    = 1000 // messages
+	mqttTimeout  = 10 * time.Second
+	stragglers   = 2 * time.Second // how long the last messages are waited for
+	warmSeconds  = 2               // one of each side
+	latencyBarMs = 1
+)
+
+// The sides of the latency benchmark: where messages are published, and where
+// they come out.
+var latencySides = [2]struct{ to, from string }{{"bench/in", "bench/out"}, {"bench/direct", "bench/direct"}}
+
+// runLatency publishes 1,000 messages a second, one second through the job, one
+// through the broker alone, in turn.
+func runLatency(ctx context.Context, o Options) (_ []Figure, err error) {
+	b, err := startBroker(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("bench latency: %w", err)
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	stop, err := startLatencyJob(ctx, b.addr)
+	if err != nil {
+		return nil, fmt.Errorf("bench latency: %w", err)
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+
+	l := &latencies{began: time.Now(), all: make(chan struct{}, 1)}
+	receiver, err := connectMQTT(b.addr, "bench-receiver")
+	if err != nil {
+		return nil, err
+	}
+	defer receiver.Disconnect(100)
+	for _, s := range latencySides {
+		if err := settle(receiver.Subscribe(s.from, 0, l.receive)); err != nil {
+			return nil, err
+		}
+	}
+	publisher, err := connectMQTT(b.addr, "bench-publisher")
+	if err != nil {
+		return nil, err
+	}
+	defer publisher.Disconnect(100)
+	turns := warmSeconds + 2*o.rounds(10)
+	messages := o.scaled(perSecond, 20)
+	if err := l.publish(ctx, o, publisher, turns, messages); err != nil {
+		return nil, err
+	}
+	return l.figures(b.kind, turns*messages)
+}
+
+// startLatencyJob runs the job until stop, and returns when it hears.
+func startLatencyJob(ctx context.Context, addr string) (stop func() error, err error) {
+	j, err := jobfile.Load("latency.yaml", fmt.Appendf(nil, latencyJob, "mqtt://"+addr), jobfile.Options{})
+	if err != nil {
+		return nil, err
+	}
+	local, err := agent.NewLocal(j, agent.LocalOptions{})
+	if err != nil {
+		return nil, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- local.Run(ctx) }()
+	stop = func() error { local.Stop(); return <-ended }
+	select {
+	case <-local.Heard():
+		return stop, nil
+	case err := <-ended:
+		return nil, fmt.Errorf("the job ended: %w", err)
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), stop())
+	}
+}
+
+func connectMQTT(addr, id string) (paho.Client, error) {
+	c := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + addr).SetClientID(id).SetAutoReconnect(false).SetOrderMatters(true))
+	return c, settle(c.Connect())
+}
+
+func settle(t paho.Token) error {
+	if !t.WaitTimeout(mqttTimeout) {
+		return errors.New("bench latency: the broker does not answer")
+	}
+	return t.Error()
+}
+
+// latencies is what came out.
+type latencies struct {
+	began time.Time
+	all   chan struct{} // 1: as many as want were received
+
+	mu    sync.Mutex  // guards what follows
+	turns [][]float64 // by turn: ms
+	count int         // received
+	want  int
+}
+
+// receive is the handler of the receiving client.
+func (l *latencies) receive(_ paho.Client, m paho.Message) {
+	now := time.Since(l.began)
+	sent, ok := number(m.Payload(), `"sent":`)
+	turn, known := number(m.Payload(), `"turn":`)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !ok || !known || turn >= int64(len(l.turns)) {
+		return // counted as lost
+	}
+	l.turns[turn] = append(l.turns[turn], float64(int64(now)-sent)/float64(time.Millisecond))
+	if l.count++; l.count == l.want {
+		l.all <- struct{}{}
+	}
+}
+
+// number is the whole number after a key of a JSON object.
+func number(payload []byte, key string) (int64, bool) {
+	_, after, _ := bytes.Cut(payload, []byte(key))
+	n := 0
+	for n < len(after) && '0' <= after[n] && after[n] <= '9' {
+		n++
+	}
+	v, err := strconv.ParseInt(string(after[:n]), 10, 64)
+	return v, err == nil
+}
+
+// publish sends messages, a turn a second. Message k of a turn is due at k
+// thousandths of it; when it was really sent stands in it.
+func (l *latencies) publish(ctx context.Context, o Options, c paho.Client, turns, messages int) error {
+	l.mu.Lock()
+	l.turns, l.want = make([][]float64, turns), turns*messages
+	l.mu.Unlock()
+	start := time.Now()
+	payload := make([]byte, 0, 64)
+	for i := range turns * messages {
+		turn := i / messages
+		if i%messages == 0 {
+			o.progress("latency: second %d of %d", turn+1, turns)
+		}
+		if wait := time.Until(start.Add(time.Duration(i) * time.Second / perSecond)); wait > 0 {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		payload = fmt.Appendf(payload[:0], `{"sent":%d,"turn":%d,"value":%d.5}`, time.Since(l.began), turn, 5+i%90)
+		if err := settle(c.Publish(latencySides[turn%2].to, 0, false, bytes.Clone(payload))); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-l.all:
+	case <-time.After(stragglers):
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// figures is the median, over a side's seconds, of the 99th of 100 messages.
+func (l *latencies) figures(broker string, published int) ([]Figure, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var p99, p50 [2][]float64
+	for turn, ms := range l.turns {
+		if len(ms) == 0 {
+			return nil, fmt.Errorf("bench latency: no message of second %d came from %s", turn, latencySides[turn%2].from)
+		}
+		if turn >= warmSeconds {
+			slices.Sort(ms)
+			p99[turn%2] = append(p99[turn%2], ms[len(ms)*99/100])
+			p50[turn%2] = append(p50[turn%2], ms[len(ms)/2])
+		}
+	}
+	job, alone := median(p99[0]), median(p99[1])
+	f := absolute("latency/qos0", job-alone, &alone, "ms", latencyBarMs)
+	f.Note = fmt.Sprintf("%s; p99 %.3f ms through the job; p50 %.3f and %.3f ms", broker, job, median(p50[0]), median(p50[1]))
+	if lost := published - l.count; lost > 0 {
+		f.Note += fmt.Sprintf("; %d of %d messages lost", lost, published)
+	}
+	return []Figure{f}, nil
+}
