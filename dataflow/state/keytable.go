@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
@@ -245,6 +246,11 @@ func (t *KeyTable) Sweep() bool {
 	if t.dead < few+2*live {
 		return false
 	}
+	t.sweep()
+	return true
+}
+
+func (t *KeyTable) sweep() {
 	for id, n := range t.refs {
 		if n == 0 {
 			t.refs[id] = -1
@@ -256,8 +262,7 @@ func (t *KeyTable) Sweep() bool {
 	for i := range t.cols {
 		t.cols[i].compact(t.refs)
 	}
-	t.rebuild(live)
-	return true
+	t.rebuild(t.used())
 }
 
 // trim gives up the ids at the end that are free, so that a table that was
@@ -267,14 +272,9 @@ func (t *KeyTable) trim() {
 	for n > 0 && t.refs[n-1] < 0 {
 		n--
 	}
-	kept := t.free[:0]
-	for i := len(t.free) - 1; i >= 0; i-- { // descending, so that low ids are taken first
-		if id := t.free[i]; int(id) < n {
-			kept = append(kept, id)
-		}
-	}
-	t.free = kept
-	t.refs, t.hashes = fitted(t.refs, n), fitted(t.hashes, n)
+	t.free = slices.DeleteFunc(t.free, func(id int32) bool { return int(id) >= n })
+	slices.SortFunc(t.free, func(a, b int32) int { return int(b - a) }) // low ids are taken first
+	t.refs, t.hashes, t.free = fitted(t.refs, n), fitted(t.hashes, n), fitted(t.free, len(t.free))
 	for i := range t.cols {
 		t.cols[i].cut(n)
 	}
@@ -286,14 +286,6 @@ func fitted[T any](s []T, n int) []T {
 		return append(make([]T, 0, n+n/4), s[:n]...)
 	}
 	return s[:n]
-}
-
-// AppendHashes appends the hashes of the keys to dst.
-func (t *KeyTable) AppendHashes(dst []uint64, ids []int32) []uint64 {
-	for _, id := range ids {
-		dst = append(dst, t.hashes[id])
-	}
-	return dst
 }
 
 // Gather writes column col of the keys to dst at position at and on. dst has

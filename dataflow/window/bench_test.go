@@ -54,9 +54,9 @@ type feeder struct {
 	state uint64
 }
 
-func newFeeder(p *batch.Pool, l load) *feeder {
+func newFeeder(p *batch.Pool, l load, ring int) *feeder {
 	f := &feeder{l: l, pool: p, state: 1}
-	for range 64 {
+	for range ring {
 		bl := batch.NewBuilder(p, benchSchema)
 		for range batch.MaxRows {
 			f.state = f.state*6364136223846793005 + 1442695040888963407
@@ -71,7 +71,7 @@ func newFeeder(p *batch.Pool, l load) *feeder {
 	return f
 }
 
-// next is the next batch; it is borrowed until the next call but 63.
+// next is batch i of the ring, its times made to follow the last one.
 func (f *feeder) next(i int) *batch.Batch {
 	b := f.ring[i%len(f.ring)]
 	b.OwnMarks()
@@ -97,7 +97,7 @@ func (f *feeder) next(i int) *batch.Batch {
 // bench measures the operator alone: the feeder's work is outside of the timer.
 func bench(b *testing.B, s Spec, l load, warm int64) {
 	op, ctx := openOp(b, benchSpec(b, s))
-	f := newFeeder(ctx.Pool, l)
+	f := newFeeder(ctx.Pool, l, 64)
 	out := &nowhere{}
 	i := 0
 	step := func() {

@@ -51,6 +51,7 @@ type emitter struct {
 	times []int64
 	kinds []batch.Kind // shorter than n: the rest is Insert
 	ids   []int32
+	one   [1]*batch.Column
 }
 
 func (e *emitter) begin() *batch.Batch {
@@ -188,7 +189,8 @@ func (e *emitter) value(o *outPlan, t *table, slots []int32, c *batch.Column, at
 			x.texts.save(c, at, slots)
 			return
 		}
-		t.accs[o.acc].save([]*batch.Column{c}, at, slots)
+		e.one[0] = c
+		t.accs[o.acc].save(e.one[:], at, slots)
 	}
 	if len(t.nulls[o.arg]) == 0 { // every slot has a row, so every slot has a value
 		return

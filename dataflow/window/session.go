@@ -283,7 +283,9 @@ func (f *sessions) showPending() {
 		}
 	}
 	f.pending = f.pending[:0]
-	sortByEnd(f.resSlots, f.resStart, f.resEnd)
+	if len(f.resSlots) > 1 {
+		sortByEnd(f.resSlots, f.resStart, f.resEnd)
+	}
 }
 
 func (f *sessions) reap() {

@@ -21,6 +21,7 @@ type sliced struct {
 	*core
 	g    grid
 	live []*slice // by number
+	gone []*slice // kept for their memory
 	hot  [4]*slice
 	last int // where hot is replaced next
 
@@ -46,6 +47,7 @@ func newSliced(o *core) *sliced {
 	f := &sliced{core: o, g: newGrid(int64(s.Size), int64(slide), int64(s.Offset), int64(s.AllowedLateness))}
 	if f.g.count > 1 {
 		f.sum = newSums(f)
+		f.spares += 2 * f.sum.block // a block is spread out at once, and used up one by one
 	}
 	f.thresholds()
 	return f
@@ -154,7 +156,14 @@ func (f *sliced) slice(no int64) *slice {
 	if i < len(f.live) && f.live[i].no == no {
 		return f.live[i]
 	}
-	s := &slice{no: no, t: f.stateTable(true), behind: f.g.earliest(no) <= f.fired}
+	var s *slice
+	if n := len(f.gone); n > 0 {
+		s = f.gone[n-1]
+		f.gone = f.gone[:n-1]
+	} else {
+		s = &slice{}
+	}
+	s.no, s.t, s.behind = no, f.stateTable(true), f.g.earliest(no) <= f.fired
 	s.lo, s.hi = f.g.bounds(no)
 	f.live = append(f.live, nil)
 	copy(f.live[i+1:], f.live[i:])
@@ -282,6 +291,9 @@ func (f *sliced) settle() {
 			f.bury(s.t, int32(i), s.lo)
 		}
 		f.recycle(s.t)
+		if s.t = nil; len(f.gone) < f.spares {
+			f.gone = append(f.gone, s)
+		}
 	}
 	if n > 0 {
 		kept := copy(f.live, f.live[n:])
