@@ -1,219 +1,127 @@
-package eventtime
+package bench
 
-import (
-	"github.com/tidemark-mesh/tidemark/dataflow"
-	"github.com/tidemark-mesh/tidemark/dataflow/batch"
-)
+import "slices"
 
-// Merge combines the marks of the inputs of an operator, or of the splits of a
-// source. An update costs O(log n).
+// loop does the job's work as one would write it by hand for these rows, with
+// the same filter, arithmetic and windows, and the same results: it is the
+// limit that the engine is measured beside. Rows may be out of order and late
+// here too. All memory is used again, so that it allocates nothing for a row.
 //
-// Watermark: the least of the aligned inputs; an input is aligned while it is
-// active and not behind the output. One that is idle is left out; when it comes
-// back behind the output it stays left out until it has caught up. When all
-// are idle the output first goes to the greatest watermark seen, in whatever
-// order they went idle, and is idle then. An input that has ended is left out
-// for good. MaxTime is put out when all have ended and never before: it means
-// the end.
-//
-// Arrival clock: the least of the inputs that have one and are active; if none
-// is, the greatest seen. It never goes back: an input that comes back with an
-// older clock is carried at the merged one. So it is a function of the order in
-// which marks and rows are taken from the inputs and of nothing else; with one
-// live input it is that input's clock.
-//
-// A Merge belongs to one goroutine.
-type Merge struct {
-	in       []Input
-	out      batch.Mark
-	live     int           // inputs that have not ended
-	active   int           // live inputs that are not idle
-	greatest dataflow.Time // watermark, over all inputs and all time, without MaxTime
-	latest   dataflow.Time // arrival, over all inputs and all time
-	marks    minTree       // watermarks of the aligned inputs
-	arrivals minTree       // arrival clocks of the active inputs that have one
+// It is a Go programmer's good loop, not the fastest one there could be: one
+// map look-up a row, one accumulator to update.
+type loop struct {
+	size      int64
+	put       func([]result) // takes the results of a window, a few thousand at a time
+	open      []*bucket      // windows, by start
+	spare     []*bucket
+	watermark int64
+	late      int64
+	out       []result
 }
 
-// Input is what a Merge knows of one input: all there is to save of it.
-type Input struct {
-	Watermark dataflow.Time // the last before the end, never MaxTime
-	Arrival   dataflow.Time
-	Idle      bool
-	Ended     bool
+// bucket is an open window.
+type bucket struct {
+	start int64
+	index map[string]int32
+	keys  []accumulator
 }
 
-// NewMerge makes a merge of n inputs, all active and at MinTime.
-func NewMerge(n int) *Merge {
-	in := make([]Input, n)
-	for i := range in {
-		in[i] = Input{Watermark: dataflow.MinTime, Arrival: dataflow.MinTime}
-	}
-	return RestoreMerge(batch.Mark{Watermark: dataflow.MinTime, Arrival: dataflow.MinTime}, in)
+// accumulator is what is kept of a key in a window.
+type accumulator struct {
+	key      string
+	sum, max float64
+	n        int64
 }
 
-// RestoreMerge makes a merge that goes on where another one stood: out is its
-// Out, in its inputs. It keeps in.
-func RestoreMerge(out batch.Mark, in []Input) *Merge {
-	m := &Merge{
-		in: in, out: out, live: len(in), active: len(in), greatest: dataflow.MinTime, latest: dataflow.MinTime,
-		marks: newMinTree(len(in)), arrivals: newMinTree(len(in)),
-	}
-	m.out.Row = 0
-	for i := range in {
-		if in[i].Ended {
-			m.live--
-		}
-		if in[i].Ended || in[i].Idle {
-			m.active--
-		}
-		m.greatest = max(m.greatest, in[i].Watermark)
-		m.latest = max(m.latest, in[i].Arrival)
-		m.place(i)
-	}
-	if m.live == 0 {
-		m.settle()
-	}
-	return m
+// result is a row that comes out.
+type result struct {
+	key        string
+	start, end int64
+	avg, max   float64
+	n          int64
 }
 
-// Out is the merged mark as it is now; its Row is 0.
-func (m *Merge) Out() batch.Mark { return m.out }
+const resultsAtATime = 4096
 
-// Inputs is the number of inputs.
-func (m *Merge) Inputs() int { return len(m.in) }
-
-// Input is what is known of input i.
-func (m *Merge) Input(i int) Input { return m.in[i] }
-
-// Mark takes a mark of an input and returns the merged mark (Row 0), and
-// whether it is another one than before. A mark that is not idle makes an idle
-// input active; one with watermark MaxTime ends it; smaller times are ignored.
-func (m *Merge) Mark(input int, mk batch.Mark) (out batch.Mark, changed bool) {
-	in := &m.in[input]
-	if in.Ended {
-		return m.out, false
-	}
-	if mk.Arrival > in.Arrival {
-		in.Arrival = mk.Arrival
-		m.latest = max(m.latest, mk.Arrival)
-	}
-	if mk.Watermark == dataflow.MaxTime {
-		return m.End(input)
-	}
-	if in.Idle && !mk.Idle {
-		in.Idle = false
-		m.active++
-	}
-	if mk.Watermark > in.Watermark {
-		in.Watermark = mk.Watermark
-		m.greatest = max(m.greatest, mk.Watermark)
-	}
-	m.place(input)
-	before := m.out
-	if mk.Idle && !in.Idle {
-		// Its watermark counts before it leaves: as if the mark had been two.
-		m.settle()
-		in.Idle = true
-		m.active--
-		m.place(input)
-	}
-	m.settle()
-	return m.out, m.out != before
+func newLoop(size int64, put func([]result)) *loop {
+	return &loop{size: size, put: put, watermark: -1 << 62, out: make([]result, 0, resultsAtATime)}
 }
 
-// End says that nothing more will come on the input.
-func (m *Merge) End(input int) (out batch.Mark, changed bool) {
-	in := &m.in[input]
-	if in.Ended {
-		return m.out, false
-	}
-	in.Ended = true
-	m.live--
-	if !in.Idle {
-		m.active--
-	}
-	in.Idle = false
-	m.place(input)
-	before := m.out
-	m.settle()
-	return m.out, m.out != before
-}
-
-// place puts the input where it belongs in the two minima.
-func (m *Merge) place(i int) {
-	in := &m.in[i]
-	w, a := int64(none), int64(none)
-	if !in.Idle && !in.Ended {
-		if in.Watermark >= m.out.Watermark {
-			w = int64(in.Watermark)
-		}
-		if in.Arrival != dataflow.MinTime {
-			a = int64(in.Arrival)
-		}
-	}
-	m.marks.set(i, w)
-	m.arrivals.set(i, a)
-}
-
-// settle brings the output up to date with the inputs.
-func (m *Merge) settle() {
-	m.out.Idle = false
-	switch {
-	case m.live == 0:
-		m.out.Watermark = dataflow.MaxTime
-	case m.active == 0:
-		m.out.Idle = true
-		m.out.Watermark = max(m.out.Watermark, m.greatest)
-	default:
-		if w := m.marks.least(); w != none {
-			m.out.Watermark = max(m.out.Watermark, dataflow.Time(w))
-		}
-	}
-	a := dataflow.Time(m.arrivals.least())
-	if a == none {
-		a = m.latest
-	}
-	m.out.Arrival = max(m.out.Arrival, a)
-}
-
-// Rewrite takes a batch of an input and returns it with the merged marks in
-// place of the input's: rows and columns are shared. The caller owns the
-// reference that it returns, and still owns its own of b.
-func (m *Merge) Rewrite(input int, b *batch.Batch, p *batch.Pool) *batch.Batch {
-	n := len(b.Marks)
-	if n == 0 {
-		return b.Retain()
-	}
-	if len(m.in) == 1 {
-		m.Mark(input, b.Marks[n-1]) // what it would make of each is the mark itself
-		return b.Retain()
-	}
-	d := p.DeriveAll(b)
-	d.OwnMarks()
-	rank, last := 0, -1 // rows before the mark at hand, and before the last one put out
-	for _, mk := range b.Marks {
-		if b.Sel == nil {
-			rank = int(mk.Row)
-		} else {
-			for rank < len(b.Sel) && b.Sel[rank] < mk.Row {
-				rank++
+// rows takes rows in.
+func (l *loop) rows(rows []row) {
+	var w *bucket // of the row before
+	for i := range rows {
+		r := &rows[i]
+		if r.a >= 5 {
+			score := r.a*1.8 + 32 - r.b
+			if w == nil || r.time < w.start || r.time >= w.start+l.size {
+				w = l.window(r.time)
+			}
+			if w == nil {
+				l.late++
+			} else if k, ok := w.index[r.key]; ok {
+				a := &w.keys[k]
+				a.sum += score
+				if score > a.max {
+					a.max = score
+				}
+				a.n++
+			} else {
+				w.index[r.key] = int32(len(w.keys))
+				w.keys = append(w.keys, accumulator{key: r.key, sum: score, max: score, n: 1})
 			}
 		}
-		if out, changed := m.Mark(input, mk); changed {
-			out.Row = mk.Row
-			put(d, out, last == rank)
-			last = rank
+		if r.marker && r.time > l.watermark {
+			l.watermark = r.time
+			if len(l.open) > 0 && l.open[0].start+l.size-1 <= l.watermark {
+				l.close()
+				w = nil
+			}
 		}
 	}
-	return d
 }
 
-// put adds a mark to b. Marks with no row between them become one, except that
-// idle and active do not: a merge further on must see both.
-func put(b *batch.Batch, m batch.Mark, noRowBetween bool) {
-	if n := len(b.Marks); noRowBetween && n > 0 && b.Marks[n-1].Idle == m.Idle {
-		b.Marks[n-1] = m
-		return
+// window is the open window of a time, nil if it has gone.
+func (l *loop) window(t int64) *bucket {
+	start := t - t%l.size // times are after 1970
+	if start+l.size-1 <= l.watermark {
+		return nil
 	}
-	b.AddMark(m)
+	i, found := slices.BinarySearchFunc(l.open, start, func(b *bucket, start int64) int { return int(b.start - start) })
+	if found {
+		return l.open[i]
+	}
+	var b *bucket
+	if n := len(l.spare); n > 0 {
+		b, l.spare = l.spare[n-1], l.spare[:n-1]
+	} else {
+		b = &bucket{index: make(map[string]int32)}
+	}
+	b.start = start
+	l.open = slices.Insert(l.open, i, b)
+	return b
+}
+
+// close puts out the windows that the watermark has passed.
+func (l *loop) close() {
+	for len(l.open) > 0 && l.open[0].start+l.size-1 <= l.watermark {
+		b := l.open[0]
+		l.open = slices.Delete(l.open, 0, 1)
+		for i := range b.keys {
+			a := &b.keys[i]
+			l.out = append(l.out, result{key: a.key, start: b.start, end: b.start + l.size, avg: a.sum / float64(a.n), max: a.max, n: a.n})
+			if len(l.out) == resultsAtATime {
+				l.flush()
+			}
+		}
+		clear(b.index)
+		b.keys = b.keys[:0]
+		l.spare = append(l.spare, b)
+		l.flush()
+	}
+}
+
+func (l *loop) flush() {
+	l.put(l.out)
+	l.out = l.out[:0]
 }
