@@ -27,7 +27,7 @@ func newJobCheck(t *terminal) *cobra.Command {
 		Use:     "check JOB.yaml",
 		Short:   "The dry run: every error of a job at once; starts nothing",
 		Example: "  tidemark job check configs/cold-chain.yaml",
-		Args:    cobra.ExactArgs(1),
+		Args:    jobFile,
 		RunE: func(_ *cobra.Command, args []string) error {
 			j, err := load.load(t, args[0])
 			if err != nil {
@@ -57,7 +57,7 @@ func newJobExplain(t *terminal) *cobra.Command {
 		Use:     "explain JOB.yaml",
 		Short:   "Print a job's stream graph, job graph (chains) and execution graph",
 		Example: "  tidemark job explain configs/wordcount.yaml\n  tidemark job explain configs/wordcount.yaml --dot",
-		Args:    cobra.ExactArgs(1),
+		Args:    jobFile,
 		RunE: func(_ *cobra.Command, args []string) error {
 			j, err := load.load(t, args[0])
 			if err != nil {

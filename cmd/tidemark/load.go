@@ -104,3 +104,22 @@ func refuseNotYet(t *terminal, j *job.Job) error {
 	}
 	return nil
 }
+
+// jobFile is the arguments of a verb that takes a job.
+func jobFile(_ *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return usageError{errors.New("which job? Give its file, JOB.yaml")}
+	case 1:
+		return nil
+	}
+	return usageError{fmt.Errorf("one job at a time; %q is too much", args[1:])}
+}
+
+// jobFileAndSource is jobFile with the name of a source behind it, or none.
+func jobFileAndSource(cmd *cobra.Command, args []string) error {
+	if len(args) > 2 {
+		return usageError{fmt.Errorf("one source at a time; %q is too much", args[2:])}
+	}
+	return jobFile(cmd, args[:min(1, len(args))])
+}

@@ -28,7 +28,7 @@ func newRun(t *terminal) *cobra.Command {
 Ctrl-C stops the sources and lets what is in flight arrive; windows that are
 still open do not fire. A second Ctrl-C stops at once. The totals go to stderr.`,
 		Example: "  tidemark run configs/wordcount.yaml\n  tidemark run job.yaml --parallelism 4 --set sources.in.file.path=today.csv",
-		Args:    cobra.ExactArgs(1),
+		Args:    jobFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if opt.BatchRows < 0 || opt.BatchRows > batch.MaxRows {
 				return usageError{fmt.Errorf("--batch-rows %d: it is 1 to %d, or 0 for the most", opt.BatchRows, batch.MaxRows)}

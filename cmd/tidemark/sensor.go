@@ -146,7 +146,7 @@ func newTap(t *terminal) *cobra.Command {
 time and how far that is behind its arrival; payloads that do not decode with
 the reason. It uses an MQTT session of its own, so the job loses nothing.`,
 		Example: "  tidemark sensor tap configs/cold-chain.yaml -n 10\n  tidemark sensor tap configs/quakes.yaml quakes --output json",
-		Args:    cobra.RangeArgs(1, 2),
+		Args:    jobFileAndSource,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j, err := load.load(t, args[0])
 			if err != nil {

@@ -267,7 +267,9 @@ func (l *loader) format(o *op, s *Source) {
 	}
 	n, ok := name.oneOf("json", "csv", "text")
 	if !ok {
-		o.obj.take("fields")
+		if o.obj.has("fields") { // what is wrong with them is wrong in any format
+			l.fields(o, s)
+		}
 		return
 	}
 	s.Decode.Format = [...]decode.Format{decode.JSON, decode.CSV, decode.Text}[n]
