@@ -19,52 +19,29 @@ func (s *Source) Assign(split int, b *batch.Batch, in Rows) Result {
 	if sp.ended {
 		panic("eventtime: rows of a split that has ended")
 	}
-	s.sel, s.kept, s.markedAt = nil, 0, -1
+	s.sel, s.markedAt = nil, -1
 	s.refused, s.markers = s.refused[:0], 0
 	switch {
 	case s.cfg.Strategy == Ingestion:
 		s.ingest(sp, b, &in)
-	case s.plain(sp, &in):
-		s.times(sp, b)
-	default:
+	case !s.harmless(sp, b, &in):
 		s.rows(sp, b, &in)
+	case s.devices != nil:
+		s.swiftDevices(sp, b, &in)
+	default:
+		s.swift(sp, b, &in)
 	}
 	if s.sel != nil {
 		b.Sel = s.sel
 	}
 	s.publish(sp)
 	if s.now != s.sent {
-		s.mark(sp, b, b.Rows)
+		s.mark(b, b.Rows)
 	}
 	return Result{Markers: s.markers, Refused: s.refused}
 }
 
-// plain tells whether nothing matters but the rows' event times.
-func (s *Source) plain(sp *split, in *Rows) bool {
-	return s.devices == nil && in.Arrivals == nil && in.TimeValid == nil && !sp.idle &&
-		(s.cfg.MaxAhead == 0 || sp.clock == dataflow.MinTime) && (s.cfg.Strategy != Punctuated || in.Marker == nil)
-}
-
-// times is rows for plain batches.
-func (s *Source) times(sp *split, b *batch.Batch) {
-	sp.last = sp.heard
-	if s.bound == 0 {
-		return
-	}
-	for i, t := range b.Times {
-		if w := behind(t, s.bound); w > sp.watermark {
-			sp.watermark = w
-			s.publish(sp)
-			s.kept = i + 1
-			if s.moved() {
-				s.mark(sp, b, i+1)
-			}
-		}
-	}
-	s.kept = b.Rows
-}
-
-// rows goes through a batch row by row.
+// rows goes through a batch row by row, whatever is in it.
 func (s *Source) rows(sp *split, b *batch.Batch, in *Rows) {
 	punctuated := s.cfg.Strategy == Punctuated && in.Marker != nil
 	check := in.TimeValid != nil || s.cfg.MaxAhead > 0 || in.MarkerValid != nil
@@ -72,9 +49,7 @@ func (s *Source) rows(sp *split, b *batch.Batch, in *Rows) {
 	for i := range b.Rows {
 		if in.Arrivals != nil && in.Arrivals[i] > int64(sp.clock) {
 			s.advance(sp, dataflow.Time(in.Arrivals[i]))
-			if s.moved() {
-				s.mark(sp, b, i)
-			}
+			s.tell(sp, b, i)
 		}
 		marker := punctuated && in.Marker.Get(i)
 		if check {
@@ -89,40 +64,37 @@ func (s *Source) rows(sp *split, b *batch.Batch, in *Rows) {
 		} else {
 			slot = s.touch(sp, in, i)
 		}
-		if s.now.Idle != s.sent.Idle {
-			s.mark(sp, b, i) // before the row that ends the idleness
+		if s.moved() {
+			s.tell(sp, b, i) // before the row that ends an idleness
 		}
-		if marker && !s.cfg.KeepMarker {
-			s.markers++
-			s.leaveOut(b, i)
-		} else {
-			s.kept++
-			if s.sel != nil {
-				s.sel = append(s.sel, int32(i))
-			}
-		}
-		w := dataflow.MinTime
-		if marker {
+		s.pass(b, i, marker)
+		var w dataflow.Time
+		switch {
+		case marker:
 			w = min(dataflow.Time(in.MarkerAt[i]), lastWatermark)
-		} else if s.bound > 0 {
+		case s.bound > 0:
 			w = behind(b.Times[i], s.bound)
-		} else {
+		default:
 			continue
 		}
-		s.watermark(sp, slot, w, marker)
-		if s.moved() {
-			s.mark(sp, b, i+1)
+		if s.devices != nil {
+			s.marked(slot, int64(w), marker)
+		} else {
+			sp.watermark = max(sp.watermark, w)
 		}
+		s.tell(sp, b, i+1)
 	}
 }
 
-// watermark takes the watermark that a row gave.
-func (s *Source) watermark(sp *split, slot int32, w dataflow.Time, marker bool) {
-	if s.devices != nil {
-		s.marked(slot, int64(w), marker)
-	} else if w > sp.watermark {
-		sp.watermark = w
-		s.publish(sp)
+// pass lets the row at position i stay, or takes it out as a marker.
+func (s *Source) pass(b *batch.Batch, i int, marker bool) {
+	if marker && !s.cfg.KeepMarker {
+		s.markers++
+		s.leaveOut(b, i)
+		return
+	}
+	if s.sel != nil {
+		s.sel = append(s.sel, int32(i))
 	}
 }
 
@@ -162,15 +134,9 @@ func (s *Source) ingest(sp *split, b *batch.Batch, in *Rows) {
 		times[i] = int64(sp.clock)
 		if sp.clock == dataflow.MinTime {
 			times[i] = 0
-			if sp.watermark < -1 {
-				sp.watermark = -1
-				s.publish(sp)
-			}
+			sp.watermark = max(sp.watermark, -1)
 		}
-		if s.moved() {
-			s.mark(sp, b, i)
-		}
-		s.kept++
+		s.tell(sp, b, i)
 	}
 }
 
@@ -191,13 +157,23 @@ func (s *Source) moved() bool {
 		s.cfg.MarkArrivals && s.now.Arrival != s.sent.Arrival
 }
 
-// mark puts a mark of what is true at position row.
-func (s *Source) mark(sp *split, b *batch.Batch, row int) {
+// tell publishes what became of the split, and puts a mark at position row if
+// the stream must be told before its next row.
+func (s *Source) tell(sp *split, b *batch.Batch, row int) {
 	s.publish(sp)
+	if s.moved() {
+		s.mark(b, row)
+	}
+}
+
+// mark puts a mark of what is true at position row; every row before it has been
+// let pass, taken out or refused.
+func (s *Source) mark(b *batch.Batch, row int) {
 	m := s.now
 	m.Row = int32(row)
-	put(b, m, s.markedAt == s.kept)
-	s.markedAt = s.kept
+	kept := row - s.markers - len(s.refused)
+	put(b, m, s.markedAt == kept)
+	s.markedAt = kept
 	s.sent = s.now
 }
 

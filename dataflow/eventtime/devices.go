@@ -62,6 +62,7 @@ type devices struct {
 	free    []int32  // slots of forgotten devices
 	index   []uint64 // open addressing by tag: tag<<32 | slot+1; 0 is empty; at most half full
 	n       int
+	fetched uint8            // of no meaning: keeps the compiler from skipping foresee's reads
 	long    map[int32][]byte // keys longer than inline, by slot
 	counted queue            // by watermark: the joining and the members
 	gone    []deviceKey      // forgotten since the last snapshot, which has them
@@ -118,16 +119,58 @@ func (t *devices) find(tag uint32, split uint16, key []byte, null bool) int32 {
 		if uint32(e>>32) != tag {
 			continue
 		}
-		slot := int32(uint32(e)) - 1
-		d := &t.slots[slot]
-		if int(d.size) == len(key) && d.size <= inline {
-			if string(d.key[:d.size&63]) == string(key) && d.split == split && d.has(nullKey) == null {
-				return slot
-			}
-		} else if d.size > inline && string(t.long[slot]) == string(key) && d.split == split {
+		if slot := int32(uint32(e)) - 1; t.is(slot, split, key, null) {
 			return slot
 		}
 	}
+}
+
+// is tells whether a device is in the slot, and is that one. Slot -1 is nobody's.
+func (t *devices) is(slot int32, split uint16, key []byte, null bool) bool {
+	if slot < 0 {
+		return false
+	}
+	d := &t.slots[slot]
+	if d.split != split || d.has(nullKey) != null || d.state() == 0 {
+		return false
+	}
+	if d.size > inline {
+		return string(t.long[slot]) == string(key)
+	}
+	if n := len(key); n == int(d.size) && n >= 8 && n <= 16 { // most names: two words, which may overlap
+		return binary.LittleEndian.Uint64(key) == binary.LittleEndian.Uint64(d.key[:]) &&
+			binary.LittleEndian.Uint64(key[n-8:]) == binary.LittleEndian.Uint64(d.key[n-8:])
+	}
+	return string(d.key[:d.size]) == string(key)
+}
+
+// foresee guesses the slots of the devices of the rows from position i on, -1
+// for none, and has them fetched from memory: first every place in the index is
+// read, then every device. So the processor waits for many lines at once, and
+// not for one after the other. Without the keys no more can be said.
+func (t *devices) foresee(in *Rows, i, split int, slots []int32) {
+	if in.DeviceHash == nil {
+		for k := range slots {
+			slots[k] = -1
+		}
+		return
+	}
+	mask := uint32(len(t.index) - 1)
+	for k, h := range in.DeviceHash[i : i+len(slots)] {
+		tag := tagOf(h, split)
+		e := t.index[tag&mask]
+		if uint32(e>>32) != tag {
+			e = t.index[(tag+1)&mask]
+		}
+		slots[k] = int32(uint32(e)) - 1
+	}
+	fetched := uint8(0)
+	for _, slot := range slots {
+		if slot >= 0 {
+			fetched += t.slots[slot].size
+		}
+	}
+	t.fetched = fetched
 }
 
 // add makes a device that find did not find. Its state is the caller's to set.
@@ -224,7 +267,7 @@ func (t *devices) count(slot int32) {
 	if d.has(queued) {
 		return // it has an entry from before it was waiting; that is low enough
 	}
-	if t.counted.len() > 2*t.n+64 {
+	if t.counted.n > 2*t.n+64 {
 		t.compact()
 	}
 	d.bits |= queued
@@ -234,36 +277,57 @@ func (t *devices) count(slot int32) {
 // compact rids the queue of the entries of forgotten devices. It is called when
 // they are more than half, so it costs O(1) for each.
 func (t *devices) compact() {
-	var live []entry
+	var live queue
 	t.counted.each(func(e entry) {
 		if t.slots[e.id].gen == e.gen {
-			live = append(live, e)
+			live.push(e)
 		}
 	})
-	t.counted.clear()
-	for _, e := range live {
-		t.counted.push(e)
-	}
+	t.counted = live
 }
 
 // least is the device with the least watermark among those that count, or -1.
 func (t *devices) least() int32 {
 	for {
-		e, inRun, ok := t.counted.least()
+		e, ok := t.counted.least()
 		if !ok {
-			return -1
+			if !t.counted.refill(t.watermarkNow) {
+				return -1
+			}
+			continue
 		}
-		d := &t.slots[e.id]
-		switch {
-		case d.gen != e.gen:
-			t.counted.drop(inRun)
-		case d.state() == waiting:
-			d.bits &^= queued
-			t.counted.drop(inRun)
-		case d.watermark > e.key:
-			t.counted.raise(e, inRun, d.watermark)
+		switch key, ok := t.watermarkNow(e); {
+		case !ok:
+			t.counted.drop()
+		case key > e.key:
+			t.counted.raise(e, key)
 		default:
 			return e.id
 		}
 	}
+}
+
+// watermarkNow is the watermark of the device of an entry of counted; ok is
+// false if it does not count.
+func (t *devices) watermarkNow(e entry) (key int64, ok bool) {
+	d := &t.slots[e.id]
+	if d.gen != e.gen {
+		return 0, false
+	}
+	if d.state() == waiting {
+		d.bits &^= queued
+		return 0, false
+	}
+	return d.watermark, true
+}
+
+// lastNow is when the device of an entry of a split's silence was last heard of.
+// All devices of the split are there, so it is never gone.
+func (t *devices) lastNow(e entry) (key int64, ok bool) { return t.slots[e.id].last, true }
+
+// joinedNow says whether the device of an entry of a split's fresh is joining;
+// its key is when it came.
+func (t *devices) joinedNow(e entry) (key int64, ok bool) {
+	d := &t.slots[e.id]
+	return e.key, d.gen == e.gen && d.state() == joining
 }

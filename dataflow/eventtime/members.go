@@ -4,18 +4,20 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
 
+// hash is that of the device at position i, whose key is given.
+func (in *Rows) hash(i int, key []byte) uint64 {
+	if in.DeviceHash != nil {
+		return in.DeviceHash[i]
+	}
+	return hashKey(key)
+}
+
 // touch notes a row of the device at position i, and returns its slot.
 func (s *Source) touch(sp *split, in *Rows, i int) int32 {
 	var scratch [8]byte
 	t := s.devices
 	key, null := keyAt(in.Device, i, &scratch)
-	var hash uint64
-	if in.DeviceHash != nil {
-		hash = in.DeviceHash[i]
-	} else {
-		hash = hashKey(key)
-	}
-	tag := tagOf(hash, sp.index)
+	tag := tagOf(in.hash(i, key), sp.index)
 	slot := t.find(tag, uint16(sp.index), key, null)
 	if slot < 0 {
 		slot = s.join(sp, tag, key, null)
@@ -121,13 +123,13 @@ func (s *Source) expireDevices(sp *split) {
 			s.holding--
 		}
 		for t.quietest(sp) == due {
-			e, inRun, _ := sp.silence.least()
-			sp.silence.drop(inRun)
+			e, _ := sp.silence.least()
+			sp.silence.drop()
 			t.forget(e.id)
 		}
 		for t.freshest(sp) == due {
-			e, inRun, _ := sp.fresh.least()
-			sp.fresh.drop(inRun)
+			e, _ := sp.fresh.least()
+			sp.fresh.drop()
 			t.slots[e.id].become(waiting)
 		}
 		s.settle()
@@ -157,29 +159,35 @@ func (s *Source) endDevices(sp *split) {
 // for longest, or none.
 func (t *devices) quietest(sp *split) int64 {
 	for {
-		e, inRun, ok := sp.silence.least()
+		e, ok := sp.silence.least()
 		if !ok {
-			return none
+			if !sp.silence.refill(t.lastNow) {
+				return none
+			}
+			continue
 		}
 		last := t.slots[e.id].last
 		if last == e.key {
 			return last
 		}
-		sp.silence.raise(e, inRun, last)
+		sp.silence.raise(e, last)
 	}
 }
 
 // freshest is when the device joined that has been new for longest, or none.
 func (t *devices) freshest(sp *split) int64 {
 	for {
-		e, inRun, ok := sp.fresh.least()
+		e, ok := sp.fresh.least()
 		if !ok {
-			return none
+			if !sp.fresh.refill(t.joinedNow) {
+				return none
+			}
+			continue
 		}
-		if d := &t.slots[e.id]; d.gen == e.gen && d.state() == joining {
+		if _, ok := t.joinedNow(e); ok {
 			return e.key
 		}
-		sp.fresh.drop(inRun)
+		sp.fresh.drop()
 	}
 }
 
@@ -193,12 +201,11 @@ func (t *devices) startClock(sp *split) {
 		}
 	}
 	for _, q := range []*queue{&sp.silence, &sp.fresh} {
-		var all []entry
-		q.each(func(e entry) { all = append(all, e) })
-		q.clear()
-		for _, e := range all {
+		var anew queue
+		q.each(func(e entry) {
 			e.key = int64(sp.heard)
-			q.push(e)
-		}
+			anew.push(e)
+		})
+		*q = anew
 	}
 }

@@ -464,3 +464,29 @@ func TestRewriteOfOneInputSharesTheBatch(t *testing.T) {
 	r.Release()
 	b.Release()
 }
+
+// TestRewriteKeepsIdleAndActiveApart: marks with no row between them become one,
+// but not if the input was idle in between.
+func TestRewriteKeepsIdleAndActiveApart(t *testing.T) {
+	pool := batch.NewPool(0, nil)
+	bl := batch.NewBuilder(pool, batch.MustSchema(batch.Field{Name: "n", Type: batch.Bigint}))
+	for _, mk := range []batch.Mark{wm(3), wm(4), idle(4), wm(4), wm(5)} {
+		bl.SetInt(0, 1)
+		bl.EndRow(0)
+		bl.Mark(mk)
+	}
+	b := bl.Take()
+	b.Sel = b.OwnSel(1) // a filter took all rows
+	m := NewMerge(2)
+	m.Mark(1, idle(minT))
+	r := m.Rewrite(0, b, pool)
+	var got []string
+	for _, mk := range r.Marks {
+		got = append(got, fmt.Sprintf("%d: %s", mk.Row, markName(mk, false)))
+	}
+	if want := []string{"2: wm 4", "3: wm 4 idle", "5: wm 5"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	r.Release()
+	b.Release()
+}

@@ -1,17 +1,38 @@
 package eventtime
 
-// queue finds the device with the least time, where times only grow. Its keys
-// are lower bounds: a device's time may run ahead of its key, at no cost to
-// the queue, until the key is the least one; only then does the owner raise it.
+import (
+	"math"
+	"math/bits"
+)
+
+// queue finds the device whose time is least, where times only grow: a radix
+// heap. Its keys are lower bounds: a device's time may run ahead of its key at
+// no cost to the queue, until refill looks at it again; so a device that is
+// busy costs next to nothing, however many there are.
 //
-// Keys that come in order, as times do, go to the end of a run in O(1); those
-// that do not go to a heap in O(log n). An entry whose device is gone stays
-// until it is the least or the owner compacts.
+// A key is 16 hex digits. Keys that equal last are in `here`; any other is in
+// the bucket of the highest digit in which it differs from last, and of its
+// value there: each bucket's keys are all less than the next one's. An entry
+// only ever moves to a lower bucket, unless its time has grown. No key pushed is
+// less than last, because last is never beyond the least; an empty queue takes
+// any key.
+//
+// Devices that come in turn have times in order. Keys that come in order go
+// into a ring before the heap, in which nothing ever moves.
+//
+// The entry of a device that is gone stays until it is looked at, or until the
+// owner compacts.
 type queue struct {
-	run  []entry // a ring: ascending keys from head on, n of them; its length is a power of two
-	head int
-	n    int
-	heap []entry // four children to a node: those of i are 4i+1 to 4i+4
+	last    uint64 // as sortable has it
+	n       int
+	ring    []entry // ascending keys; its length is a power of two
+	head    int     // of the ring
+	ringed  int     // entries in the ring
+	inRing  bool    // the entry that least returned is the ring's
+	here    *chunk
+	full    [4]uint64   // which buckets are not empty
+	buckets [256]*chunk // 16*place+digit; lists of chunks, all full but the first
+	spare   *chunk      // for reuse
 }
 
 // entry is a device's place in a queue. gen tells whether the slot is still the
@@ -22,123 +43,186 @@ type entry struct {
 	gen uint32
 }
 
-func (q *queue) len() int { return q.n + len(q.heap) }
-
-// least is the entry with the least key, and whether it leads the run.
-func (q *queue) least() (e entry, inRun, ok bool) {
-	switch {
-	case q.n > 0 && (len(q.heap) == 0 || q.run[q.head].key <= q.heap[0].key):
-		return q.run[q.head], true, true
-	case len(q.heap) > 0:
-		return q.heap[0], false, true
-	}
-	return entry{}, false, false
+// chunk is a part of a bucket. In chunks, what all buckets hold on to is bounded
+// by the most entries there ever were.
+type chunk struct {
+	next    *chunk
+	n       int
+	entries [15]entry
 }
 
-// push adds an entry. If it would stand before the end of the run, the later of
-// the two goes to the heap, so that one far-off time does not close the run to
-// all that follow; if it would stand even before the last but one, it goes.
+// sortable maps times to unsigned numbers of the same order.
+func sortable(key int64) uint64 { return uint64(key) ^ 1<<63 }
+
+// push adds an entry whose key is not less than the least.
 func (q *queue) push(e entry) {
 	if q.n == 0 {
-		q.append(e)
-		return
+		q.last = 0
 	}
-	end := &q.run[(q.head+q.n-1)&(len(q.run)-1)]
-	if e.key >= end.key {
-		q.append(e)
-		return
-	}
-	if q.n == 1 || e.key >= q.run[(q.head+q.n-2)&(len(q.run)-1)].key {
-		e, *end = *end, e
-	}
-	q.heap = append(q.heap, e)
-	q.up(len(q.heap) - 1)
-}
-
-func (q *queue) append(e entry) {
-	if q.n == len(q.run) {
-		grown := make([]entry, max(16, 2*q.n))
-		for i := range q.n {
-			grown[i] = q.run[(q.head+i)&(q.n-1)]
-		}
-		q.run, q.head = grown, 0
-	}
-	q.run[(q.head+q.n)&(len(q.run)-1)] = e
 	q.n++
-}
-
-// drop removes the least entry.
-func (q *queue) drop(inRun bool) {
-	if inRun {
-		q.head = (q.head + 1) & (len(q.run) - 1)
-		q.n--
+	if q.ringed > 0 && e.key < q.ring[(q.head+q.ringed-1)&(len(q.ring)-1)].key {
+		q.put(e)
 		return
 	}
-	last := len(q.heap) - 1
-	q.heap[0] = q.heap[last]
-	q.heap = q.heap[:last]
-	if last > 0 {
-		q.down(0)
+	if q.ringed == len(q.ring) {
+		ring := make([]entry, max(16, 2*q.ringed))
+		for i := range q.ringed {
+			ring[i] = q.ring[(q.head+i)&(q.ringed-1)]
+		}
+		q.ring, q.head = ring, 0
+	}
+	q.ring[(q.head+q.ringed)&(len(q.ring)-1)] = e
+	q.ringed++
+}
+
+// put adds an entry to the heap.
+func (q *queue) put(e entry) {
+	key := sortable(e.key)
+	list := &q.here
+	if key != q.last {
+		place := uint(bits.Len64(key^q.last)-1) / 4
+		i := uint8(place*16 + uint(key>>(4*place))&15)
+		q.full[i/64] |= 1 << (i % 64)
+		list = &q.buckets[i]
+	}
+	c := *list
+	if c == nil || c.n == len(c.entries) {
+		if c = q.spare; c != nil {
+			q.spare = c.next
+		} else {
+			c = new(chunk)
+		}
+		c.next, c.n = *list, 0
+		*list = c
+	}
+	c.entries[c.n] = e
+	c.n++
+}
+
+// least is an entry with the least key. If there is none now although the queue
+// is not empty, refill has to be called first.
+func (q *queue) least() (e entry, ok bool) {
+	if c := q.here; c != nil {
+		q.inRing = false
+		return c.entries[c.n-1], true
+	}
+	if q.ringed == 0 {
+		return entry{}, false
+	}
+	e = q.ring[q.head]
+	if q.ringed < q.n && sortable(e.key) > q.below() {
+		return entry{}, false
+	}
+	q.inRing = true
+	return e, true
+}
+
+// below is a bound under all keys of the heap, when nothing is here.
+func (q *queue) below() uint64 {
+	for w, set := range q.full {
+		if set != 0 {
+			i := uint(64*w + bits.TrailingZeros64(set))
+			low := uint64(1)<<(4*(i/16)) - 1
+			return q.last&^(low<<4|15) | uint64(i%16)<<(4*(i/16))
+		}
+	}
+	return math.MaxUint64
+}
+
+// drop removes the entry that least returned.
+func (q *queue) drop() {
+	q.n--
+	if q.inRing {
+		q.head = (q.head + 1) & (len(q.ring) - 1)
+		q.ringed--
+		return
+	}
+	c := q.here
+	c.n--
+	if c.n == 0 {
+		q.here = c.next
+		c.next, q.spare = q.spare, c
 	}
 }
 
-// raise gives the least entry, e, a greater key.
-func (q *queue) raise(e entry, inRun bool, key int64) {
+// raise gives e, which least returned, a greater key.
+func (q *queue) raise(e entry, key int64) {
 	e.key = key
-	if !inRun && q.n > 0 && key < q.run[(q.head+q.n-1)&(len(q.run)-1)].key {
-		q.heap[0] = e
-		q.down(0)
-		return
-	}
-	q.drop(inRun)
+	q.drop()
 	q.push(e)
 }
 
-func (q *queue) up(i int) {
-	e := q.heap[i]
-	for i > 0 {
-		parent := (i - 1) / 4
-		if q.heap[parent].key <= e.key {
-			break
+// lowest empties the lowest bucket, and returns what was in it and the greatest
+// key that can be.
+func (q *queue) lowest() (list *chunk, greatest uint64) {
+	for w, set := range q.full {
+		if set == 0 {
+			continue
 		}
-		q.heap[i] = q.heap[parent]
-		i = parent
+		i := uint(64*w + bits.TrailingZeros64(set))
+		q.full[w] &^= 1 << (i % 64)
+		list, q.buckets[i] = q.buckets[i], nil
+		below := uint64(1)<<(4*(i/16)) - 1
+		above := ^(below<<4 | 15)
+		return list, q.last&above | uint64(i%16)<<(4*(i/16)) | below
 	}
-	q.heap[i] = e
+	return nil, 0
 }
 
-func (q *queue) down(i int) {
-	h := q.heap
-	e := h[i]
-	for {
-		c := 4*i + 1
-		if c >= len(h) {
-			break
-		}
-		least := c
-		for k := c + 1; k < min(c+4, len(h)); k++ {
-			if h[k].key < h[least].key {
-				least = k
-			}
-		}
-		if h[least].key >= e.key {
-			break
-		}
-		h[i] = h[least]
-		i = least
+// refill looks at the entries of the lowest bucket again, and moves them to
+// where they belong now: now is an entry's time, which may have grown, or ok is
+// false if its device is gone. It returns false if the queue is empty. There
+// may be no least yet afterwards, but last has grown, or the ring has it.
+func (q *queue) refill(now func(e entry) (key int64, ok bool)) bool {
+	list, least := q.lowest()
+	if list == nil {
+		return false
 	}
-	h[i] = e
+	if q.ringed > 0 {
+		least = min(least, sortable(q.ring[q.head].key))
+	}
+	for c := list; c != nil; c = c.next {
+		stay := 0
+		for _, e := range c.entries[:c.n] {
+			key, ok := now(e)
+			if !ok {
+				continue
+			}
+			e.key = key
+			least = min(least, sortable(key))
+			c.entries[stay] = e
+			stay++
+		}
+		q.n -= c.n - stay
+		c.n = stay
+	}
+	q.last = least
+	for c := list; c != nil; {
+		for _, e := range c.entries[:c.n] {
+			q.put(e)
+		}
+		next := c.next
+		c.next, q.spare = q.spare, c
+		c = next
+	}
+	return true
 }
 
 // each calls f with every entry, in no order that means anything.
 func (q *queue) each(f func(e entry)) {
-	for i := range q.n {
-		f(q.run[(q.head+i)&(len(q.run)-1)])
+	for i := range q.ringed {
+		f(q.ring[(q.head+i)&(len(q.ring)-1)])
 	}
-	for _, e := range q.heap {
-		f(e)
+	list := q.here
+	for i := 0; ; i++ {
+		for c := list; c != nil; c = c.next {
+			for _, e := range c.entries[:c.n] {
+				f(e)
+			}
+		}
+		if i == len(q.buckets) {
+			return
+		}
+		list = q.buckets[i]
 	}
 }
-
-// clear empties the queue and keeps its memory.
-func (q *queue) clear() { q.head, q.n, q.heap = 0, 0, q.heap[:0] }

@@ -307,8 +307,7 @@ func (s *Source) ready() {
 		return
 	}
 	for i := range s.devices.slots {
-		if d := &s.devices.slots[i]; d.state() != waiting {
-			d.watermark = max(d.watermark, int64(s.now.Watermark))
+		if s.devices.slots[i].state() != waiting {
 			s.devices.count(int32(i))
 		}
 	}

@@ -48,8 +48,8 @@ type Source struct {
 	holding int      // open splits that have shown no device and are waited for
 	started int      // open splits that have shown a device
 
-	now      batch.Mark // what is true
-	sent     batch.Mark // what the stream was last told
+	now  batch.Mark // what is true
+	sent batch.Mark // what the stream was last told
 
 	tables    []operator.StateTable
 	restored  bool // state was given back and is still to be put together
@@ -57,8 +57,7 @@ type Source struct {
 
 	// Of the batch at hand.
 	sel      []int32
-	kept     int // rows that stay, so far
-	markedAt int // kept when the last mark was put
+	markedAt int // how many rows that stay were before the last mark; -1: none yet
 	refused  []Refusal
 	markers  int
 }
@@ -258,15 +257,16 @@ func (s *Source) news(sp *split) (batch.Mark, bool) {
 // publish makes the split's clock, and without devices its watermark and
 // idleness, part of what is true of the source.
 func (s *Source) publish(sp *split) {
-	m := batch.Mark{Watermark: sp.watermark, Arrival: sp.clock, Idle: sp.idle}
+	w, a, idle := sp.watermark, sp.clock, sp.idle
 	if len(s.splits) > 1 {
-		m, _ = s.merge.Mark(sp.index, m)
+		m, _ := s.merge.Mark(sp.index, batch.Mark{Watermark: w, Arrival: a, Idle: idle})
+		w, a, idle = m.Watermark, m.Arrival, m.Idle
 	}
 	if s.devices == nil {
-		s.now.Watermark = max(s.now.Watermark, m.Watermark)
-		s.now.Idle = m.Idle
+		s.now.Watermark = max(s.now.Watermark, w)
+		s.now.Idle = idle
 	}
-	s.now.Arrival = max(s.now.Arrival, m.Arrival)
+	s.now.Arrival = max(s.now.Arrival, a)
 }
 
 // advance moves the split's arrival clock to a, unless it is there already, and
@@ -283,13 +283,13 @@ func (s *Source) advance(sp *split, a dataflow.Time) {
 	if first {
 		s.startClock(sp)
 	}
+	if s.cfg.Strategy == Ingestion {
+		sp.watermark = max(sp.watermark, a-1)
+	}
 	if sp.heard > sp.deadline {
 		s.expire(sp)
 	}
-	if s.cfg.Strategy == Ingestion {
-		sp.watermark = max(sp.watermark, a-1)
-		s.publish(sp)
-	} else if s.cfg.MarkArrivals {
+	if s.cfg.Strategy == Ingestion || s.cfg.MarkArrivals {
 		s.publish(sp)
 	}
 }
@@ -329,3 +329,6 @@ func (s *Source) alive(sp *split) {
 		s.publish(sp)
 	}
 }
+
+// attention is the arrival after which something may be due in the split.
+func (s *Source) attention(sp *split) int64 { return int64(sp.deadline.Add(sp.deafFor)) }
