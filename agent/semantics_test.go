@@ -211,7 +211,9 @@ func TestE38MarkerFarAhead(t *testing.T) {
 	row := func(ts, at int64) string { return fmt.Sprintf(`{"k":"k","v":%d,"ts":%d,"at":%d}`, ts, ts, at) + "\n" }
 	in := write(t, "in.jsonl", row(1, 10)+row(12, 15)+far+row(2, 25)+row(140, 30)+row(3, 35)+`{"wm":9,"at":40}`+"\n"+row(4, 45))
 	step := "  - {id: w, from: in, key_by: [k], window: {tumbling: 10us}, select: {s: sum(v)}}"
-	late := func(ts, at int64) string { return fmt.Sprintf(`{"k":"k","v":%d,"ts":%d,"wm":null,"at":%d}`, ts, ts, at) }
+	late := func(ts, at int64) string {
+		return fmt.Sprintf(`{"k":"k","v":%d,"ts":%d,"wm":null,"at":%d}`, ts, ts, at)
+	}
 
 	t.Run("believed", func(t *testing.T) {
 		text := oneSource(in, dropped+"\n    arrival: at", step, "w", "w.late")
