@@ -238,59 +238,69 @@ func TestBackPressure(t *testing.T) {
 	}
 }
 
+// fill sends messages from number from on until the reader has stopped
+// reading, and returns the number after the last. The gate is looked at before
+// each read of the socket, and messages take a moment from there to the inbox.
+func fill(t testing.TB, c *pconn, ev *events, from int) int {
+	t.Helper()
+	full := make(chan struct{})
+	go func() { ev.wait(t, mqtt.InboxFull); close(full) }()
+	for n := from; ; n++ {
+		select {
+		case <-full:
+			return n
+		default:
+			c.send(publish(uint16(n+1), 1, false, strconv.Itoa(n)))
+		}
+	}
+}
+
+func wantNumbers(t testing.TB, got []string, from int) {
+	t.Helper()
+	for i, v := range got {
+		if v != strconv.Itoa(from+i) {
+			t.Fatalf("message %d is %s", from+i, v)
+		}
+	}
+}
+
 // While the inbox is full the client still tells the broker that it lives.
 func TestPingsWhileFull(t *testing.T) {
 	p := newPeer(t)
 	r, ev := feed(t, p, mqtt.ReaderOptions{InboxMessages: 1, Connection: mqtt.Connection{KeepAlive: dataflow.Second}})
 	c := p.session(t, false)
-	// The gate is looked at before each read of the socket, and messages take a
-	// moment from there to the inbox: send until it has shut.
-	full := make(chan struct{})
-	go func() { ev.wait(t, mqtt.InboxFull); close(full) }()
-	sent := 0
-	for open := true; open; sent++ {
-		c.send(publish(uint16(sent+1), 1, false, strconv.Itoa(sent)))
-		select {
-		case <-full:
-			open = false
-		default:
-		}
-	}
+	sent := fill(t, c, ev, 0)
 	for pings := 0; pings < 5; { // paho alone would send one
 		if _, ok := c.get().(*packets.PingreqPacket); ok {
 			pings++
 		}
 	}
-	for i, v := range read(t, r, sent, true) {
-		if v != strconv.Itoa(i) {
-			t.Fatalf("message %d is %s", i, v)
-		}
-	}
+	wantNumbers(t, read(t, r, sent, true), 0)
 	if s := r.Stats(); s.Connects != 1 {
 		t.Errorf("%+v", s)
 	}
 }
 
-// A full inbox must not keep CONNACK and SUBACK waiting.
+// A full inbox must not keep CONNACK and SUBACK waiting, nor Close.
 func TestReconnectsWhileFull(t *testing.T) {
 	p := newPeer(t)
-	r, ev := feed(t, p, mqtt.ReaderOptions{InboxMessages: 1})
+	r, ev := feed(t, p, mqtt.ReaderOptions{InboxMessages: 1, Connection: mqtt.Connection{KeepAlive: dataflow.Second}})
 	c := p.session(t, false)
-	c.send(publish(1, 1, false, "a"))
-	for r.Stats().Unread == 0 {
-		c.nothing()
-	}
+	sent := fill(t, c, ev, 0)
 	c.cut()
-	ev.wait(t, mqtt.Lost)
-	c = p.session(t, true, publish(1, 1, true, "a"))
+	ev.wait(t, mqtt.Lost) // who does not read learns that from the pings
+	var again []packets.ControlPacket
+	for i := range sent {
+		again = append(again, publish(uint16(i+1), 1, true, strconv.Itoa(i)))
+	}
+	c = p.session(t, true, again...)
 	ev.wait(t, mqtt.Subscribed)
-	c.send(publish(2, 1, false, "b"))
-	wants(t, read(t, r, 2, true), "a", "b")
-	c.acks(packets.Puback, 1, 2)
-	// And a full inbox must not keep Close waiting.
-	c.send(publish(3, 1, false, "c"))
-	for r.Stats().Unread == 0 {
-		c.nothing()
+	wantNumbers(t, read(t, r, sent, true), 0)
+	next := fill(t, c, ev, sent)
+	wantNumbers(t, read(t, r, next-sent, true), sent)
+	fill(t, c, ev, next)
+	if err := r.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -26,6 +26,9 @@ const (
 	// quiesce bounds the clean end of a session: DISCONNECT written, paho's
 	// goroutines gone. It is more than conn's farewell.
 	quiesce = 3 * time.Second
+	// handOver is how long paho's Subscribe waits for its own goroutines, which
+	// have ended if the connection was lost in that moment.
+	handOver = 2 * time.Second
 )
 
 // user is what a session serves: the reader or the writer. The session calls
@@ -224,6 +227,7 @@ func (s *session) connect(ctx context.Context) (*link, error) {
 		SetConnectTimeout(s.e.ConnectTimeout.Go()).
 		SetKeepAlive(s.e.KeepAlive.Go()).
 		SetPingTimeout(24 * time.Hour). // conn watches over the peer
+		SetWriteTimeout(handOver).
 		SetStore(s.store).
 		// The default handler gets every message once; routes would get it once
 		// for each filter that matches.
