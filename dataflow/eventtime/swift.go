@@ -37,6 +37,7 @@ func (s *Source) swift(sp *split, b *batch.Batch, in *Rows) {
 	punctuated := s.cfg.Strategy == Punctuated && in.Marker != nil
 	clock, attention := int64(sp.clock), s.attention(sp)
 	attentive := sp.idle // the row ends the idleness
+	alone := len(s.splits) == 1
 	for i, t := range b.Times {
 		if in.Arrivals != nil && in.Arrivals[i] > clock {
 			if in.Arrivals[i] > attention {
@@ -67,11 +68,20 @@ func (s *Source) swift(sp *split, b *batch.Batch, in *Rows) {
 		case s.bound > 0:
 			w = behind(t, s.bound)
 		}
-		if w > sp.watermark {
-			s.advance(sp, dataflow.Time(clock))
-			sp.watermark = w
-			s.tell(sp, b, i+1)
+		if w <= sp.watermark {
+			continue
 		}
+		sp.watermark = w
+		if alone && s.sel == nil && w > s.now.Watermark {
+			// A marker after every row comes here each time: what advance, publish
+			// and mark would do, and no more.
+			s.now = batch.Mark{Watermark: w, Arrival: max(s.now.Arrival, dataflow.Time(clock))}
+			s.sent, s.markedAt = s.now, i+1
+			b.AddMark(batch.Mark{Row: int32(i + 1), Watermark: w, Arrival: s.now.Arrival})
+			continue
+		}
+		s.advance(sp, dataflow.Time(clock))
+		s.tell(sp, b, i+1)
 	}
 	s.advance(sp, dataflow.Time(clock))
 	if b.Rows > 0 {
