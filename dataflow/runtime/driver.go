@@ -212,13 +212,8 @@ func (d *driver) watchStop(ctx context.Context, cancel context.CancelCauseFunc) 
 // read waits for memory and then for the source. It returns the next input, or
 // why there is none: errStopped, errCommitDue, io.EOF.
 func (d *driver) read(ctx context.Context) (task.Input, error) {
-	for d.job.pool.Full() {
-		select {
-		case <-d.job.room:
-			defer signal(d.job.room) // another source may be waiting too
-		case <-ctx.Done():
-			return task.Input{}, context.Cause(ctx)
-		}
+	if err := d.waitForMemory(ctx); err != nil {
+		return task.Input{}, err
 	}
 	if d.dirty {
 		c, cancel := context.WithDeadlineCause(ctx, d.commitAt, errCommitDue)
@@ -237,10 +232,31 @@ func (d *driver) read(ctx context.Context) (task.Input, error) {
 		in.Kind, in.Records = task.Raw, &d.records
 		err = d.reader.Read(ctx, &d.records, d.job.opt.BatchRows)
 	}
-	if err != nil && ctx.Err() != nil && !errors.Is(err, io.EOF) {
-		err = context.Cause(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = context.Cause(ctx) // an error of the source's own stays what it is
 	}
 	return in, err
+}
+
+// waitForMemory waits until the batches in flight are within their budget. What
+// is to be committed is committed meanwhile: errCommitDue.
+func (d *driver) waitForMemory(ctx context.Context) error {
+	if !d.job.pool.Full() {
+		return nil
+	}
+	wake, stop := d.commitTimer()
+	defer stop()
+	for d.job.pool.Full() {
+		select {
+		case <-d.job.room:
+		case <-wake:
+			return errCommitDue
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	signal(d.job.room) // another source may be waiting too; it must not wait for what this one reads
+	return nil
 }
 
 // step gives the task an input and performs what comes of it, to the end.
@@ -256,6 +272,9 @@ func (d *driver) step(ctx context.Context, in task.Input) error {
 		}
 		if !again {
 			return nil
+		}
+		if ctx.Err() != nil { // a row may make more output than anybody will wait for
+			return context.Cause(ctx)
 		}
 		in = task.Input{Kind: task.Resume}
 	}

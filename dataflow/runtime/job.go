@@ -94,7 +94,7 @@ func (j *Job) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, d := range j.drivers {
 		wg.Go(func() {
-			if err := d.run(ctx); err != nil && !errors.Is(err, errAnother) {
+			if err := d.run(ctx); err != nil && !stopped(ctx, err) {
 				j.event(Event{Kind: SubtaskFailed, Subtask: d.sub.Config.ID, Err: err})
 				cancel(anotherFailed{err})
 			}
@@ -113,6 +113,12 @@ func (j *Job) Run(ctx context.Context) error {
 		return cause
 	}
 	return closed
+}
+
+// stopped tells whether err is only what ctx ended with: another subtask failed
+// first, or somebody ended it.
+func stopped(ctx context.Context, err error) bool {
+	return errors.Is(err, errAnother) || ctx.Err() != nil && errors.Is(err, context.Cause(ctx))
 }
 
 // errAnother marks the errors that subtasks return because another one failed
