@@ -295,6 +295,24 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
+// What a shell leaves of "-" and "*.csv" is text, though YAML would make a list
+// and an alias of it.
+func TestOverridesThatYAMLWouldNotTakeAsText(t *testing.T) {
+	const text = "name: j\nsources: {in: {file: {path: a.txt}, format: text}}\nsinks: [{id: out, from: in, stdout: {}}]\n"
+	for _, path := range []string{"-", "*.csv", "&x", "!x", "%x", "@x", "`x", "- x"} {
+		j, err := job.Load("j.yaml", []byte(text), job.Options{Set: []string{"sources.in.file.path=" + path}})
+		if path == "- x" {
+			if err == nil || !strings.Contains(err.Error(), "must be text, not a list") {
+				t.Errorf("%q: %v", path, err)
+			}
+			continue
+		}
+		if err != nil || j.Sources[0].File.Path != path {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
 func TestSecretsStaySecret(t *testing.T) {
 	const text = `name: j
 sources:

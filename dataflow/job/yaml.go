@@ -165,6 +165,9 @@ func (l *loader) override(root *yaml.Node, set string) {
 		return
 	}
 	value, err := unmarshal([]byte(text))
+	if isPlain(text) {
+		value, err = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}, nil
+	}
 	if err != nil {
 		bad("quote the value", "the value is %s", strings.Replace(err.Error(), "yaml: ", "not YAML: ", 1))
 		return
@@ -209,6 +212,13 @@ func (l *loader) override(root *yaml.Node, set string) {
 		at.Content = append(at.Content, name, child)
 		at = child
 	}
+}
+
+// isPlain tells whether the value of an override is text though YAML would make
+// something else of it that no job has: "-" for stdin, a glob that begins with a
+// star. The quotes that a job would need, a shell has taken off.
+func isPlain(text string) bool {
+	return text == "-" || text != "" && strings.IndexByte("*&!%@`", text[0]) >= 0
 }
 
 // findChild is where the value of a key, or the list entry with an id or a
