@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
@@ -79,10 +80,11 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, " %s", strings.Join(e.Topics, ", "))
 	}
 	if e.Err != nil {
-		fmt.Fprintf(&b, ": %v", e.Err)
+		why := strings.TrimPrefix(e.Err.Error(), "mqtt: cannot reach "+e.Broker+": ") // the line says so already
+		fmt.Fprintf(&b, ": %s", strings.TrimPrefix(why, "network Error : "))
 	}
 	if e.RetryIn > 0 {
-		fmt.Fprintf(&b, "; next attempt in %v", e.RetryIn)
+		fmt.Fprintf(&b, "; next attempt in %v", e.RetryIn.Go().Round(time.Millisecond))
 	}
 	return b.String()
 }
