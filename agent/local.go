@@ -64,7 +64,7 @@ func NewLocal(j *job.Job, opt LocalOptions) (*Local, error) {
 	l.run = runtime.New(plan, runtime.Options{
 		Memory: opt.Memory, BatchRows: opt.BatchRows, CommitInterval: commit, Now: time.Now,
 		Events: func(e runtime.Event) {
-			if e.Kind != runtime.SubtaskFinished {
+			if e.Kind != runtime.SubtaskFinished && e.Kind != runtime.SubtaskFailed { // Run returns why it failed
 				opt.Events(e.String())
 			}
 		},

@@ -46,7 +46,11 @@ func readJob(t *terminal, file string) ([]byte, error) {
 	if file == "-" {
 		return io.ReadAll(io.LimitReader(t.in, maxJobFile+1))
 	}
-	return os.ReadFile(file)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("job file: %w; give the path of a job, such as configs/wordcount.yaml", err)
+	}
+	return text, nil
 }
 
 // maxJobFile is more than job.Load takes, so that it can say so.

@@ -81,6 +81,18 @@ func isCobraUsage(err error) bool {
 	return false
 }
 
+// knownVerb refuses a verb that there is not, and names the nearest one.
+func knownVerb(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return usageError{fmt.Errorf("unknown command %q%s", c.CommandPath()+" "+args[0], hint)}
+}
+
 func newRoot(t *terminal) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tidemark",
@@ -90,9 +102,10 @@ windows, from MQTT or files, in one static binary.`,
 		Example:       "  tidemark demo\n  tidemark run configs/wordcount.yaml\n  tidemark job check my-job.yaml",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownVerb,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetIn(t.in)
 	root.SetOut(t.out)
 	root.SetErr(t.err)

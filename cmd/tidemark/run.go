@@ -57,9 +57,11 @@ func runJob(t *terminal, file string, load loadFlags, opt agent.LocalOptions) er
 		return err
 	}
 	began := time.Now()
-	err = untilStopped(local, func() { status.update(progressLine(local.Totals(), time.Since(began))) })
+	err = untilStopped(local, status.line, func() { status.update(progressLine(local.Totals(), time.Since(began))) })
 	status.done()
-	reportTotals(t, j.Name, local.Totals(), time.Since(began))
+	if s := local.Totals(); err == nil || s.In > 0 { // a job that did not get as far has none to tell of
+		reportTotals(t, j.Name, s, time.Since(began))
+	}
 	if errors.Is(err, errStoppedNow) {
 		return errors.New("stopped at once: rows in flight were dropped")
 	}
@@ -69,8 +71,8 @@ func runJob(t *terminal, file string, load loadFlags, opt agent.LocalOptions) er
 var errStoppedNow = errors.New("stopped")
 
 // untilStopped runs the job; the first interrupt drains it, the second stops it.
-// tick is called about once a second.
-func untilStopped(local *agent.Local, tick func()) error {
+// tick is called about once a second, say tells the user.
+func untilStopped(local *agent.Local, say func(string), tick func()) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
@@ -90,6 +92,7 @@ func untilStopped(local *agent.Local, tick func()) error {
 			tick()
 		case <-signals:
 			if stops++; stops == 1 {
+				say("stopping: what is in flight still arrives; interrupt again to stop at once")
 				local.Stop()
 			} else {
 				cancel(errStoppedNow)
@@ -99,7 +102,7 @@ func untilStopped(local *agent.Local, tick func()) error {
 }
 
 func progressLine(s agent.Totals, wall time.Duration) string {
-	line := fmt.Sprintf("%s  in %d  out %d  late %d  rejected %d  watermark %v", wall.Round(time.Second), s.In, s.Out, s.Late, s.Rejected, s.Watermark)
+	line := fmt.Sprintf("%s  in %d  out %d  late %d  rejected %d  watermark %s", wall.Round(time.Second), s.In, s.Out, s.Late, s.Rejected, watermark(s.Watermark))
 	if s.Arrival != dataflow.MinTime && s.Watermark != dataflow.MinTime && s.Watermark != dataflow.MaxTime {
 		line += fmt.Sprintf("  lag %v", dataflow.Duration(s.Arrival-s.Watermark).Go().Round(time.Millisecond))
 	}
@@ -114,7 +117,7 @@ func reportTotals(t *terminal, name string, s agent.Totals, wall time.Duration) 
 			agent.Totals
 			Watermark string  `json:"watermark"`
 			Seconds   float64 `json:"wall_seconds"`
-		}{name, s, s.Watermark.String(), wall.Seconds()}
+		}{name, s, watermark(s.Watermark), wall.Seconds()}
 		_ = json.NewEncoder(t.err).Encode(out)
 		return
 	}
@@ -131,5 +134,16 @@ func reportTotals(t *terminal, name string, s agent.Totals, wall time.Duration) 
 			fmt.Fprintf(t.err, ", %s %d", more.what, more.n)
 		}
 	}
-	fmt.Fprintf(t.err, ", watermark %v, %v\n", s.Watermark, wall.Round(time.Millisecond))
+	fmt.Fprintf(t.err, ", watermark %s, %v\n", watermark(s.Watermark), wall.Round(time.Millisecond))
+}
+
+// watermark is w in words: its ends are no instants.
+func watermark(w dataflow.Time) string {
+	switch w {
+	case dataflow.MinTime:
+		return "none"
+	case dataflow.MaxTime:
+		return "end of input"
+	}
+	return w.String()
 }
