@@ -138,20 +138,29 @@ func (o *core) begin(b *batch.Batch) {
 	}
 }
 
-// arrivals gives each position the arrival of the last mark at or before it.
+// arrivals gives each position the arrival of the last mark at or before it. A
+// stream without an arrival clock stands at 1970.
 func (o *core) arrivals(b *batch.Batch) []int64 {
 	o.arrived = sized(o.arrived, b.Rows)
-	at, now := 0, o.arrival
+	at, now := 0, clocked(o.arrival)
 	for _, m := range b.Marks {
 		for ; at < int(m.Row); at++ {
 			o.arrived[at] = now
 		}
-		now = int64(m.Arrival)
+		now = clocked(int64(m.Arrival))
 	}
 	for ; at < b.Rows; at++ {
 		o.arrived[at] = now
 	}
 	return o.arrived
+}
+
+// clocked is an arrival clock, or 1970 where there is none.
+func clocked(arrival int64) int64 {
+	if arrival == int64(dataflow.MinTime) {
+		return 0
+	}
+	return arrival
 }
 
 // watermark is what a mark says to this operator: in processing time, the

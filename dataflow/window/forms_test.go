@@ -209,6 +209,13 @@ func forms() []formCase {
 				a@29 window_start=20 window_end=30 sum_0=8; wm max arrival 25`,
 		},
 		{
+			name:  "processing time without an arrival clock stands at 1970",
+			spec:  window.Spec{Form: window.Tumbling, Size: 10, ProcessingTime: true},
+			aggs:  []string{"sum(v)"},
+			input: `a@1000 v=1; wm 3; a@-1000 v=2; end`,
+			want:  `wm 3; a@9 window_start=0 window_end=10 sum_0=3; end`,
+		},
+		{
 			name: "every aggregate, with nulls",
 			spec: window.Spec{Form: window.Tumbling, Size: 10},
 			aggs: []string{"count(*)", "count(v)", "sum(v)", "avg(v)", "min(d)", "max(d)", "first(s)", "last(s)", "min(s)", "max(s)",
@@ -282,3 +289,50 @@ func TestE14Chain(t *testing.T) {
 		Want: `@4999999 window_start=0 window_end=5000000 sum_0=3; wm 4999999; @9999999 window_start=5000000 window_end=10000000 sum_0=4; wm max`,
 	})
 }
+
+// TestRestoredClock: an operator that descends from several goes on from the
+// least of their watermarks, in whatever order they come.
+func TestRestoredClock(t *testing.T) {
+	in := input()
+	f := factory(t, window.Spec{Form: window.Tumbling, Size: 10, Input: in, Keys: []int{0}, Aggregates: aggregates(t, in, "count(*)")})
+	for _, order := range [][]int64{{9, 19}, {19, 9}} {
+		pool := batch.NewPool(0, nil)
+		ctx := &operator.Context{Parallelism: 1, MaxParallelism: 128, KeyGroups: dataflow.RangeOf(0, 1, 128), Pool: pool, Counters: &operator.Counters{}}
+		op := f.New()
+		if err := op.Open(ctx); err != nil {
+			t.Fatal(err)
+		}
+		tables := op.StateTables()
+		clock := len(tables) - 1
+		if tables[clock].Keyed || tables[clock].Spread != operator.Union {
+			t.Fatalf("the clock goes to everybody: %+v", tables[clock])
+		}
+		for _, wm := range order {
+			bl := batch.NewBuilder(pool, tables[clock].Schema)
+			bl.SetInt(0, wm)
+			bl.SetInt(1, 0)
+			bl.SetInt(2, 0)
+			bl.EndRow(0)
+			b := bl.Take()
+			if err := op.Restore(clock, b); err != nil {
+				t.Fatal(err)
+			}
+			b.Release()
+		}
+		for _, b := range optest.MustParse(t, in, `a@9; a@10`).Batches(pool, 10) {
+			if _, err := op.Process(b, silent{}); err != nil {
+				t.Fatal(err)
+			}
+			b.Release()
+		}
+		if n := ctx.Counters.Late; n != 1 {
+			t.Errorf("watermarks %v: %d late, want the row at 9 only", order, n)
+		}
+	}
+}
+
+type silent struct{}
+
+func (silent) Emit(*batch.Batch) bool                    { return true }
+func (silent) EmitSide(operator.Side, *batch.Batch) bool { return true }
+func (silent) Wanted(operator.Side) bool                 { return false }

@@ -111,7 +111,9 @@ func (r *reference) row(x refRow) {
 	k := r.key(x.row)
 	t := int64(x.row.Time)
 	if r.spec.ProcessingTime {
-		t = r.arrival
+		if t = r.arrival; t == math.MinInt64 { // no arrival clock
+			t = 0
+		}
 	}
 	switch r.spec.Form {
 	case window.Running:
