@@ -3,6 +3,7 @@ package window_test
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -152,4 +153,65 @@ func TestAgainstReference(t *testing.T) {
 		}
 		optest.Check(t, c)
 	})
+}
+
+// TestLongSliding runs windows of many slices over long input with disorder
+// behind the watermark, so that all the parts of their sums are in use: several
+// blocks ahead, the back, and repairs of each.
+func TestLongSliding(t *testing.T) {
+	for seed := range uint64(25) {
+		in := input()
+		r := rand.New(rand.NewPCG(seed, 1))
+		s := window.Spec{Form: window.Sliding, Size: dataflow.Duration(20 + r.IntN(120)), Slide: dataflow.Duration(1 + r.IntN(7)), Input: in, Keys: []int{0}}
+		if r.IntN(3) == 0 {
+			s.AllowedLateness, s.Firing = dataflow.Duration(r.IntN(60)), window.Firing(r.IntN(2))
+		}
+		list := []string{"sum(v)", "first(d)", "max(s)", "distinct(v)"}
+		e := example{spec: s, exprs: []string{"v", "d", "s", "v"}, input: optest.Stream{Schema: in}}
+		e.spec.Aggregates = aggregates(t, in, list...)
+		at, pause := int64(0), 1+r.IntN(4)
+		for n := range 700 {
+			at += int64(r.IntN(pause))
+			if r.IntN(150) == 0 {
+				at += int64(r.IntN(200))
+			}
+			v := int64(r.IntN(9))
+			e.input.Elements = append(e.input.Elements, optest.Element{Row: &optest.Row{
+				Time:   dataflow.Time(at - int64(r.IntN(1+r.IntN(int(s.Size))))),
+				Values: []any{string(rune('a' + r.IntN(4))), v, float64(v) / 2, fmt.Sprint(v), nil, nil},
+			}})
+			if r.IntN(4) == 0 {
+				e.input.Elements = append(e.input.Elements, optest.Element{Mark: batch.Mark{Watermark: dataflow.Time(at)}})
+			}
+			if n == 699 {
+				e.input.Elements = append(e.input.Elements, optest.Element{Mark: batch.Mark{Watermark: dataflow.MaxTime}})
+			}
+		}
+		want, got := map[string][]string{}, map[string][]string{}
+		ref := newReference(e.spec, e.exprs, factory(t, e.spec).Output())
+		e.input = sorted(e.input).Coalesced()
+		ref.run(e.input)
+		addPerKey(want, ref.out, 1)
+		f := newFleet(t, e, batch.NewPool(0, nil), 1)
+		f.feed(e.input.Elements, 1+r.IntN(300))
+		f.perKey(got)
+		for _, k := range []string{"a", "b", "c", "d"} {
+			k = fmt.Sprintf("%#v", []any{k})
+			if x, y := fmt.Sprint(got[k]), fmt.Sprint(want[k]); x != y {
+				t.Fatalf("seed %d, %s: key %s:\n got %s\nwant %s", seed, e.spec.Describe(), k, x, y)
+			}
+		}
+	}
+}
+
+// sorted makes the watermarks of a stream ascend.
+func sorted(s optest.Stream) optest.Stream {
+	wm := dataflow.MinTime
+	for i := range s.Elements {
+		if e := &s.Elements[i]; e.Row == nil {
+			wm = max(wm, e.Mark.Watermark)
+			e.Mark.Watermark = wm
+		}
+	}
+	return s
 }

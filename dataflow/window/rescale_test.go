@@ -16,7 +16,7 @@ import (
 
 // fleet is the subtasks of one step, each with its range of key groups.
 type fleet struct {
-	t    *rapid.T
+	t    optest.TB
 	e    example
 	pool *batch.Pool
 	ops  []operator.Operator
@@ -26,7 +26,7 @@ type fleet struct {
 
 const groups = 16
 
-func newFleet(t *rapid.T, e example, pool *batch.Pool, p int) *fleet {
+func newFleet(t optest.TB, e example, pool *batch.Pool, p int) *fleet {
 	f := &fleet{t: t, e: e, pool: pool, out: make([]optest.Stream, p)}
 	made := factory(t, e.spec)
 	for i := range p {
