@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +29,7 @@ import (
 type connectors struct {
 	job *job.Job
 	opt LocalOptions
+	tap bool // only to look: brokers forget the sessions with the connection
 	// files are what each file source's path names: listed once, so that all its
 	// subtasks agree on the numbers of the splits.
 	files map[*job.Source][]string
@@ -140,19 +142,22 @@ func (c *connectors) mqttReader(s *job.Source) (sensors.Reader, error) {
 		c.opt.Events(e.String())
 	}
 	return mqtt.NewReader(mqtt.ReaderOptions{
-		Connection: conn, Topics: m.Topics, QoS: byte(m.QoS), Retained: mqtt.Retained(m.Retained), Lanes: m.Lanes,
+		Connection: conn, Topics: m.Topics, QoS: byte(m.QoS), Retained: mqtt.Retained(m.Retained), Lanes: m.Lanes, CleanSession: c.tap,
 	})
 }
 
 // connection is how a session reaches its broker. A password is looked up anew
 // for each connection, so that one that was changed is found.
-func (c *connectors) connection(broker, clientID, operator string, user, password job.Secret, tls job.TLS) (mqtt.Connection, error) {
+func (c *connectors) connection(broker, clientID, operator string, user, password job.Secret, secure job.TLS) (mqtt.Connection, error) {
 	if clientID == "" {
 		clientID = c.job.Name + "/" + operator
 	}
 	conn := mqtt.Connection{
-		Broker: broker, ClientID: clientID, CAFile: tls.CA, CertFile: tls.Cert, KeyFile: tls.Key, Clock: c.opt.Clock,
+		Broker: broker, ClientID: clientID, CAFile: secure.CA, CertFile: secure.Cert, KeyFile: secure.Key, Clock: c.opt.Clock,
 		Events: func(e mqtt.Event) { c.opt.Events(e.String()) },
+	}
+	if secure.ServerName != "" {
+		conn.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: secure.ServerName}
 	}
 	var err error
 	if user.Given() {

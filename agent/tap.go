@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
@@ -27,9 +29,9 @@ type Tapped struct {
 }
 
 // Tap reads a source of a job and shows what arrives, decoded, until show
-// returns false, the source ends or ctx does. It acknowledges nothing: a broker
-// keeps what a persistent session has not acknowledged, so a tap uses a session
-// of its own, clientID. What it passes to show is valid during the call.
+// returns false, the source ends or ctx does. It takes nothing from the job: its
+// session with a broker is its own, clientID, and the broker forgets it with
+// the connection. What it passes to show is valid during the call.
 func Tap(ctx context.Context, j *job.Job, source, clientID string, opt LocalOptions, show func(*Tapped) bool) error {
 	s, err := findSource(j, source)
 	if err != nil {
@@ -38,6 +40,7 @@ func Tap(ctx context.Context, j *job.Job, source, clientID string, opt LocalOpti
 	if s.MQTT != nil {
 		m := *s.MQTT
 		m.ClientID = clientID
+		m.Topics = unshared(m.Topics)
 		s.MQTT = &m
 	}
 	if opt.Clock == nil {
@@ -46,7 +49,9 @@ func Tap(ctx context.Context, j *job.Job, source, clientID string, opt LocalOpti
 	if opt.Events == nil {
 		opt.Events = func(string) {}
 	}
-	_, open, _, err := newConnectors(j, opt).Source(&graph.Node{ID: s.ID, Source: s, Parallelism: 1}, 0)
+	c := newConnectors(j, opt)
+	c.tap = true
+	_, open, _, err := c.Source(&graph.Node{ID: s.ID, Source: s, Parallelism: 1}, 0)
 	if err != nil {
 		return err
 	}
@@ -63,6 +68,19 @@ func Tap(ctx context.Context, j *job.Job, source, clientID string, opt LocalOpti
 	}
 	t := &tap{source: s, decoder: d, show: show, encoder: encode.NewJSON(s.Columns, encode.Options{}), rows: batch.NewBuilder(batch.NewPool(0, nil), s.Columns)}
 	return errors.Join(t.run(ctx, r), r.Close())
+}
+
+// unshared are the filters without their groups: a member of a shared
+// subscription would take messages from the others.
+func unshared(filters []string) []string {
+	var out []string
+	for _, f := range filters {
+		if rest, shared := strings.CutPrefix(f, "$share/"); shared {
+			_, f, _ = strings.Cut(rest, "/")
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 func findSource(j *job.Job, name string) (*job.Source, error) {
@@ -119,6 +137,10 @@ func (t *tap) record(rec *sensors.Records, i int) bool {
 	v := Tapped{Topic: rec.Topic(i), Payload: rec.Payload(i), Event: dataflow.MinTime, Arrival: dataflow.MinTime}
 	if len(rec.Arrivals) > 0 {
 		v.Arrival = dataflow.Time(rec.Arrivals[i])
+	}
+	if slices.Contains(rec.TooLong, int32(i)) {
+		v.Reason = "longer than a record may be"
+		return t.show(&v)
 	}
 	if t.source.Decode.Header && !t.headers[rec.Split] {
 		t.headers[rec.Split] = true

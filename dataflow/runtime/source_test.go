@@ -111,6 +111,7 @@ func TestCancelEndsAStepThatHasAlwaysMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	why := errors.New("enough")
 	var events []Event
 	seen := 0
