@@ -33,6 +33,9 @@ type connectors struct {
 	// files are what each file source's path names: listed once, so that all its
 	// subtasks agree on the numbers of the splits.
 	files map[*job.Source][]string
+	// taken are the files that sources read and sinks write, whatever name they
+	// go by; made with the first file sink.
+	taken []takenFile
 	// heard is closed when every MQTT source has been granted its topics once.
 	heard chan struct{}
 
@@ -185,6 +188,9 @@ func (c *connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() 
 		e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(s.Stdout.Timestamps)})
 		return func() (sensors.Writer, error) { return file.NewStream(c.opt.Stdout, e, isTerminal(c.opt.Stdout)), nil }, nil
 	case s.File != nil:
+		if err := c.claim(file.Target(s.File.Path, subtask, p), s); err != nil {
+			return nil, err
+		}
 		e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(s.File.Timestamps)})
 		if s.File.Format == job.CSVRows {
 			e = encode.NewCSV(in, encode.Options{Timestamps: encode.Times(s.File.Timestamps)})

@@ -141,38 +141,53 @@ func subtaskPath(p string, subtask, parallelism int) string {
 	return strings.TrimSuffix(p, ext) + "-" + strconv.Itoa(subtask) + ext
 }
 
-// collisions refuses two sinks that write the same file, and a sink that writes
-// what a source reads.
+// collisions refuses two sinks that write the same file, a sink that writes
+// what a source reads, and two sources that would share out the lines of stdin.
+// It knows names only; whoever opens files sees links.
 func (l *loader) collisions() {
-	type file struct {
-		who  string
-		role graph.Role
-	}
-	taken := make(map[string]file)
-	for _, s := range l.job.Sources {
-		if s.File != nil && s.File.Path != "" && s.File.Path != "-" {
-			taken[path.Clean(s.File.Path)] = file{string(s.ID), graph.SourceNode}
+	stdin := ""
+	for _, o := range l.order {
+		s := o.source
+		if s == nil || s.File == nil || s.File.Path != "-" {
+			continue
 		}
+		if stdin != "" {
+			o.obj.take("file").object().take("path").fail("let the steps of both read one source", "the source %q reads stdin too", stdin)
+		}
+		stdin = string(s.ID)
 	}
+	written := make(map[string]string)
 	for _, o := range l.order {
 		k := o.sink
 		if k == nil || k.File == nil || k.File.Path == "" {
 			continue
 		}
+		at := o.obj.take("file").object().take("path")
 		for i := range k.Parallelism {
 			p := path.Clean(subtaskPath(k.File.Path, i, k.Parallelism))
-			was, twice := taken[p]
-			if !twice {
-				taken[p] = file{string(k.ID), graph.SinkNode}
-				continue
+			if who := l.readBy(p); who != "" {
+				at.fail("choose another path", "the source %q reads %s", who, p)
+				break
 			}
-			at := o.obj.take("file").object().take("path")
-			if was.role == graph.SourceNode {
-				at.fail("choose another path", "the source %q reads %s", was.who, p)
-			} else {
-				at.fail("choose another path", "the sink %q writes %s too", was.who, p)
+			if who, twice := written[p]; twice {
+				at.fail("choose another path", "the sink %q writes %s too", who, p)
+				break
 			}
-			break
+			written[p] = string(k.ID)
 		}
 	}
+}
+
+// readBy is the source that reads the file p, by its name or by a pattern.
+func (l *loader) readBy(p string) string {
+	for _, s := range l.job.Sources {
+		if s.File == nil || s.File.Path == "" || s.File.Path == "-" {
+			continue
+		}
+		from := path.Clean(s.File.Path)
+		if match, err := path.Match(from, p); from == p || err == nil && match {
+			return string(s.ID)
+		}
+	}
+	return ""
 }
