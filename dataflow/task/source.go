@@ -145,18 +145,21 @@ func (s *source) decode() {
 	for s.next < r.Len() && !s.rows.Full() {
 		i := s.next
 		payload, topic := r.Payload(i), r.Topic(i)
-		switch {
-		case s.cfg.Header && !s.headers[r.Split]:
+		header := s.cfg.Header && !s.headers[r.Split]
+		if header {
 			s.headers[r.Split] = true
-			if err := s.decoder.Header(r.Split, payload); err != nil {
-				s.reject(payload, topic, err)
-			}
-			s.next++
-			continue
-		case s.tooLong < len(r.TooLong) && int(r.TooLong[s.tooLong]) == i:
+		}
+		switch {
+		case s.tooLong < len(r.TooLong) && int(r.TooLong[s.tooLong]) == i: // of a header as well: half of one names the wrong columns
 			s.tooLong++
 			s.next++
 			s.reject(payload, topic, errTooLong)
+			continue
+		case header:
+			s.next++
+			if err := s.decoder.Header(r.Split, payload); err != nil {
+				s.reject(payload, topic, err)
+			}
 			continue
 		}
 		n, err := s.decoder.Decode(topic, payload, s.rows)
@@ -309,7 +312,7 @@ func (s *source) rejectRow(r eventtime.Refusal) {
 // clockOf takes what records say beside their rows: the arrival clock, that
 // the split is deaf, that it has ended.
 func (s *source) clockOf(r *sensors.Records) {
-	if r.Clock != int64(dataflow.MinTime) {
+	if r.Clock != int64(dataflow.MinTime) && s.cfg.Arrival < 0 { // recorded arrivals have no other clock beside them
 		clock := dataflow.Time(r.Clock)
 		switch {
 		case r.Deaf:

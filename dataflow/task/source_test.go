@@ -1,0 +1,85 @@
+package task
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/sensors/decode"
+)
+
+// whole sends everything to channel 0.
+type whole struct{}
+
+func (whole) Split(b *batch.Batch, emit func(int, *batch.Batch)) { emit(0, b.Retain()) }
+
+// csvSource is a source of CSV with a header whose rows and rejected payloads
+// leave by outputs 0 and 1.
+func csvSource(t *testing.T) *Task {
+	t.Helper()
+	rejected := batch.MustSchema(batch.Field{Name: "payload", Type: batch.Bytes}, batch.Field{Name: "topic", Type: batch.String}, batch.Field{Name: "reason", Type: batch.String})
+	spec := decode.Spec{Format: decode.CSV, Header: true, Fields: []decode.Field{{Name: "v", Type: batch.Bigint, Path: []string{"v"}, Topic: -1}}}
+	task, err := New(Config{
+		ID: dataflow.SubtaskID{Task: "in"}, Parallelism: 1, MaxParallelism: 128, Pool: batch.NewPool(0, nil),
+		Source: &SourceConfig{
+			Schema: numbers, Rejected: rejected, Decoder: func() (Decoder, error) { return decode.New(spec, numbers) }, Header: true, NoRoom: decode.ErrNoRoom,
+			Time: eventtime.Config{Strategy: eventtime.Ingestion}, EventAt: -1, DeviceAt: -1, Arrival: -1, Splits: []int{0, 1},
+		},
+		Links:   []LinkConfig{{ID: "in", Parent: -1}},
+		Outputs: []OutputConfig{{Partitioner: whole{}, Channels: 1}, {Side: true, SideStream: operator.Rejected, Partitioner: whole{}, Channels: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+// records are payloads of a split; those at the indexes are cut at the limit.
+func records(split int, tooLong []int32, payloads ...string) *sensors.Records {
+	r := new(sensors.Records)
+	r.Reset(split)
+	for _, p := range payloads {
+		r.Append([]byte(p))
+	}
+	r.TooLong = tooLong
+	return r
+}
+
+// A header over the limit is no header: half of one would name the wrong
+// columns. Records over the limit behind it are still told apart.
+func TestRecordsOverTheLimitAreRejectedHeadersToo(t *testing.T) {
+	task := csvSource(t)
+	var values []int64
+	var reasons []string
+	step := func(r *sensors.Records) {
+		for _, e := range task.Step(Input{Kind: Raw, Records: r}) {
+			if e.Kind != Send {
+				continue
+			}
+			for i := range e.Batch.Rows {
+				if e.Output == 0 {
+					values = append(values, e.Batch.Cols[0].Ints[i])
+				} else {
+					reasons = append(reasons, string(e.Batch.Cols[rejectedReason].At(i)))
+				}
+			}
+			e.Batch.Release()
+		}
+	}
+	step(records(0, []int32{0, 2}, "v", "1", "2", "3"))
+	step(records(1, []int32{2}, "v", "4", "5", "6"))
+	if want := []int64{4, 6}; !slices.Equal(values, want) {
+		t.Errorf("rows %v, want %v", values, want)
+	}
+	long, none := errTooLong.Error(), "no header"
+	if len(reasons) != 5 || reasons[0] != long || reasons[2] != long || reasons[4] != long || reasons[1] != reasons[3] || reasons[1] == long {
+		t.Errorf("reasons %q, want %q and %q in turn", reasons, long, none)
+	}
+	if c := task.Counters(nil)[0]; c.In != 7 || c.Rejected != 5 || c.Out != 2 {
+		t.Errorf("%d in, %d rejected, %d out; want 7, 5, 2", c.In, c.Rejected, c.Out)
+	}
+}
