@@ -162,6 +162,29 @@ func TestE35TwoSplits(t *testing.T) {
 	}
 }
 
+// Stdin arrives when it is read, unless a column says when: then the time of
+// reading is no clock of its own beside it.
+func TestArrivalColumnOfStdin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		watermark := "\n    watermark: {ascending: true, per: k, idle_after: 100us}\n    arrival: at"
+		l := start(t, oneSource("-", watermark, "  - {id: w, from: in, key_by: [k], window: {tumbling: 10us}, select: {s: sum(v)}}", "w"))
+		row := func(k string, ts int64) string { return fmt.Sprintf(`{"k":%q,"v":%d,"ts":%d,"at":%[2]d}`, k, ts, ts) + "\n" }
+		l.write(row("silent", 1) + row("a", 2))
+		time.Sleep(time.Minute) // the reader's clock goes on, and is now far beyond the rows'
+		synctest.Wait()
+		if got := l.local.Totals(); got.Watermark != 0 || got.Arrival != 2 {
+			t.Errorf("watermark %v, arrival %v; want that of the silent one, and 2 µs", got.Watermark, got.Arrival)
+		}
+		l.write(row("a", 50) + row("a", 150))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := l.local.Totals(); got.Watermark != 149 || got.Arrival != 150 {
+			t.Errorf("watermark %v, arrival %v; the silent one is silent for longer than 100 µs", got.Watermark, got.Arrival)
+		}
+		l.end(false)
+	})
+}
+
 // until waits for something that the job's status shows.
 func until(ctx context.Context, t *testing.T, what string, happened func() bool) {
 	t.Helper()
