@@ -56,8 +56,7 @@ const (
 	idleAfter = 6 * dataflow.Second
 	maxAhead  = dataflow.Minute
 	slack     = 2 * dataflow.Second
-	perSecond = 5    // readings of one sensor
-	ahead     = 1000 // messages that may be under way between fleet and job: less than the slack
+	perSecond = 5 // readings of one sensor
 )
 
 // settleTime is how long the demo waits at most for the last rows to arrive.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 // Publisher publishes raw payloads over one connection, in order.
 type Publisher struct {
 	client  paho.Client
+	broker  string // its URL, without user and password
 	qos     byte
 	room    chan struct{}   // a token for each message that may be under way; none left: Publish waits
 	pending chan paho.Token // published and not acknowledged
@@ -31,25 +33,35 @@ const (
 	ackTimeout     = 30 * time.Second
 )
 
-// Connect connects to a broker, mqtt://host:port; user and password may stand
-// in the URL.
+// Connect connects to a broker: mqtt://host:port, or mqtts:// with the system's
+// certificate authorities. User and password may stand in the URL; they are
+// never shown.
 func Connect(broker, clientID string, qos byte) (*Publisher, error) {
 	u, err := url.Parse(broker)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("fleet: %q is not the URL of a broker; give one like mqtt://127.0.0.1:1883", broker)
+		return nil, errors.New("fleet: the broker's URL cannot be read; give one like mqtt://127.0.0.1:1883") // err would show a password
+	}
+	below, port := "tcp", "1883"
+	switch u.Scheme {
+	case "mqtt", "tcp":
+	case "mqtts", "ssl", "tls":
+		below, port = "ssl", "8883"
+	default:
+		return nil, fmt.Errorf("fleet: broker %s: unknown scheme %q; use mqtt or mqtts", u.Redacted(), u.Scheme)
 	}
 	if u.Port() == "" {
-		u.Host += ":1883"
+		u.Host = net.JoinHostPort(u.Hostname(), port)
 	}
-	o := paho.NewClientOptions().AddBroker("tcp://" + u.Host).SetClientID(clientID).SetConnectTimeout(connectTimeout).
+	o := paho.NewClientOptions().AddBroker(below + "://" + u.Host).SetClientID(clientID).SetConnectTimeout(connectTimeout).
 		SetAutoReconnect(false).SetConnectRetry(false).SetOrderMatters(true)
 	if u.User != nil {
 		password, _ := u.User.Password()
 		o.SetUsername(u.User.Username()).SetPassword(password)
 	}
-	p := &Publisher{client: paho.NewClient(o), qos: qos, room: make(chan struct{}, maxPending), pending: make(chan paho.Token, maxPending), failed: make(chan error, 1), done: make(chan struct{})}
+	p := &Publisher{client: paho.NewClient(o), broker: u.Scheme + "://" + u.Host, qos: qos, room: make(chan struct{}, maxPending), pending: make(chan paho.Token, maxPending), failed: make(chan error, 1), done: make(chan struct{})}
 	t := p.client.Connect()
 	if !t.WaitTimeout(connectTimeout) {
+		p.client.Disconnect(0)
 		return nil, fmt.Errorf("fleet: broker %s does not answer", u.Host)
 	}
 	if t.Error() != nil {
@@ -59,14 +71,15 @@ func Connect(broker, clientID string, qos byte) (*Publisher, error) {
 	return p, nil
 }
 
+// Broker is the broker's URL, without user and password.
+func (p *Publisher) Broker() string { return p.broker }
+
 // settle waits for the acknowledgements in order. Close ends it.
 func (p *Publisher) settle() {
 	defer close(p.done)
 	for t := range p.pending {
-		err := t.Error()
-		if !t.WaitTimeout(ackTimeout) {
-			err = errors.New("the broker does not acknowledge")
-		} else if t.Error() != nil {
+		err := errors.New("the broker does not acknowledge")
+		if t.WaitTimeout(ackTimeout) {
 			err = t.Error()
 		}
 		<-p.room

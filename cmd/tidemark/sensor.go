@@ -120,7 +120,7 @@ func runSimulate(ctx context.Context, t *terminal, f simulateFlags) error {
 		}
 		if now := time.Now(); now.After(next) {
 			next = now.Add(time.Second)
-			status.update(fmt.Sprintf("%v  sent %d (%d markers) to %s, fleet time %v", now.Sub(began).Round(time.Second), sent, markers, f.broker, ev.At))
+			status.update(fmt.Sprintf("%v  sent %d (%d markers) to %s, fleet time %v", now.Sub(began).Round(time.Second), sent, markers, p.Broker(), ev.At))
 		}
 	}}
 	err = s.Send(ctx)
