@@ -20,6 +20,15 @@ const (
 	farewell = time.Second
 )
 
+const (
+	// ask is how long the broker says nothing before it is asked (PINGREQ) whether
+	// it can still be heard; at most a quarter of the keep-alive.
+	ask = 2 * time.Second
+	// doubts is how many times as long it may be silent before it counts as out
+	// of reach. It was asked twice by then.
+	doubts = 2.5
+)
+
 var errStuck = errors.New("the broker does not read what we send")
 
 // conn is the connection lent to paho: buffered in, and written by a goroutine
@@ -35,10 +44,17 @@ type conn struct {
 	hold      func() <-chan struct{} // the reader's gate: nil, or what to wait for before reading on
 	flushed   func(total int64)      // called by the flusher after each write, without a lock; may be nil
 	released  func(id uint16)        // called when paho sends a PUBREL; may be nil
+	quiet     func()                 // called by the flusher, again and again, while the peer has been silent for doubt; may be nil: nobody asks
+	heard     func(held bool)        // called after each read of the socket; held: the gate was shut before it; nil if quiet is
 	silence   time.Duration          // the longest time without a byte from the peer
 	keepalive time.Duration
-	live      atomic.Bool // the handshake is over: deadlines are ours
-	gated     atomic.Bool // hold is in force: CONNACK and SUBACK must not wait for room
+	ask       time.Duration // the silence after which the peer is asked
+	doubt     time.Duration // the silence after which it is out of reach
+	began     time.Time
+	last      atomic.Int64 // nanoseconds from began to the last byte
+	holding   atomic.Bool  // the gate is shut: the silence is ours
+	live      atomic.Bool  // the handshake is over: deadlines are ours
+	gated     atomic.Bool  // hold is in force: CONNACK and SUBACK must not wait for room
 
 	kick      chan struct{} // wakes the flusher; holds at most one
 	ended     chan struct{} // closed when nothing is to be read any more
@@ -61,16 +77,19 @@ func newConn(nc net.Conn, keepalive time.Duration) *conn {
 		keepalive: keepalive,
 		// Paho looks every 5 s (or a quarter of a shorter keep-alive) whether it is time for a ping.
 		silence: keepalive + min(keepalive/4, 5*time.Second) + 10*time.Second,
+		ask:     min(ask, keepalive/4),
+		began:   time.Now(),
 		kick:    make(chan struct{}, 1),
 		ended:   make(chan struct{}),
 		done:    make(chan struct{}),
 	}
+	c.doubt = time.Duration(doubts * float64(c.ask))
 	c.room.L = &c.mu
 	c.br = bufio.NewReaderSize(socket{c}, readBuffer)
 	return c
 }
 
-// start lets the flusher run; hold, flushed and released are set by now.
+// start lets the flusher run; the hooks are set by now.
 func (c *conn) start() { go c.flush() }
 
 // Read is for paho only.
@@ -81,8 +100,10 @@ type socket struct{ c *conn }
 
 func (s socket) Read(p []byte) (int, error) {
 	c := s.c
+	held := false
 	if c.gated.Load() {
-		if err := c.wait(); err != nil {
+		var err error
+		if held, err = c.wait(); err != nil {
 			return 0, err
 		}
 	}
@@ -92,10 +113,36 @@ func (s socket) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.last.Store(int64(time.Since(c.began)))
+		if c.heard != nil {
+			c.heard(held)
+		}
+	}
 	if err != nil {
 		err = c.reason(err)
 	}
 	return n, err
+}
+
+// silent is how long the peer has said nothing.
+func (c *conn) silent() time.Duration { return time.Since(c.began) - time.Duration(c.last.Load()) }
+
+// listen asks a silent peer whether it can be heard. A connection can be dead
+// for a long time before it ends, and until then silence would seem to be the
+// devices'. The flusher calls it; asked is when it asked last.
+func (c *conn) listen(asked *time.Time) {
+	if !c.live.Load() || c.holding.Load() {
+		return
+	}
+	silent := c.silent()
+	if silent >= c.doubt {
+		c.quiet()
+	}
+	if silent >= c.ask && time.Since(*asked) >= c.ask {
+		*asked = time.Now()
+		c.send(pingreq[:])
+	}
 }
 
 // reason is why the connection failed, if fail said it, else err. Paho takes
@@ -111,11 +158,16 @@ func (c *conn) reason(err error) error {
 
 // wait blocks while the gate is shut. Meanwhile it tells the broker that we
 // live: paho sends no second ping before it has read the answer to the first.
-func (c *conn) wait() error {
+func (c *conn) wait() (waited bool, err error) {
 	room := c.hold()
 	if room == nil {
-		return nil
+		return false, nil
 	}
+	c.holding.Store(true)
+	defer func() {
+		c.last.Store(int64(time.Since(c.began)))
+		c.holding.Store(false)
+	}()
 	tick := time.NewTicker(c.keepalive / 2)
 	defer tick.Stop()
 	for room != nil {
@@ -123,12 +175,12 @@ func (c *conn) wait() error {
 		case <-room:
 			room = c.hold()
 		case <-c.ended:
-			return c.reason(net.ErrClosed)
+			return true, c.reason(net.ErrClosed)
 		case <-tick.C:
 			c.send(pingreq[:])
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // SetDeadline is paho's, during the handshake; a zero time ends that.
@@ -204,12 +256,23 @@ func (c *conn) add(p []byte) (end int64, ok bool) {
 func (c *conn) flush() {
 	defer close(c.done)
 	var buf []byte
+	var look <-chan time.Time
+	var asked time.Time
+	if c.quiet != nil {
+		t := time.NewTicker(c.ask / 2)
+		defer t.Stop()
+		look = t.C
+	}
 	total := int64(0)
 	for {
 		c.mu.Lock()
 		for len(c.out) == 0 && !c.closed {
 			c.mu.Unlock()
-			<-c.kick
+			select {
+			case <-c.kick:
+			case <-look:
+				c.listen(&asked)
+			}
 			c.mu.Lock()
 		}
 		buf, c.out = c.out, buf[:0]

@@ -26,12 +26,14 @@ const (
 	Shedding                    // messages of QoS 0 are dropped from here on, for want of room
 	ShedEnd                     // no longer; Count were dropped
 	Closed                      // the session ended because its owner closed it
+	Silent                      // the connection stands, but the broker does not answer: nothing can be heard
+	Heard                       // it is heard again
 )
 
 var kindNames = [...]string{
 	Connecting: "connecting", Connected: "connected", Subscribed: "subscribed", Refused: "refused",
 	Unreachable: "unreachable", Lost: "lost", Contested: "contested", InboxFull: "inbox full",
-	InboxRoom: "inbox has room", Shedding: "shedding", ShedEnd: "shedding ended", Closed: "closed",
+	InboxRoom: "inbox has room", Shedding: "shedding", ShedEnd: "shedding ended", Closed: "closed", Silent: "silent", Heard: "heard again",
 }
 
 // String is the kind in words.
@@ -73,6 +75,8 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ": %d connections in a row ended right after they began; is another client using the id %q?", e.Count, e.ClientID)
 	case InboxFull:
 		b.WriteString(": reading pauses, the broker holds the rest")
+	case Silent:
+		b.WriteString(": the broker does not answer; until it does, no device counts as silent")
 	case ShedEnd:
 		fmt.Fprintf(&b, ": %d messages of QoS 0 were dropped", e.Count)
 	}

@@ -141,6 +141,9 @@ func (b *inbox) hear(hearing bool, now int64) {
 	}
 }
 
+// hears tells whether the broker is heard. All lanes hear, or none does.
+func (b *inbox) hears() bool { return b.lanes[0].hearing }
+
 // take fills out with the next run of messages or change of hearing, at most
 // max messages; false if there is none.
 func (b *inbox) take(out *sensors.Records, max int) bool {

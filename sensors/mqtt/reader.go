@@ -76,6 +76,7 @@ type Reader struct {
 	link       *link // nil: no connection
 	retained   bool  // this connection may bring retained messages
 	subscribed bool  // a connection has subscribed before
+	muted      bool  // there is a connection, and nothing is heard on it
 	room       chan struct{}
 	shedding   int64 // dropped since shedding began; 0: not shedding
 	acks       []byte

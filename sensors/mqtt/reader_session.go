@@ -9,16 +9,23 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/zeebo/xxh3"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
 )
 
 // This file is the side of Reader that its session calls.
 
-func (r *Reader) prepare(c *conn) { c.hold = r.hold }
+func (r *Reader) prepare(c *conn) {
+	c.hold = r.hold
+	c.quiet = func() { r.quiet(c) }
+	c.heard = r.heard
+}
 
 func (r *Reader) attach(l *link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.link = l
+	r.muted = false
 	r.ledger.connected(l.known)
 	r.retained = r.o.Retained == RetainedAll || r.o.Retained == RetainedFirst && !r.subscribed && !l.known
 	r.stats.Connects++
@@ -111,6 +118,47 @@ func (r *Reader) down(*link) {
 	r.in.hear(false, now)
 	r.mu.Unlock()
 	r.wake()
+}
+
+// quiet hears that the broker has been silent for so long that it may be out of
+// reach: from now on nobody's silence counts.
+func (r *Reader) quiet(c *conn) {
+	now := int64(r.s.e.Clock.Now())
+	r.mu.Lock()
+	// Whether it still is silent is asked under the lock: see heard.
+	deaf := r.link != nil && r.link.conn == c && !r.muted && r.in.hears() && c.silent() >= c.doubt
+	if deaf {
+		r.muted = true
+		r.in.hear(false, now)
+	}
+	r.mu.Unlock()
+	if deaf {
+		r.wake()
+		r.s.emit(Event{Kind: Silent})
+	}
+}
+
+// heard hears that bytes have come. If the gate was shut before them, nothing
+// could be heard since the last message either.
+func (r *Reader) heard(held bool) {
+	now := int64(r.s.e.Clock.Now())
+	r.mu.Lock()
+	again := r.muted
+	r.muted = false
+	if held && r.in.hears() {
+		r.in.hear(false, int64(dataflow.MinTime))
+		r.in.hear(true, now)
+	}
+	if again {
+		r.in.hear(true, now)
+	}
+	r.mu.Unlock()
+	if held || again {
+		r.wake()
+	}
+	if again {
+		r.s.emit(Event{Kind: Heard})
+	}
 }
 
 func (r *Reader) wake() {
