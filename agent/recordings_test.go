@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -253,7 +254,36 @@ func sameGroups(t *testing.T, what string, got, want map[string]group) {
 // they were reported, with one watermark and with one a network, and predicts
 // every window and every late row.
 func TestQuakes(t *testing.T) {
-	path := recording(t, "usgs_quakes_week_arrival_order.csv")
+	checkQuakes(t, recording(t, "usgs_quakes_week_arrival_order.csv"))
+}
+
+// TestQuakesMadeUp is the same over catalogues that are made up: networks fall
+// silent for days, come back, come late, and report the past.
+func TestQuakesMadeUp(t *testing.T) {
+	for seed := range uint64(3) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var text strings.Builder
+		text.WriteString("arrival_ms,event_ms,network,id,mag,depth_km,lon,lat,type\n")
+		silent := make([]int64, 9) // until when
+		at := int64(1_500_000_000_000)
+		for i := range 1500 {
+			at += r.Int64N(1_500_000)
+			n := r.IntN(len(silent))
+			if silent[n] > at {
+				n = 0
+			}
+			if n > 0 && r.IntN(20) == 0 {
+				silent[n] = at + r.Int64N(4*24*3_600_000)
+			}
+			delay := r.Int64N(1 + int64(n)*5_000_000)
+			fmt.Fprintf(&text, "%d,%d,n%d,q%d,%d.%d,%d,1.5,-2.5,earthquake\n", at, at-delay, n, i, r.IntN(6)-1, r.IntN(10), r.IntN(99))
+		}
+		checkQuakes(t, write(t, "quakes.csv", text.String()))
+	}
+}
+
+func checkQuakes(t *testing.T, path string) {
+	t.Helper()
 	rows := quakes(t, path)
 	const hour = 3_600_000_000
 	all, allLate := hold(rows, &oneClock{hour, math.MinInt64}, hour)
@@ -331,7 +361,31 @@ const day = 24 * 3_600_000_000
 // TestSilentStations runs the sample over twelve years of fine dust: every week
 // of every station.
 func TestSilentStations(t *testing.T) {
-	path := recording(t, "pm10_germany_daily.csv")
+	checkStations(t, recording(t, "pm10_germany_daily.csv"))
+}
+
+// TestSilentStationsMadeUp is the same over stations that are made up.
+func TestSilentStationsMadeUp(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	var text strings.Builder
+	text.WriteString("date,station,pm10_ug_m3\n")
+	silent := make([]int, 12) // until which day
+	for d := range 700 {
+		for s := range silent {
+			if d < silent[s] {
+				continue
+			}
+			if r.IntN(100) == 0 {
+				silent[s] = d + r.IntN(200)
+			}
+			fmt.Fprintf(&text, "%s,S%d,%d.%d\n", time.Unix(0, 0).UTC().AddDate(30, 0, d).Format(time.DateOnly), s, r.IntN(90), r.IntN(1000))
+		}
+	}
+	checkStations(t, write(t, "stations.csv", text.String()))
+}
+
+func checkStations(t *testing.T, path string) {
+	t.Helper()
 	rows := stations(t, path)
 	weekly, late := hold(rows, newDeviceClock(0, 30*day), 7*day)
 	for _, s := range []setting{{parallelism: 1}, {parallelism: 2}} {
