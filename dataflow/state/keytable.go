@@ -26,12 +26,19 @@ type KeyTable struct {
 	cols    []keyColumn
 }
 
-// entry finds an id: the upper half of the hash, and the id plus one, so that
-// zero is an empty entry. The lower half of the hash says where to look.
+// entry finds an id: the lower half of the hash, and the id plus one, so that
+// zero is an empty entry. The upper half of the hash says where to look: the
+// lower one says which key group a key is in, and so which subtask has it, and
+// would crowd the keys of a subtask into a part of the table.
 type entry struct {
 	tag uint32
 	id  int32
 }
+
+func tagOf(h uint64) uint32 { return uint32(h) }
+
+// home is where the search for a hash begins.
+func (t *KeyTable) home(h uint64) uint32 { return uint32(h>>32) & t.mask }
 
 const minEntries = 64
 
@@ -99,8 +106,8 @@ func (t *KeyTable) lookupOnly(ids []int32) {
 func (t *KeyTable) candidates(hashes []uint64, ids []int32) {
 	entries, mask := t.entries, t.mask
 	for i, h := range hashes {
-		tag := uint32(h >> 32)
-		for j := uint32(h) & mask; ; j = (j + 1) & mask {
+		tag := tagOf(h)
+		for j := uint32(h>>32) & mask; ; j = (j + 1) & mask {
 			e := entries[j]
 			if e.tag == tag || e.id == 0 {
 				ids[i] = e.id - 1
@@ -142,8 +149,8 @@ func (t *KeyTable) verifyInts(c *keyColumn, cols []*batch.Column, positions []in
 
 // find is the exact search for one key; it inserts a key that is not there.
 func (t *KeyTable) find(cols []*batch.Column, p int, h uint64) int32 {
-	tag := uint32(h >> 32)
-	for j := uint32(h) & t.mask; ; j = (j + 1) & t.mask {
+	tag := tagOf(h)
+	for j := t.home(h); ; j = (j + 1) & t.mask {
 		e := t.entries[j]
 		if e.id == 0 {
 			return t.insert(cols, p, h)
@@ -185,11 +192,11 @@ func (t *KeyTable) insert(cols []*batch.Column, p int, h uint64) int32 {
 }
 
 func (t *KeyTable) enter(id int32, h uint64) {
-	j := uint32(h) & t.mask
+	j := t.home(h)
 	for t.entries[j].id != 0 {
 		j = (j + 1) & t.mask
 	}
-	t.entries[j] = entry{tag: uint32(h >> 32), id: id + 1}
+	t.entries[j] = entry{tag: tagOf(h), id: id + 1}
 }
 
 // rebuild makes the entries anew for n ids, at most half full afterwards.

@@ -271,3 +271,72 @@ func BenchmarkLookup(b *testing.B) {
 		})
 	}
 }
+
+// TestHashesOfEveryLength: what is written out here for speed is xxh3 all the
+// same; the hash is part of the state format.
+func TestHashesOfEveryLength(t *testing.T) {
+	s := batch.MustSchema(batch.Field{Name: "k", Type: batch.String})
+	bl := batch.NewBuilder(batch.NewPool(0, nil), s)
+	text := make([]byte, 300)
+	for i := range text {
+		text[i] = byte(i*i*7 + 13)
+	}
+	for n := range text {
+		bl.SetBytes(0, text[300-n:])
+		bl.EndRow(0)
+	}
+	b := bl.Take()
+	positions := make([]int32, b.Rows)
+	for i := range positions {
+		positions[i] = int32(b.Rows - 1 - i)
+	}
+	rows, column := make([]uint64, b.Rows), make([]uint64, b.Rows)
+	HashRows(b, []int{0}, positions, rows)
+	HashColumn(b.Cols[0], positions, column)
+	HashKeys(b, []int{0})
+	for n := range text {
+		want := xxh3.Hash(text[300-n:])
+		if b.Hashes[n] != want || rows[b.Rows-1-n] != want || column[b.Rows-1-n] != want {
+			t.Errorf("the hash of %d bytes is not xxh3-64", n)
+		}
+	}
+}
+
+// TestKeyTableFar: a table too large for the caches gives ids as a small one
+// does, also for keys whose bucket is full and for hashes that share a tag.
+func TestKeyTableFar(t *testing.T) {
+	const keys = 3 * far
+	s := batch.MustSchema(batch.Field{Name: "k", Type: batch.String})
+	r := rand.New(rand.NewPCG(1, 1))
+	table := NewKeyTable([]batch.Type{batch.String})
+	ids := make(map[string]int32)
+	pool := batch.NewPool(0, nil)
+	bl := batch.NewBuilder(pool, s)
+	for range 40 {
+		for range batch.MaxRows {
+			bl.SetString(0, fmt.Sprintf("sensor-%d", r.IntN(keys)))
+			bl.EndRow(0)
+		}
+		b := bl.Take()
+		positions, hashes, got := make([]int32, b.Rows), make([]uint64, b.Rows), make([]int32, b.Rows)
+		for i := range positions {
+			positions[i] = int32(i)
+		}
+		HashRows(b, []int{0}, positions, hashes)
+		for i, h := range hashes {
+			hashes[i] = h &^ (0xff<<32 | 0xf) // crowded
+		}
+		table.Lookup(b.Cols, positions, hashes, got)
+		for i, id := range got {
+			k := string(b.Cols[0].At(i))
+			if old, known := ids[k]; known && id != old || !known && int(id) != len(ids) {
+				t.Fatalf("%s has id %d, was %d (%v) of %d", k, id, old, known, len(ids))
+			}
+			ids[k] = id
+		}
+		b.Release()
+	}
+	if len(ids) < keys/2 || table.Cap() != len(ids) {
+		t.Errorf("%d keys, %d ids", len(ids), table.Cap())
+	}
+}

@@ -76,6 +76,7 @@ type source struct {
 	deviceKey []int
 	reason    []byte
 	whenCol   batch.Column
+	bits      batch.Bitmap
 	atCol     batch.Column
 }
 
@@ -254,9 +255,8 @@ func (s *source) assign(split int, b *batch.Batch, arrivals []int64) {
 		b.Times, in.TimeValid = c.Ints, c.Valid
 	}
 	if s.when != nil {
-		s.when.Into(b, &s.whenCol)
-		s.at.Into(b, &s.atCol)
-		in.Marker, in.MarkerAt, in.MarkerValid = s.markers(b.Rows), s.atCol.Ints, s.atCol.Valid
+		at := s.column(s.cfg.At, s.at, b, &s.atCol)
+		in.Marker, in.MarkerAt, in.MarkerValid = s.markers(b), at.Ints, at.Valid
 	}
 	if s.cfg.DeviceAt >= 0 {
 		state.HashKeys(b, s.deviceKey)
@@ -272,16 +272,28 @@ func (s *source) assign(split int, b *batch.Batch, arrivals []int64) {
 	s.emit(b)
 }
 
+// column is the values of e over b: a column of b if it is no more than that,
+// which nobody may write to, or else own.
+func (s *source) column(e *expr.Expr, eval *expr.Eval, b *batch.Batch, own *batch.Column) *batch.Column {
+	if i, ok := e.Column(); ok {
+		return b.Cols[i]
+	}
+	eval.Into(b, own)
+	return own
+}
+
 // markers are the rows where the condition of the punctuation is true; unknown
 // is not.
-func (s *source) markers(n int) batch.Bitmap {
-	bits := s.whenCol.Bits
-	if v := s.whenCol.Valid; v != nil {
-		for w := range bits[:batch.Words(n)] {
-			bits[w] &= v[w]
-		}
+func (s *source) markers(b *batch.Batch) batch.Bitmap {
+	c := s.column(s.cfg.When, s.when, b, &s.whenCol)
+	if c.Valid == nil {
+		return c.Bits
 	}
-	return bits
+	s.bits = append(s.bits[:0], c.Bits[:batch.Words(b.Rows)]...)
+	for w := range s.bits {
+		s.bits[w] &= c.Valid[w]
+	}
+	return s.bits
 }
 
 // recordedArrivals are the arrivals in a column; a null is one not known.
