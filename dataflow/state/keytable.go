@@ -22,7 +22,8 @@ type KeyTable struct {
 	hashes  []uint64 // by id
 	refs    []int32  // by id: holders; -1: the id is free
 	free    []int32
-	dead    int // ids in use that nobody holds
+	dead    int   // ids in use that nobody holds
+	fetched int32 // of no meaning: keeps the compiler from skipping foresee's reads
 	cols    []keyColumn
 }
 
@@ -37,10 +38,14 @@ type entry struct {
 
 func tagOf(h uint64) uint32 { return uint32(h) }
 
-// home is where the search for a hash begins.
-func (t *KeyTable) home(h uint64) uint32 { return uint32(h>>32) & t.mask }
-
 const minEntries = 64
+
+// bucket is how many entries are looked at in one go: those of a key begin with
+// the bucket that its hash says. They lie in one cache line.
+const bucket = 4
+
+// home is where the search for a hash begins.
+func home(h uint64, mask uint32) uint32 { return uint32(h>>32) & mask &^ (bucket - 1) }
 
 // NewKeyTable makes a table for keys of the given column types; no types: one
 // key, the empty one.
@@ -72,6 +77,47 @@ func (t *KeyTable) Lookup(cols []*batch.Column, positions []int32, hashes []uint
 		t.lookupOnly(ids)
 		return
 	}
+	if len(t.entries) < far {
+		t.lookup(cols, positions, hashes, ids)
+		return
+	}
+	for from := 0; from < len(ids); from += block {
+		to := min(from+block, len(ids))
+		t.foresee(hashes[from:to])
+		t.lookup(cols, positions[from:to], hashes[from:to], ids[from:to])
+	}
+}
+
+// A table with more entries than far does not fit into the nearest caches. Its
+// keys are looked up in blocks, of which all places are read first.
+const (
+	far   = 1 << 14
+	block = 256
+)
+
+// foresee has the places of the hashes fetched from memory: in a loop as small
+// as this one the processor waits for many of them at once.
+func (t *KeyTable) foresee(hashes []uint64) {
+	entries, mask := t.entries, t.mask
+	fetched := int32(0)
+	for _, h := range hashes {
+		fetched += entries[home(h, mask)].id
+	}
+	t.fetched = fetched
+}
+
+// foreseeCells is foresee for the cells of ids.
+func (t *KeyTable) foreseeCells(cells []cell, ids []int32) {
+	fetched := int32(0)
+	for _, id := range ids {
+		if id >= 0 {
+			fetched += cells[id].n
+		}
+	}
+	t.fetched = fetched
+}
+
+func (t *KeyTable) lookup(cols []*batch.Column, positions []int32, hashes []uint64, ids []int32) {
 	t.candidates(hashes, ids)
 	if len(cols) == 1 && cols[0].Valid == nil {
 		switch c := &t.cols[0]; c.typ {
@@ -101,24 +147,39 @@ func (t *KeyTable) lookupOnly(ids []int32) {
 	clear(ids)
 }
 
-// candidates finds, for each hash, the first id with its tag, or -1. It touches
-// nothing but the entries, so that the misses of many rows overlap.
+// candidates guesses the id of each hash: that of the first entry in its bucket
+// that has the tag; else -1. Nothing depends on a branch or on any other memory,
+// so that the misses of many rows overlap. The few keys that stand in a bucket
+// further on are left to find.
 func (t *KeyTable) candidates(hashes []uint64, ids []int32) {
 	entries, mask := t.entries, t.mask
+	ids = ids[:len(hashes)]
 	for i, h := range hashes {
-		tag := tagOf(h)
-		for j := uint32(h>>32) & mask; ; j = (j + 1) & mask {
-			e := entries[j]
-			if e.tag == tag || e.id == 0 {
-				ids[i] = e.id - 1
-				break
-			}
+		tag, j := tagOf(h), home(h, mask)
+		near := (*[bucket]entry)(entries[j : j+bucket])
+		e0, e1, e2, e3 := near[0], near[1], near[2], near[3] // read them all, so that no branch is needed
+		id := int32(0)
+		if e3.tag == tag {
+			id = e3.id
 		}
+		if e2.tag == tag {
+			id = e2.id
+		}
+		if e1.tag == tag {
+			id = e1.id
+		}
+		if e0.tag == tag {
+			id = e0.id
+		}
+		ids[i] = id - 1
 	}
 }
 
 func (t *KeyTable) verifyBytes(c *keyColumn, cols []*batch.Column, positions []int32, hashes []uint64, ids []int32) {
 	offsets, data, cells := cols[0].Offsets, cols[0].Data, c.cells
+	if len(t.entries) >= far {
+		t.foreseeCells(cells, ids)
+	}
 	for i, p := range positions {
 		v := data[offsets[p]:offsets[p+1]]
 		if id := ids[i]; id >= 0 {
@@ -150,7 +211,7 @@ func (t *KeyTable) verifyInts(c *keyColumn, cols []*batch.Column, positions []in
 // find is the exact search for one key; it inserts a key that is not there.
 func (t *KeyTable) find(cols []*batch.Column, p int, h uint64) int32 {
 	tag := tagOf(h)
-	for j := t.home(h); ; j = (j + 1) & t.mask {
+	for j := home(h, t.mask); ; j = (j + 1) & t.mask {
 		e := t.entries[j]
 		if e.id == 0 {
 			return t.insert(cols, p, h)
@@ -192,7 +253,7 @@ func (t *KeyTable) insert(cols []*batch.Column, p int, h uint64) int32 {
 }
 
 func (t *KeyTable) enter(id int32, h uint64) {
-	j := t.home(h)
+	j := home(h, t.mask)
 	for t.entries[j].id != 0 {
 		j = (j + 1) & t.mask
 	}
