@@ -2,9 +2,11 @@ package mqtt
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,7 +92,9 @@ func newConn(nc net.Conn, keepalive time.Duration) *conn {
 }
 
 // start lets the flusher run; the hooks are set by now.
-func (c *conn) start() { go c.flush() }
+func (c *conn) start() {
+	go pprof.Do(context.Background(), pprof.Labels("mqtt", "flusher"), func(context.Context) { c.flush() })
+}
 
 // Read is for paho only.
 func (c *conn) Read(p []byte) (int, error) { return c.br.Read(p) }

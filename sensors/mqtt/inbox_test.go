@@ -137,6 +137,28 @@ func TestInboxSegments(t *testing.T) {
 	}
 }
 
+// Indexes of messages over the limit count from the run that is handed out.
+func TestInboxTooLong(t *testing.T) {
+	b := inbox{lanes: make([]lane, 1)}
+	for i := range 10 {
+		payload := "short"
+		if i%3 == 0 {
+			payload = "too long"
+		}
+		b.add(0, "t", []byte(payload), 1, 5)
+	}
+	var r sensors.Records
+	var long []int
+	for n := 0; b.take(&r, 4); n += r.Len() {
+		for _, k := range r.TooLong {
+			long = append(long, n+int(k))
+		}
+	}
+	if fmt.Sprint(long) != "[0 3 6 9]" {
+		t.Errorf("too long: %v", long)
+	}
+}
+
 // In steady flow the inbox allocates nothing.
 func TestInboxAllocates(t *testing.T) {
 	b := inbox{lanes: make([]lane, 1)}

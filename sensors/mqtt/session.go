@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"runtime/pprof"
 	"sync"
 	"syscall"
 	"time"
@@ -79,7 +80,7 @@ type session struct {
 func (s *session) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done = cancel, make(chan struct{})
-	go s.run(ctx)
+	go pprof.Do(ctx, pprof.Labels("mqtt", "session", "client", s.e.ClientID), s.run)
 }
 
 // close ends the session and waits for its goroutines. It may be called twice.

@@ -184,6 +184,45 @@ func TestWriterClosed(t *testing.T) {
 	}
 }
 
+// QoS 0: what was not written when the connection was lost is published on the
+// next one; what was written is gone with it.
+func TestWriterQoS0Reconnects(t *testing.T) {
+	const n = 150
+	p := newPeer(t)
+	ev := newEvents()
+	big := strings.Repeat("x", 64<<10)
+	w := openWriter(t, mqtt.WriterOptions{
+		Connection: quick(p.url(), "sink", ev), Topic: "out", Schema: oneColumn,
+		Encode: func(dst []byte, b *batch.Batch, pos int) []byte { return append(encodeText(dst, b, pos), big...) },
+	})
+	c := p.connect(t, 0, false) // and does not read: the sockets fill up
+	var texts []string
+	for i := range n {
+		texts = append(texts, fmt.Sprintf("%3d", i))
+	}
+	write(t, w, texts...)
+	if left := w.Stats().InFlight; left == 0 {
+		t.Fatal("all rows fit into the sockets: nothing is tested")
+	}
+	c.cut()
+	ev.wait(t, mqtt.Lost)
+	left := w.Stats().InFlight
+	done := commit(t, w)
+	c = p.connect(t, 0, false)
+	for i := n - left; i < n; i++ {
+		m, ok := c.get().(*packets.PublishPacket)
+		if !ok || string(m.Payload[:3]) != texts[i] || len(m.Payload) != 3+len(big) || m.Dup {
+			t.Fatalf("row %d comes as %.20v", i, m)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if s := w.Stats(); s.Acked != n || s.InFlight != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // More rows than packet ids, in a window that is small: ids are used again.
 func TestWriterManyRows(t *testing.T) {
 	const n = 70000
