@@ -279,6 +279,9 @@ func (s *source) column(e *expr.Expr, eval *expr.Eval, b *batch.Batch, own *batc
 		return b.Cols[i]
 	}
 	eval.Into(b, own)
+	s.link.counters.DivByZero += eval.DivByZero
+	s.link.counters.Overflow += eval.Overflow
+	eval.DivByZero, eval.Overflow = 0, 0
 	return own
 }
 

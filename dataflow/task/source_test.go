@@ -7,6 +7,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
+	"github.com/tidemark-mesh/tidemark/dataflow/expr"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/decode"
@@ -81,5 +82,39 @@ func TestRecordsOverTheLimitAreRejectedHeadersToo(t *testing.T) {
 	}
 	if c := task.Counters(nil)[0]; c.In != 7 || c.Rejected != 5 || c.Out != 2 {
 		t.Errorf("%d in, %d rejected, %d out; want 7, 5, 2", c.In, c.Rejected, c.Out)
+	}
+}
+
+// What the expressions of a punctuation could not calculate is counted, like
+// everywhere.
+func TestFaultsInMarkersAreCounted(t *testing.T) {
+	when, err := expr.CompileBool("10 / v = 5", numbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := expr.Compile("from_millis(v * 9223372036854775807)", numbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := batch.NewPool(0, nil)
+	task, err := New(Config{
+		ID: dataflow.SubtaskID{Task: "in"}, Parallelism: 1, MaxParallelism: 128, Pool: pool,
+		Source: &SourceConfig{
+			Schema: numbers, Time: eventtime.Config{Strategy: eventtime.Punctuated}, EventAt: -1, DeviceAt: -1, Arrival: -1,
+			When: when, At: at, Splits: []int{0},
+		},
+		Links: []LinkConfig{{ID: "in", Parent: -1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bl := batch.NewBuilder(pool, numbers)
+	for _, v := range []int64{0, 1, 2, 0} {
+		bl.SetInt(0, v)
+		bl.EndRow(0)
+	}
+	task.Step(Input{Kind: Columns, Batch: bl.Take()})
+	if c := task.Counters(nil)[0]; c.DivByZero != 2 || c.Overflow != 2 {
+		t.Errorf("%d divisions by zero, %d overflows; want 2, 2", c.DivByZero, c.Overflow)
 	}
 }
