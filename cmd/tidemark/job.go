@@ -28,8 +28,8 @@ func newJobCheck(t *terminal) *cobra.Command {
 		Short:   "The dry run: every error of a job at once; starts nothing",
 		Example: "  tidemark job check configs/cold-chain.yaml",
 		Args:    jobFile,
-		RunE: func(_ *cobra.Command, args []string) error {
-			j, err := load.load(t, args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			j, err := load.load(cmd.Context(), t, args[0])
 			if err != nil {
 				return err
 			}
@@ -58,8 +58,8 @@ func newJobExplain(t *terminal) *cobra.Command {
 		Short:   "Print a job's stream graph, job graph (chains) and execution graph",
 		Example: "  tidemark job explain configs/wordcount.yaml\n  tidemark job explain configs/wordcount.yaml --dot",
 		Args:    jobFile,
-		RunE: func(_ *cobra.Command, args []string) error {
-			j, err := load.load(t, args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			j, err := load.load(cmd.Context(), t, args[0])
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,11 +25,11 @@ func (f *loadFlags) register(cmd *cobra.Command) {
 }
 
 // load reads and checks a job; everything that is wrong with it is printed.
-func (f *loadFlags) load(t *terminal, file string) (*job.Job, error) {
+func (f *loadFlags) load(ctx context.Context, t *terminal, file string) (*job.Job, error) {
 	if f.parallelism < 0 {
 		return nil, usageError{fmt.Errorf("--parallelism %d: it must be at least 1", f.parallelism)}
 	}
-	text, err := readJob(t, file)
+	text, err := readJob(ctx, t, file)
 	if err != nil {
 		return nil, err
 	}
@@ -39,18 +40,51 @@ func (f *loadFlags) load(t *terminal, file string) (*job.Job, error) {
 		reportErrors(t, wrong)
 		return nil, errReported
 	}
+	if err == nil && file == "-" {
+		err = spareStdin(j)
+	}
 	return j, err
 }
 
-func readJob(t *terminal, file string) ([]byte, error) {
+// spareStdin refuses a source whose rows the job's own text has used up.
+func spareStdin(j *job.Job) error {
+	for _, s := range j.Sources {
+		if s.File != nil && s.File.Path == "-" {
+			return fmt.Errorf("source %q reads stdin, and so was the job; put the job into a file", s.ID)
+		}
+	}
+	return nil
+}
+
+func readJob(ctx context.Context, t *terminal, file string) ([]byte, error) {
 	if file == "-" {
-		return io.ReadAll(io.LimitReader(t.in, maxJobFile+1))
+		return readStdin(ctx, t.in)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("job file: %w; give the path of a job, such as configs/wordcount.yaml", err)
 	}
 	return text, nil
+}
+
+// readStdin reads a job until its end or until the user interrupts; a read of a
+// terminal cannot be called off, so it is left behind.
+func readStdin(ctx context.Context, in io.Reader) ([]byte, error) {
+	type read struct {
+		text []byte
+		err  error
+	}
+	done := make(chan read, 1)
+	go func() {
+		text, err := io.ReadAll(io.LimitReader(in, maxJobFile+1))
+		done <- read{text, err}
+	}()
+	select {
+	case r := <-done:
+		return r.text, r.err
+	case <-ctx.Done():
+		return nil, errors.New("interrupted while the job was read from stdin")
+	}
 }
 
 // maxJobFile is more than job.Load takes, so that it can say so.

@@ -33,7 +33,7 @@ still open do not fire. A second Ctrl-C stops at once. The totals go to stderr.`
 			if opt.BatchRows < 0 || opt.BatchRows > batch.MaxRows {
 				return usageError{fmt.Errorf("--batch-rows %d: it is 1 to %d, or 0 for the most", opt.BatchRows, batch.MaxRows)}
 			}
-			return runJob(t, args[0], load, opt)
+			return runJob(cmd.Context(), t, args[0], load, opt)
 		},
 	}
 	load.register(cmd)
@@ -42,8 +42,8 @@ still open do not fire. A second Ctrl-C stops at once. The totals go to stderr.`
 	return cmd
 }
 
-func runJob(t *terminal, file string, load loadFlags, opt agent.LocalOptions) error {
-	j, err := load.load(t, file)
+func runJob(ctx context.Context, t *terminal, file string, load loadFlags, opt agent.LocalOptions) error {
+	j, err := load.load(ctx, t, file)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func runJob(t *terminal, file string, load loadFlags, opt agent.LocalOptions) er
 		return err
 	}
 	began := time.Now()
-	err = untilStopped(local, status.line, func() { status.update(progressLine(local.Totals(), time.Since(began))) })
+	err = untilStopped(ctx, local, status.line, func() { status.update(progressLine(local.Totals(), time.Since(began))) })
 	status.done()
 	if s := local.Totals(); err == nil || s.In > 0 { // a job that did not get as far has none to tell of
 		reportTotals(t, j.Name, s, time.Since(began))
@@ -70,33 +70,33 @@ func runJob(t *terminal, file string, load loadFlags, opt agent.LocalOptions) er
 
 var errStoppedNow = errors.New("stopped")
 
-// untilStopped runs the job; the first interrupt drains it, the second stops it.
-// tick is called about once a second, say tells the user.
-func untilStopped(local *agent.Local, say func(string), tick func()) error {
-	ctx, cancel := context.WithCancelCause(context.Background())
+// untilStopped runs the job; the first interrupt, which is the end of ctx,
+// drains it, the second stops it. tick is called about once a second, say tells
+// the user.
+func untilStopped(ctx context.Context, local *agent.Local, say func(string), tick func()) error {
+	run, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
+	again := make(chan os.Signal, 1)
+	defer signal.Stop(again)
 
 	result := make(chan error, 1)
-	go func() { result <- local.Run(ctx) }()
+	go func() { result <- local.Run(run) }()
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	stops := 0
+	interrupted := ctx.Done()
 	for {
 		select {
 		case err := <-result:
 			return err
 		case <-ticker.C:
 			tick()
-		case <-signals:
-			if stops++; stops == 1 {
-				say("stopping: what is in flight still arrives; interrupt again to stop at once")
-				local.Stop()
-			} else {
-				cancel(errStoppedNow)
-			}
+		case <-interrupted:
+			interrupted = nil
+			signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+			say("stopping: what is in flight still arrives; interrupt again to stop at once")
+			local.Stop()
+		case <-again:
+			cancel(errStoppedNow)
 		}
 	}
 }

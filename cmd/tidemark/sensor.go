@@ -148,7 +148,7 @@ the reason. It uses an MQTT session of its own, so the job loses nothing.`,
 		Example: "  tidemark sensor tap configs/cold-chain.yaml -n 10\n  tidemark sensor tap configs/quakes.yaml quakes --output json",
 		Args:    jobFileAndSource,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			j, err := load.load(t, args[0])
+			j, err := load.load(cmd.Context(), t, args[0])
 			if err != nil {
 				return err
 			}
