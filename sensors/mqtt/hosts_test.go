@@ -136,7 +136,7 @@ func publishTexts(t testing.TB, url string, writers, each int) (wait func() (rep
 
 const raised = "max_queued_messages 0\nmax_inflight_messages 1000\nautosave_interval 1"
 
-func TestMosquittoAll(t *testing.T) {
+func TestHostsMosquittoAll(t *testing.T) {
 	const writers, each = 4, 25_000
 	m := startMosquitto(t, raised)
 	ev := newEvents()
@@ -155,7 +155,7 @@ func TestMosquittoAll(t *testing.T) {
 // Mosquitto is stopped and started again while messages flow. Nothing is lost,
 // and nothing is read twice but what a writer had to publish twice, since it
 // got no acknowledgement: that is QoS 1.
-func TestMosquittoRestarted(t *testing.T) {
+func TestHostsMosquittoRestarted(t *testing.T) {
 	const writers, each = 4, 25_000
 	m := startMosquitto(t, raised)
 	ev := newEvents()
@@ -190,7 +190,7 @@ func TestMosquittoRestarted(t *testing.T) {
 
 // Killed, Mosquitto forgets what it had not saved: it sends again what was
 // acknowledged since, with DUP, and that is recognised.
-func TestMosquittoKilled(t *testing.T) {
+func TestHostsMosquittoKilled(t *testing.T) {
 	const writers, each = 4, 10_000
 	m := startMosquitto(t, raised)
 	ev := newEvents()
@@ -244,7 +244,7 @@ func TestMosquittoKilled(t *testing.T) {
 }
 
 // What Mosquitto allows a publisher of QoS 2 to have open.
-func TestMosquittoQoS2(t *testing.T) {
+func TestHostsMosquittoQoS2(t *testing.T) {
 	const n = 2000
 	m := startMosquitto(t, "")
 	ev, wev := newEvents(), newEvents()
