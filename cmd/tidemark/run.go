@@ -84,6 +84,7 @@ func untilStopped(ctx context.Context, local *agent.Local, say func(string), tic
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	interrupted := ctx.Done()
+	var overdue <-chan time.Time
 	for {
 		select {
 		case err := <-result:
@@ -96,10 +97,17 @@ func untilStopped(ctx context.Context, local *agent.Local, say func(string), tic
 			say("stopping: what is in flight still arrives; interrupt again to stop at once")
 			local.Stop()
 		case <-again:
+			signal.Stop(again) // a third ends the process by itself
 			cancel(errStoppedNow)
+			overdue = time.After(stopGrace)
+		case <-overdue: // a write to a pipe that nobody reads cannot be called off
+			return errStoppedNow
 		}
 	}
 }
+
+// stopGrace is how long a second interrupt waits for the job to end.
+const stopGrace = time.Second
 
 func progressLine(s agent.Totals, wall time.Duration) string {
 	line := fmt.Sprintf("%s  in %d  out %d  late %d  rejected %d  watermark %s", wall.Round(time.Second), s.In, s.Out, s.Late, s.Rejected, watermark(s.Watermark))

@@ -1,0 +1,56 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent"
+)
+
+// stuck is a pipe that nobody reads: its first write waits until it is let go.
+type stuck struct {
+	once     sync.Once
+	written  chan struct{} // closed when a write has begun
+	released chan struct{}
+}
+
+func (s *stuck) Write([]byte) (int, error) {
+	s.once.Do(func() { close(s.written) })
+	<-s.released
+	return 0, io.ErrClosedPipe
+}
+
+// A second interrupt ends a run at once, also when a write to stdout hangs.
+func TestSecondInterruptWhileStdoutHangs(t *testing.T) {
+	job := file(t, "job.yaml", "name: endless\nsources:\n  in: {generate: {rate: 0}}\nsinks:\n  - {id: out, from: in, stdout: {}}\n")
+	out := &stuck{written: make(chan struct{}), released: make(chan struct{})}
+	defer close(out.released)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var said lockedBuffer
+	done := make(chan error, 1)
+	go func() {
+		done <- runJob(ctx, &terminal{in: strings.NewReader(""), out: out, err: &said}, job, loadFlags{}, agent.LocalOptions{})
+	}()
+	<-out.written
+	interrupt()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(said.String(), "stopping: ") { // now it hears the second
+		<-tick.C
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "stopped at once") {
+		t.Errorf("%v, want it to say that it stopped at once", err)
+	}
+}
