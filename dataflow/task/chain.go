@@ -104,13 +104,14 @@ func (l *link) sideSchema(s operator.Side) *batch.Schema {
 // Emit is operator.Output's.
 func (l *link) Emit(b *batch.Batch) bool {
 	l.counters.Out += int64(b.Len())
+	l.task.emitted++
 	l.deal(l.outs, b)
 	free := true
 	for _, c := range l.children {
 		c.process(b)
 		free = free && !c.blocked()
 	}
-	return free && len(l.task.effects) < maxEffects
+	return free && !l.task.full()
 }
 
 // blocked tells whether l or a link behind it has output left over.
@@ -128,8 +129,9 @@ func (l *link) blocked() bool {
 
 // EmitSide is operator.Output's.
 func (l *link) EmitSide(s operator.Side, b *batch.Batch) bool {
+	l.task.emitted++
 	l.deal(l.sides[s], b)
-	return len(l.task.effects) < maxEffects
+	return !l.task.full()
 }
 
 // Wanted is operator.Output's.
@@ -143,11 +145,11 @@ func (l *link) deal(outs []output, b *batch.Batch) {
 
 // resume lets the operators that said More go on, the deepest first: a parent
 // may emit again only when all its children are done. It returns with
-// something still suspended only if the effects are full.
+// something still suspended only if the step is full.
 func (t *Task) resume() {
 	for i := len(t.links) - 1; i >= 0 && t.err == nil; {
 		l := t.links[i]
-		if !l.suspended || len(t.effects) >= maxEffects {
+		if !l.suspended || t.full() {
 			i--
 			continue
 		}

@@ -27,6 +27,12 @@ type SourceConfig struct {
 	Arrival  int // column of recorded arrivals; -1: the reader's
 	When, At *expr.Expr
 	Splits   []int // numbers, in the job, of the splits this subtask reads; set by the driver when the reader is open
+
+	// Alone: no other source subtask's stream meets this one's. Then it is never
+	// marked idle: nobody is held up by it, and where its own stream has been
+	// dealt out and comes together again, channels that know of the idleness
+	// would run ahead of those that know already how it ended. Set by the driver.
+	Alone bool
 }
 
 // Decoder turns one payload into rows of a builder, all or none of them.
@@ -125,7 +131,7 @@ func (s *source) begin(r *sensors.Records) {
 // advance works on the records until they are through or the outputs are full.
 func (s *source) advance() {
 	for s.recs != nil && s.task.err == nil {
-		if s.link.blocked() || len(s.task.effects) >= maxEffects {
+		if s.link.blocked() || s.task.full() {
 			return
 		}
 		if s.next < s.recs.Len() {
@@ -376,6 +382,11 @@ func (s *source) emitMark(m batch.Mark, changed bool) {
 }
 
 func (s *source) emit(b *batch.Batch) {
+	if s.cfg.Alone {
+		for i := range b.Marks {
+			b.Marks[i].Idle = false
+		}
+	}
 	if n := len(b.Marks); n > 0 {
 		s.last = b.Marks[n-1]
 	}

@@ -118,3 +118,35 @@ func TestFaultsInMarkersAreCounted(t *testing.T) {
 		t.Errorf("%d divisions by zero, %d overflows; want 2, 2", c.DivByZero, c.Overflow)
 	}
 }
+
+// A step ends, also when a row makes rows without end and nobody reads them.
+func TestStepEndsWhoeverReads(t *testing.T) {
+	fm, err := expr.CompileFlatMap("generate_series(1, 9000000000000000000) as v", numbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := operator.NewFlatMap(fm, numbers, operator.RejectRow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := batch.NewPool(0, nil)
+	task, err := New(Config{
+		ID: dataflow.SubtaskID{Task: "in"}, Parallelism: 1, MaxParallelism: 128, Pool: pool,
+		Source: &SourceConfig{Schema: numbers, Time: eventtime.Config{Strategy: eventtime.Ingestion}, EventAt: -1, DeviceAt: -1, Arrival: -1, Splits: []int{0}},
+		Links:  []LinkConfig{{ID: "in", Parent: -1}, {ID: "endless", Factory: f, Parent: 0}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bl := batch.NewBuilder(pool, numbers)
+	bl.SetInt(0, 1)
+	bl.EndRow(0)
+	in := Input{Kind: Columns, Batch: bl.Take()}
+	for range 3 {
+		effects := task.Step(in)
+		if n := len(effects); n == 0 || effects[n-1].Kind != Again {
+			t.Fatalf("effects %v, want Again at the end", effects)
+		}
+		in = Input{Kind: Resume}
+	}
+}

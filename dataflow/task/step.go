@@ -82,8 +82,13 @@ type StateRows struct {
 	Batch    *batch.Batch
 }
 
-// maxEffects is how many batches one Step may put out before it returns Again.
-const maxEffects = 64
+// A Step that has put out maxEffects, or in which operators have emitted
+// maxEmits batches, returns Again: one row may make more than fits into memory,
+// or work without end of which a filter or an unread stream leaves nothing.
+const (
+	maxEffects = 64
+	maxEmits   = 1024
+)
 
 // Config is everything a task is made of. Links are in topological order, the
 // head first.
@@ -117,6 +122,7 @@ type Task struct {
 	links   []*link
 	source  *source
 	effects []Effect
+	emitted int // batches, by all operators in this Step
 	err     error
 	done    bool
 	stopped bool

@@ -95,7 +95,7 @@ func (t *Task) stateful(l *link) operator.Stateful {
 
 // Step takes one input and returns the effects of it. See the package comment.
 func (t *Task) Step(in Input) []Effect {
-	t.effects = t.effects[:0]
+	t.effects, t.emitted = t.effects[:0], 0
 	if t.err != nil || t.done {
 		panic(fmt.Sprintf("task %s: a step after its end", t.cfg.ID))
 	}
@@ -211,6 +211,9 @@ func (t *Task) snapshot(id dataflow.CheckpointID) {
 	t.put(Effect{Kind: Snapshot, Checkpoint: id, State: rows})
 	t.put(Effect{Kind: SendBarrier, Checkpoint: id})
 }
+
+// full tells whether the step has done enough.
+func (t *Task) full() bool { return len(t.effects) >= maxEffects || t.emitted >= maxEmits }
 
 func (t *Task) put(e Effect) { t.effects = append(t.effects, e) }
 
