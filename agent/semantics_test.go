@@ -235,3 +235,29 @@ func TestE38MarkerFarAhead(t *testing.T) {
 		}
 	})
 }
+
+// A source that is idle for a moment, and nobody else to go on meanwhile: windows
+// behind windows must not see one channel's idleness before the others', or
+// results that are in time would be late there.
+func TestIdlenessOfTheOnlySourceMakesNothingLate(t *testing.T) {
+	var in string
+	for i := range int64(400) { // twenty rows, then nothing for long
+		at := i%20 + i/20*1000
+		if i%20 == 0 { // a row that is refused moves the clock, and is no sign of life
+			in += fmt.Sprintf(`{"at":%d}`, at-500) + "\n"
+		}
+		in += fmt.Sprintf(`{"k":"k%d","v":1,"ts":%d,"at":%d}`, i%20, at, at) + "\n"
+	}
+	watermark := "\n    watermark: {bounded: 2us, idle_after: 50us}\n    arrival: at"
+	text := oneSource(write(t, "in.jsonl", in), watermark, `  - {id: w, from: in, key_by: [k], window: {tumbling: 5us}, select: {n: count(*)}}
+  - {id: all, from: w, key_by: [k], window: {tumbling: 5us}, select: {n: sum(n)}}
+  - {id: total, from: all, key_by: [k], window: {tumbling: 1h}, select: {total: sum(n)}}`, "total")
+	for _, s := range settings() {
+		for range 5 {
+			r := run(t, text, s)
+			if r.operators["all"].Late != 0 || r.operators["total"].Late != 0 || r.operators["w"].Late != 0 {
+				t.Fatalf("%v: late: %d, behind it %d, %d", s, r.operators["w"].Late, r.operators["all"].Late, r.operators["total"].Late)
+			}
+		}
+	}
+}

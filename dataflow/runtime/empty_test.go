@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,3 +147,61 @@ type dropping struct{}
 func (dropping) Write(context.Context, *batch.Batch) error { return nil }
 func (dropping) Commit(context.Context) error              { return nil }
 func (dropping) Close() error                              { return nil }
+
+// A source subtask is alone unless its stream meets that of another one that
+// reads anything.
+func TestSourcesThatMeetNobodyAreAlone(t *testing.T) {
+	c := &oneSplit{}
+	for _, v := range []struct {
+		name  string
+		build func(b *graph.Builder)
+		want  string // by subtask of the sources
+	}{
+		{"one split of three subtasks", func(b *graph.Builder) {
+			b.Source("x", c).KeyBy("ts").Then("w", operator.NewPass(times)).Sink("out", c)
+		}, "x/0"},
+		{"two jobs in one", func(b *graph.Builder) {
+			b.Source("x", c).Sink("out", c)
+			b.Source("y", c).Sink("out2", c)
+		}, "x/0 y/0"},
+		{"union", func(b *graph.Builder) {
+			x, y := b.Source("x", c), b.Source("y", c)
+			b.Union("both", operator.NewPass(times), x, y).Sink("out", c)
+			b.Source("z", c).Sink("out2", c)
+		}, "z/0"},
+		{"two splits", func(b *graph.Builder) {
+			b.Source("x", &counting{n: 1}).Parallelism(2).Sink("out", c)
+		}, ""},
+	} {
+		b := graph.NewBuilder("job", 3)
+		v.build(b)
+		g, err := b.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var connectors Connectors = c
+		if v.name == "two splits" {
+			connectors = &counting{n: 1}
+		}
+		plan, err := NewPlan(graph.Expand(graph.Chain(g, graph.Options{})), connectors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := New(plan, Options{Now: time.Now})
+		if err := j.open(); err != nil {
+			t.Fatal(err)
+		}
+		var alone []string
+		for _, d := range j.drivers {
+			if d.sub.Config.Source != nil && d.sub.Config.Source.Alone {
+				alone = append(alone, d.sub.Config.ID.String())
+			}
+		}
+		if got := strings.Join(alone, " "); got != v.want {
+			t.Errorf("%s: alone are %q, want %q", v.name, got, v.want)
+		}
+		if err := j.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

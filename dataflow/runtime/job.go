@@ -141,12 +141,47 @@ func (j *Job) open() error {
 		}
 	}
 	j.findEmpty()
+	j.findAlone()
 	for _, d := range j.drivers {
 		if err := d.start(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// findAlone tells each source subtask that reads anything whether its stream
+// meets another one's.
+func (j *Job) findAlone() {
+	from := make([]int, len(j.drivers)) // the source subtask whose stream comes here, plus one
+	alone := make([]bool, len(j.drivers))
+	var visit func(i, source int, seen []bool)
+	visit = func(i, source int, seen []bool) {
+		if seen[i] {
+			return
+		}
+		seen[i] = true
+		if from[i] != 0 && from[i] != source+1 {
+			alone[from[i]-1], alone[source] = false, false
+		}
+		from[i] = source + 1
+		for _, targets := range j.drivers[i].sub.Targets {
+			for _, to := range targets {
+				visit(to.Subtask, source, seen)
+			}
+		}
+	}
+	for i, d := range j.drivers {
+		if d.sub.Config.Source != nil && len(d.splits()) > 0 {
+			alone[i] = true
+			visit(i, i, make([]bool, len(j.drivers)))
+		}
+	}
+	for i, d := range j.drivers {
+		if d.sub.Config.Source != nil {
+			d.sub.Config.Source.Alone = alone[i]
+		}
+	}
 }
 
 // findEmpty tells each task which of its channels will never bring a row: a
