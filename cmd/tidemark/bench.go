@@ -40,6 +40,9 @@ func newBench(t *terminal) *cobra.Command {
 }
 
 func runBenchmarks(cmd *cobra.Command, t *terminal, ids []string, opt bench.Options) error {
+	if opt.Rounds < 0 || !(opt.Scale > 0) {
+		return usageError{fmt.Errorf("--rounds %d, --scale %v: no benchmark can be measured so; rounds are 0 or more, the scale is above 0", opt.Rounds, opt.Scale)}
+	}
 	chosen, wanted, wrong := bench.Choose(ids)
 	if wrong != "" {
 		return usageError{fmt.Errorf("no benchmark %q; tidemark bench --help lists them", wrong)}

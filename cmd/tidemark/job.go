@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,7 @@ func newJob(t *terminal) *cobra.Command {
 		Use:     "job",
 		Short:   "Look at jobs",
 		Example: "  tidemark job check my-job.yaml\n  tidemark job explain my-job.yaml --dot | dot -Tsvg > job.svg",
-		Args:    cobra.NoArgs,
+		Args:    knownVerb,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(newJobCheck(t), newJobExplain(t))
@@ -59,6 +60,9 @@ func newJobExplain(t *terminal) *cobra.Command {
 		Example: "  tidemark job explain configs/wordcount.yaml\n  tidemark job explain configs/wordcount.yaml --dot",
 		Args:    jobFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if dot && t.json() {
+				return usageError{errors.New("--dot and --output json: one or the other")}
+			}
 			j, err := load.load(cmd.Context(), t, args[0])
 			if err != nil {
 				return err

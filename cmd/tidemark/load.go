@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 )
 
@@ -21,14 +23,32 @@ type loadFlags struct {
 
 func (f *loadFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.set, "set", nil, "replace a value of the job: sources.in.file.path=other.csv (may be repeated)")
-	cmd.Flags().IntVarP(&f.parallelism, "parallelism", "p", 0, "replace the job's parallelism")
+	cmd.Flags().VarP((*subtasks)(&f.parallelism), "parallelism", "p", "replace the job's parallelism")
+}
+
+// subtasks is the value of --parallelism; 0, the default, leaves it to the job.
+type subtasks int
+
+func (s *subtasks) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*s))
+}
+
+func (s *subtasks) Type() string { return "int" }
+
+func (s *subtasks) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > dataflow.MaxMaxParallelism {
+		return fmt.Errorf("it is a whole number, at least 1 and at most %d", dataflow.MaxMaxParallelism)
+	}
+	*s = subtasks(n)
+	return nil
 }
 
 // load reads and checks a job; everything that is wrong with it is printed.
 func (f *loadFlags) load(ctx context.Context, t *terminal, file string) (*job.Job, error) {
-	if f.parallelism < 0 {
-		return nil, usageError{fmt.Errorf("--parallelism %d: it must be at least 1", f.parallelism)}
-	}
 	text, err := readJob(ctx, t, file)
 	if err != nil {
 		return nil, err
@@ -37,7 +57,7 @@ func (f *loadFlags) load(ctx context.Context, t *terminal, file string) (*job.Jo
 	j, err := job.Load(file, text, job.Options{Set: f.set, Parallelism: f.parallelism, Resolver: &secrets})
 	var wrong job.Errors
 	if errors.As(err, &wrong) {
-		reportErrors(t, wrong)
+		reportErrors(t, file, wrong)
 		return nil, errReported
 	}
 	if err == nil && file == "-" {
@@ -90,7 +110,7 @@ func readStdin(ctx context.Context, in io.Reader) ([]byte, error) {
 // maxJobFile is more than job.Load takes, so that it can say so.
 const maxJobFile = 2 << 20
 
-func reportErrors(t *terminal, wrong job.Errors) {
+func reportErrors(t *terminal, file string, wrong job.Errors) {
 	if t.json() {
 		enc := json.NewEncoder(t.err)
 		for _, e := range wrong {
@@ -105,7 +125,7 @@ func reportErrors(t *terminal, wrong job.Errors) {
 	if len(wrong) > 1 {
 		what = fmt.Sprintf("%d errors", len(wrong))
 	}
-	fmt.Fprintf(t.err, "%s: %s\n", wrong[0].File, what)
+	fmt.Fprintf(t.err, "%s: %s\n", file, what)
 }
 
 // machineSecrets resolves a job's secrets on this machine.

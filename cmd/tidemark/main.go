@@ -87,6 +87,7 @@ func knownVerb(c *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := ""
+	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = fmt.Sprintf("; did you mean %q?", near[0])
 	}
@@ -105,7 +106,6 @@ windows, from MQTT or files, in one static binary.`,
 		Args:          knownVerb,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SuggestionsMinimumDistance = 2
 	root.SetIn(t.in)
 	root.SetOut(t.out)
 	root.SetErr(t.err)
@@ -119,5 +119,27 @@ windows, from MQTT or files, in one static binary.`,
 		return nil
 	}
 	root.AddCommand(newDemo(t), newRun(t), newJob(t), newSensor(t), newBench(t), newVersion(t))
+	root.SetHelpCommand(newHelp(root))
 	return root
+}
+
+// newHelp is cobra's help verb, except that a verb that there is not is a wrong
+// call.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [VERB]",
+		Short:   "Help about a verb; the same as VERB --help",
+		Example: "  tidemark help run",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = knownVerb(c, rest)
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
 }

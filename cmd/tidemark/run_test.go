@@ -98,6 +98,16 @@ func TestWrongUse(t *testing.T) {
 		{"run a.yaml b.yaml", "b.yaml"},
 		{"run " + p.job + " --parallelism many", "--parallelism"},
 		{"run " + p.job + " --parallelism -1", "at least 1"},
+		{"run " + p.job + " --parallelism 0", "at least 1"},
+		{"job check " + p.job + " -p 32769", "at most 32768"},
+		{"job explain " + p.job + " --dot --output json", "one or the other"},
+		{"sensor tap " + p.job + " -n -3", "--number -3"},
+		{"sensor simulate --speed NaN", "--speed"},
+		{"bench engine --rounds -1", "--rounds -1"},
+		{"bench engine --scale NaN", "--scale NaN"},
+		{"help runn", `unknown command "tidemark runn"; did you mean "run"?`},
+		{"job chek", `did you mean "check"?`},
+		{"help job chek", `unknown command "tidemark job chek"; did you mean "check"?`},
 		{"run " + p.job + " --batch-rows 5000", "1 to 4096"},
 		{"run " + p.job + " --output xml", "table or json"},
 		{"runn " + p.job, `unknown command "tidemark runn"; did you mean "run"?`},
@@ -107,6 +117,13 @@ func TestWrongUse(t *testing.T) {
 	if _, err := os.Stat(p.out); err == nil {
 		t.Error("a wrong call wrote something")
 	}
+}
+
+// What is wrong with an override is said once, and counted under the job's name.
+func TestWrongOverride(t *testing.T) {
+	p := newPlace(t, reading)
+	r := tidemark(t, "", "run", p.job, "--set", "steps.w.windw=1s")
+	r.want(t, exitFailed, `--set steps.w.windw: unknown key "windw"; did you mean "window"?`, "job.yaml: 1 error")
 }
 
 func TestMissingJob(t *testing.T) {

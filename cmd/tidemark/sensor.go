@@ -22,7 +22,7 @@ func newSensor(t *terminal) *cobra.Command {
 		Use:     "sensor",
 		Short:   "Simulate sensors, and look at what arrives from real ones",
 		Example: "  tidemark sensor simulate --listen 127.0.0.1:1883\n  tidemark sensor tap configs/cold-chain.yaml",
-		Args:    cobra.NoArgs,
+		Args:    knownVerb,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(newSimulate(t), newTap(t))
@@ -88,7 +88,7 @@ func (f *simulateFlags) config() simulate.Config {
 }
 
 func runSimulate(ctx context.Context, t *terminal, f simulateFlags) error {
-	if f.speed <= 0 || f.qos < 0 || f.qos > 2 {
+	if !(f.speed > 0) || f.qos < 0 || f.qos > 2 { // a speed of NaN is none
 		return usageError{errors.New("--speed must be above 0, and --qos 0, 1 or 2")}
 	}
 	cfg := f.config()
@@ -148,6 +148,9 @@ the reason. It uses an MQTT session of its own, so the job loses nothing.`,
 		Example: "  tidemark sensor tap configs/cold-chain.yaml -n 10\n  tidemark sensor tap configs/quakes.yaml quakes --output json",
 		Args:    jobFileAndSource,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if most < 0 {
+				return usageError{fmt.Errorf("--number %d: at least 1, or 0 for no end", most)}
+			}
 			j, err := load.load(cmd.Context(), t, args[0])
 			if err != nil {
 				return err

@@ -13,7 +13,7 @@ var ErrInvalid = errors.New("the job is not valid")
 
 // Error is one thing that is wrong with a job.
 type Error struct {
-	File string // or "--set K=V" where an override is at fault
+	File string // or "--set K" where an override is at fault
 	Line int    // 0: not known
 	Col  int
 	Path string // the key, by names: steps.hot.where
@@ -29,7 +29,7 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&b, ":%d", e.Line)
 	}
 	b.WriteString(": ")
-	if e.Path != "" {
+	if e.Path != "" && !strings.HasSuffix(e.File, " "+e.Path) { // an override has said it
 		b.WriteString(e.Path)
 		b.WriteString(": ")
 	}
