@@ -168,7 +168,9 @@ func TestArrivalColumnOfStdin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		watermark := "\n    watermark: {ascending: true, per: k, idle_after: 100us}\n    arrival: at"
 		l := start(t, oneSource("-", watermark, "  - {id: w, from: in, key_by: [k], window: {tumbling: 10us}, select: {s: sum(v)}}", "w"))
-		row := func(k string, ts int64) string { return fmt.Sprintf(`{"k":%q,"v":%d,"ts":%d,"at":%[2]d}`, k, ts, ts) + "\n" }
+		row := func(k string, ts int64) string {
+			return fmt.Sprintf(`{"k":%q,"v":%d,"ts":%d,"at":%[2]d}`, k, ts, ts) + "\n"
+		}
 		l.write(row("silent", 1) + row("a", 2))
 		time.Sleep(time.Minute) // the reader's clock goes on, and is now far beyond the rows'
 		synctest.Wait()

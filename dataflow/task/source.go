@@ -33,12 +33,6 @@ type SourceConfig struct {
 	// dealt out and comes together again, channels that know of the idleness
 	// would run ahead of those that know already how it ended. Set by the driver.
 	Alone bool
-
-	// Alone: no other source subtask's stream meets this one's. Then it is never
-	// marked idle: nobody is held up by it, and where its own stream has been
-	// dealt out and comes together again, channels that know of the idleness
-	// would run ahead of those that know already how it ended. Set by the driver.
-	Alone bool
 }
 
 // Decoder turns one payload into rows of a builder, all or none of them.
@@ -388,11 +382,6 @@ func (s *source) emitMark(m batch.Mark, changed bool) {
 }
 
 func (s *source) emit(b *batch.Batch) {
-	if s.cfg.Alone {
-		for i := range b.Marks {
-			b.Marks[i].Idle = false
-		}
-	}
 	if s.cfg.Alone {
 		for i := range b.Marks {
 			b.Marks[i].Idle = false
