@@ -2,6 +2,7 @@ package dataflow
 
 import (
 	"math"
+	"strconv"
 	"time"
 )
 
@@ -61,8 +62,15 @@ func (t Time) String() string {
 // FromGo converts a wall-clock instant, cutting it to the microsecond.
 func FromGo(t time.Time) Time { return Time(t.UnixMicro()) }
 
-// String is the span in Go's notation, "1m30s".
-func (d Duration) String() string { return d.Go().String() }
+// String is the span in Go's notation, "1m30s"; what Go cannot hold has its days
+// in front, "150000d1h0m0s".
+func (d Duration) String() string {
+	if span := d.Go(); Duration(span/time.Microsecond) == d {
+		return span.String()
+	}
+	rest := d % Day
+	return strconv.FormatInt(int64(d/Day), 10) + "d" + max(rest, -rest).Go().String()
+}
 
 // Go converts to a time.Duration, saturating at its bounds (about 292 years).
 func (d Duration) Go() time.Duration {
