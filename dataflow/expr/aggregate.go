@@ -67,13 +67,16 @@ func compileAggregate(src string, schema *batch.Schema) (a Aggregate, err *Error
 	if a.Arg, err = compileAST(src, args[0], schema); err != nil {
 		return a, err
 	}
+	if n := a.Arg.root.doubtfulCast(); n != nil {
+		return a, c.errorf(n.pos, "cast it in a select before this step: its on_error says what becomes of a row that it fails for", "a cast that may fail cannot stand in an aggregate")
+	}
 	number := a.Arg.Type() == batch.Bigint || a.Arg.Type() == batch.Double
 	switch a.Func {
 	case "sum", "avg", "stddev", "var":
 		if !number {
 			hint := ""
 			if castable(a.Arg.Type(), batch.Double) {
-				hint = fmt.Sprintf("cast it: %s(cast(... as double))", a.Func)
+				hint = "cast it in a select before this step: cast(... as double)"
 			} else if a.Arg.Type() == batch.Boolean {
 				hint = "count rows with: sum(case when ... then 1 else 0 end)"
 			}
@@ -106,4 +109,18 @@ func (c *checker) noAggregate(ast *astExpr, call *astName) *Error {
 		return c.errorf(call.Pos.Offset, suggest(call.function(), aggregates[:]), "no aggregate %q", call.Name)
 	}
 	return c.errorf(ast.Pos.Offset, "aggregates are "+list, "this is no aggregate")
+}
+
+// doubtfulCast is a cast in n that a row may fail: one of a text or of bytes.
+// A window has no way to reject a row, so an aggregate takes none of them.
+func (n *node) doubtfulCast() *node {
+	if n.op == opCast && n.args[0].typ.Variable() {
+		return n
+	}
+	for _, a := range n.args {
+		if c := a.doubtfulCast(); c != nil {
+			return c
+		}
+	}
+	return nil
 }
