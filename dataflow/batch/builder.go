@@ -121,9 +121,6 @@ func (bl *Builder) SetString(i int, v string) {
 // SetNull makes column i of the row null again after it was set.
 func (bl *Builder) SetNull(i int) { bl.have[i] = 0 }
 
-// Has tells whether column i of the row is set.
-func (bl *Builder) Has(i int) bool { return bl.b != nil && bl.have[i] == int32(bl.row+1) }
-
 // EndRow finishes the row with its event time.
 func (bl *Builder) EndRow(t dataflow.Time) {
 	b := bl.begin()

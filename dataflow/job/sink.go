@@ -89,12 +89,6 @@ type FileSink struct {
 	Timestamps Timestamps
 }
 
-// PathOf is the file that subtask i of p writes: the path itself if it is
-// alone, NAME-<i>.EXT otherwise.
-func (f *FileSink) PathOf(subtask, parallelism int) string {
-	return subtaskPath(f.Path, subtask, parallelism)
-}
-
 // StdoutSink is `stdout:`: JSON lines.
 type StdoutSink struct{ Timestamps Timestamps }
 
@@ -111,16 +105,6 @@ type Template struct {
 type TemplatePart struct {
 	Literal string
 	Column  int
-}
-
-// Constant tells whether every row has the same topic.
-func (t Template) Constant() bool {
-	for _, p := range t.Parts {
-		if p.Column >= 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // parseTemplate cuts a topic into its parts. The error says what is wrong with
