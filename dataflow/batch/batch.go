@@ -50,6 +50,12 @@ type Batch struct {
 	Kinds  []Kind    // nil: all Insert
 	Hashes []uint64  // hash of each position's key, by the last hash exchange; nil: not computed
 
+	// HashedColumn is one of Cols of this batch or of one it is derived from, and
+	// ColumnHashes has the hash of each of its values, as a key of that column
+	// alone; nil: not computed. Who needs the hashes of that column takes these.
+	HashedColumn *Column
+	ColumnHashes []uint64
+
 	pool   *Pool
 	parent *Batch
 	refs   atomic.Int32

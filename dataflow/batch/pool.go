@@ -86,7 +86,7 @@ func (p *Pool) Get(s *Schema) *Batch {
 }
 
 // Derive returns a batch of schema s with parent's positions: the same Rows,
-// Times, Sel, Marks, Kinds and Hashes. Its Cols are unset; the caller points
+// Times, Sel, Marks, Kinds and hashes. Its Cols are unset; the caller points
 // them at columns of parent, or fills them with Own. The child holds a
 // reference to parent.
 func (p *Pool) Derive(parent *Batch, s *Schema) *Batch {
@@ -95,6 +95,7 @@ func (p *Pool) Derive(parent *Batch, s *Schema) *Batch {
 	b.parent = parent
 	b.Rows, b.Times, b.Sel, b.Marks = parent.Rows, parent.Times, parent.Sel, parent.Marks
 	b.Kinds, b.Hashes = parent.Kinds, parent.Hashes
+	b.HashedColumn, b.ColumnHashes = parent.HashedColumn, parent.ColumnHashes
 	b.shared = true
 	return b
 }
@@ -148,6 +149,7 @@ func (b *Batch) clear() {
 		b.Cols[i] = nil
 	}
 	b.Rows, b.Times, b.Sel, b.Kinds, b.Hashes = 0, nil, nil, nil, nil
+	b.HashedColumn, b.ColumnHashes = nil, nil
 	b.Marks, b.shared = b.ownMarks[:0], false
 	b.ownTimes, b.ownSel, b.ownKinds, b.ownHash = b.ownTimes[:0], b.ownSel[:0], b.ownKinds[:0], b.ownHash[:0]
 }

@@ -30,8 +30,7 @@ const (
 
 // The other bits of device.bits.
 const (
-	queued  uint8 = 1 << (iota + 2) // it has an entry in devices.counted
-	dirty                           // changed since the last snapshot
+	dirty   uint8 = 1 << (iota + 2) // changed since the last snapshot
 	saved                           // in the last snapshot
 	nullKey                         // the device column is null
 )
@@ -53,6 +52,7 @@ type device struct {
 }
 
 func (d *device) state() uint8     { return d.bits & stateBits }
+func (d *device) counts() bool     { return d.state() == joining || d.state() == member }
 func (d *device) become(s uint8)   { d.bits = d.bits&^stateBits | s | dirty }
 func (d *device) has(b uint8) bool { return d.bits&b != 0 }
 
@@ -60,11 +60,11 @@ func (d *device) has(b uint8) bool { return d.bits&b != 0 }
 type devices struct {
 	slots   []device
 	free    []int32  // slots of forgotten devices
-	index   []uint64 // open addressing by tag: tag<<32 | slot+1; 0 is empty; at most half full
+	index   []uint64 // open addressing by tag: tag<<32 | slot+1; 0 is empty; at most a third full
 	n       int
-	fetched uint8            // of no meaning: keeps the compiler from skipping foresee's reads
+	fetched uint8            // of no meaning: keeps the compiler from skipping guess's reads
 	long    map[int32][]byte // keys longer than inline, by slot
-	counted queue            // by watermark: the joining and the members
+	counted laggard          // by watermark: the joining and the members
 	gone    []deviceKey      // forgotten since the last snapshot, which has them
 }
 
@@ -108,10 +108,17 @@ func keyAt(c *batch.Column, i int, scratch *[8]byte) (key []byte, null bool) {
 	return scratch[:], false
 }
 
+// bucket is how many entries of the index are looked at in one go: those of a
+// tag begin with the bucket that it says. They lie in one line of cache.
+const bucket = 4
+
+// home is where the search for a tag begins.
+func home(tag, mask uint32) uint32 { return tag & mask &^ (bucket - 1) }
+
 // find is the slot of a device, or -1.
 func (t *devices) find(tag uint32, split uint16, key []byte, null bool) int32 {
 	mask := uint32(len(t.index) - 1)
-	for at := tag & mask; ; at = (at + 1) & mask {
+	for at := home(tag, mask); ; at = (at + 1) & mask {
 		e := t.index[at]
 		if e == 0 {
 			return -1
@@ -123,6 +130,15 @@ func (t *devices) find(tag uint32, split uint16, key []byte, null bool) int32 {
 			return slot
 		}
 	}
+}
+
+// named is is for most names, those of 8 to 16 bytes: two words, which may
+// overlap. False says nothing.
+func (d *device) named(split uint16, key []byte) bool {
+	n := len(key)
+	return n >= 8 && n <= 16 && n == int(d.size) && d.split == split && d.bits&stateBits != 0 && d.bits&nullKey == 0 &&
+		binary.LittleEndian.Uint64(key) == binary.LittleEndian.Uint64(d.key[:]) &&
+		binary.LittleEndian.Uint64(key[n-8:]) == binary.LittleEndian.Uint64(d.key[n-8:])
 }
 
 // is tells whether a device is in the slot, and is that one. Slot -1 is nobody's.
@@ -137,37 +153,79 @@ func (t *devices) is(slot int32, split uint16, key []byte, null bool) bool {
 	if d.size > inline {
 		return string(t.long[slot]) == string(key)
 	}
-	if n := len(key); n == int(d.size) && n >= 8 && n <= 16 { // most names: two words, which may overlap
-		return binary.LittleEndian.Uint64(key) == binary.LittleEndian.Uint64(d.key[:]) &&
-			binary.LittleEndian.Uint64(key[n-8:]) == binary.LittleEndian.Uint64(d.key[n-8:])
-	}
 	return string(d.key[:d.size]) == string(key)
 }
 
-// foresee guesses the slots of the devices of the rows from position i on, -1
-// for none, and has them fetched from memory: first every place in the index is
-// read, then every device. So the processor waits for many lines at once, and
-// not for one after the other. Without the keys no more can be said.
-func (t *devices) foresee(in *Rows, i, split int, slots []int32) {
+// far is how many devices do not fit into the nearest caches.
+const far = 4096
+
+// lookup finds the slots of the devices of the rows from position i on; -1: find
+// has to. It goes over the rows several times, in loops so small that the
+// processor waits for many lines of memory at once, and not for one after the
+// other.
+func (t *devices) lookup(in *Rows, i, split int, slots []int32) {
 	if in.DeviceHash == nil {
 		for k := range slots {
 			slots[k] = -1
 		}
 		return
 	}
-	mask := uint32(len(t.index) - 1)
-	for k, h := range in.DeviceHash[i : i+len(slots)] {
+	t.guess(in.DeviceHash[i:i+len(slots)], split, slots)
+	if in.Device.Valid != nil || !in.Device.Type.Variable() {
+		var scratch [8]byte
+		for k, slot := range slots {
+			if key, null := keyAt(in.Device, i+k, &scratch); !t.is(slot, uint16(split), key, null) {
+				slots[k] = -1
+			}
+		}
+		return
+	}
+	data, offsets := in.Device.Data, in.Device.Offsets[i:i+len(slots)+1]
+	from := offsets[0]
+	for k, to := range offsets[1:] {
+		key := data[from:to]
+		from = to
+		if slot := slots[k]; slot < 0 || !t.slots[slot].named(uint16(split), key) && !t.is(slot, uint16(split), key, false) {
+			slots[k] = -1
+		}
+	}
+}
+
+// guess is lookup without a look at the keys: the slot in the bucket that has the
+// tag. If there are many devices it has the index, and then the slots, fetched.
+func (t *devices) guess(hashes []uint64, split int, slots []int32) {
+	index, mask := t.index, uint32(len(t.index)-1)
+	fetched := uint8(0)
+	if len(t.slots) >= far {
+		for _, h := range hashes {
+			fetched += uint8(index[home(tagOf(h, split), mask)])
+		}
+	}
+	for k, h := range hashes {
 		tag := tagOf(h, split)
-		e := t.index[tag&mask]
-		if uint32(e>>32) != tag {
-			e = t.index[(tag+1)&mask]
+		at := home(tag, mask)
+		near := (*[bucket]uint64)(index[at : at+bucket])
+		e0, e1, e2, e3 := near[0], near[1], near[2], near[3] // all of them, so that no branch is needed
+		e := uint64(0)
+		if uint32(e3>>32) == tag {
+			e = e3
+		}
+		if uint32(e2>>32) == tag {
+			e = e2
+		}
+		if uint32(e1>>32) == tag {
+			e = e1
+		}
+		if uint32(e0>>32) == tag {
+			e = e0
 		}
 		slots[k] = int32(uint32(e)) - 1
 	}
-	fetched := uint8(0)
-	for _, slot := range slots {
-		if slot >= 0 {
-			fetched += t.slots[slot].size
+	if len(t.slots) >= far {
+		for _, slot := range slots {
+			if slot >= 0 {
+				fetched += t.slots[slot].size
+			}
 		}
 	}
 	t.fetched = fetched
@@ -175,7 +233,7 @@ func (t *devices) foresee(in *Rows, i, split int, slots []int32) {
 
 // add makes a device that find did not find. Its state is the caller's to set.
 func (t *devices) add(tag uint32, split uint16, key []byte, null bool) int32 {
-	if 2*(t.n+1) > len(t.index) {
+	if 3*(t.n+1) > len(t.index) {
 		t.grow()
 	}
 	var slot int32
@@ -203,7 +261,7 @@ func (t *devices) add(tag uint32, split uint16, key []byte, null bool) int32 {
 
 func (t *devices) enter(tag uint32, slot int32) {
 	mask := uint32(len(t.index) - 1)
-	at := tag & mask
+	at := home(tag, mask)
 	for t.index[at] != 0 {
 		at = (at + 1) & mask
 	}
@@ -227,7 +285,7 @@ func (t *devices) forget(slot int32) {
 		t.gone = append(t.gone, deviceKey{split: d.split, null: d.has(nullKey), key: append([]byte(nil), t.keyOf(slot)...)})
 	}
 	mask := uint32(len(t.index) - 1)
-	at := d.tag & mask
+	at := home(d.tag, mask)
 	for uint32(t.index[at]) != uint32(slot+1) {
 		at = (at + 1) & mask
 	}
@@ -244,8 +302,8 @@ func (t *devices) forget(slot int32) {
 func (t *devices) vacate(at uint32) {
 	mask := uint32(len(t.index) - 1)
 	for next := (at + 1) & mask; t.index[next] != 0; next = (next + 1) & mask {
-		home := uint32(t.index[next]>>32) & mask
-		if (next-home)&mask >= (next-at)&mask {
+		begin := home(uint32(t.index[next]>>32), mask)
+		if (next-begin)&mask >= (next-at)&mask {
 			t.index[at] = t.index[next]
 			at = next
 		}
@@ -262,68 +320,37 @@ func (t *devices) keyOf(slot int32) []byte {
 }
 
 // count puts a device among those whose watermark counts.
-func (t *devices) count(slot int32) {
-	d := &t.slots[slot]
-	if d.has(queued) {
-		return // it has an entry from before it was waiting; that is low enough
-	}
-	if t.counted.n > 2*t.n+64 {
-		t.compact()
-	}
-	d.bits |= queued
-	t.counted.push(entry{key: d.watermark, id: slot, gen: d.gen})
-}
-
-// compact rids the queue of the entries of forgotten devices. It is called when
-// they are more than half, so it costs O(1) for each.
-func (t *devices) compact() {
-	var live queue
-	t.counted.each(func(e entry) {
-		if t.slots[e.id].gen == e.gen {
-			live.push(e)
-		}
-	})
-	t.counted = live
-}
+func (t *devices) count(slot int32) { t.counted.lower(slot, t.slots[slot].watermark) }
 
 // least is the device with the least watermark among those that count, or -1.
 func (t *devices) least() int32 {
-	for {
-		e, ok := t.counted.least()
-		if !ok {
-			if !t.counted.refill(t.watermarkNow) {
-				return -1
-			}
-			continue
-		}
-		switch key, ok := t.watermarkNow(e); {
-		case !ok:
-			t.counted.drop()
-		case key > e.key:
-			t.counted.raise(e, key)
-		default:
-			return e.id
+	group, w := t.counted.least(t.leastIn)
+	if w == none {
+		return -1
+	}
+	for i := group * fan; ; i++ {
+		if d := &t.slots[i]; d.watermark == w && d.counts() {
+			return int32(i)
 		}
 	}
 }
 
-// watermarkNow is the watermark of the device of an entry of counted; ok is
-// false if it does not count.
-func (t *devices) watermarkNow(e entry) (key int64, ok bool) {
-	d := &t.slots[e.id]
-	if d.gen != e.gen {
-		return 0, false
-	}
-	if d.state() == waiting {
-		d.bits &^= queued
-		return 0, false
-	}
-	return d.watermark, true
+// at tells whether the watermark of the device in a slot counts and is w.
+func (t *devices) at(slot int32, w int64) bool {
+	return int(slot) < len(t.slots) && t.slots[slot].watermark == w && t.slots[slot].counts()
 }
 
-// lastNow is when the device of an entry of a split's silence was last heard of.
-// All devices of the split are there, so it is never gone.
-func (t *devices) lastNow(e entry) (key int64, ok bool) { return t.slots[e.id].last, true }
+// leastIn is the least watermark in a group of slots, or none.
+func (t *devices) leastIn(group int) int64 {
+	w := int64(none)
+	from := group * fan
+	for i := range t.slots[from:min(from+fan, len(t.slots))] {
+		if d := &t.slots[from+i]; d.counts() {
+			w = min(w, d.watermark)
+		}
+	}
+	return w
+}
 
 // joinedNow says whether the device of an entry of a split's fresh is joining;
 // its key is when it came.

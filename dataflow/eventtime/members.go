@@ -37,9 +37,8 @@ func (s *Source) join(sp *split, tag uint32, key []byte, null bool) int32 {
 	d.watermark = int64(s.now.Watermark)
 	t.count(slot)
 	if s.cfg.IdleAfter > 0 {
-		e := entry{key: int64(sp.heard), id: slot, gen: d.gen}
-		sp.silence.push(e)
-		sp.fresh.push(e)
+		sp.silence.lower(slot, int64(sp.heard))
+		sp.fresh.push(entry{key: int64(sp.heard), id: slot, gen: d.gen})
 		if sp.clock != dataflow.MinTime {
 			sp.deadline = min(sp.deadline, sp.heard.Add(s.cfg.IdleAfter))
 		}
@@ -65,7 +64,12 @@ func (s *Source) marked(slot int32, w int64, marker bool) {
 		if w <= d.watermark {
 			return
 		}
+		least := d.watermark
 		d.watermark = w
+		if slot == s.least && t.at(slot+1, least) {
+			s.least++ // devices that come in turn, several at a time
+			return
+		}
 	case joining:
 		if !marker && w <= d.watermark {
 			return
@@ -122,11 +126,7 @@ func (s *Source) expireDevices(sp *split) {
 			sp.waived = true
 			s.holding--
 		}
-		for t.quietest(sp) == due {
-			e, _ := sp.silence.least()
-			sp.silence.drop()
-			t.forget(e.id)
-		}
+		t.forgetSilent(sp, due)
 		for t.freshest(sp) == due {
 			e, _ := sp.fresh.least()
 			sp.fresh.drop()
@@ -149,7 +149,7 @@ func (s *Source) endDevices(sp *split) {
 			t.forget(int32(slot))
 		}
 	}
-	sp.silence, sp.fresh = queue{}, queue{}
+	sp.silence, sp.fresh = laggard{}, queue{}
 	if s.open > 0 {
 		s.settle()
 	}
@@ -158,19 +158,34 @@ func (s *Source) endDevices(sp *split) {
 // quietest is when the device of the split was heard of that has been silent
 // for longest, or none.
 func (t *devices) quietest(sp *split) int64 {
-	for {
-		e, ok := sp.silence.least()
-		if !ok {
-			if !sp.silence.refill(t.lastNow) {
-				return none
+	_, last := t.quietestIn(sp)
+	return last
+}
+
+// quietestIn is quietest, and a group of slots that has such a device.
+func (t *devices) quietestIn(sp *split) (group int, last int64) {
+	return sp.silence.least(func(group int) int64 {
+		last := int64(none)
+		from := group * fan
+		for i := range t.slots[from:min(from+fan, len(t.slots))] {
+			if d := &t.slots[from+i]; d.state() != 0 && int(d.split) == sp.index {
+				last = min(last, d.last)
 			}
-			continue
 		}
-		last := t.slots[e.id].last
-		if last == e.key {
-			return last
+		return last
+	})
+}
+
+// forgetSilent forgets the devices of the split last heard of at a time, which is
+// that of the quietest.
+func (t *devices) forgetSilent(sp *split, at int64) {
+	for group, last := t.quietestIn(sp); last == at; group, last = t.quietestIn(sp) {
+		from := group * fan
+		for i := from; i < min(from+fan, len(t.slots)); i++ {
+			if d := &t.slots[i]; d.last == at && d.state() != 0 && int(d.split) == sp.index {
+				t.forget(int32(i))
+			}
 		}
-		sp.silence.raise(e, last)
 	}
 }
 
@@ -200,12 +215,10 @@ func (t *devices) startClock(sp *split) {
 			d.bits |= dirty
 		}
 	}
-	for _, q := range []*queue{&sp.silence, &sp.fresh} {
-		var anew queue
-		q.each(func(e entry) {
-			e.key = int64(sp.heard)
-			anew.push(e)
-		})
-		*q = anew
-	}
+	var anew queue
+	sp.fresh.each(func(e entry) {
+		e.key = int64(sp.heard)
+		anew.push(e)
+	})
+	sp.fresh = anew
 }

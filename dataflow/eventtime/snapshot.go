@@ -264,7 +264,7 @@ func (s *Source) restoreDevice(sp *split, b *batch.Batch, i int) {
 	d.watermark = b.Cols[deviceWatermark].Ints[i]
 	d.last = b.Cols[deviceLast].Ints[i]
 	if s.cfg.IdleAfter > 0 {
-		sp.silence.push(entry{key: d.last, id: slot, gen: d.gen})
+		sp.silence.lower(slot, d.last)
 		if joined := b.Cols[deviceJoined]; !joined.IsNull(i) {
 			sp.fresh.push(entry{key: joined.Ints[i], id: slot, gen: d.gen})
 		}

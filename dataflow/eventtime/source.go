@@ -80,10 +80,10 @@ type split struct {
 	ended    bool
 	known    bool // restored: it was there before
 
-	started bool  // devices: it has shown one
-	waived  bool  // devices: it has shown none for so long that nobody waits for it
-	silence queue // devices: all, by last
-	fresh   queue // devices: those that joined, by when
+	started bool    // devices: it has shown one
+	waived  bool    // devices: it has shown none for so long that nobody waits for it
+	silence laggard // devices: all, by last
+	fresh   queue   // devices: those that joined, by when
 }
 
 // Rows says more about the positions of a batch; the slices are borrowed.

@@ -91,69 +91,102 @@ func (s *Source) swift(sp *split, b *batch.Batch, in *Rows) {
 
 // swiftDevices is rows for harmless batches with devices.
 func (s *Source) swiftDevices(sp *split, b *batch.Batch, in *Rows) {
-	punctuated := s.cfg.Strategy == Punctuated && in.Marker != nil
-	t := s.devices
-	clock, attention, heard := int64(sp.clock), s.attention(sp), int64(sp.heard)
-	var slots [block]int32
-	var scratch [8]byte
-	names := in.Device.Valid == nil && in.Device.Type.Variable()
-	for i, at := range b.Times {
-		if i%block == 0 {
-			t.foresee(in, i, sp.index, slots[:min(block, b.Rows-i)])
-		}
-		if in.Arrivals != nil && in.Arrivals[i] > clock {
-			heard += in.Arrivals[i] - clock
-			clock = in.Arrivals[i]
-			if clock > attention {
-				s.advance(sp, dataflow.Time(clock))
-				s.tell(sp, b, i)
-				attention = s.attention(sp)
+	var found [block]int32
+	for from := 0; from < b.Rows; from += block {
+		slots := found[:min(block, b.Rows-from)]
+		s.devices.lookup(in, from, sp.index, slots)
+		for k := 0; k < len(slots); {
+			if slots[k] != s.least && slots[k] >= 0 {
+				n := s.ordinary(sp, b, in, from+k, slots[k:])
+				if k += n; k == len(slots) {
+					break
+				}
 			}
+			if s.deviceRow(sp, b, in, from+k, slots[k]) {
+				s.devices.lookup(in, from+k, sp.index, slots[k:])
+			}
+			k++
 		}
-		var key []byte
-		null := false
-		if names {
-			key = in.Device.Data[in.Device.Offsets[i]:in.Device.Offsets[i+1]]
-		} else {
-			key, null = keyAt(in.Device, i, &scratch)
+	}
+}
+
+// ordinary takes rows, from position i on, of members that are not the last one,
+// and tells how many they are before one that is something else.
+func (s *Source) ordinary(sp *split, b *batch.Batch, in *Rows, i int, slots []int32) int {
+	all, least, bound, offset := s.devices.slots, s.least, s.bound, int64(sp.clock)-int64(sp.heard)
+	clock, attention := int64(sp.clock), s.attention(sp)
+	punctuated := s.cfg.Strategy == Punctuated
+	n := len(slots)
+	times := b.Times[i : i+n]
+	var arrivals []int64
+	if in.Arrivals != nil {
+		arrivals = in.Arrivals[i : i+n]
+	}
+	for k, slot := range slots {
+		now := clock
+		if arrivals != nil {
+			now = max(now, arrivals[k])
 		}
-		slot := slots[i%block]
-		if !t.is(slot, uint16(sp.index), key, null) {
-			s.advance(sp, dataflow.Time(clock))
-			slot = s.touch(sp, in, i)
-			s.tell(sp, b, i)
-			attention = s.attention(sp)
-		}
-		d := &t.slots[slot]
-		d.last = heard
-		d.bits |= dirty
-		marker := punctuated && in.Marker.Get(i)
-		if marker || s.sel != nil {
-			s.pass(b, i, marker)
-		}
-		w := at - s.bound
-		switch {
-		case marker:
-			w = min(in.MarkerAt[i], int64(lastWatermark))
-		case s.bound == 0:
-			continue
-		case w > at:
+		w := times[k] - bound
+		if punctuated {
 			w = int64(dataflow.MinTime)
-		}
-		if d.state() == member {
-			if w <= d.watermark {
-				continue
-			}
-			if slot != s.least {
-				d.watermark = w
-				continue
+			if in.Marker != nil && in.Marker.Get(i+k) {
+				if w = min(in.MarkerAt[i+k], int64(lastWatermark)); !s.cfg.KeepMarker {
+					n = k
+					break
+				}
 			}
 		}
-		s.advance(sp, dataflow.Time(clock))
-		s.marked(slot, w, marker)
-		s.tell(sp, b, i+1)
+		if slot < 0 || slot == least || now > attention || all[slot].state() != member || !punctuated && w > times[k] {
+			n = k
+			break
+		}
+		clock = now
+		d := &all[slot]
+		d.last = now - offset
+		d.bits |= dirty
+		d.watermark = max(d.watermark, w)
+	}
+	if s.sel != nil {
+		for k := range n {
+			s.sel = append(s.sel, int32(i+k))
+		}
 	}
 	s.advance(sp, dataflow.Time(clock))
+	return n
+}
+
+// deviceRow takes any row; slot is where its device is, if not -1. It tells
+// whether devices may be gone now.
+func (s *Source) deviceRow(sp *split, b *batch.Batch, in *Rows, i int, slot int32) (gone bool) {
+	if in.Arrivals != nil && dataflow.Time(in.Arrivals[i]) > sp.clock {
+		gone = in.Arrivals[i] > s.attention(sp)
+		s.advance(sp, dataflow.Time(in.Arrivals[i]))
+		s.tell(sp, b, i)
+	}
+	if slot < 0 || gone {
+		slot = s.touch(sp, in, i)
+		s.tell(sp, b, i)
+	}
+	d := &s.devices.slots[slot]
+	d.last = int64(sp.heard)
+	d.bits |= dirty
+	marker := s.cfg.Strategy == Punctuated && in.Marker != nil && in.Marker.Get(i)
+	if marker || s.sel != nil {
+		s.pass(b, i, marker)
+	}
+	var w dataflow.Time
+	switch {
+	case marker:
+		w = min(dataflow.Time(in.MarkerAt[i]), lastWatermark)
+	case s.bound > 0:
+		w = behind(b.Times[i], s.bound)
+	default:
+		return gone
+	}
+	s.marked(slot, int64(w), marker)
+	s.tell(sp, b, i+1)
+	return gone
 }
 
 // block is how many devices are looked up at a time.

@@ -23,7 +23,11 @@ import (
 // Null and the empty string of a one-column key share a hash; KeyTable tells
 // them apart by their validity.
 func HashKeys(b *batch.Batch, keys []int) {
-	if b.Hashes != nil {
+	switch {
+	case b.Hashes != nil:
+		return
+	case hashed(b, keys):
+		b.Hashes = b.ColumnHashes
 		return
 	}
 	h := b.OwnHashes(b.Rows)
@@ -40,6 +44,12 @@ func HashKeys(b *batch.Batch, keys []int) {
 		}
 		h[i] = xxh3.Hash(buf)
 	}
+}
+
+// hashed tells whether the hashes of the keys are those of one column that b
+// brings with it.
+func hashed(b *batch.Batch, keys []int) bool {
+	return len(keys) == 1 && b.HashedColumn != nil && b.HashedColumn == b.Cols[keys[0]]
 }
 
 // hashOne hashes every position, there or not: what a selection leaves out is
@@ -95,9 +105,9 @@ func HashRows(b *batch.Batch, keys []int, positions []int32, dst []uint64) {
 	dst = dst[:len(positions)]
 	switch {
 	case b.Hashes != nil:
-		for i, p := range positions {
-			dst[i] = b.Hashes[p]
-		}
+		gatherHashes(dst, b.Hashes, positions)
+	case hashed(b, keys):
+		gatherHashes(dst, b.ColumnHashes, positions)
 	case len(keys) == 0:
 		for i := range dst {
 			dst[i] = emptyHash
@@ -114,6 +124,12 @@ func HashRows(b *batch.Batch, keys []int, positions []int32, dst []uint64) {
 			}
 			dst[i] = xxh3.Hash(buf)
 		}
+	}
+}
+
+func gatherHashes(dst, from []uint64, positions []int32) {
+	for i, p := range positions {
+		dst[i] = from[p]
 	}
 }
 

@@ -340,3 +340,39 @@ func TestKeyTableFar(t *testing.T) {
 		t.Errorf("%d keys, %d ids", len(ids), table.Cap())
 	}
 }
+
+// TestHashesOfAColumnTravel: hashes that a batch brings for the key's column are
+// taken, and those of another column are not.
+func TestHashesOfAColumnTravel(t *testing.T) {
+	pool := batch.NewPool(0, nil)
+	s := batch.MustSchema(batch.Field{Name: "a", Type: batch.String}, batch.Field{Name: "b", Type: batch.String})
+	bl := batch.NewBuilder(pool, s)
+	for i := range 10 {
+		bl.SetString(0, fmt.Sprint("a", i))
+		bl.SetString(1, fmt.Sprint("b", i))
+		bl.EndRow(0)
+	}
+	b := bl.Take()
+	marks := []uint64{90, 91, 92, 93, 94, 95, 96, 97, 98, 99}
+	b.HashedColumn, b.ColumnHashes = b.Cols[0], marks
+	turned := batch.MustSchema(batch.Field{Name: "b", Type: batch.String}, batch.Field{Name: "a", Type: batch.String})
+	d := pool.Derive(b, turned)
+	d.Cols[0], d.Cols[1] = b.Cols[1], b.Cols[0]
+	got := make([]uint64, 2)
+	if HashRows(d, []int{1}, []int32{3, 7}, got); got[0] != 93 || got[1] != 97 {
+		t.Errorf("hashes %v, though the column brought its own", got)
+	}
+	for _, keys := range [][]int{{0}, {0, 1}, {}} {
+		if HashRows(d, keys, []int32{3, 7}, got); got[0] == 93 {
+			t.Errorf("keys %v got the hashes of another column", keys)
+		}
+	}
+	if HashKeys(d, []int{1}); &d.Hashes[0] != &marks[0] {
+		t.Error("HashKeys computed again what the column brought")
+	}
+	d.Release()
+	b.Release()
+	if again := pool.Get(s); again.HashedColumn != nil || again.ColumnHashes != nil {
+		t.Error("a batch that is used again still has hashes")
+	}
+}

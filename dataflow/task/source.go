@@ -267,6 +267,7 @@ func (s *source) assign(split int, b *batch.Batch, arrivals []int64) {
 	if s.cfg.DeviceAt >= 0 {
 		state.HashKeys(b, s.deviceKey)
 		in.Device, in.DeviceHash = b.Cols[s.cfg.DeviceAt], b.Hashes
+		b.HashedColumn, b.ColumnHashes = in.Device, in.DeviceHash // often the key of a window too
 	}
 	res := s.time.Assign(split, b, in)
 	s.link.counters.Markers += int64(res.Markers)
