@@ -222,6 +222,10 @@ func (bl *Builder) gatherHashes(src *Batch, positions []int32) {
 func (bl *Builder) Take() *Batch {
 	if bl.Empty() {
 		bl.AbortRow()
+		if bl.b != nil { // kept, its memory would count as in flight for ever, and sources wait for that
+			bl.b.Release()
+			bl.b = nil
+		}
 		return nil
 	}
 	b := bl.b

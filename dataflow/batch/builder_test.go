@@ -253,3 +253,29 @@ func ExampleBuilder() {
 	b.Release()
 	// Output: 1 sensor string, temp double [8.5] 1
 }
+
+// A builder that has nothing to hand out holds no memory of the budget either:
+// sources wait while it is used up, and would wait for themselves.
+func TestBuilderWithoutRowsHoldsNoBatch(t *testing.T) {
+	woken := 0
+	p := batch.NewPool(1, func() { woken++ })
+	s := batch.MustSchema(batch.Field{Name: "v", Type: batch.Bigint})
+	bl := batch.NewBuilder(p, s)
+	bl.SetInt(0, 1)
+	bl.EndRow(0)
+	bl.Take().Release() // the next one has memory already
+	woken = 0
+	bl.SetInt(0, 2)
+	if !p.Full() {
+		t.Fatal("a row that was begun holds no memory: the test shows nothing")
+	}
+	if b := bl.Take(); b != nil || p.Out() != 0 || p.Used() != 0 || p.Full() || woken != 1 {
+		t.Errorf("took %v; %d batches out, %d bytes, woken %d times", b, p.Out(), p.Used(), woken)
+	}
+	bl.SetInt(0, 3)
+	bl.EndRow(5)
+	b := bl.Take()
+	if b == nil || b.Rows != 1 || b.Cols[0].Ints[0] != 3 || b.Times[0] != 5 {
+		t.Errorf("the next batch is %v", b)
+	}
+}
