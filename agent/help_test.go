@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,8 +19,17 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 )
 
-// No goroutine outlives a job.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain sees to it that no goroutine outlives a job, and draws the same jobs and inputs each time, so that a change of the
+// code is what makes a test fail. Others: -rapid.seed N, -rapid.checks N.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if seed := flag.Lookup("rapid.seed"); seed.Value.String() == "0" {
+		if err := seed.Value.Set("1"); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // tester is what testing.T and rapid.T have in common.
 type tester interface {

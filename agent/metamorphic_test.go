@@ -246,7 +246,7 @@ func (o *output) line(v map[string]any) string {
 		x := v[c.name]
 		if n, ok := x.(json.Number); ok {
 			x = n.String()
-			if f, err := strconv.ParseFloat(n.String(), 64); c.typ == "double" && err == nil {
+			if f, err := strconv.ParseFloat(n.String(), 64); (c.typ == "double" || c.typ == inexact) && err == nil {
 				x = show(c.typ, f)
 			}
 			values = append(values, x.(string))

@@ -182,6 +182,9 @@ func show(typ string, v any) string {
 	case nil:
 		return "null"
 	case float64:
+		if math.Abs(v) < 1e-12 { // what a variance of equal values is short of zero
+			return "0"
+		}
 		return fmt.Sprintf("%.9g", v*(1+1e-11))
 	case []byte:
 		return base64.StdEncoding.EncodeToString(v)

@@ -219,7 +219,9 @@ func (d drawer) aggregate(name string, ordered bool) (maggregate, string) {
 			a.arg = d.double()
 		}
 	default:
-		a.arg = d.any()
+		if a.arg = d.any(); a.arg.typ == inexact {
+			a.fn = "count"
+		}
 	}
 	if a.fn == "distinct" {
 		return a, "count(distinct " + a.arg.text + ")"
@@ -233,7 +235,11 @@ func (a *maggregate) typeOf() string {
 	case "rows", "count", "distinct":
 		return "bigint"
 	case "avg", "stddev", "var":
-		return "double"
+		return inexact
 	}
 	return a.arg.typ
 }
+
+// inexact is the type of doubles whose last digits depend on the order of
+// addition: they are compared, and no result is made to depend on them.
+const inexact = "inexact"

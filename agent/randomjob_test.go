@@ -37,6 +37,7 @@ type mstream struct {
 
 	sequenced bool     // all its rows come from one subtask
 	timely    bool     // results of windows, of which none is late behind them
+	behind    bool     // there are windows before it
 	upsert    bool     // no aggregate over it
 	ordered   bool     // the rows with equal orderBy keep their order
 	orderBy   []string // columns
@@ -209,7 +210,7 @@ func (j *randomJob) step(from *mstream, n *mnode, columns []mcol, verb string, r
 	from.read = true
 	e := newEdge(n, 1)
 	from.connect(e)
-	out := &mstream{name: n.id, columns: columns, upsert: from.upsert, timely: from.timely, side: from.side}
+	out := &mstream{name: n.id, columns: columns, upsert: from.upsert, timely: from.timely, behind: from.behind, side: from.side}
 	out.connect = func(e *medge) { n.next = append(n.next, e) }
 	text := fmt.Sprintf("  - {id: %s, from: %s", n.id, from.name)
 	if verb != "" {
