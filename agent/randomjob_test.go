@@ -161,7 +161,7 @@ func (j *randomJob) time() string {
 func (j *randomJob) drawStep() {
 	var main []*mstream
 	for _, s := range j.streams {
-		if !s.side || strings.HasSuffix(s.name, ".late") {
+		if !strings.HasSuffix(s.name, ".rejected") {
 			main = append(main, s)
 		}
 	}
@@ -201,7 +201,7 @@ func (j *randomJob) drawStep() {
 
 // windowed tells whether an aggregate may read a stream.
 func (j *randomJob) windowed(s *mstream) bool {
-	return !s.upsert && !s.side && (!j.strict || s.sequenced || s.timely)
+	return !s.upsert && (s.sequenced || !s.side && (!j.strict || s.timely))
 }
 
 // step adds a step without a key.
@@ -243,9 +243,17 @@ func (j *randomJob) step(from *mstream, n *mnode, columns []mcol, verb string, r
 	j.steps = append(j.steps, text+j.placement()+"}")
 	j.streams = append(j.streams, out)
 	if rejects {
-		bad := &mstream{name: n.id + ".rejected", columns: from.columns, side: true}
+		bad := &mstream{name: n.id + ".rejected", columns: from.columns, side: true, sequenced: out.sequenced}
 		bad.connect = func(e *medge) { n.bad = append(n.bad, e) }
-		j.streams = append(j.streams, bad)
+		if j.chance("rejected", 2) {
+			j.streams = append(j.streams, bad)
+			return out
+		}
+		var exprs []mexpr // without the reason, which no model knows
+		for _, c := range from.columns {
+			exprs = append(exprs, column(c))
+		}
+		j.step(bad, newSelect(j.id(), names(from.columns), exprs), from.columns, "select: {"+items(from.columns, exprs)+"}", false)
 	}
 	return out
 }

@@ -261,3 +261,34 @@ func TestIdlenessOfTheOnlySourceMakesNothingLate(t *testing.T) {
 		}
 	}
 }
+
+// A side stream is a stream like any other: its rows stand at their place among
+// the watermarks, not before those of the whole batch they came in.
+func TestWindowsOverSideStreams(t *testing.T) {
+	in := write(t, "in.jsonl", e("k", 1)+m(9)+e("k", 2)+e("k", 8)+m(19)+e("k", 3)+e("k", 4)+m(29)+e("k", 5)+e("k", 15)+m(60)+e("k", 6))
+	t.Run("late", func(t *testing.T) {
+		// 2 and 8 come at 9, in time for [0,20); 3 and 4 at 19, when that has fired
+		// and is kept; 5 and 15 at 29, when it is gone.
+		text := oneSource(in, dropped, `  - {id: w, from: in, key_by: [k], window: {tumbling: 10us}, select: {s: sum(v)}}
+  - {id: again, from: w.late, key_by: [k], window: {tumbling: 20us, allowed_lateness: 8us}, select: {s: sum(v)}}`, "again", "again.late")
+		for _, n := range []int{1, 2, 3, 7, 4096} {
+			r := run(t, text, setting{parallelism: 1, batchRows: n}) // of several subtasks, one's rows would meet another's watermark
+			if got, want := r.rows("window_start", true), []string{sum("k", 0, 20, 10), sum("k", 0, 20, 13), sum("k", 0, 20, 17)}; !slices.Equal(got, want) {
+				t.Errorf("batches of %d: got %v, want %v", n, got, want)
+			}
+			if got, want := r.rows("window_start", false), []string{lateRow("k", 5), lateRow("k", 15), lateRow("k", 6)}; !slices.Equal(got, want) {
+				t.Errorf("batches of %d: late: got %v, want %v", n, got, want)
+			}
+		}
+	})
+	t.Run("rejected", func(t *testing.T) {
+		var late []string
+		for _, ts := range []int64{2, 8, 3, 4, 5, 15, 6} {
+			late = append(late, lateRow("k", ts))
+		}
+		expect(t, oneSource(in, dropped, `  - {id: number, from: in, select: {k: k, x: cast(k as bigint)}}
+  - {id: bad, from: number.rejected, select: {k: k, v: v, ts: ts, wm: wm, at: at}}
+  - {id: w, from: bad, key_by: [k], window: {tumbling: 10us}, select: {s: sum(v)}}`, "w", "w.late"),
+			"window_start", []string{sum("k", 0, 10, 1)}, late)
+	})
+}

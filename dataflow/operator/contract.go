@@ -134,9 +134,9 @@ type Output interface {
 	// full: the operator emits nothing more in this call, on the main stream or
 	// a side stream; if it has more to emit for this input it returns More.
 	Emit(b *batch.Batch) bool
-	// EmitSide is Emit for a side stream. Side batches carry rows only, their
-	// marks are ignored: the task gives a side stream the marks of the main
-	// stream. When nobody reads the side stream, the rows are dropped here (the
+	// EmitSide is Emit for a side stream. Its rows stand among the marks that they
+	// came among; behind them the task gives a side stream the last mark of the
+	// input, so that one without rows goes on too. When nobody reads the side stream, the rows are dropped here (the
 	// operator counts them).
 	EmitSide(s Side, b *batch.Batch) bool
 	// Wanted tells whether anybody reads the side stream, so that an operator

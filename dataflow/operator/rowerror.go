@@ -88,7 +88,7 @@ func (r *rowErrors) sideBatch(ctx *Context, b *batch.Batch, bad []expr.RowError)
 	for i := range bad {
 		rows[i] = bad[i].Row
 	}
-	g := b.Gather(rows, nil)
+	g := b.Gather(rows, marksAmong(b, rows))
 	side := ctx.Pool.Derive(g, r.rejected)
 	g.Release()
 	copy(side.Cols, g.Cols)
@@ -98,6 +98,19 @@ func (r *rowErrors) sideBatch(ctx *Context, b *batch.Batch, bad []expr.RowError)
 	}
 	ctx.Pool.Account(side)
 	return side
+}
+
+// marksAmong are the marks of b at their place among some of its rows.
+func marksAmong(b *batch.Batch, rows []int32) []batch.Mark {
+	marks := slices.Clone(b.Marks)
+	at := 0
+	for i := range marks {
+		for at < len(rows) && rows[at] < marks[i].Row {
+			at++
+		}
+		marks[i].Row = int32(at)
+	}
+	return marks
 }
 
 // without takes the rows of bad out of sel; both ascend.

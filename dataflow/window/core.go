@@ -307,8 +307,7 @@ func (o *core) emitLate(out operator.Output) bool {
 		return true
 	}
 	b := o.ctx.Pool.DeriveAll(o.b)
-	b.Sel = append(b.OwnSel(len(o.late)), o.late...)
-	b.OwnMarks()
+	b.Sel = append(b.OwnSel(len(o.late)), o.late...) // among the marks that they came among
 	ok := out.EmitSide(operator.Late, b)
 	b.Release()
 	return ok
