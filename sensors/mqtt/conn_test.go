@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -106,10 +107,36 @@ func TestConnGate(t *testing.T) {
 	}
 }
 
+// stalled is a connection whose peer does not read: a Write waits for Close.
+type stalled struct {
+	net.Conn
+	writing, closed chan struct{}
+	once            *sync.Once
+}
+
+func (s stalled) Write([]byte) (int, error) {
+	close(s.writing)
+	<-s.closed
+	return 0, net.ErrClosed
+}
+
+func (s stalled) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return s.Conn.Close()
+}
+
 // A peer that does not read: offer says so, Write waits, send gives it up.
 func TestConnFull(t *testing.T) {
-	c, _ := pair(t)
+	nc, peer := net.Pipe()
+	dead := stalled{Conn: nc, writing: make(chan struct{}), closed: make(chan struct{}), once: new(sync.Once)}
+	c := newConn(dead, time.Minute)
+	t.Cleanup(func() { _ = c.Close(); _ = peer.Close() })
 	c.start()
+	// Once the flusher hangs in its first Write nothing takes from the buffer.
+	if _, ok := c.offer([]byte("x")); !ok {
+		t.Fatal("no room for the first byte")
+	}
+	<-dead.writing
 	chunk := make([]byte, 256<<10)
 	for ok := true; ok; {
 		_, ok = c.offer(chunk)
