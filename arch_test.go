@@ -58,6 +58,8 @@ var layers = map[string]layer{
 	"sensors/generate":   driver,
 	"sensors/broker":     driver,
 	"sensors/sensortest": support,
+	"store":              vocabulary,
+	"store/manifest":     pure,
 	"agent":              agent,
 	"agent/bench":        agent,
 	"agent/hosts":        support,

@@ -25,13 +25,15 @@ type Records struct {
 	Ends     []int32 // Ends[i] is where payload i ends
 	Topics   []byte  // MQTT topics in the same way; empty for other connectors
 	TopicEnd []int32
-	Arrivals []int64 // arrival time of each record, µs; never goes back within a split; nil: the split has no arrival clock
-	TooLong  []int32 // indexes, ascending, of records over the reader's limit: only their beginning is here, and they go to SOURCE.rejected undecoded
-	First    int64   // offset of the first record. Where offsets number records, the i-th is at First+i; a file counts bytes
-	Next     int64   // the position after the last record
-	Clock    int64   // the split's arrival clock after these records, µs; with no record it is a tick. MinInt64: no clock
-	Done     bool    // the split has ended; no record will follow
-	Deaf     bool    // no record is here, and the split cannot hear from Clock on: its broker is away. Its next Records is a tick from whose Clock on it hears again; the time between is nobody's silence
+	Arrivals []int64  // arrival time of each record, µs; never goes back within a split; nil: the split has no arrival clock
+	TooLong  []int32  // indexes, ascending, of records over the reader's limit: only their beginning is here, and they go to SOURCE.rejected undecoded
+	First    int64    // offset of the first record. Where offsets number records, the i-th is at First+i; a file counts bytes
+	Next     int64    // the position after the last record
+	Clock    int64    // the split's arrival clock after these records, µs; with no record it is a tick. MinInt64: no clock
+	Done     bool     // the split has ended; no record will follow
+	Tags     []uint32 // the connector's own note on each record, by which it knows it again after a restart; nil: none
+	Notes    []uint32 // the connector's own notes that belong behind these records; a Records may hold nothing else
+	Deaf     bool     // no record is here, and the split cannot hear from Clock on: its broker is away. Its next Records is a tick from whose Clock on it hears again; the time between is nobody's silence
 }
 
 // Len is the number of records.
@@ -57,7 +59,7 @@ func start(ends []int32, i int) int32 {
 
 // Reset empties r for split s and keeps its memory.
 func (r *Records) Reset(s int) {
-	*r = Records{Split: s, Payloads: r.Payloads[:0], Ends: r.Ends[:0], Topics: r.Topics[:0], TopicEnd: r.TopicEnd[:0], Arrivals: r.Arrivals[:0], TooLong: r.TooLong[:0], Clock: int64(dataflow.MinTime)}
+	*r = Records{Split: s, Payloads: r.Payloads[:0], Ends: r.Ends[:0], Topics: r.Topics[:0], TopicEnd: r.TopicEnd[:0], Arrivals: r.Arrivals[:0], TooLong: r.TooLong[:0], Tags: r.Tags[:0], Notes: r.Notes[:0], Clock: int64(dataflow.MinTime)}
 }
 
 // Append adds a record without an arrival time.
@@ -93,6 +95,14 @@ type Reader interface {
 	Close() error
 }
 
+// SplitNamer is a Reader or BatchReader whose splits have names of their own,
+// by which a restored job finds them again however many subtasks it has: a
+// file's path, a lane's number. Without it split k of subtask i of p is named
+// by its number, i + k*p.
+type SplitNamer interface {
+	SplitName(split int) string
+}
+
 // BatchReader is a source that makes columns itself, without payloads to
 // decode.
 type BatchReader interface {
@@ -121,6 +131,44 @@ type Writer interface {
 	Commit(ctx context.Context) error
 	// Close gives up what was not committed.
 	Close() error
+}
+
+// Transactional is a Writer that checkpoints take part in. What was written
+// between two Prepares is a transaction; it is visible after the CommitThrough
+// of its checkpoint, and of no earlier one. Commit is not called on it in a job
+// that takes checkpoints.
+//
+// One goroutine calls: Recover once, before the first Write; then Write and
+// Prepare; CommitThrough after each checkpoint that completed. A checkpoint
+// that did not complete is never mentioned again: its transaction is committed
+// with the next one that completes.
+type Transactional interface {
+	Writer
+	// Prepare ends the transaction and emits what a checkpoint must hold so that
+	// it, and all before it that are not committed, can be committed by another
+	// process: the pieces that are new since the last Prepare, and as Gone those
+	// that were committed since; with full, all that are not committed. Piece 0
+	// of a target is what the connector must know of it (lengths, packet ids); it
+	// is emitted every time. The callee borrows Data.
+	Prepare(id dataflow.CheckpointID, full bool, emit func(Pending) error) error
+	// CommitThrough makes the transactions up to id's visible and durable. It is
+	// idempotent. ErrFull: there is no room; the caller tries again.
+	CommitThrough(ctx context.Context, id dataflow.CheckpointID) error
+	// Recover brings the targets to where they were at the checkpoint from which
+	// the job is restored and commits its pending rows: nothing of them is lost
+	// or there twice, also when it is interrupted and called again. pending holds
+	// the pieces of all subtasks of the sink, old and perhaps of another
+	// parallelism, in order of target and piece: a writer takes its own, and
+	// those of the targets that nobody owns any more if owns says so.
+	Recover(ctx context.Context, pending []Pending, owns func(target string) bool) error
+}
+
+// Pending is a piece of what a transactional writer has not committed.
+type Pending struct {
+	Target string // what it is to become a part of: a file, a client id
+	Piece  int64  // with Target it is unique; grows; 0 is the target's own record
+	Gone   bool   // the piece was committed and need not be kept any more
+	Data   []byte // at most about 64 KiB; its meaning is the connector's, and has a version
 }
 
 // ErrFull is wrapped by a Writer's errors when the target has no room: the

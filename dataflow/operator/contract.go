@@ -14,6 +14,10 @@ const (
 	// More: Emit returned false and there is more to emit. The task calls
 	// Resume, and nothing else, until it returns Done.
 	More
+	// Need: the operator has asked its Context's Backing for rows of its state
+	// that are on disk, and cannot go on without them. The task has them read and
+	// calls Resume, and nothing else; the operator finds them in the Backing.
+	Need
 )
 
 // Operator is one link of a chain in one subtask. The task calls Open once,
@@ -113,6 +117,24 @@ type Context struct {
 	KeyGroups      dataflow.KeyGroupRange // owned, for keyed operators
 	Pool           *batch.Pool
 	Counters       *Counters
+	Backing        Backing // nil: all state stays in memory
+}
+
+// Backing keeps entries of one operator's state that its memory has no room
+// for. Only Scan reads the disk; the rest notes wishes that the driver performs
+// when Process has returned Need, or between batches. The operator owns no
+// memory that it gets from here after its next call.
+type Backing interface {
+	// Want asks for an entry of a table.
+	Want(table int, key []byte)
+	// Take hands over each entry wanted and read since the last Take; an entry
+	// that is not there has a nil value.
+	Take(f func(table int, key, value []byte))
+	// Put replaces an entry; a nil value removes it. A Want after it sees it.
+	Put(table int, key, value []byte)
+	// Scan calls f with all entries of a table in order of their keys. It reads
+	// the disk: only Snapshot and Restore call it.
+	Scan(table int, f func(key, value []byte) error) error
 }
 
 // Side names a side stream of an operator.
@@ -154,6 +176,7 @@ type Counters struct {
 	Filtered    int64 // rows that a where took out
 	Late        int64 // rows that came too late for all their windows
 	NoWindow    int64 // rows that no window covers (sliding with gaps)
+	Duplicates  int64 // rows that dedupe had seen before
 	Rejected    int64 // rows or payloads that could not be processed
 	Markers     int64 // marker rows that carried a watermark and are not data
 	DivByZero   int64 // integer divisions by zero: null

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
@@ -354,7 +355,7 @@ func (d *driver) write(ctx context.Context, e *task.Effect) error {
 
 func (d *driver) snapshot(e *task.Effect) {
 	if d.job.opt.Snapshots != nil {
-		d.job.opt.Snapshots(SnapshotTaken{Subtask: d.sub.Config.ID, Checkpoint: e.Checkpoint, State: e.State})
+		d.job.opt.Snapshots(SnapshotTaken{Subtask: d.sub.Config.ID, Barrier: dataflow.Barrier{ID: e.Checkpoint}, State: e.State})
 		return
 	}
 	for _, s := range e.State {

@@ -45,14 +45,6 @@ type Options struct {
 	Snapshots      func(SnapshotTaken) // nil: nobody takes checkpoints, and the rows are released
 }
 
-// SnapshotTaken is the state of one subtask at one checkpoint. The receiver
-// owns the references of the batches.
-type SnapshotTaken struct {
-	Subtask    dataflow.SubtaskID
-	Checkpoint dataflow.CheckpointID
-	State      []task.StateRows
-}
-
 // Job is a plan that runs. Run it once.
 type Job struct {
 	plan    Plan
