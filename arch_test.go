@@ -47,6 +47,7 @@ var layers = map[string]layer{
 	"dataflow/graph":     pure,
 	"dataflow/task":      pure,
 	"dataflow/exchange":  pure,
+	"dataflow/restore":   pure,
 	"dataflow/runtime":   driver,
 	"dataflow/optest":    support,
 	"sensors":            vocabulary,

@@ -14,13 +14,15 @@ import (
 type StreamGraph struct {
 	Job            string
 	Parallelism    int
-	MaxParallelism int // key groups
+	MaxParallelism int  // key groups
+	MaxNamed       bool // the job names them: what was saved must have as many
 	Nodes          []*Node
 }
 
 // Node is one operator of the stream graph.
 type Node struct {
 	ID          dataflow.OperatorID
+	Was         dataflow.OperatorID // the id it had when its state was saved, if it has been renamed
 	Role        Role
 	Describe    string // one line for explain: "tumbling 10s: avg_temp = avg(temp)"
 	Parallelism int

@@ -1,0 +1,207 @@
+package restore
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// Options are what a person allows.
+type Options struct {
+	// AllowNonRestored lets saved state go that no operator of the job takes, and
+	// columns of it start empty that were not saved.
+	AllowNonRestored bool
+}
+
+// ownPrefix begins the names of the tables that a task keeps itself. Which
+// operator they stand at depends on how operators are chained, so they go and
+// come with it: only those in tasksOwn are anybody's loss.
+const ownPrefix = "task."
+
+// Check says what becomes of everything that was saved. It looks at nothing but
+// its arguments.
+func Check(m *manifest.Manifest, job Job, opt Options) *Report {
+	c := &checker{m: m, job: &job, opt: opt, taken: make(map[dataflow.OperatorID]bool)}
+	c.report = &Report{Savepoint: m.Name, Kind: kindName(m.Kind), SavedJob: m.Job, Job: job.Name, SavedMax: m.MaxParallelism, MaxParallelism: m.MaxParallelism, Finished: m.Finished}
+	c.plan = &Plan{MaxParallelism: m.MaxParallelism}
+	c.whole()
+	for i := range job.Operators {
+		c.operator(&job.Operators[i])
+	}
+	for i := range m.Operators {
+		if !c.taken[m.Operators[i].ID] {
+			c.removed(&m.Operators[i])
+		}
+	}
+	c.report.OK = len(c.report.Refusals()) == 0
+	if c.report.OK {
+		c.report.plan = c.plan
+	}
+	return c.report
+}
+
+func kindName(k manifest.Kind) string {
+	if k == manifest.Checkpoint {
+		return "checkpoint"
+	}
+	return "savepoint"
+}
+
+// checker is one Check under way.
+type checker struct {
+	m      *manifest.Manifest
+	job    *Job
+	opt    Options
+	report *Report
+	plan   *Plan
+	taken  map[dataflow.OperatorID]bool // of the manifest's operators
+}
+
+func (c *checker) add(f Finding) { c.report.Findings = append(c.report.Findings, f) }
+
+// refuse adds a refusal, or what it becomes where a person allows it.
+func (c *checker) refuse(f Finding, allowed Verdict) Verdict {
+	f.Verdict = Refused
+	if allowed != Refused {
+		if c.opt.AllowNonRestored {
+			f.Verdict, f.Field, f.Fix = allowed, "", ""
+		} else {
+			f.Fix = strings.TrimPrefix(f.Fix+", or allow-non-restored", ", or ")
+		}
+	}
+	c.add(f)
+	return f.Verdict
+}
+
+// whole checks what concerns the job as a whole.
+func (c *checker) whole() {
+	m, j := c.m, c.job
+	if m.Drained {
+		c.refuse(Finding{Reason: "it was drained: its input was ended, and windows that were open have fired with what they had, so that going on would give split results",
+			Fix: "take one that was stopped without drain"}, Refused)
+	}
+	if j.Named && j.MaxParallelism != m.MaxParallelism {
+		c.refuse(Finding{Reason: fmt.Sprintf("the job has max_parallelism %d, the state was saved with %d, which is fixed for its life", j.MaxParallelism, m.MaxParallelism),
+			Fix: fmt.Sprintf("write max_parallelism: %d, or leave it out", m.MaxParallelism)}, Refused)
+	}
+	for _, o := range j.Operators {
+		if o.Parallelism > m.MaxParallelism {
+			c.refuse(Finding{Operator: o.ID, Role: o.Role.String(), To: o.Parallelism,
+				Reason: fmt.Sprintf("parallelism %d is more than the %d key groups that were saved", o.Parallelism, m.MaxParallelism),
+				Fix:    fmt.Sprintf("lower it to %d at most", m.MaxParallelism)}, Refused)
+		}
+	}
+}
+
+func (c *checker) saved(id dataflow.OperatorID) *manifest.Operator {
+	for i := range c.m.Operators {
+		if c.m.Operators[i].ID == id {
+			return &c.m.Operators[i]
+		}
+	}
+	return nil
+}
+
+// operator compares one operator of the job with what was saved for it.
+func (c *checker) operator(o *Operator) {
+	f := Finding{Operator: o.ID, Role: o.Role.String(), To: o.Parallelism}
+	s := c.saved(o.ID)
+	if s == nil && o.Was != "" {
+		if s = c.saved(o.Was); s != nil {
+			f.Was = o.Was
+		}
+	}
+	if s == nil {
+		for _, t := range o.Tables {
+			g := f
+			g.State, g.Schema, g.Verdict = t.Name, t.Schema.String(), Empty
+			c.add(g)
+		}
+		return
+	}
+	f.From = s.Parallelism
+	if c.taken[s.ID] {
+		f.Reason, f.Fix = fmt.Sprintf("the state of %q is taken by another operator already", s.ID), "one operator may say was: "+string(s.ID)
+		c.refuse(f, Refused)
+		return
+	}
+	c.taken[s.ID] = true
+	if len(s.Positions) > 0 && o.Role != graph.SourceNode {
+		f.Reason, f.Fix = "it was saved as a source, and is none in the job", "give it another id"
+		c.refuse(f, Empty)
+		return
+	}
+	p := OperatorPlan{ID: o.ID, Saved: s.ID, From: s.Parallelism, To: o.Parallelism, Positions: s.Positions, max: c.m.MaxParallelism}
+	for _, t := range o.Tables {
+		c.table(f, &p, t, s)
+	}
+	for i := range s.Tables {
+		c.unasked(f, o, &s.Tables[i])
+	}
+	c.plan.Operators = append(c.plan.Operators, p)
+}
+
+// table compares one table.
+func (c *checker) table(f Finding, p *OperatorPlan, t operator.StateTable, s *manifest.Operator) {
+	f.State, f.Schema = t.Name, t.Schema.String()
+	for i := range s.Tables {
+		w := &s.Tables[i]
+		if w.Name != t.Name {
+			continue
+		}
+		f.Rows = total(w, nil)
+		if v := c.compare(f, t, w); v == AsIs || v == Migrated {
+			p.Tables = append(p.Tables, TablePlan{Table: t, Saved: *w, AsIs: v == AsIs})
+		}
+		return
+	}
+	f.Verdict = Empty
+	c.add(f)
+}
+
+// compare adds the finding about a table that was saved and is wanted.
+func (c *checker) compare(f Finding, t operator.StateTable, w *manifest.Table) Verdict {
+	if t.Keyed != w.Keyed || !t.Keyed && uint8(t.Spread) != w.Spread {
+		f.Reason, f.Fix = "its rows are dealt out to subtasks in another way than when they were saved", "give the operator another id"
+		return c.refuse(f, Empty)
+	}
+	f.Verdict = AsIs
+	c.add(f)
+	return f.Verdict
+}
+
+// unasked is a saved table that the operator of the job does not have.
+func (c *checker) unasked(f Finding, o *Operator, w *manifest.Table) {
+	for _, t := range o.Tables {
+		if t.Name == w.Name {
+			return
+		}
+	}
+	f.State, f.Rows, f.Verdict = w.Name, total(w, nil), Dropped
+	f.Reason = "the operator has no such state any more"
+	c.add(f)
+}
+
+// removed is an operator that was saved and is not in the job. Without state it
+// is skipped silently.
+func (c *checker) removed(s *manifest.Operator) {
+	f := Finding{Operator: s.ID, From: s.Parallelism}
+	if len(s.Positions) > 0 {
+		f.Reason = fmt.Sprintf("it read %d splits, and the job has no operator with this id", len(s.Positions))
+	}
+	for i := range s.Tables {
+		t := &s.Tables[i]
+		if n := total(t, nil); n > 0 && !strings.HasPrefix(t.Name, ownPrefix) {
+			f.Rows += n
+			f.Reason = "it has state, and the job has no operator with this id"
+		}
+	}
+	if f.Reason != "" {
+		f.Fix = fmt.Sprintf("if it has a new id, write was: %s there", s.ID)
+		c.refuse(f, Dropped)
+	}
+}
