@@ -121,20 +121,28 @@ type Context struct {
 }
 
 // Backing keeps entries of one operator's state that its memory has no room
-// for. Only Scan reads the disk; the rest notes wishes that the driver performs
-// when Process has returned Need, or between batches. The operator owns no
-// memory that it gets from here after its next call.
+// for. Get and Scan read the disk, and only Snapshot and Restore call them; the
+// rest notes wishes that the driver performs when Process has returned Need, or
+// between batches. The operator owns no memory that it gets from here after its
+// next call.
 type Backing interface {
 	// Want asks for an entry of a table.
 	Want(table int, key []byte)
 	// Take hands over each entry wanted and read since the last Take; an entry
 	// that is not there has a nil value.
 	Take(f func(table int, key, value []byte))
-	// Put replaces an entry; a nil value removes it. A Want after it sees it.
+	// Put replaces an entry; a nil value removes it. A Want after it sees it, and
+	// so do Get and Scan.
 	Put(table int, key, value []byte)
-	// Scan calls f with all entries of a table in order of their keys. It reads
-	// the disk: only Snapshot and Restore call it.
+	// Clear removes all entries of a table.
+	Clear(table int)
+	// Get reads an entry, nil if it is not there.
+	Get(table int, key []byte) ([]byte, error)
+	// Scan calls f with all entries of a table in order of their keys. f calls
+	// nothing of the Backing but Get.
 	Scan(table int, f func(key, value []byte) error) error
+	// Memory is about how many bytes of its state the operator may keep itself.
+	Memory() int64
 }
 
 // Side names a side stream of an operator.
