@@ -67,6 +67,7 @@ var layers = map[string]layer{
 	"agent/vectors":      support,
 	"agent/demo":         agent,
 	"agent/fleet":        agent,
+	"agent/feed":         agent,
 	"cmd/tidemark":       command,
 }
 

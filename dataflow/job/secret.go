@@ -34,6 +34,23 @@ type Resolver struct {
 // errNoResolver is a mistake of the caller, not of the job.
 var errNoResolver = errors.New("there is no way to look it up here")
 
+// ParseSecret reads a secret as a job has it: text, or a reference. What
+// String gives for text is not a secret.
+func ParseSecret(s string) (Secret, error) {
+	if s == "" {
+		return Secret{}, nil
+	}
+	secret, msg := parseSecret(s)
+	if msg != "" {
+		return Secret{}, fmt.Errorf("%q: %s", s, msg)
+	}
+	return secret, nil
+}
+
+// Stored tells whether String is all there is to the secret, so that it can be
+// kept anywhere: it is a reference, or not given.
+func (s Secret) Stored() bool { return s.kind != plainText }
+
 func parseSecret(s string) (Secret, string) {
 	if !strings.Contains(s, "${") {
 		return Secret{kind: plainText, value: s}, ""

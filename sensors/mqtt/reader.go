@@ -106,6 +106,14 @@ func NewReader(o ReaderOptions) (*Reader, error) {
 	return r, nil
 }
 
+// Check says what in o cannot work, without trying it.
+func (o ReaderOptions) Check() error {
+	if _, err := o.resolve(); err != nil {
+		return err
+	}
+	return o.check()
+}
+
 func (o *ReaderOptions) check() error {
 	def := func(v *int, d int) {
 		if *v <= 0 {

@@ -1,0 +1,54 @@
+package feed
+
+import (
+	"fmt"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+)
+
+// Kind is what an Event tells.
+type Kind uint8
+
+// The kinds of events.
+const (
+	Session Kind = iota + 1 // the session with the broker tells: MQTT
+	Opened                  // the log is open: Away if it was not empty
+	Full                    // the log has no room: nothing is read or acknowledged until it has: Err, RetryIn
+	Room                    // it has room again
+	Failed                  // the log or the session failed for good: Err. The feed has ended; Open makes it anew
+	Closed                  // its owner closed it
+)
+
+// Event is something worth telling about a feed. Only the fields that its kind
+// names are set beside Kind and Feed.
+type Event struct {
+	Kind    Kind
+	Feed    string
+	MQTT    mqtt.Event
+	Err     error
+	RetryIn dataflow.Duration
+	Away    dataflow.Duration // from the last entry of the log until now: it counts as nobody's silence
+}
+
+// String is one line for a log or a status.
+func (e Event) String() string {
+	switch e.Kind {
+	case Session:
+		return e.MQTT.String()
+	case Opened:
+		if e.Away > 0 {
+			return fmt.Sprintf("feed %s: its log goes on after %v", e.Feed, e.Away)
+		}
+		return fmt.Sprintf("feed %s: its log is new", e.Feed)
+	case Full:
+		return fmt.Sprintf("feed %s: reading pauses, the broker holds the rest: %v; next attempt in %v", e.Feed, e.Err, e.RetryIn)
+	case Room:
+		return fmt.Sprintf("feed %s: the log has room again", e.Feed)
+	case Failed:
+		return fmt.Sprintf("feed %s: failed: %v", e.Feed, e.Err)
+	case Closed:
+		return fmt.Sprintf("feed %s: closed", e.Feed)
+	}
+	return fmt.Sprintf("feed %s: kind(%d)", e.Feed, uint8(e.Kind))
+}
