@@ -1,0 +1,57 @@
+package coordinator
+
+import "slices"
+
+// Status is what a job is at.
+type Status uint8
+
+// The states of a job.
+//
+//	created     it was accepted; nothing runs
+//	restoring   its state is read, its connectors are opened
+//	running     rows flow
+//	restarting  an attempt failed, and another begins after a while
+//	stopping    it was told to stop, and takes the savepoint that it stops with
+//	stopped     it can be started again where it stopped
+//	finished    all its input was read to the end, and all its output is committed
+//	failed      an attempt failed, and there is to be no other
+//
+// and these transitions:
+//
+//	created    -> restoring, finished (it had finished before), failed
+//	restoring  -> running, restarting, stopping, stopped, failed
+//	running    -> restarting, stopping, stopped, finished, failed
+//	restarting -> restoring, stopped, failed
+//	stopping   -> stopped, finished, restarting, failed
+//	stopped, finished, failed: none
+const (
+	Created Status = iota
+	Restoring
+	Running
+	Restarting
+	Stopping
+	Stopped
+	Finished
+	Failed
+)
+
+var statusNames = [...]string{Created: "created", Restoring: "restoring", Running: "running", Restarting: "restarting", Stopping: "stopping",
+	Stopped: "stopped", Finished: "finished", Failed: "failed"}
+
+// String is the name that a user sees.
+func (s Status) String() string { return statusNames[s] }
+
+var next = [...][]Status{
+	Created:    {Restoring, Finished, Failed},
+	Restoring:  {Running, Restarting, Stopping, Stopped, Failed},
+	Running:    {Restarting, Stopping, Stopped, Finished, Failed},
+	Restarting: {Restoring, Stopped, Failed},
+	Stopping:   {Stopped, Finished, Restarting, Failed},
+	Stopped:    nil, Finished: nil, Failed: nil,
+}
+
+// CanBecome tells whether to may follow s.
+func (s Status) CanBecome(to Status) bool { return slices.Contains(next[s], to) }
+
+// Ended tells whether nothing follows s.
+func (s Status) Ended() bool { return len(next[s]) == 0 }
