@@ -60,6 +60,7 @@ var layers = map[string]layer{
 	"sensors/broker":         driver,
 	"sensors/sensortest":     support,
 	"store":                  vocabulary,
+	"store/ingestlog":        driver,
 	"store/manifest":         pure,
 	"coordinator":            vocabulary,
 	"coordinator/checkpoint": pure,
