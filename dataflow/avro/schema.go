@@ -1,0 +1,321 @@
+package avro
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/twmb/avro"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+)
+
+// The fields of a part that are no columns. A column of such a name is encoded
+// (see FieldName).
+const (
+	hashField = "key_hash" // long: the hash of the row's key; its key group is hash mod max parallelism, unsigned
+	kindField = "row_kind" // int: 0 the row is there, 1 the row with this identity is removed
+)
+
+const (
+	namespace = "tidemark.state"
+	emptyName = "_x" // the field's name of a column without one
+)
+
+// Header says what a part holds.
+type Header struct {
+	Table  string
+	Schema *batch.Schema
+	Keyed  bool // rows have their key's hash
+	Delta  bool // rows replace and remove others
+}
+
+// SchemaOf is the Avro schema of the whole parts of a table, in the form that
+// manifests hold: equal tables have equal text. Parts with deltas have one
+// field more.
+func SchemaOf(name string, s *batch.Schema, keyed bool) string {
+	return Header{Table: name, Schema: s, Keyed: keyed}.avro()
+}
+
+// avro is the schema of the part. Every column may be null, and is so where a
+// part was written before the column was there.
+func (h Header) avro() string {
+	var b strings.Builder
+	b.WriteString(`{"type":"record","name":`)
+	writeString(&b, FieldName(h.Table))
+	b.WriteString(`,"namespace":"` + namespace + `"`)
+	if FieldName(h.Table) != h.Table {
+		b.WriteString(`,"table":`)
+		writeString(&b, h.Table)
+	}
+	b.WriteString(`,"fields":[`)
+	sep := ""
+	if h.Keyed {
+		b.WriteString(`{"name":"` + hashField + `","type":"long"}`)
+		sep = ","
+	}
+	if h.Delta {
+		b.WriteString(sep + `{"name":"` + kindField + `","type":"int"}`)
+		sep = ","
+	}
+	for _, f := range h.Schema.Fields() {
+		b.WriteString(sep + `{"name":`)
+		writeString(&b, FieldName(f.Name))
+		b.WriteString(`,"type":["null",` + avroType(f.Type) + `],"default":null`)
+		if FieldName(f.Name) != f.Name {
+			b.WriteString(`,"column":`)
+			writeString(&b, f.Name)
+		}
+		b.WriteString("}")
+		sep = ","
+	}
+	b.WriteString("]}")
+	return b.String()
+}
+
+func avroType(t batch.Type) string {
+	switch t {
+	case batch.Boolean:
+		return `"boolean"`
+	case batch.Bigint:
+		return `"long"`
+	case batch.Double:
+		return `"double"`
+	case batch.String:
+		return `"string"`
+	case batch.Timestamp:
+		return `{"type":"long","logicalType":"timestamp-micros"}`
+	default:
+		return `"bytes"`
+	}
+}
+
+const hexDigits = "0123456789abcdef"
+
+// writeString writes s as a JSON string; what is not UTF-8 in it is replaced.
+func writeString(b *strings.Builder, s string) {
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ':
+			b.WriteString(`\u00`)
+			b.WriteByte(hexDigits[r>>4])
+			b.WriteByte(hexDigits[r&15])
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+}
+
+// FieldName is the Avro name of a column or table: itself if it is an Avro name
+// and not reserved. Else each byte that cannot stand there is _x and two
+// hexadecimal digits, and so is an underscore that would look like that.
+// ColumnName undoes it.
+func FieldName(column string) string {
+	var b strings.Builder
+	for i := range len(column) {
+		c := column[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_'
+		digit := c >= '0' && c <= '9'
+		switch _, escape := escaped(column[i:]); {
+		case escape, !letter && !digit, digit && i == 0, i == 0 && (column == hashField || column == kindField || column == emptyName):
+			b.WriteString("_x")
+			b.WriteByte(hexDigits[c>>4])
+			b.WriteByte(hexDigits[c&15])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	if b.Len() == 0 {
+		return emptyName
+	}
+	return b.String()
+}
+
+// ColumnName is the column or table of a field's name.
+func ColumnName(field string) string {
+	if field == emptyName {
+		return ""
+	}
+	var b strings.Builder
+	for i := 0; i < len(field); i++ {
+		if c, ok := escaped(field[i:]); ok {
+			b.WriteByte(c)
+			i += 3
+			continue
+		}
+		b.WriteByte(field[i])
+	}
+	return b.String()
+}
+
+// escaped reads _x and two hexadecimal digits at the start of s.
+func escaped(s string) (c byte, ok bool) {
+	if len(s) < 4 || s[0] != '_' || s[1] != 'x' {
+		return 0, false
+	}
+	hi, lo := strings.IndexByte(hexDigits, s[2]), strings.IndexByte(hexDigits, s[3])
+	return byte(hi<<4 | lo), hi >= 0 && lo >= 0
+}
+
+// primitive is an Avro type that a field of a part may have.
+type primitive uint8
+
+const (
+	null primitive = iota
+	boolean
+	integer
+	long
+	float
+	double
+	text
+	raw
+)
+
+var primitives = map[string]primitive{"null": null, "boolean": boolean, "int": integer, "long": long, "float": float,
+	"double": double, "string": text, "bytes": raw}
+
+// leastBytes is how much room a value takes at least.
+func (p primitive) leastBytes() int {
+	switch p {
+	case null:
+		return 0
+	case float:
+		return 4
+	case double:
+		return 8
+	}
+	return 1
+}
+
+// field is one field of a record of primitives, each of which may be a union
+// with null.
+type field struct {
+	name    string // Avro's
+	aliases []string
+	kind    primitive
+	instant bool  // a timestamp in microseconds
+	null    int64 // the branch of the union that is null; -1: there is none
+	branch  bool  // a branch number stands before the value
+	value   int64 // the branch that is not null
+	preset  any   // the default
+	has     bool  // there is one
+}
+
+// columnType is the type of column that the field becomes.
+func (f field) columnType() batch.Type {
+	switch f.kind {
+	case boolean:
+		return batch.Boolean
+	case float, double:
+		return batch.Double
+	case text:
+		return batch.String
+	case raw:
+		return batch.Bytes
+	}
+	if f.instant {
+		return batch.Timestamp
+	}
+	return batch.Bigint
+}
+
+func (f field) leastBytes() int {
+	switch {
+	case f.branch:
+		return 1
+	default:
+		return f.kind.leastBytes()
+	}
+}
+
+// record is a schema that a part may have.
+type record struct {
+	header Header
+	fields []field
+	schema *avro.Schema
+}
+
+// ParseSchema is what a schema says that SchemaOf, or a person, has written: a
+// record of fields that are null, boolean, int, long, float, double, string or
+// bytes, or such a union with null. Other Avro schemas are no tables.
+func ParseSchema(schema string) (Header, error) {
+	r, err := parseRecord(schema)
+	return r.header, err
+}
+
+func parseRecord(schema string) (record, error) {
+	s, err := avro.Parse(schema)
+	if err != nil {
+		return record{}, fmt.Errorf("avro: not a schema: %w", err)
+	}
+	root := s.Root()
+	if root.Type != "record" {
+		return record{}, fmt.Errorf("avro: the schema is of type %q; a table is a record", root.Type)
+	}
+	r := record{schema: s, header: Header{Table: ColumnName(root.Name)}}
+	var columns []batch.Field
+	for i := range root.Fields {
+		f, err := parseField(&root.Fields[i])
+		if err != nil {
+			return record{}, fmt.Errorf("avro: table %q: %w", r.header.Table, err)
+		}
+		r.fields = append(r.fields, f)
+		switch {
+		case f.name == hashField && f.kind == long && !f.branch && !f.instant:
+			r.header.Keyed = true
+		case f.name == kindField && f.kind == integer && !f.branch:
+			r.header.Delta = true
+		case f.name == hashField || f.name == kindField:
+			return record{}, fmt.Errorf("avro: table %q: field %q is reserved and of another type", r.header.Table, f.name)
+		default:
+			columns = append(columns, batch.Field{Name: ColumnName(f.name), Type: f.columnType()})
+		}
+	}
+	r.header.Schema, err = batch.NewSchema(columns...)
+	return r, err
+}
+
+func parseField(sf *avro.SchemaField) (field, error) {
+	f := field{name: sf.Name, aliases: sf.Aliases, null: -1, preset: sf.Default, has: sf.HasDefault}
+	node := &sf.Type
+	if node.Type == "union" {
+		f.branch, f.value = true, -1
+		for i := range node.Branches {
+			switch {
+			case node.Branches[i].Type == "null":
+				f.null = int64(i)
+			case f.value >= 0:
+				return f, fmt.Errorf("field %q is a union of two types; a column has one, and null", f.name)
+			default:
+				f.value = int64(i)
+			}
+		}
+		if f.value < 0 {
+			return f, nil // only null
+		}
+		node = &node.Branches[f.value]
+	}
+	kind, ok := primitives[node.Type]
+	if !ok {
+		return f, fmt.Errorf("field %q is of type %q, which no column has", f.name, node.Type)
+	}
+	f.kind = kind
+	switch f.instant = node.LogicalType == "timestamp-micros" && kind == long; {
+	case f.instant || node.LogicalType == "":
+		return f, nil
+	}
+	return f, fmt.Errorf("field %q has the logical type %q, which no column has", f.name, node.LogicalType)
+}
+
+// named finds the writer's field for a reader's: of its name, else of an alias.
+func (r record) named(f field) int {
+	if i := slices.IndexFunc(r.fields, func(w field) bool { return w.name == f.name }); i >= 0 {
+		return i
+	}
+	return slices.IndexFunc(r.fields, func(w field) bool { return slices.Contains(f.aliases, w.name) })
+}
