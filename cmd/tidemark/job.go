@@ -34,7 +34,7 @@ func newJobCheck(t *terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := refuseNotYet(t, j); err != nil {
+			if err := refuseNotYet(t, j, true); err != nil {
 				return err
 			}
 			jg := graph.Chain(j.Graph, graph.Options{})

@@ -142,11 +142,15 @@ func machineSecrets() job.Resolver {
 	}
 }
 
-// refuseNotYet prints what this version does not act on; what would change
-// results is refused.
-func refuseNotYet(t *terminal, j *job.Job) error {
+// refuseNotYet prints what this version, or a run without kept state, does not
+// act on; what would change results is refused.
+func refuseNotYet(t *terminal, j *job.Job, withState bool) error {
 	fatal := 0
-	for _, n := range j.NotYet {
+	ignored := j.NotYet
+	if !withState {
+		ignored = append(ignored[:len(ignored):len(ignored)], j.WithState...)
+	}
+	for _, n := range ignored {
 		word := "note"
 		if n.Fatal {
 			word = "error"

@@ -47,7 +47,7 @@ func runJob(ctx context.Context, t *terminal, file string, load loadFlags, opt a
 	if err != nil {
 		return err
 	}
-	if err := refuseNotYet(t, j); err != nil {
+	if err := refuseNotYet(t, j, false); err != nil {
 		return err
 	}
 	status := newStatusLine(t.err)

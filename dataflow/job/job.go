@@ -13,6 +13,7 @@ type Job struct {
 	Sources []*Source          // in the order of the file
 	Sinks   []*Sink
 
+	State       State
 	Checkpoint  Checkpoint
 	Restart     Restart
 	Replicas    int // copies of log and checkpoint parts within the site; 0: not given
@@ -22,8 +23,9 @@ type Job struct {
 	Constraints Constraints
 	Placement   map[dataflow.OperatorID]Constraints // of operators that have any
 
-	NotYet   []Notice // valid keys that this version does not act on
-	Warnings []Notice // legal, but probably not meant
+	NotYet    []Notice // valid keys that this version does not act on
+	WithState []Notice // keys that act only where the run keeps state (--state); the fatal ones cannot do without
+	Warnings  []Notice // legal, but probably not meant
 }
 
 // Notice is a remark on a job that is no error.
@@ -36,6 +38,25 @@ type Notice struct {
 
 // String is "path: message (line N)".
 func (n Notice) String() string { return n.Path + ": " + n.Msg + lineSuffix(n.Line) }
+
+// Backend is where keyed state lives while a job runs.
+type Backend uint8
+
+// The forms of `state: {backend}`.
+const (
+	InMemory Backend = iota
+	OnDisk           // a cache in memory, the rest in files
+)
+
+// DefaultStateMemory is what the cache of the disk backend takes unless the job
+// says otherwise.
+const DefaultStateMemory = 256 << 20
+
+// State is `state:`.
+type State struct {
+	Backend Backend
+	Memory  int64 // bytes of cache that the disk backend may take for the whole job; 0 in memory
+}
 
 // CheckpointMode is how often a row may count after a failure.
 type CheckpointMode uint8

@@ -76,6 +76,10 @@ func (l *loader) notYet(v value, fatal bool, format string, args ...any) {
 	l.job.NotYet = append(l.job.NotYet, Notice{Line: v.line(), Path: v.path, Msg: fmt.Sprintf(format, args...), Fatal: fatal})
 }
 
+func (l *loader) withState(v value, fatal bool, format string, args ...any) {
+	l.job.WithState = append(l.job.WithState, Notice{Line: v.line(), Path: v.path, Msg: fmt.Sprintf(format, args...), Fatal: fatal})
+}
+
 func (l *loader) warn(v value, format string, args ...any) {
 	l.job.Warnings = append(l.job.Warnings, Notice{Line: v.line(), Path: v.path, Msg: fmt.Sprintf(format, args...)})
 }
@@ -115,6 +119,7 @@ func (l *loader) load(root *object) {
 	for _, o := range l.order {
 		l.compile(o)
 	}
+	l.renamed()
 	l.unread()
 	l.collisions()
 	if len(l.errs) > 0 {
@@ -138,7 +143,7 @@ func (l *loader) maxParallelism(v value) {
 		g.MaxParallelism = dataflow.DefaultMaxParallelism(most)
 		return
 	}
-	g.MaxParallelism = int(n)
+	g.MaxParallelism, g.MaxNamed = int(n), true
 	if g.Parallelism > g.MaxParallelism {
 		v.fail("raise it, or lower parallelism", "the job's parallelism %d is more than its %d key groups", g.Parallelism, n)
 	}
@@ -152,13 +157,18 @@ func (l *loader) maxParallelism(v value) {
 // settings reads what concerns the job as a whole.
 func (l *loader) settings(root *object) {
 	j := l.job
+	if v := root.take("state"); v.given() {
+		j.State = l.state(v)
+	}
 	if v := root.take("checkpoint"); v.given() {
 		j.Checkpoint = l.checkpoint(v.object())
-		l.notYet(v, false, "checkpoints are not written yet; interval only says how often sinks commit")
+		l.withState(v, false, "checkpoints are kept only with --state; without, interval says how often sinks commit")
 	}
 	if v := root.take("restart"); v.given() {
 		j.Restart = l.restart(v.object())
-		l.notYet(v, false, "nothing is restarted yet: a failure ends the run")
+		if j.Restart.Strategy != NoRestart {
+			l.withState(v, false, "a job is restarted from its checkpoint, so only with --state; without, a failure ends the run")
+		}
 	}
 	if v := root.take("replicas"); v.given() {
 		n, _ := v.integer(1, 16)
@@ -181,6 +191,29 @@ func (l *loader) settings(root *object) {
 	}
 	j.Constraints = l.constraints(root.take("constraints"))
 }
+
+func (l *loader) state(v value) (s State) {
+	o := v.object()
+	backend := o.take("backend")
+	n, known := backend.oneOf("memory", "disk")
+	s.Backend = Backend(n)
+	memory := o.take("memory")
+	bytes, ok := memory.size(minStateMemory)
+	switch {
+	case s.Backend == OnDisk:
+		if s.Memory = DefaultStateMemory; ok {
+			s.Memory = bytes
+		}
+		l.withState(v, false, "state is put on disk only with --state; without, all of it stays in memory")
+	case memory.given() && (known || !backend.given()):
+		memory.fail("add backend: disk, or remove it", "memory bounds the cache of the disk backend; the memory backend keeps all of its state")
+	}
+	o.close()
+	return s
+}
+
+// minStateMemory is the least cache with which the disk backend makes sense.
+const minStateMemory = 1 << 20
 
 func (l *loader) checkpoint(o *object) Checkpoint {
 	c := Checkpoint{Given: true, Timeout: 10 * dataflow.Minute}

@@ -61,7 +61,8 @@ func (l *loader) mqttSink(o *op, v value, in *batch.Schema) *MQTTSink {
 	if s, ok := topic.text(); ok {
 		m.Topic = l.topic(o, topic, s, in)
 	}
-	if n, ok := mo.take("qos").integer(0, 2); ok {
+	qos := mo.take("qos")
+	if n, ok := qos.integer(0, 2); ok {
 		m.QoS = int(n)
 	}
 	m.Retain, _ = mo.take("retain").boolean()
@@ -71,7 +72,12 @@ func (l *loader) mqttSink(o *op, v value, in *batch.Schema) *MQTTSink {
 		n, _ := d.oneOf("at-least-once", "transactional")
 		m.Delivery = Delivery(n)
 		if m.Delivery == DeliverTransactional {
-			l.notYet(d, true, "rows cannot be held back until their checkpoint yet; write at-least-once")
+			l.withState(d, true, "rows are published when their checkpoint has completed: give the run a folder with --state, or write at-least-once")
+			if qos.given() && m.QoS < 2 {
+				l.warn(qos, "with qos %d the broker may pass on twice what is sent again after a crash; transactional delivery has 2 unless you lower it", m.QoS)
+			} else if !qos.given() {
+				m.QoS = 2
+			}
 		}
 	}
 	mo.close()

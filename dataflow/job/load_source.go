@@ -3,12 +3,14 @@ package job
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/dedupe"
 	"github.com/tidemark-mesh/tidemark/sensors/decode"
 )
 
@@ -53,7 +55,7 @@ func (l *loader) sourceConnector(o *op, s *Source) bool {
 	case "feed":
 		name, _ := v.identifier("a feed")
 		s.Feed = &FeedSource{Name: name}
-		l.notYet(v, true, "shared feeds do not exist yet; write mqtt: with its broker and topics")
+		l.withState(v, true, "a feed is kept with the state: give the run its folder with --state")
 	case "file":
 		s.File = &FileSource{}
 		fo := v.object()
@@ -115,9 +117,41 @@ func (l *loader) mqttSource(v value) *MQTTSource {
 	if n, ok := o.take("lanes").integer(1, 1024); ok {
 		m.Lanes = int(n)
 	}
+	m.Keep = l.retention(o)
 	o.close()
 	return m
 }
+
+// retention reads how much of its log a feed keeps.
+func (l *loader) retention(o *object) (r Retention) {
+	v, most := o.take("retention"), o.take("cap")
+	if v.given() {
+		ro := v.object()
+		age := ro.take("age")
+		r.Age, _ = age.duration(0)
+		size := ro.take("size")
+		r.Size, _ = size.size(minLog)
+		if ro != nil && !age.given() && !size.given() {
+			v.fail("for example retention: {age: 7d, size: 10GB}", "retention says neither age nor size")
+		}
+		if ro != nil && size.given() && !age.given() {
+			r.Age = math.MaxInt64 // bounded by its size alone
+		}
+		ro.close()
+		l.withState(v, false, "a log is kept only with --state; without, messages are acknowledged when sinks commit")
+	}
+	if most.given() {
+		r.Cap, _ = most.size(minLog)
+		if r.Cap > 0 && r.Size > r.Cap {
+			most.fail("raise it, or lower retention.size", "%s is less than what retention keeps, %s", FormatSize(r.Cap), FormatSize(r.Size))
+		}
+		l.withState(most, false, "a log is kept only with --state; without, messages are acknowledged when sinks commit")
+	}
+	return r
+}
+
+// minLog is the least that a log can be asked to keep within: a segment.
+const minLog = 1 << 20
 
 func (l *loader) generate(v value) *GenerateSource {
 	g := &GenerateSource{Rate: 1000, Keys: 100, Seed: 1}
@@ -482,17 +516,26 @@ func (l *loader) dedupe(o *op, s *Source) *Dedupe {
 	if !v.given() {
 		return nil
 	}
-	d := &Dedupe{}
+	d := &Dedupe{Entries: dedupe.DefaultEntries}
 	do := v.object()
 	names, where := do.need("by", "the columns that name a reading: by: [sensor, seq]").texts()
 	for i, n := range names {
-		if c := l.column(o, s.Columns, where[i], n); c >= 0 {
+		switch c := l.column(o, s.Columns, where[i], n); {
+		case slices.Contains(d.By, c):
+			where[i].fail("", "the column %q is there twice", n)
+		case c >= 0:
 			d.By = append(d.By, c)
 		}
 	}
-	d.Within, _ = do.need("within", "for example within: 10m").duration(dataflow.Microsecond)
+	within := do.need("within", "for example within: 10m")
+	d.Within, _ = within.duration(dataflow.Microsecond)
+	if n, ok := do.take("entries").integer(1, dedupe.MaxEntries); ok {
+		d.Entries = int(n)
+	}
+	if within.given() && !l.hasClock(s) {
+		l.warn(within, "a file has no arrival clock, so an id is remembered until its end; name one with arrival: FIELD")
+	}
 	do.close()
-	l.notYet(v, true, "duplicates are not removed yet")
 	return d
 }
 

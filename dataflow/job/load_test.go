@@ -114,6 +114,13 @@ func explained(t *testing.T, j *job.Job) string {
 		}
 		b.WriteString(kind + n.String() + "\n")
 	}
+	for _, n := range j.WithState {
+		kind := "acts with --state: "
+		if n.Fatal {
+			kind = "needs --state: "
+		}
+		b.WriteString(kind + n.String() + "\n")
+	}
 	for _, n := range j.Warnings {
 		b.WriteString("warning: " + n.String() + "\n")
 	}

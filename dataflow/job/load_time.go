@@ -93,7 +93,7 @@ func (l *loader) watermark(o *op, s *Source, wo *object, arrival value) {
 	per := wo.take("per")
 	if name, ok := per.text(); ok {
 		s.Time.DeviceAt = l.column(o, s.Columns, per, name)
-		c.PerDevice = s.Time.DeviceAt >= 0
+		c.PerDevice = per.given()
 	}
 	idle := wo.take("idle_after")
 	c.IdleAfter, _ = idle.duration(1)
@@ -105,28 +105,42 @@ func (l *loader) watermark(o *op, s *Source, wo *object, arrival value) {
 	if ahead.given() && !l.hasClock(s) && !arrival.given() {
 		ahead.fail("name the column of recorded arrivals: arrival: FIELD", "max_ahead compares with the arrival clock, and a file has none")
 	}
-	l.sharedFilters(o, s, punctuated.given(), per.given())
+	l.sharedFilters(o, s)
 	wo.close()
 }
 
 // sharedFilters refuses shared subscriptions where a broker would part a
 // device's rows from its markers.
-func (l *loader) sharedFilters(o *op, s *Source, punctuated, per bool) {
-	if s.MQTT == nil || !punctuated && !per {
+func (l *loader) sharedFilters(o *op, s *Source) {
+	why := s.Time.together()
+	if s.MQTT == nil || why == "" {
 		return
-	}
-	why := "per"
-	if punctuated {
-		why = "punctuated"
 	}
 	for _, f := range s.MQTT.Topics {
 		if strings.HasPrefix(f, "$share/") {
-			o.obj.take("mqtt").object().take("topics").fail("subscribe without $share, or use another watermark",
-				"the shared filter %q cannot be used with %s: the broker would part a device's rows from its markers", f, why)
+			o.obj.take("mqtt").object().take("topics").fail(unshare, partsDevices, f, why)
 			return
 		}
 	}
 }
+
+// together says what about the time needs all of a device's messages in one
+// stream, in order; empty: nothing does.
+func (t *Time) together() string {
+	switch {
+	case t.Config.Strategy == eventtime.Punctuated:
+		return "punctuated"
+	case t.Config.PerDevice:
+		return "per"
+	}
+	return ""
+}
+
+// What is wrong with a shared filter, and how to mend it.
+const (
+	partsDevices = "the shared filter %q cannot be used with %s: the broker would part a device's rows from its markers"
+	unshare      = "subscribe without $share, or use another watermark"
+)
 
 // hasClock tells whether rows arrive at a known time.
 func (l *loader) hasClock(s *Source) bool {

@@ -19,6 +19,7 @@ type op struct {
 	obj         *object
 	parallelism int
 	own         value // where it names its parallelism; not given: the job's
+	was         value // where it names the id it had; not given: it has not been renamed
 	inputs      []input
 	node        *graph.Node
 	stage       stage
@@ -207,6 +208,11 @@ func (l *loader) common(o *op) {
 			l.job.Placement[o.node.ID] = c
 		}
 	}
+	if v := o.obj.take("was"); v.given() {
+		if s, ok := v.identifier("an id"); ok {
+			o.node.Was, o.was = dataflow.OperatorID(s), v
+		}
+	}
 	if n, ok := o.obj.take("chain").oneOf("never", "head"); ok {
 		o.node.Chaining = [...]graph.Chaining{graph.ChainNever, graph.ChainHead}[n]
 	}
@@ -308,6 +314,26 @@ func (l *loader) streamNames(o *op) []string {
 		}
 	}
 	return names
+}
+
+// renamed refuses two operators that want one state.
+func (l *loader) renamed() {
+	claimed := make(map[string]string)
+	for _, o := range l.order {
+		if !o.was.given() || o.node == nil {
+			continue
+		}
+		id := string(o.node.Was)
+		switch other := l.ops[id]; {
+		case id == o.id:
+			o.was.fail("remove it", "%q is the id it has", id)
+		case other != nil:
+			o.was.fail("state goes to the operator that has the id now", "%q is the id of a %s%s", id, other.role, lineSuffix(other.obj.line()))
+		case claimed[id] != "":
+			o.was.fail("keep one of them", "%q says that it was %q too", claimed[id], id)
+		}
+		claimed[id] = o.id
+	}
 }
 
 // unread warns of streams that nobody reads.

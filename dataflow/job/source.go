@@ -98,6 +98,15 @@ type MQTTSource struct {
 	TLS      TLS
 	Retained Retained
 	Lanes    int // splits, by hash of the topic
+	Keep     Retention
+}
+
+// Retention is what of a feed's log is kept beyond what checkpoints and
+// savepoints need, and how much of the disk it may take in all.
+type Retention struct {
+	Age  dataflow.Duration // `retention: {age}`: at least so long; 0: no longer than needed
+	Size int64             // `retention: {size}`: of what is kept for its age, at most so many bytes; 0: no bound
+	Cap  int64             // `cap:`: with so many bytes it takes no more, and the broker waits; 0: as much as the disk has
 }
 
 // TLS is `tls:`; all empty means the system's roots.
@@ -136,6 +145,7 @@ func GenerateSchema() *batch.Schema {
 
 // Dedupe is `dedupe:` of a source.
 type Dedupe struct {
-	By     []int // columns
-	Within dataflow.Duration
+	By      []int // columns
+	Within  dataflow.Duration
+	Entries int // ids remembered of each split, at most
 }

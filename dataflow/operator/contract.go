@@ -185,6 +185,7 @@ type Counters struct {
 	Late        int64 // rows that came too late for all their windows
 	NoWindow    int64 // rows that no window covers (sliding with gaps)
 	Duplicates  int64 // rows that dedupe had seen before
+	Forgotten   int64 // ids that dedupe had no room to remember for as long as it should: not rows
 	Rejected    int64 // rows or payloads that could not be processed
 	Markers     int64 // marker rows that carried a watermark and are not data
 	DivByZero   int64 // integer divisions by zero: null

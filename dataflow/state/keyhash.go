@@ -40,7 +40,7 @@ func HashKeys(b *batch.Batch, keys []int) {
 	for i := range h {
 		buf = stack[:0]
 		for _, k := range keys {
-			buf = appendKeyPart(buf, b.Cols[k], i)
+			buf = AppendKeyPart(buf, b.Cols[k], i)
 		}
 		h[i] = xxh3.Hash(buf)
 	}
@@ -120,7 +120,7 @@ func HashRows(b *batch.Batch, keys []int, positions []int32, dst []uint64) {
 		for i, p := range positions {
 			buf = buf[:0]
 			for _, k := range keys {
-				buf = appendKeyPart(buf, b.Cols[k], int(p))
+				buf = AppendKeyPart(buf, b.Cols[k], int(p))
 			}
 			dst[i] = xxh3.Hash(buf)
 		}
@@ -187,7 +187,8 @@ func hashValue(c *batch.Column, p int) uint64 {
 	return xxh3.Hash(v[:])
 }
 
-func appendKeyPart(buf []byte, c *batch.Column, i int) []byte {
+// AppendKeyPart appends one column of a key of several; see HashKeys.
+func AppendKeyPart(buf []byte, c *batch.Column, i int) []byte {
 	if c.IsNull(i) {
 		return append(buf, 0)
 	}
