@@ -59,6 +59,7 @@ var layers = map[string]layer{
 	"sensors/mqtt":           driver,
 	"sensors/file":           driver,
 	"sensors/generate":       driver,
+	"sensors/pending":        driver,
 	"sensors/broker":         driver,
 	"sensors/sensortest":     support,
 	"store":                  vocabulary,

@@ -4,9 +4,10 @@
 //
 // It cuts bytes into records and puts encoded bytes into files. It never
 // decodes a record nor encodes a row: the cut is a SplitFunc, the encoding an
-// Encoder, both given by the caller. All files are reached through an FS, so
-// that a test can fill the disk at any byte.
+// Encoder, both given by the caller. Regular files are reached through a
+// store.FS, so that a test can fill the disk, or lose power, at any write.
 //
-// Read reader.go for the source, sink.go for the sink, docs/FILES.md for what
-// a user may rely on.
+// Read reader.go for the source; sink.go for the sink, transaction.go for its
+// part in checkpoints, recover.go for what becomes of the files at a restart;
+// docs/FILES.md for what a user may rely on.
 package file

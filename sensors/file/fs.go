@@ -1,41 +1,23 @@
 package file
 
 import (
-	"io"
+	"io/fs"
 	"os"
 	"runtime"
+
+	"github.com/tidemark-mesh/tidemark/store"
 )
-
-// FS is the disk as this package needs it. Errors are those of package os.
-type FS interface {
-	MkdirAll(dir string) error
-	// Open opens a file with flags of package os; a new one is 0644.
-	Open(name string, flag int) (File, error)
-	Stat(name string) (os.FileInfo, error)
-	Remove(name string) error
-	// SyncDir makes the entries of a folder durable, where the system can.
-	SyncDir(dir string) error
-}
-
-// File is an open file.
-type File interface {
-	io.Reader
-	io.ReaderAt
-	io.WriterAt
-	io.Seeker
-	io.Closer
-	Sync() error
-	Truncate(size int64) error
-}
 
 // Disk is the machine's file system.
 type Disk struct{}
 
+var _ store.FS = Disk{}
+
 // MkdirAll makes a folder and those above it.
 func (Disk) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o755) }
 
-// Open opens a file.
-func (Disk) Open(name string, flag int) (File, error) {
+// Open opens a file; a new one is 0644.
+func (Disk) Open(name string, flag int) (store.File, error) {
 	f, err := os.OpenFile(name, flag, 0o644)
 	if err != nil {
 		return nil, err // not a File that holds a nil pointer
@@ -44,10 +26,16 @@ func (Disk) Open(name string, flag int) (File, error) {
 }
 
 // Stat follows links.
-func (Disk) Stat(name string) (os.FileInfo, error) { return os.Stat(name) }
+func (Disk) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
+
+// ReadDir lists a folder, sorted by name.
+func (Disk) ReadDir(dir string) ([]fs.DirEntry, error) { return os.ReadDir(dir) }
 
 // Remove removes a file.
 func (Disk) Remove(name string) error { return os.Remove(name) }
+
+// Rename replaces a file.
+func (Disk) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }
 
 // SyncDir fsyncs a folder. Windows cannot, and makes entries durable itself.
 func (Disk) SyncDir(dir string) error {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 const noClock = int64(dataflow.MinTime)
@@ -37,15 +39,16 @@ func (r *Reader) openInput(name string) (input, error) {
 		return nil, fmt.Errorf("file source: %w", err)
 	}
 	if !info.Mode().IsRegular() { // opening a pipe waits for its writer
-		return newPump(name, r.cfg.Clock, func() (io.ReadCloser, error) { return r.cfg.FS.Open(name, os.O_RDONLY) }), nil
+		return newPump(name, r.cfg.Clock, func() (io.ReadCloser, error) { return os.Open(name) }), nil
 	}
 	f, err := r.cfg.FS.Open(name, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("file source: %w", err)
 	}
-	in := &disk{name: name, f: f, from: f}
+	in := &disk{name: name, f: f, raw: io.NewSectionReader(f, 0, math.MaxInt64)}
+	in.from = in.raw
 	if strings.HasSuffix(name, ".gz") {
-		if in.zip, err = gzip.NewReader(f); err != nil {
+		if in.zip, err = gzip.NewReader(in.raw); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("file source: %s is no gzip file: %w", name, err)
 		}
@@ -57,9 +60,10 @@ func (r *Reader) openInput(name string) (input, error) {
 // disk is a regular file, perhaps packed.
 type disk struct {
 	name string
-	f    File
-	zip  *gzip.Reader // nil: not packed
-	from io.Reader    // f or zip
+	f    store.File
+	raw  *io.SectionReader // reads f
+	zip  *gzip.Reader      // nil: not packed
+	from io.Reader         // raw or zip
 }
 
 // Fill reads from the file; it never waits for anything but the disk.
@@ -82,20 +86,20 @@ func (d *disk) Fill(_ context.Context, buf []byte, _ bool) (int, error) {
 // position is of.
 func (d *disk) SkipTo(pos int64) error {
 	if d.zip == nil {
-		size, err := d.f.Seek(0, io.SeekEnd)
+		info, err := d.f.Stat()
 		if err != nil {
 			return err
 		}
-		if pos > size {
-			return fmt.Errorf("it has only %d: it was changed since", size)
+		if pos > info.Size() {
+			return fmt.Errorf("it has only %d: it was changed since", info.Size())
 		}
-		_, err = d.f.Seek(pos, io.SeekStart)
+		_, err = d.raw.Seek(pos, io.SeekStart)
 		return err
 	}
-	if _, err := d.f.Seek(0, io.SeekStart); err != nil {
+	if _, err := d.raw.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if err := d.zip.Reset(d.f); err != nil {
+	if err := d.zip.Reset(d.raw); err != nil {
 		return err
 	}
 	n, err := io.CopyN(io.Discard, d.zip, pos)
@@ -219,7 +223,7 @@ func (p *pump) tick(now dataflow.Time) { p.last = max(p.last, int64(now)) }
 
 // SkipTo cannot be done.
 func (p *pump) SkipTo(pos int64) error {
-	return fmt.Errorf("%s cannot be read again from a position; use a file where a job must be able to resume", p.name)
+	return fmt.Errorf("%s %w; use a file where a job must be able to resume", p.name, ErrNotReplayable)
 }
 
 // Clock is when the last bytes came, or the last tick.

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 const (
@@ -32,7 +33,7 @@ type SourceConfig struct {
 	MaxRecord   int  // bytes; longer records are handed out as TooLong. 0: 1 MiB
 	Stdin       io.Reader
 	Clock       sensors.Clock // for stdin and pipes, which arrive when read; nil: Wall
-	FS          FS            // nil: Disk
+	FS          store.FS      // for regular files; nil: Disk
 }
 
 // Reader is a bounded source over files: a split a file, each in its own
@@ -51,7 +52,10 @@ type Reader struct {
 	shut  bool
 }
 
-var _ sensors.Reader = (*Reader)(nil)
+var (
+	_ sensors.Reader     = (*Reader)(nil)
+	_ sensors.SplitNamer = (*Reader)(nil)
+)
 
 // split is one file on its way. buf[start:end] is read and not yet cut.
 type split struct {
@@ -91,8 +95,9 @@ func NewReader(cfg SourceConfig) (*Reader, error) {
 // Splits is the number of files of this subtask.
 func (r *Reader) Splits() int { return len(r.s) }
 
-// Name is the file that split i reads.
-func (r *Reader) Name(i int) string { return r.s[i].name }
+// SplitName is the file that a split reads, as Resolve named it. See
+// sensors.SplitNamer.
+func (r *Reader) SplitName(split int) string { return r.s[split].name }
 
 // Seek sets the byte a split begins at. It must be a position that a Read of
 // the same file gave.

@@ -17,6 +17,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/decode"
 	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // shortReads hands out at most n bytes a Read, and fails at a byte if told to.
@@ -29,12 +30,11 @@ type shortReads struct {
 }
 
 type shortFile struct {
-	File
-	fs   shortReads
-	done int64
+	store.File
+	fs shortReads
 }
 
-func (s shortReads) Open(name string, flag int) (File, error) {
+func (s shortReads) Open(name string, flag int) (store.File, error) {
 	f, err := s.Disk.Open(name, flag)
 	if err != nil {
 		return nil, err
@@ -46,16 +46,14 @@ func (s shortReads) Open(name string, flag int) (File, error) {
 	return &shortFile{File: f, fs: s}, nil
 }
 
-func (f *shortFile) Read(p []byte) (int, error) {
-	if f.fs.failAt > 0 && f.done >= f.fs.failAt {
+func (f *shortFile) ReadAt(p []byte, at int64) (int, error) {
+	if f.fs.failAt > 0 && at >= f.fs.failAt {
 		return 0, &os.PathError{Op: "read", Path: "the-file", Err: errors.New("bad sector")}
 	}
 	if f.fs.n > 0 {
 		p = p[:min(len(p), f.fs.n)]
 	}
-	n, err := f.File.Read(p)
-	f.done += int64(n)
-	return n, err
+	return f.File.ReadAt(p, at)
 }
 
 func (f *shortFile) Close() error {
@@ -248,7 +246,7 @@ func TestSplitsTakeTurns(t *testing.T) {
 			if err := r.Read(context.Background(), &rec, 1); err != nil {
 				t.Fatal(err)
 			}
-			if want := fmt.Sprintf("%d %c", rec.Split*p+sub, "ab"[turn/maxOpen]); string(rec.Payload(0)) != want || r.Name(rec.Split) != names[rec.Split*p+sub] {
+			if want := fmt.Sprintf("%d %c", rec.Split*p+sub, "ab"[turn/maxOpen]); string(rec.Payload(0)) != want || r.SplitName(rec.Split) != names[rec.Split*p+sub] {
 				t.Fatalf("turn %d of %d: %q, want %q", turn, sub, rec.Payload(0), want)
 			}
 			seen[string(rec.Payload(0))] = true
@@ -303,7 +301,7 @@ func TestResolveSaysWhatIsWrong(t *testing.T) {
 func TestReaderErrorsNameTheFile(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "f.txt")
-	read := func(name string, fs FS, from int64) error {
+	read := func(name string, fs store.FS, from int64) error {
 		r, err := NewReader(SourceConfig{Files: []string{name}, Parallelism: 1, Split: SplitFor(decode.Text), FS: fs})
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,4 +59,33 @@ func checkKind(name string, info os.FileInfo, alone bool) error {
 		return fmt.Errorf("file source: %q is not a regular file; a pipe or device must be a source of its own", name)
 	}
 	return nil
+}
+
+// ErrNotReplayable: what was read cannot be read again.
+var ErrNotReplayable = errors.New("cannot be read again from a position")
+
+// Replayable tells whether a file of Resolve's can be read again from a
+// position, as a job that is to resume needs it: nil, or an ErrNotReplayable
+// that says what to do.
+func Replayable(name string) error {
+	if name != Stdin {
+		info, err := os.Stat(name)
+		if err != nil || info.Mode().IsRegular() {
+			return nil
+		}
+	} else {
+		name = "stdin"
+	}
+	return fmt.Errorf("file source: %s %w: after a restart what was read before is lost; use a file where a job must be able to resume", name, ErrNotReplayable)
+}
+
+// StillThere checks what a checkpoint knows of a source against the files that
+// are there now: split is a file it names, ended that all of it was read. A
+// file that was not read to its end and is gone is an error; new files need no
+// check, they begin at 0.
+func StillThere(files []string, split string, ended bool) error {
+	if ended || slices.Contains(files, split) {
+		return nil
+	}
+	return fmt.Errorf("file source: %s was not read to its end at the checkpoint, and is not among the %d files now; put it back, or start the job anew", split, len(files))
 }

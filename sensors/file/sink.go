@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/sensors/pending"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // Encoder turns rows into the bytes of a file. The sink owns dst.
@@ -24,20 +25,21 @@ type Encoder interface {
 	Append(dst []byte, b *batch.Batch) []byte
 }
 
-const (
-	defaultMaxPending = 16 << 20
-	spillCopy         = 256 << 10
-)
+const defaultMaxPending = 16 << 20
 
 // SinkConfig says where a Sink writes.
 type SinkConfig struct {
 	Path        string
 	Subtask     int
 	Parallelism int
-	Overwrite   bool // a file that is not empty is emptied, not refused
-	Encoder     Encoder
-	MaxPending  int // bytes of pending rows in memory; more wait in a file beside the target. 0: 16 MiB
-	FS          FS  // nil: Disk
+	// Durable: the job takes checkpoints. Recover is called before the first
+	// Write and decides whether the target is begun or taken up again; until
+	// then it is not touched.
+	Durable    bool
+	Overwrite  bool // a file that is not empty, and not known from a checkpoint, is emptied, not refused
+	Encoder    Encoder
+	MaxPending int      // bytes of pending rows in memory; more wait in a file beside the target. 0: 16 MiB
+	FS         store.FS // nil: Disk
 }
 
 // Target is the file that a subtask writes: exactly path if it is the only
@@ -51,33 +53,42 @@ func Target(path string, subtask, parallelism int) string {
 }
 
 // Sink writes rows into one file, a commit at a time. What a commit adds is
-// appended with one write and fsynced; if any of that fails, the file is cut
-// back to what was committed before, the rows stay pending, and the next
-// Commit writes them anew. (Anew also after a failed fsync: what the system
-// then holds of them is unknown, and a second fsync would say nothing.)
+// appended and fsynced; if any of that fails, the file is cut back to what was
+// committed before, the rows stay pending, and the next commit writes them
+// anew. (Anew also after a failed fsync: what the system then holds of them is
+// unknown, and a second fsync would say nothing.)
+//
+// In a job that takes checkpoints it is exactly once: see transaction.go for
+// how, recover.go for what a restart does. Without (not Durable) rows are
+// committed by Commit, and a process that is killed inside a commit can leave
+// a part of it at the end of the file.
 //
 // Pending rows are held in memory up to MaxPending; more go to .NAME.pending
-// beside the target, which Close removes. So memory is
-// bounded, and a full disk comes back as ErrFull from Write or Commit.
-//
-// A process that is killed inside a commit can leave a part of it at the end
-// of the file.
+// beside the target, which Close removes. So memory is bounded, and a full disk
+// comes back as ErrFull from Write, Commit or CommitThrough.
 type Sink struct {
 	cfg       SinkConfig
 	name      string
-	file      File
-	committed int64 // length of the file as of the last commit
-	torn      bool  // the file may be longer than committed
-	newFile   bool  // its folder was not synced since it was made
-	pending   []byte
-	spill     File  // nil: none
-	spilled   int64 // bytes of pending rows in spill; they come before those in memory
+	file      store.File // nil: not open, or closed
+	begun     bool       // the target was opened; it may be closed again
+	committed int64      // length of the file as of the last commit
+	torn      bool       // the file may be longer than committed
+	folders   []string   // must be synced with the next commit: they hold a name that is new
+
+	queue   *pending.Queue // of the bytes behind committed
+	trans   *pending.Transactions
+	cut     int64    // the queue is cut into pieces up to here
+	piece   []byte   // scratch of Prepare
+	carried []target // files of the family that no subtask writes any more; this one carries their records on
 }
 
-var _ sensors.Writer = (*Sink)(nil)
+var (
+	_ sensors.Writer        = (*Sink)(nil)
+	_ sensors.Transactional = (*Sink)(nil)
+)
 
 // OpenSink makes the folders and the file, empty. A file with something in it
-// is refused unless Overwrite.
+// is refused unless Overwrite. With Durable, all that is left to Recover.
 func OpenSink(cfg SinkConfig) (*Sink, error) {
 	if cfg.MaxPending <= 0 {
 		cfg.MaxPending = defaultMaxPending
@@ -88,39 +99,95 @@ func OpenSink(cfg SinkConfig) (*Sink, error) {
 	if cfg.Path == "" || cfg.Parallelism < 1 || cfg.Subtask < 0 || cfg.Subtask >= cfg.Parallelism {
 		return nil, fmt.Errorf("file sink: no path, or subtask %d of %d does not exist", cfg.Subtask, cfg.Parallelism)
 	}
-	s := &Sink{cfg: cfg, name: Target(cfg.Path, cfg.Subtask, cfg.Parallelism), newFile: true}
-	if err := s.open(); err != nil {
+	s := &Sink{cfg: cfg, name: Target(cfg.Path, cfg.Subtask, cfg.Parallelism), trans: pending.NewTransactions(1)}
+	if _, err := s.kind(); err != nil {
 		return nil, err
 	}
-	s.pending = cfg.Encoder.AppendHeader(s.pending)
+	if cfg.Durable {
+		return s, nil
+	}
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
-func (s *Sink) open() error {
+// kind refuses what is no file; the size is -1 if there is none.
+func (s *Sink) kind() (size int64, err error) {
 	info, err := s.cfg.FS.Stat(s.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		return -1, nil
 	case err != nil:
-		return s.fault(err)
+		return 0, s.fault(err)
 	case info.IsDir():
-		return fmt.Errorf("file sink: %s is a folder; name a file in it", s.name)
+		return 0, fmt.Errorf("file sink: %s is a folder; name a file in it", s.name)
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("file sink: %s is not a regular file; a stdout or blackhole sink may be what you want", s.name)
-	case info.Size() > 0 && !s.cfg.Overwrite:
-		return fmt.Errorf("file sink: %s already holds %d bytes; move it away, or give --overwrite to empty it", s.name, info.Size())
+		return 0, fmt.Errorf("file sink: %s is not a regular file; a stdout or blackhole sink may be what you want", s.name)
 	}
-	if err := s.cfg.FS.MkdirAll(filepath.Dir(s.name)); err != nil {
+	return info.Size(), nil
+}
+
+// begin opens a target that no checkpoint knows.
+func (s *Sink) begin() error {
+	size, err := s.kind()
+	if err != nil {
+		return err
+	}
+	if size > 0 && !s.cfg.Overwrite {
+		return fmt.Errorf("file sink: %s already holds %d bytes; move it away, or give --overwrite to empty it", s.name, size)
+	}
+	if err := s.open(0); err != nil {
+		return err
+	}
+	if size > 0 {
+		if err := s.file.Truncate(0); err != nil {
+			return s.fault(errors.Join(err, s.closeFile()))
+		}
+	}
+	s.queue.SetTail(s.cfg.Encoder.AppendHeader(s.queue.Tail()))
+	s.begun = true
+	return nil
+}
+
+// open opens or makes the file, of which length bytes are committed.
+func (s *Sink) open(length int64) error {
+	var err error
+	if s.folders, err = makeFolders(s.cfg.FS, s.name); err != nil {
 		return s.fault(err)
 	}
-	flag := os.O_RDWR | os.O_CREATE
-	if s.cfg.Overwrite {
-		flag |= os.O_TRUNC
-	}
-	if err := s.cfg.FS.Remove(s.spillName()); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed
+	if s.queue, err = pending.NewQueue(s.cfg.FS, s.spillName(), s.cfg.MaxPending, length); err != nil {
 		return s.fault(err)
 	}
-	if s.file, err = s.cfg.FS.Open(s.name, flag); err != nil {
+	if s.file, err = s.cfg.FS.Open(s.name, os.O_RDWR|os.O_CREATE); err != nil {
 		return s.fault(err)
+	}
+	s.committed, s.cut = length, length
+	return nil
+}
+
+// makeFolders makes the folders of a file and says which must be synced so
+// that its name, and theirs, outlive a power failure.
+func makeFolders(fsys store.FS, name string) ([]string, error) {
+	dir := filepath.Dir(name)
+	names := []string{dir}
+	for at := dir; ; {
+		_, err := fsys.Stat(at)
+		up := filepath.Dir(at)
+		if err == nil || up == at {
+			break
+		}
+		names = append(names, up)
+		at = up
+	}
+	return names, fsys.MkdirAll(dir)
+}
+
+func syncFolders(fsys store.FS, names []string) error {
+	for _, n := range names {
+		if err := fsys.SyncDir(n); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -131,30 +198,24 @@ func (s *Sink) Name() string { return s.name }
 // Write encodes the rows of b and keeps them pending. ErrFull: nothing of b is
 // pending, because neither memory nor the disk has room.
 func (s *Sink) Write(_ context.Context, b *batch.Batch) error {
-	if len(s.pending) >= s.cfg.MaxPending {
-		if err := s.spillOver(); err != nil {
-			return s.fault(err)
-		}
+	if err := s.usable(); err != nil {
+		return err
 	}
-	s.pending = s.cfg.Encoder.Append(s.pending, b)
+	if err := s.queue.Room(); err != nil {
+		return s.fault(err)
+	}
+	s.queue.SetTail(s.cfg.Encoder.Append(s.queue.Tail(), b))
 	return nil
 }
 
-// spillOver moves the pending rows from memory to the file beside the target.
-func (s *Sink) spillOver() error {
-	if s.spill == nil {
-		f, err := s.cfg.FS.Open(s.spillName(), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-		if err != nil {
-			return err
-		}
-		s.spill = f
+func (s *Sink) usable() error {
+	if s.file != nil {
+		return nil
 	}
-	if err := writeAt(s.spill, s.pending, s.spilled); err != nil {
-		return errors.Join(err, s.spill.Truncate(s.spilled)) // gives back the room; were that to fail, the next write goes over it
+	if !s.begun {
+		return fmt.Errorf("file sink: %s: Recover was not called", s.name)
 	}
-	s.spilled += int64(len(s.pending))
-	s.pending = s.pending[:0]
-	return nil
+	return s.fault(os.ErrClosed)
 }
 
 func (s *Sink) spillName() string {
@@ -164,59 +225,48 @@ func (s *Sink) spillName() string {
 // Commit appends the pending rows to the file, durably, or leaves the file as
 // it was.
 func (s *Sink) Commit(context.Context) error {
-	if s.file == nil {
-		return s.fault(os.ErrClosed)
+	if err := s.usable(); err != nil {
+		return err
 	}
+	return s.commit(s.queue.End())
+}
+
+// commit makes the file's committed length to.
+func (s *Sink) commit(to int64) error {
 	if err := s.mend(); err != nil {
 		return s.fault(err)
 	}
-	length := s.committed + s.spilled + int64(len(s.pending))
-	if length == s.committed && !s.newFile {
+	if to == s.committed && len(s.folders) == 0 {
 		return nil
 	}
+	info, err := s.file.Stat()
+	if err != nil {
+		return s.fault(err)
+	}
+	if info.Size() < s.committed {
+		return s.shorter(info.Size(), s.committed)
+	}
 	s.torn = true
-	if err := s.appendPending(); err != nil {
+	if err := s.append(to); err != nil {
 		if torn := s.mend(); torn != nil { // never ErrFull: a part of the commit is visible
 			return fmt.Errorf("file sink: %s holds a part of a commit (%w), and %w", s.name, err, torn)
 		}
 		return s.fault(err)
 	}
-	s.torn, s.newFile = false, false
-	s.committed, s.pending = length, s.pending[:0]
-	if s.spilled > 0 {
-		s.spilled = 0
-		_ = s.spill.Truncate(0) // only gives room back: what would stay is written over
-	}
+	s.torn, s.folders = false, nil
+	s.committed = to
+	s.queue.Drop(to)
 	return nil
 }
 
-func (s *Sink) appendPending() error {
-	at := s.committed
-	var buf []byte
-	for done := int64(0); done < s.spilled; {
-		if buf == nil {
-			buf = make([]byte, min(spillCopy, s.spilled))
-		}
-		part := buf[:min(int64(len(buf)), s.spilled-done)]
-		if n, err := s.spill.ReadAt(part, done); n < len(part) {
-			return err
-		}
-		if err := writeAt(s.file, part, at); err != nil {
-			return err
-		}
-		done += int64(len(part))
-		at += int64(len(part))
-	}
-	if err := writeAt(s.file, s.pending, at); err != nil {
+func (s *Sink) append(to int64) error {
+	if err := s.queue.CopyTo(s.file, s.committed, to); err != nil {
 		return err
 	}
 	if err := s.file.Sync(); err != nil {
 		return err
 	}
-	if s.newFile {
-		return s.cfg.FS.SyncDir(filepath.Dir(s.name))
-	}
-	return nil
+	return syncFolders(s.cfg.FS, s.folders)
 }
 
 // mend cuts the file back to what was committed, if a failed commit left more.
@@ -231,12 +281,9 @@ func (s *Sink) mend() error {
 	return nil
 }
 
-func (s *Sink) dropSpill() error {
-	if s.spill == nil {
-		return nil
-	}
-	err := errors.Join(s.spill.Close(), s.cfg.FS.Remove(s.spillName()))
-	s.spill = nil
+func (s *Sink) closeFile() error {
+	err := errors.Join(s.file.Close(), s.queue.Close())
+	s.file = nil
 	return err
 }
 
@@ -245,29 +292,22 @@ func (s *Sink) Close() error {
 	if s.file == nil {
 		return nil
 	}
-	err := errors.Join(s.mend(), s.file.Close(), s.dropSpill())
-	s.file, s.pending = nil, nil
-	if err != nil {
+	if err := errors.Join(s.mend(), s.closeFile()); err != nil {
 		return s.fault(err)
 	}
 	return nil
 }
 
-// fault says what failed, and wraps ErrFull where there is no room.
-func (s *Sink) fault(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("file sink: %s: %w: %w; its rows wait until there is room", s.name, sensors.ErrFull, err)
-	}
-	return fmt.Errorf("file sink: %s: %w", s.name, err)
+func (s *Sink) shorter(is, committed int64) error {
+	return fmt.Errorf("file sink: %s is %d bytes long, but %d were committed: somebody cut or replaced it; put it back, or start the job anew with another path", s.name, is, committed)
 }
 
-func writeAt(f File, p []byte, at int64) error {
-	if len(p) == 0 {
-		return nil
+// fault says what failed, and wraps ErrFull where there is no room.
+func (s *Sink) fault(err error) error { return fault(s.name, err) }
+
+func fault(name string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, store.ErrFull) {
+		return fmt.Errorf("file sink: %s: %w: %w; its rows wait until there is room", name, sensors.ErrFull, err)
 	}
-	n, err := f.WriteAt(p, at)
-	if err == nil && n < len(p) {
-		err = io.ErrShortWrite
-	}
-	return err
+	return fmt.Errorf("file sink: %s: %w", name, err)
 }

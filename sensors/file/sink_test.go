@@ -20,6 +20,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/encode"
 	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // fate decides what goes wrong on a faultyDisk. The zero value: nothing.
@@ -42,11 +43,11 @@ type faultyDisk struct {
 }
 
 type faultyFile struct {
-	File
+	store.File
 	*fate
 }
 
-func (d faultyDisk) Open(name string, flag int) (File, error) {
+func (d faultyDisk) Open(name string, flag int) (store.File, error) {
 	f, err := d.Disk.Open(name, flag)
 	if err != nil {
 		return nil, err
@@ -238,8 +239,8 @@ func TestSinkAgainstAModel(t *testing.T) {
 				switch err := s.Write(ctx, b); {
 				case err == nil:
 					pending += text
-					if len(s.pending) > most+len(text) {
-						rt.Fatalf("%d bytes pending in memory", len(s.pending))
+					if len(s.queue.Tail()) > most+len(text) {
+						rt.Fatalf("%d bytes pending in memory", len(s.queue.Tail()))
 					}
 				case !errors.Is(err, sensors.ErrFull):
 					rt.Fatal(err)

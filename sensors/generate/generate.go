@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"strconv"
 
@@ -28,8 +29,8 @@ const (
 	maxRate = 1_000_000_000
 )
 
-// Config says what is generated. Row i of the whole source belongs to subtask
-// i mod Parallelism.
+// Config says what is generated. Row i of the whole source belongs to split
+// i mod Splits, split k to subtask k mod Parallelism.
 type Config struct {
 	Seed        uint64
 	Rate        int64             // rows/s of the whole source; 0: as fast as it can, and a row each microsecond in the rows' own time
@@ -39,6 +40,10 @@ type Config struct {
 	Disorder    dataflow.Duration // event times lie up to this long before the arrival
 	Subtask     int
 	Parallelism int
+	// Splits stays what it was when the source began, whatever the parallelism
+	// is later: SplitsOf finds it in the names of a checkpoint's splits. 0: the
+	// parallelism.
+	Splits int
 }
 
 // Schema makes the schema of the rows: key string, seq bigint (the row's
@@ -53,21 +58,27 @@ func Schema() *batch.Schema {
 	)
 }
 
-// Source is one subtask's share. Its one split's position is the number of
-// rows that this subtask has handed out.
+// Source is one subtask's share: one split, or several after the parallelism
+// was lowered, none for some subtasks after it was raised. Of several, the one
+// whose next row arrives first is read next. A split's position is the number
+// of its rows that were handed out.
 type Source struct {
 	cfg      Config
 	schema   *batch.Schema
 	pool     *batch.Pool
 	clock    sensors.Clock // nil: not paced
-	next     int64
+	next     []int64       // of each split
+	now      int           // the split that is being read
 	begun    bool
 	lead     int64 // the wall clock, minus the arrival time of rows handed out at that moment
 	key      []byte
 	arrivals []int64
 }
 
-var _ sensors.BatchReader = (*Source)(nil)
+var (
+	_ sensors.BatchReader = (*Source)(nil)
+	_ sensors.SplitNamer  = (*Source)(nil)
+)
 
 // New makes one subtask's source. schema is what Schema made. clock paces the
 // rows by Rate, beginning with the first ReadBatch; with a nil clock, or Rate
@@ -85,41 +96,88 @@ func New(cfg Config, schema *batch.Schema, pool *batch.Pool, clock sensors.Clock
 		return nil, fmt.Errorf("generate: rate, rows and disorder must not be negative, and the rate at most %d rows/s", int64(maxRate))
 	case cfg.Keys < 0 || cfg.Keys > maxKeys:
 		return nil, fmt.Errorf("generate: %d keys; at least 1 and at most %d", cfg.Keys, maxKeys)
-	case cfg.Parallelism < 1 || cfg.Subtask < 0 || cfg.Subtask >= cfg.Parallelism:
-		return nil, fmt.Errorf("generate: subtask %d of %d does not exist", cfg.Subtask, cfg.Parallelism)
+	case cfg.Parallelism < 1 || cfg.Subtask < 0 || cfg.Subtask >= cfg.Parallelism || cfg.Splits < 0:
+		return nil, fmt.Errorf("generate: subtask %d of %d, %d splits: that does not exist", cfg.Subtask, cfg.Parallelism, cfg.Splits)
 	}
-	return &Source{cfg: cfg, schema: schema, pool: pool, clock: clock}, nil
+	if cfg.Splits == 0 {
+		cfg.Splits = cfg.Parallelism
+	}
+	s := &Source{cfg: cfg, schema: schema, pool: pool, clock: clock}
+	for k := cfg.Subtask; k < cfg.Splits; k += cfg.Parallelism {
+		s.next = append(s.next, 0)
+	}
+	return s, nil
+}
+
+// Splits is the number of splits of this subtask.
+func (s *Source) Splits() int { return len(s.next) }
+
+// number is a split's number in the whole source.
+func (s *Source) number(split int) int64 {
+	return int64(s.cfg.Subtask) + int64(split)*int64(s.cfg.Parallelism)
+}
+
+// SplitName is "k of n": which rows belong to it does not depend on the
+// parallelism. See sensors.SplitNamer.
+func (s *Source) SplitName(split int) string {
+	return fmt.Sprintf("%d of %d", s.number(split), s.cfg.Splits)
+}
+
+// SplitsOf is Config.Splits of the source whose splits a checkpoint names.
+func SplitsOf(names []string) (int, error) {
+	splits := 0
+	for _, n := range names {
+		k, of := 0, 0
+		if c, err := fmt.Sscanf(n, "%d of %d", &k, &of); c != 2 || err != nil || k < 0 || k >= of || splits != 0 && of != splits || n != fmt.Sprintf("%d of %d", k, of) {
+			return 0, fmt.Errorf("generate: the checkpoint names a split %q among %q; they are not those of one generate source", n, names)
+		}
+		splits = of
+	}
+	return splits, nil
 }
 
 // ReadBatch returns the rows that are due, at most max; it waits for the first
 // of them. See sensors.BatchReader.
 func (s *Source) ReadBatch(ctx context.Context, max int) (*batch.Batch, []int64, sensors.Position, error) {
-	at := sensors.Position{Offset: s.next}
 	if err := ctx.Err(); err != nil {
-		return nil, nil, at, err
+		return nil, nil, sensors.Position{}, err
 	}
 	n, err := s.due(ctx, min(max, batch.MaxRows))
 	if err != nil {
-		return nil, nil, at, err
+		return nil, nil, sensors.Position{}, err
 	}
 	b := s.pool.Get(s.schema)
 	b.Rows = n
 	s.fill(b, n)
 	s.pool.Account(b)
-	s.next += int64(n)
-	return b, s.arrivals, sensors.Position{Offset: s.next}, nil
+	s.next[s.now] += int64(n)
+	return b, s.arrivals, sensors.Position{Split: s.now, Offset: s.next[s.now]}, nil
+}
+
+// choose finds the split with the earliest next row, and how many rows it
+// still has; 0: none has any.
+func (s *Source) choose() (left int64) {
+	first := int64(math.MaxInt64)
+	for k, next := range s.next {
+		own := int64(math.MaxInt64)
+		if s.cfg.Rows > 0 {
+			n := int64(s.cfg.Splits)
+			own = (s.cfg.Rows - s.number(k) + n - 1) / n
+		}
+		if row := next*int64(s.cfg.Splits) + s.number(k); next < own && row < first {
+			first, left, s.now = row, own-next, k
+		}
+	}
+	return left
 }
 
 // due is how many of the next max rows there are by now, at least one.
 func (s *Source) due(ctx context.Context, max int) (int, error) {
-	p := int64(s.cfg.Parallelism)
-	if s.cfg.Rows > 0 {
-		own := (s.cfg.Rows - int64(s.cfg.Subtask) + p - 1) / p
-		if s.next >= own {
-			return 0, io.EOF
-		}
-		max = int(min(int64(max), own-s.next))
+	left := s.choose()
+	if left == 0 {
+		return 0, io.EOF
 	}
+	max = int(min(int64(max), left))
 	if s.clock == nil {
 		return max, nil
 	}
@@ -145,9 +203,10 @@ func (s *Source) due(ctx context.Context, max int) (int, error) {
 	}
 }
 
-// row is the number, in the whole source, of this subtask's k-th row from now.
+// row is the number, in the whole source, of the k-th row from now of the split
+// that is being read.
 func (s *Source) row(k int) int64 {
-	return (s.next+int64(k))*int64(s.cfg.Parallelism) + int64(s.cfg.Subtask)
+	return (s.next[s.now]+int64(k))*int64(s.cfg.Splits) + s.number(s.now)
 }
 
 // arrival is Start + i/Rate, in µs.
@@ -182,10 +241,10 @@ func (s *Source) fill(b *batch.Batch, n int) {
 
 // Seek goes to the row with which a position ended.
 func (s *Source) Seek(p sensors.Position) error {
-	if p.Split != 0 || p.Offset < 0 {
-		return fmt.Errorf("generate: no position %d in split %d; there is one split", p.Offset, p.Split)
+	if p.Split < 0 || p.Split >= len(s.next) || p.Offset < 0 {
+		return fmt.Errorf("generate: no position %d in split %d of %d", p.Offset, p.Split, len(s.next))
 	}
-	s.next, s.begun = p.Offset, false
+	s.next[p.Split], s.begun = p.Offset, false
 	return nil
 }
 
