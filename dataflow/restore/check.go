@@ -2,11 +2,12 @@ package restore
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/avro"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
-	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -17,10 +18,17 @@ type Options struct {
 	AllowNonRestored bool
 }
 
-// ownPrefix begins the names of the tables that a task keeps itself. Which
-// operator they stand at depends on how operators are chained, so they go and
-// come with it: only those in tasksOwn are anybody's loss.
-const ownPrefix = "task."
+// Names of tables that a task keeps itself begin with ownPrefix. Which operator
+// they stand at depends on how operators are chained, so they come and go with
+// it, and are nobody's loss; but for the rows that a sink has not committed.
+const (
+	ownPrefix = "task."
+	pending   = "task.pending"
+)
+
+// personal tells whether a table of this name is an operator's, and not the
+// task's.
+func personal(table string) bool { return !strings.HasPrefix(table, ownPrefix) || table == pending }
 
 // Check says what becomes of everything that was saved. It looks at nothing but
 // its arguments.
@@ -116,11 +124,7 @@ func (c *checker) operator(o *Operator) {
 		}
 	}
 	if s == nil {
-		for _, t := range o.Tables {
-			g := f
-			g.State, g.Schema, g.Verdict = t.Name, t.Schema.String(), Empty
-			c.add(g)
-		}
+		c.fresh(f, o)
 		return
 	}
 	f.From = s.Parallelism
@@ -132,21 +136,49 @@ func (c *checker) operator(o *Operator) {
 	c.taken[s.ID] = true
 	if len(s.Positions) > 0 && o.Role != graph.SourceNode {
 		f.Reason, f.Fix = "it was saved as a source, and is none in the job", "give it another id"
-		c.refuse(f, Empty)
+		c.refuse(f, Refused)
 		return
 	}
 	p := OperatorPlan{ID: o.ID, Saved: s.ID, From: s.Parallelism, To: o.Parallelism, Positions: s.Positions, max: c.m.MaxParallelism}
-	for _, t := range o.Tables {
-		c.table(f, &p, t, s)
+	if len(s.Positions) > 0 {
+		g := f
+		g.State, g.Rows, g.Verdict = Positions, int64(len(s.Positions)), AsIs
+		c.add(g)
+	}
+	for i := range o.Tables {
+		c.table(f, &p, &o.Tables[i], s)
 	}
 	for i := range s.Tables {
 		c.unasked(f, o, &s.Tables[i])
 	}
 	c.plan.Operators = append(c.plan.Operators, p)
+	if len(o.Tables)+len(s.Tables)+len(s.Positions) == 0 {
+		f.Verdict = Stateless
+		c.add(f)
+	}
+}
+
+// fresh is an operator for which nothing was saved.
+func (c *checker) fresh(f Finding, o *Operator) {
+	f.Verdict = Stateless
+	for _, t := range o.Tables {
+		if personal(t.Name) {
+			g := f
+			g.State, g.Schema, g.Verdict = t.Name, t.Schema.String(), Empty
+			c.add(g)
+			f.Verdict = ""
+		}
+	}
+	if o.Role == graph.SourceNode {
+		f.State, f.Verdict = Positions, Empty
+	}
+	if f.Verdict != "" {
+		c.add(f)
+	}
 }
 
 // table compares one table.
-func (c *checker) table(f Finding, p *OperatorPlan, t operator.StateTable, s *manifest.Operator) {
+func (c *checker) table(f Finding, p *OperatorPlan, t *Table, s *manifest.Operator) {
 	f.State, f.Schema = t.Name, t.Schema.String()
 	for i := range s.Tables {
 		w := &s.Tables[i]
@@ -155,23 +187,66 @@ func (c *checker) table(f Finding, p *OperatorPlan, t operator.StateTable, s *ma
 		}
 		f.Rows = total(w, nil)
 		if v := c.compare(f, t, w); v == AsIs || v == Migrated {
-			p.Tables = append(p.Tables, TablePlan{Table: t, Saved: *w, AsIs: v == AsIs})
+			p.Tables = append(p.Tables, TablePlan{Table: t.StateTable, Saved: *w, Reader: t.reader(), AsIs: v == AsIs})
 		}
 		return
 	}
-	f.Verdict = Empty
-	c.add(f)
+	if f.Verdict = Empty; personal(t.Name) {
+		c.add(f)
+	}
 }
 
-// compare adds the finding about a table that was saved and is wanted.
-func (c *checker) compare(f Finding, t operator.StateTable, w *manifest.Table) Verdict {
-	if t.Keyed != w.Keyed || !t.Keyed && uint8(t.Spread) != w.Spread {
-		f.Reason, f.Fix = "its rows are dealt out to subtasks in another way than when they were saved", "give the operator another id"
-		return c.refuse(f, Empty)
+// compare adds the findings about a table that was saved and is wanted: one, or
+// each reason why it is refused.
+func (c *checker) compare(f Finding, t *Table, w *manifest.Table) Verdict {
+	reasons := c.rows(t, w)
+	verdict, fields := avro.Compatible(w.Schema, t.reader())
+	switch {
+	case len(reasons) > 0:
+	case verdict == avro.Incompatible:
+		reasons = fields
+	case verdict == avro.AfterMigration:
+		f.Verdict, f.Reason = Migrated, strings.Join(fields, "; ")
+	default:
+		f.Verdict = AsIs
 	}
-	f.Verdict = AsIs
-	c.add(f)
-	return f.Verdict
+	if len(reasons) == 0 {
+		c.add(f)
+		return f.Verdict
+	}
+	f.Fix = "keep it as it was, or let the state go: another id, and allow-non-restored"
+	for _, r := range reasons {
+		f.Reason, f.Field = r, fieldOf(r)
+		c.refuse(f, Refused)
+	}
+	return Refused
+}
+
+// rows says why the rows of a table cannot be dealt out and told apart as they
+// were.
+func (c *checker) rows(t *Table, w *manifest.Table) []string {
+	if t.Keyed != w.Keyed || !t.Keyed && uint8(t.Spread) != w.Spread {
+		return []string{"its rows are dealt out to subtasks in another way than when they were saved"}
+	}
+	if t.Identity != w.Identity {
+		return []string{fmt.Sprintf("its rows are told apart by %d columns, and were by %d when they were saved", t.Identity, w.Identity)}
+	}
+	reasons, err := avro.SameIdentity(w.Schema, t.reader(), t.Identity)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return reasons
+}
+
+// fieldOf is the column that a reason is about.
+func fieldOf(reason string) string {
+	if rest, ok := strings.CutPrefix(reason, "column "); ok {
+		if quoted, err := strconv.QuotedPrefix(rest); err == nil {
+			name, _ := strconv.Unquote(quoted)
+			return name
+		}
+	}
+	return ""
 }
 
 // unasked is a saved table that the operator of the job does not have.
@@ -181,9 +256,28 @@ func (c *checker) unasked(f Finding, o *Operator, w *manifest.Table) {
 			return
 		}
 	}
+	if !personal(w.Name) {
+		return
+	}
 	f.State, f.Rows, f.Verdict = w.Name, total(w, nil), Dropped
+	f.Schema = columns(w)
 	f.Reason = "the operator has no such state any more"
+	if w.Name == pending && f.Rows > 0 {
+		f.Reason = "the sink has rows of this checkpoint to commit, and does not do that any more"
+		f.Fix = "restore from a savepoint, which has none"
+		c.refuse(f, Dropped)
+		return
+	}
 	c.add(f)
+}
+
+// columns are those of a saved table, for people.
+func columns(w *manifest.Table) string {
+	h, err := avro.ParseSchema(w.Schema)
+	if err != nil {
+		return w.Schema
+	}
+	return h.Schema.String()
 }
 
 // removed is an operator that was saved and is not in the job. Without state it
@@ -195,7 +289,7 @@ func (c *checker) removed(s *manifest.Operator) {
 	}
 	for i := range s.Tables {
 		t := &s.Tables[i]
-		if n := total(t, nil); n > 0 && !strings.HasPrefix(t.Name, ownPrefix) {
+		if n := total(t, nil); n > 0 && personal(t.Name) {
 			f.Rows += n
 			f.Reason = "it has state, and the job has no operator with this id"
 		}

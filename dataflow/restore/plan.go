@@ -36,9 +36,10 @@ type OperatorPlan struct {
 
 // TablePlan is a table that was saved and is wanted.
 type TablePlan struct {
-	Table operator.StateTable // as the job has it
-	Saved manifest.Table      // its Schema is the writer's
-	AsIs  bool                // the schemas are equal: no row changes
+	Table  operator.StateTable // as the job has it
+	Saved  manifest.Table      // its Schema is the writer's
+	Reader string              // Avro schema: parts are resolved to it (avro.Reader.ResolveTo)
+	AsIs   bool                // the schemas are equal: no row changes
 }
 
 // Share is what a new subtask takes of one old subtask's rows of a table.

@@ -12,29 +12,32 @@ type Verdict string
 
 // The verdicts.
 const (
-	AsIs     Verdict = "as is"           // read as it was written
-	Migrated Verdict = "after migration" // read, with fields that came, went or widened
-	Empty    Verdict = "starts empty"    // nothing was saved for it
-	Dropped  Verdict = "dropped"         // saved, and nobody in the job asks for it
-	Refused  Verdict = "refused"         // the job is not restored
+	AsIs      Verdict = "as is"           // read as it was written
+	Migrated  Verdict = "after migration" // read, with fields that came, went or widened
+	Empty     Verdict = "starts empty"    // nothing was saved for it
+	Dropped   Verdict = "dropped"         // saved, and nobody in the job asks for it
+	Stateless Verdict = "no state"        // there is nothing to restore
+	Refused   Verdict = "refused"         // the job is not restored
 )
 
 // Finding is what becomes of one state, or why a savepoint is refused.
 type Finding struct {
-	Operator    dataflow.OperatorID `json:"operator,omitempty"` // in the job; what was saved, if it is not there
-	Was         dataflow.OperatorID `json:"was,omitempty"`      // saved under this id
-	Role        string              `json:"role,omitempty"`     // source, step or sink; empty: not in the job
-	From        int                 `json:"from,omitempty"`     // parallelism as saved; 0: was not there
-	To          int                 `json:"to,omitempty"`       // parallelism of the job; 0: not there any more
-	State       string              `json:"state,omitempty"`    // table; empty: the operator as a whole
-	Schema      string              `json:"schema,omitempty"`   // columns of the state in the job, or as saved
-	Rows        int64               `json:"rows"`               // saved, deltas included
-	Verdict     Verdict             `json:"verdict"`
-	Field       string              `json:"field,omitempty"`  // of a refusal
-	Reason      string              `json:"reason,omitempty"` // of a refusal, a migration or a drop
-	Fix         string              `json:"fix,omitempty"`    // what to do about a refusal
-	overridable bool                // allow-non-restored lets it pass
+	Operator dataflow.OperatorID `json:"operator,omitempty"` // in the job; what was saved, if it is not there
+	Was      dataflow.OperatorID `json:"was,omitempty"`      // it was saved under this id, and has been renamed
+	Role     string              `json:"role,omitempty"`     // source, step or sink; empty: not in the job
+	From     int                 `json:"from,omitempty"`     // parallelism as saved; 0: was not there
+	To       int                 `json:"to,omitempty"`       // parallelism of the job; 0: not there any more
+	State    string              `json:"state,omitempty"`    // table, or Positions; empty: the operator as a whole
+	Schema   string              `json:"schema,omitempty"`   // columns of the state in the job, or as saved
+	Rows     int64               `json:"rows"`               // saved, deltas included
+	Verdict  Verdict             `json:"verdict"`
+	Field    string              `json:"field,omitempty"`  // of a refusal
+	Reason   string              `json:"reason,omitempty"` // of a refusal, a migration or a drop
+	Fix      string              `json:"fix,omitempty"`    // what to do about a refusal
 }
+
+// Positions is the state of a finding about where a source goes on.
+const Positions = "positions"
 
 // String is a refusal in one sentence: operator, state, field, reason, fix.
 func (f Finding) String() string {
