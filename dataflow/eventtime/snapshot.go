@@ -40,8 +40,9 @@ const (
 	deviceJoined // null: not joining
 )
 
-// tables makes the schemas anew: a package holds no variables.
-func tables() []operator.StateTable {
+// StateTables are the tables of every Source's state, with schemas made anew: a
+// package holds no variables.
+func StateTables() []operator.StateTable {
 	return []operator.StateTable{
 		{Name: "splits", Spread: operator.Union, Schema: batch.MustSchema(
 			batch.Field{Name: "split", Type: batch.Bigint},

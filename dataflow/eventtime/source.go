@@ -142,7 +142,7 @@ func NewSource(cfg Config, splits []int, pool *batch.Pool) *Source {
 	if len(splits) > maxSplits {
 		panic(fmt.Sprintf("eventtime: %d splits in one subtask; at most %d", len(splits), maxSplits))
 	}
-	s := &Source{cfg: cfg, pool: pool, splits: make([]split, len(splits)), open: len(splits), least: -1, tables: tables()}
+	s := &Source{cfg: cfg, pool: pool, splits: make([]split, len(splits)), open: len(splits), least: -1, tables: StateTables()}
 	switch cfg.Strategy {
 	case Bounded:
 		s.bound = int64(min(cfg.Bound, math.MaxInt64-1)) + 1

@@ -11,25 +11,40 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // driver is the goroutine of one subtask: it owns the task and its connectors.
 type driver struct {
-	job     *Job
-	sub     *Subtask
-	task    *task.Task
-	in      *inbox
-	reader  sensors.Reader
-	columns sensors.BatchReader
-	writers []sensors.Writer
-	empty   []int // channels on which no row will come
-	records sensors.Records
+	job      *Job
+	sub      *Subtask
+	task     *task.Task
+	in       *inbox
+	reader   sensors.Reader
+	columns  sensors.BatchReader
+	control  control
+	writers  []sensors.Writer
+	backings []Backing
+	pending  *batch.Schema // of the table of pending pieces
+	empty    []int         // channels on which no row will come
+	records  sensors.Records
+	reads    context.Context // of the next Read; ended by an order
 
-	finished bool
-	dirty    bool      // rows were written since the last commit
-	commitAt time.Time // when they must be committed, if dirty
+	calling   dataflow.OperatorID // the connector that is being called: whose panic it would be
+	finished  bool
+	exhausted bool      // the source has nothing more to send
+	halted    bool      // the source reads nothing behind the barrier it sent last
+	dirty     bool      // rows were written since the last commit
+	commitAt  time.Time // when they must be committed, if dirty
+
+	// Of checkpoints.
+	through  dataflow.CheckpointID // up to which sinks have committed
+	taken    []taken               // positions to acknowledge when their checkpoint completes
+	aligning dataflow.CheckpointID
+	alignAt  time.Time // when its first barrier came
+	pause    time.Duration
 
 	mu     sync.Mutex // guards status; held for a copy only
 	status Status
@@ -63,6 +78,17 @@ func (d *driver) open() error {
 		}
 		d.writers[i] = w
 	}
+	d.backings = make([]Backing, len(d.sub.Config.Links))
+	for i, open := range d.sub.Backings {
+		if open == nil {
+			continue
+		}
+		b, err := open()
+		if err != nil {
+			return fmt.Errorf("state of %q: %w", d.sub.Config.Links[i].ID, err)
+		}
+		d.backings[i], d.sub.Config.Links[i].Backing = b, b
+	}
 	return nil
 }
 
@@ -71,6 +97,7 @@ func (d *driver) open() error {
 func (d *driver) start() error {
 	if d.sub.Config.Source != nil {
 		d.sub.Config.Source.Splits = d.splits()
+		d.sub.Config.Source.Names = d.splitNames()
 	}
 	if len(d.empty) < d.sub.Config.Channels {
 		d.sub.Config.Empty = d.empty
@@ -80,6 +107,7 @@ func (d *driver) start() error {
 		return err
 	}
 	d.task = t
+	d.pending = pendingTable().Schema
 	d.publish(0, 0)
 	return nil
 }
@@ -98,6 +126,25 @@ func (d *driver) splits() []int {
 	return numbers
 }
 
+// splitNames are the names of the splits, nil if they have none of their own.
+func (d *driver) splitNames() []string {
+	var namer sensors.SplitNamer
+	var ok bool
+	if d.reader != nil {
+		namer, ok = d.reader.(sensors.SplitNamer)
+	} else {
+		namer, ok = d.columns.(sensors.SplitNamer)
+	}
+	if !ok {
+		return nil
+	}
+	var names []string
+	for k := range d.sub.Config.Source.Splits {
+		names = append(names, namer.SplitName(k))
+	}
+	return names
+}
+
 func (d *driver) close() error {
 	var errs []error
 	if d.reader != nil {
@@ -111,51 +158,74 @@ func (d *driver) close() error {
 			errs = append(errs, w.Close())
 		}
 	}
+	for _, b := range d.backings {
+		if b != nil {
+			errs = append(errs, b.Close())
+		}
+	}
 	return errors.Join(errs...)
 }
 
-// run drives the subtask to its end. A panic of an operator is the subtask's
-// failure, not the process's.
-func (d *driver) run(ctx context.Context) (err error) {
-	id := d.sub.Config.ID
+// guarded calls f. A panic is the subtask's failure, not the process's.
+func (d *driver) guarded(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("subtask %s: panic: %v\n%s", id, p, debug.Stack())
+			where := ""
+			if d.calling != "" {
+				where = fmt.Sprintf("connector of %q: ", d.calling)
+			}
+			err = fmt.Errorf("subtask %s: %spanic: %v\n%s", d.sub.Config.ID, where, p, debug.Stack())
 		}
-		d.task.Close()
 	}()
-	pprof.Do(ctx, pprof.Labels("job", d.job.plan.Job, "subtask", id.String()), func(ctx context.Context) {
-		if d.reader != nil || d.columns != nil {
-			err = d.runSource(ctx)
-		} else {
-			err = d.runInbox(ctx)
+	return f()
+}
+
+// run drives the subtask to its end.
+func (d *driver) run(ctx context.Context) error {
+	id := d.sub.Config.ID
+	defer d.task.Close()
+	err := d.guarded(func() (err error) {
+		pprof.Do(ctx, pprof.Labels("job", d.job.plan.Job, "subtask", id.String()), func(ctx context.Context) {
+			if d.reader != nil || d.columns != nil {
+				err = d.runSource(ctx)
+			} else {
+				err = d.runInbox(ctx)
+			}
+		})
+		if err != nil {
+			err = fmt.Errorf("subtask %s: %w", id, err)
 		}
+		return err
 	})
-	if err != nil {
-		return fmt.Errorf("subtask %s: %w", id, err)
+	if err == nil {
+		d.job.event(Event{Kind: SubtaskFinished, Subtask: id})
 	}
-	d.job.event(Event{Kind: SubtaskFinished, Subtask: id})
-	return nil
+	return err
 }
 
 func (d *driver) runInbox(ctx context.Context) error {
 	for !d.finished {
-		wake, stop := d.commitTimer()
-		c, m, ok, err := d.in.take(ctx, wake)
-		stop()
-		switch {
-		case err != nil:
+		if err := d.obey(ctx); err != nil {
 			return err
-		case !ok:
-			err = d.commit(ctx)
-		case m.batch != nil:
-			err = d.step(ctx, task.Input{Kind: task.Data, Channel: c, Batch: m.batch})
-		case m.end:
-			err = d.step(ctx, task.Input{Kind: task.End, Channel: c})
-		default:
-			err = d.step(ctx, task.Input{Kind: task.Barrier, Channel: c, Checkpoint: m.checkpoint})
 		}
-		if err != nil {
+		c, m, ok := d.in.poll()
+		if !ok {
+			if err := d.wait(ctx, d.in.filled); err != nil {
+				return err
+			}
+			continue
+		}
+		var in task.Input
+		switch {
+		case m.batch != nil:
+			in = task.Input{Kind: task.Data, Channel: c, Batch: m.batch}
+		case m.barrier != nil:
+			in = task.Input{Kind: task.Barrier, Channel: c, Barrier: *m.barrier}
+			d.aligns(m.barrier.ID)
+		default:
+			in = task.Input{Kind: task.End, Channel: c}
+		}
+		if err := d.step(ctx, in); err != nil {
 			return err
 		}
 		if err := d.commitIfDue(ctx); err != nil {
@@ -165,25 +235,50 @@ func (d *driver) runInbox(ctx context.Context) error {
 	return d.commitAll(ctx)
 }
 
-func (d *driver) runSource(ctx context.Context) error {
-	// Reads end when the job is stopped; steps and writes go on.
-	reads, cancel := context.WithCancelCause(ctx)
-	var watch sync.WaitGroup
-	watch.Go(func() { d.watchStop(reads, cancel) })
-	defer watch.Wait()
-	defer cancel(nil)
+// wait waits for something, an order, or the next commit, which it does.
+func (d *driver) wait(ctx context.Context, something <-chan struct{}) error {
+	due, stop := d.commitTimer()
+	defer stop()
+	select {
+	case <-something:
+	case <-d.control.wake:
+	case <-due:
+		return d.commit(ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
 
+func (d *driver) runSource(ctx context.Context) error {
+	if d.job.opt.Restore != nil {
+		if err := d.step(ctx, task.Input{Kind: task.Begin}); err != nil {
+			return err
+		}
+	}
 	for !d.finished {
-		in, err := d.read(reads)
+		if err := d.obey(ctx); err != nil {
+			return err
+		}
+		if d.finished {
+			break
+		}
+		if d.halted || d.exhausted {
+			if err := d.wait(ctx, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		in, err := d.read(ctx)
 		switch {
 		case err == nil:
 			err = d.step(ctx, in)
+		case errors.Is(err, errControl):
+			err = nil
 		case errors.Is(err, errCommitDue):
 			err = d.commit(ctx)
 		case errors.Is(err, io.EOF):
 			err = d.step(ctx, task.Input{Kind: task.End})
-		case errors.Is(err, errStopped):
-			err = d.step(ctx, task.Input{Kind: task.Stop})
 		}
 		if err != nil {
 			return err
@@ -195,26 +290,40 @@ func (d *driver) runSource(ctx context.Context) error {
 	return d.commitAll(ctx)
 }
 
-var (
-	errStopped   = errors.New("the job is stopping")
-	errCommitDue = errors.New("a commit is due")
-)
+var errCommitDue = errors.New("a commit is due")
 
-// watchStop ends the reads when the job is stopped. It is owned by runSource
-// and ends with its context.
-func (d *driver) watchStop(ctx context.Context, cancel context.CancelCauseFunc) {
-	select {
-	case <-d.job.stop:
-		cancel(errStopped)
-	case <-ctx.Done():
+// obey does what the subtask was told since the last time.
+func (d *driver) obey(ctx context.Context) error {
+	o := d.control.take()
+	if o.completed != nil {
+		if err := d.completed(ctx, *o.completed); err != nil {
+			return err
+		}
 	}
+	if o.goOn {
+		d.halted = false
+	}
+	if o.trigger != nil {
+		d.halted = o.trigger.Then != dataflow.GoOn
+		if err := d.step(ctx, task.Input{Kind: task.Trigger, Barrier: *o.trigger}); err != nil {
+			return err
+		}
+	}
+	if o.stop && !d.finished {
+		return d.step(ctx, task.Input{Kind: task.Stop})
+	}
+	return nil
 }
 
 // read waits for memory and then for the source. It returns the next input, or
-// why there is none: errStopped, errCommitDue, io.EOF.
+// why there is none: errControl, errCommitDue, io.EOF.
 func (d *driver) read(ctx context.Context) (task.Input, error) {
 	if err := d.waitForMemory(ctx); err != nil {
 		return task.Input{}, err
+	}
+	ctx, ok := d.readContext(ctx)
+	if !ok {
+		return task.Input{}, errControl
 	}
 	if d.dirty {
 		c, cancel := context.WithDeadlineCause(ctx, d.commitAt, errCommitDue)
@@ -226,6 +335,7 @@ func (d *driver) read(ctx context.Context) (task.Input, error) {
 	}
 	var in task.Input
 	var err error
+	d.calling = d.sub.Config.Links[0].ID
 	if d.columns != nil {
 		in.Kind = task.Columns
 		in.Batch, in.Arrivals, in.Position, err = d.columns.ReadBatch(ctx, d.job.opt.BatchRows)
@@ -233,14 +343,31 @@ func (d *driver) read(ctx context.Context) (task.Input, error) {
 		in.Kind, in.Records = task.Raw, &d.records
 		err = d.reader.Read(ctx, &d.records, d.job.opt.BatchRows)
 	}
+	d.calling = ""
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = context.Cause(ctx) // an error of the source's own stays what it is
 	}
 	return in, err
 }
 
+// readContext is the context of reads: the next order ends it, and the read
+// after it gets another one. It is false if there is an order already.
+func (d *driver) readContext(ctx context.Context) (context.Context, bool) {
+	if d.reads != nil && d.reads.Err() == nil {
+		return d.reads, !d.control.any()
+	}
+	reads, end := context.WithCancelCause(ctx)
+	if !d.control.reading(end) {
+		end(nil)
+		return nil, false
+	}
+	d.reads = reads
+	return reads, true
+}
+
 // waitForMemory waits until the batches in flight are within their budget. What
-// is to be committed is committed meanwhile: errCommitDue.
+// is to be committed is committed meanwhile: errCommitDue. An order is obeyed:
+// what a checkpoint holds back may be what fills the memory.
 func (d *driver) waitForMemory(ctx context.Context) error {
 	if !d.job.pool.Full() {
 		return nil
@@ -250,6 +377,8 @@ func (d *driver) waitForMemory(ctx context.Context) error {
 	for d.job.pool.Full() {
 		select {
 		case <-d.job.room:
+		case <-d.control.wake:
+			return errControl
 		case <-wake:
 			return errCommitDue
 		case <-ctx.Done():
@@ -266,13 +395,14 @@ func (d *driver) step(ctx context.Context, in task.Input) error {
 		began := d.job.opt.Now()
 		effects := d.task.Step(in)
 		stepped := d.job.opt.Now()
+		d.pause = stepped.Sub(began)
 		again, err := d.perform(ctx, effects)
 		d.publish(stepped.Sub(began), d.job.opt.Now().Sub(stepped))
 		if err != nil {
 			return err
 		}
 		if !again {
-			return nil
+			return d.syncAll(ctx)
 		}
 		if ctx.Err() != nil { // a row may make more output than anybody will wait for
 			return context.Cause(ctx)
@@ -287,32 +417,35 @@ func (d *driver) perform(ctx context.Context, effects []task.Effect) (again bool
 	for i := range effects {
 		e := &effects[i]
 		if err != nil {
-			if e.Batch != nil {
-				e.Batch.Release()
-			}
+			release(e)
 			continue
 		}
 		switch e.Kind {
 		case task.Send:
 			err = d.send(ctx, d.sub.Targets[e.Output][e.Channel], message{batch: e.Batch})
 		case task.SendBarrier:
-			err = d.sendAll(ctx, message{checkpoint: e.Checkpoint})
+			err = d.sendAll(ctx, message{barrier: &dataflow.Barrier{ID: e.Barrier.ID, Full: e.Barrier.Full, Then: e.Barrier.Then}})
 		case task.SendEnd:
-			err = d.sendAll(ctx, message{end: true})
+			err = d.sendAll(ctx, message{})
 		case task.Write:
 			err = d.write(ctx, e)
 		case task.Block, task.Unblock:
 			d.in.block(e.Channel, e.Kind == task.Block)
 		case task.Snapshot:
-			d.snapshot(e)
+			err = d.snapshot(ctx, e)
 		case task.Aborted:
 			// Whoever takes checkpoints sees that this one never completes.
 		case task.Ack:
-			if d.reader != nil {
-				d.reader.Ack(e.Position)
-			}
+			d.ack(e.Position)
+		case task.NeedState:
+			err = d.sync(ctx, e.Link)
 		case task.Again:
 			again = true
+		case task.Exhausted:
+			d.exhausted = true
+			if d.job.opt.Collector != nil {
+				d.job.opt.Collector.Exhausted(d.sub.Config.ID)
+			}
 		case task.Fail:
 			err = e.Err
 		case task.Finished:
@@ -322,12 +455,38 @@ func (d *driver) perform(ctx context.Context, effects []task.Effect) (again bool
 	return again, err
 }
 
-func (d *driver) send(ctx context.Context, to Target, m message) error {
-	_, err := d.job.inboxes[to.Subtask].put(ctx, to.Channel, m)
-	if err != nil && m.batch != nil {
-		m.batch.Release()
+// release gives up what an effect holds that is not performed.
+func release(e *task.Effect) {
+	if e.Batch != nil {
+		e.Batch.Release()
 	}
-	return err
+	for _, s := range e.State {
+		s.Batch.Release()
+	}
+}
+
+// send waits for room in the channel. Nothing that it waits for waits for this
+// subtask: channels lead down the graph only, and the receiver, whatever it
+// waits for itself, commits what has completed on its own. This one does too.
+func (d *driver) send(ctx context.Context, to Target, m message) error {
+	in := d.job.inboxes[to.Subtask]
+	for !in.offer(to.Channel, m) {
+		var err error
+		select {
+		case <-in.channels[to.Channel].room:
+		case <-d.control.wake:
+			err = d.commitCompleted(ctx)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			if m.batch != nil {
+				m.batch.Release()
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *driver) sendAll(ctx context.Context, m message) error {
@@ -341,26 +500,44 @@ func (d *driver) sendAll(ctx context.Context, m message) error {
 	return nil
 }
 
-func (d *driver) write(ctx context.Context, e *task.Effect) error {
-	err := d.whileFull(ctx, e.Link, func() error { return d.writers[e.Link].Write(ctx, e.Batch) })
-	e.Batch.Release()
+// sync has the state read that the operator of a link waits for.
+func (d *driver) sync(ctx context.Context, link int) error {
+	d.calling = d.sub.Config.Links[link].ID
+	err := d.backings[link].Sync(ctx)
+	d.calling = ""
 	if err != nil {
-		return fmt.Errorf("sink %q: %w", d.sub.Config.Links[e.Link].ID, err)
-	}
-	if !d.dirty {
-		d.dirty, d.commitAt = true, d.job.opt.Now().Add(d.job.opt.CommitInterval)
+		return fmt.Errorf("state of %q: %w", d.sub.Config.Links[link].ID, err)
 	}
 	return nil
 }
 
-func (d *driver) snapshot(e *task.Effect) {
-	if d.job.opt.Snapshots != nil {
-		d.job.opt.Snapshots(SnapshotTaken{Subtask: d.sub.Config.ID, Barrier: dataflow.Barrier{ID: e.Checkpoint}, State: e.State})
-		return
+// syncAll has what operators put on disk written, between batches.
+func (d *driver) syncAll(ctx context.Context) error {
+	for i, b := range d.backings {
+		if b != nil {
+			if err := d.sync(ctx, i); err != nil {
+				return err
+			}
+		}
 	}
-	for _, s := range e.State {
-		s.Batch.Release()
+	return nil
+}
+
+func (d *driver) write(ctx context.Context, e *task.Effect) error {
+	id := d.sub.Config.Links[e.Link].ID
+	err := d.whileFull(ctx, e.Link, func() error {
+		d.calling = id
+		defer func() { d.calling = "" }()
+		return d.writers[e.Link].Write(ctx, e.Batch)
+	})
+	e.Batch.Release()
+	if err != nil {
+		return fmt.Errorf("sink %q: %w", id, err)
 	}
+	if !d.dirty && !d.transactional(e.Link) {
+		d.dirty, d.commitAt = true, d.job.opt.Now().Add(d.job.opt.CommitInterval)
+	}
+	return nil
 }
 
 // publish adds to the status what a step did.

@@ -1,9 +1,11 @@
 package runtime
 
 import (
+	"context"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
 )
@@ -11,10 +13,11 @@ import (
 // Collector is whoever takes the checkpoints of a job. Subtasks' goroutines
 // call it; it must not block.
 //
-// With a Collector a job is durable: nothing is acknowledged to sources by
-// commit intervals, transactional sinks commit when the collector says that a
-// checkpoint completed (Job.Completed), and a source at the end of its input
-// says so (Exhausted) and stays to take part in checkpoints until Job.Stop.
+// With a Collector a job is durable: a reader's Ack comes when a checkpoint that
+// holds the position has completed, transactional sinks commit when the
+// collector says so (Job.Completed), other sinks at their interval and at each
+// barrier, and a source at the end of its input says so (Exhausted) and stays to
+// take part in checkpoints until Job.Stop.
 type Collector interface {
 	// Taken is one subtask's share of a checkpoint.
 	Taken(SnapshotTaken)
@@ -31,25 +34,32 @@ type SnapshotTaken struct {
 	Subtask   dataflow.SubtaskID
 	Barrier   dataflow.Barrier
 	State     []task.StateRows // the receiver owns the references
-	Positions []SplitPosition  // of a source
+	Positions []SplitPosition  // of a source; splits that were never read are left out
 	Pause     time.Duration    // how long the task stood still for it
 	Align     time.Duration    // from the first to the last barrier
-	Err       error            // the snapshot could not be taken; nothing else is set
+	Err       error            // the snapshot could not be taken; nothing else but Subtask and Barrier is set
 }
 
 // SplitPosition is where a source's split goes on.
-type SplitPosition struct {
-	Operator dataflow.OperatorID
-	Split    string // its name
-	Offset   int64
-	Ended    bool
-}
+type SplitPosition = task.SplitPosition
 
-// TableOf is a table of an operator's state that subtasks of a job have. The
-// tables that the task keeps itself (its inputs' watermarks, a source's splits
-// and headers, a sink's pending rows) are among them, under the operator at
-// whose place they are kept; their names begin with "task.".
-type TableOf struct {
-	Operator dataflow.OperatorID
-	operator.StateTable
+// TableOf is a table of an operator's state that subtasks of a job have: their
+// operators', those that the task keeps itself (its inputs' watermarks, a
+// source's splits), and a sink's pending rows.
+type TableOf = task.TableOf
+
+// Restore gives a subtask its state back: it calls give with the rows of one
+// table after the other, in the order of Job.Tables, any number of batches each;
+// give borrows them. Deltas have been merged, and the rows are those that the
+// table's spread gives to the subtask. It is called before anything runs.
+type Restore func(id dataflow.SubtaskID, give func(op dataflow.OperatorID, table string, b *batch.Batch) error) error
+
+// Backing is the disk of one operator of one subtask. The subtask's goroutine
+// calls it.
+type Backing interface {
+	operator.Backing
+	// Sync performs what was noted since the last Sync: it is called when the
+	// operator needs what it asked for, and between batches.
+	Sync(ctx context.Context) error
+	Close() error
 }

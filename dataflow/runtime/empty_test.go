@@ -188,7 +188,7 @@ func TestSourcesThatMeetNobodyAreAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		j := New(plan, Options{Now: time.Now})
-		if err := j.open(); err != nil {
+		if err := j.open(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var alone []string

@@ -1,20 +1,17 @@
 package runtime
 
 import (
-	"context"
 	"sync"
-	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
 // message is what travels on a channel between two subtasks: a batch, a
-// barrier or the end.
+// barrier, or, with neither, the end.
 type message struct {
-	batch      *batch.Batch // nil: barrier, or end
-	checkpoint dataflow.CheckpointID
-	end        bool
+	batch   *batch.Batch
+	barrier *dataflow.Barrier
 }
 
 // channelDepth is how many messages wait in a channel before its sender
@@ -47,44 +44,20 @@ func newInbox(channels int) *inbox {
 	return in
 }
 
-// put sends m on channel c, waiting for room until ctx ends. It reports how
-// long it waited.
-func (in *inbox) put(ctx context.Context, c int, m message) (waited bool, err error) {
+// offer sends m on channel c if there is room. If not, the channel's room tells
+// when there may be.
+func (in *inbox) offer(c int, m message) bool {
 	ch := &in.channels[c]
-	for {
-		in.mu.Lock()
-		if ch.n < channelDepth {
-			ch.ring[(ch.head+ch.n)%channelDepth] = m
-			ch.n++
-			in.mu.Unlock()
-			signal(in.filled)
-			return waited, nil
-		}
+	in.mu.Lock()
+	if ch.n == channelDepth {
 		in.mu.Unlock()
-		waited = true
-		select {
-		case <-ch.room:
-		case <-ctx.Done():
-			return waited, context.Cause(ctx)
-		}
+		return false
 	}
-}
-
-// take returns the next message in fair turn. Without one it waits until ctx
-// ends or wake fires (ok is false then).
-func (in *inbox) take(ctx context.Context, wake <-chan time.Time) (c int, m message, ok bool, err error) {
-	for {
-		if c, m, ok = in.poll(); ok {
-			return c, m, true, nil
-		}
-		select {
-		case <-in.filled:
-		case <-wake:
-			return 0, message{}, false, nil
-		case <-ctx.Done():
-			return 0, message{}, false, context.Cause(ctx)
-		}
-	}
+	ch.ring[(ch.head+ch.n)%channelDepth] = m
+	ch.n++
+	in.mu.Unlock()
+	signal(in.filled)
+	return true
 }
 
 // poll takes a message if one is there.

@@ -27,6 +27,10 @@ type Subtask struct {
 	Reader  func() (sensors.Reader, error)                 // of a source that reads payloads
 	Columns func(*batch.Pool) (sensors.BatchReader, error) // of a source that makes columns
 	Writers []func() (sensors.Writer, error)               // by link; nil where the link is no sink
+
+	// Backings make the disk of operators with more state than memory: by link,
+	// nil where there is none; nil: nowhere.
+	Backings []func() (Backing, error)
 }
 
 // Target is the receiving end of a channel.
@@ -37,12 +41,14 @@ type Target struct {
 
 // Options are the surroundings of a running job.
 type Options struct {
-	Memory         int64               // budget in bytes for batches in flight; 0: none. Full: sources wait
-	BatchRows      int                 // records that one read of a source hands out at most; 0, or more than batch.MaxRows: that many
-	CommitInterval time.Duration       // sinks make their rows visible this often
-	Now            func() time.Time    // for busy times and commit intervals
-	Events         func(Event)         // must not block; nil: nobody listens
-	Snapshots      func(SnapshotTaken) // nil: nobody takes checkpoints, and the rows are released
+	Memory         int64            // budget in bytes for batches in flight; 0: none. Full: sources wait
+	BatchRows      int              // records that one read of a source hands out at most; 0, or more than batch.MaxRows: that many
+	CommitInterval time.Duration    // sinks make their rows visible this often
+	Now            func() time.Time // for busy times and commit intervals
+	Events         func(Event)      // must not block; nil: nobody listens
+	AtLeastOnce    bool             // barriers do not block channels
+	Collector      Collector        // nil: nobody takes checkpoints
+	Restore        Restore          // nil: the job starts afresh
 }
 
 // Job is a plan that runs. Run it once.
@@ -53,8 +59,6 @@ type Job struct {
 	room    chan struct{} // 1: the pool may have room again
 	inboxes []*inbox
 	drivers []*driver
-	stop    chan struct{}
-	once    sync.Once
 }
 
 // New prepares the plan. Nothing is opened and nothing runs yet.
@@ -62,14 +66,16 @@ func New(plan Plan, opt Options) *Job {
 	if opt.BatchRows <= 0 || opt.BatchRows > batch.MaxRows {
 		opt.BatchRows = batch.MaxRows
 	}
-	j := &Job{plan: plan, opt: opt, stop: make(chan struct{}), room: make(chan struct{}, 1)}
+	j := &Job{plan: plan, opt: opt, room: make(chan struct{}, 1)}
 	j.pool = batch.NewPool(opt.Memory, func() { signal(j.room) })
 	for i := range plan.Subtasks {
 		st := &plan.Subtasks[i]
 		st.Config.Pool = j.pool
+		st.Config.AtLeastOnce = opt.AtLeastOnce
+		st.Config.Durable = opt.Collector != nil
 		in := newInbox(st.Config.Channels)
 		j.inboxes = append(j.inboxes, in)
-		j.drivers = append(j.drivers, &driver{job: j, sub: st, in: in, writers: make([]sensors.Writer, len(st.Config.Links))})
+		j.drivers = append(j.drivers, &driver{job: j, sub: st, in: in, control: newControl(), writers: make([]sensors.Writer, len(st.Config.Links))})
 	}
 	return j
 }
@@ -80,7 +86,7 @@ func New(plan Plan, opt Options) *Job {
 func (j *Job) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if err := j.open(); err != nil {
+	if err := j.open(ctx); err != nil {
 		return errors.Join(err, j.close())
 	}
 	var wg sync.WaitGroup
@@ -122,20 +128,22 @@ type anotherFailed struct{ err error }
 func (a anotherFailed) Error() string        { return "another subtask failed: " + a.err.Error() }
 func (a anotherFailed) Is(target error) bool { return target == errAnother }
 
-// Stop ends the sources; Run returns when everything in flight has arrived and
-// is committed. Windows that are still open do not fire.
-func (j *Job) Stop() { j.once.Do(func() { close(j.stop) }) }
-
-func (j *Job) open() error {
+// open opens all connectors, and gives the tasks and sinks their state back.
+func (j *Job) open(ctx context.Context) error {
 	for _, d := range j.drivers {
-		if err := d.open(); err != nil {
+		if err := d.guarded(d.open); err != nil {
 			return err
 		}
 	}
 	j.findEmpty()
 	j.findAlone()
 	for _, d := range j.drivers {
-		if err := d.start(); err != nil {
+		if err := d.guarded(d.start); err != nil {
+			return err
+		}
+	}
+	for _, d := range j.drivers {
+		if err := d.guarded(func() error { return d.restore(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -206,7 +214,7 @@ func (j *Job) findEmpty() {
 func (j *Job) close() error {
 	var errs []error
 	for _, d := range j.drivers {
-		errs = append(errs, d.close())
+		errs = append(errs, d.guarded(d.close))
 	}
 	return errors.Join(errs...)
 }

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
@@ -283,8 +284,8 @@ func TestFullSinkWaitsAndGoesOn(t *testing.T) {
 func TestInboxIsFairAndHoldsBlockedChannels(t *testing.T) {
 	in := newInbox(2)
 	put := func(c int, id uint64) {
-		if _, err := in.put(t.Context(), c, message{end: id == 0, checkpoint: ckpt(id)}); err != nil {
-			t.Fatal(err)
+		if !in.offer(c, message{barrier: &dataflow.Barrier{ID: dataflow.CheckpointID{Counter: id}}}) {
+			t.Fatal("no room")
 		}
 	}
 	for id := uint64(1); id <= 3; id++ {
@@ -298,7 +299,7 @@ func TestInboxIsFairAndHoldsBlockedChannels(t *testing.T) {
 		if !ok {
 			t.Fatal("a channel that is not blocked was held back")
 		}
-		got = append(got, m.checkpoint.Counter)
+		got = append(got, m.barrier.ID.Counter)
 	}
 	if _, _, ok := in.poll(); ok {
 		t.Fatal("a blocked channel was read")
@@ -307,7 +308,7 @@ func TestInboxIsFairAndHoldsBlockedChannels(t *testing.T) {
 	put(0, 4)
 	for range 4 {
 		_, m, _ := in.poll()
-		got = append(got, m.checkpoint.Counter)
+		got = append(got, m.barrier.ID.Counter)
 	}
 	if want := []uint64{1, 2, 3, 11, 4, 12, 13}; !slices.Equal(got, want) {
 		t.Errorf("order %v, want %v", got, want)
@@ -317,32 +318,33 @@ func TestInboxIsFairAndHoldsBlockedChannels(t *testing.T) {
 func TestFullChannelBlocksItsSenderOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := newInbox(2)
+		d := &driver{job: &Job{inboxes: []*inbox{in}}, control: newControl()}
 		ctx, cancel := context.WithCancel(t.Context())
 		for range channelDepth {
-			if waited, _ := in.put(ctx, 0, message{end: true}); waited {
-				t.Fatal("waited although there was room")
+			if !in.offer(0, message{}) {
+				t.Fatal("no room in an empty channel")
 			}
 		}
 		result := make(chan error, 1)
-		go func() { _, err := in.put(ctx, 0, message{end: true}); result <- err }()
+		go func() { result <- d.send(ctx, Target{}, message{}) }()
 		synctest.Wait()
 		select {
 		case <-result:
 			t.Fatal("a full channel took a message")
 		default:
 		}
-		if waited, err := in.put(ctx, 1, message{end: true}); waited || err != nil {
+		if !in.offer(1, message{}) {
 			t.Fatal("the other channel was held up")
 		}
 		in.poll()
 		if err := <-result; err != nil {
 			t.Fatal(err)
 		}
-		go func() { _, err := in.put(ctx, 0, message{end: true}); result <- err }()
+		go func() { result <- d.send(ctx, Target{}, message{}) }()
 		synctest.Wait()
 		cancel()
 		if err := <-result; !errors.Is(err, context.Canceled) {
-			t.Fatalf("put returned %v", err)
+			t.Fatalf("send returned %v", err)
 		}
 	})
 }

@@ -44,6 +44,7 @@ func planSubtask(x *graph.ExecutionGraph, xs *graph.Subtask, first map[*graph.Ta
 	st := Subtask{
 		Config: task.Config{
 			ID: xs.ID, Parallelism: t.Parallelism, MaxParallelism: x.Job.Stream.MaxParallelism, Channels: inputChannels(t, i),
+			Edges: edges(t, i),
 		},
 		Writers: make([]func() (sensors.Writer, error), len(t.Links)),
 	}
@@ -67,6 +68,22 @@ func planSubtask(x *graph.ExecutionGraph, xs *graph.Subtask, first map[*graph.Ta
 		st.Targets = append(st.Targets, targets)
 	}
 	return st, nil
+}
+
+// edges are the inputs of subtask i of t. A stream that is read twice has two
+// names: its own and one with a number.
+func edges(t *graph.Task, i int) []task.Edge {
+	var all []task.Edge
+	times := make(map[string]int)
+	for _, c := range t.Inputs {
+		first, n := c.Sources(i)
+		e := task.Edge{Stream: c.Edge().Stream(), First: first, Channels: n, Of: c.From.Parallelism}
+		if times[e.Stream]++; times[e.Stream] > 1 {
+			e.Stream += fmt.Sprintf("#%d", times[e.Stream])
+		}
+		all = append(all, e)
+	}
+	return all
 }
 
 // inputChannels is the number of channels into subtask i of t.

@@ -10,6 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/task"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
@@ -33,6 +34,8 @@ func (*quiet) Ack(sensors.Position)        {}
 func (*quiet) Seek(sensors.Position) error { return nil }
 func (*quiet) Close() error                { return nil }
 
+func sub() *Subtask { return &Subtask{Config: task.Config{Links: []task.LinkConfig{{ID: "in"}}}} }
+
 // full is a job whose memory is used up until the batch is released.
 func full() (*Job, *batch.Batch) {
 	j := New(Plan{}, Options{Memory: 1, Now: time.Now, CommitInterval: time.Second})
@@ -51,7 +54,7 @@ func TestRoomWakesEverySourceThatWaits(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 3)
 		for range 3 {
-			d := &driver{job: j, reader: q}
+			d := &driver{job: j, sub: sub(), reader: q}
 			go func() { _, err := d.read(ctx); done <- err }()
 		}
 		synctest.Wait()
@@ -77,7 +80,7 @@ func TestCommitIsDueWhileASourceWaitsForMemory(t *testing.T) {
 		defer held.Release()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		d := &driver{job: j, reader: &quiet{}, dirty: true, commitAt: time.Now().Add(time.Second)}
+		d := &driver{job: j, sub: sub(), reader: &quiet{}, dirty: true, commitAt: time.Now().Add(time.Second)}
 		if _, err := d.read(ctx); !errors.Is(err, errCommitDue) {
 			t.Errorf("read returned %v", err)
 		}
@@ -89,7 +92,7 @@ func TestCommitDueDoesNotHideAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("the disk is broken")
 		for want, fails := range map[error]error{broken: broken, errCommitDue: nil} {
-			d := &driver{job: New(Plan{}, Options{Now: time.Now}), reader: &quiet{reads: make(chan struct{}, 1), fails: fails}, dirty: true, commitAt: time.Now().Add(time.Second)}
+			d := &driver{job: New(Plan{}, Options{Now: time.Now}), sub: sub(), reader: &quiet{reads: make(chan struct{}, 1), fails: fails}, dirty: true, commitAt: time.Now().Add(time.Second)}
 			if _, err := d.read(t.Context()); !errors.Is(err, want) {
 				t.Errorf("read returned %v, want %v", err, want)
 			}

@@ -93,7 +93,7 @@ func (n *network) send(what string) {
 	in := Input{Channel: c}
 	switch what[1:] {
 	case "|":
-		in.Kind, in.Checkpoint = Barrier, ckpt(1)
+		in.Kind, in.Barrier = Barrier, barrier(1)
 	case ".":
 		in.Kind = End
 	default:
@@ -125,8 +125,7 @@ func (n *network) perform(effects []Effect) {
 			n.blocked[e.Channel] = false
 			open = append(open, e.Channel)
 		case Snapshot:
-			n.snapshot[e.Checkpoint.Counter] = e.State[0].Batch.Cols[0].Ints[0]
-			e.State[0].Batch.Release()
+			n.snapshot[e.Barrier.ID.Counter] = total(e.State)
 		case Fail:
 			n.t.Fatal(e.Err)
 		}
@@ -178,4 +177,15 @@ func TestE49_AlignmentOfTwoInputs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// total is the sum's state; what else is in a snapshot is released.
+func total(rows []StateRows) (v int64) {
+	for _, s := range rows {
+		if s.Table == "total" {
+			v = s.Batch.Cols[0].Ints[0]
+		}
+		s.Batch.Release()
+	}
+	return v
 }

@@ -37,7 +37,8 @@ type link struct {
 	sides    [2][]output // by operator.Side
 	counters operator.Counters
 
-	suspended bool       // the operator said More
+	suspended bool       // the operator said More, or Need
+	needs     bool       // it said Need; until the next Resume nothing before it in the chain goes on
 	lastMark  batch.Mark // of what it was given last: the side streams' mark
 	marked    bool       // lastMark has not been sent to the side streams
 }
@@ -76,7 +77,11 @@ func (l *link) settle(p operator.Progress, err error) {
 		l.task.fail(fmt.Errorf("operator %q: %w", l.id, err))
 		return
 	}
-	l.suspended = p == operator.More
+	l.suspended = p != operator.Done
+	if p == operator.Need {
+		l.needs = true
+		l.task.put(Effect{Kind: NeedState, Link: l.index})
+	}
 	if !l.suspended && l.marked {
 		l.marked = false
 		l.markSides()
@@ -145,13 +150,19 @@ func (l *link) deal(outs []output, b *batch.Batch) {
 
 // resume lets the operators that said More go on, the deepest first: a parent
 // may emit again only when all its children are done. It returns with
-// something still suspended only if the step is full.
+// something still suspended only if the step is full, or state is to be read.
 func (t *Task) resume() {
+	for _, l := range t.links {
+		l.needs = false // the driver has had it read
+	}
 	for i := len(t.links) - 1; i >= 0 && t.err == nil; {
 		l := t.links[i]
 		if !l.suspended || t.full() {
 			i--
 			continue
+		}
+		if l.needs {
+			return // those before it may emit into it
 		}
 		l.settle(l.op.Resume(l))
 		i = len(t.links) - 1 // what it emitted may have suspended links behind it

@@ -27,41 +27,41 @@ type gate struct {
 	open        int // channels that have not ended
 	arrived     int // open channels on which the current barrier came
 	aligning    bool
-	current     dataflow.CheckpointID // being aligned, or the last one that was
+	current     dataflow.Barrier // being aligned, or the last one that was
 }
 
 type channelState struct{ arrived, ended bool }
 
 // gateEvent is what a barrier or an end did.
 type gateEvent struct {
-	aborted  bool // abortedID was given up
+	aborted  bool // gaveUp was given up
 	complete bool // current is aligned: take the snapshot
 	blocked  bool // the channel of the event is now blocked
 
-	abortedID dataflow.CheckpointID
-	unblock   []int // channels to deliver again, ascending; after the snapshot
+	gaveUp  dataflow.Barrier
+	unblock []int // channels to deliver again, ascending; after the snapshot
 }
 
 func newGate(channels int, atLeastOnce bool) gate {
 	return gate{atLeastOnce: atLeastOnce, channels: make([]channelState, channels), open: channels}
 }
 
-// barrier is called when the barrier of id came on channel c.
-func (g *gate) barrier(c int, id dataflow.CheckpointID) gateEvent {
+// barrier is called when b came on channel c. All channels bring the same one.
+func (g *gate) barrier(c int, b dataflow.Barrier) gateEvent {
 	if g.channels[c].ended {
-		panic(fmt.Sprintf("task: barrier %v on channel %d, which has ended", id, c))
+		panic(fmt.Sprintf("task: barrier %v on channel %d, which has ended", b.ID, c))
 	}
 	var ev gateEvent
 	switch {
-	case g.aligning && id == g.current:
-	case !newer(id, g.current):
+	case g.aligning && b.ID == g.current.ID:
+	case !Newer(b.ID, g.current.ID):
 		return ev
 	default:
 		if g.aligning {
-			ev.aborted, ev.abortedID = true, g.current
+			ev.aborted, ev.gaveUp = true, g.current
 			ev.unblock = g.clear()
 		}
-		g.aligning, g.current = true, id
+		g.aligning, g.current = true, b
 	}
 	if !g.channels[c].arrived {
 		g.channels[c].arrived = true
@@ -119,9 +119,9 @@ func (g *gate) isBlocked(c int) bool {
 	return g.aligning && !g.atLeastOnce && g.channels[c].arrived
 }
 
-// newer orders checkpoints: a later deployment's, then the higher counter. The
+// Newer orders checkpoints: a later deployment's, then the higher counter. The
 // zero id is before all.
-func newer(a, b dataflow.CheckpointID) bool {
+func Newer(a, b dataflow.CheckpointID) bool {
 	if a.Token != b.Token {
 		return b.Token.Less(a.Token)
 	}

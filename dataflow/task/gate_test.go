@@ -11,7 +11,9 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
 
-func ckpt(n uint64) dataflow.CheckpointID { return dataflow.CheckpointID{Counter: n} }
+func barrier(n uint64) dataflow.Barrier {
+	return dataflow.Barrier{ID: dataflow.CheckpointID{Counter: n}}
+}
 
 // The scripts in testdata/gate say what each barrier and each end does.
 func TestGateScripts(t *testing.T) {
@@ -29,7 +31,7 @@ func TestGateScripts(t *testing.T) {
 			var id uint64
 			var ev gateEvent
 			if n, _ := fmt.Sscanf(line, "barrier %d on %d", &id, &c); n == 2 {
-				ev = g.barrier(c, ckpt(id))
+				ev = g.barrier(c, barrier(id))
 			} else if n, _ := fmt.Sscanf(line, "end %d", &c); n == 1 {
 				ev = g.end(c)
 			} else {
@@ -44,7 +46,7 @@ func TestGateScripts(t *testing.T) {
 func describeGate(ev gateEvent, c int) string {
 	var parts []string
 	if ev.aborted {
-		parts = append(parts, fmt.Sprintf("abort %d", ev.abortedID.Counter))
+		parts = append(parts, fmt.Sprintf("abort %d", ev.gaveUp.ID.Counter))
 	}
 	if ev.complete {
 		parts = append(parts, "complete")
@@ -81,7 +83,7 @@ func TestGateNeverCompletesTwice(t *testing.T) {
 				ended[c] = true
 				ev = g.end(c)
 			} else {
-				ev = g.barrier(c, ckpt(rapid.Uint64Range(1, 12).Draw(t, "id")))
+				ev = g.barrier(c, barrier(rapid.Uint64Range(1, 12).Draw(t, "id")))
 			}
 			for _, u := range ev.unblock {
 				if !blocked[u] && !ev.aborted {
@@ -93,10 +95,10 @@ func TestGateNeverCompletesTwice(t *testing.T) {
 				blocked[c] = true
 			}
 			if ev.complete {
-				if g.current.Counter <= last {
-					t.Fatalf("checkpoint %d completed after %d", g.current.Counter, last)
+				if g.current.ID.Counter <= last {
+					t.Fatalf("checkpoint %d completed after %d", g.current.ID.Counter, last)
 				}
-				last = g.current.Counter
+				last = g.current.ID.Counter
 			}
 			for i := range n {
 				if blocked[i] != g.isBlocked(i) {

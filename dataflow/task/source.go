@@ -26,7 +26,8 @@ type SourceConfig struct {
 	DeviceAt int // column that names the device; -1: none
 	Arrival  int // column of recorded arrivals; -1: the reader's
 	When, At *expr.Expr
-	Splits   []int // numbers, in the job, of the splits this subtask reads; set by the driver when the reader is open
+	Splits   []int    // numbers, in the job, of the splits this subtask reads; set by the driver when the reader is open
+	Names    []string // of the splits; nil: their numbers. State finds a split again by its name. Set by the driver
 
 	// Alone: no other source subtask's stream meets this one's. Then it is never
 	// marked idle: nobody is held up by it, and where its own stream has been
@@ -72,13 +73,16 @@ type source struct {
 	recs      *sensors.Records // being worked on; nil: none
 	next      int              // the next record to decode
 	tooLong   int              // the next entry of recs.TooLong
-	headers   []bool           // by split: the header has been seen
-	deaf      []bool           // by split: the last thing heard was that nothing can be heard
+	splits    []split          // by their place in Splits
 	open      int              // splits that have not ended
 	arrivals  []int64          // of the rows in the builder
 	from      []int32          // the record of each row in the builder
 	last      batch.Mark
-	over      bool
+	over      bool // no split will bring anything any more, and the end's mark was sent
+	tables    []operator.StateTable
+	renumber  map[int64]int64 // of a restored source: what the splits' numbers became
+	byName    map[string]int  // of a restored source
+	restored  bool
 	deviceKey []int
 	reason    []byte
 	whenCol   batch.Column
@@ -87,7 +91,7 @@ type source struct {
 }
 
 func newSource(t *Task, cfg *SourceConfig) (*source, error) {
-	s := &source{task: t, cfg: cfg, link: t.links[0], headers: make([]bool, len(cfg.Splits)), deaf: make([]bool, len(cfg.Splits))}
+	s := &source{task: t, cfg: cfg, link: t.links[0], splits: newSplits(cfg)}
 	s.last = batch.Mark{Watermark: dataflow.MinTime, Arrival: dataflow.MinTime}
 	s.rows = batch.NewBuilder(t.cfg.Pool, cfg.Schema)
 	if cfg.Rejected != nil {
@@ -108,6 +112,7 @@ func newSource(t *Task, cfg *SourceConfig) (*source, error) {
 		s.atCol.Type = batch.Timestamp
 	}
 	s.time = eventtime.NewSource(cfg.Time, cfg.Splits, t.cfg.Pool)
+	s.tables = append([]operator.StateTable{splitsTable()}, s.time.StateTables()...)
 	s.open = len(cfg.Splits)
 	return s, nil
 }
@@ -120,9 +125,13 @@ func (s *source) ended() bool { return s.over && s.recs == nil }
 
 func (s *source) clock() (event, arrival dataflow.Time) { return s.last.Watermark, s.last.Arrival }
 
-// begin takes records to work on.
-func (s *source) begin(r *sensors.Records) {
+// take takes records to work on. What was appended to a split after its end was
+// reported is none of the job's.
+func (s *source) take(r *sensors.Records) {
 	s.recs, s.next, s.tooLong = r, 0, 0
+	if s.splits[r.Split].ended {
+		s.next = r.Len()
+	}
 	if s.decoder != nil {
 		s.decoder.Split(r.Split)
 	}
@@ -142,20 +151,24 @@ func (s *source) advance() {
 		r := s.recs
 		s.recs = nil
 		s.clockOf(r)
-		s.task.put(Effect{Kind: Ack, Position: sensors.Position{Split: r.Split, Offset: r.Next}})
+		s.ack(sensors.Position{Split: r.Split, Offset: r.Next})
 	}
+}
+
+func (s *source) ack(p sensors.Position) {
+	s.moved(p)
+	s.task.put(Effect{Kind: Ack, Position: p})
 }
 
 // decode turns records into rows until the batch is full or all are decoded.
 func (s *source) decode() {
 	r := s.recs
+	sp := &s.splits[r.Split]
 	for s.next < r.Len() && !s.rows.Full() {
 		i := s.next
 		payload, topic := r.Payload(i), r.Topic(i)
-		header := s.cfg.Header && !s.headers[r.Split]
-		if header {
-			s.headers[r.Split] = true
-		}
+		header := s.cfg.Header && !sp.headed
+		sp.headed = sp.headed || header
 		switch {
 		case s.tooLong < len(r.TooLong) && int(r.TooLong[s.tooLong]) == i: // of a header as well: half of one names the wrong columns
 			s.tooLong++
@@ -164,6 +177,7 @@ func (s *source) decode() {
 			continue
 		case header:
 			s.next++
+			sp.header = append([]byte{}, payload...)
 			if err := s.decoder.Header(r.Split, payload); err != nil {
 				s.reject(payload, topic, err)
 			}
@@ -334,22 +348,22 @@ func (s *source) rejectRow(r eventtime.Refusal) {
 // clockOf takes what records say beside their rows: the arrival clock, that
 // the split is deaf, that it has ended.
 func (s *source) clockOf(r *sensors.Records) {
-	if r.Clock != int64(dataflow.MinTime) && s.cfg.Arrival < 0 { // recorded arrivals have no other clock beside them
+	sp := &s.splits[r.Split]
+	if r.Clock != int64(dataflow.MinTime) && s.cfg.Arrival < 0 && !sp.ended { // recorded arrivals have no other clock beside them
 		clock := dataflow.Time(r.Clock)
 		switch {
 		case r.Deaf:
 			s.emitMark(s.time.Deaf(r.Split, clock))
-		case s.deaf[r.Split]:
+		case sp.deaf:
 			s.emitMark(s.time.Hearing(r.Split, clock))
 		default:
 			s.emitMark(s.time.Tick(r.Split, clock))
 		}
-		s.deaf[r.Split] = r.Deaf
+		sp.deaf = r.Deaf
 	}
 	if r.Done {
 		s.emitMark(s.time.End(r.Split))
-		s.open--
-		s.over = s.open == 0
+		s.endSplit(r.Split)
 	}
 }
 
@@ -358,19 +372,30 @@ func (s *source) columns(in Input) {
 	if in.Batch != nil {
 		s.assign(in.Position.Split, in.Batch, in.Arrivals)
 		in.Batch.Release()
-		s.task.put(Effect{Kind: Ack, Position: in.Position})
+		s.ack(in.Position)
 	}
 }
 
 // end says that all splits have ended.
 func (s *source) end() {
-	for i := range s.cfg.Splits {
+	if s.over {
+		return
+	}
+	for i := range s.splits {
 		s.emitMark(s.time.End(i))
 	}
-	if len(s.cfg.Splits) == 0 {
+	if len(s.splits) == 0 {
 		s.emitMark(batch.Mark{Watermark: dataflow.MaxTime, Arrival: s.last.Arrival}, true)
 	}
 	s.over = true
+}
+
+// finish is end for a source whose reader has said that there is no more.
+func (s *source) finish() {
+	s.end()
+	for i := range s.splits {
+		s.endSplit(i)
+	}
 }
 
 func (s *source) emitMark(m batch.Mark, changed bool) {
@@ -399,15 +424,3 @@ func (s *source) emit(b *batch.Batch) {
 		s.link.markSides()
 	}
 }
-
-// StateTables, Snapshot and Restore are those of the source's time; positions
-// are the driver's.
-func (s *source) StateTables() []operator.StateTable { return s.time.StateTables() }
-
-// Snapshot is operator.Stateful's.
-func (s *source) Snapshot(delta bool, emit func(int, *batch.Batch) error) error {
-	return s.time.Snapshot(delta, emit)
-}
-
-// Restore is operator.Stateful's.
-func (s *source) Restore(table int, b *batch.Batch) error { return s.time.Restore(table, b) }

@@ -12,28 +12,28 @@ import (
 type InputKind uint8
 
 // The inputs. A task with input channels gets Data, Barrier and End; a source
-// task gets Raw or Columns, Trigger and Stop.
+// task gets Begin, Raw or Columns, Trigger and Stop.
 const (
 	Data    InputKind = iota + 1 // Batch on Channel; the task takes the reference
-	Barrier                      // the barrier of Checkpoint on Channel
+	Barrier                      // Barrier came on Channel
 	End                          // Channel has ended: nothing follows on it; of a source: all its splits have
+	Begin                        // first of a source that was restored: it says again where it stands
 	Raw                          // Records from the reader, of one split
 	Columns                      // Batch from a BatchReader, with Arrivals and Position
-	Trigger                      // begin Checkpoint: a source puts its barrier into the stream here
+	Trigger                      // a source puts Barrier into the stream here
 	Stop                         // a source shall end without the watermark of the end of input
 	Resume                       // go on after Again
 )
 
 // Input is one thing that happens to a task.
 type Input struct {
-	Kind       InputKind
-	Channel    int
-	Batch      *batch.Batch
-	Records    *sensors.Records
-	Arrivals   []int64
-	Position   sensors.Position
-	Done       bool // Columns: the split has ended
-	Checkpoint dataflow.CheckpointID
+	Kind     InputKind
+	Channel  int
+	Batch    *batch.Batch
+	Records  *sensors.Records
+	Arrivals []int64
+	Position sensors.Position
+	Barrier  dataflow.Barrier
 }
 
 // EffectKind says what an Effect asks for.
@@ -42,36 +42,39 @@ type EffectKind uint8
 // The effects.
 const (
 	Send        EffectKind = iota + 1 // Batch to Channel of Output
-	SendBarrier                       // the barrier of Checkpoint to all channels of all outputs
+	SendBarrier                       // Barrier to all channels of all outputs
 	SendEnd                           // the end to all channels of all outputs
 	Write                             // Batch to the sink of Link
 	Block                             // deliver nothing of Channel
 	Unblock                           // deliver Channel again
-	Snapshot                          // State is the task's state at Checkpoint
-	Aborted                           // the alignment of Checkpoint was given up: a newer one began
+	Snapshot                          // State and Positions are the task's state at Barrier
+	Aborted                           // the alignment of Barrier was given up: a newer one began
 	Ack                               // everything before Position has been taken
+	NeedState                         // the operator of Link waits for its Backing: have it read, then Resume
 	Again                             // there is more: the next input is Resume
+	Exhausted                         // of a durable source: all it will ever send was sent, the end's mark included
 	Fail                              // the subtask cannot go on: Err
 	Finished                          // all inputs ended, all output was sent
 )
 
 var effectNames = [...]string{Send: "send", SendBarrier: "barrier", SendEnd: "end", Write: "write", Block: "block", Unblock: "unblock",
-	Snapshot: "snapshot", Aborted: "aborted", Ack: "ack", Again: "again", Fail: "fail", Finished: "finished"}
+	Snapshot: "snapshot", Aborted: "aborted", Ack: "ack", NeedState: "need state", Again: "again", Exhausted: "exhausted", Fail: "fail", Finished: "finished"}
 
 // String is the name of the effect in scripts and logs.
 func (k EffectKind) String() string { return effectNames[k] }
 
 // Effect is one thing that the driver must do.
 type Effect struct {
-	Kind       EffectKind
-	Output     int
-	Channel    int
-	Link       int
-	Batch      *batch.Batch
-	Checkpoint dataflow.CheckpointID
-	State      []StateRows
-	Position   sensors.Position
-	Err        error
+	Kind      EffectKind
+	Output    int
+	Channel   int
+	Link      int
+	Batch     *batch.Batch
+	Barrier   dataflow.Barrier
+	State     []StateRows
+	Positions []SplitPosition // of a source: where its splits go on; those never read are left out
+	Position  sensors.Position
+	Err       error
 }
 
 // StateRows is a batch of one table of one operator's state. The receiver of
@@ -80,6 +83,22 @@ type StateRows struct {
 	Operator dataflow.OperatorID
 	Table    string
 	Batch    *batch.Batch
+}
+
+// SplitPosition is where a source's split goes on.
+type SplitPosition struct {
+	Operator dataflow.OperatorID
+	Split    string // its name
+	Offset   int64
+	Ended    bool
+}
+
+// TableOf is a table of an operator's state. The tables that the task keeps
+// itself are among them, under the operator at whose place they are kept; their
+// names begin with "task.".
+type TableOf struct {
+	Operator dataflow.OperatorID
+	operator.StateTable
 }
 
 // A Step that has put out maxEffects, or in which operators have emitted
@@ -97,12 +116,23 @@ type Config struct {
 	Parallelism    int
 	MaxParallelism int
 	Pool           *batch.Pool
-	Channels       int   // input channels; 0 for a source
-	Empty          []int // channels on which no row will come: they hold no watermark back. Set by the driver
-	AtLeastOnce    bool  // barriers do not block
+	Channels       int    // input channels; 0 for a source
+	Edges          []Edge // whose channels they are, in order; nil: all are one edge's
+	Empty          []int  // channels on which no row will come: they hold no watermark back. Set by the driver
+	AtLeastOnce    bool   // barriers do not block
+	Durable        bool   // the job takes checkpoints: a source at its end stays, to take part in them, until Stop
 	Source         *SourceConfig
 	Links          []LinkConfig
 	Outputs        []OutputConfig
+}
+
+// Edge is one input of a task: the channels from the subtasks of one upstream
+// operator. State is found again by its name.
+type Edge struct {
+	Stream   string // STEP or STEP.late; unique in the task
+	First    int    // the upstream subtask of its first channel; the next follow
+	Channels int
+	Of       int // the upstream operator's parallelism
 }
 
 // LinkConfig is one operator of the chain. Exactly one of Factory and Sink is
@@ -111,19 +141,24 @@ type LinkConfig struct {
 	ID      dataflow.OperatorID
 	Factory operator.Factory
 	Sink    bool
-	Parent  int // the link it is chained to; -1 for the head
+	Parent  int              // the link it is chained to; -1 for the head
+	Backing operator.Backing // nil: its state stays in memory. Set by the driver
 }
 
 // Task is one subtask. See the package comment.
 type Task struct {
-	cfg     Config
-	gate    gate
-	merge   *eventtime.Merge
-	links   []*link
-	source  *source
-	effects []Effect
-	emitted int // batches, by all operators in this Step
-	err     error
-	done    bool
-	stopped bool
+	cfg       Config
+	gate      gate
+	merge     *eventtime.Merge // nil: a source
+	inputs    operator.StateTable
+	saved     []savedInput // rows of the table of inputs, until the first Step
+	links     []*link
+	source    *source
+	effects   []Effect
+	emitted   int               // batches, by all operators in this Step
+	draining  *dataflow.Barrier // to be sent when the end's mark is out
+	err       error
+	done      bool
+	stopped   bool
+	exhausted bool // said, or not to be said
 }

@@ -7,16 +7,16 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // New builds the subtask and opens its operators.
 func New(cfg Config) (*Task, error) {
 	t := &Task{cfg: cfg, gate: newGate(cfg.Channels, cfg.AtLeastOnce)}
 	if cfg.Channels > 0 {
-		t.merge = eventtime.NewMerge(cfg.Channels)
-		for _, c := range cfg.Empty {
-			t.merge.End(c)
-		}
+		t.checkEdges()
+		t.newMerge()
+		t.inputs = inputsTable()
 	}
 	for i, lc := range cfg.Links {
 		l := &link{task: t, id: lc.ID, index: i, sink: lc.Sink}
@@ -58,16 +58,48 @@ func (t *Task) context(l *link) *operator.Context {
 	return &operator.Context{
 		Operator: l.id, Subtask: t.cfg.ID.Index, Parallelism: t.cfg.Parallelism, MaxParallelism: t.cfg.MaxParallelism,
 		KeyGroups: dataflow.RangeOf(t.cfg.ID.Index, t.cfg.Parallelism, t.cfg.MaxParallelism),
-		Pool:      t.cfg.Pool, Counters: &l.counters,
+		Pool:      t.cfg.Pool, Counters: &l.counters, Backing: t.cfg.Links[l.index].Backing,
 	}
 }
 
+// Tables are all tables of the task's state, in the order in which Restore takes
+// them.
+func (t *Task) Tables() []TableOf { return TablesOf(&t.cfg) }
+
+// TablesOf are the tables that a task made of cfg would have.
+func TablesOf(cfg *Config) []TableOf {
+	var all []TableOf
+	for i, l := range cfg.Links {
+		var tables []operator.StateTable
+		switch {
+		case i > 0:
+		case cfg.Source != nil:
+			tables = append(tables, splitsTable())
+			tables = append(tables, eventtime.StateTables()...)
+		default:
+			tables = append(tables, inputsTable())
+		}
+		if l.Factory != nil {
+			tables = append(tables, l.Factory.New().StateTables()...)
+		}
+		for _, tab := range tables {
+			all = append(all, TableOf{Operator: l.ID, StateTable: tab})
+		}
+	}
+	return all
+}
+
 // Restore gives an operator rows of one of its tables back, before the first
-// Step. It borrows b.
+// Step; tables come in the order of Tables. Rows are those that the table's
+// spread gives to this subtask. It borrows b.
 func (t *Task) Restore(id dataflow.OperatorID, table string, b *batch.Batch) error {
 	for _, l := range t.links {
 		if l.id != id {
 			continue
+		}
+		if table == inputsName && l.index == 0 && t.merge != nil {
+			t.restoreInputs(b)
+			return nil
 		}
 		st := t.stateful(l)
 		if st == nil {
@@ -75,11 +107,30 @@ func (t *Task) Restore(id dataflow.OperatorID, table string, b *batch.Batch) err
 		}
 		for i, tab := range st.StateTables() {
 			if tab.Name == table {
-				return st.Restore(i, b)
+				if err := st.Restore(i, b); err != nil {
+					return fmt.Errorf("restore table %q of operator %q: %w", table, id, err)
+				}
+				return nil
 			}
 		}
 	}
 	return fmt.Errorf("task %s: no state table %q of operator %q", t.cfg.ID, table, id)
+}
+
+// Positions are where a restored source's reader has to go on; Split counts as
+// in the reader. Splits that the state does not know are not among them: they
+// are read from their beginning.
+func (t *Task) Positions() []sensors.Position {
+	var all []sensors.Position
+	if t.source == nil {
+		return nil
+	}
+	for i := range t.source.splits {
+		if sp := &t.source.splits[i]; sp.read {
+			all = append(all, sensors.Position{Split: i, Offset: sp.offset})
+		}
+	}
+	return all
 }
 
 // stateful is what keeps the state of a link, or nil.
@@ -96,6 +147,9 @@ func (t *Task) stateful(l *link) operator.Stateful {
 // Step takes one input and returns the effects of it. See the package comment.
 func (t *Task) Step(in Input) []Effect {
 	t.effects, t.emitted = t.effects[:0], 0
+	if t.saved != nil {
+		t.ready()
+	}
 	if t.err != nil || t.done {
 		panic(fmt.Sprintf("task %s: a step after its end", t.cfg.ID))
 	}
@@ -114,19 +168,21 @@ func (t *Task) take(in Input) {
 	case Data:
 		t.data(in.Channel, in.Batch)
 	case Barrier:
-		t.settleGate(in.Channel, t.gate.barrier(in.Channel, in.Checkpoint))
+		t.settleGate(in.Channel, t.gate.barrier(in.Channel, in.Barrier))
 	case End:
 		if t.source != nil {
-			t.source.end()
+			t.source.finish()
 			return
 		}
 		t.settleGate(in.Channel, t.gate.end(in.Channel))
+	case Begin:
+		t.source.begin()
 	case Raw:
-		t.source.begin(in.Records)
+		t.source.take(in.Records)
 	case Columns:
 		t.source.columns(in)
 	case Trigger:
-		t.snapshot(in.Checkpoint)
+		t.trigger(in.Barrier)
 	case Stop:
 		t.stopped = true
 	case Resume:
@@ -141,6 +197,11 @@ func (t *Task) advance() {
 	if t.source != nil {
 		t.source.advance()
 	}
+	if t.draining != nil && t.err == nil && !t.suspended() {
+		b := *t.draining
+		t.draining = nil
+		t.snapshot(b)
+	}
 	switch {
 	case t.err != nil:
 	case t.suspended():
@@ -149,12 +210,26 @@ func (t *Task) advance() {
 		t.done = true
 		t.put(Effect{Kind: SendEnd})
 		t.put(Effect{Kind: Finished})
+	case t.source != nil && t.source.ended() && !t.exhausted:
+		t.exhausted = true
+		t.put(Effect{Kind: Exhausted})
 	}
+}
+
+// trigger puts a barrier into the stream; to drain, behind the mark of the end.
+func (t *Task) trigger(b dataflow.Barrier) {
+	if b.Then != dataflow.Drain {
+		t.snapshot(b)
+		return
+	}
+	t.exhausted = true // whoever drains a job knows it
+	t.source.end()
+	t.draining = &b
 }
 
 func (t *Task) finished() bool {
 	if t.source != nil {
-		return t.stopped || t.source.ended()
+		return t.stopped || t.source.ended() && !t.cfg.Durable
 	}
 	return t.gate.open == 0
 }
@@ -174,7 +249,7 @@ func (t *Task) data(channel int, b *batch.Batch) {
 
 func (t *Task) settleGate(channel int, ev gateEvent) {
 	if ev.aborted {
-		t.put(Effect{Kind: Aborted, Checkpoint: ev.abortedID})
+		t.put(Effect{Kind: Aborted, Barrier: ev.gaveUp})
 	}
 	if ev.complete {
 		t.snapshot(t.gate.current)
@@ -188,28 +263,45 @@ func (t *Task) settleGate(channel int, ev gateEvent) {
 }
 
 // snapshot takes the state of every link and sends the barrier on.
-func (t *Task) snapshot(id dataflow.CheckpointID) {
-	var rows []StateRows
+func (t *Task) snapshot(barrier dataflow.Barrier) {
+	e := Effect{Kind: Snapshot, Barrier: barrier}
+	keep := func(id dataflow.OperatorID, table string, b *batch.Batch) {
+		e.State = append(e.State, StateRows{Operator: id, Table: table, Batch: b.Retain()})
+	}
 	for _, l := range t.links {
-		st := t.stateful(l)
-		if st == nil {
-			continue
-		}
-		tables := st.StateTables()
-		if len(tables) == 0 {
-			continue
-		}
-		err := st.Snapshot(false, func(table int, b *batch.Batch) error {
-			rows = append(rows, StateRows{Operator: l.id, Table: tables[table].Name, Batch: b.Retain()})
-			return nil
-		})
-		if err != nil {
+		if err := t.snapshotLink(l, !barrier.Full, keep); err != nil {
+			for _, s := range e.State {
+				s.Batch.Release()
+			}
 			t.fail(fmt.Errorf("snapshot of operator %q: %w", l.id, err))
 			return
 		}
 	}
-	t.put(Effect{Kind: Snapshot, Checkpoint: id, State: rows})
-	t.put(Effect{Kind: SendBarrier, Checkpoint: id})
+	if t.source != nil {
+		e.Positions = t.source.positions()
+	}
+	t.put(e)
+	t.put(Effect{Kind: SendBarrier, Barrier: barrier})
+}
+
+func (t *Task) snapshotLink(l *link, delta bool, keep func(dataflow.OperatorID, string, *batch.Batch)) error {
+	if l.index == 0 && t.merge != nil {
+		if err := t.saveInputs(func(b *batch.Batch) error { keep(l.id, inputsName, b); return nil }); err != nil {
+			return err
+		}
+	}
+	st := t.stateful(l)
+	if st == nil {
+		return nil
+	}
+	tables := st.StateTables()
+	if len(tables) == 0 {
+		return nil
+	}
+	return st.Snapshot(delta, func(table int, b *batch.Batch) error {
+		keep(l.id, tables[table].Name, b)
+		return nil
+	})
 }
 
 // full tells whether the step has done enough.
