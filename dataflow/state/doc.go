@@ -1,6 +1,15 @@
 // Package state owns keyed state: how a key is hashed into its key group, the
-// table that finds a key's slot, and the columns that hang on the slots.
+// table that finds a key's slot, the columns that hang on the slots, and the
+// kinds of state that a function sees: value, list, map, reducing, aggregating,
+// timers; and operator state: list, union, broadcast.
 //
-// Nothing here knows windows or checkpoints; it is pure, and one table belongs
-// to one subtask. Read dataflow/window for its largest user.
+// A Store is all of that for one operator of one subtask. Entries are rows of
+// typed columns; nothing is boxed, and access allocates nothing. With an
+// operator.Backing the Store is a write-back cache: what one key has is read
+// and evicted together.
+//
+// Nothing here knows windows, checkpoints, a clock or a disk; it is pure, and
+// a Store or a table belongs to one subtask. docs/STATE.md has the tables'
+// formats. Read dataflow/process for the user of a Store, dataflow/window for
+// the largest user of KeyTable alone.
 package state

@@ -220,3 +220,19 @@ func DoubleBits(v float64) uint64 {
 	}
 	return math.Float64bits(v)
 }
+
+// hashOf is the hash of a key given as columns of one row.
+func hashOf(cols []*batch.Column) uint64 {
+	switch len(cols) {
+	case 0:
+		return emptyHash
+	case 1:
+		return hashValue(cols[0], 0)
+	}
+	var stack [128]byte
+	buf := stack[:0]
+	for _, c := range cols {
+		buf = AppendKeyPart(buf, c, 0)
+	}
+	return xxh3.Hash(buf)
+}

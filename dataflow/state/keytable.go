@@ -222,6 +222,20 @@ func (t *KeyTable) find(cols []*batch.Column, p int, h uint64) int32 {
 	}
 }
 
+// Find is the id of the key at row p, or -1.
+func (t *KeyTable) Find(cols []*batch.Column, p int, h uint64) int32 {
+	if len(t.cols) == 0 {
+		return int32(min(t.used(), 1)) - 1
+	}
+	tag := tagOf(h)
+	for j := home(h, t.mask); t.entries[j].id != 0; j = (j + 1) & t.mask {
+		if e := t.entries[j]; e.tag == tag && t.equal(e.id-1, cols, p) {
+			return e.id - 1
+		}
+	}
+	return -1
+}
+
 func (t *KeyTable) equal(id int32, cols []*batch.Column, p int) bool {
 	for i := range t.cols {
 		if !t.cols[i].equal(id, cols[i], p) {
@@ -314,18 +328,24 @@ func (t *KeyTable) Sweep() bool {
 	if t.dead < few+2*live {
 		return false
 	}
-	t.sweep()
+	t.sweep(nil)
 	return true
 }
 
-func (t *KeyTable) sweep() {
+// sweep frees the ids that nobody holds, but those to be kept.
+func (t *KeyTable) sweep(keep []bool) {
+	kept := 0
 	for id, n := range t.refs {
-		if n == 0 {
+		switch {
+		case n != 0:
+		case id < len(keep) && keep[id]:
+			kept++
+		default:
 			t.refs[id] = -1
 			t.free = append(t.free, int32(id))
 		}
 	}
-	t.dead = 0
+	t.dead = kept
 	t.trim()
 	for i := range t.cols {
 		t.cols[i].compact(t.refs)

@@ -157,7 +157,7 @@ func TestKeyTable(t *testing.T) {
 				delete(held, order[0])
 				order = order[1:]
 			}
-			table.sweep()
+			table.sweep(nil)
 		}
 	})
 }
