@@ -65,6 +65,8 @@ var layers = map[string]layer{
 	"store":                  vocabulary,
 	"store/ingestlog":        driver,
 	"store/manifest":         pure,
+	"store/part":             driver,
+	"store/storetest":        support,
 	"coordinator":            vocabulary,
 	"coordinator/checkpoint": pure,
 	"coordinator/restart":    pure,

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -40,8 +41,10 @@ func (m Manifest) Check() error {
 	switch {
 	case m.Kind != Checkpoint && m.Kind != Savepoint:
 		return fail("kind %d", m.Kind)
-	case m.Job == "":
-		return fail("no job")
+	case m.Job == "" || !utf8.ValidString(m.Job):
+		return fail("job %q", m.Job)
+	case !utf8.ValidString(m.ID.Token.Site):
+		return fail("site %q", m.ID.Token.Site)
 	case m.MaxParallelism < 1 || m.MaxParallelism > dataflow.MaxMaxParallelism:
 		return fail("max parallelism %d, not in 1 to %d", m.MaxParallelism, dataflow.MaxMaxParallelism)
 	case m.Mode != ExactlyOnce && m.Mode != AtLeastOnce:
@@ -50,8 +53,8 @@ func (m Manifest) Check() error {
 	sizes := make(map[store.Digest]int64)
 	ids := make(map[dataflow.OperatorID]bool)
 	for _, o := range m.Operators {
-		if ids[o.ID] || o.ID == "" {
-			return fail("operator %q is there twice or has no name", o.ID)
+		if ids[o.ID] || o.ID == "" || !utf8.ValidString(string(o.ID)) {
+			return fail("operator %q is there twice, or has no name in UTF-8", o.ID)
 		}
 		ids[o.ID] = true
 		if err := o.check(m.Kind, sizes); err != nil {
@@ -74,8 +77,8 @@ func (o Operator) check(kind Kind, sizes map[store.Digest]int64) error {
 	}
 	tables := make(map[string]bool)
 	for _, t := range o.Tables {
-		if tables[t.Name] || t.Name == "" {
-			return fmt.Errorf("table %q is there twice or has no name", t.Name)
+		if tables[t.Name] || t.Name == "" || !utf8.ValidString(t.Name) {
+			return fmt.Errorf("table %q is there twice, or has no name in UTF-8", t.Name)
 		}
 		tables[t.Name] = true
 		if err := t.check(kind, o.Parallelism, sizes); err != nil {
@@ -87,7 +90,7 @@ func (o Operator) check(kind Kind, sizes map[store.Digest]int64) error {
 
 func (t Table) check(kind Kind, parallelism int, sizes map[store.Digest]int64) error {
 	switch {
-	case t.Schema == "":
+	case t.Schema == "" || !utf8.ValidString(t.Schema):
 		return fmt.Errorf("no schema")
 	case t.Spread >= spreads:
 		return fmt.Errorf("spread %d", t.Spread)

@@ -55,7 +55,7 @@ type (
 	}
 	wirePosition struct {
 		_      struct{} `cbor:",toarray"`
-		Split  string
+		Split  []byte // a path may be no UTF-8
 		Offset int64
 		Ended  bool
 	}
@@ -185,7 +185,7 @@ func toWire(m Manifest) wireManifest {
 	for _, o := range m.Operators {
 		wo := wireOperator{ID: string(o.ID), Parallelism: o.Parallelism}
 		for _, p := range o.Positions {
-			wo.Positions = append(wo.Positions, wirePosition{Split: p.Split, Offset: p.Offset, Ended: p.Ended})
+			wo.Positions = append(wo.Positions, wirePosition{Split: []byte(p.Split), Offset: p.Offset, Ended: p.Ended})
 		}
 		for _, t := range o.Tables {
 			wt := wireTable{Name: t.Name, Schema: t.Schema, Keyed: t.Keyed, Spread: t.Spread, Identity: t.Identity}
@@ -216,7 +216,7 @@ func fromWire(w wireManifest) (Manifest, error) {
 	for _, wo := range w.Operators {
 		o := Operator{ID: dataflow.OperatorID(wo.ID), Parallelism: wo.Parallelism}
 		for _, p := range wo.Positions {
-			o.Positions = append(o.Positions, Position{Split: p.Split, Offset: p.Offset, Ended: p.Ended})
+			o.Positions = append(o.Positions, Position{Split: string(p.Split), Offset: p.Offset, Ended: p.Ended})
 		}
 		for _, wt := range wo.Tables {
 			t := Table{Name: wt.Name, Schema: wt.Schema, Keyed: wt.Keyed, Spread: wt.Spread, Identity: wt.Identity}

@@ -1,0 +1,18 @@
+//go:build !unix
+
+package part
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+func syncDir(*os.File) error { return nil }
+
+// full tells whether the disk is used up: ERROR_HANDLE_DISK_FULL and
+// ERROR_DISK_FULL of Windows, and what tests make.
+func full(err error) bool {
+	var no syscall.Errno
+	return errors.Is(err, syscall.ENOSPC) || errors.As(err, &no) && (no == 39 || no == 112)
+}

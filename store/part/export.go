@@ -1,0 +1,136 @@
+package part
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// Export writes a manifest and all parts that it names as one file: a tar
+// archive of NAME.manifest and parts/<digest>.avro in order of digests. Equal
+// manifests make equal bytes. A part that is missing or damaged is an error, and
+// what was written until then is no export.
+func Export(w io.Writer, m manifest.Manifest, parts store.Parts) error {
+	data, err := manifest.Encode(m)
+	if err != nil {
+		return err
+	}
+	t := tar.NewWriter(w)
+	if err := addFile(t, m.Name+manifestExt, int64(len(data)), bytes.NewReader(data)); err != nil {
+		return err
+	}
+	for _, p := range manifest.Needed(m) {
+		r, err := parts.Open(p)
+		if err != nil {
+			return err
+		}
+		err = addFile(t, exported(p), p.Size, r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+	}
+	return t.Close()
+}
+
+func exported(p store.Part) string { return "parts/" + p.Digest.String() + ext }
+
+// addFile adds a file; everything that is not its name and bytes is fixed.
+func addFile(t *tar.Writer, name string, size int64, r io.Reader) error {
+	if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o640, ModTime: time.Unix(0, 0)}); err != nil {
+		return err
+	}
+	n, err := io.Copy(t, r)
+	if err == nil && n != size {
+		err = fmt.Errorf("%s has %d bytes in place of %d: %w", name, n, size, store.ErrCorrupt)
+	}
+	return err
+}
+
+// Import stores what Export wrote: its parts, and then its manifest, under
+// another name if one is given. Every part is verified; what is missing,
+// damaged or too much is store.ErrCorrupt, and then no manifest is stored.
+func Import(r io.Reader, into *Manifests, name string) (manifest.Manifest, error) {
+	t := tar.NewReader(r)
+	m, err := importManifest(t)
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	if name != "" {
+		m.Name = name
+	}
+	if err := manifest.CheckName(m.Name); err != nil {
+		return manifest.Manifest{}, err
+	}
+	var stored []store.Part
+	defer func() { into.parts.Unpin(stored...) }() // the manifest names them, or a collection takes them
+	for _, p := range manifest.Needed(m) {
+		if err := nextFile(t, exported(p), p.Size); err != nil {
+			return manifest.Manifest{}, err
+		}
+		if _, err := into.parts.Put(func(w io.Writer) error { return copyPart(w, t, p) }); err != nil {
+			return manifest.Manifest{}, err
+		}
+		stored = append(stored, p)
+	}
+	if _, err := t.Next(); err != io.EOF {
+		return manifest.Manifest{}, fmt.Errorf("export: %w: there is more in it than its manifest names", store.ErrCorrupt)
+	}
+	return m, into.Put(m)
+}
+
+func importManifest(t *tar.Reader) (manifest.Manifest, error) {
+	h, err := t.Next()
+	if err != nil {
+		return manifest.Manifest{}, fmt.Errorf("export: %w: not an archive of a savepoint: %v", store.ErrCorrupt, err)
+	}
+	data, err := io.ReadAll(io.LimitReader(t, manifest.MaxBytes+1))
+	if err != nil {
+		return manifest.Manifest{}, broken(err, h.Name)
+	}
+	m, err := manifest.Decode(data)
+	if err != nil {
+		return m, fmt.Errorf("export: %s: %w", h.Name, err)
+	}
+	if h.Name != m.Name+manifestExt {
+		return m, fmt.Errorf("export: %w: the manifest %q is in a file %s", store.ErrCorrupt, m.Name, h.Name)
+	}
+	return m, nil
+}
+
+// broken is an error while reading a file of an archive.
+func broken(err error, name string) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, tar.ErrHeader) {
+		return fmt.Errorf("export: %w: it ends within %s, or is no archive there", store.ErrCorrupt, name)
+	}
+	return fmt.Errorf("export: reading %s: %w", name, err)
+}
+
+func nextFile(t *tar.Reader, name string, size int64) error {
+	h, err := t.Next()
+	switch {
+	case err != nil:
+		return broken(err, name)
+	case h.Typeflag != tar.TypeReg || h.Name != name || h.Size != size:
+		return fmt.Errorf("export: %w: %s of %d bytes stands where %s of %d should", store.ErrCorrupt, h.Name, h.Size, name, size)
+	}
+	return nil
+}
+
+// copyPart copies a part and verifies it before it gets its name.
+func copyPart(w io.Writer, t *tar.Reader, p store.Part) error {
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(w, sum), t); err != nil {
+		return broken(err, exported(p))
+	}
+	if store.Digest(sum.Sum(nil)) != p.Digest {
+		return fmt.Errorf("export: %s: %w: its bytes have another digest", exported(p), store.ErrCorrupt)
+	}
+	return nil
+}

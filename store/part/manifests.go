@@ -1,0 +1,240 @@
+package part
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+const (
+	manifestExt = ".manifest"
+	manifestTmp = ".tmp" // after manifestExt
+)
+
+// Manifests is a folder of manifests, DIR/NAME.manifest: the checkpoints of a
+// job, or the savepoints. Different names may be used at the same time.
+type Manifests struct {
+	fs    store.FS
+	dir   string
+	parts *Store // nil: for reading only
+}
+
+// OpenManifests makes the folder if need be and removes what a crash left of
+// writes. parts is where the parts are that the manifests name.
+func OpenManifests(parts *Store, dir string) (*Manifests, error) {
+	m := &Manifests{fs: parts.fs, dir: dir, parts: parts}
+	if err := m.fs.MkdirAll(dir); err != nil {
+		return nil, kinds(err, "making", dir)
+	}
+	files, err := m.fs.ReadDir(dir)
+	if err != nil {
+		return nil, kinds(err, "reading", dir)
+	}
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), manifestExt+manifestTmp) {
+			continue
+		}
+		if err := m.fs.Remove(filepath.Join(dir, f.Name())); err != nil {
+			return nil, kinds(err, "removing", f.Name())
+		}
+	}
+	return m, syncUp(m.fs, dir)
+}
+
+// ViewManifests is a folder for reading, which another process may have open.
+// One that is not there is empty.
+func ViewManifests(fs store.FS, dir string) *Manifests { return &Manifests{fs: fs, dir: dir} }
+
+// Dir is the folder.
+func (s *Manifests) Dir() string { return s.dir }
+
+func (s *Manifests) path(name string) string { return filepath.Join(s.dir, name+manifestExt) }
+
+// Put stores a manifest: when it returned, the manifest is durable, and so are
+// all parts that it names. A part that is not there is store.ErrMissing. The
+// same manifest may be put again; another one of its name is refused unless the
+// one that is there is damaged.
+func (s *Manifests) Put(m manifest.Manifest) error {
+	data, err := manifest.Encode(m)
+	if err != nil {
+		return err
+	}
+	needed := manifest.Needed(m)
+	for i, p := range needed {
+		if err := s.parts.Pin(p); err != nil {
+			s.parts.Unpin(needed[:i]...)
+			return fmt.Errorf("manifest %s: %w", m.Name, err)
+		}
+	}
+	defer s.parts.Unpin(needed...)
+	name := s.path(m.Name)
+	switch was, err := s.bytes(name); {
+	case errors.Is(err, store.ErrMissing):
+	case err != nil && !errors.Is(err, store.ErrCorrupt):
+		return err
+	case err == nil && bytes.Equal(was, data):
+		return kinds(s.fs.SyncDir(s.dir), "syncing", s.dir) // its name may not be durable yet
+	default:
+		if _, damaged := manifest.Decode(was); err == nil && damaged == nil {
+			return fmt.Errorf("%s: another manifest has this name; choose one, or delete it", name)
+		}
+	}
+	tmp := name + manifestTmp
+	if err := writeFile(s.fs, tmp, data); err != nil {
+		_ = s.fs.Remove(tmp) // OpenManifests removes it if this fails
+		return err
+	}
+	if err := s.fs.Rename(tmp, name); err != nil {
+		_ = s.fs.Remove(tmp)
+		return kinds(err, "naming", name)
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		_ = s.fs.Remove(name) // if this fails too, it may be seen: it is whole
+		return kinds(err, "syncing", s.dir)
+	}
+	return nil
+}
+
+// writeFile writes a file and makes its bytes durable.
+func writeFile(fs store.FS, name string, data []byte) error {
+	f, err := fs.Open(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return kinds(err, "making", name)
+	}
+	n, err := f.WriteAt(data, 0)
+	if err == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return kinds(err, "writing", name)
+}
+
+// bytes reads a manifest's file.
+func (s *Manifests) bytes(name string) ([]byte, error) {
+	f, err := s.fs.Open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, kinds(err, "opening manifest", name)
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, manifest.MaxBytes+1))
+	return data, kinds(errors.Join(err, f.Close()), "reading manifest", name)
+}
+
+// Get reads a manifest: store.ErrMissing if it is not there, store.ErrCorrupt
+// if it is damaged.
+func (s *Manifests) Get(name string) (manifest.Manifest, error) {
+	if err := manifest.CheckName(name); err != nil {
+		return manifest.Manifest{}, err
+	}
+	data, err := s.bytes(s.path(name))
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	m, err := manifest.Decode(data)
+	if err == nil && m.Name != name {
+		err = fmt.Errorf("%w: it is the manifest %q under another name", store.ErrCorrupt, m.Name)
+	}
+	if err != nil {
+		return manifest.Manifest{}, fmt.Errorf("%s: %w", s.path(name), err)
+	}
+	return m, nil
+}
+
+// Entry is a manifest of a folder.
+type Entry struct {
+	Name     string
+	Manifest manifest.Manifest // if Err is nil
+	Err      error             // why it cannot be read
+}
+
+// List reads all manifests, oldest first, and those that cannot be read, by
+// name, behind them.
+func (s *Manifests) List() ([]Entry, error) {
+	files, err := s.fs.ReadDir(s.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, kinds(err, "reading", s.dir)
+	}
+	var list []Entry
+	for _, f := range files {
+		name, ok := strings.CutSuffix(f.Name(), manifestExt)
+		if !ok || f.IsDir() {
+			continue
+		}
+		e := Entry{Name: name}
+		if e.Manifest, e.Err = s.Get(name); errors.Is(e.Err, store.ErrMissing) {
+			continue // deleted meanwhile
+		}
+		list = append(list, e)
+	}
+	slices.SortStableFunc(list, func(a, b Entry) int {
+		switch {
+		case (a.Err == nil) != (b.Err == nil):
+			if a.Err == nil {
+				return -1
+			}
+			return 1
+		case a.Err == nil && manifest.Less(a.Manifest.ID, b.Manifest.ID):
+			return -1
+		case a.Err == nil && manifest.Less(b.Manifest.ID, a.Manifest.ID):
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return list, nil
+}
+
+// Delete removes a manifest, a damaged one too, for good. Its parts stay until
+// a collection. One that is not there is store.ErrMissing.
+func (s *Manifests) Delete(name string) error {
+	if err := manifest.CheckName(name); err != nil {
+		return err
+	}
+	if err := s.fs.Remove(s.path(name)); err != nil {
+		return kinds(err, "deleting", s.path(name))
+	}
+	return kinds(s.fs.SyncDir(s.dir), "syncing", s.dir)
+}
+
+// Folders are all folders of manifests below a state directory: jobs/JOB/checkpoints
+// of every job, and savepoints. They are what Collect wants.
+func Folders(parts *Store, root string) ([]*Manifests, error) {
+	dirs := []string{filepath.Join(root, "savepoints")}
+	jobs, err := parts.fs.ReadDir(filepath.Join(root, "jobs"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, kinds(err, "reading", filepath.Join(root, "jobs"))
+	}
+	for _, j := range jobs {
+		if j.IsDir() {
+			dirs = append(dirs, filepath.Join(root, "jobs", j.Name(), "checkpoints"))
+		}
+	}
+	var all []*Manifests
+	for _, d := range dirs {
+		info, err := parts.fs.Stat(d)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, kinds(err, "reading", d)
+		}
+		if info.IsDir() {
+			all = append(all, &Manifests{fs: parts.fs, dir: d, parts: parts})
+		}
+	}
+	return all, nil
+}
