@@ -8,6 +8,7 @@ const (
 	framePuback  = 0x40
 	framePubrec  = 0x50
 	framePubrel  = 0x62
+	framePubcomp = 0x70
 	frameDup     = 0x08
 	frameRetain  = 0x01
 )
@@ -17,7 +18,7 @@ var pingreq = [2]byte{0xC0, 0}
 // maxRemaining is the most that a packet's length field can say.
 const maxRemaining = 268_435_455
 
-// appendAck appends a PUBACK, PUBREC or PUBREL.
+// appendAck appends a PUBACK, PUBREC, PUBREL or PUBCOMP.
 func appendAck(dst []byte, first byte, id uint16) []byte {
 	return append(dst, first, 2, byte(id>>8), byte(id))
 }

@@ -17,7 +17,7 @@ const (
 // segment is a run of messages of one lane, or a change of its hearing: then
 // it holds none.
 type segment struct {
-	r     sensors.Records // Split, Payloads, Ends, Topics, TopicEnd, Arrivals, TooLong, First; Clock and Deaf if it is a change
+	r     sensors.Records // Split, Payloads, Ends, Topics, TopicEnd, Arrivals, TooLong, Tags, Notes, First; Clock and Deaf if it is a change
 	taken int             // messages handed out already
 	turn  bool            // it is a change of hearing
 }
@@ -25,13 +25,14 @@ type segment struct {
 // lane is one split: a queue of segments, with the clock and the positions of
 // the split. It belongs to the inbox, under the reader's lock.
 //
-// Invariant: acked <= read <= next, all offsets of messages.
+// Invariant: acked <= read <= next, all offsets of messages and of notes of
+// releases, which count one each.
 type lane struct {
 	queue   []*segment // the oldest first; segments before head are nil
 	head    int
-	next    int64 // offset of the next message that arrives
-	read    int64 // offset after the last message handed out
-	acked   int64 // every message before it is safe
+	next    int64 // offset of the next message or release that arrives
+	read    int64 // offset after the last one handed out
+	acked   int64 // every one before it is safe
 	base    int64 // what outside is added to these three
 	clock   int64 // the latest instant told or stamped
 	hearing bool
@@ -47,9 +48,11 @@ type lane struct {
 type inbox struct {
 	lanes    []lane
 	spare    []*segment
-	turn     int // the lane to serve next
-	messages int // unread
-	bytes    int // of the unread, with perMessage for each
+	turn     int      // the lane to serve next
+	messages int      // unread
+	bytes    int      // of the unread, with perMessage for each
+	tags     bool     // records have Tags
+	began    []uint32 // at most one: the note of a new session, which goes with the next messages
 }
 
 func (b *inbox) segment(split int) *segment {
@@ -89,23 +92,25 @@ func (l *lane) pop() {
 	}
 }
 
-// add appends a message, cut to limit bytes if it is longer.
-func (b *inbox) add(split int, topic string, payload []byte, now int64, limit int) {
+// add appends a message whose payload was cut if long is set.
+func (b *inbox) add(split int, topic string, payload []byte, tag uint32, now int64, long bool) {
 	l := &b.lanes[split]
 	l.clock = max(l.clock, now)
 	var s *segment
 	if !l.empty() {
 		s = l.queue[len(l.queue)-1]
 	}
-	if s == nil || s.turn || len(s.r.Ends) >= segmentRows || len(s.r.Payloads) >= segmentBytes {
+	if s == nil || s.turn || len(s.r.Notes) > 0 || len(s.r.Ends) >= segmentRows || len(s.r.Payloads) >= segmentBytes {
 		s = b.segment(split)
 		s.r.First = l.next
 		l.push(s)
 	}
 	r := &s.r
-	if len(payload) > limit {
+	if long {
 		r.TooLong = append(r.TooLong, int32(len(r.Ends)))
-		payload = payload[:limit]
+	}
+	if b.tags {
+		r.Tags = append(r.Tags, tag)
 	}
 	r.Append(payload)
 	r.Topics = append(r.Topics, topic...)
@@ -114,6 +119,24 @@ func (b *inbox) add(split int, topic string, payload []byte, now int64, limit in
 	l.next++
 	b.messages++
 	b.bytes += len(topic) + len(payload) + perMessage
+}
+
+// release appends the note of a PUBREL and returns its offset in noteLane. There
+// are never more than packet ids, so it has no bound of its own.
+func (b *inbox) release(note uint32) (offset int64) {
+	l := &b.lanes[noteLane]
+	var s *segment
+	if !l.empty() {
+		s = l.queue[len(l.queue)-1]
+	}
+	if s == nil || s.turn {
+		s = b.segment(noteLane)
+		s.r.First = l.next
+		l.push(s)
+	}
+	s.r.Notes = append(s.r.Notes, note)
+	l.next++
+	return l.next - 1
 }
 
 // hear notes on every lane that the broker is heard from now on, or is not.
@@ -143,6 +166,16 @@ func (b *inbox) hear(hearing bool, now int64) {
 
 // hears tells whether the broker is heard. All lanes hear, or none does.
 func (b *inbox) hears() bool { return b.lanes[0].hearing }
+
+// waits tells whether take would find something.
+func (b *inbox) waits() bool {
+	for i := range b.lanes {
+		if !b.lanes[i].empty() {
+			return true
+		}
+	}
+	return false
+}
 
 // take fills out with the next run of messages or change of hearing, at most
 // max messages; false if there is none.
@@ -177,23 +210,32 @@ func (b *inbox) serve(l *lane, split int, out *sensors.Records, max int) {
 		n := min(rest, max)
 		s.copy(out, n)
 		if s.taken += n; s.taken == len(s.r.Ends) {
+			out.Notes = append(out.Notes, s.r.Notes...)
 			l.pop()
 			b.recycle(s)
 		}
 	}
 	n := out.Len()
-	l.read += int64(n)
+	l.read += int64(n + len(out.Notes))
 	out.First += l.base
 	out.Next = l.base + l.read
-	out.Clock = out.Arrivals[n-1]
+	if n > 0 { // notes alone tell no time: a tick could end the lane's deafness
+		out.Clock = out.Arrivals[n-1]
+	}
 	b.messages -= n
 	b.bytes -= n*perMessage + len(out.Payloads) + len(out.Topics)
+	// The note of a new session has no offset, since nothing waits for it.
+	out.Notes = append(out.Notes, b.began...)
+	b.began = b.began[:0]
 }
 
 // copy copies the next n messages to out.
 func (s *segment) copy(out *sensors.Records, n int) {
 	for i := s.taken; i < s.taken+n; i++ {
 		out.AppendMessage(s.r.Topic(i), s.r.Payload(i), s.r.Arrivals[i])
+	}
+	if len(s.r.Tags) > 0 {
+		out.Tags = append(out.Tags, s.r.Tags[s.taken:s.taken+n]...)
 	}
 	for _, k := range s.r.TooLong {
 		if i := int(k) - s.taken; i >= 0 && i < n {

@@ -63,7 +63,7 @@ func TestInboxProperty(t *testing.T) {
 				n++
 				k := rapid.IntRange(0, lanes-1).Draw(t, "lane")
 				b.hear(true, now)
-				b.add(k, fmt.Sprint("t", k), []byte(fmt.Sprint(n)), now, 100)
+				b.add(k, fmt.Sprint("t", k), []byte(fmt.Sprint(n)), 0, now, false)
 				in[k] = append(in[k], fmt.Sprintf("t%d %d", k, n))
 			}
 		}
@@ -99,7 +99,7 @@ func TestInboxProperty(t *testing.T) {
 func TestInboxFlapping(t *testing.T) {
 	b := inbox{lanes: make([]lane, 1)}
 	b.lanes[0].hearing = true
-	b.add(0, "t", []byte("x"), 1, 10)
+	b.add(0, "t", []byte("x"), 0, 1, false)
 	for i := range int64(1000) {
 		b.hear(false, 10+i)
 		b.hear(true, 10+i)
@@ -114,7 +114,7 @@ func TestInboxSegments(t *testing.T) {
 	b := inbox{lanes: make([]lane, 1)}
 	const n = 3*segmentRows + 10
 	for i := range n {
-		b.add(0, "topic", []byte(fmt.Sprint(i)), int64(i), 10)
+		b.add(0, "topic", []byte(fmt.Sprint(i)), 0, int64(i), false)
 	}
 	var r sensors.Records
 	next := 0
@@ -141,11 +141,7 @@ func TestInboxSegments(t *testing.T) {
 func TestInboxTooLong(t *testing.T) {
 	b := inbox{lanes: make([]lane, 1)}
 	for i := range 10 {
-		payload := "short"
-		if i%3 == 0 {
-			payload = "too long"
-		}
-		b.add(0, "t", []byte(payload), 1, 5)
+		b.add(0, "t", []byte("text"), 0, 1, i%3 == 0)
 	}
 	var r sensors.Records
 	var long []int
@@ -166,7 +162,7 @@ func TestInboxAllocates(t *testing.T) {
 	payload := make([]byte, 100)
 	round := func() {
 		for range 500 {
-			b.add(0, "some/topic", payload, 1, 1000)
+			b.add(0, "some/topic", payload, 0, 1, false)
 		}
 		for b.take(&r, 4096) {
 		}

@@ -16,9 +16,25 @@ type delivery struct {
 // seen is what is known of the last message that had a packet id.
 type seen struct {
 	digest uint64
-	seq    int64 // its place in the ledger's order
+	seq    int64 // its place in the ledger's order; recalled: it came before this process
 	qos    byte  // 0: nothing is known, or the broker has closed it
+	ending bool  // QoS 2: PUBREL came, and its release is not noted durably yet
 }
+
+// recalled is the place of what a process before this one took: it is durable,
+// and so below every head.
+const recalled = -1
+
+// release is a PUBREL that is to be noted durably before it is answered.
+type release struct {
+	offset  int64  // of the note, in noteLane
+	gen     uint32 // the connection on which the broker waits for PUBCOMP
+	id      uint16
+	session uint8
+}
+
+// noteLane is the lane whose records the notes go with.
+const noteLane = 0
 
 // ledger knows every message of QoS 1 and 2 that may come again, and in which
 // order to acknowledge. It belongs to the reader, under the reader's lock.
@@ -34,6 +50,8 @@ type ledger struct {
 	ring       []delivery // of a power of two; the delivery seq is at seq & (len-1)
 	head, tail int64
 	ids        [256]*[256]seen // by packet id, in pages
+	session    uint8           // counts the sessions that the broker lost; wraps
+	releases   []release       // in order; at most one a packet id and session
 }
 
 // verdict is what arrive says of a message.
@@ -50,6 +68,7 @@ const (
 func (l *ledger) connected(known bool) {
 	l.gen++
 	if !known {
+		l.session++
 		l.ids = [256]*[256]seen{}
 	}
 }
@@ -65,14 +84,20 @@ func (l *ledger) seen(id uint16) *seen {
 // arrive judges a message of QoS 1 or 2 and, if it is fresh, enters it as the
 // given offset of lane.
 //
-// QoS 2: a packet id that the broker has not closed (PUBREL) is a redelivery,
-// by the protocol. QoS 1: a redelivery has DUP set and the same content as the
-// last message of that id. So the one thing taken wrongly for a redelivery is
-// a message with the content of the previous one of its id, whose own first
-// sending got lost with a connection.
+// A redelivery has the content of the last message of its packet id in this
+// session, and DUP set, as the protocol demands of a broker. Of QoS 2 the id
+// must be open, not released by PUBREL; then DUP is asked for only if the
+// message came before this process, since what the broker did between two
+// processes is not known for sure.
+//
+// QoS 2: a broker does not use an id again before PUBCOMP, and that is sent
+// only when the release is durable. So no message is taken for another one as
+// long as the broker keeps the session. QoS 1: the one thing taken wrongly for a
+// redelivery is a message with the content of the previous one of its id, whose
+// own first sending got lost with a connection or a process.
 func (l *ledger) arrive(id uint16, qos byte, dup bool, digest uint64, lane int16, offset int64) verdict {
 	s := l.seen(id)
-	if s.qos == qos && (qos == 2 || dup && s.digest == digest) {
+	if s.qos == qos && s.digest == digest && (dup || qos == 2 && s.seq != recalled) {
 		if s.seq < l.head {
 			return againOld
 		}
@@ -101,11 +126,74 @@ func (l *ledger) grow() {
 	l.ring = ring
 }
 
+// recall enters what a process before this one has made durable. It may come
+// among messages of an older session.
+func (l *ledger) recall(tag uint32, digest uint64) {
+	if l.current(tag) && tagQoS(tag) > 0 {
+		*l.seen(tagID(tag)) = seen{digest: digest, seq: recalled, qos: tagQoS(tag)}
+	}
+}
+
+// recallNote is recall for a note.
+func (l *ledger) recallNote(note uint32) {
+	if id := tagID(note); l.current(note) && id != 0 {
+		l.closed(id)
+	}
+}
+
+// current tells whether a tag or note is of the present session; one of a later
+// session begins that.
+func (l *ledger) current(tag uint32) bool {
+	d := int8(tagSession(tag) - l.session)
+	if d > 0 {
+		l.ids = [256]*[256]seen{}
+		l.session = tagSession(tag)
+	}
+	return d >= 0
+}
+
 // closed says that the broker is done with a message of QoS 2.
 func (l *ledger) closed(id uint16) {
 	if s := l.seen(id); s.qos == 2 {
-		s.qos = 0
+		s.qos, s.ending = 0, false
 	}
+}
+
+// ends hears PUBREL. open: it must not be answered before it is noted durably;
+// fresh: the note is yet to be made, at the given offset of noteLane.
+func (l *ledger) ends(id uint16, offset int64) (open, fresh bool) {
+	s := l.seen(id)
+	if s.qos != 2 {
+		return false, false
+	}
+	if !s.ending {
+		s.ending = true
+		l.releases = append(l.releases, release{offset: offset, gen: l.gen, id: id, session: l.session})
+		return true, true
+	}
+	for i := range l.releases { // the broker asks again, on another connection
+		if r := &l.releases[i]; r.id == id && r.session == l.session {
+			r.gen = l.gen
+		}
+	}
+	return true, false
+}
+
+// complete appends the PUBCOMPs that are due: those whose notes are before
+// acked, the lowest offset of noteLane that is not safe yet.
+func (l *ledger) complete(dst []byte, acked int64) []byte {
+	n := 0
+	for ; n < len(l.releases) && l.releases[n].offset < acked; n++ {
+		r := l.releases[n]
+		if r.session == l.session && l.seen(r.id).ending {
+			l.closed(r.id)
+		}
+		if r.gen == l.gen {
+			dst = appendAck(dst, framePubcomp, r.id)
+		}
+	}
+	l.releases = append(l.releases[:0], l.releases[n:]...)
+	return dst
 }
 
 // pop appends the acknowledgements that are due, in the order in which the

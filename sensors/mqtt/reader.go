@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/zeebo/xxh3"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
@@ -36,6 +39,15 @@ type ReaderOptions struct {
 	InboxMessages int // unread messages at which it is full; 0: 65,536
 	MaxPayload    int // bytes; longer ones are handed out as TooLong. 0: 1 MiB
 
+	// Recall makes the reader restartable: what it hands out goes to a log, with
+	// Tags and Notes, and is acknowledged (Ack) when it is durable there; the
+	// reader made by the next process gets the tail of that log, in the order in
+	// which it became durable, lane clocks included. It should go back 65,535
+	// messages of QoS 1 and 2, the most that a broker may have open. NewReader
+	// calls it once. See ledger for what is known again by it. nil: nothing
+	// outlives the reader.
+	Recall iter.Seq[*sensors.Records]
+
 	// TickEvery is how long a split is silent before Read returns a tick, and
 	// between ticks. 0: 200 ms; negative: no ticks.
 	TickEvery dataflow.Duration
@@ -62,6 +74,10 @@ type ReaderStats struct {
 // recognised where that can be known (see ledger) and handed out once.
 //
 // Seek only sets the number of the next message: a broker cannot replay.
+//
+// With ReaderOptions.Recall that knowledge outlives the reader. Offsets then
+// count notes as well, and the answer to PUBREL waits until its note is
+// acknowledged by Ack.
 type Reader struct {
 	o ReaderOptions
 	s *session
@@ -100,10 +116,44 @@ func NewReader(o ReaderOptions) (*Reader, error) {
 		r.in.lanes[i].clock = int64(dataflow.MinTime)
 		r.in.lanes[i].hearing = true
 	}
+	st := &store{}
+	if o.Recall != nil {
+		r.recall()
+	} else {
+		st.inDone = r.brokerDone
+	}
 	r.in.hear(false, int64(e.Clock.Now()))
-	r.s = &session{e: e, clean: o.CleanSession, user: r, store: &store{inDone: r.brokerDone}}
+	r.s = &session{e: e, clean: o.CleanSession, user: r, store: st}
 	r.s.start()
 	return r, nil
+}
+
+// recall rebuilds the ledger and the lanes' clocks from a log.
+func (r *Reader) recall() {
+	r.in.tags = true
+	for rec := range r.o.Recall {
+		r.subscribed = r.subscribed || len(rec.Tags)+len(rec.Notes) > 0 // the log has what was retained then
+		if rec.Split < 0 || rec.Split >= len(r.in.lanes) {
+			continue
+		}
+		l := &r.in.lanes[rec.Split]
+		l.clock = max(l.clock, rec.Clock)
+		for i, tag := range rec.Tags {
+			if tagQoS(tag) > 0 {
+				r.ledger.recall(tag, xxh3.HashSeed(rec.Payload(i), xxh3.Hash(rec.Topic(i))))
+			}
+		}
+		for _, note := range rec.Notes {
+			r.ledger.recallNote(note)
+		}
+	}
+}
+
+// began notes that another session began.
+func (r *Reader) began() {
+	if r.in.tags {
+		r.in.began = append(r.in.began[:0], makeNote(r.ledger.session, 0))
+	}
 }
 
 // Check says what in o cannot work, without trying it.
@@ -257,6 +307,9 @@ func (r *Reader) Ack(p sensors.Position) {
 // (no connection) is owed until the broker asks again.
 func (r *Reader) acknowledge() {
 	r.acks = r.ledger.pop(r.acks[:0], r.in.lanes)
+	if r.in.tags {
+		r.acks = r.ledger.complete(r.acks, r.in.lanes[noteLane].acked)
+	}
 	if len(r.acks) > 0 && r.link != nil {
 		r.link.conn.send(r.acks)
 	}
@@ -275,6 +328,13 @@ func (r *Reader) Seek(p sensors.Position) error {
 	}
 	l.base = p.Offset
 	return nil
+}
+
+// Ready tells whether Read would return at once. Any goroutine may call it.
+func (r *Reader) Ready() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended || r.in.waits()
 }
 
 // Stats is a snapshot of the counters. Any goroutine may call it.

@@ -19,6 +19,9 @@ func (r *Reader) prepare(c *conn) {
 	c.hold = r.hold
 	c.quiet = func() { r.quiet(c) }
 	c.heard = r.heard
+	if r.o.Recall != nil {
+		c.completes = r.completes
+	}
 }
 
 func (r *Reader) attach(l *link) {
@@ -27,6 +30,9 @@ func (r *Reader) attach(l *link) {
 	r.link = l
 	r.muted = false
 	r.ledger.connected(l.known)
+	if !l.known {
+		r.began()
+	}
 	r.retained = r.o.Retained == RetainedAll || r.o.Retained == RetainedFirst && !r.subscribed && !l.known
 	r.stats.Connects++
 }
@@ -175,11 +181,28 @@ func (r *Reader) brokerDone(id uint16) {
 	r.mu.Unlock()
 }
 
+// completes hears that the broker has released a message of QoS 2, before the
+// answer goes out, and tells whether it may go out now. If not, Ack sends it.
+func (r *Reader) completes(id uint16) bool {
+	r.mu.Lock()
+	open, fresh := r.ledger.ends(id, r.in.lanes[noteLane].next)
+	if fresh {
+		r.in.release(makeNote(r.ledger.session, id))
+	}
+	r.mu.Unlock()
+	if fresh {
+		r.wake()
+	}
+	return !open
+}
+
 // message takes a PUBLISH into the inbox. Paho's router calls it; it does not
 // block, except for the moment in which the session has CONNACK in hand.
 func (r *Reader) message(l *link, m paho.Message) {
 	<-l.ready
 	topic, payload, qos := m.Topic(), m.Payload(), m.Qos()
+	long := len(payload) > r.o.MaxPayload
+	payload = payload[:min(len(payload), r.o.MaxPayload)]
 	hash, digest := uint64(0), uint64(0)
 	if qos > 0 || len(r.in.lanes) > 1 {
 		hash = xxh3.HashString(topic)
@@ -195,7 +218,7 @@ func (r *Reader) message(l *link, m paho.Message) {
 	var e Event
 	if r.admit(m, qos, digest, split) {
 		if qos > 0 || r.o.QoS > 0 || !r.full() {
-			r.in.add(split, topic, payload, now, r.o.MaxPayload)
+			r.in.add(split, topic, payload, makeTag(r.ledger.session, m.MessageID(), qos, m.Retained(), m.Duplicate()), now, long)
 			r.stats.Received++
 			if r.shedding > 0 {
 				e = Event{Kind: ShedEnd, Count: r.shedding}
