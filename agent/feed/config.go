@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -28,21 +28,23 @@ type Config struct {
 	Password job.Secret
 	TLS      job.TLS
 
-	KeepFor   dataflow.Duration // what is older may be forgotten, unless somebody needs it. 0: 24 h; negative: for ever
-	KeepBytes int64             // over this the oldest may be forgotten, unless somebody needs it. 0: no limit
-	Cap       int64             // bytes of the log at which nothing more is taken: back-pressure. 0: no limit but the disk's
-	Tick      dataflow.Duration // how often time passes on a silent lane that somebody reads. 0: 200 ms
+	Keep job.Retention     // of the log, beyond what readers and pins need
+	Tick dataflow.Duration // how often time passes on a silent lane that somebody reads. 0: 200 ms
 }
 
-// DefaultKeep is how long a feed's log keeps what nobody needs any more.
-const DefaultKeep = 24 * dataflow.Hour
+// DefaultKeep is what Create keeps of a feed unless it is told: jobs that read
+// it come later.
+const (
+	DefaultKeepAge  = 24 * dataflow.Hour
+	DefaultKeepSize = 1 << 30
+)
 
 // FromSource is the name and the config of the feed of a job's own mqtt source.
 func FromSource(jobName string, s *job.Source) (name string, c Config) {
 	m := s.MQTT
 	c = Config{
 		Broker: m.Broker, Topics: m.Topics, QoS: m.QoS, ClientID: m.ClientID, Lanes: m.Lanes, Retained: m.Retained,
-		Username: m.Username, Password: m.Password, TLS: m.TLS,
+		Username: m.Username, Password: m.Password, TLS: m.TLS, Keep: m.Keep,
 	}
 	if c.ClientID == "" {
 		c.ClientID = jobName + "/" + string(s.ID)
@@ -55,23 +57,24 @@ func (c Config) fixed(name string) (Config, error) {
 	if c.Lanes == 0 {
 		c.Lanes = 1
 	}
-	if c.KeepFor == 0 {
-		c.KeepFor = DefaultKeep
-	}
 	if c.ClientID == "" {
 		c.ClientID = "feed/" + name
 	}
+	if err := checkName(name); err != nil {
+		return c, err
+	}
 	switch {
-	case name == "" || len(name) > 200 || strings.HasPrefix(name, ".") || strings.ContainsFunc(name, notInName):
-		return c, fmt.Errorf("feed: the name %q; use up to 200 letters, digits, '-', '_' and '.', not '.' first", name)
 	case c.Lanes < 0 || c.Lanes > 1024:
 		return c, fmt.Errorf("feed %q: %d lanes; use 1 to 1024", name, c.Lanes)
 	case c.QoS < 0 || c.QoS > 2:
 		return c, fmt.Errorf("feed %q: qos %d; use 0, 1 or 2", name, c.QoS)
-	case c.KeepBytes < 0 || c.Cap < 0:
-		return c, fmt.Errorf("feed %q: a size of the log is negative", name)
-	case c.Cap > 0 && c.KeepBytes > c.Cap:
-		return c, fmt.Errorf("feed %q: it is to keep %d bytes, but its cap is %d; raise the cap", name, c.KeepBytes, c.Cap)
+	case c.Keep.Age < 0 || c.Keep.Size < 0 || c.Keep.Cap < 0 || c.Tick < 0:
+		return c, fmt.Errorf("feed %q: an age or size of its log is negative", name)
+	case c.Keep.Cap > 0 && c.Keep.Size > c.Keep.Cap:
+		return c, fmt.Errorf("feed %q: its retention of %s is over its cap of %s; raise the cap", name, job.FormatSize(c.Keep.Size), job.FormatSize(c.Keep.Cap))
+	}
+	if u, err := url.Parse(c.Broker); err == nil && u.User != nil {
+		return c, fmt.Errorf("feed %q: user and password stand in the broker's URL, which is stored; give them as username and password", name)
 	}
 	o := mqtt.ReaderOptions{Connection: mqtt.Connection{Broker: c.Broker, ClientID: c.ClientID}, Topics: c.Topics, QoS: byte(c.QoS), Lanes: c.Lanes}
 	if err := o.Check(); err != nil {
@@ -80,20 +83,22 @@ func (c Config) fixed(name string) (Config, error) {
 	return c, nil
 }
 
+func checkName(name string) error {
+	if name == "" || len(name) > 200 || strings.HasPrefix(name, ".") || strings.ContainsFunc(name, notInName) {
+		return fmt.Errorf("feed: the name %q; use up to 200 letters, digits, '-', '_' and '.', not '.' first", name)
+	}
+	return nil
+}
+
 func notInName(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
 }
 
-// same tells whether a running feed need not be opened anew to be c.
+// same tells whether a feed that runs with c need not be opened anew to be o.
 func (c Config) same(o Config) bool {
-	if c.Username.String() != o.Username.String() || c.Password.String() != o.Password.String() || !slices.Equal(c.Topics, o.Topics) {
-		return false
-	}
-	c.Username, c.Password, c.Topics = o.Username, o.Password, nil
-	o.Topics = nil
-	a, _ := json.Marshal(stored(c))
-	b, _ := json.Marshal(stored(o))
-	return string(a) == string(b)
+	a, errA := encode(c)
+	b, errB := encode(o)
+	return errA == nil && errB == nil && bytes.Equal(a, b) && c.Username == o.Username && c.Password == o.Password
 }
 
 // file is feed.json.
@@ -111,37 +116,28 @@ type file struct {
 	Cert       string   `json:"cert,omitempty"`
 	Key        string   `json:"key,omitempty"`
 	ServerName string   `json:"server_name,omitempty"`
-	KeepFor    string   `json:"keep_for"` // "forever", or a duration
-	KeepBytes  int64    `json:"keep_bytes,omitempty"`
-	Cap        int64    `json:"cap,omitempty"`
-	Tick       string   `json:"tick,omitempty"`
+	Age        int64    `json:"retention_age_us,omitempty"`
+	Size       int64    `json:"retention_bytes,omitempty"`
+	Cap        int64    `json:"cap_bytes,omitempty"`
+	Tick       int64    `json:"tick_us,omitempty"`
 }
 
 // fileVersion is the version of feed.json that is written. An older one is
 // read; a newer one is refused.
 const fileVersion = 1
 
-var errSecretInJob = errors.New("its user name or password stands in the job as text, which is not stored: the job can open the feed, or write a reference, ${env:NAME} or ${file:PATH}")
-
-func path(dir, name string) string { return filepath.Join(dir, "feeds", name) }
+var errPlainSecret = errors.New("its user name or password is given as text, which is not stored: give a reference, ${env:NAME} or ${file:PATH}")
 
 // retained are the words of `retained:`.
 var retained = [...]string{job.RetainedFirst: "first", job.RetainedAll: "all", job.RetainedNever: "never"}
 
 func stored(c Config) file {
-	f := file{
+	return file{
 		Version: fileVersion, Broker: c.Broker, Topics: c.Topics, QoS: c.QoS, ClientID: c.ClientID, Lanes: c.Lanes, Retained: retained[c.Retained],
 		Username: c.Username.String(), Password: c.Password.String(),
 		CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, ServerName: c.TLS.ServerName,
-		KeepFor: "forever", KeepBytes: c.KeepBytes, Cap: c.Cap,
+		Age: int64(c.Keep.Age), Size: c.Keep.Size, Cap: c.Keep.Cap, Tick: int64(c.Tick),
 	}
-	if c.KeepFor >= 0 {
-		f.KeepFor = job.FormatDuration(c.KeepFor)
-	}
-	if c.Tick != 0 {
-		f.Tick = job.FormatDuration(c.Tick)
-	}
-	return f
 }
 
 // encode is the text of feed.json.
@@ -166,8 +162,8 @@ func decode(b []byte) (c Config, whole bool, err error) {
 	}
 	c = Config{
 		Broker: f.Broker, Topics: f.Topics, QoS: f.QoS, ClientID: f.ClientID, Lanes: f.Lanes,
-		TLS:       job.TLS{CA: f.CA, Cert: f.Cert, Key: f.Key, ServerName: f.ServerName},
-		KeepBytes: f.KeepBytes, Cap: f.Cap, KeepFor: -1,
+		TLS:  job.TLS{CA: f.CA, Cert: f.Cert, Key: f.Key, ServerName: f.ServerName},
+		Keep: job.Retention{Age: dataflow.Duration(f.Age), Size: f.Size, Cap: f.Cap}, Tick: dataflow.Duration(f.Tick),
 	}
 	at := slices.Index(retained[:], f.Retained)
 	if at < 0 {
@@ -184,16 +180,6 @@ func decode(b []byte) (c Config, whole bool, err error) {
 		}
 		if *s.to, err = job.ParseSecret(s.text); err != nil {
 			return c, false, fmt.Errorf("%w: %w", store.ErrCorrupt, err)
-		}
-	}
-	if f.KeepFor != "forever" {
-		if c.KeepFor, err = job.ParseDuration(f.KeepFor); err != nil {
-			return c, false, fmt.Errorf("%w: keep_for: %w", store.ErrCorrupt, err)
-		}
-	}
-	if f.Tick != "" {
-		if c.Tick, err = job.ParseDuration(f.Tick); err != nil {
-			return c, false, fmt.Errorf("%w: tick: %w", store.ErrCorrupt, err)
 		}
 	}
 	return c, whole, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
 
 // Kind is what an Event tells.
@@ -14,9 +15,11 @@ type Kind uint8
 const (
 	Session Kind = iota + 1 // the session with the broker tells: MQTT
 	Opened                  // the log is open: Away if it was not empty
+	Log                     // the log tells of damage that it found, or of what a crash left: Log
 	Full                    // the log has no room: nothing is read or acknowledged until it has: Err, RetryIn
-	Room                    // it has room again
-	Failed                  // the log or the session failed for good: Err. The feed has ended; Open makes it anew
+	Failing                 // the same, because writing fails
+	Room                    // it takes entries again
+	Failed                  // the session failed for good: Err. The feed has ended; Open makes it anew
 	Closed                  // its owner closed it
 )
 
@@ -26,6 +29,7 @@ type Event struct {
 	Kind    Kind
 	Feed    string
 	MQTT    mqtt.Event
+	Log     ingestlog.Event
 	Err     error
 	RetryIn dataflow.Duration
 	Away    dataflow.Duration // from the last entry of the log until now: it counts as nobody's silence
@@ -41,10 +45,12 @@ func (e Event) String() string {
 			return fmt.Sprintf("feed %s: its log goes on after %v", e.Feed, e.Away)
 		}
 		return fmt.Sprintf("feed %s: its log is new", e.Feed)
-	case Full:
+	case Log:
+		return fmt.Sprintf("feed %s: its log: %s: %v", e.Feed, e.Log.File, e.Log.Err)
+	case Full, Failing:
 		return fmt.Sprintf("feed %s: reading pauses, the broker holds the rest: %v; next attempt in %v", e.Feed, e.Err, e.RetryIn)
 	case Room:
-		return fmt.Sprintf("feed %s: the log has room again", e.Feed)
+		return fmt.Sprintf("feed %s: the log takes messages again", e.Feed)
 	case Failed:
 		return fmt.Sprintf("feed %s: failed: %v", e.Feed, e.Err)
 	case Closed:

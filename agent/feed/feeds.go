@@ -1,7 +1,8 @@
 package feed
 
 import (
-	"errors"
+	"context"
+	"fmt"
 	"sync"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -12,7 +13,7 @@ import (
 // Options are the surroundings of the feeds of a process.
 type Options struct {
 	Dir     string   // the state folder; a feed is in Dir/feeds/NAME
-	FS      store.FS // of feed.json; the log's segments are real files in any case
+	FS      store.FS // of feed.json and pins.json; the log's segments are real files in any case
 	Clock   sensors.Clock
 	Secrets job.Resolver
 	Events  func(Event) // must not block; nil: nobody listens
@@ -25,39 +26,108 @@ type Options struct {
 type Feeds struct {
 	o Options
 
-	mu      sync.Mutex // guards running; no I/O under it
-	running map[string]*Feed
+	mu      sync.Mutex       // guards running and the refs of the feeds in it; no I/O under it
+	running map[string]*Feed // from before its log is opened until after it is closed
 }
 
 // New makes the feeds of a state folder. Nothing is opened yet.
-func New(o Options) *Feeds {
+func New(o Options) *Feeds { return &Feeds{o: o.filled(), running: make(map[string]*Feed)} }
+
+func (o Options) filled() Options {
 	if o.Clock == nil {
 		o.Clock = sensors.Wall{}
 	}
 	if o.Events == nil {
 		o.Events = func(Event) {}
 	}
-	return &Feeds{o: o, running: make(map[string]*Feed)}
+	if o.Session == nil {
+		o.Session = openMQTT(o.Secrets)
+	}
+	return o
 }
 
 // Open returns the feed of that name, which runs from the first Open to the
 // last Close. A feed that is not there is created. One that is there goes on
 // with the config given, which is stored: all of it may change between two runs
 // but the lanes; while the feed runs nothing may.
-func (s *Feeds) Open(name string, c Config) (*Feed, error) { return nil, errors.New("soon") }
+func (s *Feeds) Open(name string, c Config) (*Feed, error) {
+	c, err := c.fixed(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.open(name, &c)
+}
 
 // OpenStored is Open with the config in feed.json: for `feed: NAME`. A feed
 // that was never created is store.ErrMissing.
-func (s *Feeds) OpenStored(name string) (*Feed, error) { return nil, errors.New("soon") }
+func (s *Feeds) OpenStored(name string) (*Feed, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	return s.open(name, nil)
+}
 
-// Create makes a feed to be opened by its name; one that is there is refused.
-func Create(o Options, name string, c Config) error { return errors.New("soon") }
+// open with no config takes the stored one.
+func (s *Feeds) open(name string, c *Config) (*Feed, error) {
+	for {
+		s.mu.Lock()
+		f := s.running[name]
+		if f == nil {
+			f = newFeed(s, name)
+			s.running[name] = f
+			s.mu.Unlock()
+			return f, f.start(c)
+		}
+		if f.ending {
+			s.mu.Unlock()
+			<-f.done
+			continue
+		}
+		f.refs++
+		s.mu.Unlock()
+		<-f.begun
+		switch {
+		case f.ended():
+			_ = f.Close()
+			<-f.done
+		case c != nil && !f.config.same(*c):
+			_ = f.Close()
+			return nil, fmt.Errorf("feed %q runs with another config; stop the jobs that read it first", name)
+		default:
+			return f, nil
+		}
+	}
+}
 
-// List is the names of the feeds in a state folder, sorted.
-func List(o Options) ([]string, error) { return nil, errors.New("soon") }
+// release counts one user less, and tells whether it was the last.
+func (s *Feeds) release(f *Feed) (last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.refs--
+	if f.refs == 0 {
+		f.ending = true
+	}
+	return f.refs == 0
+}
 
-// Show tells of a feed without running it.
-func Show(o Options, name string) (Info, error) { return Info{}, errors.New("soon") }
+// ending says that f has failed and nobody may join it any more.
+func (s *Feeds) fail(f *Feed) {
+	s.mu.Lock()
+	f.ending = true
+	s.mu.Unlock()
+}
 
-// Delete removes a feed with its log. One that is in use is store.ErrLocked.
-func Delete(o Options, name string) error { return errors.New("soon") }
+func (s *Feeds) gone(f *Feed) {
+	s.mu.Lock()
+	delete(s.running, f.name)
+	s.mu.Unlock()
+}
+
+// newFeed is a feed with one user that is not open yet.
+func newFeed(s *Feeds, name string) *Feed {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Feed{
+		owner: s, name: name, refs: 1, ctx: ctx, cancel: cancel,
+		begun: make(chan struct{}), subscribed: make(chan struct{}), done: make(chan struct{}),
+	}
+}

@@ -1,0 +1,307 @@
+package feed
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+)
+
+const (
+	configFile = "feed.json"
+	pinsFile   = "pins.json"
+	// maxFile bounds what is read of either.
+	maxFile = 16 << 20
+)
+
+func folder(dir, name string) string { return filepath.Join(dir, "feeds", name) }
+
+// readFile reads a small file; store.ErrMissing if it is not there.
+func readFile(fsys store.FS, name string) (_ []byte, err error) {
+	f, err := fsys.Open(name, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", name, store.ErrMissing)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return io.ReadAll(io.NewSectionReader(f, 0, maxFile))
+}
+
+// writeFile replaces a file in one step, durably.
+func writeFile(fsys store.FS, name string, text []byte) error {
+	tmp := name + ".new"
+	f, err := fsys.Open(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(text, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = fsys.Remove(tmp)
+		return err
+	}
+	if err := fsys.Rename(tmp, name); err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(name))
+}
+
+// makeFolder makes the feed's folder so that a crash does not lose it.
+func makeFolder(fsys store.FS, dir, name string) error {
+	if err := fsys.MkdirAll(folder(dir, name)); err != nil {
+		return err
+	}
+	if err := fsys.SyncDir(filepath.Join(dir, "feeds")); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
+
+// readConfig is the stored config of a feed, store.ErrMissing if there is none.
+func readConfig(o Options, name string) (c Config, whole bool, err error) {
+	file := filepath.Join(folder(o.Dir, name), configFile)
+	b, err := readFile(o.FS, file)
+	if errors.Is(err, store.ErrMissing) {
+		return c, false, fmt.Errorf("feed %q: %w; the feeds there are: tidemark feed list", name, store.ErrMissing)
+	}
+	if err == nil {
+		c, whole, err = decode(b)
+	}
+	if err != nil {
+		return c, false, fmt.Errorf("feed %q: %s: %w", name, file, err)
+	}
+	return c, whole, nil
+}
+
+func writeConfig(o Options, name string, c Config) error {
+	b, err := encode(c)
+	if err == nil {
+		err = writeFile(o.FS, filepath.Join(folder(o.Dir, name), configFile), b)
+	}
+	if err != nil {
+		return fmt.Errorf("feed %q: storing its config: %w", name, err)
+	}
+	return nil
+}
+
+// pins is pins.json.
+type pins struct {
+	Version int                         `json:"version"`
+	Pins    map[string]map[string]int64 `json:"pins"` // name, lane, offset
+}
+
+func readPins(o Options, name string) (map[string]map[int]int64, error) {
+	file := filepath.Join(folder(o.Dir, name), pinsFile)
+	b, err := readFile(o.FS, file)
+	if errors.Is(err, store.ErrMissing) {
+		return make(map[string]map[int]int64), nil
+	}
+	var p pins
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err == nil && (p.Version < 1 || p.Version > fileVersion) {
+		err = fmt.Errorf("version %d of pins.json; this program reads 1 to %d: use a newer one", p.Version, fileVersion)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("feed %q: %s: %w", name, file, err)
+	}
+	all := make(map[string]map[int]int64, len(p.Pins))
+	for pin, at := range p.Pins {
+		all[pin] = make(map[int]int64, len(at))
+		for lane, offset := range at {
+			n, err := strconv.Atoi(lane)
+			if err != nil {
+				return nil, fmt.Errorf("feed %q: %s: %w: lane %q", name, file, store.ErrCorrupt, lane)
+			}
+			all[pin][n] = offset
+		}
+	}
+	return all, nil
+}
+
+func writePins(o Options, name string, all map[string]map[int]int64) error {
+	p := pins{Version: fileVersion, Pins: make(map[string]map[string]int64, len(all))}
+	for pin, at := range all {
+		p.Pins[pin] = make(map[string]int64, len(at))
+		for lane, offset := range at {
+			p.Pins[pin][strconv.Itoa(lane)] = offset
+		}
+	}
+	b, err := json.MarshalIndent(p, "", "  ") // sorts the names
+	if err == nil {
+		err = writeFile(o.FS, filepath.Join(folder(o.Dir, name), pinsFile), append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("feed %q: storing its pins: %w", name, err)
+	}
+	return nil
+}
+
+// Create makes a feed to be opened by its name; one that is there is refused.
+// Without a retention it keeps what is younger than DefaultKeepAge, up to
+// DefaultKeepSize, since whoever reads it comes later.
+func Create(o Options, name string, c Config) error {
+	o = o.filled()
+	c, err := c.fixed(name)
+	if err != nil {
+		return err
+	}
+	if !c.Username.Stored() || !c.Password.Stored() {
+		return fmt.Errorf("feed %q: %w", name, errPlainSecret)
+	}
+	if c.Keep.Age == 0 && c.Keep.Size == 0 {
+		c.Keep.Age, c.Keep.Size = DefaultKeepAge, DefaultKeepSize
+		if c.Keep.Cap > 0 {
+			c.Keep.Size = min(c.Keep.Size, c.Keep.Cap)
+		}
+	}
+	_, _, err = readConfig(o, name)
+	switch {
+	case err == nil:
+		return fmt.Errorf("feed %q is there already; choose another name, or delete it first", name)
+	case !errors.Is(err, store.ErrMissing):
+		return err
+	}
+	if err := makeFolder(o.FS, o.Dir, name); err != nil {
+		return fmt.Errorf("feed %q: %w", name, err)
+	}
+	return writeConfig(o, name, c)
+}
+
+// List is the names of the feeds in a state folder, sorted.
+func List(o Options) ([]string, error) {
+	entries, err := o.FS.ReadDir(filepath.Join(o.Dir, "feeds"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() || checkName(e.Name()) != nil {
+			continue
+		}
+		if _, err := o.FS.Stat(filepath.Join(folder(o.Dir, e.Name()), configFile)); err == nil {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Info is what is known of a feed that does not run.
+type Info struct {
+	Name   string
+	Config Config
+	Bytes  int64 // of the log
+	Lanes  []LaneStats
+	Pins   []Pin // sorted by name
+}
+
+// Pin is who keeps the log from where on.
+type Pin struct {
+	Name string
+	At   map[int]int64 // offset by lane
+}
+
+// Show tells of a feed without running it. One that runs in another process is
+// store.ErrLocked.
+func Show(o Options, name string) (_ Info, err error) {
+	o = o.filled()
+	info := Info{Name: name}
+	if info.Config, _, err = readConfig(o, name); err != nil {
+		return info, err
+	}
+	all, err := readPins(o, name)
+	if err != nil {
+		return info, err
+	}
+	info.Pins = sortedPins(all)
+	files, err := filepath.Glob(filepath.Join(folder(o.Dir, name), "*.log"))
+	if err != nil || len(files) == 0 {
+		return info, err // never opened: there is no log yet
+	}
+	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(o.Dir, name), ReadOnly: true})
+	if err != nil {
+		return info, fmt.Errorf("feed %q: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	info.Bytes, info.Lanes = log.Stats().Bytes, laneStats(log)
+	return info, nil
+}
+
+func sortedPins(all map[string]map[int]int64) []Pin {
+	var list []Pin
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, Pin{name, maps.Clone(all[name])})
+	}
+	return list
+}
+
+// Unpin lets go what a name pinned of a feed that does not run.
+func Unpin(o Options, name, pin string) error {
+	all, err := readPins(o, name)
+	if err != nil || all[pin] == nil {
+		return err
+	}
+	delete(all, pin)
+	return writePins(o, name, all)
+}
+
+// Delete removes a feed with its log, whatever is pinned. One that is in use is
+// store.ErrLocked. The broker keeps the session until it expires there.
+func Delete(o Options, name string) error {
+	o = o.filled()
+	if _, _, err := readConfig(o, name); err != nil {
+		return err
+	}
+	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(o.Dir, name)})
+	if err == nil {
+		err = log.Close()
+	}
+	if err != nil && !errors.Is(err, store.ErrCorrupt) {
+		return fmt.Errorf("feed %q: %w", name, err)
+	}
+	// In one step it is no feed any more; then its bytes go.
+	gone := filepath.Join(o.Dir, "feeds", ".deleted."+name)
+	if err := os.RemoveAll(gone); err != nil {
+		return fmt.Errorf("feed %q: %w", name, err)
+	}
+	if err := o.FS.Rename(folder(o.Dir, name), gone); err != nil {
+		return fmt.Errorf("feed %q: %w", name, err)
+	}
+	if err := o.FS.SyncDir(filepath.Dir(gone)); err != nil {
+		return fmt.Errorf("feed %q: %w", name, err)
+	}
+	return os.RemoveAll(gone)
+}
+
+// retention is what the log is told: without an age and a size it keeps nothing
+// for its age.
+func retention(r job.Retention) ingestlog.Retention {
+	k := ingestlog.Retention{Age: r.Age, Bytes: r.Size}
+	switch {
+	case r.Age == 0 && r.Size == 0:
+		k.Age = 1
+	case r.Age == 0 || r.Age == math.MaxInt64:
+		k.Age = 0
+	}
+	return k
+}
