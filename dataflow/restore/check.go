@@ -140,6 +140,7 @@ func (c *checker) operator(o *Operator) {
 		return
 	}
 	p := OperatorPlan{ID: o.ID, Saved: s.ID, From: s.Parallelism, To: o.Parallelism, Positions: s.Positions, max: c.m.MaxParallelism}
+	before := len(c.report.Findings)
 	if len(s.Positions) > 0 {
 		g := f
 		g.State, g.Rows, g.Verdict = Positions, int64(len(s.Positions)), AsIs
@@ -152,7 +153,7 @@ func (c *checker) operator(o *Operator) {
 		c.unasked(f, o, &s.Tables[i])
 	}
 	c.plan.Operators = append(c.plan.Operators, p)
-	if len(o.Tables)+len(s.Tables)+len(s.Positions) == 0 {
+	if len(c.report.Findings) == before {
 		f.Verdict = Stateless
 		c.add(f)
 	}
@@ -284,17 +285,19 @@ func columns(w *manifest.Table) string {
 // is skipped silently.
 func (c *checker) removed(s *manifest.Operator) {
 	f := Finding{Operator: s.ID, From: s.Parallelism}
+	var states []string
 	if len(s.Positions) > 0 {
-		f.Reason = fmt.Sprintf("it read %d splits, and the job has no operator with this id", len(s.Positions))
+		states = append(states, fmt.Sprintf("the positions of %d splits", len(s.Positions)))
 	}
 	for i := range s.Tables {
 		t := &s.Tables[i]
 		if n := total(t, nil); n > 0 && personal(t.Name) {
 			f.Rows += n
-			f.Reason = "it has state, and the job has no operator with this id"
+			states = append(states, fmt.Sprintf("%d rows of %q", n, t.Name))
 		}
 	}
-	if f.Reason != "" {
+	if len(states) > 0 {
+		f.Reason = fmt.Sprintf("it has state (%s), and the job has no operator with this id", strings.Join(states, ", "))
 		f.Fix = fmt.Sprintf("if it has a new id, write was: %s there", s.ID)
 		c.refuse(f, Dropped)
 	}
