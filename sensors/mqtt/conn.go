@@ -45,7 +45,7 @@ type conn struct {
 
 	hold      func() <-chan struct{} // the reader's gate: nil, or what to wait for before reading on
 	flushed   func(total int64)      // called by the flusher after each write, without a lock; may be nil
-	released  func(id uint16)        // called when paho sends a PUBREL; may be nil
+	released  func(id uint16) bool   // asked before paho's PUBREL goes out; false: somebody else will send it; may be nil
 	completes func(id uint16) bool   // asked before paho's PUBCOMP goes out; false: somebody else will send it; may be nil
 	quiet     func()                 // called by the flusher, again and again, while the peer has been silent for doubt; may be nil: nobody asks
 	heard     func(held bool)        // called after each read of the socket; held: the gate was shut before it; nil if quiet is
@@ -199,8 +199,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 // Write is for paho, which writes whole packets. It blocks while too much
 // waits.
 func (c *conn) Write(p []byte) (int, error) {
-	if len(p) == 4 && p[0] == framePubrel && c.released != nil {
-		c.released(uint16(p[2])<<8 | uint16(p[3]))
+	if len(p) == 4 && p[0] == framePubrel && c.released != nil && !c.released(uint16(p[2])<<8|uint16(p[3])) {
+		return len(p), nil
 	}
 	if len(p) == 4 && p[0] == framePubcomp && c.completes != nil && !c.completes(uint16(p[2])<<8|uint16(p[3])) {
 		return len(p), nil

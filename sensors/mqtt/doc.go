@@ -10,6 +10,7 @@
 // It never decodes payloads (sensors/decode does), never stores anything on
 // disk, and never blocks paho's handler. Read session.go for the life of a
 // connection, inbox.go for what full means, ledger.go for acknowledgements and
-// redeliveries, writer.go for the sink; docs/MQTT.md for what a user must know
+// redeliveries, writer.go for the sink, writer_courier.go for the one whose rows
+// wait for their checkpoint; docs/MQTT.md for what a user must know
 // of brokers, and for the table of goroutines.
 package mqtt

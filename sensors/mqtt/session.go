@@ -67,6 +67,7 @@ type link struct {
 type session struct {
 	e      *endpoint
 	clean  bool
+	wipe   bool // before the first connection the broker is to forget what it knows of the client id
 	user   user
 	store  *store
 	cancel context.CancelFunc
@@ -209,6 +210,19 @@ func (s *session) hangUp(l *link) {
 
 // connect makes one attempt, up to CONNACK.
 func (s *session) connect(ctx context.Context) (*link, error) {
+	if s.wipe {
+		l, err := s.open(ctx, true)
+		if err != nil {
+			return nil, err
+		}
+		close(l.ready)
+		s.hangUp(l)
+		s.wipe = false
+	}
+	return s.open(ctx, s.clean)
+}
+
+func (s *session) open(ctx context.Context, clean bool) (*link, error) {
 	user, password, err := s.e.credentials()
 	if err != nil {
 		return nil, err
@@ -217,7 +231,7 @@ func (s *session) connect(ctx context.Context) (*link, error) {
 	o := paho.NewClientOptions().
 		AddBroker(s.e.scheme + "://" + s.e.host).
 		SetClientID(s.e.ClientID).
-		SetCleanSession(s.clean).
+		SetCleanSession(clean).
 		SetUsername(user).
 		SetPassword(password).
 		SetProtocolVersion(4). // 3.1.1, and no second try with 3.1

@@ -36,6 +36,7 @@ type WriterStats struct {
 	Published   int64 // rows handed to the connection, each once
 	Republished int64 // sent again after a connection was lost
 	Acked       int64 // acknowledged; QoS 0: written
+	Uncertain   int64 // transactional, QoS 2: published again because the broker lost the session before it had acknowledged them to the end; they may be there twice
 	Connects    int64 // connections that the broker accepted
 	InFlight    int   // taken and not acknowledged now
 	Connected   bool
@@ -87,17 +88,8 @@ func NewWriter(o WriterOptions) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.QoS > 2 {
-		return nil, fmt.Errorf("mqtt: qos %d; use 0, 1 or 2", o.QoS)
-	}
-	if o.MaxInFlight == 0 {
-		o.MaxInFlight = [...]int{4096, 1000, 16}[o.QoS]
-	}
-	if o.MaxInFlight < 1 || o.MaxInFlight > maxWindow {
-		return nil, fmt.Errorf("mqtt: %d messages in flight; use 1 to %d", o.MaxInFlight, maxWindow)
-	}
-	if o.MaxBytes <= 0 {
-		o.MaxBytes = 16 << 20
+	if err := o.defaults(); err != nil {
+		return nil, err
 	}
 	if o.QoS == 2 && o.ClientID == "" {
 		return nil, errors.New("mqtt: QoS 2 needs a session that outlives its connections: give a client id")
@@ -113,6 +105,29 @@ func NewWriter(o WriterOptions) (*Writer, error) {
 	return w, nil
 }
 
+func (o *WriterOptions) defaults() error {
+	if o.QoS > 2 {
+		return fmt.Errorf("mqtt: qos %d; use 0, 1 or 2", o.QoS)
+	}
+	if o.MaxInFlight == 0 {
+		o.MaxInFlight = [...]int{4096, 1000, 16}[o.QoS]
+	}
+	if o.MaxInFlight < 1 || o.MaxInFlight > maxWindow {
+		return fmt.Errorf("mqtt: %d messages in flight; use 1 to %d", o.MaxInFlight, maxWindow)
+	}
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = 16 << 20
+	}
+	return nil
+}
+
+func checkRow(name, payload []byte) error {
+	if len(name) <= 65535 && len(name)+len(payload) <= maxRemaining-4 {
+		return nil
+	}
+	return fmt.Errorf("mqtt: a row with a topic of %d bytes and a payload of %d cannot be published: the most are 65,535, and 256 MB together; shorten it in a select", len(name), len(payload))
+}
+
 // Write publishes the rows of b. See sensors.Writer.
 func (w *Writer) Write(ctx context.Context, b *batch.Batch) error {
 	const burst = 64 // rows handed to the connection at a time: the first must not wait for the last to be encoded
@@ -121,8 +136,8 @@ func (w *Writer) Write(ctx context.Context, b *batch.Batch) error {
 		pos := b.Position(k)
 		w.name = w.topic.append(w.name[:0], b, pos)
 		w.payload = w.o.Encode(w.payload[:0], b, pos)
-		if len(w.name) > 65535 || len(w.name)+len(w.payload) > maxRemaining-4 {
-			return fmt.Errorf("mqtt: a row with a topic of %d bytes and a payload of %d cannot be published: the most are 65,535, and 256 MB together; shorten it in a select", len(w.name), len(w.payload))
+		if err := checkRow(w.name, w.payload); err != nil {
+			return err
 		}
 		for !w.put(k == n-1 || k%burst == burst-1) {
 			if err := w.wait(ctx, "publish"); err != nil {
@@ -351,10 +366,11 @@ func (w *Writer) brokerDone(id uint16) {
 
 // brokerHas hears that paho answers a PUBREC: the broker has the message, and
 // publishing it again would be a duplicate.
-func (w *Writer) brokerHas(id uint16) {
+func (w *Writer) brokerHas(id uint16) bool {
 	w.mu.Lock()
 	if s, ok := w.win.find(id); ok {
 		s.released = true
 	}
 	w.mu.Unlock()
+	return true
 }
