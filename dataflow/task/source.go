@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/dedupe"
 	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
 	"github.com/tidemark-mesh/tidemark/dataflow/expr"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
@@ -26,8 +27,9 @@ type SourceConfig struct {
 	DeviceAt int // column that names the device; -1: none
 	Arrival  int // column of recorded arrivals; -1: the reader's
 	When, At *expr.Expr
-	Splits   []int    // numbers, in the job, of the splits this subtask reads; set by the driver when the reader is open
-	Names    []string // of the splits; nil: their numbers. State finds a split again by its name. Set by the driver
+	Dedupe   *dedupe.Config // nil: a row may come again
+	Splits   []int          // numbers, in the job, of the splits this subtask reads; set by the driver when the reader is open
+	Names    []string       // of the splits; nil: their numbers. State finds a split again by its name. Set by the driver
 
 	// Alone: no other source subtask's stream meets this one's. Then it is never
 	// marked idle: nobody is held up by it, and where its own stream has been
@@ -67,6 +69,7 @@ type source struct {
 	rows    *batch.Builder
 	refused *batch.Builder
 	time    *eventtime.Source
+	dups    *duplicates // nil: they are not looked for
 	when    *expr.Eval
 	at      *expr.Eval
 
@@ -113,6 +116,7 @@ func newSource(t *Task, cfg *SourceConfig) (*source, error) {
 	}
 	s.time = eventtime.NewSource(cfg.Time, cfg.Splits, t.cfg.Pool)
 	s.tables = append([]operator.StateTable{splitsTable()}, s.time.StateTables()...)
+	s.dups = s.newDuplicates()
 	s.open = len(cfg.Splits)
 	return s, nil
 }
@@ -255,16 +259,26 @@ func (s *source) flush(split int) {
 		if len(s.arrivals) > 0 {
 			arrivals = s.arrivals
 		}
-		s.assign(split, b, arrivals)
+		s.arrived(split, b, arrivals)
 		b.Release()
 	}
 	s.arrivals, s.from = s.arrivals[:0], s.from[:0]
 	s.flushRejected()
 }
 
+// arrived takes the rows of b, which nobody else sees yet.
+func (s *source) arrived(split int, b *batch.Batch, arrivals []int64) {
+	if s.dups != nil {
+		s.assignFresh(split, b, arrivals)
+		return
+	}
+	s.assign(split, b, arrivals, dataflow.MinTime)
+}
+
 // assign gives the rows of b, which nobody else sees yet, event times and
-// marks, and emits them.
-func (s *source) assign(split int, b *batch.Batch, arrivals []int64) {
+// marks, and emits them. The split's clock has come to until; MinTime: to where
+// the rows say.
+func (s *source) assign(split int, b *batch.Batch, arrivals []int64, until dataflow.Time) {
 	s.link.counters.In += int64(b.Rows)
 	in := eventtime.Rows{Arrivals: arrivals}
 	if s.cfg.Arrival >= 0 {
@@ -290,6 +304,12 @@ func (s *source) assign(split int, b *batch.Batch, arrivals []int64) {
 		s.rejectRow(r)
 	}
 	b.Hashes = nil
+	if until != dataflow.MinTime {
+		if m, news := s.time.Tick(split, until); news {
+			m.Row = int32(b.Rows)
+			b.AddMark(m)
+		}
+	}
 	s.emit(b)
 }
 
@@ -370,7 +390,7 @@ func (s *source) clockOf(r *sensors.Records) {
 // columns takes a batch of a source that makes columns itself.
 func (s *source) columns(in Input) {
 	if in.Batch != nil {
-		s.assign(in.Position.Split, in.Batch, in.Arrivals)
+		s.arrived(in.Position.Split, in.Batch, in.Arrivals)
 		in.Batch.Release()
 		s.ack(in.Position)
 	}

@@ -178,7 +178,11 @@ func (s *source) Snapshot(delta bool, emit func(int, *batch.Batch) error) error 
 	if err != nil {
 		return err
 	}
-	return s.time.Snapshot(delta, func(table int, b *batch.Batch) error { return emit(table+1, b) })
+	err = s.time.Snapshot(delta, func(table int, b *batch.Batch) error { return emit(table+1, b) })
+	if err != nil || s.dups == nil {
+		return err
+	}
+	return s.dups.Snapshot(delta, func(table int, b *batch.Batch) error { return emit(s.dups.table+table, b) })
 }
 
 // Restore is operator.Stateful's.
@@ -189,5 +193,8 @@ func (s *source) Restore(table int, b *batch.Batch) error {
 	}
 	d := s.renumbered(b)
 	defer d.Release()
+	if s.dups != nil && table >= s.dups.table {
+		return s.dups.Restore(table-s.dups.table, d)
+	}
 	return s.time.Restore(table-1, d)
 }
