@@ -41,6 +41,7 @@ var layers = map[string]layer{
 	"dataflow/expr":          pure,
 	"dataflow/eventtime":     pure,
 	"dataflow/state":         pure,
+	"dataflow/process":       pure,
 	"dataflow/avro":          pure,
 	"dataflow/window":        pure,
 	"dataflow/operator":      pure,
@@ -64,6 +65,7 @@ var layers = map[string]layer{
 	"sensors/sensortest":     support,
 	"store":                  vocabulary,
 	"store/ingestlog":        driver,
+	"store/statedb":          driver,
 	"store/manifest":         pure,
 	"store/part":             driver,
 	"store/storetest":        support,
@@ -76,6 +78,7 @@ var layers = map[string]layer{
 	"agent/vectors":          support,
 	"agent/demo":             agent,
 	"agent/fleet":            agent,
+	"agent/durable":          agent,
 	"agent/feed":             agent,
 	"cmd/tidemark":           command,
 }

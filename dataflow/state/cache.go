@@ -114,12 +114,7 @@ func (c *cache) decode(key []byte) {
 // keyOf is the encoded key; it holds until the next call.
 func (c *cache) keyOf(id int32) []byte {
 	s := c.store
-	c.row[0] = id
-	for i, col := range s.scratch {
-		col.Resize(0)
-		s.keys.Gather(i, c.row[:], col, 0)
-	}
-	c.key = appendKey(c.key[:0], s.scratch, 0)
+	c.key = appendKey(c.key[:0], s.KeyColumns(id), 0)
 	return c.key
 }
 
@@ -209,6 +204,7 @@ func (c *cache) evict(id int32, key []byte) {
 		}
 	}
 	c.here[id] = false
+	s.lives[id] = 0 // living goes on counting the key
 	s.changed[id], s.due[id] = false, noTime
 	s.keys.Drop(id)
 }
@@ -419,8 +415,11 @@ func (c *cells) decodeEntry(r *reader, id int32, f uint8, current bool) {
 	for i := range c.cols {
 		c.cols[i].setDatum(e, r.datum(c.cols[i].typ))
 	}
-	if flags == 0 {
+	switch {
+	case flags == 0:
 		c.release(e)
+	case flags&live != 0:
+		c.store.lives[id]++ // living has counted the key
 	}
 }
 

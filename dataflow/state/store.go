@@ -46,6 +46,8 @@ type Store struct {
 	pool    *batch.Pool
 
 	holds   []int32 // by key: entries in use
+	lives   []int32 // by key: entries that are there
+	living  int64   // keys with such, in memory or not
 	changed []bool  // by key: not as the Backing has it
 	journal []undo
 	words   []word
@@ -59,7 +61,6 @@ type Store struct {
 	epoch uint64 // snapshots so far; a restored store begins with one
 
 	one     [1]int32
-	oneHash [1]uint64
 	oneID   [1]int32
 	scratch []*batch.Column // of a key, one row
 }
@@ -158,6 +159,7 @@ func (s *Store) widen() {
 	}
 	for len(s.holds) < n {
 		s.holds, s.due, s.changed = append(s.holds, 0), append(s.due, noTime), append(s.changed, false)
+		s.lives = append(s.lives, 0)
 	}
 	for _, c := range s.states {
 		if c.spread == keyed {
@@ -203,6 +205,19 @@ func (s *Store) hold(key int32) {
 func (s *Store) drop(key int32) {
 	if s.holds[key]--; s.holds[key] == 0 {
 		s.keys.Drop(key)
+	}
+}
+
+// live notes that a key has an entry more or less.
+func (s *Store) live(key int32, more bool) {
+	if more {
+		if s.lives[key]++; s.lives[key] == 1 {
+			s.living++
+		}
+		return
+	}
+	if s.lives[key]--; s.lives[key] == 0 {
+		s.living--
 	}
 }
 
@@ -285,6 +300,9 @@ func (s *Store) Commit() {
 		c, e := u.cells, u.entry
 		f := c.flags[e] &^ logged
 		c.flags[e] = f
+		if c.spread == keyed && (f^u.flags)&live != 0 {
+			s.live(c.owner[e], f&live != 0)
+		}
 		switch {
 		case f&live == 0:
 			if c.domain != 0 && u.flags&live != 0 {
@@ -329,8 +347,19 @@ func (s *Store) Undo() {
 // Clean tells whether nothing has changed since the last Commit or Undo.
 func (s *Store) Clean() bool { return len(s.journal) == 0 }
 
-// KeysLive is the number of keys with state in memory.
-func (s *Store) KeysLive() int64 { return int64(s.keys.Len()) }
+// KeysLive is the number of keys with state, in memory or not.
+func (s *Store) KeysLive() int64 { return s.living }
+
+// KeyColumns is a key, a column of one row for each of its columns. It holds until
+// the next call of the Store that has to do with keys.
+func (s *Store) KeyColumns(id int32) []*batch.Column {
+	s.one[0] = id
+	for i, col := range s.scratch {
+		col.Resize(0)
+		s.keys.Gather(i, s.one[:], col, 0)
+	}
+	return s.scratch
+}
 
 // Bytes is about the memory of the state.
 func (s *Store) Bytes() int64 {
