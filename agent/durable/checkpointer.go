@@ -1,0 +1,417 @@
+package durable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// Engine is the running job whose checkpoints are taken; none of its methods
+// blocks.
+type Engine interface {
+	Trigger(dataflow.Barrier)
+	Completed(dataflow.CheckpointID)
+	Stop()
+}
+
+// CheckpointerOptions are what a Checkpointer looks after.
+type CheckpointerOptions struct {
+	Job            *Job
+	MaxParallelism int
+	AtLeastOnce    bool
+	Config         checkpoint.Config
+	Tables         map[dataflow.SubtaskID][]runtime.TableOf // of every subtask
+	Parallelism    map[dataflow.OperatorID]int
+	Clock          sensors.Clock
+
+	// Keep makes sure that what a manifest's positions name can be read again,
+	// from before the manifest can be seen; nil: nothing has to.
+	Keep func(m *manifest.Manifest) error
+	// Released is told the checkpoints of the job that are kept, oldest first,
+	// after some were let go.
+	Released func(kept []string)
+	Events   func(string) // must not block
+}
+
+// Checkpointer takes the checkpoints of one attempt of a job: it is the driver
+// of a checkpoint.Coordinator. The goroutine of Run owns everything; others
+// hand it their messages through post, which never blocks. What waits there is
+// bounded by the barriers under way: one snapshot a subtask and barrier.
+type Checkpointer struct {
+	o      CheckpointerOptions
+	job    *Job
+	state  *State
+	engine Engine
+	now    func() dataflow.Time
+	tables map[dataflow.SubtaskID][]runtime.TableOf
+
+	mu     sync.Mutex // guards inbox, closed
+	inbox  []func()
+	closed bool
+	signal chan struct{} // 1: the inbox may have something
+	work   sync.WaitGroup
+	jobs   chan func()   // for the one goroutine that writes manifests and deletes; full: the checkpointer waits for the disk
+	quit   chan struct{} // closed when Run ends: merges stop
+
+	// Of Run's goroutine.
+	coordinator *checkpoint.Coordinator
+	chains      map[place]*chain
+	storing     map[dataflow.SubtaskID][]*share // the first is being stored
+	positions   map[dataflow.SubtaskID][]runtime.SplitPosition
+	answers     map[int]chan<- Answer
+	refs        int
+	began       map[uint64]*progress
+	kept        []string
+	merging     bool
+	failed      error
+	outcome     Outcome
+
+	collected dataflow.Time // when parts were last collected; of the goroutine of jobs
+}
+
+// progress is what is told of a checkpoint when it is complete.
+type progress struct {
+	began        dataflow.Time
+	pause, align time.Duration
+	delta        int64 // bytes written for it
+	parts        int
+	savepoint    string // its name, if it is one
+}
+
+// Outcome is what an attempt's last checkpoint was.
+type Outcome struct {
+	Ended      bool   // it was the job's last: nothing is left to commit
+	Finished   bool   // all input was read
+	Drained    bool   // the input was ended by somebody
+	Checkpoint string // its name
+	Savepoint  string // of the same state; empty: nobody asked for one
+}
+
+// Answer is what became of a request for a savepoint.
+type Answer struct {
+	Name string
+	Err  error
+}
+
+// errEnded answers who asks for a savepoint too late.
+var errEnded = errors.New("the job has ended")
+
+// NewCheckpointer makes the checkpointer of an attempt. It is runtime.Collector
+// from now on; Run begins.
+func NewCheckpointer(o CheckpointerOptions) *Checkpointer {
+	c := &Checkpointer{
+		o: o, job: o.Job, state: o.Job.state, tables: o.Tables, signal: make(chan struct{}, 1), jobs: make(chan func(), 64), quit: make(chan struct{}),
+		chains: make(map[place]*chain), storing: make(map[dataflow.SubtaskID][]*share), positions: make(map[dataflow.SubtaskID][]runtime.SplitPosition),
+		answers: make(map[int]chan<- Answer), began: make(map[uint64]*progress), kept: slices.Clone(o.Config.Kept), now: steady(o.Clock),
+	}
+	for s, tables := range o.Tables {
+		for _, t := range tables {
+			c.chains[place{t.Operator, t.Name, s.Index}] = &chain{}
+		}
+	}
+	return c
+}
+
+// steady is a clock that begins with the wall's time and then only goes on: a
+// wall that is set back must not hold up checkpoints.
+func steady(clock sensors.Clock) func() dataflow.Time {
+	if _, real := clock.(sensors.Wall); !real {
+		return clock.Now
+	}
+	began := time.Now()
+	base := clock.Now()
+	return func() dataflow.Time { return base.Add(dataflow.Duration(time.Since(began).Microseconds())) }
+}
+
+// post hands f to Run's goroutine. After Run has ended it is dropped; false.
+func (c *Checkpointer) post(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.inbox = append(c.inbox, f)
+	select {
+	case c.signal <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+var _ runtime.Collector = (*Checkpointer)(nil)
+
+// Taken is runtime.Collector's.
+func (c *Checkpointer) Taken(t runtime.SnapshotTaken) {
+	if !c.post(func() { c.taken(t) }) {
+		for _, r := range t.State {
+			r.Batch.Release()
+		}
+	}
+}
+
+// Exhausted is runtime.Collector's.
+func (c *Checkpointer) Exhausted(s dataflow.SubtaskID) {
+	c.post(func() { c.step(checkpoint.Event{Kind: checkpoint.Exhausted, Subtask: s}) })
+}
+
+// Committed is runtime.Collector's.
+func (c *Checkpointer) Committed(s dataflow.SubtaskID, id dataflow.CheckpointID) {
+	c.post(func() { c.step(checkpoint.Event{Kind: checkpoint.Committed, Subtask: s, ID: id}) })
+}
+
+// Savepoint asks for a savepoint; with then other than GoOn the job stops with
+// it. The channel gets one answer.
+func (c *Checkpointer) Savepoint(then dataflow.Then) <-chan Answer {
+	ch := make(chan Answer, 1)
+	ok := c.post(func() {
+		c.refs++
+		c.answers[c.refs] = ch
+		c.step(checkpoint.Event{Kind: checkpoint.Requested, Request: checkpoint.Request{Ref: c.refs, Then: then}})
+	})
+	if !ok {
+		ch <- Answer{Err: errEnded}
+	}
+	return ch
+}
+
+// Run takes checkpoints until the coordinator says that the attempt must fail
+// (its error), or ctx ends (nil). All its goroutines have ended then, and the
+// parts that no manifest names are given back.
+func (c *Checkpointer) Run(ctx context.Context, engine Engine) error {
+	c.engine = engine
+	c.o.Config.Start = c.now()
+	c.coordinator = checkpoint.New(c.o.Config)
+	var janitor sync.WaitGroup
+	janitor.Go(func() {
+		for f := range c.jobs {
+			f()
+		}
+	})
+	for c.failed == nil && ctx.Err() == nil {
+		var wake <-chan time.Time
+		if at := c.coordinator.Wake(); at != dataflow.MaxTime {
+			wake = c.o.Clock.After(max(0, dataflow.Duration(at-max(at.Add(-dataflow.Day), c.now()))))
+		}
+		select {
+		case <-ctx.Done():
+		case <-wake:
+			c.step(checkpoint.Event{Kind: checkpoint.Tick})
+		case <-c.signal:
+			for _, f := range c.take() {
+				f()
+			}
+		}
+	}
+	c.close()
+	close(c.jobs)
+	janitor.Wait()
+	return c.failed
+}
+
+// Outcome is for after Run.
+func (c *Checkpointer) Outcome() Outcome { return c.outcome }
+
+func (c *Checkpointer) take() []func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := c.inbox
+	c.inbox = nil
+	return all
+}
+
+// close ends what is under way. Shares that are being stored are waited for;
+// what they stored, and the chains, are let go: manifests hold their parts
+// themselves.
+func (c *Checkpointer) close() {
+	close(c.quit)
+	c.work.Wait()
+	c.mu.Lock()
+	c.closed = true
+	rest := c.inbox
+	c.inbox = nil
+	c.mu.Unlock()
+	c.coordinator = nil // what is left of the inbox is heard, and nothing comes of it
+	for _, f := range rest {
+		f()
+	}
+	c.work.Wait()
+	for _, ch := range c.chains {
+		for _, u := range ch.parts {
+			c.state.parts.Unpin(u.Part)
+		}
+		ch.parts = nil
+	}
+	for _, ch := range c.answers {
+		ch <- Answer{Err: errEnded}
+	}
+	clear(c.answers)
+}
+
+// step gives the coordinator an event and does what it says.
+func (c *Checkpointer) step(e checkpoint.Event) {
+	if c.coordinator == nil {
+		return
+	}
+	e.Now = c.now()
+	for _, f := range slices.Clone(c.coordinator.Step(e)) {
+		c.perform(f)
+	}
+}
+
+func (c *Checkpointer) perform(f checkpoint.Effect) {
+	switch f.Kind {
+	case checkpoint.Trigger:
+		c.began[f.Barrier.ID.Counter] = &progress{began: c.now()}
+		c.engine.Trigger(f.Barrier)
+	case checkpoint.Write:
+		c.write(f.ID, f.What)
+	case checkpoint.Complete:
+		c.engine.Completed(f.ID)
+		c.completed(f.ID)
+	case checkpoint.Abort:
+		delete(c.began, f.ID.Counter)
+		c.o.Events(fmt.Sprintf("checkpoint %s of job %s failed (%s): %v", checkpoint.Name(f.ID), c.job.name, f.Failure, f.Err))
+	case checkpoint.Release:
+		c.release(f.Name)
+	case checkpoint.Answer:
+		a := Answer{Err: f.Err}
+		if p := c.began[f.ID.Counter]; f.Err == nil && p != nil {
+			a.Name = p.savepoint
+			delete(c.began, f.ID.Counter)
+		}
+		c.answers[f.Ref] <- a
+		delete(c.answers, f.Ref)
+	case checkpoint.Fail:
+		c.failed = f.Err
+	case checkpoint.Stop:
+		c.outcome.Ended = true
+		c.engine.Stop()
+	}
+}
+
+// completed tells what a checkpoint took, and begins what may be done now.
+func (c *Checkpointer) completed(id dataflow.CheckpointID) {
+	p := c.began[id.Counter]
+	c.kept = append(c.kept, checkpoint.Name(id))
+	c.o.Events(fmt.Sprintf("checkpoint %s of job %s complete: %v, %s in %d parts; longest pause %v, alignment %v",
+		checkpoint.Name(id), c.job.name, dataflow.Duration(c.now()-p.began).Go().Round(time.Millisecond), size(p.delta), p.parts, p.pause.Round(time.Microsecond), p.align.Round(time.Microsecond)))
+	if p.savepoint == "" {
+		delete(c.began, id.Counter)
+	}
+	c.merge()
+}
+
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/unit, 0
+	for ; v >= unit && i < 3; i++ {
+		v /= unit
+	}
+	return fmt.Sprintf("%.1f %ciB", v, "KMGT"[i])
+}
+
+// release deletes a checkpoint that is not kept any more, and then the parts
+// that only it named.
+func (c *Checkpointer) release(name string) {
+	if i := slices.Index(c.kept, name); i >= 0 {
+		c.kept = slices.Delete(c.kept, i, i+1)
+	}
+	kept := slices.Clone(c.kept)
+	c.jobs <- func() {
+		if err := c.job.drop(name); err != nil {
+			c.o.Events(fmt.Sprintf("checkpoint %s of job %s is not needed any more and could not be deleted; the next start tries again: %v", name, c.job.name, err))
+		}
+		if c.o.Released != nil {
+			c.o.Released(kept)
+		}
+		c.collect()
+	}
+}
+
+// collectEvery is how often parts that nobody needs are looked for, at most.
+const collectEvery = 5 * dataflow.Second
+
+// collect is called by the goroutine of jobs.
+func (c *Checkpointer) collect() {
+	now := c.now()
+	if now < c.collected.Add(collectEvery) {
+		return
+	}
+	c.collected = now
+	if _, err := c.state.Collect(); err != nil {
+		c.o.Events(fmt.Sprintf("job %s: parts that are not needed any more stay where they are: %v", c.job.name, err))
+	}
+}
+
+// taken begins to store a subtask's share, unless an older one of it is being
+// stored: chains grow in order.
+func (c *Checkpointer) taken(t runtime.SnapshotTaken) {
+	if t.Err != nil {
+		c.lose(t.Subtask)
+		c.step(checkpoint.Event{Kind: checkpoint.Failed, ID: t.Barrier.ID, Subtask: t.Subtask, Failure: checkpoint.Declined, Lost: true, Err: fmt.Errorf("subtask %s: %w", t.Subtask, t.Err)})
+		return
+	}
+	if p := c.began[t.Barrier.ID.Counter]; p != nil {
+		p.pause, p.align = max(p.pause, t.Pause), max(p.align, t.Align)
+	}
+	queue := append(c.storing[t.Subtask], &share{taken: t})
+	c.storing[t.Subtask] = queue
+	if len(queue) == 1 {
+		c.storeNext(t.Subtask)
+	}
+}
+
+func (c *Checkpointer) storeNext(sub dataflow.SubtaskID) {
+	queue := c.storing[sub]
+	if len(queue) == 0 {
+		return
+	}
+	s := queue[0]
+	s.parts = c.partsOf(s)
+	c.work.Go(func() {
+		c.store(s)
+		if !c.post(func() { c.stored(s) }) {
+			c.letGo(s.parts)
+		}
+	})
+}
+
+// stored: a share is on disk, or lost.
+func (c *Checkpointer) stored(s *share) {
+	sub, b := s.taken.Subtask, s.taken.Barrier
+	c.storing[sub] = c.storing[sub][1:]
+	e := checkpoint.Event{Kind: checkpoint.Stored, ID: b.ID, Subtask: sub}
+	switch {
+	case s.err != nil:
+		c.lose(sub)
+		e.Err = fmt.Errorf("subtask %s: %w", sub, s.err)
+	case c.link(s):
+		e.Err = fmt.Errorf("subtask %s: what changed before it is lost", sub)
+	default:
+		c.positions[sub] = s.taken.Positions
+		if p := c.began[b.ID.Counter]; p != nil {
+			for i := range s.parts {
+				if u := s.parts[i].use; u.Rows > 0 {
+					p.delta, p.parts = p.delta+u.Size, p.parts+1
+				}
+			}
+		}
+	}
+	if e.Err != nil {
+		e.Kind, e.Failure, e.Lost = checkpoint.Failed, checkpoint.Async, true
+	}
+	c.step(e)
+	c.storeNext(sub)
+}

@@ -1,0 +1,280 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/avro"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/restore"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part"
+)
+
+// Point is what a job can go on from.
+type Point struct {
+	Manifest *manifest.Manifest // nil: from the beginning
+	Kept     []string           // checkpoints of the job that are on disk, in the order in which they may be let go
+	Damaged  []error            // newer ones that cannot be used
+}
+
+// ErrNothingWhole means that a job has checkpoints and none can be used.
+var ErrNothingWhole = errors.New("no checkpoint can be used")
+
+// Newest is where the job goes on: at the newest checkpoint of its present line
+// all of whose parts are as they were written, or at the savepoint at which the
+// line began. It goes back behind a damaged one, and says so; it never begins
+// afresh in its stead.
+func (j *Job) Newest() (Point, error) {
+	list, err := j.checkpoints.List()
+	if err != nil {
+		return Point{}, fmt.Errorf("job %q: %w", j.name, err)
+	}
+	from, attempt, err := j.Origin()
+	if err != nil {
+		return Point{}, fmt.Errorf("job %q: %w", j.name, err)
+	}
+	var p Point
+	var line []part.Entry
+	for _, e := range list {
+		switch {
+		case e.Err != nil && !useless(e.Err):
+			return Point{}, fmt.Errorf("job %q: %w", j.name, e.Err)
+		case e.Err != nil:
+			p.Kept = append(p.Kept, e.Name)
+			p.Damaged = append(p.Damaged, e.Err)
+		case e.Manifest.ID.Token.Attempt < attempt:
+			p.Kept = append(p.Kept, e.Name)
+		default:
+			line = append(line, e)
+		}
+	}
+	for i, e := range slices.Backward(line) {
+		err := j.state.Verify(e.Manifest)
+		if err != nil && !useless(err) {
+			return Point{}, fmt.Errorf("job %q: checkpoint %s: %w", j.name, e.Name, err)
+		}
+		if err != nil {
+			p.Damaged = append(p.Damaged, fmt.Errorf("checkpoint %s: %w", e.Name, err))
+			p.Kept = append(p.Kept, e.Name)
+			continue
+		}
+		p.Manifest = &e.Manifest
+		for _, older := range line[:i+1] {
+			p.Kept = append(p.Kept, older.Name)
+		}
+		return p, nil
+	}
+	if from == "" && len(p.Damaged) == 0 {
+		return p, nil
+	}
+	if from != "" {
+		m, err := j.state.Savepoint(from)
+		if err == nil {
+			err = j.state.Verify(m)
+		}
+		if err == nil {
+			p.Manifest = &m
+			return p, nil
+		}
+		p.Damaged = append(p.Damaged, fmt.Errorf("savepoint %s: %w", from, err))
+	}
+	return p, fmt.Errorf("job %q: %w: %w; start from a savepoint (--from-savepoint), or delete %s to begin afresh", j.name, ErrNothingWhole, errors.Join(p.Damaged...), j.dir)
+}
+
+// useless tells whether an error means that what was written is not there any
+// more. Any other may pass, and is no reason to go back behind what was seen.
+func useless(err error) bool {
+	return errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrMissing) || errors.Is(err, syscall.EIO)
+}
+
+// Verify reads all parts that a manifest names: store.ErrMissing or
+// store.ErrCorrupt, with all that is wrong.
+func (s *State) Verify(m manifest.Manifest) error {
+	var errs []error
+	for _, p := range manifest.Needed(m) {
+		if err := s.parts.Verify(p); err != nil {
+			errs = append(errs, fmt.Errorf("part of %s: %w", strings.Join(usersOf(m, p), ", "), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// usersOf names the states that a part belongs to.
+func usersOf(m manifest.Manifest, p store.Part) []string {
+	var users []string
+	for _, o := range m.Operators {
+		for _, t := range o.Tables {
+			for _, sh := range t.Shards {
+				if slices.ContainsFunc(sh.Parts, func(u manifest.PartUse) bool { return u.Digest == p.Digest }) {
+					users = append(users, fmt.Sprintf("state %q of operator %q, subtask %d", t.Name, o.ID, sh.Subtask))
+				}
+			}
+		}
+	}
+	return users
+}
+
+// Savepoint finds a savepoint by its name, or by the path of a file that was
+// exported: that is imported first.
+func (s *State) Savepoint(name string) (manifest.Manifest, error) {
+	if manifest.CheckName(name) == nil {
+		m, err := s.savepoints.Get(name)
+		if !errors.Is(err, store.ErrMissing) {
+			return m, err
+		}
+	}
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return manifest.Manifest{}, fmt.Errorf("savepoint %q is %w: %s has none of this name, and there is no such file", name, store.ErrMissing, s.savepoints.Dir())
+	}
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	defer f.Close()
+	if s.lock == nil {
+		return manifest.Manifest{}, fmt.Errorf("%s is a file; import it first", name)
+	}
+	return part.Import(f, s.savepoints, "")
+}
+
+// Restore hands the rows that a plan gives to each subtask to the runtime.
+func (s *State) Restore(plan *restore.Plan, l Layout) runtime.Restore {
+	return func(id dataflow.SubtaskID, give func(op dataflow.OperatorID, table string, b *batch.Batch) error) error {
+		for _, t := range l.Tables[id] {
+			o := plan.Operator(t.Operator)
+			if o == nil {
+				continue
+			}
+			i := slices.IndexFunc(o.Tables, func(p restore.TablePlan) bool { return p.Table.Name == t.Name })
+			if i < 0 {
+				continue
+			}
+			r := restorer{state: s, operator: o, table: &o.Tables[i], give: func(b *batch.Batch) error { return give(t.Operator, t.Name, b) }}
+			if err := r.restore(id.Index); err != nil {
+				return fmt.Errorf("state %q of operator %q: %w", t.Name, t.Operator, err)
+			}
+		}
+		return nil
+	}
+}
+
+// restorer reads one table for one subtask.
+type restorer struct {
+	state    *State
+	operator *restore.OperatorPlan
+	table    *restore.TablePlan
+	give     func(*batch.Batch) error
+}
+
+func (r *restorer) restore(subtask int) error {
+	var counted error
+	shares := r.operator.Shares(r.table.Table.Name, subtask, func(table string, old int) int64 {
+		n, err := r.count(table, old)
+		counted = errors.Join(counted, err)
+		return n
+	})
+	if counted != nil {
+		return counted
+	}
+	for _, sh := range shares {
+		if len(sh.Parts) == 0 {
+			continue
+		}
+		if err := r.share(&sh); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count is how many rows a merged shard has.
+func (r *restorer) count(table string, old int) (int64, error) {
+	for i := range r.operator.Tables {
+		t := &r.operator.Tables[i]
+		if t.Table.Name != table {
+			continue
+		}
+		for _, sh := range t.Saved.Shards {
+			switch {
+			case sh.Subtask != old || len(sh.Parts) == 0:
+			case len(sh.Parts) == 1:
+				return sh.Parts[0].Rows, nil
+			default:
+				return r.merged(io.Discard, t, sh.Parts)
+			}
+		}
+	}
+	return 0, nil
+}
+
+// merged writes a shard's rows in the writer's columns and identity.
+func (r *restorer) merged(w io.Writer, t *restore.TablePlan, parts []manifest.PartUse) (int64, error) {
+	h, err := avro.ParseSchema(t.Saved.Schema)
+	if err != nil {
+		return 0, err
+	}
+	saved := operator.StateTable{Name: h.Table, Schema: h.Schema, Keyed: h.Keyed, Identity: t.Saved.Identity}
+	return r.state.mergeTo(w, saved, parts, nil)
+}
+
+// share gives the rows that the subtask keeps of one old subtask's.
+func (r *restorer) share(sh *restore.Share) error {
+	if len(sh.Parts) == 1 {
+		f, err := r.state.parts.Open(sh.Parts[0].Part)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return r.rows(f, sh)
+	}
+	pr, pw := io.Pipe()
+	done := make(chan struct{})
+	go func() { // ends with the pipe, at the latest when it is closed below
+		_, err := r.merged(pw, r.table, sh.Parts)
+		pw.CloseWithError(err)
+		close(done)
+	}()
+	err := r.rows(pr, sh)
+	pr.Close()
+	<-done
+	return err
+}
+
+func (r *restorer) rows(f io.Reader, sh *restore.Share) error {
+	rd, err := avro.NewReader(f, batch.NewPool(0, nil))
+	if err != nil {
+		return err
+	}
+	if err := rd.ResolveTo(r.table.Reader, r.table.Table.Schema); err != nil {
+		return err
+	}
+	first := int64(0)
+	for {
+		b, err := rd.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		n := int64(b.Len())
+		if sh.Filter(b, first) > 0 {
+			err = r.give(b)
+		}
+		b.Release()
+		if err != nil {
+			return err
+		}
+		first += n
+	}
+}

@@ -1,0 +1,290 @@
+package durable
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/avro"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part"
+)
+
+// State is a state folder. Any goroutine may call it.
+type State struct {
+	dir        string
+	fs         store.FS
+	lock       *part.Lock // nil: for reading only
+	parts      *part.Store
+	savepoints *part.Manifests
+
+	mu   sync.Mutex      // guards jobs
+	jobs map[string]bool // that are open in this process
+}
+
+// Open makes the folder if need be, takes its lock (store.ErrLocked if another
+// process has it) and clears away what a crash left. fsys is what manifests and
+// parts are written through; nil: the disk.
+func Open(dir string, fsys store.FS) (*State, error) {
+	if fsys == nil {
+		fsys = part.Disk{}
+	}
+	lock, err := part.LockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{dir: dir, fs: fsys, lock: lock, jobs: make(map[string]bool)}
+	if s.parts, err = part.Open(fsys, filepath.Join(dir, "parts")); err == nil {
+		s.savepoints, err = part.OpenManifests(s.parts, filepath.Join(dir, "savepoints"))
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+// View is a folder for reading, which another process may have open: it changes
+// nothing.
+func View(dir string) (*State, error) {
+	fsys := part.Disk{}
+	if info, err := fsys.Stat(dir); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("state folder %s: %w; give the folder that a job was run with (--state)", dir, store.ErrMissing)
+	}
+	return &State{dir: dir, fs: fsys, parts: part.View(fsys, filepath.Join(dir, "parts")), savepoints: part.ViewManifests(fsys, filepath.Join(dir, "savepoints")), jobs: make(map[string]bool)}, nil
+}
+
+// Dir is the folder.
+func (s *State) Dir() string { return s.dir }
+
+// FS is what it is written through.
+func (s *State) FS() store.FS { return s.fs }
+
+// Close gives the lock back. Nothing of it may run any more.
+func (s *State) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
+}
+
+// Collect removes the parts that no manifest names and no running job holds.
+func (s *State) Collect() (part.Collected, error) {
+	return s.parts.Collect(func() ([]*part.Manifests, error) { return part.Folders(s.parts, s.dir) })
+}
+
+// Job is one job in a state folder.
+type Job struct {
+	state       *State
+	name        string
+	dir         string
+	checkpoints *part.Manifests
+}
+
+// OpenJob opens a job's part of the folder; a process opens it once at a time.
+func (s *State) OpenJob(name string) (*Job, error) {
+	if err := manifest.CheckName(name); err != nil {
+		return nil, fmt.Errorf("job %q: its name becomes a folder's: %w", name, err)
+	}
+	s.mu.Lock()
+	open := s.jobs[name]
+	s.jobs[name] = true
+	s.mu.Unlock()
+	if open {
+		return nil, fmt.Errorf("job %q runs already in this process: %w", name, store.ErrLocked)
+	}
+	j := &Job{state: s, name: name, dir: filepath.Join(s.dir, "jobs", name)}
+	var err error
+	if j.checkpoints, err = part.OpenManifests(s.parts, filepath.Join(j.dir, "checkpoints")); err != nil {
+		j.Close()
+		return nil, fmt.Errorf("job %q: %w", name, err)
+	}
+	return j, nil
+}
+
+// Close lets another open the job.
+func (j *Job) Close() {
+	j.state.mu.Lock()
+	defer j.state.mu.Unlock()
+	delete(j.state.jobs, j.name)
+}
+
+// origin is where the present line of a job's checkpoints begins, if that is a
+// savepoint: what was taken before it is another line.
+type origin struct {
+	Version   int    `json:"version"`
+	Attempt   uint64 `json:"attempt"` // the first that began there
+	Savepoint string `json:"savepoint"`
+}
+
+const formatVersion = 1
+
+// attempts is the file of the last fencing token.
+type attempts struct {
+	Version int    `json:"version"`
+	Attempt uint64 `json:"attempt"`
+}
+
+// NextAttempt gives out a fencing token: it is durable before it is returned, so
+// that no other attempt ever gets it.
+func (j *Job) NextAttempt() (dataflow.FencingToken, error) {
+	a := attempts{Version: formatVersion}
+	if err := j.read("attempt", &a); err != nil && !errors.Is(err, store.ErrMissing) {
+		return dataflow.FencingToken{}, err
+	}
+	list, err := j.checkpoints.List()
+	if err != nil {
+		return dataflow.FencingToken{}, err
+	}
+	for _, e := range list { // in case somebody deleted the file
+		if e.Err == nil {
+			a.Attempt = max(a.Attempt, e.Manifest.ID.Token.Attempt)
+		}
+	}
+	a.Attempt++
+	return dataflow.FencingToken{Attempt: a.Attempt}, j.write("attempt", a)
+}
+
+// BeginAt notes that attempt t begins at a savepoint.
+func (j *Job) BeginAt(t dataflow.FencingToken, savepoint string) error {
+	return j.write("origin", origin{Version: formatVersion, Attempt: t.Attempt, Savepoint: savepoint})
+}
+
+// Origin is the savepoint at which the job's line began, and the first attempt
+// that did; empty: it began afresh.
+func (j *Job) Origin() (savepoint string, attempt uint64, err error) {
+	var o origin
+	if err := j.read("origin", &o); err != nil && !errors.Is(err, store.ErrMissing) {
+		return "", 0, err
+	}
+	return o.Savepoint, o.Attempt, nil
+}
+
+// read reads a small file of the job; store.ErrMissing if it is not there.
+func (j *Job) read(name string, v any) error {
+	name = filepath.Join(j.dir, name)
+	f, err := j.state.fs.Open(name, os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: %w", name, store.ErrMissing)
+	}
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, 64<<10))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	var version struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &version); err != nil {
+		return fmt.Errorf("%s: %w: %v; if its checkpoints are there, it can be deleted", name, store.ErrCorrupt, err)
+	}
+	if version.Version != formatVersion {
+		return fmt.Errorf("%s has version %d; this program reads version %d: use a newer one", name, version.Version, formatVersion)
+	}
+	return json.Unmarshal(data, v)
+}
+
+// write replaces a small file of the job in one step.
+func (j *Job) write(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	name = filepath.Join(j.dir, name)
+	fsys, tmp := j.state.fs, name+".tmp"
+	f, err := fsys.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(append(data, '\n'), 0); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = fsys.Rename(tmp, name)
+	}
+	if err == nil {
+		err = fsys.SyncDir(j.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return nil
+}
+
+// drop deletes a checkpoint, or a savepoint that the job claimed. One that is
+// gone is fine.
+func (j *Job) drop(name string) error {
+	err := j.folderOf(name).Delete(name)
+	if errors.Is(err, store.ErrMissing) {
+		return nil
+	}
+	return err
+}
+
+func (j *Job) folderOf(name string) *part.Manifests {
+	if strings.HasPrefix(name, "chk-") {
+		return j.checkpoints
+	}
+	return j.state.savepoints
+}
+
+// errQuit ends a merge that nobody waits for any more.
+var errQuit = errors.New("the job has ended")
+
+// quitReader ends when quit is closed.
+type quitReader struct {
+	r    io.Reader
+	quit <-chan struct{}
+}
+
+func (q quitReader) Read(p []byte) (int, error) {
+	select {
+	case <-q.quit:
+		return 0, errQuit
+	default:
+		return q.r.Read(p)
+	}
+}
+
+// merge makes one part of a chain and pins it.
+func (s *State) merge(t operator.StateTable, parts []manifest.PartUse, quit <-chan struct{}) (use manifest.PartUse, err error) {
+	use.Part, err = s.parts.Put(func(w io.Writer) error {
+		use.Rows, err = s.mergeTo(w, t, parts, quit)
+		return err
+	})
+	for _, u := range parts {
+		use.From = append(use.From, u.Digest)
+	}
+	return use, err
+}
+
+// mergeTo writes the part that a chain is when merged.
+func (s *State) mergeTo(w io.Writer, t operator.StateTable, parts []manifest.PartUse, quit <-chan struct{}) (rows int64, err error) {
+	var open []io.Closer
+	defer func() {
+		for _, c := range open {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	var readers []io.Reader
+	for _, u := range parts {
+		r, err := s.parts.Open(u.Part)
+		if err != nil {
+			return 0, err
+		}
+		open = append(open, r)
+		readers = append(readers, quitReader{r, quit})
+	}
+	h := avro.Header{Table: t.Name, Schema: t.Schema, Keyed: t.Keyed}
+	return avro.Merge(w, h, readers, t.Identity, batch.NewPool(0, nil))
+}
