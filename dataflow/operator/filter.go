@@ -46,7 +46,7 @@ type filter struct {
 	ctx     *Context
 	eval    *expr.Eval
 	errs    rowErrors
-	pending *batch.Batch // to be emitted when the side stream has room again
+	pending *batch.Batch // being worked on, or to be emitted when the side stream has room again
 }
 
 // Open makes the evaluator.
@@ -63,20 +63,21 @@ func (f *filter) Process(b *batch.Batch, out Output) (Progress, error) {
 		return Done, nil
 	}
 	d := f.ctx.Pool.DeriveAll(b)
+	f.pending = d
 	sel := f.eval.Select(b, d.OwnSel(n))
 	f.errs.collect(f.ctx, f.eval, "where "+f.factory.cond.Source())
 	before := f.ctx.Counters.Rejected
 	sel, refused, err := f.errs.settle(f.ctx, b, sel, out)
 	if err != nil {
-		d.Release()
+		f.Abandon()
 		return Done, err
 	}
 	f.ctx.Counters.Filtered += int64(n-len(sel)) - (f.ctx.Counters.Rejected - before)
 	d.Sel = sel
 	if refused {
-		f.pending = d
 		return More, nil
 	}
+	f.pending = nil
 	if len(sel) == n {
 		out.Emit(b)
 	} else {
@@ -102,4 +103,12 @@ func (f *filter) emit(d *batch.Batch, out Output) {
 	}
 	f.ctx.Pool.Account(d)
 	out.Emit(d)
+}
+
+// Abandon is Abandoner's.
+func (f *filter) Abandon() {
+	if f.pending != nil {
+		f.pending.Release()
+		f.pending = nil
+	}
 }

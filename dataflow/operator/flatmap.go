@@ -153,6 +153,15 @@ func (f *flatMap) finish() {
 	f.args, f.items = nil, nil
 }
 
+// Abandon is Abandoner's.
+func (f *flatMap) Abandon() {
+	for _, b := range []*batch.Batch{f.args, f.items} {
+		if b != nil {
+			b.Release()
+		}
+	}
+}
+
 // expand emits chunk after chunk until the batch is used up or the output is
 // full.
 func (f *flatMap) expand(out Output) (Progress, error) {

@@ -57,7 +57,7 @@ type project struct {
 	ctx     *Context
 	values  values
 	errs    rowErrors
-	pending *batch.Batch // to be emitted when the side stream has room again
+	pending *batch.Batch // being worked on, or to be emitted when the side stream has room again
 }
 
 // Open makes the evaluators.
@@ -76,21 +76,23 @@ func (p *project) Process(b *batch.Batch, out Output) (Progress, error) {
 		return Done, nil
 	}
 	d := p.ctx.Pool.Derive(b, p.factory.out)
+	p.pending = d
 	p.values.fill(p.ctx, b, d, &p.errs)
 	if len(p.errs.list) == 0 {
+		p.pending = nil
 		p.emit(d, out)
 		return Done, nil
 	}
 	sel, refused, err := p.errs.settle(p.ctx, b, positions(b, d.OwnSel(b.Len())), out)
 	if err != nil {
-		d.Release()
+		p.Abandon()
 		return Done, err
 	}
 	d.Sel = sel
 	if refused {
-		p.pending = d
 		return More, nil
 	}
+	p.pending = nil
 	p.emit(d, out)
 	return Done, nil
 }
@@ -101,6 +103,14 @@ func (p *project) Resume(out Output) (Progress, error) {
 	p.pending = nil
 	p.emit(d, out)
 	return Done, nil
+}
+
+// Abandon is Abandoner's.
+func (p *project) Abandon() {
+	if p.pending != nil {
+		p.pending.Release()
+		p.pending = nil
+	}
 }
 
 // emit emits d and gives it up.

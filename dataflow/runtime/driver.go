@@ -232,6 +232,14 @@ func (d *driver) runInbox(ctx context.Context) error {
 			return err
 		}
 	}
+	return d.last(ctx)
+}
+
+// last commits what is left when the task has finished.
+func (d *driver) last(ctx context.Context) error {
+	if err := d.commitCompleted(ctx); err != nil {
+		return err
+	}
 	return d.commitAll(ctx)
 }
 
@@ -287,7 +295,7 @@ func (d *driver) runSource(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.commitAll(ctx)
+	return d.last(ctx)
 }
 
 var errCommitDue = errors.New("a commit is due")
@@ -304,7 +312,8 @@ func (d *driver) obey(ctx context.Context) error {
 		d.halted = false
 	}
 	if o.trigger != nil {
-		d.halted = o.trigger.Then != dataflow.GoOn
+		d.halted = d.halted || o.trigger.Then == dataflow.Halt
+		d.exhausted = d.exhausted || o.trigger.Then == dataflow.Drain
 		if err := d.step(ctx, task.Input{Kind: task.Trigger, Barrier: *o.trigger}); err != nil {
 			return err
 		}

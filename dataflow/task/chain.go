@@ -30,7 +30,7 @@ type link struct {
 	task     *Task
 	id       dataflow.OperatorID
 	index    int
-	op       operator.Operator // nil for a sink and for the head of a source
+	op       *operator.Guard // nil for a sink and for the head of a source
 	sink     bool
 	children []*link
 	outs     []output
@@ -74,6 +74,9 @@ func (l *link) process(b *batch.Batch) {
 // get the mark that the main stream already has.
 func (l *link) settle(p operator.Progress, err error) {
 	if err != nil {
+		if l.task.source != nil {
+			l.task.source.payloadOf(err)
+		}
 		l.task.fail(fmt.Errorf("operator %q: %w", l.id, err))
 		return
 	}

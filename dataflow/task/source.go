@@ -79,7 +79,8 @@ type source struct {
 	splits    []split          // by their place in Splits
 	open      int              // splits that have not ended
 	arrivals  []int64          // of the rows in the builder
-	from      []int32          // the record of each row in the builder
+	from      []int32          // the record of each row in the builder, or in the batch that is being emitted
+	times     []int64          // event times of the batch that is being emitted
 	last      batch.Mark
 	over      bool // no split will bring anything any more, and the end's mark was sent
 	tables    []operator.StateTable
@@ -164,8 +165,46 @@ func (s *source) ack(p sensors.Position) {
 	s.task.put(Effect{Kind: Ack, Position: p})
 }
 
-// decode turns records into rows until the batch is full or all are decoded.
+// payloadOf adds the payload to the error of an operator that panicked, if the
+// row is one of the batch that is being emitted: in a step that shares its times
+// a row has the position that it has here.
+func (s *source) payloadOf(err error) {
+	var p *operator.PanicError
+	if !errors.As(err, &p) || p.At == nil || s.recs == nil {
+		return
+	}
+	for i := range s.times {
+		if &s.times[i] == p.At {
+			p.Payload = quote(s.recs.Payload(int(s.from[i])))
+		}
+	}
+}
+
+// quote is a payload in an error, cut short.
+func quote(payload []byte) string {
+	const most = 500
+	if len(payload) > most {
+		return fmt.Sprintf("%q…", payload[:most])
+	}
+	return fmt.Sprintf("%q", payload)
+}
+
+// decode is decodeRecords; a payload over which the decoder panics is rejected.
 func (s *source) decode() {
+	defer func() {
+		if v := recover(); v != nil {
+			s.rows.Forget(s.rows.Len() + 1)
+			i := s.next
+			s.next++
+			s.reject(s.recs.Payload(i), s.recs.Topic(i), fmt.Errorf("panic: %.200v", v))
+		}
+	}()
+	s.decodeRecords()
+}
+
+// decodeRecords turns records into rows until the batch is full or all are
+// decoded.
+func (s *source) decodeRecords() {
 	r := s.recs
 	sp := &s.splits[r.Split]
 	for s.next < r.Len() && !s.rows.Full() {
@@ -255,6 +294,7 @@ func (s *source) flushRejected() {
 func (s *source) flush(split int) {
 	b := s.rows.Take()
 	if b != nil {
+		s.times = b.Times
 		var arrivals []int64
 		if len(s.arrivals) > 0 {
 			arrivals = s.arrivals
@@ -262,7 +302,7 @@ func (s *source) flush(split int) {
 		s.arrived(split, b, arrivals)
 		b.Release()
 	}
-	s.arrivals, s.from = s.arrivals[:0], s.from[:0]
+	s.arrivals, s.from, s.times = s.arrivals[:0], s.from[:0], nil
 	s.flushRejected()
 }
 
@@ -396,18 +436,19 @@ func (s *source) columns(in Input) {
 	}
 }
 
-// end says that all splits have ended.
+// end says that all splits have ended, with one mark.
 func (s *source) end() {
 	if s.over {
 		return
 	}
-	for i := range s.splits {
-		s.emitMark(s.time.End(i))
-	}
-	if len(s.splits) == 0 {
-		s.emitMark(batch.Mark{Watermark: dataflow.MaxTime, Arrival: s.last.Arrival}, true)
-	}
 	s.over = true
+	last, news := batch.Mark{Watermark: dataflow.MaxTime, Arrival: s.last.Arrival}, len(s.splits) == 0
+	for i := range s.splits {
+		if m, changed := s.time.End(i); changed {
+			last, news = m, true
+		}
+	}
+	s.emitMark(last, news)
 }
 
 // finish is end for a source whose reader has said that there is no more.

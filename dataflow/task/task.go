@@ -28,8 +28,8 @@ func New(cfg Config) (*Task, error) {
 		if lc.Factory == nil {
 			continue
 		}
-		l.op = lc.Factory.New()
-		if err := l.op.Open(t.context(l)); err != nil {
+		var err error
+		if l.op, err = operator.NewGuard(lc.Factory, t.context(l)); err != nil {
 			return nil, fmt.Errorf("open operator %q: %w", lc.ID, err)
 		}
 	}
@@ -139,7 +139,7 @@ func (t *Task) stateful(l *link) operator.Stateful {
 		return t.source
 	}
 	if l.op == nil {
-		return nil
+		return nil // not an interface that holds a nil pointer
 	}
 	return l.op
 }
