@@ -87,15 +87,17 @@ func (l *Local) Stop() { l.run.Stop() }
 
 // Totals is what a job has done: where its rows went.
 type Totals struct {
-	In        int64 `json:"rows_in"`  // rows of all sources, rejected payloads and markers included
-	Out       int64 `json:"rows_out"` // rows that went into sinks
-	Late      int64 `json:"late"`
-	NoWindow  int64 `json:"in_no_window"`
-	Rejected  int64 `json:"rejected"`
-	Markers   int64 `json:"markers"`
-	Filtered  int64 `json:"filtered"`
-	DivByZero int64 `json:"division_by_zero"`
-	Overflow  int64 `json:"overflow"`
+	In         int64 `json:"rows_in"`  // rows of all sources, rejected payloads and markers included
+	Out        int64 `json:"rows_out"` // rows that went into sinks
+	Late       int64 `json:"late"`
+	NoWindow   int64 `json:"in_no_window"`
+	Rejected   int64 `json:"rejected"`
+	Markers    int64 `json:"markers"`
+	Filtered   int64 `json:"filtered"`
+	Duplicates int64 `json:"duplicates"`       // rows that dedupe took out
+	Forgotten  int64 `json:"dedupe_forgotten"` // ids that it had no room to remember: their duplicates may have passed
+	DivByZero  int64 `json:"division_by_zero"`
+	Overflow   int64 `json:"overflow"`
 
 	FirstRejected string `json:"first_rejected,omitempty"` // why a first one was rejected; of several operators the first in the graph
 
@@ -126,6 +128,8 @@ func (l *Local) Totals() Totals {
 			t.Rejected += o.Rejected
 			t.Markers += o.Markers
 			t.Filtered += o.Filtered
+			t.Duplicates += o.Duplicates
+			t.Forgotten += o.Forgotten
 			t.DivByZero += o.DivByZero
 			t.Overflow += o.Overflow
 			if t.FirstRejected == "" {

@@ -137,7 +137,7 @@ func reportTotals(t *terminal, name string, s agent.Totals, wall time.Duration) 
 	for _, more := range []struct {
 		n    int64
 		what string
-	}{{s.NoWindow, "in no window"}, {s.DivByZero, "divisions by zero"}, {s.Overflow, "overflows"}} {
+	}{{s.Duplicates, "duplicates"}, {s.Forgotten, "ids forgotten by dedupe"}, {s.NoWindow, "in no window"}, {s.DivByZero, "divisions by zero"}, {s.Overflow, "overflows"}} {
 		if more.n > 0 {
 			fmt.Fprintf(t.err, ", %s %d", more.what, more.n)
 		}
