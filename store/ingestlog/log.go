@@ -2,12 +2,16 @@ package ingestlog
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // Options say where a log is and how much it keeps.
@@ -73,72 +77,283 @@ type LaneState struct {
 type Stats struct {
 	Bytes    int64 // of all segments
 	Segments int
-	Pending  int64 // bytes appended that are not durable
 }
 
 // ErrClosed is wrapped by what is called after Close.
 var ErrClosed = errors.New("closed")
 
+// defaults of Options.
+const (
+	defaultSegment = 64 << 20
+	defaultTail    = 8 << 20
+	minSegment     = 256 << 10
+	// maxPending is how much may wait for a Commit; then Append refuses.
+	maxPending = 64 << 20
+	// maxSpare is how many buffers of blocks are kept for reuse.
+	maxSpare = 64
+)
+
 // Log is the log of a feed. One goroutine, its owner, calls Append, Commit,
 // MakeRoom and, when it is done, Close; any goroutine calls the rest.
 type Log struct {
-	o Options
+	o    Options
+	lock *os.File
+
+	// The owner's: what was appended and is not durable.
+	app     state // behind all that was appended
+	open    []*builder
+	dirty   []int    // lanes whose builder has entries
+	batch   []*block // complete blocks that wait for Commit
+	pending int64
+	offered dataflow.Time // the latest instant that it was told
+	unsure  bool          // nothing may be added to the last segment any more
+	full    bool          // it has refused, and has not said that there is room
+	ended   bool          // Close was called
+	scratch []byte
+
+	mu      sync.Mutex // guards what follows; no I/O and no callback under it
+	done    state      // behind all that is durable
+	segs    []*segment // the oldest first
+	doomed  []*segment // chosen by retention, not deleted yet
+	tail    tail
+	pins    map[string][]sensors.Position
+	more    chan struct{} // closed when there is more to read, if waiting
+	waiting bool
+	closed  bool
 }
 
-// Open opens a log or makes a new one. It takes the lock of the folder
-// (store.ErrLocked if another process has it) and recovers what a crash left:
-// all commits that returned are there, and of one that did not either all or
-// nothing. Damage that keeps it from knowing what is in the log is an error, and
-// wraps store.ErrCorrupt.
-func Open(o Options) (*Log, error) { return nil, errors.ErrUnsupported }
-
-// Append takes the entries of a lane (r.Split): its messages, then its notes;
-// or a tick, or that the lane is deaf. r.First and r.Next do not matter. Arrival
-// times and clocks that go back, also behind what an earlier process wrote, are
-// set to the lane's clock. It returns the position behind them.
+// Append takes the entries of a lane (r.Split): its messages, then its notes,
+// then a tick if r.Clock is past the last message, or that the lane is deaf.
+// r.First and r.Next do not matter. Arrival times and clocks that go back, also
+// behind what an earlier process wrote, are set to the lane's clock; a tick that
+// tells nothing is left out. It returns the position behind them.
 //
 // Nothing is durable or visible before Commit. store.ErrFull: nothing of r was
 // taken; see MakeRoom. The callee borrows r.
 func (l *Log) Append(r *sensors.Records) (sensors.Position, error) {
-	return sensors.Position{}, errors.ErrUnsupported
+	if err := l.writable(); err != nil {
+		return sensors.Position{}, err
+	}
+	if err := l.check(r); err != nil {
+		return sensors.Position{}, err
+	}
+	l.offered = max(l.offered, dataflow.Time(r.Clock))
+	if err := l.room(int64(len(r.Payloads) + len(r.Topics) + 16*r.Len() + 4*len(r.Notes) + 64)); err != nil {
+		return sensors.Position{}, err
+	}
+	m := &l.app.lanes[r.Split]
+	l.appendMessages(r, m)
+	if n := len(r.Notes); n > 0 {
+		b := l.builder(r.Split)
+		b.addNotes(r.Notes, l.app.seq)
+		l.took(r.Split, n, 4*n)
+	}
+	clock := max(r.Clock, m.clock)
+	switch {
+	case r.Deaf && (!m.deaf || clock > m.clock):
+		l.appendClock(r.Split, deaf, clock)
+		m.deaf = true
+	case !r.Deaf && r.Clock != minClock && (clock > m.clock || m.deaf && r.Len() == 0):
+		l.appendClock(r.Split, tick, clock)
+		m.deaf = false
+	}
+	return sensors.Position{Split: r.Split, Offset: m.next}, nil
 }
 
-// Commit makes durable and then visible what was appended. After an error
-// nothing of it is visible, and the next Commit writes the same again:
-// store.ErrFull means that the disk is full, anything else that it fails.
-func (l *Log) Commit() error { return errors.ErrUnsupported }
+func (l *Log) writable() error {
+	switch {
+	case l.ended:
+		return fmt.Errorf("ingestlog: %s: %w", l.o.Dir, ErrClosed)
+	case l.o.ReadOnly:
+		return fmt.Errorf("ingestlog: %s is open for reading only", l.o.Dir)
+	}
+	return nil
+}
 
-// MakeRoom deletes what retention lets go at an instant of the arrival clock. It
-// is for an owner whose Append was refused: the clock of a log that takes
-// nothing stands still. store.ErrFull: there is still no room.
-func (l *Log) MakeRoom(now dataflow.Time) error { return errors.ErrUnsupported }
+// check refuses what the contract of Records does not know.
+func (l *Log) check(r *sensors.Records) error {
+	n := r.Len()
+	switch {
+	case r.Split < 0 || r.Split >= len(l.app.lanes):
+		return fmt.Errorf("ingestlog: lane %d of a log of %d", r.Split, len(l.app.lanes))
+	case r.Deaf && n > 0:
+		return errors.New("ingestlog: records of a lane that is deaf")
+	case len(r.Arrivals) != 0 && len(r.Arrivals) != n, len(r.Tags) != 0 && len(r.Tags) != n, len(r.TopicEnd) != 0 && len(r.TopicEnd) != n:
+		return fmt.Errorf("ingestlog: %d records with %d arrivals, %d tags, %d topics", n, len(r.Arrivals), len(r.Tags), len(r.TopicEnd))
+	}
+	return nil
+}
 
-// Tail calls f with the last n messages, and all notes behind the first of
-// them, in the order in which they were appended over all lanes, until f
-// returns false. Tags are set; Notes are in Records of their own, or behind the
-// messages that they were appended with. f borrows what it gets.
-func (l *Log) Tail(n int, f func(*sensors.Records) bool) error { return errors.ErrUnsupported }
+func (l *Log) appendMessages(r *sensors.Records, m *mark) {
+	n := r.Len()
+	for from := 0; from < n; {
+		b := l.builder(r.Split)
+		to := min(n, from+blockRows-b.messages)
+		start := 0
+		if from > 0 {
+			start = int(r.Ends[from-1])
+		}
+		// As many as fit, and one at least.
+		if most := start + blockBytes - len(b.payloads); int(r.Ends[to-1]) > most {
+			k, _ := slices.BinarySearch(r.Ends[from:to], int32(most)+1)
+			to = from + max(1, k)
+		}
+		m.clock = b.addMessages(r, from, to, m.clock, l.app.seq)
+		m.messages += int64(to - from)
+		l.took(r.Split, to-from, int(r.Ends[to-1])-start+16*(to-from))
+		from = to
+	}
+	if n > 0 {
+		m.bytes += int64(len(r.Payloads) + len(r.Topics))
+		m.deaf = false
+		l.pending += int64(len(r.Topics))
+	}
+}
+
+func (l *Log) appendClock(lane int, k kind, clock int64) {
+	m := &l.app.lanes[lane]
+	l.builder(lane).addClock(k, clock, m.clock, l.app.seq)
+	m.clock = clock
+	l.took(lane, 1, 8)
+}
+
+// took counts n entries that a lane's builder has taken.
+func (l *Log) took(lane, n, bytes int) {
+	l.app.seq += int64(n)
+	l.app.lanes[lane].next += int64(n)
+	l.pending += int64(bytes)
+}
+
+// builder is the block of a lane that has room.
+func (l *Log) builder(lane int) *builder {
+	b := l.open[lane]
+	if b == nil {
+		b = new(builder)
+		l.open[lane] = b
+	}
+	if b.entries > 0 && b.full() {
+		l.seal(lane)
+	}
+	if b.entries == 0 {
+		b.reset(l.app.lanes[lane].next, l.app.seq, l.app.lanes[lane].clock)
+		l.dirty = append(l.dirty, lane)
+	}
+	return b
+}
+
+// seal makes a complete block of what a lane's builder has.
+func (l *Log) seal(lane int) {
+	b := l.open[lane]
+	if b.entries == 0 {
+		return
+	}
+	data := b.encode(l.buffer(b.size()), lane)
+	l.batch = append(l.batch, &block{lane: lane, first: b.first, next: b.first + int64(b.entries), seq: b.seq, data: data})
+	b.entries = 0
+}
+
+// buffer is an empty one with room for n bytes.
+func (l *Log) buffer(n int) []byte {
+	l.mu.Lock()
+	b := l.tail.buffer()
+	l.mu.Unlock()
+	return slices.Grow(b, n)
+}
+
+// room tells whether n bytes more can be taken.
+func (l *Log) room(n int64) error {
+	if l.pending > maxPending {
+		return fmt.Errorf("ingestlog: %s: %d bytes wait for a commit: %w", l.o.Dir, l.pending, store.ErrFull)
+	}
+	if l.o.Cap == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	used := l.used()
+	l.mu.Unlock()
+	if used+l.pending+n > l.o.Cap {
+		return l.refuse(fmt.Errorf("ingestlog: %s: %d of %d bytes are used, and retention lets nothing go: %w", l.o.Dir, used+l.pending, l.o.Cap, store.ErrFull))
+	}
+	l.hasRoom()
+	return nil
+}
+
+// refuse and hasRoom say when the log becomes full and when it is no more.
+func (l *Log) refuse(err error) error {
+	if !l.full {
+		l.full = true
+		l.emit(Event{Kind: Full, File: l.o.Dir, Err: err})
+	}
+	return err
+}
+
+func (l *Log) hasRoom() {
+	if l.full {
+		l.full = false
+		l.emit(Event{Kind: Room, File: l.o.Dir})
+	}
+}
+
+// used is the bytes of all segments.
+func (l *Log) used() (n int64) {
+	for _, s := range l.segs {
+		n += s.bytes
+	}
+	for _, s := range l.doomed {
+		n += s.bytes
+	}
+	return n
+}
+
+func (l *Log) emit(e Event) {
+	if l.o.Events != nil {
+		l.o.Events(e)
+	}
+}
 
 // Lanes is the number of lanes.
-func (l *Log) Lanes() int { return 0 }
+func (l *Log) Lanes() int { return len(l.app.lanes) }
 
 // Lane is the state of a lane.
-func (l *Log) Lane(i int) LaneState { return LaneState{} }
+func (l *Log) Lane(i int) LaneState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first, next := &l.segs[0].head.lanes[i], &l.done.lanes[i]
+	return LaneState{
+		First: first.next, Next: next.next, Clock: dataflow.Time(next.clock), Deaf: next.deaf,
+		Records: next.messages - first.messages, Bytes: next.bytes - first.bytes,
+	}
+}
 
 // Stats is the state of the log.
-func (l *Log) Stats() Stats { return Stats{} }
-
-// Pin keeps the entries from the given positions on (Split is the lane; other
-// lanes are not pinned), in place of what the same name pinned before. Pins are
-// not written down: after Open the owner pins before its first Append.
-func (l *Log) Pin(name string, at []sensors.Position) {}
-
-// Unpin lets go what a name pinned.
-func (l *Log) Unpin(name string) {}
-
-// Verify reads all blocks and returns an error that names each damaged one, its
-// file, lane and offsets; it wraps store.ErrCorrupt.
-func (l *Log) Verify() error { return errors.ErrUnsupported }
+func (l *Log) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Stats{Bytes: l.used(), Segments: len(l.segs)}
+}
 
 // Close gives up what was not committed, ends all readers and lets the lock go.
-func (l *Log) Close() error { return nil }
+// It may be called twice.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	close(l.more)
+	db := l.segs[len(l.segs)-1].db
+	l.segs[len(l.segs)-1].db = nil
+	l.mu.Unlock()
+	l.ended = true
+	var err error
+	if db != nil {
+		err = db.Close()
+	}
+	if l.lock != nil {
+		if e := l.lock.Close(); err == nil {
+			err = e
+		}
+	}
+	return err
+}

@@ -1,0 +1,301 @@
+package ingestlog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/tidemark-mesh/tidemark/store"
+)
+
+const (
+	suffix    = ".log"
+	newSuffix = ".new" // of a segment that is being made
+	// growBytes is by how much a segment's file grows; what is not written takes
+	// no room on disk.
+	growBytes = 4 << 20
+	// lockPatience is how long a reader waits for a segment that its writer is
+	// about to close.
+	lockPatience = 10 * time.Second
+)
+
+// The keys of a segment. A commit is a bucket of its own in groups, so that the
+// pages with its blocks are written once; its key is the sequence of its first
+// entry, its bucket sequence that behind its last. In it are blocks by lane and
+// number.
+func keyHead() []byte   { return []byte("head") }
+func keyEnd() []byte    { return []byte("end") }
+func keyGroups() []byte { return []byte("groups") }
+func keyRoot() []byte   { return []byte("log") }
+
+func groupKey(seq int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(seq)) }
+
+func blockKey(lane, number int) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(nil, uint16(lane)), uint32(number))
+}
+
+// segment is one file. Its fields are under the log's lock but for db, which
+// the log's owner sets before others know the segment.
+type segment struct {
+	path  string
+	head  state // where the log was at its beginning
+	end   state // behind its last entry that counts
+	bytes int64
+	db    *bolt.DB // of the last segment only; nil: readers open it themselves
+}
+
+func segmentPath(dir string, number uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%010d%s", number, suffix))
+}
+
+// guard calls f, which reads or writes pages of a file that may be damaged:
+// bbolt panics on some of what it may find there, and may reach behind the map.
+func guard(path string, f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("ingestlog: %s: its pages are not in order (%v): %w; move it and the segments before it away, and what they hold is lost", path, p, store.ErrCorrupt)
+		}
+	}()
+	return f()
+}
+
+// openFile opens the pages of a segment.
+func (o *Options) openFile(path string, readOnly bool, wait time.Duration) (db *bolt.DB, err error) {
+	open := o.OpenDB
+	if open == nil {
+		open = bolt.Open
+	}
+	bo := &bolt.Options{Timeout: max(wait, time.Millisecond), ReadOnly: readOnly, FreelistType: bolt.FreelistMapType, NoStatistics: true}
+	if !readOnly {
+		// Room for a whole segment and the commit that goes over its end, so that
+		// the map seldom moves: it cannot while somebody reads.
+		bo.InitialMmapSize = int(2 * o.SegmentBytes)
+	}
+	err = guard(path, func() error {
+		db, err = open(path, 0o644, bo)
+		return err
+	})
+	switch {
+	case err == nil:
+		db.AllocSize = growBytes
+	case errors.Is(err, bolterrors.ErrTimeout):
+		err = fmt.Errorf("ingestlog: %s: %w", path, store.ErrLocked)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		err = fmt.Errorf("ingestlog: %s: %w (%v); move it and the segments before it away, and what they hold is lost", path, store.ErrCorrupt, err)
+	case !errors.Is(err, store.ErrCorrupt):
+		err = fmt.Errorf("ingestlog: opening %s: %w", path, diskError(err))
+	}
+	return db, err
+}
+
+// diskError makes the errors of a full disk store.ErrFull.
+func diskError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	}
+	return err
+}
+
+// create makes the segment that begins at head. It has its name when everything
+// in it is durable, so that a crash leaves a whole one or none.
+func (o *Options) create(head state) (seg *segment, err error) {
+	path := segmentPath(o.Dir, head.segment)
+	begun := path + newSuffix
+	if err := os.Remove(begun); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	db, err := o.openFile(begun, false, 0)
+	if err != nil {
+		_ = os.Remove(begun)
+		return nil, err
+	}
+	err = guard(begun, func() error {
+		return db.Update(func(tx *bolt.Tx) error {
+			root, err := tx.CreateBucket(keyRoot())
+			if err != nil {
+				return err
+			}
+			if _, err := root.CreateBucket(keyGroups()); err != nil {
+				return err
+			}
+			data := head.encode(nil)
+			if err := root.Put(keyHead(), data); err != nil {
+				return err
+			}
+			return root.Put(keyEnd(), data)
+		})
+	})
+	if e := db.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(begun, path)
+	}
+	if err != nil {
+		_ = os.Remove(begun)
+		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, diskError(err))
+	}
+	if err := syncDir(o.Dir); err != nil {
+		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, diskError(err))
+	}
+	if db, err = o.openFile(path, false, 0); err != nil {
+		return nil, err
+	}
+	seg = &segment{path: path, head: head, end: head.clone(), db: db}
+	_, seg.bytes, err = seg.last()
+	return seg, err
+}
+
+// last is the number of the file's last transaction and the bytes in use.
+func (s *segment) last() (id int, size int64, err error) {
+	err = guard(s.path, func() error {
+		return s.db.View(func(tx *bolt.Tx) error {
+			id, size = tx.ID(), tx.Size()
+			return nil
+		})
+	})
+	return id, size, err
+}
+
+// write commits blocks, ordered by lane, as the group of the entries from seq to
+// next. unsure says after an error that the group may be in the file for all
+// that, or that nothing is known of the file any more.
+func (s *segment) write(seq, next int64, blocks []*block, end []byte) (unsure bool, err error) {
+	id := 0
+	err = guard(s.path, func() error {
+		return s.db.Update(func(tx *bolt.Tx) error {
+			id = tx.ID()
+			groups, err := openGroups(s.path, tx)
+			if err != nil {
+				return err
+			}
+			groups.FillPercent = 1
+			group, err := groups.CreateBucket(groupKey(seq))
+			if err != nil {
+				return err
+			}
+			group.FillPercent = 1
+			if err := group.SetSequence(uint64(next)); err != nil {
+				return err
+			}
+			number := 0
+			for i, b := range blocks {
+				if number++; i == 0 || blocks[i-1].lane != b.lane {
+					number = 0
+				}
+				if err := group.Put(blockKey(b.lane, number), b.data); err != nil {
+					return err
+				}
+			}
+			return tx.Bucket(keyRoot()).Put(keyEnd(), end)
+		})
+	})
+	if err != nil {
+		full := diskError(err)
+		now, _, e := s.last()
+		return e != nil || now >= id || !errors.Is(full, store.ErrFull), full
+	}
+	return false, nil
+}
+
+// readStates reads head and end.
+func readStates(path string, db *bolt.DB) (head, end state, size int64, err error) {
+	err = guard(path, func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			size = tx.Size()
+			if _, err := openGroups(path, tx); err != nil {
+				return err
+			}
+			root := tx.Bucket(keyRoot())
+			if err := head.decode(root.Get(keyHead())); err != nil {
+				return fmt.Errorf("ingestlog: %s: its head: %w: %w", path, store.ErrCorrupt, err)
+			}
+			if err := end.decode(root.Get(keyEnd())); err != nil {
+				return fmt.Errorf("ingestlog: %s: its end: %w: %w", path, store.ErrCorrupt, err)
+			}
+			return nil
+		})
+	})
+	return head, end, size, err
+}
+
+// scan calls f for the blocks of the groups from seq to limit, in order, until
+// it says false; lanes tells which are wanted, nil: all. data is only valid in
+// f. It returns the sequence of the first group that f has not seen the whole
+// of, or limit.
+func scan(path string, db *bolt.DB, seq, limit int64, lanes []bool, f func(group int64, lane int, data []byte) (bool, error)) (int64, error) {
+	err := guard(path, func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			groups, err := openGroups(path, tx)
+			if err != nil {
+				return err
+			}
+			c := groups.Cursor()
+			for k, _ := c.Seek(groupKey(seq)); seq < limit; k, _ = c.Next() {
+				if !bytes.Equal(k, groupKey(seq)) {
+					return fmt.Errorf("ingestlog: %s: the commit that began with entry %d of the log is not there: %w", path, seq, store.ErrCorrupt)
+				}
+				group := groups.Bucket(k)
+				if group == nil || group.Sequence() <= uint64(seq) || group.Sequence() > uint64(limit) {
+					return fmt.Errorf("ingestlog: %s: the commit that began with entry %d of the log has no end: %w", path, seq, store.ErrCorrupt)
+				}
+				if more, err := scanGroup(path, group, seq, lanes, f); err != nil || !more {
+					return err
+				}
+				seq = int64(group.Sequence())
+			}
+			return nil
+		})
+	})
+	return seq, err
+}
+
+func openGroups(path string, tx *bolt.Tx) (*bolt.Bucket, error) {
+	if root := tx.Bucket(keyRoot()); root != nil {
+		if groups := root.Bucket(keyGroups()); groups != nil {
+			return groups, nil
+		}
+	}
+	return nil, fmt.Errorf("ingestlog: %s: this is no segment of a log: %w", path, store.ErrCorrupt)
+}
+
+func scanGroup(path string, group *bolt.Bucket, seq int64, lanes []bool, f func(int64, int, []byte) (bool, error)) (bool, error) {
+	c := group.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if len(k) != 6 {
+			return false, fmt.Errorf("ingestlog: %s: the commit that began with entry %d of the log has something in it that is no block: %w", path, seq, store.ErrCorrupt)
+		}
+		lane := int(binary.BigEndian.Uint16(k))
+		if lanes != nil && (lane >= len(lanes) || !lanes[lane]) {
+			continue
+		}
+		if more, err := f(seq, lane, v); err != nil || !more {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// syncDir makes names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if e := d.Close(); err == nil {
+		err = e
+	}
+	return err
+}

@@ -1,0 +1,84 @@
+package ingestlog
+
+// group is the blocks of one commit, in memory.
+type group struct {
+	seq, next int64 // of its entries
+	blocks    []*block
+	bytes     int64
+}
+
+// tail holds the latest groups without a gap, for readers at the end, and
+// buffers that nobody needs any more. It is under the log's lock.
+//
+// Full: the oldest group goes; who reads it next reads it from disk.
+type tail struct {
+	limit  int64
+	groups []group
+	head   int // groups before it are gone
+	bytes  int64
+	spare  [][]byte
+}
+
+func (t *tail) live() []group { return t.groups[t.head:] }
+
+// first is the sequence from which it has everything; next if it has nothing.
+func (t *tail) first(next int64) int64 {
+	if t.head < len(t.groups) {
+		return t.groups[t.head].seq
+	}
+	return next
+}
+
+func (t *tail) push(g group) {
+	if t.head > 64 && 2*t.head > len(t.groups) {
+		n := copy(t.groups, t.groups[t.head:])
+		clear(t.groups[n:])
+		t.groups, t.head = t.groups[:n], 0
+	}
+	for _, b := range g.blocks {
+		b.refs++
+	}
+	t.groups = append(t.groups, g)
+	t.bytes += g.bytes
+	for t.bytes > t.limit && t.head < len(t.groups) {
+		old := &t.groups[t.head]
+		t.bytes -= old.bytes
+		for _, b := range old.blocks {
+			t.release(b)
+		}
+		*old = group{}
+		t.head++
+	}
+}
+
+// find is the index in live of the group that begins at seq; it must be there.
+func (t *tail) find(seq int64) int {
+	live := t.live()
+	lo, hi := 0, len(live)
+	for lo < hi {
+		if m := (lo + hi) / 2; live[m].seq < seq {
+			lo = m + 1
+		} else {
+			hi = m
+		}
+	}
+	return lo
+}
+
+// release lets a block go; when nobody has it, its memory is used again.
+func (t *tail) release(b *block) {
+	if b.refs--; b.refs == 0 && len(t.spare) < maxSpare && cap(b.data) <= 2*blockBytes {
+		t.spare = append(t.spare, b.data[:0])
+		b.data = nil
+	}
+}
+
+func (t *tail) buffer() []byte {
+	n := len(t.spare) - 1
+	if n < 0 {
+		return nil
+	}
+	b := t.spare[n]
+	t.spare = t.spare[:n]
+	return b
+}
