@@ -40,8 +40,13 @@ func (t *Transactions) Add(end int64, count int) {
 	t.next++
 }
 
-// Open is how many pieces the present transaction has.
-func (t *Transactions) Open() int { return len(t.pieces) - t.told }
+// End is behind the last piece; first if there is none.
+func (t *Transactions) End(first int64) int64 {
+	if len(t.pieces) == 0 {
+		return first
+	}
+	return t.pieces[len(t.pieces)-1].End
+}
 
 // Prepare ends the present transaction and emits, of target, its record as
 // piece 0, then what changed since the last Prepare, or with full all that is
