@@ -55,7 +55,7 @@ type (
 	}
 	wirePosition struct {
 		_      struct{} `cbor:",toarray"`
-		Split  []byte // a path may be no UTF-8
+		Split  []byte   // a path may be no UTF-8
 		Offset int64
 		Ended  bool
 	}
