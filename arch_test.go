@@ -53,6 +53,7 @@ var layers = map[string]layer{
 	"dataflow/dedupe":        pure,
 	"dataflow/runtime":       driver,
 	"dataflow/optest":        support,
+	"dataflow/statetest":     support,
 	"sensors":                vocabulary,
 	"sensors/decode":         pure,
 	"sensors/encode":         pure,

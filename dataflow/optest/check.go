@@ -1,6 +1,7 @@
 package optest
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"sort"
@@ -35,8 +36,18 @@ type Case struct {
 	// Context, if not nil, is the operator's context; pool and counters are set
 	// by the harness.
 	Context *operator.Context
+	// Backing, if not nil, makes the disk of each operator; the harness has it
+	// read when the operator says Need.
+	Backing func() Backing
 	// Seed varies the random cuts, selections and restores.
 	Seed uint64
+}
+
+// Backing is an operator's disk and what its driver does with it.
+type Backing interface {
+	operator.Backing
+	Sync(ctx context.Context) error
+	Close() error
 }
 
 // Result is what an operator made of the input in full batches, for checks of

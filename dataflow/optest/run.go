@@ -1,6 +1,7 @@
 package optest
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -26,6 +27,7 @@ type runner struct {
 	out  sink
 	sum  operator.Counters // of the operators before the present one
 	kept stateStore
+	disk Backing // of op; nil: none
 }
 
 func run(t TB, c Case, w way) Result {
@@ -43,11 +45,34 @@ func run(t TB, c Case, w way) Result {
 	r.fresh()
 	err := r.input()
 	r.out.finish()
+	r.closeDisk()
 	if n, used := r.pool.Out(), r.pool.Used(); n != 0 {
 		t.Fatalf("%s: %d batches (%d bytes) were not released", w.name, n, used)
 	}
 	res := Result{Main: r.out.main, Sides: r.out.sides, Counters: add(r.sum, *r.ctx.Counters), Err: err}
 	return res
+}
+
+// sync has the disk read what the operator wants.
+func (r *runner) sync() {
+	r.t.Helper()
+	if r.disk == nil {
+		r.t.Fatalf("%s: Need of an operator without a Backing", r.w.name)
+	}
+	if err := r.disk.Sync(context.Background()); err != nil {
+		r.t.Fatalf("%s: %v", r.w.name, err)
+	}
+}
+
+// closeDisk ends the disk of the operator that was.
+func (r *runner) closeDisk() {
+	r.t.Helper()
+	if r.disk == nil {
+		return
+	}
+	if err := r.disk.Close(); err != nil {
+		r.t.Fatalf("%s: %v", r.w.name, err)
+	}
 }
 
 // fresh makes and opens a new operator in the place of the old one.
@@ -61,6 +86,11 @@ func (r *runner) fresh() {
 		r.sum = add(r.sum, *r.ctx.Counters)
 	}
 	ctx.Pool, ctx.Counters = r.pool, &operator.Counters{}
+	r.closeDisk()
+	if r.c.Backing != nil {
+		r.disk = r.c.Backing()
+		ctx.Backing = r.disk
+	}
 	r.ctx = &ctx
 	r.op = r.c.Factory.New()
 	if err := r.op.Open(r.ctx); err != nil {
@@ -113,9 +143,12 @@ func (r *runner) process(b *batch.Batch) error {
 	before := fingerprint(b)
 	r.out.begin()
 	p, err := r.op.Process(b, &r.out)
-	for n := 0; err == nil && p == operator.More; n++ {
+	for n := 0; err == nil && p != operator.Done; n++ {
 		if n == maxResumes {
-			r.t.Fatalf("%s: %d times More for one batch", r.w.name, n)
+			r.t.Fatalf("%s: %d times More or Need for one batch", r.w.name, n)
+		}
+		if p == operator.Need {
+			r.sync()
 		}
 		r.out.begin()
 		p, err = r.op.Resume(&r.out)

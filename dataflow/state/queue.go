@@ -213,7 +213,7 @@ func (q *queue) alive(key int32, at int64) bool {
 // spillIfFull moves the later half to the Backing when there is too much.
 func (q *queue) spillIfFull() {
 	c := q.store.cache
-	if c == nil || q.bytes() < max(c.backing.Memory()/8, 64<<10) {
+	if c == nil || q.bytes() < max(c.backing.Memory()/8, 256) {
 		return
 	}
 	slices.SortFunc(q.heap, before)
