@@ -72,7 +72,11 @@ func (o *keyed) Snapshot(delta bool, emit func(int, *batch.Batch) error) error {
 }
 
 // Restore is operator.Stateful's.
-func (o *keyed) Restore(table int, b *batch.Batch) error { return o.store.Restore(table, b) }
+func (o *keyed) Restore(table int, b *batch.Batch) error {
+	err := o.store.Restore(table, b)
+	o.count()
+	return err
+}
 
 // Process takes a batch.
 func (o *keyed) Process(b *batch.Batch, out operator.Output) (operator.Progress, error) {
@@ -414,6 +418,10 @@ func (o *keyed) finish() {
 	o.store.Unpin(o.ids[:len(o.positions)])
 	o.b.Release()
 	o.b, o.phase, o.resolved = nil, idle, false
+	o.count()
+}
+
+func (o *keyed) count() {
 	o.ctx.Counters.KeysLive = o.store.KeysLive()
 	o.ctx.Counters.StateBytes = o.store.Bytes()
 }

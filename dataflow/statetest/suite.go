@@ -129,15 +129,20 @@ func (s *suite) compare(k key) {
 }
 
 func (s *suite) op(u *unit, c *content) {
-	t := s.t
-	word := rapid.SampledFrom([]string{"", "x", "yy", "some longer text that is not short", "z\x00"})
-	n := rapid.Int64Range(-3, 3)
-	at := func() int64 { return max(s.now, s.wm, -1000) + rapid.Int64Range(-5, 150).Draw(t, "at") }
-	clock := func() (state.Domain, map[int64]bool) {
-		i := rapid.IntRange(0, 1).Draw(t, "clock")
-		return state.Domain(i + 1), c.timers[i]
+	if n := rapid.IntRange(0, 18).Draw(s.t, "op"); n < 9 {
+		s.opValue(u, c, n)
+	} else {
+		s.opMap(u, c, n)
 	}
-	switch rapid.IntRange(0, 14).Draw(t, "op") {
+}
+
+func words() *rapid.Generator[string] {
+	return rapid.SampledFrom([]string{"", "x", "yy", "some longer text that is not short", "z\x00"})
+}
+
+func (s *suite) opValue(u *unit, c *content, op int) {
+	t, word, n := s.t, words(), rapid.Int64Range(-3, 3)
+	switch op {
 	case 0:
 		v := n.Draw(t, "i")
 		u.rec.SetInt(0, v)
@@ -170,6 +175,17 @@ func (s *suite) op(u *unit, c *content) {
 	case 8:
 		u.list.Clear()
 		c.list = nil
+	}
+}
+
+func (s *suite) opMap(u *unit, c *content, op int) {
+	t, word, n := s.t, words(), rapid.Int64Range(-3, 3)
+	at := func() int64 { return max(s.now, s.wm, -1000) + rapid.Int64Range(-5, 150).Draw(t, "at") }
+	clock := func() (state.Domain, map[int64]bool) {
+		i := rapid.IntRange(0, 1).Draw(t, "clock")
+		return state.Domain(i + 1), c.timers[i]
+	}
+	switch op {
 	case 9:
 		k, v := word.Draw(t, "what"), n.Draw(t, "i")
 		u.seen.PutBytes([]byte(k)).SetInt(0, v)
@@ -187,12 +203,12 @@ func (s *suite) op(u *unit, c *content) {
 	case 12:
 		u.marks.Clear()
 		clear(c.marks)
-	case 13:
+	case 13, 14, 15, 16:
 		d, m := clock()
 		v := at()
 		u.s.SetTimer(d, dataflow.Time(v))
 		m[v] = true
-	case 14:
+	default:
 		d, m := clock()
 		v := at()
 		if all := slices.Sorted(maps.Keys(m)); len(all) > 0 {
