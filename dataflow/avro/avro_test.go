@@ -21,8 +21,16 @@ func allTypes() *batch.Schema {
 		batch.Field{Name: "t", Type: batch.Timestamp})
 }
 
+// tb is what helpers need of *testing.T and *rapid.T.
+type tb interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // write makes a part of batches.
-func write(t testing.TB, h avro.Header, batches ...*batch.Batch) []byte {
+func write(t tb, h avro.Header, batches ...*batch.Batch) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := avro.NewWriter(&out, h)
@@ -38,7 +46,7 @@ func write(t testing.TB, h avro.Header, batches ...*batch.Batch) []byte {
 }
 
 // rows are the rows of a part in the notation of optest.
-func rows(t testing.TB, rd *avro.Reader) (string, error) {
+func rows(t tb, rd *avro.Reader) (string, error) {
 	t.Helper()
 	s := optest.Stream{Schema: rd.Schema()}
 	for {

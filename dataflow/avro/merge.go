@@ -94,6 +94,12 @@ func (m *merger) open(r io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	was := rd.Header().Schema
+	for i, f := range m.h.Schema.Fields()[:m.identity] {
+		if i >= was.Len() || was.Field(i) != f {
+			return nil, fmt.Errorf("avro: table %q: the part has (%v); its first columns tell rows apart and cannot change, they are (%v)", m.h.Table, was, m.h.Schema)
+		}
+	}
 	return rd, rd.ResolveTo(m.schema, m.h.Schema)
 }
 

@@ -68,7 +68,7 @@ func exact(b *batch.Batch) string {
 	return s.String()
 }
 
-func readExact(t testing.TB, p *batch.Pool, part []byte) (string, error) {
+func readExact(t tb, p *batch.Pool, part []byte) (string, error) {
 	rd, err := avro.NewReader(bytes.NewReader(part), p)
 	if err != nil {
 		return "", err
@@ -155,7 +155,7 @@ func TestEveryBitComesBack(t *testing.T) {
 }
 
 // many is a part of n rows with strings of size bytes.
-func many(t testing.TB, p *batch.Pool, n, size, cut int) []byte {
+func many(t tb, p *batch.Pool, n, size, cut int) []byte {
 	s := batch.MustSchema(batch.Field{Name: "n", Type: batch.Bigint}, batch.Field{Name: "s", Type: batch.String})
 	var out bytes.Buffer
 	w := avro.NewWriter(&out, avro.Header{Table: "t", Schema: s})
