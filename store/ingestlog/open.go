@@ -102,11 +102,30 @@ func (l *Log) recover() error {
 		}
 		l.segs = append(l.segs, seg)
 	}
+	if err := l.settle(); err != nil {
+		return err
+	}
 	l.done = l.last().end.clone()
 	l.app = l.done.clone()
 	l.open = make([]*builder, len(l.done.lanes))
 	if n := len(l.done.lanes); l.o.Lanes != 0 && l.o.Lanes != n {
 		return fmt.Errorf("ingestlog: %s has %d lanes, not %d; their number is fixed when a log is made", l.o.Dir, n, l.o.Lanes)
+	}
+	return nil
+}
+
+// settle makes durable what is there: of what a killed process wrote some may
+// only be in the system's memory, and what is read counts as safe.
+func (l *Log) settle() error {
+	if l.o.ReadOnly {
+		return nil
+	}
+	err := l.last().db.Sync()
+	if err == nil {
+		err = syncDir(l.o.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("ingestlog: %s: %w", l.last().path, diskError(err))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -50,6 +51,7 @@ type Reader struct {
 	seg *segment // whose pages db has
 	db  *bolt.DB
 
+	busy    atomic.Bool // Read runs, or nobody may any more
 	closing sync.Once
 	closed  chan struct{}
 }
@@ -112,15 +114,41 @@ func (l *Log) kept(lane int, offset int64) error {
 // Close ends a Read that waits. It may be called twice, and while Read runs.
 func (r *Reader) Close() error {
 	r.closing.Do(func() { close(r.closed) })
+	r.free()
 	return nil
+}
+
+// free gives back what a closed reader holds, unless Read runs, which does it
+// when it ends. Nobody reads behind it: busy stays.
+func (r *Reader) free() {
+	select {
+	case <-r.closed:
+		if r.busy.CompareAndSwap(false, true) {
+			r.letGo()
+		}
+	default:
+	}
 }
 
 // Read is sensors.Reader's.
 func (r *Reader) Read(ctx context.Context, out *sensors.Records, max int) error {
+	if !r.busy.CompareAndSwap(false, true) {
+		return r.ended()
+	}
+	err := r.read(ctx, out, max)
+	r.busy.Store(false)
+	r.free()
+	return err
+}
+
+func (r *Reader) ended() error {
+	return fmt.Errorf("ingestlog: the reader of %s: %w", r.l.o.Dir, ErrClosed)
+}
+
+func (r *Reader) read(ctx context.Context, out *sensors.Records, max int) error {
 	for {
 		more, err := r.stopped(ctx)
 		if err != nil {
-			r.letGo()
 			return err
 		}
 		out.Reset(0)
@@ -150,7 +178,7 @@ func (r *Reader) stopped(ctx context.Context) (<-chan struct{}, error) {
 	}
 	select {
 	case <-r.closed:
-		return nil, fmt.Errorf("ingestlog: the reader of %s: %w", r.l.o.Dir, ErrClosed)
+		return nil, r.ended()
 	default:
 	}
 	l := r.l

@@ -11,8 +11,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// pageBytes is the size of a bbolt page here, and of its two metas at the front.
-var pageBytes = int64(os.Getpagesize())
+// pageBytes is the size of a bbolt page here; the first two are metas.
+func pageBytes() int { return os.Getpagesize() }
 
 // PageWrite is a write to a bbolt file: pages that follow each other.
 type PageWrite struct {
@@ -22,7 +22,7 @@ type PageWrite struct {
 
 // Meta tells whether it is the write that makes a transaction count. Before it
 // bbolt syncs all other pages, after it the meta.
-func (w PageWrite) Meta() bool { return w.At < 2*pageBytes }
+func (w PageWrite) Meta() bool { return w.At < int64(2*pageBytes()) }
 
 // Pages sees all writes to an open bbolt database, and makes them fail. It
 // reaches into the database: bbolt takes real files only. No transaction may run
@@ -128,8 +128,11 @@ func PageImage(base []byte, writes []PageWrite, r *rand.Rand) (image []byte, who
 // some puts any of the write's sectors, or all of some pages.
 func (w PageWrite) some(image []byte, keep float64, r *rand.Rand) []byte {
 	step := sector
-	if !w.Meta() && r.IntN(2) == 0 {
-		step = int(pageBytes)
+	switch {
+	case w.Meta() && r.IntN(2) == 0:
+		step = 8 // harsher than disks are
+	case r.IntN(2) == 0:
+		step = pageBytes()
 	}
 	for at := 0; at < len(w.Data); at += step {
 		if r.Float64() < keep {
