@@ -189,6 +189,9 @@ func (f *Feed) begin() error {
 		f.last = max(f.last, l.Clock)
 		f.rec.Reset(f.away)
 		f.rec.Clock, f.rec.Deaf = int64(l.Clock), true
+		if l.Deaf {
+			f.rec.Clock++ // so that there is something to commit
+		}
 		if _, err := f.log.Append(&f.rec); err != nil {
 			return logError{err}
 		}

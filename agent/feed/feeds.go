@@ -8,12 +8,13 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
 // Options are the surroundings of the feeds of a process.
 type Options struct {
 	Dir     string   // the state folder; a feed is in Dir/feeds/NAME
-	FS      store.FS // of feed.json and pins.json; the log's segments are real files in any case
+	FS      store.FS // of feed.json and pins.json; the log's segments are real files in any case. nil: the disk
 	Clock   sensors.Clock
 	Secrets job.Resolver
 	Events  func(Event) // must not block; nil: nobody listens
@@ -36,6 +37,9 @@ func New(o Options) *Feeds { return &Feeds{o: o.filled(), running: make(map[stri
 func (o Options) filled() Options {
 	if o.Clock == nil {
 		o.Clock = sensors.Wall{}
+	}
+	if o.FS == nil {
+		o.FS = part.Disk{}
 	}
 	if o.Events == nil {
 		o.Events = func(Event) {}

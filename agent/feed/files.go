@@ -186,6 +186,7 @@ func Create(o Options, name string, c Config) error {
 
 // List is the names of the feeds in a state folder, sorted.
 func List(o Options) ([]string, error) {
+	o = o.filled()
 	entries, err := o.FS.ReadDir(filepath.Join(o.Dir, "feeds"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -257,6 +258,7 @@ func sortedPins(all map[string]map[int]int64) []Pin {
 
 // Unpin lets go what a name pinned of a feed that does not run.
 func Unpin(o Options, name, pin string) error {
+	o = o.filled()
 	all, err := readPins(o, name)
 	if err != nil || all[pin] == nil {
 		return err
@@ -293,14 +295,20 @@ func Delete(o Options, name string) error {
 	return os.RemoveAll(gone)
 }
 
-// retention is what the log is told: without an age and a size it keeps nothing
-// for its age.
+// least is what a log keeps at most of what nobody needs, if it is to keep
+// nothing for its age: segments are deleted whole.
+const least = 64 << 20
+
+// retention is what the log is told.
 func retention(r job.Retention) ingestlog.Retention {
 	k := ingestlog.Retention{Age: r.Age, Bytes: r.Size}
-	switch {
-	case r.Age == 0 && r.Size == 0:
-		k.Age = 1
-	case r.Age == 0 || r.Age == math.MaxInt64:
+	if r.Age == 0 && r.Size == 0 {
+		k.Bytes = least
+		if r.Cap > 0 {
+			k.Bytes = min(k.Bytes, r.Cap/2)
+		}
+	}
+	if r.Age == math.MaxInt64 { // bounded by its size alone
 		k.Age = 0
 	}
 	return k

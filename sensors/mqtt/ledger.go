@@ -155,7 +155,7 @@ func (l *ledger) current(tag uint32) bool {
 // closed says that the broker is done with a message of QoS 2.
 func (l *ledger) closed(id uint16) {
 	if s := l.seen(id); s.qos == 2 {
-		s.qos, s.ending = 0, false
+		s.qos = 0
 	}
 }
 
