@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/dedupe"
 	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
@@ -24,6 +25,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors/file"
 	"github.com/tidemark-mesh/tidemark/sensors/generate"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // connectors makes what a job names, for a run in this process.
@@ -36,36 +38,51 @@ type connectors struct {
 	files map[*job.Source][]string
 	// taken are the files that sources read and sinks write, whatever name they
 	// go by; made with the first file sink.
-	taken []takenFile
-	// heard is closed when every MQTT source has been granted its topics once.
-	heard chan struct{}
+	taken   []takenFile
+	hearing *hearing
+	// durable is where the job's feeds are and what else must outlive the process;
+	// nil: nothing does.
+	durable *surroundings
+	// from is what the job goes on from; nil: nothing.
+	from *manifest.Manifest
+	// transactional are the sinks that commit with checkpoints.
+	transactional map[dataflow.OperatorID]bool
+}
+
+func newConnectors(j *job.Job, opt LocalOptions, h *hearing, d *surroundings, from *manifest.Manifest) *connectors {
+	return &connectors{job: j, from: from, opt: opt, files: make(map[*job.Source][]string), hearing: h, durable: d, transactional: make(map[dataflow.OperatorID]bool)}
+}
+
+// hearing is which sources wait for their brokers to grant them their topics.
+type hearing struct {
+	heard chan struct{} // closed when none waits any more
 
 	mu      sync.Mutex // guards waiting
 	waiting map[*job.Source]bool
 }
 
-func newConnectors(j *job.Job, opt LocalOptions) *connectors {
-	c := &connectors{job: j, opt: opt, files: make(map[*job.Source][]string), heard: make(chan struct{}), waiting: make(map[*job.Source]bool)}
+func newHearing(j *job.Job) *hearing {
+	h := &hearing{heard: make(chan struct{}), waiting: make(map[*job.Source]bool)}
 	for _, s := range j.Sources {
-		if s.MQTT != nil {
-			c.waiting[s] = true
+		if s.MQTT != nil || s.Feed != nil {
+			h.waiting[s] = true
 		}
 	}
-	if len(c.waiting) == 0 {
-		close(c.heard)
+	if len(h.waiting) == 0 {
+		close(h.heard)
 	}
-	return c
+	return h
 }
 
 // subscribed notes that the broker granted a source's topics.
-func (c *connectors) subscribed(s *job.Source) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.waiting[s] {
+func (h *hearing) subscribed(s *job.Source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.waiting[s] {
 		return
 	}
-	if delete(c.waiting, s); len(c.waiting) == 0 {
-		close(c.heard)
+	if delete(h.waiting, s); len(h.waiting) == 0 {
+		close(h.heard)
 	}
 }
 
@@ -82,9 +99,14 @@ func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 	switch {
 	case s.Generate != nil:
 		g := s.Generate
+		splits, err := generate.SplitsOf(c.splitsOf(n))
+		if err != nil {
+			return nil, nil, nil, err
+		}
 		return cfg, nil, func(pool *batch.Pool) (sensors.BatchReader, error) {
 			return generate.New(generate.Config{
 				Seed: g.Seed, Rate: g.Rate, Keys: int64(g.Keys), Rows: g.Rows, Disorder: g.Disorder, Subtask: subtask, Parallelism: p,
+				Splits: splits,
 			}, s.Columns, pool, c.opt.Clock)
 		}, nil
 	case s.File != nil:
@@ -97,6 +119,10 @@ func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 				Files: files, Subtask: subtask, Parallelism: p, Split: file.SplitFor(s.Decode.Format), Header: cfg.Header, Stdin: c.opt.Stdin, Clock: c.opt.Clock,
 			})
 		}, nil, nil
+	case (s.MQTT != nil || s.Feed != nil) && c.durable != nil:
+		return cfg, func() (sensors.Reader, error) { return c.durable.reader(s, subtask, p) }, nil, nil
+	case s.Feed != nil:
+		return nil, nil, nil, fmt.Errorf("the feed %q is kept in a state folder; run with --state", s.Feed.Name)
 	case s.MQTT != nil:
 		if subtask > 0 {
 			return cfg, func() (sensors.Reader, error) { return nothing{}, nil }, nil, nil
@@ -104,6 +130,24 @@ func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 		return cfg, func() (sensors.Reader, error) { return c.mqttReader(s) }, nil, nil
 	}
 	return nil, nil, nil, fmt.Errorf("agent: a source %q cannot be read in this process", s.Connector())
+}
+
+// splitsOf are the names of a source's splits in what the job goes on from.
+func (c *connectors) splitsOf(n *graph.Node) (names []string) {
+	if c.from == nil {
+		return nil
+	}
+	for _, id := range []dataflow.OperatorID{n.ID, n.Was} {
+		for _, o := range c.from.Operators {
+			if o.ID != id || len(names) > 0 {
+				continue
+			}
+			for _, p := range o.Positions {
+				names = append(names, p.Split)
+			}
+		}
+	}
+	return names
 }
 
 // sourceConfig is the head of a source's task.
@@ -144,7 +188,7 @@ func (c *connectors) mqttReader(s *job.Source) (sensors.Reader, error) {
 	}
 	conn.Events = func(e mqtt.Event) {
 		if e.Kind == mqtt.Subscribed {
-			c.subscribed(s)
+			c.hearing.subscribed(s)
 		}
 		c.opt.Events(e.String())
 	}
@@ -199,9 +243,15 @@ func (c *connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() 
 		if s.File.Format == job.CSVRows {
 			e = encode.NewCSV(in, encode.Options{Timestamps: encode.Times(s.File.Timestamps)})
 		}
+		c.transactional[n.ID] = c.durable != nil
 		return func() (sensors.Writer, error) {
-			return file.OpenSink(file.SinkConfig{Path: s.File.Path, Subtask: subtask, Parallelism: p, Overwrite: c.opt.Overwrite, Encoder: e})
+			return file.OpenSink(file.SinkConfig{
+				Path: s.File.Path, Subtask: subtask, Parallelism: p, Overwrite: c.opt.Overwrite, Encoder: e, Durable: c.durable != nil,
+			})
 		}, nil
+	case s.MQTT != nil && s.MQTT.Delivery == job.DeliverTransactional && c.durable != nil:
+		c.transactional[n.ID] = true
+		return func() (sensors.Writer, error) { return c.mqttTransactional(s, subtask, p, in) }, nil
 	case s.MQTT != nil:
 		return func() (sensors.Writer, error) { return c.mqttWriter(s, subtask, p, in) }, nil
 	}
@@ -240,5 +290,20 @@ func (c *connectors) mqttWriter(s *job.Sink, subtask, parallelism int, in *batch
 	e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(m.Timestamps)})
 	return mqtt.NewWriter(mqtt.WriterOptions{
 		Connection: conn, Topic: m.Topic.Source, Schema: in, QoS: byte(m.QoS), Retain: m.Retain, Encode: e.AppendRow,
+	})
+}
+
+// mqttTransactional is a sink whose rows are published when their checkpoint has
+// completed. Its client id is a session that outlives the process.
+func (c *connectors) mqttTransactional(s *job.Sink, subtask, parallelism int, in *batch.Schema) (sensors.Writer, error) {
+	m := s.MQTT
+	conn, err := c.connection(m.Broker, m.ClientID, string(s.ID), m.Username, m.Password, m.TLS)
+	if err != nil {
+		return nil, err
+	}
+	e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(m.Timestamps)})
+	return mqtt.NewTransactionalWriter(mqtt.TransactionalOptions{
+		WriterOptions: mqtt.WriterOptions{Connection: conn, Topic: m.Topic.Source, Schema: in, QoS: byte(m.QoS), Retain: m.Retain, Encode: e.AppendRow},
+		Subtask:       subtask, Parallelism: parallelism, Dir: c.durable.sinkDir(s.ID), FS: c.durable.state.store.FS(),
 	})
 }

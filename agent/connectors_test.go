@@ -9,7 +9,7 @@ import (
 // What a job says of TLS reaches the session: the name in the broker's
 // certificate may be another one than that in its address.
 func TestServerNameReachesTheSession(t *testing.T) {
-	c := newConnectors(&job.Job{Name: "j"}, LocalOptions{})
+	c := newConnectors(&job.Job{Name: "j"}, LocalOptions{}, nil, nil, nil)
 	conn, err := c.connection("mqtts://10.0.0.7:8883", "", "in", job.Secret{}, job.Secret{}, job.TLS{CA: "ca.pem", ServerName: "broker.plant"})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -11,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // DefaultMemory is the budget in bytes for batches in flight in one process.
@@ -30,14 +32,33 @@ type LocalOptions struct {
 	Clock     sensors.Clock // nil: the machine's
 	Secrets   job.Resolver
 	Events    func(string) // one line for each thing worth telling; must not block; nil: nobody listens
+
+	// State makes the job durable; nil: nothing outlives the run.
+	State *State
+	// From is a savepoint that the job begins at, by name or the path of an
+	// exported file. Empty: it goes on where it was stopped or failed.
+	From             string
+	AllowNonRestored bool // state that no operator takes may go
+	Claim            bool // From is the job's from now on, and deleted when it is not needed any more
 }
 
 // Local is a job in this process, without a mesh.
 type Local struct {
-	job        *job.Job
+	job     *job.Job
+	opt     LocalOptions
+	hearing *hearing
+	durable *durableRun // nil: it keeps no state
+
+	mu      sync.Mutex // guards present
+	present *attempt   // that runs, or ran last
+}
+
+// attempt is a job built to be run once.
+type attempt struct {
 	graph      *graph.ExecutionGraph
-	run        *runtime.Job
 	connectors *connectors
+	plan       runtime.Plan
+	run        *runtime.Job
 }
 
 // NewLocal builds a job to be run once. It opens nothing yet.
@@ -51,39 +72,80 @@ func NewLocal(j *job.Job, opt LocalOptions) (*Local, error) {
 	if opt.Events == nil {
 		opt.Events = func(string) {}
 	}
-	commit := DefaultCommit
-	if j.Checkpoint.Interval > 0 {
-		commit = j.Checkpoint.Interval.Go()
+	l := &Local{job: j, opt: opt, hearing: newHearing(j)}
+	if opt.State != nil {
+		l.durable = newDurableRun(l)
 	}
-	l := &Local{job: j, graph: graph.Expand(graph.Chain(j.Graph, graph.Options{}))}
-	l.connectors = newConnectors(j, opt)
-	plan, err := runtime.NewPlan(l.graph, l.connectors)
+	a, err := l.build(j.Graph, nil)
 	if err != nil {
-		return nil, fmt.Errorf("job %q: %w", j.Name, err)
+		return nil, err
 	}
-	l.run = runtime.New(plan, runtime.Options{
-		Memory: opt.Memory, BatchRows: opt.BatchRows, CommitInterval: commit, Now: time.Now,
-		Events: func(e runtime.Event) {
-			if e.Kind != runtime.SubtaskFinished && e.Kind != runtime.SubtaskFailed { // Run returns why it failed
-				opt.Events(e.String())
-			}
-		},
-	})
+	a.run = runtime.New(a.plan, l.runtimeOptions())
+	l.present = a
 	return l, nil
 }
 
-// Run runs the job until its inputs end, it is stopped, it fails or ctx ends.
+// build makes the connectors and the plan of an attempt that goes on from a
+// manifest, or nil.
+func (l *Local) build(g *graph.StreamGraph, from *manifest.Manifest) (*attempt, error) {
+	a := &attempt{graph: graph.Expand(graph.Chain(g, graph.Options{}))}
+	var d *surroundings
+	if l.durable != nil {
+		d = l.durable.around
+	}
+	a.connectors = newConnectors(l.job, l.opt, l.hearing, d, from)
+	var err error
+	if a.plan, err = runtime.NewPlan(a.graph, a.connectors); err != nil {
+		return nil, fmt.Errorf("job %q: %w", l.job.Name, err)
+	}
+	return a, nil
+}
+
+func (l *Local) runtimeOptions() runtime.Options {
+	commit := DefaultCommit
+	if l.job.Checkpoint.Interval > 0 {
+		commit = l.job.Checkpoint.Interval.Go()
+	}
+	return runtime.Options{
+		Memory: l.opt.Memory, BatchRows: l.opt.BatchRows, CommitInterval: commit, Now: time.Now, Events: l.hear,
+	}
+}
+
+func (l *Local) hear(e runtime.Event) {
+	if e.Kind != runtime.SubtaskFinished && e.Kind != runtime.SubtaskFailed { // Run returns why it failed
+		l.opt.Events(e.String())
+	}
+}
+
+// Run runs the job until its inputs end, it is stopped, it fails for good or
+// ctx ends.
 func (l *Local) Run(ctx context.Context) error {
-	return l.run.Run(ctx)
+	if l.durable != nil {
+		return l.durable.runAll(ctx)
+	}
+	return l.present.run.Run(ctx)
+}
+
+// now is the present attempt, or the last one.
+func (l *Local) now() *attempt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.present
 }
 
 // Heard is closed when the brokers have granted every MQTT source its topics
 // for the first time: what is published after that arrives.
-func (l *Local) Heard() <-chan struct{} { return l.connectors.heard }
+func (l *Local) Heard() <-chan struct{} { return l.hearing.heard }
 
 // Stop ends the sources and lets what is in flight arrive; open windows do not
-// fire.
-func (l *Local) Stop() { l.run.Stop() }
+// fire. A durable job stops with a savepoint.
+func (l *Local) Stop() {
+	if l.durable != nil {
+		l.durable.stopWith(dataflow.Halt)
+		return
+	}
+	l.present.run.Stop()
+}
 
 // Totals is what a job has done: where its rows went.
 type Totals struct {
@@ -110,8 +172,9 @@ type Totals struct {
 // Totals adds up the job's counters as they are now.
 func (l *Local) Totals() Totals {
 	t := Totals{Watermark: dataflow.MaxTime, Arrival: dataflow.MinTime}
-	for i, s := range l.run.Status() {
-		task := l.graph.Subtasks[i].Task
+	a := l.now()
+	for i, s := range a.run.Status() {
+		task := a.graph.Subtasks[i].Task
 		t.Busy += s.Busy
 		t.Blocked += s.Blocked
 		for k, o := range s.Operators {
@@ -142,4 +205,4 @@ func (l *Local) Totals() Totals {
 
 // Status is what each subtask has done so far, in the order of the execution
 // graph.
-func (l *Local) Status() []runtime.Status { return l.run.Status() }
+func (l *Local) Status() []runtime.Status { return l.now().run.Status() }

@@ -49,7 +49,7 @@ func Tap(ctx context.Context, j *job.Job, source, clientID string, opt LocalOpti
 	if opt.Events == nil {
 		opt.Events = func(string) {}
 	}
-	c := newConnectors(j, opt)
+	c := newConnectors(j, opt, newHearing(j), nil, nil)
 	c.tap = true
 	_, open, _, err := c.Source(&graph.Node{ID: s.ID, Source: s, Parallelism: 1}, 0)
 	if err != nil {

@@ -21,7 +21,7 @@ type Status uint8
 //	created    -> restoring, finished (it had finished before), failed
 //	restoring  -> running, restarting, stopping, stopped, failed
 //	running    -> restarting, stopping, stopped, finished, failed
-//	restarting -> restoring, stopped, failed
+//	restarting -> restoring, finished (all but the end had succeeded), stopped, failed
 //	stopping   -> stopped, finished, restarting, failed
 //	stopped, finished, failed: none
 const (
@@ -45,7 +45,7 @@ var next = [...][]Status{
 	Created:    {Restoring, Finished, Failed},
 	Restoring:  {Running, Restarting, Stopping, Stopped, Failed},
 	Running:    {Restarting, Stopping, Stopped, Finished, Failed},
-	Restarting: {Restoring, Stopped, Failed},
+	Restarting: {Restoring, Finished, Stopped, Failed},
 	Stopping:   {Stopped, Finished, Restarting, Failed},
 	Stopped:    nil, Finished: nil, Failed: nil,
 }

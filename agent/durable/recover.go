@@ -39,11 +39,11 @@ func (j *Job) Newest() (Point, error) {
 	if err != nil {
 		return Point{}, fmt.Errorf("job %q: %w", j.name, err)
 	}
-	from, attempt, err := j.Origin()
+	o, err := j.origin()
 	if err != nil {
 		return Point{}, fmt.Errorf("job %q: %w", j.name, err)
 	}
-	var p Point
+	p := Point{Kept: j.claimed(o)}
 	var line []part.Entry
 	for _, e := range list {
 		switch {
@@ -52,7 +52,7 @@ func (j *Job) Newest() (Point, error) {
 		case e.Err != nil:
 			p.Kept = append(p.Kept, e.Name)
 			p.Damaged = append(p.Damaged, e.Err)
-		case e.Manifest.ID.Token.Attempt < attempt:
+		case e.Manifest.ID.Token.Attempt < o.Attempt:
 			p.Kept = append(p.Kept, e.Name)
 		default:
 			line = append(line, e)
@@ -74,11 +74,11 @@ func (j *Job) Newest() (Point, error) {
 		}
 		return p, nil
 	}
-	if from == "" && len(p.Damaged) == 0 {
+	if o.Savepoint == "" && len(p.Damaged) == 0 {
 		return p, nil
 	}
-	if from != "" {
-		m, err := j.state.Savepoint(from)
+	if o.Savepoint != "" {
+		m, err := j.state.Savepoint(o.Savepoint)
 		if err == nil {
 			err = j.state.Verify(m)
 		}
@@ -86,9 +86,20 @@ func (j *Job) Newest() (Point, error) {
 			p.Manifest = &m
 			return p, nil
 		}
-		p.Damaged = append(p.Damaged, fmt.Errorf("savepoint %s: %w", from, err))
+		p.Damaged = append(p.Damaged, fmt.Errorf("savepoint %s: %w", o.Savepoint, err))
 	}
 	return p, fmt.Errorf("job %q: %w: %w; start from a savepoint (--from-savepoint), or delete %s to begin afresh", j.name, ErrNothingWhole, errors.Join(p.Damaged...), j.dir)
+}
+
+// claimed is the savepoint that the job has to let go, or none.
+func (j *Job) claimed(o origin) []string {
+	if !o.Claimed {
+		return nil
+	}
+	if _, err := j.state.savepoints.Get(o.Savepoint); errors.Is(err, store.ErrMissing) {
+		return nil
+	}
+	return []string{o.Savepoint}
 }
 
 // useless tells whether an error means that what was written is not there any
@@ -278,3 +289,38 @@ func (r *restorer) rows(f io.Reader, sh *restore.Share) error {
 		first += n
 	}
 }
+
+// From is the savepoint that a person wants the job to begin at. on is true if
+// the job began there before, and has checkpoints since: then it goes on from
+// those, as going back behind them would repeat what they put out.
+func (j *Job) From(name string) (m manifest.Manifest, on bool, err error) {
+	m, err = j.state.Savepoint(name)
+	if err == nil {
+		err = j.state.Verify(m)
+	}
+	if err != nil {
+		return m, false, fmt.Errorf("job %q: %w", j.name, err)
+	}
+	o, err := j.origin()
+	if err != nil || o.Savepoint != m.Name {
+		return m, false, err
+	}
+	list, err := j.checkpoints.List()
+	for _, e := range list {
+		on = on || e.Err != nil || e.Manifest.ID.Token.Attempt >= o.Attempt
+	}
+	return m, on, err
+}
+
+// Names are the job's checkpoints, oldest first.
+func (j *Job) Names() ([]string, error) {
+	list, err := j.checkpoints.List()
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name)
+	}
+	return names, err
+}
+
+// Get reads a checkpoint, or a savepoint that the job claimed.
+func (j *Job) Get(name string) (manifest.Manifest, error) { return j.folderOf(name).Get(name) }

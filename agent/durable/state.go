@@ -123,6 +123,7 @@ type origin struct {
 	Version   int    `json:"version"`
 	Attempt   uint64 `json:"attempt"` // the first that began there
 	Savepoint string `json:"savepoint"`
+	Claimed   bool   `json:"claimed,omitempty"` // it is the job's, and goes when it is not needed any more
 }
 
 const formatVersion = 1
@@ -153,19 +154,19 @@ func (j *Job) NextAttempt() (dataflow.FencingToken, error) {
 	return dataflow.FencingToken{Attempt: a.Attempt}, j.write("attempt", a)
 }
 
-// BeginAt notes that attempt t begins at a savepoint.
-func (j *Job) BeginAt(t dataflow.FencingToken, savepoint string) error {
-	return j.write("origin", origin{Version: formatVersion, Attempt: t.Attempt, Savepoint: savepoint})
+// BeginAt notes that attempt t begins at a savepoint, which is the job's from now
+// on if it claims it.
+func (j *Job) BeginAt(t dataflow.FencingToken, savepoint string, claim bool) error {
+	return j.write("origin", origin{Version: formatVersion, Attempt: t.Attempt, Savepoint: savepoint, Claimed: claim})
 }
 
-// Origin is the savepoint at which the job's line began, and the first attempt
-// that did; empty: it began afresh.
-func (j *Job) Origin() (savepoint string, attempt uint64, err error) {
-	var o origin
-	if err := j.read("origin", &o); err != nil && !errors.Is(err, store.ErrMissing) {
-		return "", 0, err
+// origin is where the job's line began; without a savepoint it began afresh.
+func (j *Job) origin() (o origin, err error) {
+	err = j.read("origin", &o)
+	if errors.Is(err, store.ErrMissing) {
+		err = nil
 	}
-	return o.Savepoint, o.Attempt, nil
+	return o, err
 }
 
 // read reads a small file of the job; store.ErrMissing if it is not there.

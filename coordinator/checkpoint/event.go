@@ -94,7 +94,7 @@ type Effect struct {
 type What struct {
 	Checkpoint bool // one of the job's own, from which it recovers
 	Savepoint  bool // a person's; with Checkpoint two manifests name the same parts, the savepoint's is written first
-	Finished   bool // all input was read and all output is committed
+	Finished   bool // all input was read, or ended, and all output is committed
 	Drained    bool // the input was ended before the barrier: to be marked so, and its positions as ended
 }
 
