@@ -137,7 +137,13 @@ type subscriber struct{ c chan message }
 
 func newSubscriber(t testing.TB, addr, filter string, qos byte) subscriber {
 	t.Helper()
-	s := subscriber{make(chan message, 100_000)}
+	s, _ := newStoppable(t, addr, filter, qos)
+	return s
+}
+
+func newStoppable(t testing.TB, addr, filter string, qos byte) (s subscriber, stop func()) {
+	t.Helper()
+	s = subscriber{make(chan message, 100_000)}
 	o := paho.NewClientOptions().AddBroker("tcp://" + addr).SetClientID(fmt.Sprintf("subscriber-%d", clientNumber.Add(1)))
 	o.SetAutoReconnect(false)
 	c := paho.NewClient(o)
@@ -146,7 +152,16 @@ func newSubscriber(t testing.TB, addr, filter string, qos byte) subscriber {
 	await(t, c.Subscribe(filter, qos, func(_ paho.Client, m paho.Message) {
 		s.c <- message{m.Topic(), m.Payload(), m.Retained()}
 	}))
-	return s
+	return s, func() { c.Disconnect(0) }
+}
+
+func (s subscriber) within(d time.Duration) (message, bool) {
+	select {
+	case m := <-s.c:
+		return m, true
+	case <-time.After(d):
+		return message{}, false
+	}
 }
 
 func (s subscriber) next(t testing.TB) message {

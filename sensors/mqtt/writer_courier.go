@@ -198,7 +198,7 @@ func (c *courier) end(ctx context.Context, next *pieceKey) error {
 		}
 	}
 	c.mu.Lock()
-	c.parcels, c.releasing = c.parcels[:0], false
+	c.parcels, c.next, c.releasing = c.parcels[:0], 0, false
 	c.mu.Unlock()
 	c.current, c.half = pieceKey{}, 1-c.half
 	return nil
@@ -414,13 +414,15 @@ func (c *courier) find(id uint16) *parcel {
 	return nil
 }
 
-// brokerHas hears that paho answers a PUBREC, and tells whether it may.
+// brokerHas hears that paho answers a PUBREC, and tells whether it may. Some
+// brokers repeat PUBREC when a client is back, perhaps before we have loaded the
+// piece: to release a row then would lose the means to know it again.
 func (c *courier) brokerHas(id uint16) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.find(id)
 	if p == nil {
-		return true
+		return false
 	}
 	p.taken = true
 	c.wake()
