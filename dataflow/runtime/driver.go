@@ -115,15 +115,23 @@ func (d *driver) start() error {
 // splits are the numbers, in the job, of what this subtask reads: the k-th
 // split of subtask i of p is i + k*p.
 func (d *driver) splits() []int {
-	n := 1
-	if d.reader != nil {
-		n = d.reader.Splits()
-	}
-	numbers := make([]int, n)
+	numbers := make([]int, d.splitCount())
 	for k := range numbers {
 		numbers[k] = d.sub.Config.ID.Index + k*d.sub.Config.Parallelism
 	}
 	return numbers
+}
+
+// splitCount is how many splits the subtask reads: a source that makes columns
+// has one, unless it says otherwise.
+func (d *driver) splitCount() int {
+	if d.reader != nil {
+		return d.reader.Splits()
+	}
+	if s, ok := d.columns.(interface{ Splits() int }); ok {
+		return s.Splits()
+	}
+	return 1
 }
 
 // splitNames are the names of the splits, nil if they have none of their own.
@@ -186,6 +194,11 @@ func (d *driver) run(ctx context.Context) error {
 	defer d.task.Close()
 	err := d.guarded(func() (err error) {
 		pprof.Do(ctx, pprof.Labels("job", d.job.plan.Job, "subtask", id.String()), func(ctx context.Context) {
+			if d.job.opt.Restore != nil {
+				if err = d.step(ctx, task.Input{Kind: task.Begin}); err != nil {
+					return
+				}
+			}
 			if d.reader != nil || d.columns != nil {
 				err = d.runSource(ctx)
 			} else {
@@ -259,11 +272,6 @@ func (d *driver) wait(ctx context.Context, something <-chan struct{}) error {
 }
 
 func (d *driver) runSource(ctx context.Context) error {
-	if d.job.opt.Restore != nil {
-		if err := d.step(ctx, task.Input{Kind: task.Begin}); err != nil {
-			return err
-		}
-	}
 	for !d.finished {
 		if err := d.obey(ctx); err != nil {
 			return err

@@ -142,9 +142,16 @@ func (j *Job) open(ctx context.Context) error {
 			return err
 		}
 	}
+	moved := false
 	for _, d := range j.drivers {
 		if err := d.guarded(func() error { return d.restore(ctx) }); err != nil {
 			return err
+		}
+		moved = moved || d.task.Moved()
+	}
+	if moved {
+		for _, d := range j.drivers {
+			d.task.SplitsMoved()
 		}
 	}
 	return nil
@@ -192,7 +199,7 @@ func (j *Job) findAlone() {
 func (j *Job) findEmpty() {
 	var empty []*driver
 	for _, d := range j.drivers {
-		if d.reader != nil && d.reader.Splits() == 0 {
+		if d.sub.Config.Source != nil && d.splitCount() == 0 {
 			empty = append(empty, d)
 		}
 	}

@@ -77,7 +77,7 @@ func edges(t *graph.Task, i int) []task.Edge {
 	times := make(map[string]int)
 	for _, c := range t.Inputs {
 		first, n := c.Sources(i)
-		e := task.Edge{Stream: c.Edge().Stream(), First: first, Channels: n, Of: c.From.Parallelism}
+		e := task.Edge{Stream: c.Edge().Stream(), First: first, Channels: n, Of: c.From.Parallelism, Schema: c.Schema}
 		if times[e.Stream]++; times[e.Stream] > 1 {
 			e.Stream += fmt.Sprintf("#%d", times[e.Stream])
 		}

@@ -150,9 +150,9 @@ func (t *Task) ready() {
 	t.endEmpty()
 }
 
-// mine tells whether a row was this subtask's own.
+// mine tells whether a row was this subtask's own, and what it says still holds.
 func (t *Task) mine(s *savedInput) bool {
-	return s.subtask == t.cfg.ID.Index && s.among == t.cfg.Parallelism
+	return !t.moved && s.subtask == t.cfg.ID.Index && s.among == t.cfg.Parallelism
 }
 
 // savedOut is the mark that the task goes on from: its own, or the least of all
@@ -174,10 +174,20 @@ func (t *Task) savedOut(saved []savedInput) (out batch.Mark) {
 	return out
 }
 
+// Moved tells, of a source that was restored, whether it reads splits that
+// another of its subtasks read, or none.
+func (t *Task) Moved() bool { return t.source != nil && (t.source.moved || t.source.unknown > 0) }
+
+// SplitsMoved says, before the first Step of a restored task, that some source
+// of the job has Moved: then a channel may bring what another one brought, and
+// none goes on from further than all of its edge had come.
+func (t *Task) SplitsMoved() { t.moved = true }
+
 // descended is what is known of the channel from an upstream subtask: what its
 // own row says; or the least that any subtask knew of that upstream subtask; or,
 // when the upstream parallelism has changed or rows come on it for the first
-// time, the least of the edge. An edge that is new starts at MinTime.
+// time or splits have moved, the least of the edge. An edge that is new starts
+// at MinTime.
 func (t *Task) descended(saved []savedInput, e Edge, from int) eventtime.Input {
 	const (
 		none = iota
@@ -192,7 +202,7 @@ func (t *Task) descended(saved []savedInput, e Edge, from int) eventtime.Input {
 			continue
 		}
 		level := ofEdge
-		if s.of == e.Of && s.from == from {
+		if s.of == e.Of && s.from == from && !t.moved {
 			level = ofSubtask
 			if t.mine(s) {
 				level = own

@@ -87,6 +87,8 @@ type source struct {
 	renumber  map[int64]int64 // of a restored source: what the splits' numbers became
 	byName    map[string]int  // of a restored source
 	restored  bool
+	unknown   int  // splits that the state given back has not named
+	moved     bool // splits were read by another subtask, or by none
 	deviceKey []int
 	reason    []byte
 	whenCol   batch.Column
@@ -161,7 +163,7 @@ func (s *source) advance() {
 }
 
 func (s *source) ack(p sensors.Position) {
-	s.moved(p)
+	s.passed(p)
 	s.task.put(Effect{Kind: Ack, Position: p})
 }
 

@@ -3,7 +3,6 @@ package task
 import (
 	"strconv"
 
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/sensors"
@@ -60,8 +59,8 @@ func newSplits(cfg *SourceConfig) []split {
 	return splits
 }
 
-// moved notes that everything before p was taken.
-func (s *source) moved(p sensors.Position) {
+// passed notes that everything before p was taken.
+func (s *source) passed(p sensors.Position) {
 	sp := &s.splits[p.Split]
 	sp.offset, sp.read = p.Offset, true
 }
@@ -105,6 +104,7 @@ func (s *source) restoreSplits(b *batch.Batch) {
 	s.restored = true
 	if s.renumber == nil {
 		s.renumber, s.byName = make(map[int64]int64), make(map[string]int)
+		s.unknown = len(s.splits)
 		for i := range s.splits {
 			s.byName[s.splits[i].name] = i
 		}
@@ -115,7 +115,10 @@ func (s *source) restoreSplits(b *batch.Batch) {
 		if !ok {
 			continue
 		}
-		s.renumber[b.Cols[splitNumber].Ints[row]] = int64(s.cfg.Splits[i])
+		before, now := b.Cols[splitNumber].Ints[row], int64(s.cfg.Splits[i])
+		s.renumber[before] = now
+		s.unknown--
+		s.moved = s.moved || before != now
 		sp := &s.splits[i]
 		if !b.Cols[splitOffset].IsNull(row) {
 			sp.offset, sp.read = b.Cols[splitOffset].Ints[row], true
@@ -160,13 +163,10 @@ func (s *source) endSplit(i int) {
 	}
 }
 
-// begin is the first thing of a restored source: it says again where it stands,
-// as receivers that are new know nothing of it.
+// begin says again where a restored source stands.
 func (s *source) begin() {
 	m := s.time.Now()
-	if m.Watermark != dataflow.MinTime || m.Arrival != dataflow.MinTime || m.Idle {
-		s.emitMark(m, true)
-	}
+	s.emitMark(m, said(m))
 }
 
 // StateTables are the splits', then those of the source's time.

@@ -12,12 +12,12 @@ import (
 type InputKind uint8
 
 // The inputs. A task with input channels gets Data, Barrier and End; a source
-// task gets Begin, Raw or Columns, Trigger and Stop.
+// task gets Raw or Columns, Trigger and Stop.
 const (
 	Data    InputKind = iota + 1 // Batch on Channel; the task takes the reference
 	Barrier                      // Barrier came on Channel
 	End                          // Channel has ended: nothing follows on it; of a source: all its splits have
-	Begin                        // first of a source that was restored: it says again where it stands
+	Begin                        // first, if the job was restored: the task says again where it stands
 	Raw                          // Records from the reader, of one split
 	Columns                      // Batch from a BatchReader, with Arrivals and Position
 	Trigger                      // a source puts Barrier into the stream here
@@ -133,6 +133,7 @@ type Edge struct {
 	First    int    // the upstream subtask of its first channel; the next follow
 	Channels int
 	Of       int // the upstream operator's parallelism
+	Schema   *batch.Schema
 }
 
 // LinkConfig is one operator of the chain. Exactly one of Factory and Sink is
@@ -152,6 +153,7 @@ type Task struct {
 	merge     *eventtime.Merge // nil: a source
 	inputs    operator.StateTable
 	saved     []savedInput // rows of the table of inputs, until the first Step
+	moved     bool         // splits are read by other subtasks than before
 	links     []*link
 	source    *source
 	effects   []Effect

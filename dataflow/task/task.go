@@ -176,7 +176,7 @@ func (t *Task) take(in Input) {
 		}
 		t.settleGate(in.Channel, t.gate.end(in.Channel))
 	case Begin:
-		t.source.begin()
+		t.begin()
 	case Raw:
 		t.source.take(in.Records)
 	case Columns:
@@ -190,6 +190,26 @@ func (t *Task) take(in Input) {
 	default:
 		panic(fmt.Sprintf("task %s: unknown input %d", t.cfg.ID, in.Kind))
 	}
+}
+
+// begin says again where a restored task stands: receivers that are new know
+// nothing of it, and it may have come further by what became of its inputs.
+func (t *Task) begin() {
+	switch {
+	case t.source != nil:
+		t.source.begin()
+	case len(t.cfg.Edges) > 0:
+		if m := t.merge.Out(); said(m) {
+			b := t.cfg.Pool.MarksOnly(t.cfg.Edges[0].Schema, m)
+			t.links[0].process(b)
+			b.Release()
+		}
+	}
+}
+
+// said tells whether a mark says anything.
+func said(m batch.Mark) bool {
+	return m.Watermark != dataflow.MinTime || m.Arrival != dataflow.MinTime || m.Idle
 }
 
 // advance goes on as far as the effects allow and says what comes next.
