@@ -116,7 +116,10 @@ func newAcc(k accKind, t batch.Type, dict *state.KeyTable) acc {
 	return newExtreme(t, k == maximum)
 }
 
-// fields are the state columns of an accumulator, with the ending of each name.
+// fields are the state columns of an accumulator, with the beginning of each
+// name. Of a set, whose members have a table of their own, it is their number.
+// The last one is null only where nothing was saved, or where the slot has no
+// value.
 func (k accKind) fields(t batch.Type) []batch.Field {
 	switch k {
 	case sumDoubles:
@@ -134,5 +137,5 @@ func (k accKind) fields(t batch.Type) []batch.Field {
 	case lastValue:
 		return []batch.Field{{Name: "last", Type: t}, {Name: "last_time", Type: batch.Bigint}, {Name: "last_seq", Type: batch.Bigint}}
 	}
-	return nil // distinct: a table of its own
+	return []batch.Field{{Name: "distinct", Type: batch.Bigint}}
 }

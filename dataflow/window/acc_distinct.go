@@ -158,6 +158,9 @@ func (a *distinctSets) bytes() int64 {
 	return int64(4*cap(a.heads) + 8*cap(a.counts) + 16*cap(a.members) + 4*cap(a.index))
 }
 
-// A set is saved as rows of a table of its own, see snapshot.go.
-func (a *distinctSets) save([]*batch.Column, int, []int32)     {}
+// Of a set the number of its members is saved here, so that one that was not
+// saved is known; they are rows of a table of their own, see snapshot.go.
+func (a *distinctSets) save(cols []*batch.Column, at int, slots []int32) {
+	putInts(cols[0], at, a.counts, slots)
+}
 func (a *distinctSets) load([]*batch.Column, []int32, []int32) {}

@@ -49,7 +49,7 @@ func (f *counts) rows(from, to int) int {
 			s = f.open(id)
 		}
 		f.slots[i] = s
-		if f.seen[s]++; f.seen[s] == f.size {
+		if f.seen[s]++; f.seen[s] >= f.size { // more only where the job's windows were larger before
 			p := f.pos[from+i]
 			f.full.add(s, p, f.times[p])
 			f.heads[id] = 0

@@ -107,6 +107,9 @@ func (e *emitter) rows(r *result, n int) {
 	c = e.window(r, b, c, at, n, e.times[at:])
 	for i := range e.plan.outs {
 		e.value(&e.plan.outs[i], r.t, slots, b.Cols[c+i], at)
+		if r.t.lacks != nil {
+			e.lacking(&e.plan.outs[i], r.t, slots, b.Cols[c+i], at)
+		}
 	}
 	if r.kind != batch.Insert {
 		e.kinds = padded(e.kinds, at, batch.Insert)
@@ -148,6 +151,15 @@ func (e *emitter) window(r *result, b *batch.Batch, c, at, n int, times []int64)
 		return c
 	}
 	return c + 2
+}
+
+// lacking takes the values away of slots that do not know all of theirs.
+func (e *emitter) lacking(o *outPlan, t *table, slots []int32, c *batch.Column, at int) {
+	for i, s := range slots {
+		if o.acc >= 0 && t.lacksAcc(o.acc, s) || o.arg >= 0 && t.lacks[o.arg][s] {
+			c.SetNull(at+i, batch.MaxRows)
+		}
+	}
 }
 
 // value writes one aggregate of the slots.

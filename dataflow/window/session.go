@@ -309,7 +309,7 @@ func (f *sessions) settle() {
 
 // The state columns: start and end, and whether it fires at the next watermark.
 func (f *sessions) extra() ([]batch.Field, int) {
-	return []batch.Field{{Name: "session_start", Type: batch.Timestamp}, {Name: "session_end", Type: batch.Timestamp}, {Name: "refire", Type: batch.Boolean}}, 1
+	return []batch.Field{{Name: f.spec.shape() + "_start", Type: batch.Timestamp}, {Name: "session_end", Type: batch.Timestamp}, {Name: "refire", Type: batch.Boolean}}, 1
 }
 
 func (f *sessions) saveAll(save func(*table, []int32, putExtra) error) error {

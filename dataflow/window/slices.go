@@ -320,7 +320,7 @@ func (f *sliced) measure() {
 
 // The state column: the first instant of the slice.
 func (f *sliced) extra() ([]batch.Field, int) {
-	return []batch.Field{{Name: "slice_start", Type: batch.Timestamp}}, 1
+	return []batch.Field{{Name: f.spec.shape() + "_start", Type: batch.Timestamp}}, 1
 }
 
 func (f *sliced) saveAll(save func(*table, []int32, putExtra) error) error {

@@ -187,7 +187,7 @@ func (f *slidingCounts) measure() {
 // The state columns: the pane's number, and the number of the last pane that
 // its sum contains (its own, unless it is in the front).
 func (f *slidingCounts) extra() ([]batch.Field, int) {
-	return []batch.Field{{Name: "pane", Type: batch.Bigint}, {Name: "sum_to", Type: batch.Bigint}}, 1
+	return []batch.Field{{Name: f.spec.shape() + "_pane", Type: batch.Bigint}, {Name: "sum_to", Type: batch.Bigint}}, 1
 }
 
 func (f *slidingCounts) saveAll(save func(*table, []int32, putExtra) error) error {

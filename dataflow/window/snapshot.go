@@ -6,7 +6,9 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/state"
 )
 
-// kept is the part of the core that takes and gives back what is kept. Its
+// kept is the part of the core that takes and gives back what is kept. Columns
+// are named after what is accumulated, not after the job's names for it: see
+// docs/STATE_TABLES.md. Its
 // tables are: the accumulators of each key and window; for each count(distinct
 // x) the values of its sets; what is to fire again at the next watermark; the
 // clock.
@@ -50,23 +52,22 @@ func (o *core) describe(f form) {
 	fields = append(fields, batch.Field{Name: name("rows"), Type: batch.Bigint})
 	p := o.in.plan
 	for _, a := range p.args {
-		fields = append(fields, batch.Field{Name: name(a.name + "_nulls"), Type: batch.Bigint})
+		fields = append(fields, batch.Field{Name: name("nulls__" + a.name), Type: batch.Bigint})
 	}
 	for i, a := range p.accs {
 		if a.kind == distinct {
 			o.sets = append(o.sets, i)
-			continue
 		}
 		for _, x := range a.kind.fields(p.args[a.arg].typ) {
-			fields = append(fields, batch.Field{Name: name(a.name + "_" + x.Name), Type: x.Type})
+			fields = append(fields, batch.Field{Name: name(x.Name + "__" + p.args[a.arg].name), Type: x.Type})
 		}
 	}
 	o.tables = append(o.tables, operator.StateTable{Name: "windows", Schema: batch.MustSchema(fields...), Keyed: true, Identity: o.keep})
 	for _, i := range o.sets {
 		a := p.accs[i]
-		v := batch.Field{Name: name(a.name + "_value"), Type: p.args[a.arg].typ}
+		v := batch.Field{Name: name("value"), Type: p.args[a.arg].typ}
 		s := batch.MustSchema(append(append([]batch.Field(nil), own...), v)...)
-		o.tables = append(o.tables, operator.StateTable{Name: a.name + "_values", Schema: s, Keyed: true, Identity: s.Len()})
+		o.tables = append(o.tables, operator.StateTable{Name: "values__" + p.args[a.arg].name, Schema: s, Keyed: true, Identity: s.Len()})
 	}
 	o.refires = -1
 	if o.spec.Form.Timed() && o.spec.Form != Session && o.spec.AllowedLateness > 0 && o.spec.Firing == FireAtWatermark {
@@ -236,15 +237,45 @@ func (w *stateWriter) saveChunk(t *table, put putExtra) error {
 		c++
 	}
 	for i, a := range o.in.plan.accs {
-		if f := a.kind.fields(o.in.plan.args[a.arg].typ); f != nil {
-			t.accs[i].save(b.Cols[c:c+len(f)], 0, w.chunk)
-			c += len(f)
-		}
+		f := a.kind.fields(o.in.plan.args[a.arg].typ)
+		t.accs[i].save(b.Cols[c:c+len(f)], 0, w.chunk)
+		c += len(f)
+	}
+	if t.lacks != nil {
+		w.lacking(b, t, c)
 	}
 	for _, s := range w.chunk {
 		t.dirty[s], t.saved[s] = 0, 1
 	}
 	return w.send(0, b, n, w.ids)
+}
+
+// lacking makes null what slots do not know all of: the columns before end.
+func (w *stateWriter) lacking(b *batch.Batch, t *table, end int) {
+	p := w.o.in.plan
+	for a := len(p.accs) - 1; a >= 0; a-- {
+		n := len(p.accs[a].kind.fields(p.args[p.accs[a].arg].typ))
+		end -= n
+		for i, s := range w.chunk {
+			if t.lacksAcc(a, s) {
+				setNulls(b.Cols[end:end+n], i)
+			}
+		}
+	}
+	end -= len(p.args)
+	for a := range p.args {
+		for i, s := range w.chunk {
+			if t.lacks[a][s] {
+				setNulls(b.Cols[end+a:end+a+1], i)
+			}
+		}
+	}
+}
+
+func setNulls(cols []*batch.Column, i int) {
+	for _, c := range cols {
+		c.SetNull(i, batch.MaxRows)
+	}
 }
 
 // identify writes the keys of slots.
@@ -444,17 +475,23 @@ func (o *core) loadRows(b *batch.Batch, rows, ids []int32) {
 		t.rows[s] = b.Cols[c].Ints[i]
 		c++
 		for a := range t.nulls {
-			if v := b.Cols[c].Ints[i]; v != 0 {
+			if b.Cols[c].IsNull(i) {
+				t.lack(a, s)
+			} else if v := b.Cols[c].Ints[i]; v != 0 {
 				t.nullsOf(a)[s] = v
 			}
 			c++
 		}
 		slot[0] = s
 		for a, p := range o.in.plan.accs {
-			if f := p.kind.fields(o.in.plan.args[p.arg].typ); f != nil {
-				t.accs[a].load(b.Cols[c:c+len(f)], rows[i:i+1], slot)
-				c += len(f)
+			n := len(p.kind.fields(o.in.plan.args[p.arg].typ))
+			switch {
+			case !b.Cols[c+n-1].IsNull(i):
+				t.accs[a].load(b.Cols[c:c+n], rows[i:i+1], slot)
+			case t.present(p.arg, s) > 0: // it has values, and what they made was not saved
+				t.lack(len(t.nulls)+a, s)
 			}
+			c += n
 		}
 		t.dirty[s], t.saved[s] = 0, 1
 	}

@@ -1,6 +1,8 @@
 package window
 
 import (
+	"slices"
+
 	"github.com/tidemark-mesh/tidemark/dataflow/state"
 )
 
@@ -15,6 +17,11 @@ type table struct {
 	nulls [][]int64 // by argument: slot → nulls; empty until the first null
 	accs  []acc
 	index index
+
+	// Slots that were restored without an accumulator that they have now: it
+	// knows only what came later, and its aggregates are null. By argument (then
+	// its nulls were not counted either), then by accumulator; nil: there are none.
+	lacks [][]bool
 
 	// Tables that snapshots hold have these, sums of others are without.
 	state bool
@@ -53,6 +60,25 @@ func (t *table) grow() {
 	for _, a := range t.accs {
 		a.grow(n)
 	}
+	for i := range t.lacks {
+		t.lacks[i] = padded(t.lacks[i], n, false)
+	}
+}
+
+// lack notes that a slot was restored without an argument or accumulator.
+func (t *table) lack(what int, s int32) {
+	if t.lacks == nil {
+		t.lacks = make([][]bool, len(t.plan.args)+len(t.accs))
+		for i := range t.lacks {
+			t.lacks[i] = padded(t.lacks[i], len(t.rows), false)
+		}
+	}
+	t.lacks[what][s] = true
+}
+
+// lacksAcc tells whether what an accumulator has of a slot is not all.
+func (t *table) lacksAcc(acc int, s int32) bool {
+	return t.lacks != nil && (t.lacks[t.plan.accs[acc].arg][s] || t.lacks[len(t.plan.args)+acc][s])
 }
 
 // add makes a slot for a key without entering it into the index.
@@ -128,6 +154,13 @@ func (t *table) merge(dst []int32, from *table, src []int32) {
 	for i, a := range t.accs {
 		a.merge(dst, from.accs[i], src)
 	}
+	for what, o := range from.lacks {
+		for i, d := range dst {
+			if o[at(src, i)] {
+				t.lack(what, d)
+			}
+		}
+	}
 }
 
 // touch notes that the slots have changed.
@@ -175,6 +208,10 @@ func (t *table) copyFrom(from *table) {
 	for i, a := range t.accs {
 		a.copyFrom(from.accs[i])
 	}
+	t.lacks = nil
+	for _, o := range from.lacks {
+		t.lacks = append(t.lacks, slices.Clone(o))
+	}
 }
 
 // clear makes a slot neutral for another use; its key must be set anew.
@@ -187,6 +224,9 @@ func (t *table) clear(s int32) {
 	}
 	for _, a := range t.accs {
 		a.clear(s)
+	}
+	for _, l := range t.lacks {
+		l[s] = false
 	}
 }
 
@@ -204,6 +244,7 @@ func (t *table) reset(keys *state.KeyTable) {
 	for _, a := range t.accs {
 		a.truncate()
 	}
+	t.lacks = nil
 }
 
 // present is the number of values of an argument in a slot that are not null.
@@ -221,6 +262,9 @@ func (t *table) bytes() int64 {
 	}
 	for _, a := range t.accs {
 		n += a.bytes()
+	}
+	for _, l := range t.lacks {
+		n += int64(cap(l))
 	}
 	return n
 }
