@@ -111,9 +111,9 @@ func TestCrashQoS2(t *testing.T) {
 		{"synced", step{name: "commit"}, nil, sent},
 		{"PUBREC sent, lost", step{}, func(c *pconn) { c.acks(packets.Pubrec, 5) }, sent},
 		{"PUBREC sent", step{}, func(c *pconn) { c.acks(packets.Pubrec, 5) }, released},
-		{"PUBREL read", step{"read", true}, nil, released},
-		{"release appended", step{"append", true}, nil, released},
-		{"release synced", step{"commit", true}, nil, released},
+		{"PUBREL read", step{"read", release}, nil, released},
+		{"release appended", step{"append", release}, nil, released},
+		{"release synced", step{"commit", release}, nil, released},
 		{"PUBCOMP sent, lost", step{}, func(c *pconn) { c.acks(packets.Pubrec, 5); c.send(pubrel(5)); c.acks(packets.Pubcomp, 5) }, released},
 		{"PUBCOMP sent", step{}, func(c *pconn) { c.acks(packets.Pubrec, 5); c.send(pubrel(5)); c.acks(packets.Pubcomp, 5) }, free},
 	} {
@@ -124,7 +124,7 @@ func TestCrashQoS2(t *testing.T) {
 				switch {
 				case c.play != nil:
 					c.play(l.c)
-				case c.stop.note:
+				case c.stop.what == release:
 					l.c.acks(packets.Pubrec, 5)
 					l.c.send(pubrel(5))
 				}
@@ -241,6 +241,20 @@ func TestCrashAfterTheBrokerForgot(t *testing.T) {
 			wants(t, l.end(), "a", "b", "a", "b")
 		})
 	}
+}
+
+// The same, and the process that met the new session died before a message of
+// it was in the log.
+func TestCrashBeforeANewSessionsFirstMessage(t *testing.T) {
+	l := begin(t, t.TempDir(), 1, false, step{})
+	l.c.send(publish(1, 1, false, "t/a", "a"))
+	l.c.acks(packets.Puback, 1)
+	l = begin(t, l.crash(), 1, false, step{"commit", newSession})
+	<-l.g.reached
+	l = begin(t, l.crash(), 1, true, step{})
+	l.c.send(publish(1, 1, true, "t/a", "a"))
+	l.take(1)
+	wants(t, l.end(), "a", "a")
 }
 
 // What is open and was redelivered before SUBACK is acknowledged again.

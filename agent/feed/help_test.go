@@ -301,8 +301,17 @@ func wants(t testing.TB, got []string, want ...string) {
 // step is a place of the pump.
 type step struct {
 	name string // "read", "append", "commit": behind it
-	note bool   // of a release, not of a message
+	what what
 }
+
+// what is what passes there.
+type what uint8
+
+const (
+	message what = iota
+	release
+	newSession
+)
 
 // gates stop the pump behind a step, the first time it comes there.
 type gates struct {
@@ -311,12 +320,11 @@ type gates struct {
 	reached chan struct{}
 	open    chan struct{}
 	once    sync.Once
-	message bool // what was read last has a message
-	note    bool
+	has     [3]bool // what was read last, by what
 }
 
 func (g *gates) pass(name string) {
-	if g.at.name == name && (g.at.note && g.note || !g.at.note && g.message) {
+	if g.at.name == name && g.has[g.at.what] {
 		g.once.Do(func() { close(g.reached) })
 		<-g.open
 	}
@@ -324,7 +332,14 @@ func (g *gates) pass(name string) {
 
 func (g *gates) Read(ctx context.Context, r *sensors.Records, max int) error {
 	err := g.Reader.Read(ctx, r, max)
-	g.message, g.note = r.Len() > 0, slices.ContainsFunc(r.Notes, func(n uint32) bool { return n&0xffff != 0 })
+	g.has = [3]bool{message: r.Len() > 0}
+	for _, n := range r.Notes {
+		if n&0xffff == 0 {
+			g.has[newSession] = true
+		} else {
+			g.has[release] = true
+		}
+	}
 	if err == nil {
 		g.pass("read")
 	}

@@ -52,7 +52,7 @@ type inbox struct {
 	messages int      // unread
 	bytes    int      // of the unread, with perMessage for each
 	tags     bool     // records have Tags
-	began    []uint32 // at most one: the note of a new session, which goes with the next messages
+	began    []uint32 // at most one: the note of a new session, which goes before all else
 }
 
 func (b *inbox) segment(split int) *segment {
@@ -169,6 +169,9 @@ func (b *inbox) hears() bool { return b.lanes[0].hearing }
 
 // waits tells whether take would find something.
 func (b *inbox) waits() bool {
+	if len(b.began) > 0 {
+		return true
+	}
 	for i := range b.lanes {
 		if !b.lanes[i].empty() {
 			return true
@@ -180,6 +183,14 @@ func (b *inbox) waits() bool {
 // take fills out with the next run of messages or change of hearing, at most
 // max messages; false if there is none.
 func (b *inbox) take(out *sensors.Records, max int) bool {
+	if len(b.began) > 0 {
+		l := &b.lanes[noteLane]
+		out.Reset(noteLane)
+		out.First, out.Next = l.base+l.read, l.base+l.read // it has no offset: nothing waits for it
+		out.Notes = append(out.Notes, b.began...)
+		b.began = b.began[:0]
+		return true
+	}
 	for range b.lanes {
 		split := b.turn
 		b.turn = (b.turn + 1) % len(b.lanes)
@@ -224,9 +235,6 @@ func (b *inbox) serve(l *lane, split int, out *sensors.Records, max int) {
 	}
 	b.messages -= n
 	b.bytes -= n*perMessage + len(out.Payloads) + len(out.Topics)
-	// The note of a new session has no offset, since nothing waits for it.
-	out.Notes = append(out.Notes, b.began...)
-	b.began = b.began[:0]
 }
 
 // copy copies the next n messages to out.

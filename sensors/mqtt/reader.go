@@ -149,13 +149,6 @@ func (r *Reader) recall() {
 	}
 }
 
-// began notes that another session began.
-func (r *Reader) began() {
-	if r.in.tags {
-		r.in.began = append(r.in.began[:0], makeNote(r.ledger.session, 0))
-	}
-}
-
 // Check says what in o cannot work, without trying it.
 func (o ReaderOptions) Check() error {
 	if _, err := o.resolve(); err != nil {

@@ -30,8 +30,9 @@ func (r *Reader) attach(l *link) {
 	r.link = l
 	r.muted = false
 	r.ledger.connected(l.known)
-	if !l.known {
-		r.began()
+	if !l.known && r.in.tags {
+		r.in.began = append(r.in.began[:0], makeNote(r.ledger.session, 0))
+		r.wake()
 	}
 	r.retained = r.o.Retained == RetainedAll || r.o.Retained == RetainedFirst && !r.subscribed && !l.known
 	r.stats.Connects++
