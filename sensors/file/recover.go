@@ -147,7 +147,7 @@ func complete(fsys store.FS, t *target) (length int64, err error) {
 	if size < t.record.Length {
 		return 0, fmt.Errorf("file sink: %s is %d bytes long, but the checkpoint knows %d: somebody cut or replaced it; put it back, or start the job anew with another path", t.name, size, t.record.Length)
 	}
-	folders, err := makeFolders(fsys, t.name)
+	folders, err := pending.MakeFolders(fsys, t.name)
 	if err != nil {
 		return 0, fault(t.name, err)
 	}
@@ -160,7 +160,7 @@ func complete(fsys store.FS, t *target) (length int64, err error) {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = syncFolders(fsys, folders)
+		err = pending.SyncFolders(fsys, folders)
 	}
 	if err != nil {
 		return 0, fault(t.name, err)

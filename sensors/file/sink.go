@@ -153,7 +153,7 @@ func (s *Sink) begin() error {
 // open opens or makes the file, of which length bytes are committed.
 func (s *Sink) open(length int64) error {
 	var err error
-	if s.folders, err = makeFolders(s.cfg.FS, s.name); err != nil {
+	if s.folders, err = pending.MakeFolders(s.cfg.FS, s.name); err != nil {
 		return s.fault(err)
 	}
 	if s.queue, err = pending.NewQueue(s.cfg.FS, s.spillName(), s.cfg.MaxPending, length); err != nil {
@@ -163,32 +163,6 @@ func (s *Sink) open(length int64) error {
 		return s.fault(err)
 	}
 	s.committed, s.cut = length, length
-	return nil
-}
-
-// makeFolders makes the folders of a file and says which must be synced so
-// that its name, and theirs, outlive a power failure.
-func makeFolders(fsys store.FS, name string) ([]string, error) {
-	dir := filepath.Dir(name)
-	names := []string{dir}
-	for at := dir; ; {
-		_, err := fsys.Stat(at)
-		up := filepath.Dir(at)
-		if err == nil || up == at {
-			break
-		}
-		names = append(names, up)
-		at = up
-	}
-	return names, fsys.MkdirAll(dir)
-}
-
-func syncFolders(fsys store.FS, names []string) error {
-	for _, n := range names {
-		if err := fsys.SyncDir(n); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -266,7 +240,7 @@ func (s *Sink) append(to int64) error {
 	if err := s.file.Sync(); err != nil {
 		return err
 	}
-	return syncFolders(s.cfg.FS, s.folders)
+	return pending.SyncFolders(s.cfg.FS, s.folders)
 }
 
 // mend cuts the file back to what was committed, if a failed commit left more.

@@ -104,7 +104,8 @@ func openJournal(fsys durable.FS, dir, clientID string) (*journal, error) {
 		return &journal{}, nil
 	}
 	j := &journal{fs: fsys, name: journalName(dir, clientID)}
-	if err := fsys.MkdirAll(dir); err != nil {
+	folders, err := pending.MakeFolders(fsys, j.name)
+	if err != nil {
 		return nil, j.fault(err)
 	}
 	f, err := fsys.Open(j.name, os.O_RDWR|os.O_CREATE)
@@ -115,7 +116,7 @@ func openJournal(fsys durable.FS, dir, clientID string) (*journal, error) {
 	if err := j.load(); err != nil {
 		return nil, j.fault(errors.Join(err, f.Close()))
 	}
-	if err := fsys.SyncDir(dir); err != nil {
+	if err := pending.SyncFolders(fsys, folders); err != nil {
 		return nil, j.fault(errors.Join(err, f.Close()))
 	}
 	return j, nil

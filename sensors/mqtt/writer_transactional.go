@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,8 +104,12 @@ func NewTransactionalWriter(o TransactionalOptions) (*TransactionalWriter, error
 	scratch := ""
 	if o.Dir != "" {
 		scratch = strings.TrimSuffix(journalName(o.Dir, w.id), ".journal") + ".pending"
-		if err := o.FS.MkdirAll(filepath.Dir(scratch)); err != nil {
-			return nil, roomFault(scratch, err)
+		j, err := openJournal(o.FS, o.Dir, w.id) // makes the folder, durably
+		if err == nil {
+			err = j.close()
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	if w.queue, err = pending.NewQueue(o.FS, scratch, o.MaxPending, 0); err != nil {
