@@ -15,6 +15,7 @@ func All() []Benchmark {
 		{"json", "81-byte JSON messages into columns beside a loop that finds the quotes", []string{"json/ns", "json/ratio"}, runJSON},
 		{"latency", "through broker, where and broker, beside the broker alone", []string{"latency/qos0"}, runLatency},
 		{"scale/keys", "a row with a million keys in memory beside a thousand", []string{"scale/keys"}, runKeys},
+		{"scale/statedb", "ten million keys in the state of one operator, most of them on disk", []string{"scale/statedb"}, runStateDB},
 	}
 }
 

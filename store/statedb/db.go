@@ -50,6 +50,7 @@ const maxTables = 4
 type list struct {
 	entries []entry
 	data    []byte
+	last    int32 // seq of the last entry
 }
 
 type entry struct {
@@ -60,7 +61,8 @@ type entry struct {
 }
 
 func (l *list) add(table int, key, value []byte) {
-	e := entry{table: int32(table), key: len(l.data), value: -1, seq: int32(len(l.entries))}
+	l.last++
+	e := entry{table: int32(table), key: len(l.data), value: -1, seq: l.last}
 	l.data = append(l.data, key...)
 	e.end = len(l.data)
 	if value != nil {
@@ -79,17 +81,15 @@ func (l *list) valueOf(e *entry) []byte {
 	return l.data[e.end:e.value:e.value]
 }
 
-// keepList is how many bytes of a list stay for the next time.
-const keepList = 8 << 20
-
-func (l *list) reset() {
-	if cap(l.data) > keepList {
+// reset empties the list and keeps its memory, up to so many bytes.
+func (l *list) reset(keep int64) {
+	if int64(cap(l.data)) > keep {
 		l.data = nil
 	}
-	if cap(l.entries) > keepList/64 {
+	if int64(cap(l.entries)) > keep/48 {
 		l.entries = nil
 	}
-	l.entries, l.data = l.entries[:0], l.data[:0]
+	l.entries, l.data, l.last = l.entries[:0], l.data[:0], 0
 }
 
 // sort orders by table and key; of equal ones only the last stays.
@@ -181,8 +181,12 @@ func (d *DB) Take(f func(table int, key, value []byte)) {
 		e := &d.got.entries[i]
 		f(int(e.table), d.got.keyOf(e), d.got.valueOf(e))
 	}
-	d.got.reset()
+	d.got.reset(d.keep())
 }
+
+// keep is how much memory of a list stays for the next time: of what an operator
+// puts at once, about.
+func (d *DB) keep() int64 { return max(1<<20, d.opt.Memory/4) }
 
 // Sync writes what was put and reads what is wanted. Its work is bounded by what
 // was noted since the last Sync; with nothing noted it costs nothing.
@@ -225,7 +229,7 @@ func (d *DB) write() error {
 		}
 		rest = rest[n:]
 	}
-	d.puts.reset()
+	d.puts.reset(d.keep())
 	return nil
 }
 
@@ -278,19 +282,24 @@ func (d *DB) read() error {
 	d.wants.sort()
 	err := d.db.View(func(tx *bbolt.Tx) error {
 		var b *bbolt.Bucket
+		var last []byte
 		table := int32(-1)
 		for i := range d.wants.entries {
 			e := &d.wants.entries[i]
 			if e.table != table {
 				table = e.table
 				b = tx.Bucket(bucket(int(table)))
+				last, _ = b.Cursor().Last()
 			}
-			key := d.wants.keyOf(e)
-			d.got.add(int(table), key, b.Get(key))
+			key, value := d.wants.keyOf(e), []byte(nil)
+			if bytes.Compare(key, last) <= 0 { // new keys often come in order
+				value = b.Get(key)
+			}
+			d.got.add(int(table), key, value)
 		}
 		return nil
 	})
-	d.wants.reset()
+	d.wants.reset(d.keep())
 	if err != nil {
 		return d.failed("read", err)
 	}
