@@ -29,10 +29,23 @@ import (
 //   - Rows that were pending under another path (it was changed) become the
 //     first rows of subtask 0's transaction. The old file is not touched: it may
 //     be another job's by now.
+//
+// After an error it may be called again: where there was no room, say.
 func (s *Sink) Recover(ctx context.Context, held []sensors.Pending, owns func(string) bool) error {
 	if s.begun || !s.cfg.Durable {
 		return fmt.Errorf("file sink: %s: Recover comes once, before the first Write, to a durable sink", s.name)
 	}
+	err := s.recover(ctx, held, owns)
+	if err != nil {
+		s.begun, s.carried, s.trans = false, nil, pending.NewTransactions(1)
+		if s.file != nil {
+			err = errors.Join(err, s.closeFile())
+		}
+	}
+	return err
+}
+
+func (s *Sink) recover(ctx context.Context, held []sensors.Pending, owns func(string) bool) error {
 	targets, err := parse(held)
 	if err != nil {
 		return err

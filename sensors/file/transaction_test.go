@@ -137,7 +137,7 @@ func (l *life) run(from kept) error {
 	if from.at > 0 {
 		held = sensortest.Pending(from.held)
 	}
-	if err := s.Recover(ctx, held, func(string) bool { return true }); err != nil {
+	if err := l.patient(func() error { return s.Recover(ctx, held, func(string) bool { return true }) }); err != nil {
 		return err
 	}
 	chain := sensortest.Held{}
@@ -272,11 +272,12 @@ func TestFaultsAtEachOperation(t *testing.T) {
 	const checkpoints = 6
 	want, _ := lived(t, checkpoints)
 	for name, fail := range map[string]func(f *storetest.FS, n int){
-		"no room once": func(f *storetest.FS, n int) { f.FailAt(n, syscall.ENOSPC) },
-		"no room":      func(f *storetest.FS, n int) { f.FailFrom(n, syscall.ENOSPC) },
-		"quota":        func(f *storetest.FS, n int) { f.FailFrom(n, syscall.EDQUOT) },
-		"broken once":  func(f *storetest.FS, n int) { f.FailAt(n, syscall.EIO) },
-		"broken":       func(f *storetest.FS, n int) { f.FailFrom(n, syscall.EIO) },
+		"no room once":           func(f *storetest.FS, n int) { f.FailAt(n, syscall.ENOSPC) },
+		"no room":                func(f *storetest.FS, n int) { f.FailFrom(n, syscall.ENOSPC) },
+		"quota":                  func(f *storetest.FS, n int) { f.FailFrom(n, syscall.EDQUOT) },
+		"no room at the restart": func(f *storetest.FS, n int) { f.FailFrom(15, syscall.EIO) },
+		"broken once":            func(f *storetest.FS, n int) { f.FailAt(n, syscall.EIO) },
+		"broken":                 func(f *storetest.FS, n int) { f.FailFrom(n, syscall.EIO) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			waited, ended := 0, 0
@@ -293,6 +294,9 @@ func TestFaultsAtEachOperation(t *testing.T) {
 						t.Fatalf("operation %d: %v", n, err)
 					}
 					fsys.Heal()
+					if name == "no room at the restart" {
+						fsys.FailFrom(n, syscall.ENOSPC)
+					}
 					err = l.run(last)
 				}
 				if got := text(t, fsys, lifePath); got != want {

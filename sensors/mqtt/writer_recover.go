@@ -22,7 +22,8 @@ type target struct {
 // published. Rows of client ids that no subtask has any more are published
 // under these ids, by the subtask that owns them: only under its old id can a
 // row that the broker has be told from one that it has not. It waits for the
-// broker if there is anything to publish. See sensors.Transactional.
+// broker if there is anything to publish. After an error it may be called again.
+// See sensors.Transactional.
 func (w *TransactionalWriter) Recover(ctx context.Context, held []sensors.Pending, owns func(string) bool) error {
 	if w.courier != nil || w.queue.End() != w.queue.First() {
 		return fmt.Errorf("mqtt: %q: Recover comes once, before the first Write", w.id)
@@ -57,6 +58,8 @@ func (w *TransactionalWriter) Recover(ctx context.Context, held []sensors.Pendin
 	}
 	w.courier = newCourier(&w.o.WriterOptions, w.id, j)
 	if err := w.courier.recover(ctx, own.pieces); err != nil {
+		err = errors.Join(err, w.courier.close())
+		w.courier = nil
 		return err
 	}
 	w.forget(&own)
