@@ -72,7 +72,7 @@ func newSavepointName() string {
 // as none is triggered before this one is written.
 func (c *Checkpointer) manifest(id dataflow.CheckpointID, what checkpoint.What) manifest.Manifest {
 	m := manifest.Manifest{
-		Kind: manifest.Checkpoint, Name: checkpoint.Name(id), Job: c.job.name, ID: id, Created: c.o.Clock.Now(), MaxParallelism: c.o.MaxParallelism,
+		Kind: manifest.Checkpoint, Name: checkpoint.Name(id), Job: c.job.name, ID: id, Created: c.o.Clock.Now(), Took: c.took(id), MaxParallelism: c.o.MaxParallelism,
 		Mode: manifest.ExactlyOnce, Drained: what.Drained, Finished: what.Finished,
 	}
 	if c.o.AtLeastOnce {
@@ -111,6 +111,14 @@ func (c *Checkpointer) manifest(id dataflow.CheckpointID, what checkpoint.What) 
 		slices.SortFunc(m.Operators[i].Positions, func(a, b manifest.Position) int { return cmp.Compare(a.Split, b.Split) })
 	}
 	return m
+}
+
+// took is how long a checkpoint took so far.
+func (c *Checkpointer) took(id dataflow.CheckpointID) dataflow.Duration {
+	if p := c.began[id.Counter]; p != nil {
+		return max(0, dataflow.Duration(c.now()-p.began))
+	}
+	return 0
 }
 
 // The parts of a chain that is longer are merged into one: reading it back, and

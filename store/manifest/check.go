@@ -47,6 +47,8 @@ func (m Manifest) Check() error {
 		return fail("site %q", m.ID.Token.Site)
 	case m.MaxParallelism < 1 || m.MaxParallelism > dataflow.MaxMaxParallelism:
 		return fail("max parallelism %d, not in 1 to %d", m.MaxParallelism, dataflow.MaxMaxParallelism)
+	case m.Took < 0:
+		return fail("it took %v", m.Took)
 	case m.Mode != ExactlyOnce && m.Mode != AtLeastOnce:
 		return fail("mode %q", m.Mode)
 	}

@@ -39,6 +39,7 @@ type (
 		Drained        bool           `cbor:"8,keyasint,omitempty"`
 		Finished       bool           `cbor:"9,keyasint,omitempty"`
 		Operators      []wireOperator `cbor:"10,keyasint,omitempty"`
+		Took           int64          `cbor:"11,keyasint,omitempty"`
 	}
 	wireID struct {
 		_       struct{} `cbor:",toarray"`
@@ -180,7 +181,7 @@ func sorted(m Manifest) Manifest {
 
 func toWire(m Manifest) wireManifest {
 	id := wireID{Epoch: m.ID.Token.Epoch, Site: m.ID.Token.Site, Attempt: m.ID.Token.Attempt, Counter: m.ID.Counter}
-	w := wireManifest{Kind: uint8(m.Kind), Name: m.Name, Job: m.Job, ID: id, Created: int64(m.Created),
+	w := wireManifest{Kind: uint8(m.Kind), Name: m.Name, Job: m.Job, ID: id, Created: int64(m.Created), Took: int64(m.Took),
 		MaxParallelism: m.MaxParallelism, Mode: m.Mode, Drained: m.Drained, Finished: m.Finished}
 	for _, o := range m.Operators {
 		wo := wireOperator{ID: string(o.ID), Parallelism: o.Parallelism}
@@ -212,7 +213,7 @@ var errDigest = errors.New("a digest that has not 32 bytes")
 func fromWire(w wireManifest) (Manifest, error) {
 	token := dataflow.FencingToken{Epoch: w.ID.Epoch, Site: w.ID.Site, Attempt: w.ID.Attempt}
 	m := Manifest{Kind: Kind(w.Kind), Name: w.Name, Job: w.Job, ID: dataflow.CheckpointID{Token: token, Counter: w.ID.Counter},
-		Created: dataflow.Time(w.Created), MaxParallelism: w.MaxParallelism, Mode: w.Mode, Drained: w.Drained, Finished: w.Finished}
+		Created: dataflow.Time(w.Created), Took: dataflow.Duration(w.Took), MaxParallelism: w.MaxParallelism, Mode: w.Mode, Drained: w.Drained, Finished: w.Finished}
 	for _, wo := range w.Operators {
 		o := Operator{ID: dataflow.OperatorID(wo.ID), Parallelism: wo.Parallelism}
 		for _, p := range wo.Positions {

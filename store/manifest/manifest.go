@@ -31,7 +31,8 @@ type Manifest struct {
 	Name           string // unique in its store: "chk-3-17" (attempt, counter), "sp-2f9c41d0"
 	Job            string
 	ID             dataflow.CheckpointID
-	Created        dataflow.Time // of the wall clock, for people; nothing is decided by it
+	Created        dataflow.Time     // of the wall clock, for people; nothing is decided by it
+	Took           dataflow.Duration // from its trigger until all its parts were there; for people
 	MaxParallelism int
 	Mode           string // "exactly-once" or "at-least-once"
 	Drained        bool   // the input was ended before it: it is not to be restored
