@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -370,4 +371,31 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLengthsAreNotTrusted: what a part claims takes no memory before its bytes
+// are there.
+func TestLengthsAreNotTrusted(t *testing.T) {
+	p := batch.NewPool(0, nil)
+	part := many(t, p, 5, 2, 3)
+	head := bytes.Clone(part[:headerLen(part)])
+	huge := []byte{0x80, 0x80, 0x80, 0x80, 0x02} // 2^28
+	for name, spoilt := range map[string][]byte{
+		"a block of 256 MiB":        append(append(bytes.Clone(head), 2), huge...),
+		"2^28 rows in few bytes":    append(append(bytes.Clone(head), huge...), 8, 0, 0, 0, 0),
+		"a header of 2^28 entries":  append([]byte("Obj\x01"), huge...),
+		"a header of a huge string": append(append([]byte("Obj\x01"), 2), huge...),
+		"a huge string in a row":    append(append(bytes.Clone(head), 2, 16, 2, 2, 2), huge...),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := readExact(t, p, spoilt)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+			t.Errorf("%s: took %d bytes", name, n)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package part_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -58,10 +59,7 @@ func (l *life) folders() ([]*part.Manifests, error) { return part.Folders(l.s, "
 // contents of checkpoint n: one part that never changes, one that changes every
 // second time, one large one that is always new.
 func contents(n int) [][]byte {
-	large := make([]byte, 66<<10)
-	for i := range large {
-		large[i] = byte(i*n + i>>8)
-	}
+	large := bytes.Repeat(fmt.Appendf(nil, "%8d", n), 65<<10/8+n)
 	return [][]byte{[]byte("constant"), fmt.Appendf(nil, "half %d", n/2), large}
 }
 
