@@ -84,6 +84,7 @@ func (l *Log) publish() {
 	}
 	l.batch = nil
 	l.pending = 0
+	l.wrote = true
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.done.seq = l.app.seq
@@ -126,8 +127,10 @@ func (l *Log) roll() error {
 	old.db = nil
 	l.segs = append(l.segs, seg)
 	l.mu.Unlock()
+	if !l.unsure {
+		_ = old.settle(db) // all that counts is durable, whatever becomes of this
+	}
 	l.unsure = false
-	// What it says of itself does not matter: all that counts in it is durable.
 	_ = db.Close()
 	l.emit(Event{Kind: Rolled, File: seg.path})
 	return nil

@@ -107,6 +107,7 @@ type Log struct {
 	pending int64
 	offered dataflow.Time // the latest instant that it was told
 	unsure  bool          // nothing may be added to the last segment any more
+	wrote   bool          // there was a commit
 	full    bool          // it has refused, and has not said that there is room
 	ended   bool          // Close was called
 	scratch []byte
@@ -342,12 +343,16 @@ func (l *Log) Close() error {
 	}
 	l.closed = true
 	close(l.more)
-	db := l.segs[len(l.segs)-1].db
-	l.segs[len(l.segs)-1].db = nil
+	last := l.segs[len(l.segs)-1]
+	db := last.db
+	last.db = nil
 	l.mu.Unlock()
 	l.ended = true
 	var err error
 	if db != nil {
+		if l.wrote && !l.unsure {
+			_ = last.settle(db) // all that counts is durable, whatever becomes of this
+		}
 		err = db.Close()
 	}
 	if l.lock != nil {

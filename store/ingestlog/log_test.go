@@ -315,4 +315,3 @@ func clockOf(l *Log) (t dataflow.Time) {
 	}
 	return t
 }
-

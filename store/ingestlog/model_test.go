@@ -228,6 +228,15 @@ func all(l *Log) []int {
 
 // holds checks that a log has exactly what the model has.
 func (m *model) holds(l *Log) error {
+	if err := l.Verify(); err != nil {
+		return err
+	}
+	for i := range l.Lanes() {
+		s := l.Lane(i)
+		if d := m.durable(i); s.Next != d.next || int64(s.Clock) != d.clock || s.Deaf != d.deaf {
+			return fmt.Errorf("lane %d is %+v, want %+v", i, s, d)
+		}
+	}
 	want := m.reads(all(l), firsts(l))
 	got, err := read(l, all(l), firsts(l), len(want), func() int { return 1000 })
 	if err == nil {
@@ -236,13 +245,7 @@ func (m *model) holds(l *Log) error {
 	if err != nil {
 		return fmt.Errorf("reading all: %w", err)
 	}
-	for i := range l.Lanes() {
-		s := l.Lane(i)
-		if d := m.durable(i); s.Next != d.next || int64(s.Clock) != d.clock || s.Deaf != d.deaf {
-			return fmt.Errorf("lane %d is %+v, want %+v", i, s, d)
-		}
-	}
-	return l.Verify()
+	return nil
 }
 
 // durable is where a lane was at the last commit.

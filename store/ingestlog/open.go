@@ -207,8 +207,14 @@ func fits(head, end *state, number uint64) bool {
 // inspect looks at all blocks of the last segment, which a crash may have met.
 func (l *Log) inspect() error {
 	seg := l.last()
-	err := l.verify(seg)
-	if err == nil {
+	broken, err := brokenMeta(seg.path)
+	if err != nil {
+		return fmt.Errorf("ingestlog: %w", err)
+	}
+	if broken {
+		l.emit(Event{Kind: Damaged, File: seg.path, Err: fmt.Errorf("ingestlog: %s: a meta page is not in order: %w; if the power did not fail during a commit, what the last one wrote is lost", seg.path, store.ErrCorrupt)})
+	}
+	if err = l.verify(seg); err == nil {
 		return nil
 	}
 	l.emit(Event{Kind: Damaged, File: seg.path, Err: err})
