@@ -227,42 +227,49 @@ func (f *life) restore(i int) {
 		return
 	}
 	cfg := &f.plan.Subtasks[i].Config
-	for _, table := range f.tasks[i].Tables() {
-		var rows []savedRow
-		var all [][]savedRow
-		for old := range f.old[table.Operator] {
-			all = append(all, f.merged(shard{table.Operator, table.Name, old}, table))
+	if err := f.give(cfg, f.tasks[i].Tables(), f.tasks[i].Restore); err != nil {
+		f.t.Fatal(err)
+	}
+	for _, p := range f.tasks[i].Positions() {
+		f.nodes[i].at[p.Split] = int(p.Offset)
+	}
+}
+
+// give hands a subtask its rows of the tables at the last completed checkpoint,
+// a few at a time.
+func (w *world) give(cfg *task.Config, tables []task.TableOf, to func(dataflow.OperatorID, string, *batch.Batch) error) error {
+	pool := batch.NewPool(0, nil)
+	for _, table := range tables {
+		if !slices.ContainsFunc(cfg.Links, func(l task.LinkConfig) bool { return l.ID == table.Operator }) {
+			continue
 		}
-		switch {
-		case table.Keyed:
-			own := dataflow.RangeOf(cfg.ID.Index, cfg.Parallelism, cfg.MaxParallelism)
-			for _, r := range slices.Concat(all...) {
-				if own.Contains(dataflow.KeyGroupOf(r.b.Hashes[r.pos], cfg.MaxParallelism)) {
+		var rows []savedRow
+		for old := range w.old[table.Operator] {
+			for _, r := range w.merged(shard{table.Operator, table.Name, old}, table) {
+				own := dataflow.RangeOf(cfg.ID.Index, cfg.Parallelism, cfg.MaxParallelism)
+				if !table.Keyed || own.Contains(dataflow.KeyGroupOf(r.b.Hashes[r.pos], cfg.MaxParallelism)) {
 					rows = append(rows, r)
 				}
 			}
-		case table.Spread == operator.Union:
-			rows = slices.Concat(all...)
-		default:
-			f.t.Fatalf("table %q is neither keyed nor a union", table.Name)
+		}
+		if !table.Keyed && table.Spread != operator.Union {
+			return fmt.Errorf("table %q is neither keyed nor a union", table.Name)
 		}
 		for len(rows) > 0 {
 			n := min(len(rows), 3)
-			bl := batch.NewBuilder(f.pool, rows[0].b.Schema)
+			bl := batch.NewBuilder(pool, rows[0].b.Schema)
 			for _, r := range rows[:n] {
 				bl.Append(r.b, []int32{int32(r.pos)})
 			}
 			rows = rows[n:]
 			b := bl.Take()
-			if err := f.tasks[i].Restore(table.Operator, table.Name, b); err != nil {
-				f.t.Fatal(err)
+			if err := to(table.Operator, table.Name, b); err != nil {
+				return err
 			}
 			b.Release()
 		}
 	}
-	for _, p := range f.tasks[i].Positions() {
-		f.nodes[i].at[p.Split] = int(p.Offset)
-	}
+	return nil
 }
 
 // goOn does what a job does when all of its tasks are restored.
@@ -400,18 +407,7 @@ func text(b *batch.Batch, i int) string {
 // taken keeps a subtask's share of a checkpoint, which completes with the last.
 func (f *life) taken(i int, e task.Effect) {
 	n, id := f.nodes[i], f.plan.Subtasks[i].Config.ID
-	for _, table := range f.tasks[i].Tables() {
-		d := delta{id: e.Barrier.ID, full: e.Barrier.Full}
-		for _, s := range e.State {
-			if s.Operator == table.Operator && s.Table == table.Name {
-				for k := range s.Batch.Len() {
-					d.rows = append(d.rows, savedRow{s.Batch, s.Batch.Position(k)})
-				}
-			}
-		}
-		at := shard{table.Operator, table.Name, id.Index}
-		f.chains[at] = append(f.chains[at], d)
-	}
+	f.keep(id.Index, e.Barrier, f.tasks[i].Tables(), e.State)
 	n.pending, n.written = append(n.pending, transaction{e.Barrier.ID, n.written}), nil
 	n.clock[e.Barrier.ID], _ = f.tasks[i].Watermark()
 	n.atMark[e.Barrier.ID] = map[Target]dataflow.Time{}
@@ -425,6 +421,22 @@ func (f *life) taken(i int, e task.Effect) {
 	}
 	if f.missing--; f.missing == 0 {
 		f.complete(b.ID)
+	}
+}
+
+// keep adds a subtask's share of a checkpoint to its chains.
+func (w *world) keep(index int, b dataflow.Barrier, tables []task.TableOf, state []task.StateRows) {
+	for _, table := range tables {
+		d := delta{id: b.ID, full: b.Full}
+		for _, s := range state {
+			if s.Operator == table.Operator && s.Table == table.Name {
+				for k := range s.Batch.Len() {
+					d.rows = append(d.rows, savedRow{s.Batch, s.Batch.Position(k)})
+				}
+			}
+		}
+		at := shard{table.Operator, table.Name, index}
+		w.chains[at] = append(w.chains[at], d)
 	}
 }
 
@@ -642,8 +654,8 @@ func TestRestoredJobsMakeTheRowsOfAnUninterruptedOne(t *testing.T) {
 }
 
 // crash forgets what no completed checkpoint holds.
-func (f *life) crash() {
-	for s, chain := range f.chains {
-		f.chains[s] = slices.DeleteFunc(chain, func(d delta) bool { return task.Newer(d.id, f.done) })
+func (w *world) crash() {
+	for s, chain := range w.chains {
+		w.chains[s] = slices.DeleteFunc(chain, func(d delta) bool { return task.Newer(d.id, w.done) })
 	}
 }
