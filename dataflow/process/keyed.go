@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -261,7 +262,7 @@ func (o *keyed) guarded(id int32, r Run, t *Timer) (err error) {
 	done := false
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
+			err = operator.NewPanicError(p)
 		}
 		o.c.Out.bl.AbortRow()
 		if o.c.Late != nil {
@@ -294,14 +295,25 @@ func (o *keyed) guarded(id int32, r Run, t *Timer) (err error) {
 // bad deals with a row, or a timer, on which the function failed. Such are
 // rare: here memory is allocated for them.
 func (o *keyed) bad(err error, row int, t *Timer) error {
-	what := "a timer at " + fmt.Sprint(timeOf(t))
+	where := "of a timer at " + fmt.Sprint(timeOf(t))
 	if row >= 0 {
-		what = "row at " + dataflow.Time(o.b.Times[row]).String()
+		where = "at " + dataflow.Time(o.b.Times[row]).String()
 	}
-	if o.reject == nil {
-		return fmt.Errorf("%s, key (%s): %w; `on_error: reject` would send such rows to the step's side stream `rejected`", what, o.describeKey(), err)
-	}
+	var panicked *operator.PanicError
 	reason := err.Error()
+	if errors.As(err, &panicked) {
+		reason = "panic: " + panicked.Value
+	}
+	switch {
+	case o.reject != nil:
+	case panicked != nil:
+		if panicked.Row = where + ", key (" + o.describeKey() + ")"; row >= 0 {
+			panicked.At = &o.b.Times[row]
+		}
+		return panicked
+	default:
+		return fmt.Errorf("row %s, key (%s): %w; `on_error: reject` would send such rows to the step's side stream `rejected`", where, o.describeKey(), err)
+	}
 	o.ctx.Counters.Rejected++
 	if o.ctx.Counters.FirstRejected == "" {
 		o.ctx.Counters.FirstRejected = reason
@@ -318,7 +330,7 @@ func (o *keyed) bad(err error, row int, t *Timer) error {
 	for i, c := range o.c.Key() {
 		o.reject.Set(o.factory.cfg.Keys[i], c, 0)
 	}
-	o.reject.SetString(in, what+": "+reason)
+	o.reject.SetString(in, where+": "+reason)
 	o.reject.EndRow(t.At)
 	return nil
 }

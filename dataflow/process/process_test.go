@@ -213,15 +213,17 @@ func TestProcessRejects(t *testing.T) {
 func TestProcessTimerRejects(t *testing.T) {
 	optest.Check(t, optest.Case{Factory: newFactory(t, operator.RejectRow), Input: optest.MustParse(t, in(), `a@1 v=13 do=x; wm 6; a@6 v=1 do=x; wm 7`),
 		Want:     `a@1 what=sum n=13; wm 6; a@6 what=sum n=14; wm 7`,
-		WantSide: map[operator.Side]string{operator.Rejected: `a@6 v=null do=null reason="a timer at 1970-01-01T00:00:00.000006Z: panic: unlucky"`}})
+		WantSide: map[operator.Side]string{operator.Rejected: `a@6 v=null do=null reason="of a timer at 1970-01-01T00:00:00.000006Z: panic: unlucky"`}})
 }
 
 // TestProcessFails: without on_error: reject the job fails, and says where.
 func TestProcessFails(t *testing.T) {
 	optest.Check(t, optest.Case{Factory: newFactory(t, operator.FailOnError), Input: optest.MustParse(t, in(), `a@1 v=1 do=x; a@2 v=2 do=panic`),
-		WantErr: `row at 1970-01-01T00:00:00.000002Z, key (k="a"): panic: runtime error`})
+		WantErr: `panic: runtime error: invalid memory address or nil pointer dereference; row at 1970-01-01T00:00:00.000002Z, key (k="a")`})
+	optest.Check(t, optest.Case{Factory: newFactory(t, operator.FailOnError), Input: optest.MustParse(t, in(), `a@1 v=1 do=x; a@2 v=2 do=error`),
+		WantErr: `row at 1970-01-01T00:00:00.000002Z, key (k="a"): this will not do; `})
 	optest.Check(t, optest.Case{Factory: newFactory(t, operator.FailOnError), Input: optest.MustParse(t, in(), `a@1 v=13 do=x; end`),
-		WantErr: `a timer at 1970-01-01T00:00:00.000006Z, key (k="a"): panic: unlucky`})
+		WantErr: `panic: unlucky; row of a timer at 1970-01-01T00:00:00.000006Z, key (k="a")`})
 }
 
 // TestProcessFlood: one call may emit more than a batch holds, also when it
