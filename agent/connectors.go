@@ -111,43 +111,79 @@ func (c *connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 		}, nil
 	case s.File != nil:
 		files, err := c.resolve(s)
+		if err == nil {
+			err = c.replays(n, subtask, files)
+		}
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		return cfg, func() (sensors.Reader, error) {
-			return file.NewReader(file.SourceConfig{
+			return c.wrapped(n.ID)(file.NewReader(file.SourceConfig{
 				Files: files, Subtask: subtask, Parallelism: p, Split: file.SplitFor(s.Decode.Format), Header: cfg.Header, Stdin: c.opt.Stdin, Clock: c.opt.Clock,
-			})
+			}))
 		}, nil, nil
 	case (s.MQTT != nil || s.Feed != nil) && c.durable != nil:
-		return cfg, func() (sensors.Reader, error) { return c.durable.reader(s, subtask, p) }, nil, nil
+		return cfg, func() (sensors.Reader, error) { return c.wrapped(n.ID)(c.durable.reader(s, subtask, p)) }, nil, nil
 	case s.Feed != nil:
 		return nil, nil, nil, fmt.Errorf("the feed %q is kept in a state folder; run with --state", s.Feed.Name)
 	case s.MQTT != nil:
 		if subtask > 0 {
 			return cfg, func() (sensors.Reader, error) { return nothing{}, nil }, nil, nil
 		}
-		return cfg, func() (sensors.Reader, error) { return c.mqttReader(s) }, nil, nil
+		return cfg, func() (sensors.Reader, error) { return c.wrapped(n.ID)(c.mqttReader(s)) }, nil, nil
 	}
 	return nil, nil, nil, fmt.Errorf("agent: a source %q cannot be read in this process", s.Connector())
 }
 
+// wrapped puts what stands between a source's reader and the job in its place.
+func (c *connectors) wrapped(id dataflow.OperatorID) func(sensors.Reader, error) (sensors.Reader, error) {
+	return func(r sensors.Reader, err error) (sensors.Reader, error) {
+		if err != nil || c.opt.Wrap == nil {
+			return r, err
+		}
+		return c.opt.Wrap(id, r), nil
+	}
+}
+
+// replays checks that the files which a job goes on with are there, and says
+// which of them it could not read again.
+func (c *connectors) replays(n *graph.Node, subtask int, files []string) error {
+	for _, p := range c.positionsOf(n) {
+		if err := file.StillThere(files, p.Split, p.Ended); err != nil {
+			return err
+		}
+	}
+	if c.durable == nil || subtask > 0 {
+		return nil
+	}
+	for _, f := range files {
+		if err := file.Replayable(f); err != nil {
+			c.opt.Events(err.Error())
+		}
+	}
+	return nil
+}
+
 // splitsOf are the names of a source's splits in what the job goes on from.
 func (c *connectors) splitsOf(n *graph.Node) (names []string) {
+	for _, p := range c.positionsOf(n) {
+		names = append(names, p.Split)
+	}
+	return names
+}
+
+func (c *connectors) positionsOf(n *graph.Node) []manifest.Position {
 	if c.from == nil {
 		return nil
 	}
 	for _, id := range []dataflow.OperatorID{n.ID, n.Was} {
 		for _, o := range c.from.Operators {
-			if o.ID != id || len(names) > 0 {
-				continue
-			}
-			for _, p := range o.Positions {
-				names = append(names, p.Split)
+			if o.ID == id && len(o.Positions) > 0 {
+				return o.Positions
 			}
 		}
 	}
-	return names
+	return nil
 }
 
 // sourceConfig is the head of a source's task.

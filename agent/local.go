@@ -33,6 +33,10 @@ type LocalOptions struct {
 	Secrets   job.Resolver
 	Events    func(string) // one line for each thing worth telling; must not block; nil: nobody listens
 
+	// Wrap stands between a reader of a source and the job, to watch it or to slow
+	// it down; nil: nothing does. The splits' names must come through.
+	Wrap func(dataflow.OperatorID, sensors.Reader) sensors.Reader
+
 	// State makes the job durable; nil: nothing outlives the run.
 	State *State
 	// From is a savepoint that the job begins at, by name or the path of an

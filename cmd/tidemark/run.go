@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,29 +18,97 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
+// runFlags are the flags of run that say where a job's state is.
+type runFlags struct {
+	state string
+	opt   agent.LocalOptions
+}
+
 func newRun(t *terminal) *cobra.Command {
 	var load loadFlags
-	var opt agent.LocalOptions
+	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run JOB.yaml",
+		Use:   "run JOB.yaml...",
 		Short: "Run a job in this process until its inputs end or Ctrl-C",
 		Long: `Runs a job in this process, with no mesh, until its inputs end.
 
 Ctrl-C stops the sources and lets what is in flight arrive; windows that are
-still open do not fire. A second Ctrl-C stops at once. The totals go to stderr.`,
-		Example: "  tidemark run configs/wordcount.yaml\n  tidemark run job.yaml --parallelism 4 --set sources.in.file.path=today.csv",
-		Args:    jobFile,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if opt.BatchRows < 0 || opt.BatchRows > batch.MaxRows {
-				return usageError{fmt.Errorf("--batch-rows %d: it is 1 to %d, or 0 for the most", opt.BatchRows, batch.MaxRows)}
+still open do not fire. A second Ctrl-C stops at once. The totals go to stderr.
+
+With --state the job keeps its state in a folder: it takes checkpoints there,
+and when it is run again it goes on from the newest, whatever ended it. Ctrl-C
+and SIGTERM then stop it with a savepoint; a second one stops it at once, and it
+goes on from its last checkpoint. A job that had finished says so. Several jobs
+may be run together on one folder, and share its feeds.`,
+		Example: "  tidemark run configs/wordcount.yaml\n  tidemark run job.yaml --parallelism 4 --set sources.in.file.path=today.csv\n" +
+			"  tidemark run job.yaml --state /var/lib/tidemark\n  tidemark run new.yaml --state /var/lib/tidemark --from-savepoint sp-2f9c41d0",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 && f.state != "" {
+				return nil
 			}
-			return runJob(cmd.Context(), t, args[0], load, opt)
+			return jobFile(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(args); err != nil {
+				return usageError{err}
+			}
+			return runJobs(cmd.Context(), t, args, load, f)
 		},
 	}
 	load.register(cmd)
-	cmd.Flags().BoolVar(&opt.Overwrite, "overwrite", false, "let file sinks replace files that are not empty")
-	cmd.Flags().IntVar(&opt.BatchRows, "batch-rows", 0, fmt.Sprintf("records that a source hands on together at most; fewer cost speed and change no result (0: %d)", batch.MaxRows))
+	flags := cmd.Flags()
+	flags.BoolVar(&f.opt.Overwrite, "overwrite", false, "let file sinks replace files that are not empty")
+	flags.IntVar(&f.opt.BatchRows, "batch-rows", 0, fmt.Sprintf("records that a source hands on together at most; fewer cost speed and change no result (0: %d)", batch.MaxRows))
+	flags.StringVar(&f.state, "state", "", "folder for checkpoints, savepoints and feeds; the job goes on from there")
+	flags.StringVar(&f.opt.From, "from-savepoint", "", "begin at a savepoint: its name, or a file that was exported")
+	flags.BoolVar(&f.opt.AllowNonRestored, "allow-non-restored", false, "begin although the savepoint has state that no operator of the job takes")
+	flags.BoolVar(&f.opt.Claim, "claim", false, "the savepoint becomes the job's, which deletes it when it needs it no more")
 	return cmd
+}
+
+func (f *runFlags) check(args []string) error {
+	switch {
+	case f.opt.BatchRows < 0 || f.opt.BatchRows > batch.MaxRows:
+		return fmt.Errorf("--batch-rows %d: it is 1 to %d, or 0 for the most", f.opt.BatchRows, batch.MaxRows)
+	case f.state == "" && (f.opt.From != "" || f.opt.AllowNonRestored || f.opt.Claim):
+		return errors.New("--from-savepoint, --allow-non-restored and --claim want --state: the folder that the job keeps its state in")
+	case f.opt.From == "" && f.opt.Claim:
+		return errors.New("--claim wants --from-savepoint: the savepoint that is to become the job's")
+	case f.opt.From != "" && len(args) > 1:
+		return errors.New("--from-savepoint is for one job; run the others by themselves")
+	}
+	return nil
+}
+
+// runJobs runs jobs in this process; several need a state folder, which they
+// share. The first that fails stops the others.
+func runJobs(ctx context.Context, t *terminal, files []string, load loadFlags, f runFlags) (err error) {
+	status := newStatusLine(t.err)
+	if f.state != "" {
+		state, err := agent.OpenState(f.state, agent.StateOptions{Secrets: machineSecrets(), Events: status.line})
+		if err != nil {
+			return err
+		}
+		f.opt.State = state
+		defer func() { err = errors.Join(err, state.Close()) }()
+	}
+	if len(files) == 1 {
+		return runJob(ctx, t, files[0], load, f.opt)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(files))
+	var all sync.WaitGroup
+	for i, file := range files {
+		all.Go(func() {
+			if errs[i] = runJob(ctx, t, file, load, f.opt); errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", file, errs[i])
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func runJob(ctx context.Context, t *terminal, file string, load loadFlags, opt agent.LocalOptions) error {
@@ -47,7 +116,7 @@ func runJob(ctx context.Context, t *terminal, file string, load loadFlags, opt a
 	if err != nil {
 		return err
 	}
-	if err := refuseNotYet(t, j, false); err != nil {
+	if err := refuseNotYet(t, j, opt.State != nil); err != nil {
 		return err
 	}
 	status := newStatusLine(t.err)
@@ -57,23 +126,52 @@ func runJob(ctx context.Context, t *terminal, file string, load loadFlags, opt a
 		return err
 	}
 	began := time.Now()
-	err = untilStopped(ctx, local, status.line, func() { status.update(progressLine(local.Totals(), time.Since(began))) })
+	err = untilStopped(ctx, local, status.line, stopping(opt), func() { status.update(progressLine(local.Totals(), time.Since(began))) })
 	status.done()
-	if s := local.Totals(); err == nil || s.In > 0 { // a job that did not get as far has none to tell of
+	if s := local.Totals(); !nothingDone(local, opt) && (err == nil || s.In > 0) { // a job that did not get as far has none to tell of
 		reportTotals(t, j.Name, s, time.Since(began))
 	}
-	if errors.Is(err, errStoppedNow) {
+	switch {
+	case errors.Is(err, errStoppedNow) && opt.State != nil:
+		return fmt.Errorf("job %s stopped at once; the next run with this state goes on from its last checkpoint", j.Name)
+	case errors.Is(err, errStoppedNow):
 		return errors.New("stopped at once: rows in flight were dropped")
+	case err == nil && opt.State != nil:
+		status.line(endedLine(j.Name, local.Outcome()))
 	}
 	return err
+}
+
+// nothingDone tells whether the job had finished in an earlier run.
+func nothingDone(local *agent.Local, opt agent.LocalOptions) bool {
+	return opt.State != nil && local.Outcome().Before
+}
+
+func stopping(opt agent.LocalOptions) string {
+	if opt.State != nil {
+		return "stopping with a savepoint; interrupt again to stop at once and go on from the last checkpoint"
+	}
+	return "stopping: what is in flight still arrives; interrupt again to stop at once"
+}
+
+// endedLine says how a durable job ended.
+func endedLine(name string, o agent.Outcome) string {
+	line := fmt.Sprintf("job %s is %s", name, o.Status)
+	if o.Savepoint != "" {
+		line += ", savepoint " + o.Savepoint
+	}
+	if o.Restarts > 0 {
+		line += fmt.Sprintf(", after %d restarts", o.Restarts)
+	}
+	return line
 }
 
 var errStoppedNow = errors.New("stopped")
 
 // untilStopped runs the job; the first interrupt, which is the end of ctx,
 // drains it, the second stops it. tick is called about once a second, say tells
-// the user.
-func untilStopped(ctx context.Context, local *agent.Local, say func(string), tick func()) error {
+// the user, stopping what is done about the first.
+func untilStopped(ctx context.Context, local *agent.Local, say func(string), stopping string, tick func()) error {
 	run, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	again := make(chan os.Signal, 1)
@@ -94,7 +192,7 @@ func untilStopped(ctx context.Context, local *agent.Local, say func(string), tic
 		case <-interrupted:
 			interrupted = nil
 			signal.Notify(again, os.Interrupt, syscall.SIGTERM)
-			say("stopping: what is in flight still arrives; interrupt again to stop at once")
+			say(stopping)
 			local.Stop()
 		case <-again:
 			signal.Stop(again) // a third ends the process by itself

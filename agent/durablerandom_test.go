@@ -1,0 +1,185 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/sensors"
+)
+
+// gate decides how far the sources of a job read: it stops them at some reads
+// until another checkpoint has completed, and ends the job at one.
+type gate struct {
+	mu       sync.Mutex // guards what follows
+	reads    int
+	complete int
+	stops    []int // reads before which a checkpoint more must have completed than at the stop before
+	passed   int
+	crashAt  int // 0: never
+	crash    func()
+	more     chan struct{} // closed and replaced when another completes
+}
+
+func (g *gate) wrap(_ dataflow.OperatorID, r sensors.Reader) sensors.Reader {
+	return &gated{Reader: r, gate: g}
+}
+
+// hear is told the job's events.
+func (g *gate) hear(line string) {
+	if !strings.Contains(line, " complete: ") {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.complete++
+	close(g.more)
+	g.more = make(chan struct{})
+}
+
+// pass waits until the next read may be.
+func (g *gate) pass(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		if g.crashAt > 0 && g.reads >= g.crashAt {
+			g.crash()
+		}
+		if len(g.stops) == 0 || g.reads < g.stops[0] || g.complete > g.passed {
+			if len(g.stops) > 0 && g.reads >= g.stops[0] {
+				g.stops, g.passed = g.stops[1:], g.complete
+			}
+			g.reads++
+			g.mu.Unlock()
+			return nil
+		}
+		more := g.more
+		g.mu.Unlock()
+		select {
+		case <-more:
+		case <-ctx.Done(): // the barrier comes this way
+			return ctx.Err()
+		}
+	}
+}
+
+type gated struct {
+	sensors.Reader
+	gate *gate
+}
+
+func (g *gated) Read(ctx context.Context, r *sensors.Records, max int) error {
+	if err := g.gate.pass(ctx); err != nil {
+		return err
+	}
+	return g.Reader.Read(ctx, r, max)
+}
+
+func (g *gated) SplitName(k int) string { return g.Reader.(sensors.SplitNamer).SplitName(k) }
+
+// life is one run of a job, until it crashes, is stopped or ends.
+type life struct {
+	setting
+	stops   []int
+	crashAt int
+	stop    bool // with a savepoint, in place of the crash
+}
+
+func (l life) String() string {
+	return fmt.Sprintf("%v, checkpoints before reads %v, end at %d (stop %t)", l.setting, l.stops, l.crashAt, l.stop)
+}
+
+func drawLife(t *rapid.T, last bool) life {
+	l := life{setting: setting{
+		parallelism: rapid.SampledFrom([]int{1, 2, 3, 5}).Draw(t, "parallelism"),
+		batchRows:   rapid.SampledFrom([]int{1, 1, 1, 2, 5, batch.MaxRows}).Draw(t, "batch"),
+	}}
+	l.stops = slices.Sorted(slices.Values(rapid.SliceOfN(rapid.IntRange(0, 40), 0, 4).Draw(t, "stops")))
+	if !last {
+		l.crashAt = rapid.IntRange(1, 40).Draw(t, "end at")
+		l.stop = rapid.IntRange(0, 3).Draw(t, "stop") == 0
+	}
+	return l
+}
+
+// live runs one life. It is true if the job ended by itself.
+func (l life) live(t *rapid.T, d *durable, text string) bool {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	g := &gate{stops: l.stops, crashAt: l.crashAt, more: make(chan struct{})}
+	local, state := d.begin(text, l.setting, func(o *agent.LocalOptions) {
+		tell := o.Events
+		o.Events = func(line string) { tell(line); g.hear(line) }
+		o.Wrap = g.wrap
+	})
+	g.crash = func() { cancel(errCrash) }
+	if l.stop {
+		g.crash = local.Stop
+	}
+	err := local.Run(ctx)
+	if cerr := state.Close(); cerr != nil {
+		t.Fatalf("%v", cerr)
+	}
+	if err != nil && !errors.Is(err, errCrash) {
+		t.Fatalf("%v: %v\n%s", l, err, d.said)
+	}
+	return err == nil && local.Outcome().Status == coordinator.Finished
+}
+
+var stdoutSink = regexp.MustCompile(`\{id: (t\d+), from: (\S+), stdout: \{timestamps: us\}\}`)
+
+// TestDurableMetamorphic runs random jobs on random input through crashes, stops
+// and starts with another parallelism: what is in the files at the end is what
+// the model says, whatever happened.
+func TestDurableMetamorphic(t *testing.T) { durableMetamorphic(t, false) }
+
+// TestDurableMetamorphicDevices is the same where devices come and go.
+func TestDurableMetamorphicDevices(t *testing.T) { durableMetamorphic(t, true) }
+
+func durableMetamorphic(t *testing.T, devices bool) {
+	dir := t.TempDir()
+	runs := 0
+	rapid.Check(t, func(t *rapid.T) {
+		j := drawJob(t, filepath.Join(dir, "*.jsonl"), devices)
+		files := j.drawInput()
+		store(t, dir, files)
+		j.model(files)
+		runs++
+		home := filepath.Join(dir, fmt.Sprint(runs))
+		text := strings.Replace(j.yaml.String(), "BOUND", fmt.Sprint(j.source.bound), 1)
+		text = stdoutSink.ReplaceAllString(text, fmt.Sprintf("{id: $1, from: $2, file: {path: '%s/$1.jsonl', timestamps: us}}", home))
+		text = "checkpoint: {interval: 1ms}\n" + text
+		t.Logf("strict %t\n%s\n%s", j.strict, text, strings.Join(inputText(files), "---\n"))
+		d := newDurable(t, filepath.Join(home, "state"))
+		var lived []life
+		for ended := false; !ended; {
+			l := drawLife(t, len(lived) == 3)
+			lived = append(lived, l)
+			ended = l.live(t, d, text)
+		}
+		r := &ran{}
+		for _, o := range j.outputs {
+			r.lines = append(r.lines, read(t, filepath.Join(home, o.tag+".jsonl"))...)
+		}
+		j.checkRows(t, lived[len(lived)-1].setting, r)
+		if t.Failed() {
+			t.Logf("lives: %v\n%s", lived, d.said)
+		}
+		if err := os.RemoveAll(home); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
