@@ -237,3 +237,54 @@ func TestShapes(t *testing.T) {
 		t.Error("two ways of writing one offset differ")
 	}
 }
+
+// evolved feeds rows to a step, gives its state to another, feeds that one more
+// rows, and returns the last column of its results.
+func evolved(t *testing.T, from, to window.Spec, before, after []optest.Element) (got []any) {
+	t.Helper()
+	pool := batch.NewPool(0, nil)
+	old, next := newFleet(t, example{spec: from}, pool, 1), newFleet(t, example{spec: to}, pool, 1)
+	old.feed(before, 10)
+	old.evolve(next)
+	next.feed(after, 10)
+	for _, r := range next.out[0].Rows() {
+		got = append(got, r.Values[len(r.Values)-1])
+	}
+	return got
+}
+
+// rowsOf are rows of key k with these values of v; nil is null.
+func rowsOf(values ...any) (rows []optest.Element) {
+	for _, v := range values {
+		rows = append(rows, optest.Element{Row: &optest.Row{Values: []any{"k", v, nil, nil, nil, nil}}})
+	}
+	return rows
+}
+
+// Windows that had no value lack nothing of an aggregate that is new.
+func TestAddedAggregateOfNulls(t *testing.T) {
+	s := window.Spec{Form: window.Running, Keys: []int{0}, Input: input(), Aggregates: aggregates(t, input(), "count(v)")}
+	to := s
+	to.Aggregates = aggregates(t, input(), "max(v)")
+	for _, c := range []struct{ before, after, want []any }{
+		{[]any{nil, nil}, []any{nil, int64(5)}, []any{nil, int64(5)}},
+		{[]any{nil, int64(9)}, []any{int64(5)}, []any{nil}},
+	} {
+		if got := evolved(t, s, to, rowsOf(c.before...), rowsOf(c.after...)); !slices.Equal(got, c.want) {
+			t.Errorf("%v, then %v: %v, want %v", c.before, c.after, got, c.want)
+		}
+	}
+}
+
+// A count window that has begun goes on to the new size.
+func TestCountWindowsOfAnotherSize(t *testing.T) {
+	s := window.Spec{Form: window.Count, Rows: 5, Keys: []int{0}, Input: input(), Aggregates: aggregates(t, input(), "sum(v)")}
+	var one any = int64(1)
+	for size, want := range map[int64][]any{2: {int64(5), int64(2)}, 5: {int64(5)}, 6: {int64(6)}} {
+		to := s
+		to.Rows = size
+		if got := evolved(t, s, to, rowsOf(one, one, one, one), rowsOf(one, one, one)); !slices.Equal(got, want) {
+			t.Errorf("to %d: %v, want %v", size, got, want)
+		}
+	}
+}
