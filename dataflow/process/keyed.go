@@ -46,7 +46,6 @@ type keyed struct {
 	again     bool // an arrival timer fired in this round
 	asked     bool // the Backing was asked for something
 	resolved  bool // ids are those of the batch's keys
-	one       [1]int32
 }
 
 // Open makes the builders.

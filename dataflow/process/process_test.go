@@ -235,7 +235,7 @@ func TestProcessFlood(t *testing.T) {
 	}
 }
 
-// TestProcessRandom: random rows, on every backend, in all ways.
+// TestProcessRandom: random rows, in memory and with a Backing, in all ways.
 func TestProcessRandom(t *testing.T) {
 	f := newFactory(t, operator.RejectRow)
 	all := backings(t)
@@ -255,7 +255,7 @@ func TestProcessRandom(t *testing.T) {
 			s.WriteString(last)
 		}
 		var first optest.Result
-		for i, name := range []string{"memory", "disk"} {
+		for i, name := range []string{"memory", "backed"} {
 			r := optest.Check(t, optest.Case{Factory: f, Input: optest.MustParse(t, in(), s.String()), OrderBy: []string{"k"}, HashBy: []int{0}, Backing: all[name], Seed: rapid.Uint64().Draw(t, "seed")})
 			if i == 0 {
 				first = r

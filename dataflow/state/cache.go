@@ -107,7 +107,9 @@ func (c *cache) find(key []byte) int32 {
 
 // decode makes the store's scratch and hash those of an encoded key.
 func (c *cache) decode(key []byte) {
-	decodeKey(key, c.store.scratch)
+	if err := decodeKey(key, c.store.scratch); err != nil && c.err == nil {
+		c.err = err
+	}
 	c.hash[0] = hashOf(c.store.scratch)
 }
 
@@ -121,7 +123,9 @@ func (c *cache) keyOf(id int32) []byte {
 // load takes a unit into memory; nil: the key has nothing.
 func (c *cache) load(key, value []byte) error {
 	s := c.store
-	c.decode(key)
+	if c.decode(key); c.err != nil {
+		return c.err
+	}
 	c.row[0] = 0
 	s.Lookup(s.scratch, c.row[:], c.hash[:], s.oneID[:])
 	id := s.oneID[0]
@@ -272,7 +276,7 @@ func (c *column) append(b []byte, e int32) []byte {
 	return binary.AppendVarint(append(b, 1), c.ints[e])
 }
 
-var errUnit = errors.New("a unit of state ends too early")
+var errUnit = errors.New("what the disk has of the state is damaged")
 
 // reader reads a unit. At its end it gives zeros and is bad.
 type reader struct {
@@ -378,16 +382,24 @@ func flagsOf(f uint8, current bool) uint8 {
 	return live | saved
 }
 
+// stateAt is the keyed state with a number that was read; nil: there is none.
+func (s *Store) stateAt(n uint64) *cells {
+	if n > uint64(len(s.states)) || s.states[n-1].spread != keyed {
+		return nil
+	}
+	return s.states[n-1]
+}
+
 func (c *cache) decodeUnit(id int32, value []byte) error {
 	s, r := c.store, &reader{b: value}
 	due, current := s.header(r)
 	s.due[id] = due
 	for n := r.uvarint(); n != 0 && !r.bad; n = r.uvarint() {
-		if n > uint64(len(s.states)) {
+		st := s.stateAt(n)
+		if st == nil {
 			r.bad = true
 			break
 		}
-		st := s.states[n-1]
 		for f := r.byte(); f != 0 && !r.bad; f = r.byte() {
 			st.decodeEntry(r, id, f, current)
 		}
@@ -458,47 +470,54 @@ func appendKey(b []byte, cols []*batch.Column, row int) []byte {
 }
 
 // decodeKey reads what appendKey wrote into columns of one row.
-func decodeKey(b []byte, cols []*batch.Column) {
+func decodeKey(b []byte, cols []*batch.Column) error {
+	r := &reader{b: b}
 	for i, c := range cols {
 		c.Resize(1)
-		null := b[0] == 0
-		b = b[1:]
-		if null {
+		if r.byte() == 0 {
 			c.PutNull(0)
 			continue
 		}
 		switch c.Type {
 		case batch.Boolean:
-			c.PutBool(0, b[0] != 0)
-			b = b[1:]
+			c.PutBool(0, r.byte() != 0)
 		case batch.Bigint, batch.Timestamp:
-			c.PutInt(0, int64(binary.BigEndian.Uint64(b)^1<<63))
-			b = b[8:]
+			c.PutInt(0, int64(r.word()^1<<63))
 		case batch.Double:
-			u := binary.BigEndian.Uint64(b)
+			u := r.word()
 			c.PutDouble(0, math.Float64frombits(u^(uint64(^int64(u)>>63)|1<<63)))
-			b = b[8:]
 		default:
-			b = decodeBytes(b, c, i == len(cols)-1)
+			r.escaped(c, i == len(cols)-1)
 		}
 	}
+	if r.bad || len(r.b) > 0 {
+		return fmt.Errorf("state: key: %w", errUnit)
+	}
+	return nil
 }
 
-func decodeBytes(b []byte, c *batch.Column, last bool) []byte {
-	c.Data = c.Data[:0]
+// word is 8 bytes, the highest first.
+func (r *reader) word() uint64 {
+	if b := r.bytes(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+// escaped reads bytes of a key. Those of the last column go up to the end;
+// others have zeros escaped, and end with 0 1.
+func (r *reader) escaped(c *batch.Column, last bool) {
 	if last {
-		c.AppendBytes(b)
-		return nil
+		c.AppendBytes(r.b)
+		r.b = nil
+		return
 	}
-	for k := 0; ; k++ {
-		if b[k] == 0 {
-			if k++; b[k] == 1 {
-				c.Offsets = append(c.Offsets, int32(len(c.Data)))
-				return b[k+1:]
-			}
-			c.Data = append(c.Data, 0)
-			continue
+	for !r.bad {
+		x := r.byte()
+		if x == 0 && r.byte() == 1 {
+			break
 		}
-		c.Data = append(c.Data, b[k])
+		c.Data = append(c.Data, x)
 	}
+	c.Offsets = append(c.Offsets, int32(len(c.Data)))
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 )
 
@@ -239,10 +240,10 @@ func (q *queue) spill(entries []queued) {
 		if n < len(entries) {
 			then = entries[n].at
 		}
-		b = binary.LittleEndian.AppendUint64(b[:0], uint64(then))
+		b = binary.BigEndian.AppendUint64(b[:0], uint64(then))
 		for _, e := range entries[:n] {
 			key := q.keyAt(e.key)
-			b = binary.LittleEndian.AppendUint64(b, uint64(e.at))
+			b = binary.BigEndian.AppendUint64(b, uint64(e.at))
 			b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
 		}
 		q.store.cache.backing.Put(tableRuns, q.chunkKey(r.id, r.chunks), b)
@@ -259,13 +260,16 @@ func (q *queue) arrived(key, chunk []byte) {
 	if i < 0 || q.runs[i].chunk != binary.BigEndian.Uint32(key[5:]) {
 		return
 	}
-	r := &q.runs[i]
-	r.first = int64(binary.LittleEndian.Uint64(chunk))
-	for b := chunk[8:]; len(b) > 0; {
-		at := int64(binary.LittleEndian.Uint64(b))
-		n, k := binary.Uvarint(b[8:])
-		q.up(queued{at: at, key: q.keep(b[8+k:][:n])})
-		b = b[8+k+int(n):]
+	r, in := &q.runs[i], &reader{b: chunk}
+	r.first = int64(in.word())
+	for len(in.b) > 0 {
+		at := int64(in.word())
+		if key := in.bytes(in.uvarint()); !in.bad {
+			q.up(queued{at: at, key: q.keep(key)})
+		}
+	}
+	if in.bad && q.store.cache.err == nil {
+		q.store.cache.err = fmt.Errorf("state: timers: %w", errUnit)
 	}
 	q.store.cache.backing.Put(tableRuns, key, nil)
 	if r.chunk++; r.chunk == r.chunks {

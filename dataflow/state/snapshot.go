@@ -363,13 +363,15 @@ func (w *writer) flush(table int) error {
 func (w *writer) unit(key, value []byte) error {
 	s, r := w.store, &reader{b: value}
 	_, current := s.header(r)
-	decodeKey(key, w.key)
+	if err := decodeKey(key, w.key); err != nil {
+		return err
+	}
 	for n := r.uvarint(); n != 0 && !r.bad; n = r.uvarint() {
-		if n > uint64(len(s.states)) {
+		c := s.stateAt(n)
+		if c == nil {
 			r.bad = true
 			break
 		}
-		c := s.states[n-1]
 		for f := r.byte(); f != 0 && !r.bad; f = r.byte() {
 			if err := w.entry(r, c, f, current); err != nil {
 				return err
