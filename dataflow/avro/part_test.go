@@ -271,10 +271,10 @@ func TestDamage(t *testing.T) {
 	b := optest.MustParse(t, allTypes(), `a@0 n=-2 d=8.5 f=true y="\x00\xff" t=7; @0 s=null n=1`).Batches(p, 9)[0]
 	part := write(t, avro.Header{Table: "t", Schema: allTypes()}, b)
 	for n := range part {
-		if _, err := readExact(t, p, part[:n]); !errors.Is(err, store.ErrCorrupt) && n != len(part)-len(part) {
-			if n >= headerLen(part) && err == nil {
-				continue // the container ends behind its header: no rows
-			}
+		if n == headerLen(part) {
+			continue // a part without rows ends here: its size and digest tell
+		}
+		if _, err := readExact(t, p, part[:n]); !errors.Is(err, store.ErrCorrupt) {
 			t.Errorf("cut to %d of %d bytes: error %v", n, len(part), err)
 		}
 	}

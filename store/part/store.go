@@ -19,9 +19,9 @@ const (
 	tempDir = "tmp"
 	ext     = ".avro"
 
-	// putters is how many parts of a PutAll are written at a time: file systems
-	// make many syncs that come together durable with one write.
-	putters = 8
+	// putters is how many parts of a PutAll are written, and folders synced, at a
+	// time: file systems make syncs that come together durable with one flush.
+	putters = 16
 )
 
 // Store is a directory of parts: DIR/ab/<digest>.avro, and DIR/tmp for those
@@ -109,22 +109,8 @@ func (s *Store) Put(write func(w io.Writer) error) (store.Part, error) {
 func (s *Store) PutAll(writes []func(w io.Writer) error) ([]store.Part, error) {
 	puts := make([]put, len(writes))
 	errs := make([]error, len(writes))
-	next := atomic.Int64{}
-	var workers sync.WaitGroup
-	for range min(putters, len(writes)) {
-		workers.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(writes); i = int(next.Add(1)) - 1 {
-				errs[i] = s.write(&puts[i], writes[i])
-			}
-		})
-	}
-	workers.Wait()
-	var err error
-	for _, e := range errs {
-		if err == nil {
-			err = e
-		}
-	}
+	together(len(writes), func(i int) { errs[i] = s.write(&puts[i], writes[i]) })
+	err := first(errs)
 	if err == nil {
 		err = s.name(puts)
 	}
@@ -139,6 +125,33 @@ func (s *Store) PutAll(writes []func(w io.Writer) error) ([]store.Part, error) {
 		return nil, err
 	}
 	return parts, nil
+}
+
+// together calls f for 0 to n-1, several at a time, and waits for all.
+func together(n int, f func(i int)) {
+	if n == 1 {
+		f(0)
+		return
+	}
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(putters, n) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
+	}
+	workers.Wait()
+}
+
+func first(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // put is a part on its way.
@@ -234,20 +247,24 @@ func (s *Store) dirty(folder string) {
 // syncFolders makes the names in folders durable, where they are not known to
 // be: after a start nothing is known.
 func (s *Store) syncFolders(folders []string) error {
-	for _, f := range folders {
-		s.mu.Lock()
-		clean, at := s.clean[f], s.changes[f]
-		s.mu.Unlock()
-		if clean {
-			continue
-		}
-		if err := s.fs.SyncDir(f); err != nil {
-			return kinds(err, "syncing", f)
-		}
-		s.mu.Lock()
-		s.clean[f] = s.changes[f] == at
-		s.mu.Unlock()
+	errs := make([]error, len(folders))
+	together(len(folders), func(i int) { errs[i] = s.syncFolder(folders[i]) })
+	return first(errs)
+}
+
+func (s *Store) syncFolder(folder string) error {
+	s.mu.Lock()
+	clean, at := s.clean[folder], s.changes[folder]
+	s.mu.Unlock()
+	if clean {
+		return nil
 	}
+	if err := s.fs.SyncDir(folder); err != nil {
+		return kinds(err, "syncing", folder)
+	}
+	s.mu.Lock()
+	s.clean[folder] = s.changes[folder] == at
+	s.mu.Unlock()
 	return nil
 }
 

@@ -38,98 +38,104 @@ func ReadPart(s store.Parts, p store.Part) ([]byte, error) {
 
 // Run is what every store.Parts must do. fresh makes an empty one.
 func Run(t *testing.T, fresh func(t *testing.T) store.Parts) {
-	t.Run("every size", func(t *testing.T) {
-		s := fresh(t)
-		for _, n := range []int{0, 1, 4095, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20} {
-			data := sample(n, byte(n))
-			put(t, s, data)
-			if n > 4096 {
-				continue
-			}
-			if err := iotest.TestReader(must(s.Open(PartOf(data)))(t), data); err != nil {
-				t.Errorf("%d bytes: %v", n, err)
-			}
+	t.Run("every size", func(t *testing.T) { everySize(t, fresh(t)) })
+	t.Run("written in pieces", func(t *testing.T) { inPieces(t, fresh(t)) })
+	t.Run("equal bytes are one part", func(t *testing.T) { equalBytes(t, fresh(t)) })
+	t.Run("what is not there", func(t *testing.T) { notThere(t, fresh(t)) })
+	t.Run("a write that fails", func(t *testing.T) { failingWrite(t, fresh(t)) })
+	t.Run("many at a time", func(t *testing.T) { manyAtATime(t, fresh(t)) })
+}
+
+func everySize(t *testing.T, s store.Parts) {
+	for _, n := range []int{0, 1, 4095, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20} {
+		data := sample(n, byte(n))
+		put(t, s, data)
+		if n > 4096 {
+			continue
 		}
-	})
-	t.Run("written in pieces", func(t *testing.T) {
-		s := fresh(t)
-		data := sample(200<<10, 3)
-		p, err := s.Put(func(w io.Writer) error {
-			for rest, n := data, 1; len(rest) > 0; n = n*3 + 1 {
-				k := min(n, len(rest))
-				if _, err := w.Write(rest[:k]); err != nil {
-					return err
-				}
-				rest = rest[k:]
+		if err := iotest.TestReader(must(s.Open(PartOf(data)))(t), data); err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+func inPieces(t *testing.T, s store.Parts) {
+	data := sample(200<<10, 3)
+	p, err := s.Put(func(w io.Writer) error {
+		for rest, n := data, 1; len(rest) > 0; n = n*3 + 1 {
+			k := min(n, len(rest))
+			if _, err := w.Write(rest[:k]); err != nil {
+				return err
 			}
-			return nil
+			rest = rest[k:]
+		}
+		return nil
+	})
+	if err != nil || p != PartOf(data) {
+		t.Fatalf("put %v, %v, want %v", p, err, PartOf(data))
+	}
+	holds(t, s, data)
+}
+
+func equalBytes(t *testing.T, s store.Parts) {
+	data := sample(100, 1)
+	put(t, s, data)
+	put(t, s, data)
+	holds(t, s, data)
+}
+
+func notThere(t *testing.T, s store.Parts) {
+	p := PartOf([]byte("x"))
+	if _, err := s.Open(p); !errors.Is(err, store.ErrMissing) {
+		t.Errorf("error %v, want store.ErrMissing", err)
+	}
+	if s.Has(p) {
+		t.Error("it has what was never put")
+	}
+	put(t, s, []byte("x"))
+	if p.Size = 7; s.Has(p) {
+		t.Error("it has a part of another size")
+	}
+	if _, err := ReadPart(s, p); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("a part of another size: error %v, want store.ErrCorrupt", err)
+	}
+}
+
+func failingWrite(t *testing.T, s store.Parts) {
+	mine := errors.New("mine")
+	for _, n := range []int{0, 10, 100 << 10} {
+		data := sample(n, 9)
+		_, err := s.Put(func(w io.Writer) error {
+			if _, err := w.Write(data); err != nil {
+				return err
+			}
+			return mine
 		})
-		if err != nil || p != PartOf(data) {
-			t.Fatalf("put %v, %v, want %v", p, err, PartOf(data))
+		if err != mine {
+			t.Errorf("error %v, want the writer's own", err)
 		}
-		holds(t, s, data)
-	})
-	t.Run("equal bytes are one part", func(t *testing.T) {
-		s := fresh(t)
-		data := sample(100, 1)
-		put(t, s, data)
-		put(t, s, data)
-		holds(t, s, data)
-	})
-	t.Run("what is not there", func(t *testing.T) {
-		s := fresh(t)
-		p := PartOf([]byte("x"))
-		if _, err := s.Open(p); !errors.Is(err, store.ErrMissing) {
-			t.Errorf("error %v, want store.ErrMissing", err)
+		if s.Has(PartOf(data)) {
+			t.Error("what failed can be seen")
 		}
-		if s.Has(p) {
-			t.Error("it has what was never put")
-		}
-		put(t, s, []byte("x"))
-		if p.Size = 7; s.Has(p) {
-			t.Error("it has a part of another size")
-		}
-		if _, err := ReadPart(s, p); !errors.Is(err, store.ErrCorrupt) {
-			t.Errorf("a part of another size: error %v, want store.ErrCorrupt", err)
-		}
-	})
-	t.Run("a write that fails", func(t *testing.T) {
-		s := fresh(t)
-		mine := errors.New("mine")
-		for _, n := range []int{0, 10, 100 << 10} {
-			data := sample(n, 9)
-			_, err := s.Put(func(w io.Writer) error {
-				if _, err := w.Write(data); err != nil {
-					return err
+	}
+}
+
+func manyAtATime(t *testing.T, s store.Parts) {
+	var all sync.WaitGroup
+	for g := range 8 {
+		all.Go(func() {
+			for i := range 20 {
+				data := fmt.Appendf(nil, "part %d", (g+i)%24)
+				if p, err := s.Put(Bytes(data)); err != nil || p != PartOf(data) {
+					t.Errorf("put %v, %v", p, err)
 				}
-				return mine
-			})
-			if err != mine {
-				t.Errorf("error %v, want the writer's own", err)
-			}
-			if s.Has(PartOf(data)) {
-				t.Error("what failed can be seen")
-			}
-		}
-	})
-	t.Run("many at a time", func(t *testing.T) {
-		s := fresh(t)
-		var all sync.WaitGroup
-		for g := range 8 {
-			all.Go(func() {
-				for i := range 20 {
-					data := fmt.Appendf(nil, "part %d", (g+i)%24)
-					if p, err := s.Put(Bytes(data)); err != nil || p != PartOf(data) {
-						t.Errorf("put %v, %v", p, err)
-					}
-					if got, err := ReadPart(s, PartOf(data)); err != nil || !bytes.Equal(got, data) {
-						t.Errorf("read %q, %v", got, err)
-					}
+				if got, err := ReadPart(s, PartOf(data)); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("read %q, %v", got, err)
 				}
-			})
-		}
-		all.Wait()
-	})
+			}
+		})
+	}
+	all.Wait()
 }
 
 func must(r io.ReadCloser, err error) func(t *testing.T) io.Reader {
