@@ -235,6 +235,7 @@ type dictionary struct {
 	names []byte
 	ends  []int32
 	last  int      // number of the last topic asked for
+	then  []uint16 // by number: the topic that came after it the last time, since devices take turns
 	slots []uint16 // open addressing by hash, of a power of two: number + 1
 }
 
@@ -242,7 +243,7 @@ func (d *dictionary) reset() {
 	if len(d.slots) > 64 && len(d.slots) > 16*len(d.ends) {
 		d.slots = nil // a block with many topics does not make those with few dear
 	}
-	d.names, d.ends, d.last = d.names[:0], d.ends[:0], 0
+	d.names, d.ends, d.then, d.last = d.names[:0], d.ends[:0], d.then[:0], 0
 	clear(d.slots)
 }
 
@@ -255,9 +256,19 @@ func (d *dictionary) name(i int) []byte {
 }
 
 func (d *dictionary) number(topic []byte) int {
-	if len(d.ends) > 0 && bytes.Equal(d.name(d.last), topic) {
-		return d.last
+	if len(d.ends) > 0 {
+		if n := int(d.then[d.last]); bytes.Equal(d.name(n), topic) {
+			d.last = n
+			return n
+		}
 	}
+	before := d.last
+	d.last = d.find(topic)
+	d.then[before] = uint16(d.last)
+	return d.last
+}
+
+func (d *dictionary) find(topic []byte) int {
 	if 2*len(d.ends) >= len(d.slots) {
 		d.grow()
 	}
@@ -267,12 +278,11 @@ func (d *dictionary) number(topic []byte) int {
 		case n == 0:
 			d.names = append(d.names, topic...)
 			d.ends = append(d.ends, int32(len(d.names)))
-			d.last = len(d.ends) - 1
 			d.slots[s] = uint16(len(d.ends))
-			return d.last
+			d.then = append(d.then, uint16(len(d.ends)-1)) // the same again
+			return len(d.ends) - 1
 		case bytes.Equal(d.name(n-1), topic):
-			d.last = n - 1
-			return d.last
+			return n - 1
 		}
 	}
 }

@@ -24,7 +24,7 @@ const (
 	newSuffix = ".new" // of a segment that is being made
 	// growBytes is by how much a segment's file grows; what is not written takes
 	// no room on disk.
-	growBytes = 4 << 20
+	growBytes = 16 << 20
 	// lockPatience is how long a reader waits for a segment that its writer is
 	// about to close.
 	lockPatience = 10 * time.Second
