@@ -296,7 +296,6 @@ func (s *source) flushRejected() {
 func (s *source) flush(split int) {
 	b := s.rows.Take()
 	if b != nil {
-		s.times = b.Times
 		var arrivals []int64
 		if len(s.arrivals) > 0 {
 			arrivals = s.arrivals
@@ -352,6 +351,7 @@ func (s *source) assign(split int, b *batch.Batch, arrivals []int64, until dataf
 			b.AddMark(m)
 		}
 	}
+	s.times = b.Times
 	s.emit(b)
 }
 
