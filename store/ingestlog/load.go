@@ -116,7 +116,7 @@ func (r *Reader) loadDisk(seg *segment, limit int64) error {
 				bad, badLane = why, lane
 				return false, nil // first what comes before it
 			}
-			b := &block{lane: lane, first: r.c.offset, next: r.c.end, own: true, data: append(r.buffer(), data...)}
+			b := &block{lane: lane, first: r.c.offset, next: r.c.end, own: true, data: append(r.spare.take(len(data)), data...)}
 			r.queue = append(r.queue, b)
 			size += len(data)
 			return true, nil
@@ -128,16 +128,6 @@ func (r *Reader) loadDisk(seg *segment, limit int64) error {
 		return r.damaged(badLane, bad)
 	}
 	return err
-}
-
-func (r *Reader) buffer() []byte {
-	n := len(r.spare) - 1
-	if n < 0 {
-		return nil
-	}
-	b := r.spare[n]
-	r.spare = r.spare[:n]
-	return b
 }
 
 // pages calls f with the pages of a segment. Those of the last one belong to the

@@ -89,8 +89,10 @@ const (
 	minSegment     = 256 << 10
 	// maxPending is how much may wait for a Commit; then Append refuses.
 	maxPending = 64 << 20
-	// maxSpare is how many buffers of blocks are kept for reuse.
-	maxSpare = 64
+	// capSlack is what a commit takes beside its blocks, with a new segment.
+	capSlack = 64 << 10
+	// spareBytes is how much memory of blocks is kept for reuse.
+	spareBytes = 4 << 20
 )
 
 // Log is the log of a feed. One goroutine, its owner, calls Append, Commit,
@@ -256,7 +258,7 @@ func (l *Log) seal(lane int) {
 // buffer is an empty one with room for n bytes.
 func (l *Log) buffer(n int) []byte {
 	l.mu.Lock()
-	b := l.tail.buffer()
+	b := l.tail.spare.take(n)
 	l.mu.Unlock()
 	return slices.Grow(b, n)
 }
@@ -272,7 +274,7 @@ func (l *Log) room(n int64) error {
 	l.mu.Lock()
 	used := l.used()
 	l.mu.Unlock()
-	if used+l.pending+n > l.o.Cap {
+	if used+l.pending+n+capSlack > l.o.Cap {
 		return l.refuse(fmt.Errorf("ingestlog: %s: %d of %d bytes are used, and retention lets nothing go: %w", l.o.Dir, used+l.pending, l.o.Cap, store.ErrFull))
 	}
 	l.hasRoom()

@@ -12,7 +12,6 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -307,11 +306,4 @@ func TestAppendRefuses(t *testing.T) {
 	if l.app.seq != 0 {
 		t.Error("something was taken")
 	}
-}
-
-func clockOf(l *Log) (t dataflow.Time) {
-	for i := range l.Lanes() {
-		t = max(t, l.Lane(i).Clock)
-	}
-	return t
 }

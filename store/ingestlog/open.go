@@ -31,6 +31,7 @@ func Open(o Options) (*Log, error) {
 	}
 	l := &Log{o: o, pins: make(map[string][]sensors.Position), more: make(chan struct{}), offered: dataflow.MinTime}
 	l.tail.limit = o.TailBytes
+	l.tail.spare.limit = spareBytes
 	var err error
 	if l.lock, err = lock(o.Dir, o.ReadOnly); err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ type Reader struct {
 	head    int
 	cur     *block // what c reads; nil: nothing
 	c       cursor
-	spare   [][]byte // of blocks from disk
+	spare   spares // of blocks from disk
 	scratch sensors.Records
 
 	seg *segment // whose pages db has
@@ -60,6 +60,7 @@ type Reader struct {
 // their oldest entries on if Seek says nothing else.
 func (l *Log) NewReader(lanes []int) *Reader {
 	r := &Reader{l: l, lanes: append([]int(nil), lanes...), closed: make(chan struct{})}
+	r.spare.limit = readAhead
 	r.split = make([]int, l.Lanes())
 	r.want = make([]bool, l.Lanes())
 	for i := range r.split {
@@ -213,9 +214,7 @@ func (r *Reader) closeSegment() {
 
 func (r *Reader) release(b *block) {
 	if b.own {
-		if len(r.spare) < maxSpare {
-			r.spare = append(r.spare, b.data[:0])
-		}
+		r.spare.give(b.data)
 		return
 	}
 	r.l.mu.Lock()

@@ -16,7 +16,7 @@ type tail struct {
 	groups []group
 	head   int // groups before it are gone
 	bytes  int64
-	spare  [][]byte
+	spare  spares
 }
 
 func (t *tail) live() []group { return t.groups[t.head:] }
@@ -67,18 +67,37 @@ func (t *tail) find(seq int64) int {
 
 // release lets a block go; when nobody has it, its memory is used again.
 func (t *tail) release(b *block) {
-	if b.refs--; b.refs == 0 && len(t.spare) < maxSpare && cap(b.data) <= 2*blockBytes {
-		t.spare = append(t.spare, b.data[:0])
+	if b.refs--; b.refs == 0 {
+		t.spare.give(b.data)
 		b.data = nil
 	}
 }
 
-func (t *tail) buffer() []byte {
-	n := len(t.spare) - 1
-	if n < 0 {
+// spares are buffers of blocks that nobody needs any more.
+//
+// Full: what is given is left to the garbage collector.
+type spares struct {
+	limit   int
+	buffers [][]byte
+	bytes   int
+}
+
+func (s *spares) give(b []byte) {
+	if s.bytes+cap(b) <= s.limit {
+		s.buffers = append(s.buffers, b[:0])
+		s.bytes += cap(b)
+	}
+}
+
+// take is an empty buffer for n bytes, if there is one that is not far too
+// large; nil otherwise.
+func (s *spares) take(n int) []byte {
+	i := len(s.buffers) - 1
+	if i < 0 || cap(s.buffers[i]) > 1024 && cap(s.buffers[i])/4 > n {
 		return nil
 	}
-	b := t.spare[n]
-	t.spare = t.spare[:n]
+	b := s.buffers[i]
+	s.buffers = s.buffers[:i]
+	s.bytes -= cap(b)
 	return b
 }
