@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
 )
@@ -354,4 +355,61 @@ func (g *gates) Ready() bool {
 func (g *gates) Ack(p sensors.Position) {
 	g.pass("commit")
 	g.Reader.Ack(p)
+}
+
+// clock is a sensors.Clock that a test moves.
+type clock struct {
+	mu     sync.Mutex // guards now and timers
+	now    dataflow.Time
+	timers []timer
+	set    chan struct{}
+}
+
+type timer struct {
+	at dataflow.Time
+	c  chan time.Time
+}
+
+func newClock(now dataflow.Time) *clock { return &clock{now: now, set: make(chan struct{}, 100_000)} }
+
+func (c *clock) Now() dataflow.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) After(d dataflow.Duration) <-chan time.Time {
+	c.mu.Lock()
+	t := timer{c.now.Add(d), make(chan time.Time, 1)}
+	c.timers = append(c.timers, t)
+	c.mu.Unlock()
+	if d == 200*dataflow.Millisecond { // a tick
+		c.set <- struct{}{}
+	}
+	return t.c
+}
+
+func (c *clock) advance(by dataflow.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(by)
+	rest := c.timers[:0]
+	for _, t := range c.timers {
+		if t.at <= c.now {
+			t.c <- time.Time{}
+		} else {
+			rest = append(rest, t)
+		}
+	}
+	c.timers = rest
+}
+
+// waits blocks until somebody waits for the time of a tick.
+func (c *clock) waits(t testing.TB) {
+	t.Helper()
+	select {
+	case <-c.set:
+	case <-time.After(patience):
+		t.Fatal("nobody waits for the next tick")
+	}
 }

@@ -1,0 +1,633 @@
+package feed_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+)
+
+// Invariant 3: at the moment in which the broker hears PUBACK or PUBREC the
+// message is on disk, and acknowledgements come in order.
+func TestAcknowledgedIsOnDisk(t *testing.T) {
+	const n = 200
+	for qos := byte(1); qos <= 2; qos++ {
+		t.Run(fmt.Sprint("qos ", qos), func(t *testing.T) {
+			p := newPeer(t)
+			dir := t.TempDir()
+			c := config(p.url(), int(qos))
+			c.Lanes = 2
+			open(t, feed.Options{Dir: dir}, c)
+			conn := p.session(t, qos, false)
+			for i := range uint16(n) {
+				conn.send(publish(i+1, qos, false, fmt.Sprint("t/", i%5), fmt.Sprint(i)))
+			}
+			kind := byte(packets.Puback)
+			if qos == 2 {
+				kind = packets.Pubrec
+			}
+			for i := range uint16(n) {
+				conn.acks(kind, i+1)
+				if i%20 != 0 {
+					continue
+				}
+				log, err := ingestlog.Open(ingestlog.Options{Dir: filepath.Join(image(t, dir), "feeds", "f"), ReadOnly: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				there := false
+				err = log.Tail(n, func(r *sensors.Records) bool {
+					for k := range r.Len() {
+						there = there || string(r.Payload(k)) == fmt.Sprint(i)
+					}
+					return true
+				})
+				if err := errors.Join(err, log.Close()); err != nil {
+					t.Fatal(err)
+				}
+				if !there {
+					t.Fatalf("message %d was acknowledged and is not on disk", i)
+				}
+			}
+		})
+	}
+}
+
+// The time between two processes is nobody's silence: the log says so before
+// anything else.
+func TestAwayIsDeaf(t *testing.T) {
+	dir := t.TempDir()
+	clock := newClock(1_000_000)
+	p := newPeer(t)
+	c := config(p.url(), 1)
+	c.Lanes = 2
+	f, _ := open(t, feed.Options{Dir: dir, Clock: clock}, c)
+	conn := p.session(t, 1, false)
+	conn.send(publish(1, 1, false, "t/a", "before"))
+	conn.acks(packets.Puback, 1)
+	wants(t, logged(t, f, "before"), "before")
+	dir = image(t, dir)
+	clock.advance(3600 * dataflow.Second)
+	ev := newEvents()
+	feeds := feed.New(feed.Options{Dir: dir, Clock: clock, Events: ev.add})
+	p2 := newPeer(t)
+	c.Broker = p2.url()
+	f2, err := feeds.Open("f", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f2.Close() }()
+	if e := ev.wait(t, kind(feed.Opened)); e.Away != 3600*dataflow.Second {
+		t.Errorf("away for %v", e.Away)
+	}
+	conn = p2.session(t, 1, true)
+	for i, topic := range []string{"t/0", "t/1", "t/2", "t/3"} { // to both lanes
+		conn.send(publish(uint16(2+i), 1, false, topic, fmt.Sprint("after ", i)))
+	}
+	conn.acks(packets.Puback, 2, 3, 4, 5)
+	r, err := f2.Reader("test", []int{0, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	state := map[string]string{}
+	for _, e := range read(t, r, "after 3") {
+		switch {
+		case e.deaf && e.clock == 1_000_000:
+			state[e.lane] = "deaf"
+		case e.deaf:
+			if state[e.lane] != "" { // the first process was deaf before it was connected
+				t.Errorf("%s: deaf from %d on", e.lane, e.clock)
+			}
+		case e.clock > 1_000_000 && state[e.lane] == "deaf":
+			if !e.tick || e.clock != 3601_000_000 {
+				t.Errorf("%s: %+v after it was deaf", e.lane, e)
+			}
+			state[e.lane] = "hearing"
+		case strings.HasPrefix(e.text, "after") && state[e.lane] != "hearing":
+			t.Errorf("%s: %q while it is %q", e.lane, e.text, state[e.lane])
+		}
+	}
+}
+
+// A log at its cap takes nothing and acknowledges nothing; when a pin goes it
+// has room, and all is there once.
+func TestFull(t *testing.T) {
+	p := newPeer(t)
+	c := config(p.url(), 1)
+	c.Keep = job.Retention{Cap: 4 << 20}
+	f, ev := open(t, feed.Options{Dir: t.TempDir()}, c)
+	if err := f.Pin("job", map[int]int64{0: 0}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.Reader("job", []int{0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	conn := p.session(t, 1, false)
+	const window = 20
+	payload := strings.Repeat("x", 20_000)
+	full := make(chan feed.Event, 1)
+	go func() { full <- ev.wait(t, kind(feed.Full)) }()
+	sent, acked := 0, 0
+	send := func() {
+		sent++
+		conn.send(publish(uint16(sent), 1, false, "t/a", fmt.Sprintf("%d %s", sent, payload)))
+	}
+	answers := make(chan uint16, 1000)
+	go func() { // what the broker hears
+		for {
+			p, err := packets.ReadPacket(conn.c)
+			if err != nil {
+				close(answers)
+				return
+			}
+			if a, ok := p.(*packets.PubackPacket); ok {
+				answers <- a.MessageID
+			}
+		}
+	}()
+	_ = conn.c.SetReadDeadline(time.Time{})
+	next := func() {
+		id, ok := <-answers
+		if acked++; !ok || int(id) != acked {
+			t.Fatalf("PUBACK of %d, want %d", id, acked)
+		}
+	}
+	for range window {
+		send()
+	}
+	for stuck := false; !stuck; {
+		select {
+		case id, ok := <-answers:
+			if acked++; !ok || int(id) != acked {
+				t.Fatalf("PUBACK of %d, want %d", id, acked)
+			}
+			send()
+		case e := <-full:
+			if !errors.Is(e.Err, store.ErrFull) || !f.Stats().Full {
+				t.Fatalf("%v", e)
+			}
+			stuck = true
+		}
+	}
+	// The job reads on, and its checkpoint lets the log go.
+	var out sensors.Records
+	got := 0
+	readTo := func(n int) {
+		t.Helper()
+		for got < n {
+			if err := r.Read(timeout(t), &out, 10); err != nil {
+				t.Fatal(err)
+			}
+			for i := range out.Len() {
+				got++
+				if !strings.HasPrefix(string(out.Payload(i)), fmt.Sprint(got, " ")) {
+					t.Fatalf("message %d begins with %.10q", got, out.Payload(i))
+				}
+			}
+		}
+	}
+	readTo(acked)
+	if err := errors.Join(f.Pin("job", map[int]int64{0: out.Next}), r.Seek(sensors.Position{})); err == nil {
+		t.Fatal("a seek after the first read")
+	}
+	_ = r.Close()
+	if r, err = f.Reader("job", []int{0}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	if err := r.Seek(sensors.Position{Offset: out.Next}); err != nil {
+		t.Fatal(err)
+	}
+	ev.wait(t, kind(feed.Room))
+	for acked < sent {
+		next()
+	}
+	readTo(sent)
+	if s := f.Stats(); s.Full || s.Appended != int64(sent) || s.Session.Duplicates != 0 || s.Session.Connects != 1 || s.Lanes[0].First == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Of QoS 0 what does not fit is shed and counted; the oldest stays.
+func TestFullSheds(t *testing.T) {
+	p := newPeer(t)
+	c := config(p.url(), 0)
+	hold := make(chan struct{})
+	o := feed.Options{Dir: t.TempDir(), Session: func(c feed.Config, s feed.SessionOptions) (sensors.Reader, error) {
+		r, err := mqtt.NewReader(mqtt.ReaderOptions{
+			Connection: mqtt.Connection{Broker: c.Broker, ClientID: c.ClientID, Clock: s.Clock, Events: s.Events},
+			Topics:     c.Topics, CleanSession: true, Recall: s.Recall, TickEvery: -1, InboxMessages: 100, Retained: mqtt.RetainedNever,
+		})
+		return &waiting{Reader: r, hold: hold}, err
+	}}
+	f, _ := open(t, o, c)
+	conn := p.session(t, 0, false)
+	for i := range 1000 {
+		conn.send(publish(0, 0, false, "t/a", fmt.Sprint(i)))
+	}
+	last := publish(1, 1, false, "t/a", "unwanted") // acknowledged in its turn
+	last.Retain = true
+	conn.send(last)
+	conn.acks(packets.Puback, 1)
+	close(hold)
+	got := logged(t, f, "99")
+	for i, s := range got {
+		if s != fmt.Sprint(i) {
+			t.Fatalf("message %d is %s", i, s)
+		}
+	}
+	if s := f.Stats(); s.Session.Shed != 900 || s.Session.Received != 100 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// waiting does not read a message before hold is closed.
+type waiting struct {
+	*mqtt.Reader
+	hold chan struct{}
+}
+
+func (h *waiting) Read(ctx context.Context, r *sensors.Records, max int) error {
+	select {
+	case <-h.hold:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return h.Reader.Read(ctx, r, max)
+}
+
+// One feed, several jobs: each open gets the one that runs, which ends with the
+// last of them.
+func TestShared(t *testing.T) {
+	p := newPeer(t)
+	feeds := feed.New(feed.Options{Dir: t.TempDir()})
+	c := config(p.url(), 1)
+	c.Lanes = 4
+	a, err := feeds.Open("f", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := p.session(t, 1, false)
+	<-a.Subscribed()
+	b, err := feeds.OpenStored("f")
+	if err != nil || a != b {
+		t.Fatal(err)
+	}
+	for _, other := range []feed.Config{{Broker: p.url(), Topics: []string{"x"}, ClientID: "feed", QoS: 1, Lanes: 4}, {Broker: p.url(), Topics: c.Topics, ClientID: "feed", QoS: 1, Lanes: 3}} {
+		if _, err := feeds.Open("f", other); err == nil || !strings.Contains(err.Error(), "runs with another config") {
+			t.Errorf("%v", err)
+		}
+	}
+	for i := range uint16(100) {
+		conn.send(publish(i+1, 1, false, fmt.Sprint("t/", i%9), fmt.Sprint(i)))
+		conn.acks(packets.Puback, i+1)
+	}
+	ra, _ := a.Reader("a/0", a.LanesOf(0, 2))
+	rb, _ := b.Reader("b/0", b.LanesOf(0, 1))
+	if s := a.Stats(); len(s.Readers) != 2 || s.Readers[1].Unread <= s.Readers[0].Unread || s.Readers[0].Unread == 0 || s.Appended != 100 || !s.Session.Connected {
+		t.Errorf("%+v", s)
+	}
+	if names := []string{ra.SplitName(0), ra.SplitName(1)}; !slices.Equal(names, []string{"lane-0", "lane-2"}) {
+		t.Errorf("%q", names)
+	}
+	var out sensors.Records
+	for n := 0; n < 100; n += out.Len() {
+		if err := rb.Read(timeout(t), &out, 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Close(); err != nil || b.Stats().Session.Connects != 1 {
+		t.Error(err)
+	}
+	select {
+	case <-b.Done():
+		t.Error("ended while a job reads it")
+	default:
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	<-b.Done()
+	if err := rb.Read(timeout(t), &out, 7); !errors.Is(err, feed.ErrClosed) {
+		t.Errorf("a read after the end: %v", err)
+	}
+	if _, err := a.Reader("late", nil); !errors.Is(err, feed.ErrClosed) {
+		t.Errorf("a reader after the end: %v", err)
+	}
+	_, _ = ra.Close(), rb.Close()
+}
+
+// Many at once open and close the same feed.
+func TestSharedAtOnce(t *testing.T) {
+	p := newPeer(t)
+	feeds := feed.New(feed.Options{Dir: t.TempDir()})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for range 10 {
+				f, err := feeds.Open("f", config(p.url(), 1))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				r, err := f.Reader("x", []int{0})
+				if err == nil {
+					err = r.Close()
+				}
+				if err := errors.Join(err, f.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// A session that fails for good ends the feed, and says why to who reads; the
+// next Open begins anew.
+func TestSessionFails(t *testing.T) {
+	why := errors.New("the reason")
+	fail := make(chan struct{})
+	n := 0
+	ev := newEvents()
+	feeds := feed.New(feed.Options{Dir: t.TempDir(), Events: ev.add, Session: func(c feed.Config, s feed.SessionOptions) (sensors.Reader, error) {
+		if n++; n == 2 {
+			return nil, why
+		}
+		return &broken{fail: fail, why: why}, nil
+	}})
+	c := config("mqtt://127.0.0.1:1", 1)
+	f, err := feeds.Open("f", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.Reader("job", []int{0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(fail)
+	var out sensors.Records
+	if err := r.Read(timeout(t), &out, 1); !errors.Is(err, why) {
+		t.Errorf("read: %v", err)
+	}
+	if e := ev.wait(t, kind(feed.Failed)); !errors.Is(e.Err, why) {
+		t.Errorf("%v", e)
+	}
+	<-f.Done()
+	if !errors.Is(f.Err(), why) {
+		t.Error(f.Err())
+	}
+	if _, err := feeds.Open("f", c); !errors.Is(err, why) {
+		t.Errorf("the second: %v", err)
+	}
+	fail = make(chan struct{})
+	f3, err := feeds.Open("f", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Close(), f3.Close(), r.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+type broken struct {
+	fail chan struct{}
+	why  error
+}
+
+func (b *broken) Splits() int { return 1 }
+func (b *broken) Read(ctx context.Context, r *sensors.Records, _ int) error {
+	r.Reset(0)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.fail:
+		return b.why
+	}
+}
+func (b *broken) Ack(sensors.Position)        {}
+func (b *broken) Seek(sensors.Position) error { return nil }
+func (b *broken) Close() error                { return nil }
+
+// Time that passes while nobody reads is not written down; for a reader it is.
+func TestTicksAreForReaders(t *testing.T) {
+	p := newPeer(t)
+	clock := newClock(1_000_000)
+	f, _ := open(t, feed.Options{Dir: t.TempDir(), Clock: clock}, config(p.url(), 1))
+	conn := p.session(t, 1, false)
+	conn.send(publish(1, 1, false, "t/a", "a"))
+	conn.acks(packets.Puback, 1)
+	for range 10 { // each wakes the pump, which finds nobody
+		clock.waits(t)
+		clock.advance(200 * dataflow.Millisecond)
+	}
+	clock.waits(t)
+	next := f.Stats().Lanes[0].Next
+	r, err := f.Reader("job", []int{0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	clock.advance(200 * dataflow.Millisecond)
+	all := read(t, r, "a")
+	if n := all[len(all)-1].next; n != next {
+		t.Errorf("the log has %d entries, %d up to the message", next, n)
+	}
+	var out sensors.Records
+	if err := r.Read(timeout(t), &out, 1); err != nil || out.Len() != 0 || out.Deaf || out.Clock != 3_200_000 {
+		t.Errorf("%v, %+v", err, out)
+	}
+}
+
+// The reader of a feed passes the suite of every source.
+func TestReaderSuite(t *testing.T) {
+	sensortest.Reader(t, sensortest.ReaderCase{
+		Arrivals: true, Seeks: true,
+		Open: func(t *testing.T) sensortest.Source {
+			p := newPeer(t)
+			f, _ := open(t, feed.Options{Dir: t.TempDir()}, config(p.url(), 1))
+			conn := p.session(t, 1, false)
+			reader := func(t *testing.T) sensors.Reader {
+				r, err := f.Reader("suite", []int{0})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r
+			}
+			return sensortest.Source{Reader: reader(t), Reopen: reader, Feed: func(t *testing.T, payloads [][]byte) {
+				for i, v := range payloads {
+					conn.send(publish(uint16(i+1), 1, false, "t/a", string(v)))
+					conn.acks(packets.Puback, uint16(i+1))
+				}
+			}}
+		},
+	})
+}
+
+// Pins outlive the process, and hold the log for it.
+func TestPinsAreDurable(t *testing.T) {
+	p := newPeer(t)
+	dir := t.TempDir()
+	f, _ := open(t, feed.Options{Dir: dir}, config(p.url(), 1))
+	if err := errors.Join(f.Pin("job/7", map[int]int64{0: 5}), f.Pin("gone", map[int]int64{0: 1}), f.Unpin("gone"), f.Unpin("never")); err != nil {
+		t.Fatal(err)
+	}
+	if f.Pin("x", map[int]int64{3: 5}) == nil {
+		t.Error("a pin of a lane that is not there")
+	}
+	dir = image(t, dir)
+	f, _ = open(t, feed.Options{Dir: dir}, config(p.url(), 1))
+	if got := fmt.Sprint(f.Pins()); got != "[{job/7 map[0:5]}]" {
+		t.Error(got)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := feed.Show(feed.Options{Dir: dir}, "f")
+	if err != nil || fmt.Sprint(info.Pins) != "[{job/7 map[0:5]}]" || len(info.Lanes) != 1 || info.Config.ClientID != "feed" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := feed.Unpin(feed.Options{Dir: dir}, "f", "job/7"); err != nil {
+		t.Error(err)
+	}
+	if info, err = feed.Show(feed.Options{Dir: dir}, "f"); err != nil || len(info.Pins) != 0 {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
+func TestStoredConfig(t *testing.T) {
+	dir := t.TempDir()
+	o := feed.Options{Dir: dir}
+	reference, err := job.ParseSecret("${env:PASSWORD}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := feed.Config{
+		Broker: "mqtts://broker.example", Topics: []string{"plant/+/telemetry"}, QoS: 2, ClientID: "mill", Lanes: 4, Retained: job.RetainedNever,
+		Password: reference, TLS: job.TLS{CA: "/etc/ca.pem"}, Keep: job.Retention{Age: dataflow.Hour, Cap: 1 << 30}, Tick: dataflow.Second,
+	}
+	if err := feed.Create(o, "mill", c); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "feeds", "mill", "feed.json"))
+	const want = `{
+  "version": 1,
+  "broker": "mqtts://broker.example",
+  "topics": [
+    "plant/+/telemetry"
+  ],
+  "qos": 2,
+  "client_id": "mill",
+  "lanes": 4,
+  "retained": "never",
+  "password": "${env:PASSWORD}",
+  "ca": "/etc/ca.pem",
+  "retention_age_us": 3600000000,
+  "cap_bytes": 1073741824,
+  "tick_us": 1000000
+}
+`
+	if err != nil || string(got) != want {
+		t.Errorf("%s, %v", got, err)
+	}
+	info, err := feed.Show(o, "mill")
+	if err != nil || fmt.Sprintf("%+v", info.Config) != fmt.Sprintf("%+v", c) || info.Lanes != nil {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := feed.Create(o, "mill", c); err == nil || !strings.Contains(err.Error(), "there already") {
+		t.Error(err)
+	}
+	c.Lanes = 2
+	if _, err := feed.New(o).Open("mill", c); err == nil || !strings.Contains(err.Error(), "4 lanes, for ever") {
+		t.Error(err)
+	}
+	if names, err := feed.List(o); err != nil || !slices.Equal(names, []string{"mill"}) {
+		t.Error(names, err)
+	}
+	if err := feed.Delete(o, "mill"); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{feed.Delete(o, "mill"), second(feed.Show(o, "mill")), second(feed.New(o).OpenStored("mill"))} {
+		if !errors.Is(err, store.ErrMissing) {
+			t.Error(err)
+		}
+	}
+	if names, err := feed.List(o); err != nil || len(names) != 0 {
+		t.Error(names, err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// A password never reaches the disk, and who has none is told.
+func TestSecretsStayAway(t *testing.T) {
+	p := newPeer(t)
+	plain, err := job.ParseSecret("hunter2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := feed.Options{Dir: t.TempDir()}
+	c := config(p.url(), 1)
+	c.Password = plain
+	if err := feed.Create(o, "f", c); err == nil {
+		t.Error("created with a password that cannot be stored")
+	}
+	f, _ := open(t, o, c) // a job's own: the job has it
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(o.Dir, "feeds", "f", "feed.json"))
+	if err != nil || strings.Contains(string(text), "hunter2") {
+		t.Errorf("%s, %v", text, err)
+	}
+	if _, err := feed.New(o).OpenStored("f"); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Error(err)
+	}
+	c.Broker = strings.Replace(p.url(), "//", "//me:hunter2@", 1)
+	if _, err := feed.New(o).Open("g", c); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Error(err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, name := range []string{"", "..", ".hidden", "a/b", "a b", strings.Repeat("x", 201)} {
+		if err := feed.Create(feed.Options{Dir: t.TempDir()}, name, config("mqtt://broker.example", 1)); err == nil {
+			t.Errorf("the name %q is accepted", name)
+		}
+	}
+}
+
+// The state folder is another process's.
+func TestLocked(t *testing.T) {
+	p := newPeer(t)
+	o := feed.Options{Dir: t.TempDir()}
+	open(t, o, config(p.url(), 1))
+	if _, err := feed.New(o).Open("f", config(p.url(), 1)); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("%v", err)
+	}
+	if err := feed.Delete(o, "f"); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("%v", err)
+	}
+}
