@@ -8,4 +8,8 @@
 //
 // Two stops: Stop ends the sources and lets everything in flight arrive
 // (drain); ending the context of Run stops now.
+//
+// Checkpoints: durable.go has what a durable job promises whoever takes them,
+// control.go how subtasks are told of them, commit.go what sinks do, restore.go
+// how a job goes on from one.
 package runtime

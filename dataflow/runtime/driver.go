@@ -519,6 +519,9 @@ func (d *driver) sendAll(ctx context.Context, m message) error {
 
 // sync has the state read that the operator of a link waits for.
 func (d *driver) sync(ctx context.Context, link int) error {
+	if d.backings[link] == nil {
+		return fmt.Errorf("operator %q waits for state on disk, but has no Backing", d.sub.Config.Links[link].ID)
+	}
 	d.calling = d.sub.Config.Links[link].ID
 	err := d.backings[link].Sync(ctx)
 	d.calling = ""

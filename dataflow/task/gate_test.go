@@ -31,25 +31,39 @@ func TestGateScripts(t *testing.T) {
 			var id uint64
 			var ev gateEvent
 			if n, _ := fmt.Sscanf(line, "barrier %d on %d", &id, &c); n == 2 {
-				ev = g.barrier(c, barrier(id))
+				b := barrier(id)
+				b.Full = strings.Contains(line, "full")
+				for _, then := range []dataflow.Then{dataflow.Halt, dataflow.Drain} {
+					if strings.Contains(line, then.String()) {
+						b.Then = then
+					}
+				}
+				ev = g.barrier(c, b)
 			} else if n, _ := fmt.Sscanf(line, "end %d", &c); n == 1 {
 				ev = g.end(c)
 			} else {
 				d.Fatalf(t, "unknown line %q", line)
 			}
-			fmt.Fprintf(&out, "%-18s %s\n", strings.TrimSpace(line), describeGate(ev, c))
+			fmt.Fprintf(&out, "%-18s %s\n", strings.TrimSpace(line), describeGate(ev, c, g.current))
 		}
 		return out.String()
 	})
 }
 
-func describeGate(ev gateEvent, c int) string {
+func describeGate(ev gateEvent, c int, current dataflow.Barrier) string {
 	var parts []string
 	if ev.aborted {
 		parts = append(parts, fmt.Sprintf("abort %d", ev.gaveUp.ID.Counter))
 	}
 	if ev.complete {
-		parts = append(parts, "complete")
+		what := "complete"
+		if current.Full {
+			what += " full"
+		}
+		if current.Then != dataflow.GoOn {
+			what += " " + current.Then.String()
+		}
+		parts = append(parts, what)
 	}
 	if ev.blocked {
 		parts = append(parts, fmt.Sprintf("block %d", c))
