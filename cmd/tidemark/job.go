@@ -18,7 +18,7 @@ func newJob(t *terminal) *cobra.Command {
 		Args:    knownVerb,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(newJobCheck(t), newJobExplain(t))
+	cmd.AddCommand(newJobCheck(t), newJobExplain(t), newJobList(t), newJobStop(t))
 	return cmd
 }
 

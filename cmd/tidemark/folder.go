@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store"
+)
+
+// folderFlag is --state of the verbs that look into a state folder.
+type folderFlag struct{ dir string }
+
+func (f *folderFlag) register(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&f.dir, "state", "", "state folder `DIR`, the one given to tidemark run --state")
+}
+
+func (f *folderFlag) given() error {
+	if f.dir == "" {
+		return usageError{errors.New("which state folder? Give --state DIR, the one that the job is run with")}
+	}
+	return nil
+}
+
+// view opens the folder for reading; a job may run on it.
+func (f *folderFlag) view() (*durable.State, error) {
+	if err := f.given(); err != nil {
+		return nil, err
+	}
+	return durable.View(f.dir)
+}
+
+// change opens the folder for writing, for do.
+func (f *folderFlag) change(do func(*durable.State) error) (err error) {
+	if _, err := f.view(); err != nil { // a folder that is not there is not made
+		return err
+	}
+	s, err := durable.Open(f.dir, nil)
+	if errors.Is(err, store.ErrLocked) {
+		return fmt.Errorf("%w; stop the job that runs on it first", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return do(s)
+}
+
+// newTable is a table as all verbs print them.
+func newTable(t *terminal, header ...any) table.Writer {
+	w := table.NewWriter()
+	w.SetOutputMirror(t.out)
+	w.SetStyle(table.StyleLight)
+	w.Style().Format.Header = text.FormatDefault
+	w.AppendHeader(header)
+	return w
+}
+
+// bytesText is a count of bytes for people.
+func bytesText(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, exp := float64(n)/unit, 0
+	for v >= unit && exp < 4 {
+		v /= unit
+		exp++
+	}
+	return strconv.FormatFloat(v, 'f', 1, 64) + " " + [...]string{"KiB", "MiB", "GiB", "TiB", "PiB"}[exp]
+}
+
+// timeText is an instant for people, to the second.
+func timeText(t dataflow.Time) string {
+	if t == dataflow.MinTime {
+		return "none"
+	}
+	return t.GoTime().Truncate(time.Second).Format(time.RFC3339)
+}
+
+// exactly returns a cobra check of the number of arguments, with words that
+// say what is wanted.
+func exactly(n int, wanted string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("wanted: %s; given: %d arguments", wanted, len(args))}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,338 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/dataflow/avro"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+func newSavepoint(t *terminal) *cobra.Command {
+	var folder folderFlag
+	cmd := &cobra.Command{
+		Use:   "savepoint",
+		Short: "Make, look at, move and delete savepoints",
+		Example: "  tidemark savepoint create cold-chain --state state\n  tidemark savepoint list --state state\n" +
+			"  tidemark savepoint export sp-2f9c41d0 cold-chain.savepoint --state state",
+		Args: knownVerb,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	folder.register(cmd)
+	cmd.AddCommand(newSavepointCreate(t, &folder), newSavepointList(t, &folder), newSavepointShow(t, &folder), newSavepointVerify(t, &folder),
+		newSavepointExport(t, &folder), newSavepointImport(t, &folder), newSavepointDelete(t, &folder))
+	return cmd
+}
+
+func newSavepointList(t *terminal, folder *folderFlag) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "The savepoints of a state folder, oldest first",
+		Example: "  tidemark savepoint list --state state --output json",
+		Args:    exactly(0, "no argument"),
+		RunE: func(*cobra.Command, []string) error {
+			s, err := folder.view()
+			if err != nil {
+				return err
+			}
+			list, err := s.Savepoints()
+			if err != nil {
+				return err
+			}
+			w := newTable(t, "id", "job", "created", "kind", "size", "rows")
+			for _, e := range list {
+				switch {
+				case t.json():
+					if err := json.NewEncoder(t.out).Encode(describeSavepoint(e.Name, e.Manifest, e.Err, false)); err != nil {
+						return err
+					}
+				case e.Err != nil:
+					w.AppendRow([]any{e.Name, "", "", "damaged: " + e.Err.Error()})
+				default:
+					size := manifest.Sizes(e.Manifest)
+					w.AppendRow([]any{e.Name, e.Manifest.Job, timeText(e.Manifest.Created), checkpointKind(e.Manifest), bytesText(size.Bytes), size.Rows})
+				}
+			}
+			if !t.json() {
+				w.Render()
+			}
+			return nil
+		},
+	}
+}
+
+// savepointJSON is a savepoint in JSON.
+type savepointJSON struct {
+	ID             string              `json:"id"`
+	Job            string              `json:"job,omitempty"`
+	Created        string              `json:"created,omitempty"`
+	Mode           string              `json:"mode,omitempty"`
+	MaxParallelism int                 `json:"max_parallelism,omitempty"`
+	Drained        bool                `json:"drained,omitempty"`
+	Finished       bool                `json:"finished,omitempty"`
+	Bytes          int64               `json:"bytes"`
+	Rows           int64               `json:"rows"`
+	Damaged        string              `json:"damaged,omitempty"`
+	Operators      []savepointOperator `json:"operators,omitempty"`
+}
+
+type savepointOperator struct {
+	ID          string              `json:"id"`
+	Parallelism int                 `json:"parallelism"`
+	Positions   []savepointPosition `json:"positions,omitempty"`
+	States      []savepointState    `json:"states,omitempty"`
+}
+
+type savepointPosition struct {
+	Split  string `json:"split"`
+	Offset int64  `json:"offset"`
+	Ended  bool   `json:"ended,omitempty"`
+}
+
+type savepointState struct {
+	Name    string `json:"name"`
+	Keyed   bool   `json:"keyed"`
+	Columns string `json:"columns"`
+	Rows    int64  `json:"rows"` // of parts; deltas count what they change
+	Bytes   int64  `json:"bytes"`
+	Parts   int    `json:"parts"`
+}
+
+func describeSavepoint(name string, m manifest.Manifest, damage error, whole bool) savepointJSON {
+	out := savepointJSON{ID: name}
+	if damage != nil {
+		out.Damaged = damage.Error()
+		return out
+	}
+	size := manifest.Sizes(m)
+	out.Job, out.Created, out.Mode, out.MaxParallelism = m.Job, timeText(m.Created), m.Mode, m.MaxParallelism
+	out.Drained, out.Finished, out.Bytes, out.Rows = m.Drained, m.Finished, size.Bytes, size.Rows
+	if !whole {
+		return out
+	}
+	for _, o := range m.Operators {
+		so := savepointOperator{ID: string(o.ID), Parallelism: o.Parallelism}
+		for _, p := range o.Positions {
+			so.Positions = append(so.Positions, savepointPosition(p))
+		}
+		for _, tab := range o.Tables {
+			so.States = append(so.States, describeState(tab))
+		}
+		out.Operators = append(out.Operators, so)
+	}
+	return out
+}
+
+func describeState(tab manifest.Table) savepointState {
+	st := savepointState{Name: tab.Name, Keyed: tab.Keyed, Columns: tab.Schema}
+	if h, err := avro.ParseSchema(tab.Schema); err == nil {
+		st.Columns = h.Schema.String()
+	}
+	for _, shard := range tab.Shards {
+		for _, p := range shard.Parts {
+			st.Rows += p.Rows
+			st.Bytes += p.Size
+			st.Parts++
+		}
+	}
+	return st
+}
+
+func newSavepointShow(t *terminal, folder *folderFlag) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show ID",
+		Short:   "Operators, states, schemas, rows and source positions of a savepoint, or a checkpoint (JOB/ID)",
+		Example: "  tidemark savepoint show sp-2f9c41d0 --state state\n  tidemark savepoint show cold-chain/chk-1-17 --state state",
+		Args:    exactly(1, "the id of one savepoint"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := folder.view()
+			if err != nil {
+				return err
+			}
+			m, err := s.Manifest(args[0])
+			if err != nil {
+				return savepointError(s, args[0], err)
+			}
+			d := describeSavepoint(m.Name, m, nil, true)
+			if t.json() {
+				return json.NewEncoder(t.out).Encode(d)
+			}
+			fmt.Fprintf(t.out, "%s of job %q, %s, %s, max_parallelism %d, %s, %d rows\n", d.ID, d.Job, d.Created, checkpointKind(m), d.MaxParallelism, bytesText(d.Bytes), d.Rows)
+			states := newTable(t, "operator", "parallelism", "state", "keyed", "rows", "size", "columns")
+			positions := newTable(t, "source", "split", "position", "")
+			for _, o := range d.Operators {
+				for _, st := range o.States {
+					states.AppendRow([]any{o.ID, o.Parallelism, st.Name, st.Keyed, st.Rows, bytesText(st.Bytes), st.Columns})
+				}
+				for _, p := range o.Positions {
+					positions.AppendRow([]any{o.ID, p.Split, p.Offset, map[bool]string{true: "ended"}[p.Ended]})
+				}
+			}
+			states.Render()
+			if positions.Length() > 0 {
+				positions.Render()
+			}
+			return nil
+		},
+	}
+}
+
+// savepointError says what savepoints there are.
+func savepointError(s *durable.State, name string, err error) error {
+	list, listErr := s.Savepoints()
+	if listErr != nil || len(list) == 0 {
+		return fmt.Errorf("savepoint %q: %w; %s has none", name, err, s.Dir())
+	}
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name)
+	}
+	if len(names) > 10 {
+		names = append(names[:10], "…")
+	}
+	return fmt.Errorf("savepoint %q: %w; there are %s", name, err, strings.Join(names, ", "))
+}
+
+func newSavepointVerify(t *terminal, folder *folderFlag) *cobra.Command {
+	return &cobra.Command{
+		Use:     "verify ID",
+		Short:   "Read every part of a savepoint, or a checkpoint (JOB/ID), and compare it with its digest",
+		Example: "  tidemark savepoint verify sp-2f9c41d0 --state state",
+		Args:    exactly(1, "the id of one savepoint"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := folder.view()
+			if err != nil {
+				return err
+			}
+			m, err := s.Manifest(args[0])
+			if err != nil {
+				return savepointError(s, args[0], err)
+			}
+			if err := s.Verify(m); err != nil {
+				return fmt.Errorf("savepoint %s is not whole: %w", m.Name, err)
+			}
+			size := manifest.Sizes(m)
+			if t.json() {
+				return json.NewEncoder(t.out).Encode(map[string]any{"id": m.Name, "ok": true, "parts": size.Parts, "bytes": size.Bytes})
+			}
+			_, err = fmt.Fprintf(t.out, "%s: ok: %d parts, %s, every digest right\n", m.Name, size.Parts, bytesText(size.Bytes))
+			return err
+		},
+	}
+}
+
+func newSavepointExport(t *terminal, folder *folderFlag) *cobra.Command {
+	return &cobra.Command{
+		Use:     "export ID FILE",
+		Short:   "Write a savepoint, or a checkpoint (JOB/ID), with all its parts to one file",
+		Example: "  tidemark savepoint export sp-2f9c41d0 cold-chain.savepoint --state state",
+		Args:    exactly(2, "the id of a savepoint, and the file to write (- for stdout)"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := folder.view()
+			if err != nil {
+				return err
+			}
+			if _, err := s.Manifest(args[0]); err != nil {
+				return savepointError(s, args[0], err)
+			}
+			if args[1] == "-" {
+				return s.Export(t.out, args[0])
+			}
+			if err := exportTo(s, args[0], args[1]); err != nil {
+				return err
+			}
+			info, err := os.Stat(args[1])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(t.err, "%s: %s, savepoint %s with all its parts\n", args[1], bytesText(info.Size()), args[0])
+			return err
+		},
+	}
+}
+
+// exportTo writes the file whole or not at all.
+func exportTo(s *durable.State, id, name string) (err error) {
+	tmp := name + ".part"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.Export(f, id), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+	}
+	return err
+}
+
+func newSavepointImport(t *terminal, folder *folderFlag) *cobra.Command {
+	var as string
+	cmd := &cobra.Command{
+		Use:     "import FILE",
+		Short:   "Take an exported savepoint into a state folder; every part is verified",
+		Example: "  tidemark savepoint import cold-chain.savepoint --state state",
+		Args:    exactly(1, "the file of one savepoint (- for stdin)"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := folder.given(); err != nil {
+				return err
+			}
+			in := t.in
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				in = f
+			}
+			return importFrom(t, folder, in, as)
+		},
+	}
+	cmd.Flags().StringVar(&as, "as", "", "its id in the folder; empty: the one it has")
+	return cmd
+}
+
+func importFrom(t *terminal, folder *folderFlag, in io.Reader, as string) (err error) {
+	s, err := durable.Open(folder.dir, nil) // a folder that is not there is made: this may be its first savepoint
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	m, err := s.Import(in, as)
+	if err != nil {
+		return err
+	}
+	if t.json() {
+		return json.NewEncoder(t.out).Encode(describeSavepoint(m.Name, m, nil, false))
+	}
+	_, err = fmt.Fprintf(t.out, "%s of job %q: imported\n", m.Name, m.Job)
+	return err
+}
+
+func newSavepointDelete(t *terminal, folder *folderFlag) *cobra.Command {
+	return &cobra.Command{
+		Use:     "delete ID",
+		Short:   "Delete a savepoint and the parts that nothing else needs",
+		Example: "  tidemark savepoint delete sp-2f9c41d0 --state state",
+		Args:    exactly(1, "the id of one savepoint"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return folder.change(func(s *durable.State) error {
+				if err := s.Delete(args[0]); err != nil {
+					return savepointError(s, args[0], err)
+				}
+				_, err := fmt.Fprintf(t.err, "%s: deleted\n", args[0])
+				return err
+			})
+		},
+	}
+}
