@@ -192,7 +192,7 @@ func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durabl
 	}
 	return durable.NewCheckpointer(durable.CheckpointerOptions{
 		Job: kept, MaxParallelism: a.graph.Job.Stream.MaxParallelism, AtLeastOnce: ck.Mode == job.AtLeastOnce, Config: cfg,
-		Tables: layout.Tables, Parallelism: layout.Parallelism, Clock: l.opt.Clock, Events: l.opt.Events,
+		Tables: layout.Tables, Parallelism: layout.Parallelism, Clock: l.opt.Clock, Events: l.opt.Events, Completed: r.completed,
 		Keep: func(m *manifest.Manifest) error {
 			if m.Kind != manifest.Savepoint {
 				return nil // what the job may have to read again is pinned from before it
@@ -201,6 +201,18 @@ func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durabl
 		},
 		Released: func(names []string) { r.released(kept, names) },
 	})
+}
+
+// completed notes a checkpoint and passes it on.
+func (r *durableRun) completed(c durable.Completed) {
+	r.mu.Lock()
+	if c.Checkpoint {
+		r.outcome.Checkpoint = c.Name
+	}
+	r.mu.Unlock()
+	if f := r.local.opt.Checkpoints; f != nil {
+		f(c)
+	}
 }
 
 // interval is from one checkpoint to the next.

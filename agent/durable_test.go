@@ -10,25 +10,29 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
-// durable is a job that keeps its state in a folder, run again and again.
-type durable struct {
+// stateful is a job that keeps its state in a folder, run again and again.
+type stateful struct {
 	tester
 	dir  string // the state folder
+	disk *storetest.FS
 	said *lockedBuffer
 }
 
-func newDurable(t tester, dir string) *durable {
-	return &durable{tester: t, dir: dir, said: new(lockedBuffer)}
+// newStateful makes a state folder in memory, but for its lock.
+func newStateful(t tester, dir string) *stateful {
+	return &stateful{tester: t, dir: dir, disk: storetest.New(), said: new(lockedBuffer)}
 }
 
 // begin opens the folder and builds the job.
-func (d *durable) begin(text string, s setting, change func(*agent.LocalOptions)) (*agent.Local, *agent.State) {
+func (d *stateful) begin(text string, s setting, change func(*agent.LocalOptions)) (*agent.Local, *agent.State) {
 	d.Helper()
 	tell := func(line string) { fmt.Fprintln(d.said, line) }
-	state, err := agent.OpenState(d.dir, agent.StateOptions{Events: tell})
+	state, err := agent.OpenState(d.dir, agent.StateOptions{FS: d.disk, Events: tell})
 	if err != nil {
 		d.Fatalf("%v", err)
 	}
@@ -44,7 +48,7 @@ func (d *durable) begin(text string, s setting, change func(*agent.LocalOptions)
 }
 
 // run runs the job until it ends by itself.
-func (d *durable) run(text string, s setting, change func(*agent.LocalOptions)) (agent.Outcome, error) {
+func (d *stateful) run(text string, s setting, change func(*agent.LocalOptions)) (agent.Outcome, error) {
 	d.Helper()
 	local, state := d.begin(text, s, change)
 	err := local.Run(context.Background())
@@ -56,17 +60,19 @@ func (d *durable) run(text string, s setting, change func(*agent.LocalOptions)) 
 
 var errCrash = errors.New("crash")
 
-// crash runs the job until when says so, and gives it up at once: nothing is
-// committed or closed in order. It is false if the job ended before.
-func (d *durable) crash(text string, s setting, when func(line string) bool) bool {
+// crash runs the job until the n-th checkpoint has completed, and gives it up
+// at once: nothing is committed or closed in order. It is false if the job ended
+// before.
+func (d *stateful) crash(text string, s setting, n int, change func(*agent.LocalOptions)) bool {
 	d.Helper()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	local, state := d.begin(text, s, func(o *agent.LocalOptions) {
-		tell := o.Events
-		o.Events = func(line string) {
-			tell(line)
-			if when(line) {
+		if change != nil {
+			change(o)
+		}
+		o.Checkpoints = func(durable.Completed) {
+			if n--; n <= 0 {
 				cancel(errCrash)
 			}
 		}
@@ -81,18 +87,9 @@ func (d *durable) crash(text string, s setting, when func(line string) bool) boo
 	return err != nil
 }
 
-// after is true with the n-th line that has the text.
-func after(n int, text string) func(string) bool {
-	return func(line string) bool {
-		if strings.Contains(line, text) {
-			n--
-		}
-		return n == 0
-	}
-}
-
 const countJob = `name: counts
 checkpoint: {interval: 1ms}
+restart: {strategy: none}
 sources:
   in: {generate: {rate: 0, keys: 7, rows: %d, seed: 5}, event_time: ts, watermark: {bounded: 1ms}}
 steps:
@@ -105,7 +102,7 @@ func TestDurableRunFinishesAndSaysSo(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out.jsonl")
 	text := fmt.Sprintf(countJob, 50_000, out)
-	d := newDurable(t, filepath.Join(dir, "state"))
+	d := newStateful(t, filepath.Join(dir, "state"))
 	o, err := d.run(text, setting{parallelism: 2}, nil)
 	if err != nil || o.Status != coordinator.Finished || o.Before {
 		t.Fatalf("%+v, %v\n%s", o, err, d.said)

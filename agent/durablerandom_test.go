@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
@@ -38,11 +40,8 @@ func (g *gate) wrap(_ dataflow.OperatorID, r sensors.Reader) sensors.Reader {
 	return &gated{Reader: r, gate: g}
 }
 
-// hear is told the job's events.
-func (g *gate) hear(line string) {
-	if !strings.Contains(line, " complete: ") {
-		return
-	}
+// hear is told the checkpoints that complete.
+func (g *gate) hear(durable.Completed) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.complete++
@@ -55,7 +54,10 @@ func (g *gate) pass(ctx context.Context) error {
 	for {
 		g.mu.Lock()
 		if g.crashAt > 0 && g.reads >= g.crashAt {
+			g.mu.Unlock()
 			g.crash()
+			<-ctx.Done() // a stop comes as a barrier
+			return ctx.Err()
 		}
 		if len(g.stops) == 0 || g.reads < g.stops[0] || g.complete > g.passed {
 			if len(g.stops) > 0 && g.reads >= g.stops[0] {
@@ -95,10 +97,12 @@ type life struct {
 	stops   []int
 	crashAt int
 	stop    bool // with a savepoint, in place of the crash
+	power   int  // the power goes off at this write; 0: never
+	image   uint64
 }
 
 func (l life) String() string {
-	return fmt.Sprintf("%v, checkpoints before reads %v, end at %d (stop %t)", l.setting, l.stops, l.crashAt, l.stop)
+	return fmt.Sprintf("%v, checkpoints before reads %v, end at %d (stop %t), power off at %d, image %d", l.setting, l.stops, l.crashAt, l.stop, l.power, l.image)
 }
 
 func drawLife(t *rapid.T, last bool) life {
@@ -109,35 +113,49 @@ func drawLife(t *rapid.T, last bool) life {
 	l.stops = slices.Sorted(slices.Values(rapid.SliceOfN(rapid.IntRange(0, 40), 0, 4).Draw(t, "stops")))
 	if !last {
 		l.crashAt = rapid.IntRange(1, 40).Draw(t, "end at")
-		l.stop = rapid.IntRange(0, 3).Draw(t, "stop") == 0
+		switch rapid.IntRange(0, 3).Draw(t, "how") {
+		case 0:
+			l.stop = true
+		case 1, 2:
+			l.power, l.image = rapid.IntRange(1, 200).Draw(t, "power off at"), rapid.Uint64().Draw(t, "image")
+		}
 	}
 	return l
 }
 
 // live runs one life. It is true if the job ended by itself.
-func (l life) live(t *rapid.T, d *durable, text string) bool {
+func (l life) live(t *rapid.T, d *stateful, text string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	g := &gate{stops: l.stops, crashAt: l.crashAt, more: make(chan struct{})}
 	local, state := d.begin(text, l.setting, func(o *agent.LocalOptions) {
-		tell := o.Events
-		o.Events = func(line string) { tell(line); g.hear(line) }
-		o.Wrap = g.wrap
+		o.Checkpoints, o.Wrap = g.hear, g.wrap
 	})
 	g.crash = func() { cancel(errCrash) }
 	if l.stop {
 		g.crash = local.Stop
 	}
+	if l.power > 0 {
+		d.disk.PowerOffAt(l.power)
+	}
 	err := local.Run(ctx)
 	if cerr := state.Close(); cerr != nil {
 		t.Fatalf("%v", cerr)
 	}
-	if err != nil && !errors.Is(err, errCrash) {
+	off := d.disk.Off()
+	if l.power > 0 {
+		d.disk = d.disk.Crash(l.image)
+	}
+	if err != nil && !errors.Is(err, errCrash) && !off {
 		t.Fatalf("%v: %v\n%s", l, err, d.said)
 	}
 	return err == nil && local.Outcome().Status == coordinator.Finished
 }
+
+// durableRuns bounds the random jobs: each is run several times, and waits for
+// the disk.
+var durableRuns = flag.Int("durable.runs", 25, "random jobs through crashes")
 
 var stdoutSink = regexp.MustCompile(`\{id: (t\d+), from: (\S+), stdout: \{timestamps: us\}\}`)
 
@@ -153,6 +171,9 @@ func durableMetamorphic(t *testing.T, devices bool) {
 	dir := t.TempDir()
 	runs := 0
 	rapid.Check(t, func(t *rapid.T) {
+		if runs >= *durableRuns {
+			return
+		}
 		j := drawJob(t, filepath.Join(dir, "*.jsonl"), devices)
 		files := j.drawInput()
 		store(t, dir, files)
@@ -161,12 +182,12 @@ func durableMetamorphic(t *testing.T, devices bool) {
 		home := filepath.Join(dir, fmt.Sprint(runs))
 		text := strings.Replace(j.yaml.String(), "BOUND", fmt.Sprint(j.source.bound), 1)
 		text = stdoutSink.ReplaceAllString(text, fmt.Sprintf("{id: $1, from: $2, file: {path: '%s/$1.jsonl', timestamps: us}}", home))
-		text = "checkpoint: {interval: 1ms}\n" + text
+		text = "checkpoint: {interval: 1ms}\nrestart: {strategy: none}\n" + text
 		t.Logf("strict %t\n%s\n%s", j.strict, text, strings.Join(inputText(files), "---\n"))
-		d := newDurable(t, filepath.Join(home, "state"))
+		d := newStateful(t, filepath.Join(home, "state"))
 		var lived []life
 		for ended := false; !ended; {
-			l := drawLife(t, len(lived) == 3)
+			l := drawLife(t, len(lived) == 4)
 			lived = append(lived, l)
 			ended = l.live(t, d, text)
 		}

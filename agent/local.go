@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -43,7 +44,10 @@ type LocalOptions struct {
 	// exported file. Empty: it goes on where it was stopped or failed.
 	From             string
 	AllowNonRestored bool // state that no operator takes may go
-	Claim            bool // From is the job's from now on, and deleted when it is not needed any more
+	// Checkpoints is told each checkpoint that completes; must not block; nil:
+	// nobody listens.
+	Checkpoints func(durable.Completed)
+	Claim       bool // From is the job's from now on, and deleted when it is not needed any more
 }
 
 // Local is a job in this process, without a mesh.

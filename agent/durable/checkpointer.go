@@ -39,7 +39,33 @@ type CheckpointerOptions struct {
 	// Released is told the checkpoints of the job that are kept, oldest first,
 	// after some were let go.
 	Released func(kept []string)
-	Events   func(string) // must not block
+	Events   func(string) // what a person should know; must not block
+	// Completed is told each checkpoint and savepoint; must not block; nil: nobody
+	// listens.
+	Completed func(Completed)
+}
+
+// Completed is a checkpoint that is complete.
+type Completed struct {
+	Job        string
+	Name       string
+	Savepoint  string            // a savepoint of the same state, or all that it is; empty: none
+	Took       dataflow.Duration // from the barrier until it was complete
+	Bytes      int64             // written for it
+	Parts      int
+	Pause      time.Duration // how long a subtask stood still for it, at most
+	Align      time.Duration // how long a subtask waited for barriers, at most
+	Checkpoint bool          // the job recovers from it, and sinks commit with it
+}
+
+// String is one line.
+func (c Completed) String() string {
+	what := "checkpoint " + c.Name
+	if c.Savepoint != "" {
+		what = "savepoint " + c.Savepoint
+	}
+	return fmt.Sprintf("%s of job %s: %v, %s in %d parts; longest pause %v, alignment %v",
+		what, c.Job, c.Took.Go().Round(time.Millisecond), size(c.Bytes), c.Parts, c.Pause.Round(time.Microsecond), c.Align.Round(time.Microsecond))
 }
 
 // Checkpointer takes the checkpoints of one attempt of a job: it is the driver
@@ -94,6 +120,7 @@ type Outcome struct {
 	Drained    bool   // the input was ended by somebody
 	Checkpoint string // its name
 	Savepoint  string // of the same state; empty: nobody asked for one
+	Commits    bool   // sinks commit with it
 }
 
 // Answer is what became of a request for a savepoint.
@@ -286,6 +313,9 @@ func (c *Checkpointer) perform(f checkpoint.Effect) {
 		a := Answer{Err: f.Err}
 		if p := c.began[f.ID.Counter]; f.Err == nil && p != nil {
 			a.Name = p.savepoint
+			if !c.outcome.Commits {
+				c.tell(f.ID, false)
+			}
 			delete(c.began, f.ID.Counter)
 		}
 		c.answers[f.Ref] <- a
@@ -298,16 +328,25 @@ func (c *Checkpointer) perform(f checkpoint.Effect) {
 	}
 }
 
-// completed tells what a checkpoint took, and begins what may be done now.
+// completed: sinks commit with id.
 func (c *Checkpointer) completed(id dataflow.CheckpointID) {
-	p := c.began[id.Counter]
 	c.kept = append(c.kept, checkpoint.Name(id))
-	c.o.Events(fmt.Sprintf("checkpoint %s of job %s complete: %v, %s in %d parts; longest pause %v, alignment %v",
-		checkpoint.Name(id), c.job.name, dataflow.Duration(c.now()-p.began).Go().Round(time.Millisecond), size(p.delta), p.parts, p.pause.Round(time.Microsecond), p.align.Round(time.Microsecond)))
-	if p.savepoint == "" {
+	c.tell(id, true)
+	if c.began[id.Counter].savepoint == "" {
 		delete(c.began, id.Counter)
 	}
 	c.merge()
+}
+
+// tell says what a checkpoint took.
+func (c *Checkpointer) tell(id dataflow.CheckpointID, commits bool) {
+	p := c.began[id.Counter]
+	if c.o.Completed != nil {
+		c.o.Completed(Completed{
+			Job: c.job.name, Name: checkpoint.Name(id), Savepoint: p.savepoint, Took: dataflow.Duration(c.now() - p.began), Bytes: p.delta, Parts: p.parts,
+			Pause: p.pause, Align: p.align, Checkpoint: commits,
+		})
+	}
 }
 
 func size(n int64) string {

@@ -22,7 +22,7 @@ func (c *Checkpointer) write(id dataflow.CheckpointID, what checkpoint.What) {
 		savepoint.Kind, savepoint.Name = manifest.Savepoint, newSavepointName()
 		c.began[id.Counter].savepoint = savepoint.Name
 	}
-	c.outcome = Outcome{Finished: what.Finished, Drained: what.Drained, Checkpoint: m.Name, Savepoint: c.began[id.Counter].savepoint}
+	c.outcome = Outcome{Finished: what.Finished, Drained: what.Drained, Checkpoint: m.Name, Savepoint: c.began[id.Counter].savepoint, Commits: what.Checkpoint}
 	c.jobs <- func() {
 		err := c.publish(m, savepoint, what)
 		c.post(func() {
