@@ -278,6 +278,11 @@ func TestDamage(t *testing.T) {
 			t.Errorf("cut to %d of %d bytes: error %v", n, len(part), err)
 		}
 	}
+	last := bytes.Clone(part)
+	last[len(last)-1] ^= 1
+	if _, err := readExact(t, p, last); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("a block that ends with another marker: error %v", err)
+	}
 	refused := 0
 	for i := range part {
 		for _, x := range []byte{1, 0x80, 0xff} {

@@ -1,0 +1,138 @@
+package part_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
+)
+
+func TestPutAloneIsDurable(t *testing.T) {
+	fs := storetest.New()
+	s := open(t, fs, "/a/b/parts")
+	p, err := s.Put(storetest.Bytes([]byte("x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := part.View(fs.Crash(0), "/a/b/parts").Verify(p); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeleteIsDurable(t *testing.T) {
+	l := start(t)
+	m := checkpoint(1, []store.Part{l.mustPut(t, "a")})
+	if err := errors.Join(l.checks.Put(m), l.checks.Delete(m.Name)); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := part.ViewManifests(l.fs.Crash(0), checksDir).List(); err != nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
+// TestDeletedManifestDoesNotComeBackWithoutParts: its deletion was not synced
+// when the parts went.
+func TestDeletedManifestDoesNotComeBackWithoutParts(t *testing.T) {
+	l := start(t)
+	m := checkpoint(1, []store.Part{l.mustPut(t, "a")})
+	if err := l.checks.Put(m); err != nil {
+		t.Fatal(err)
+	}
+	l.s.Unpin(m.Operators[0].Tables[0].Shards[0].Parts[0].Part)
+	l.fs.FailAt(2, syscall.EIO) // the sync after the removal
+	if err := l.checks.Delete(m.Name); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	if c, err := l.s.Collect(l.folders); err != nil || c.Removed != 1 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	for seed := range uint64(10) {
+		l.whole(t, l.fs.Crash(seed), fmt.Sprint("seed ", seed))
+	}
+}
+
+// TestManifestPutAgain: a name that a killed process left is not durable before
+// somebody has synced it.
+func TestManifestPutAgain(t *testing.T) {
+	l := start(t)
+	m := checkpoint(1, []store.Part{l.mustPut(t, "a")})
+	l.fs.FailFrom(5, syscall.EIO) // created, written, synced, renamed; then nothing works
+	if err := l.checks.Put(m); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	l.fs.Heal()
+	if _, err := l.checks.Get(m.Name); err != nil {
+		t.Fatalf("the test shows nothing: %v", err)
+	}
+	if err := l.checks.Put(m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := part.ViewManifests(l.fs.Crash(0), checksDir).Get(m.Name); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedPutLeavesNothing: also when the part had its name already.
+func TestFailedPutLeavesNothing(t *testing.T) {
+	for _, size := range []int{1, 100_000} {
+		for n := 1; n < 12; n++ {
+			l := start(t)
+			text := []byte(strings.Repeat("x", size))
+			l.fs.FailAt(n, syscall.EIO)
+			_, err := l.s.Put(storetest.Bytes(text))
+			if err != nil && (l.s.Has(storetest.PartOf(text)) || len(l.fs.Files()) != 0 || l.s.Pinned() != 0) {
+				t.Errorf("failed at write %d of %d bytes: %v is there, %d pinned", n, size, l.fs.Files(), l.s.Pinned())
+			}
+		}
+	}
+}
+
+// hooked calls a function before each removal.
+type hooked struct {
+	*storetest.FS
+	before func(name string)
+}
+
+func (h *hooked) Remove(name string) error {
+	h.before(name)
+	return h.FS.Remove(name)
+}
+
+// TestPutWhileThePartIsRemoved: it waits for the removal, and writes the part
+// again.
+func TestPutWhileThePartIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hooked{FS: storetest.New(), before: func(string) {}}
+		s := open(t, h, partsDir)
+		p, err := s.Put(storetest.Bytes([]byte("x")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Unpin(p)
+		done := make(chan error, 1)
+		h.before = func(name string) {
+			h.before = func(string) {}
+			go func() {
+				_, err := s.PutAll([]func(io.Writer) error{storetest.Bytes([]byte("x"))})
+				done <- err
+			}()
+			synctest.Wait()
+			if len(done) > 0 {
+				t.Error("it was put while it was being removed")
+			}
+		}
+		if gone, err := s.Remove(p); err != nil || !gone {
+			t.Errorf("%v, %v", gone, err)
+		}
+		if err := errors.Join(<-done, s.Verify(p)); err != nil {
+			t.Error(err)
+		}
+	})
+}
