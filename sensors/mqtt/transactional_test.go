@@ -427,6 +427,32 @@ func TestTransactionalForgottenRows(t *testing.T) {
 	must(t, done)
 }
 
+// TestTransactionalOfAJobBefore: a job that begins anew in the folder of one
+// whose checkpoints had higher numbers publishes all of its rows.
+func TestTransactionalOfAJobBefore(t *testing.T) {
+	x := newTxWorld(t)
+	x.n = 100
+	w, recovered := x.process(x.options(2), sensortest.Held{})
+	c := x.fresh()
+	must(t, recovered)
+	x.prepare(w, "a")
+	done := x.commit(w)
+	c.finish(c.published(false, "a"), "", false)
+	must(t, done)
+	_ = w.Close()
+
+	x.n, x.held = 0, sensortest.Held{}
+	w, recovered = x.process(x.options(2), sensortest.Held{})
+	c = x.fresh()
+	must(t, recovered)
+	x.prepare(w, "b") // its checkpoint completes, and the process dies
+	_ = w.Close()
+	_, recovered = x.process(x.options(2), x.held)
+	c = x.fresh()
+	c.finish(c.published(false, "b"), "", false)
+	must(t, recovered)
+}
+
 // TestTransactionalQoS1: what the broker has acknowledged, piece by piece, is
 // not published again after a crash; what it has not, is.
 func TestTransactionalQoS1(t *testing.T) {

@@ -102,7 +102,7 @@ func (c *courier) close() error {
 // readies the session for those that follow.
 func (c *courier) recover(ctx context.Context, pieces []held) error {
 	wipe := true
-	if e := c.journal.last; e != nil {
+	if e := c.journal.last; e != nil && e.Piece != (pieceKey{}) {
 		n := 0 // how many the broker has
 		for n < len(pieces) && e.has(pieces[n].key) {
 			n++

@@ -51,7 +51,7 @@ func (k pieceKey) id() dataflow.CheckpointID {
 type progress struct {
 	Seq   uint64    `json:"seq"`
 	QoS   byte      `json:"qos"`
-	Piece pieceKey  `json:"piece"`
+	Piece pieceKey  `json:"piece"` // zero: of none; see forget
 	Half  int       `json:"half"` // which half of the packet ids its rows have: 0 or 1
 	Stage stage     `json:"stage"`
 	Next  *pieceKey `json:"next,omitempty"` // opened as well, with the other half
@@ -156,6 +156,15 @@ func (j *journal) save(e progress) error {
 	}
 	j.last = &e
 	return nil
+}
+
+// forget makes the journal say nothing: of a job that was here before, whose
+// checkpoints may have had the ids of ours.
+func (j *journal) forget() error {
+	if j.last == nil {
+		return nil
+	}
+	return j.save(progress{Stage: complete})
 }
 
 func (j *journal) close() error {

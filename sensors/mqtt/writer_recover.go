@@ -56,6 +56,11 @@ func (w *TransactionalWriter) Recover(ctx context.Context, held []sensors.Pendin
 	if err != nil {
 		return err
 	}
+	if own.record.Version == 0 {
+		if err := j.forget(); err != nil {
+			return errors.Join(err, j.close())
+		}
+	}
 	w.courier = newCourier(&w.o.WriterOptions, w.id, j)
 	if err := w.courier.recover(ctx, own.pieces); err != nil {
 		err = errors.Join(err, w.courier.close())
