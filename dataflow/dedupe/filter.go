@@ -46,7 +46,7 @@ type Filter struct {
 // reads the splits with these numbers, which are the job's. Calls name a split
 // by its place in the list. pool is for snapshots.
 func New(cfg Config, schema *batch.Schema, splits []int, pool *batch.Pool) *Filter {
-	f := &Filter{cfg: cfg, pool: pool, splits: make([]memory, len(splits)), tables: tables(cfg, schema)}
+	f := &Filter{cfg: cfg, pool: pool, splits: make([]memory, len(splits)), tables: Tables(cfg, schema)}
 	for i, n := range splits {
 		f.splits[i].number = int64(n)
 	}
@@ -113,9 +113,9 @@ func (f *Filter) Bytes() (n int64) {
 	return n
 }
 
-// tables makes the schema. Its columns are named after what the ids are made
-// of: with other columns they are other ids.
-func tables(cfg Config, schema *batch.Schema) []operator.StateTable {
+// Tables is what StateTables of a Filter is. The columns are named after what
+// the ids are made of: with other columns they are other ids.
+func Tables(cfg Config, schema *batch.Schema) []operator.StateTable {
 	names := make([]string, len(cfg.By))
 	for i, c := range cfg.By {
 		names[i] = schema.Field(c).Name

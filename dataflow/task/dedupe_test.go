@@ -143,3 +143,17 @@ func TestDuplicatesMoveTheClock(t *testing.T) {
 		t.Errorf("the arrival clock is at %d, want 130", at)
 	}
 }
+
+// Who asks for a task's tables before there is one is told of all of them.
+func TestTablesOfSources(t *testing.T) {
+	task := uniqueTask(t)
+	tables, told := task.source.StateTables(), task.Tables()
+	if len(tables) != 4 || len(told) != len(tables) {
+		t.Fatalf("the source has %d tables, and is said to have %d", len(tables), len(told))
+	}
+	for i := range tables {
+		if tables[i].Name != told[i].Name || !tables[i].Schema.Equal(told[i].Schema) || tables[i].Identity != told[i].Identity || tables[i].Spread != told[i].Spread {
+			t.Errorf("table %d is %+v, and is said to be %+v", i, tables[i], told[i].StateTable)
+		}
+	}
+}

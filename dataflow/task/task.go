@@ -5,6 +5,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/dedupe"
 	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/sensors"
@@ -76,6 +77,9 @@ func TablesOf(cfg *Config) []TableOf {
 		case cfg.Source != nil:
 			tables = append(tables, splitsTable())
 			tables = append(tables, eventtime.StateTables()...)
+			if d := cfg.Source.Dedupe; d != nil {
+				tables = append(tables, dedupe.Tables(*d, cfg.Source.Schema)...)
+			}
 		default:
 			tables = append(tables, inputsTable())
 		}
