@@ -336,7 +336,7 @@ func TestE52_RowsAreThereOnceWhateverDies(t *testing.T) {
 	}
 }
 
-// wait waits until something is so; the bubble's clock stands still meanwhile.
+// until waits, in a bubble, where time is virtual, until something is so.
 func until(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	for range 1000 {
@@ -344,7 +344,7 @@ func until(t *testing.T, what string, so func() bool) {
 		if so() {
 			return
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 	}
 	t.Fatalf("never: %s", what)
 }
@@ -540,26 +540,6 @@ func TestPrepareThatFails(t *testing.T) {
 			t.Errorf("Run returned %v", err)
 		}
 	})
-}
-
-// What an effect holds that could not be performed is released.
-func TestUnperformedEffectsAreReleased(t *testing.T) {
-	pool := batch.NewPool(0, nil)
-	one := func() *batch.Batch {
-		bl := batch.NewBuilder(pool, numbers)
-		bl.SetInt(0, 1)
-		bl.EndRow(0)
-		return bl.Take()
-	}
-	broken := errors.New("broken")
-	d := &driver{job: &Job{}, sub: sub()}
-	_, err := d.perform(t.Context(), []task.Effect{
-		{Kind: task.Fail, Err: broken}, {Kind: task.Send, Batch: one()},
-		{Kind: task.Snapshot, State: []task.StateRows{{Batch: one()}, {Batch: one()}}},
-	})
-	if !errors.Is(err, broken) || pool.Out() != 0 {
-		t.Errorf("error %v, %d batches were not released", err, pool.Out())
-	}
 }
 
 // A sender whose receiver is full commits what completes.

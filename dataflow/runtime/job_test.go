@@ -384,3 +384,23 @@ func TestEmptyResultIsCommitted(t *testing.T) {
 		t.Error("the sink was not committed")
 	}
 }
+
+// What an effect holds that could not be performed is released.
+func TestUnperformedEffectsAreReleased(t *testing.T) {
+	pool := batch.NewPool(0, nil)
+	one := func() *batch.Batch {
+		bl := batch.NewBuilder(pool, numbers)
+		bl.SetInt(0, 1)
+		bl.EndRow(0)
+		return bl.Take()
+	}
+	broken := errors.New("broken")
+	d := &driver{job: &Job{}, sub: sub()}
+	_, err := d.perform(t.Context(), []task.Effect{
+		{Kind: task.Fail, Err: broken}, {Kind: task.Send, Batch: one()},
+		{Kind: task.Snapshot, State: []task.StateRows{{Batch: one()}, {Batch: one()}}},
+	})
+	if !errors.Is(err, broken) || pool.Out() != 0 {
+		t.Errorf("error %v, %d batches were not released", err, pool.Out())
+	}
+}

@@ -337,3 +337,64 @@ func TestInputsAreRestored(t *testing.T) {
 		}
 	}
 }
+
+// twice emits its input two times, and says More between them if it must.
+type twice struct {
+	operator.Stateless
+	in *batch.Batch
+}
+
+func (*twice) Open(*operator.Context) error { return nil }
+func (o *twice) Process(b *batch.Batch, out operator.Output) (operator.Progress, error) {
+	if o.in = b.Retain(); !out.Emit(b) {
+		return operator.More, nil
+	}
+	return o.Resume(out)
+}
+
+func (o *twice) Resume(out operator.Output) (operator.Progress, error) {
+	out.Emit(o.in)
+	o.in.Release()
+	return operator.Done, nil
+}
+
+// needy needs its state for each batch.
+type needy struct{ twice }
+
+func (o *needy) Process(b *batch.Batch, _ operator.Output) (operator.Progress, error) {
+	o.in = b.Retain()
+	return operator.Need, nil
+}
+
+type made func() operator.Operator
+
+func (made) Output() *batch.Schema            { return numbers }
+func (made) Side(operator.Side) *batch.Schema { return nil }
+func (f made) New() operator.Operator         { return f() }
+
+// Nothing is emitted into an operator that waits for its state, and what waits
+// behind it comes when the state is there.
+func TestChainsWaitForState(t *testing.T) {
+	need := made(func() operator.Operator { return &needy{} })
+	task, err := New(Config{
+		ID: dataflow.SubtaskID{Task: "in"}, Parallelism: 1, MaxParallelism: 16, Pool: batch.NewPool(0, nil), Channels: 1,
+		Links: []LinkConfig{
+			{ID: "twice", Factory: made(func() operator.Operator { return &twice{} }), Parent: -1},
+			{ID: "one", Factory: need, Parent: 0}, {ID: "two", Factory: need, Parent: 1},
+		},
+		Outputs: []OutputConfig{{Link: 2, Partitioner: whole{}, Channels: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bl := batch.NewBuilder(task.cfg.Pool, numbers)
+	bl.SetInt(0, 7)
+	bl.EndRow(0)
+	got := play(t, task, Input{Kind: Data, Batch: bl.Take()})
+	if want := strings.Repeat("need state; again; need state; again; 0: 7; ", 2); got+"; " != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if n := task.cfg.Pool.Out(); n != 0 {
+		t.Errorf("%d batches were not released", n)
+	}
+}
