@@ -177,9 +177,8 @@ func (f *Feed) open(c *Config) error {
 }
 
 // begin notes on every lane that has entries that nothing was heard since the
-// last one, and only then opens the session: nothing comes between. The commit
-// also makes sure of what a crash left in the log unsynced, before the session
-// acknowledges any of it again. It can be called again after an error of the log.
+// last one, and only then opens the session: nothing comes between. It can be
+// called again after an error of the log.
 func (f *Feed) begin() error {
 	for ; f.away < f.log.Lanes(); f.away++ {
 		l := f.log.Lane(f.away)
@@ -189,9 +188,6 @@ func (f *Feed) begin() error {
 		f.last = max(f.last, l.Clock)
 		f.rec.Reset(f.away)
 		f.rec.Clock, f.rec.Deaf = int64(l.Clock), true
-		if l.Deaf {
-			f.rec.Clock++ // so that there is something to commit
-		}
 		if _, err := f.log.Append(&f.rec); err != nil {
 			return logError{err}
 		}
