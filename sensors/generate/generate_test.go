@@ -243,3 +243,76 @@ func BenchmarkReadBatch(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/batch.MaxRows, "ns/row")
 }
+
+// TestRowsSurviveAnotherParallelism: the splits stay, whoever reads them.
+func TestRowsSurviveAnotherParallelism(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := Config{Seed: 3, Keys: 9, Rows: rapid.Int64Range(1, 200).Draw(rt, "rows"), Start: start, Parallelism: rapid.IntRange(1, 5).Draw(rt, "parallelism")}
+		seen := map[int64]int{}
+		positions := map[string]int64{}
+		splits := 0
+		for left := true; left; {
+			left = rapid.IntRange(0, 3).Draw(rt, "goes on") > 0
+			n := 0
+			for c.Subtask = range c.Parallelism {
+				c.Splits = splits
+				s := open(rt, c, nil)
+				for k := range s.Splits() {
+					if err := s.Seek(sensors.Position{Split: k, Offset: positions[s.SplitName(k)]}); err != nil {
+						rt.Fatal(err)
+					}
+				}
+				most := 1000
+				if left {
+					most = rapid.IntRange(0, 30).Draw(rt, "reads")
+				}
+				for range most {
+					b, _, p, err := s.ReadBatch(context.Background(), 7)
+					if err == io.EOF {
+						break
+					}
+					if err != nil {
+						rt.Fatal(err)
+					}
+					for _, seq := range b.Cols[1].Ints[:b.Rows] {
+						seen[seq]++
+					}
+					b.Release()
+					positions[s.SplitName(p.Split)] = p.Offset
+				}
+				for k := range s.Splits() {
+					positions[s.SplitName(k)] += 0
+					n++
+				}
+			}
+			var names []string
+			for name := range positions {
+				names = append(names, name)
+			}
+			var err error
+			if splits, err = SplitsOf(names); err != nil || splits != len(names) || n != splits {
+				rt.Fatalf("%d splits of %v, %d read: %v", splits, names, n, err)
+			}
+			c.Parallelism = rapid.IntRange(1, 6).Draw(rt, "next parallelism")
+		}
+		for i := range c.Rows {
+			if seen[i] != 1 {
+				rt.Fatalf("row %d came %d times", i, seen[i])
+			}
+		}
+		if int64(len(seen)) != c.Rows {
+			rt.Fatalf("%d rows of %d", len(seen), c.Rows)
+		}
+	})
+}
+
+func TestSplitsOfOthersAreRefused(t *testing.T) {
+	for _, names := range [][]string{{"0"}, {"out.csv"}, {"0 of 2", "1 of 3"}, {"2 of 2"}, {"-1 of 2"}, {"0 of 2x"}, {"00 of 2"}} {
+		if n, err := SplitsOf(names); err == nil {
+			t.Errorf("%q: %d", names, n)
+		}
+	}
+	if n, err := SplitsOf(nil); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+}

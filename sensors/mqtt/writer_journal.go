@@ -52,7 +52,7 @@ type progress struct {
 	Seq   uint64    `json:"seq"`
 	QoS   byte      `json:"qos"`
 	Piece pieceKey  `json:"piece"` // zero: of none; see forget
-	Half  int       `json:"half"` // which half of the packet ids its rows have: 0 or 1
+	Half  int       `json:"half"`  // which half of the packet ids its rows have: 0 or 1
 	Stage stage     `json:"stage"`
 	Next  *pieceKey `json:"next,omitempty"` // opened as well, with the other half
 }

@@ -101,6 +101,9 @@ func (q *Queue) Read(p []byte, off int64) error {
 		}
 		p, off = p[len(part):], off+int64(len(part))
 	}
+	if len(p) == 0 {
+		return nil
+	}
 	if n := copy(p, q.mem[min(off-q.spilled, int64(len(q.mem))):]); n < len(p) {
 		return io.ErrUnexpectedEOF
 	}
