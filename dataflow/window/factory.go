@@ -43,7 +43,10 @@ func (f *Factory) New() operator.Operator {
 	case SlidingCount:
 		o.form = newSlidingCounts(o)
 	case Running:
-		o.form = newRunning(o)
+		f := newRunning(o)
+		o.form = f
+		o.describe(f)
+		return &paged{core: o, running: f}
 	default:
 		o.form = newSliced(o)
 	}
