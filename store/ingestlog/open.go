@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
 // Open opens a log or makes a new one. It takes the lock of the folder
@@ -123,7 +124,7 @@ func (l *Log) settle() error {
 	}
 	err := l.last().db.Sync()
 	if err == nil {
-		err = syncDir(l.o.Dir)
+		err = part.Disk{}.SyncDir(l.o.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("ingestlog: %s: %w", l.last().path, diskError(err))

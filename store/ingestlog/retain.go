@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
 // Pin keeps the entries from the given positions on (Split is the lane; other
@@ -51,7 +52,7 @@ func (l *Log) retain() {
 	for _, seg := range doomed {
 		err := os.Remove(seg.path)
 		if err == nil || errors.Is(err, os.ErrNotExist) {
-			err = syncDir(l.o.Dir)
+			err = part.Disk{}.SyncDir(l.o.Dir)
 		}
 		if err != nil {
 			err = fmt.Errorf("ingestlog: deleting %s: %w", seg.path, err)

@@ -17,6 +17,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
 const (
@@ -28,6 +29,8 @@ const (
 	// lockPatience is how long a reader waits for a segment that its writer is
 	// about to close.
 	lockPatience = 10 * time.Second
+	// mend is what to do about a segment that is damaged as a whole.
+	mend = "put a good copy in its place; or, if it is not the last one, move it and those before it away, and what they hold is lost"
 )
 
 // The keys of a segment. A commit is a bucket of its own in groups, so that the
@@ -65,7 +68,7 @@ func guard(path string, f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("ingestlog: %s: its pages are not in order (%v): %w; move it and the segments before it away, and what they hold is lost", path, p, store.ErrCorrupt)
+			err = fmt.Errorf("ingestlog: %s: its pages are not in order (%v): %w; %s", path, p, store.ErrCorrupt, mend)
 		}
 	}()
 	return f()
@@ -83,17 +86,25 @@ func (o *Options) openFile(path string, readOnly bool, wait time.Duration) (db *
 		// the map seldom moves: it cannot while somebody reads.
 		bo.InitialMmapSize = int(2 * o.SegmentBytes)
 	}
+	var file *os.File
+	bo.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
+		file, err = os.OpenFile(name, flag, mode)
+		return file, err
+	}
 	err = guard(path, func() error {
 		db, err = open(path, 0o644, bo)
 		return err
 	})
+	if err != nil && file != nil {
+		_ = file.Close() // bbolt forgets it if it panics, and with it the lock
+	}
 	switch {
 	case err == nil:
 		db.AllocSize = growBytes
 	case errors.Is(err, bolterrors.ErrTimeout):
 		err = fmt.Errorf("ingestlog: %s: %w", path, store.ErrLocked)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		err = fmt.Errorf("ingestlog: %s: %w (%v); move it and the segments before it away, and what they hold is lost", path, store.ErrCorrupt, err)
+		err = fmt.Errorf("ingestlog: %s: %w (%v); %s", path, store.ErrCorrupt, err, mend)
 	case !errors.Is(err, store.ErrCorrupt):
 		err = fmt.Errorf("ingestlog: opening %s: %w", path, diskError(err))
 	}
@@ -147,7 +158,7 @@ func (o *Options) create(head state) (seg *segment, err error) {
 		_ = os.Remove(begun)
 		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, diskError(err))
 	}
-	if err := syncDir(o.Dir); err != nil {
+	if err := (part.Disk{}).SyncDir(o.Dir); err != nil {
 		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, diskError(err))
 	}
 	if db, err = o.openFile(path, false, 0); err != nil {
@@ -320,17 +331,4 @@ func scanGroup(path string, group *bolt.Bucket, seq int64, lanes []bool, f func(
 		}
 	}
 	return true, nil
-}
-
-// syncDir makes names in a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if e := d.Close(); err == nil {
-		err = e
-	}
-	return err
 }
