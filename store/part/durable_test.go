@@ -94,10 +94,28 @@ func TestFailedPutLeavesNothing(t *testing.T) {
 	}
 }
 
-// hooked calls a function before each removal.
+// hooked calls functions before removals, and after renames and syncs.
 type hooked struct {
 	*storetest.FS
-	before func(name string)
+	before  func(name string)
+	renamed func()
+	synced  func(dir string)
+}
+
+func (h *hooked) Rename(from, to string) error {
+	err := h.FS.Rename(from, to)
+	h.renamed()
+	return err
+}
+
+func (h *hooked) SyncDir(dir string) error {
+	err := h.FS.SyncDir(dir)
+	h.synced(dir)
+	return err
+}
+
+func newHooked() *hooked {
+	return &hooked{FS: storetest.New(), before: func(string) {}, renamed: func() {}, synced: func(string) {}}
 }
 
 func (h *hooked) Remove(name string) error {
@@ -109,7 +127,7 @@ func (h *hooked) Remove(name string) error {
 // again.
 func TestPutWhileThePartIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &hooked{FS: storetest.New(), before: func(string) {}}
+		h := newHooked()
 		s := open(t, h, partsDir)
 		p, err := s.Put(storetest.Bytes([]byte("x")))
 		if err != nil {
@@ -132,6 +150,44 @@ func TestPutWhileThePartIsRemoved(t *testing.T) {
 			t.Errorf("%v, %v", gone, err)
 		}
 		if err := errors.Join(<-done, s.Verify(p)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestPutWhileItsFolderIsSynced: a name made after the sync of another part is
+// not taken for synced with it.
+func TestPutWhileItsFolderIsSynced(t *testing.T) {
+	first, second := []byte("x"), []byte{}
+	for i := 0; len(second) == 0; i++ {
+		if text := fmt.Appendf(nil, "%d", i); storetest.PartOf(text).Digest[0] == storetest.PartOf(first).Digest[0] {
+			second = text
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHooked()
+		s := open(t, h, partsDir)
+		goOn, done := make(chan struct{}), make(chan error, 1)
+		h.synced = func(dir string) {
+			if !strings.HasSuffix(dir, storetest.PartOf(first).Digest.String()[:2]) {
+				return
+			}
+			h.synced = func(string) {}
+			h.renamed = func() { <-goOn }
+			go func() {
+				_, err := s.Put(storetest.Bytes(second))
+				done <- err
+			}()
+			synctest.Wait() // it has its name
+		}
+		if _, err := s.Put(storetest.Bytes(first)); err != nil {
+			t.Fatal(err)
+		}
+		close(goOn)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if err := part.View(h.FS.Crash(0), partsDir).Verify(storetest.PartOf(second)); err != nil {
 			t.Error(err)
 		}
 	})
