@@ -149,7 +149,7 @@ func (g *Guard) renew() (err error) {
 func (g *Guard) Process(b *batch.Batch, out Output) (Progress, error) {
 	g.before = *g.ctx.Counters
 	g.out = guardedOutput{Output: out, free: true}
-	p, err, fault := g.call(b)
+	p, fault, err := g.call(b)
 	if fault != nil {
 		return g.caught(b, fault)
 	}
@@ -162,7 +162,7 @@ func (g *Guard) Resume(out Output) (Progress, error) {
 	if g.slow != nil {
 		return g.rows()
 	}
-	p, err, fault := g.call(nil)
+	p, fault, err := g.call(nil)
 	if fault != nil {
 		return g.caught(nil, fault)
 	}
@@ -170,7 +170,7 @@ func (g *Guard) Resume(out Output) (Progress, error) {
 }
 
 // call calls Process, or with no batch Resume.
-func (g *Guard) call(b *batch.Batch) (p Progress, err error, fault *PanicError) {
+func (g *Guard) call(b *batch.Batch) (p Progress, fault *PanicError, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			fault = NewPanicError(v)
@@ -181,7 +181,7 @@ func (g *Guard) call(b *batch.Batch) (p Progress, err error, fault *PanicError) 
 	} else {
 		p, err = g.op.Resume(&g.out)
 	}
-	return p, err, nil
+	return p, nil, err
 }
 
 // caught decides what becomes of a panic over b (nil: in Resume).
@@ -236,7 +236,7 @@ func (g *Guard) undoRows(fault *PanicError) (Progress, error) {
 		if !g.out.free {
 			return More, nil
 		}
-		p, err, next := g.call(nil)
+		p, next, err := g.call(nil)
 		if next == nil {
 			return p, err
 		}
@@ -285,7 +285,7 @@ func (g *Guard) row() (Progress, error) {
 	if resumed {
 		in = nil
 	}
-	p, err, fault := g.call(in)
+	p, fault, err := g.call(in)
 	if fault != nil {
 		return g.rejectRow(fault)
 	}
@@ -320,7 +320,7 @@ func (g *Guard) rejectRow(fault *PanicError) (Progress, error) {
 	}
 	m := g.ctx.Pool.MarksOnly(one.Schema, one.Marks[len(one.Marks)-1])
 	defer m.Release()
-	p, err, next := g.call(m)
+	p, next, err := g.call(m)
 	if next != nil {
 		return Done, next
 	}
