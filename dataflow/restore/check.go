@@ -78,7 +78,7 @@ func (c *checker) refuse(f Finding, allowed Verdict) Verdict {
 		if c.opt.AllowNonRestored {
 			f.Verdict, f.Field, f.Fix = allowed, "", ""
 		} else {
-			f.Fix = strings.TrimPrefix(f.Fix+", or allow-non-restored", ", or ")
+			f.Fix = strings.TrimPrefix(f.Fix+", or say --allow-non-restored", ", or ")
 		}
 	}
 	c.add(f)
@@ -215,7 +215,7 @@ func (c *checker) compare(f Finding, t *Table, w *manifest.Table) Verdict {
 		c.add(f)
 		return f.Verdict
 	}
-	f.Fix = "keep it as it was, or let the state go: another id, and allow-non-restored"
+	f.Fix = "keep it as it was, or let the state go: another id, and --allow-non-restored"
 	for _, r := range reasons {
 		f.Reason, f.Field = r, fieldOf(r)
 		c.refuse(f, Refused)
