@@ -32,7 +32,7 @@ func TestTransactionalSuite(t *testing.T) {
 						w, err := mqtt.NewTransactionalWriter(mqtt.TransactionalOptions{
 							WriterOptions: mqtt.WriterOptions{
 								Connection: mqtt.Connection{Broker: "mqtt://" + b.Addr(), ClientID: "sink", BackoffMin: 1000},
-								Topic:      "out/{name}", Schema: sensortest.WriterSchema(), QoS: qos, Encode: encodeN, MaxInFlight: 500,
+								Topic:      "out/{name}", Schema: sensortest.WriterSchema(), QoS: qos, Encode: encodeN, MaxInFlight: 20,
 							},
 							Subtask: subtask, Parallelism: parallelism, Dir: "/state", FS: fsys, MaxPending: 2000,
 						})
@@ -443,7 +443,7 @@ func TestTransactionalOfAJobBefore(t *testing.T) {
 
 	x.n, x.held = 0, sensortest.Held{}
 	w, recovered = x.process(x.options(2), sensortest.Held{})
-	c = x.fresh()
+	x.fresh()
 	must(t, recovered)
 	x.prepare(w, "b") // its checkpoint completes, and the process dies
 	_ = w.Close()

@@ -113,6 +113,9 @@ func (r *run) start(parallelism int) {
 	r.t.Helper()
 	pending := Pending(r.completed.held...)
 	r.held = make([]Held, parallelism)
+	if len(r.completed.held) == parallelism { // deltas go on upon what was restored
+		copy(r.held, r.completed.held)
+	}
 	for i := range parallelism {
 		w := r.world.Start(r.t, i, parallelism)
 		r.w = append(r.w, w)
