@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -26,8 +26,8 @@ func offsets(m *manifest.Manifest, s *job.Source) (map[int]int64, error) {
 			continue
 		}
 		for _, p := range o.Positions {
-			lane, err := strconv.Atoi(p.Split)
-			if err != nil {
+			lane, ok := ingestlog.LaneOf(p.Split)
+			if !ok {
 				return nil, fmt.Errorf("checkpoint %s: source %q: split %q is no lane of a feed", m.Name, s.ID, p.Split)
 			}
 			at[lane] = p.Offset

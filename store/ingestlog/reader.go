@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -76,8 +77,17 @@ func (l *Log) NewReader(lanes []int) *Reader {
 // Splits is the number of lanes that it reads.
 func (r *Reader) Splits() int { return len(r.lanes) }
 
+const laneName = "lane-"
+
 // SplitName is "lane-3" for lane 3.
-func (r *Reader) SplitName(split int) string { return "lane-" + strconv.Itoa(r.lanes[split]) }
+func (r *Reader) SplitName(split int) string { return laneName + strconv.Itoa(r.lanes[split]) }
+
+// LaneOf is the lane that a split's name names; ok is false if it names none.
+func LaneOf(splitName string) (lane int, ok bool) {
+	number, ok := strings.CutPrefix(splitName, laneName)
+	lane, err := strconv.Atoi(number)
+	return lane, ok && err == nil && lane >= 0
+}
 
 // Ack does nothing: what is read stays until retention lets it go.
 func (r *Reader) Ack(sensors.Position) {}
