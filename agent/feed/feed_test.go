@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,6 +81,7 @@ func TestAwayIsDeaf(t *testing.T) {
 	conn := p.session(t, 1, false)
 	conn.send(publish(1, 1, false, "t/a", "before"))
 	conn.acks(packets.Puback, 1)
+	conn.pongs()
 	wants(t, logged(t, f, "before"), "before")
 	dir = image(t, dir)
 	clock.advance(3600 * dataflow.Second)
@@ -102,6 +102,7 @@ func TestAwayIsDeaf(t *testing.T) {
 		conn.send(publish(uint16(2+i), 1, false, topic, fmt.Sprint("after ", i)))
 	}
 	conn.acks(packets.Puback, 2, 3, 4, 5)
+	conn.pongs()
 	r, err := f2.Reader("test", []int{0, 1})
 	if err != nil {
 		t.Fatal(err)
@@ -439,6 +440,7 @@ func TestTicksAreForReaders(t *testing.T) {
 	conn := p.session(t, 1, false)
 	conn.send(publish(1, 1, false, "t/a", "a"))
 	conn.acks(packets.Puback, 1)
+	conn.pongs()
 	for range 10 { // each wakes the pump, which finds nobody
 		clock.waits(t)
 		clock.advance(200 * dataflow.Millisecond)
@@ -484,150 +486,4 @@ func TestReaderSuite(t *testing.T) {
 			}}
 		},
 	})
-}
-
-// Pins outlive the process, and hold the log for it.
-func TestPinsAreDurable(t *testing.T) {
-	p := newPeer(t)
-	dir := t.TempDir()
-	f, _ := open(t, feed.Options{Dir: dir}, config(p.url(), 1))
-	if err := errors.Join(f.Pin("job/7", map[int]int64{0: 5}), f.Pin("gone", map[int]int64{0: 1}), f.Unpin("gone"), f.Unpin("never")); err != nil {
-		t.Fatal(err)
-	}
-	if f.Pin("x", map[int]int64{3: 5}) == nil {
-		t.Error("a pin of a lane that is not there")
-	}
-	dir = image(t, dir)
-	f, _ = open(t, feed.Options{Dir: dir}, config(p.url(), 1))
-	if got := fmt.Sprint(f.Pins()); got != "[{job/7 map[0:5]}]" {
-		t.Error(got)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	info, err := feed.Show(feed.Options{Dir: dir}, "f")
-	if err != nil || fmt.Sprint(info.Pins) != "[{job/7 map[0:5]}]" || len(info.Lanes) != 1 || info.Config.ClientID != "feed" {
-		t.Errorf("%+v, %v", info, err)
-	}
-	if err := feed.Unpin(feed.Options{Dir: dir}, "f", "job/7"); err != nil {
-		t.Error(err)
-	}
-	if info, err = feed.Show(feed.Options{Dir: dir}, "f"); err != nil || len(info.Pins) != 0 {
-		t.Errorf("%+v, %v", info, err)
-	}
-}
-
-func TestStoredConfig(t *testing.T) {
-	dir := t.TempDir()
-	o := feed.Options{Dir: dir}
-	reference, err := job.ParseSecret("${env:PASSWORD}")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := feed.Config{
-		Broker: "mqtts://broker.example", Topics: []string{"plant/+/telemetry"}, QoS: 2, ClientID: "mill", Lanes: 4, Retained: job.RetainedNever,
-		Password: reference, TLS: job.TLS{CA: "/etc/ca.pem"}, Keep: job.Retention{Age: dataflow.Hour, Cap: 1 << 30}, Tick: dataflow.Second,
-	}
-	if err := feed.Create(o, "mill", c); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(filepath.Join(dir, "feeds", "mill", "feed.json"))
-	const want = `{
-  "version": 1,
-  "broker": "mqtts://broker.example",
-  "topics": [
-    "plant/+/telemetry"
-  ],
-  "qos": 2,
-  "client_id": "mill",
-  "lanes": 4,
-  "retained": "never",
-  "password": "${env:PASSWORD}",
-  "ca": "/etc/ca.pem",
-  "retention_age_us": 3600000000,
-  "cap_bytes": 1073741824,
-  "tick_us": 1000000
-}
-`
-	if err != nil || string(got) != want {
-		t.Errorf("%s, %v", got, err)
-	}
-	info, err := feed.Show(o, "mill")
-	if err != nil || fmt.Sprintf("%+v", info.Config) != fmt.Sprintf("%+v", c) || info.Lanes != nil {
-		t.Errorf("%+v, %v", info, err)
-	}
-	if err := feed.Create(o, "mill", c); err == nil || !strings.Contains(err.Error(), "there already") {
-		t.Error(err)
-	}
-	c.Lanes = 2
-	if _, err := feed.New(o).Open("mill", c); err == nil || !strings.Contains(err.Error(), "4 lanes, for ever") {
-		t.Error(err)
-	}
-	if names, err := feed.List(o); err != nil || !slices.Equal(names, []string{"mill"}) {
-		t.Error(names, err)
-	}
-	if err := feed.Delete(o, "mill"); err != nil {
-		t.Error(err)
-	}
-	for _, err := range []error{feed.Delete(o, "mill"), second(feed.Show(o, "mill")), second(feed.New(o).OpenStored("mill"))} {
-		if !errors.Is(err, store.ErrMissing) {
-			t.Error(err)
-		}
-	}
-	if names, err := feed.List(o); err != nil || len(names) != 0 {
-		t.Error(names, err)
-	}
-}
-
-func second[T any](_ T, err error) error { return err }
-
-// A password never reaches the disk, and who has none is told.
-func TestSecretsStayAway(t *testing.T) {
-	p := newPeer(t)
-	plain, err := job.ParseSecret("hunter2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := feed.Options{Dir: t.TempDir()}
-	c := config(p.url(), 1)
-	c.Password = plain
-	if err := feed.Create(o, "f", c); err == nil {
-		t.Error("created with a password that cannot be stored")
-	}
-	f, _ := open(t, o, c) // a job's own: the job has it
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(o.Dir, "feeds", "f", "feed.json"))
-	if err != nil || strings.Contains(string(text), "hunter2") {
-		t.Errorf("%s, %v", text, err)
-	}
-	if _, err := feed.New(o).OpenStored("f"); err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Error(err)
-	}
-	c.Broker = strings.Replace(p.url(), "//", "//me:hunter2@", 1)
-	if _, err := feed.New(o).Open("g", c); err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Error(err)
-	}
-}
-
-func TestNames(t *testing.T) {
-	for _, name := range []string{"", "..", ".hidden", "a/b", "a b", strings.Repeat("x", 201)} {
-		if err := feed.Create(feed.Options{Dir: t.TempDir()}, name, config("mqtt://broker.example", 1)); err == nil {
-			t.Errorf("the name %q is accepted", name)
-		}
-	}
-}
-
-// The state folder is another process's.
-func TestLocked(t *testing.T) {
-	p := newPeer(t)
-	o := feed.Options{Dir: t.TempDir()}
-	open(t, o, config(p.url(), 1))
-	if _, err := feed.New(o).Open("f", config(p.url(), 1)); !errors.Is(err, store.ErrLocked) {
-		t.Errorf("%v", err)
-	}
-	if err := feed.Delete(o, "f"); !errors.Is(err, store.ErrLocked) {
-		t.Errorf("%v", err)
-	}
 }

@@ -140,6 +140,23 @@ func (c *pconn) nothing() {
 	c.acks(packets.Pubcomp, 60000)
 }
 
+// pongs answers pings from now on, however long the test takes, and nobody else
+// reads any more. A client that gets no answer for 5 s becomes deaf.
+func (c *pconn) pongs() {
+	_ = c.c.SetReadDeadline(time.Time{})
+	go func() {
+		for {
+			p, err := packets.ReadPacket(c.c)
+			if err != nil {
+				return
+			}
+			if _, ping := p.(*packets.PingreqPacket); ping && packets.NewControlPacket(packets.Pingresp).Write(c.c) != nil {
+				return
+			}
+		}
+	}()
+}
+
 func (c *pconn) cut() { _ = c.c.Close() }
 
 func publish(id uint16, qos byte, dup bool, payload string) *packets.PublishPacket {

@@ -131,12 +131,19 @@ func TestSubscriptionRefusedInPart(t *testing.T) {
 
 // Two clients with one id throw each other out for ever.
 func TestContested(t *testing.T) {
-	p := newPeer(t)
-	_, ev := feed(t, p, mqtt.ReaderOptions{})
-	for range 3 {
+	p, ck, ev := newPeer(t), newClock(), newEvents()
+	openReader(t, mqtt.ReaderOptions{
+		Connection: mqtt.Connection{Broker: p.url(), ClientID: "feed", Clock: ck, Events: ev.add, BackoffMin: dataflow.Hour, BackoffMax: dataflow.Hour},
+		Topics:     []string{"t/#"}, QoS: 1,
+	})
+	for i := range 3 { // no time passes while there is a connection
 		c := p.session(t, true)
 		ev.wait(t, mqtt.Subscribed)
 		c.cut()
+		if i < 2 {
+			ck.waits(t, dataflow.Hour/2)
+			ck.advance(dataflow.Hour)
+		}
 	}
 	e := ev.wait(t, mqtt.Contested)
 	if e.Count != 3 || !strings.Contains(e.String(), `"feed"`) {
@@ -177,6 +184,7 @@ func TestDeafAndTicks(t *testing.T) {
 	}
 	ck.advance(dataflow.Second)
 	c := p.session(t, false)
+	c.pongs()
 	if at := step("tick"); at != start+int64(dataflow.Second) {
 		t.Errorf("hears from %d, want one second after %d", at, start)
 	}
@@ -201,7 +209,7 @@ func TestDeafAndTicks(t *testing.T) {
 	deaf := step("deaf")
 	ck.waits(t, dataflow.Hour/2)
 	ck.advance(dataflow.Hour)
-	p.session(t, true)
+	p.session(t, true).pongs()
 	if at := step("tick"); at < deaf+int64(dataflow.Hour) {
 		t.Errorf("heard again at %d, deaf from %d", at, deaf)
 	}
