@@ -34,6 +34,9 @@ type gate struct {
 	crashAt  int // 0: never
 	crash    func()
 	more     chan struct{} // closed and replaced when another completes
+
+	passing func(reads int)       // when a read may be; nil: nothing
+	breaks  func(reads int) error // fails a read; nil: never
 }
 
 func (g *gate) wrap(_ dataflow.OperatorID, r sensors.Reader) sensors.Reader {
@@ -64,8 +67,9 @@ func (g *gate) pass(ctx context.Context) error {
 				g.stops, g.passed = g.stops[1:], g.complete
 			}
 			g.reads++
+			n := g.reads
 			g.mu.Unlock()
-			return nil
+			return g.after(n)
 		}
 		more := g.more
 		g.mu.Unlock()
@@ -75,6 +79,16 @@ func (g *gate) pass(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+func (g *gate) after(n int) error {
+	if g.passing != nil {
+		g.passing(n)
+	}
+	if g.breaks != nil {
+		return g.breaks(n)
+	}
+	return nil
 }
 
 type gated struct {
