@@ -495,8 +495,14 @@ func drawInput(rng *rand.Rand) map[dataflow.OperatorID]map[string][]string {
 }
 
 func TestRestoredJobsMakeTheRowsOfAnUninterruptedOne(t *testing.T) {
+	const once = 0x115c // a source with another parallelism whose splits kept their numbers
+	first := true
 	rapid.Check(t, func(t *rapid.T) {
-		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		seed := rapid.Uint64().Draw(t, "seed")
+		if first {
+			seed, first = once, false
+		}
+		rng := rand.New(rand.NewPCG(seed, 0))
 		in := drawInput(rng)
 		one := &world{t: t, rng: rng, input: in, chains: map[shard][]delta{}}
 		one.start(layout{"a": 1, "b": 1, "u": 1, "w": 1, "out": 1}, true, false, 0).run(0)

@@ -8,7 +8,7 @@
 //
 //  1. Build it with New. Of a job that goes on from a checkpoint: give it its
 //     rows with Restore, table by table in the order of Tables; set the reader
-//     to Positions; if any source of the job says Moved, tell all tasks
+//     to Positions; if any task of the job says Moved, tell all tasks
 //     SplitsMoved; and let Begin be the first Input.
 //  2. Then call Step with one Input after another. Perform the effects of a
 //     Step in order before the next Step. A Send or Write carries a reference to

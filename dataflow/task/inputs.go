@@ -174,13 +174,30 @@ func (t *Task) savedOut(saved []savedInput) (out batch.Mark) {
 	return out
 }
 
-// Moved tells, of a source that was restored, whether it reads splits that
-// another of its subtasks read, or none.
-func (t *Task) Moved() bool { return t.source != nil && (t.source.moved || t.source.unknown > 0) }
+// Moved tells whether a restored task is fed in another way than before: it is a
+// source that reads splits that another of its subtasks read, or none; or it has
+// another parallelism, or an upstream operator has.
+func (t *Task) Moved() bool {
+	if t.source != nil {
+		return t.source.moved || t.source.unknown > 0
+	}
+	for i := range t.saved {
+		s := &t.saved[i]
+		if s.among != t.cfg.Parallelism {
+			return true
+		}
+		for _, e := range t.edges() {
+			if e.Stream == s.edge && e.Of != s.of {
+				return true
+			}
+		}
+	}
+	return false
+}
 
-// SplitsMoved says, before the first Step of a restored task, that some source
-// of the job has Moved: then a channel may bring what another one brought, and
-// none goes on from further than all of its edge had come.
+// SplitsMoved says, before the first Step of a restored task, that some task of
+// the job has Moved: then a channel may bring what another one brought, also
+// further down, and none goes on from further than all of its edge had come.
 func (t *Task) SplitsMoved() { t.moved = true }
 
 // descended is what is known of the channel from an upstream subtask: what its
