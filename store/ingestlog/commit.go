@@ -47,8 +47,8 @@ func (l *Log) Commit() error {
 		return err
 	}
 	l.publish()
-	if l.o.Cap == 0 {
-		l.hasRoom() // with a cap, room says so
+	if !l.capped {
+		l.hasRoom()
 	}
 	l.retain()
 	return nil

@@ -228,7 +228,7 @@ func (m *model) crashes(t *testing.T, o Options, d *disk, before map[string][]by
 		before[last] = w.base
 		m.recovers(t, o, before, "a new segment")
 	}
-	for i := range 3 {
+	for i := range 2 {
 		files := maps.Clone(before)
 		files[last], _ = storetest.PageImage(w.base, writes, rnd)
 		m.recovers(t, o, files, fmt.Sprintf("power loss %d in %s", i, last))

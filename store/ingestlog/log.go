@@ -111,6 +111,7 @@ type Log struct {
 	unsure  bool          // nothing may be added to the last segment any more
 	wrote   bool          // there was a commit
 	full    bool          // it has refused, and has not said that there is room
+	capped  bool          // it was the cap, not the disk
 	ended   bool          // Close was called
 	scratch []byte
 
@@ -274,10 +275,13 @@ func (l *Log) room(n int64) error {
 	l.mu.Lock()
 	used := l.used()
 	l.mu.Unlock()
-	if used+l.pending+n+capSlack > l.o.Cap {
+	was := l.capped
+	if l.capped = used+l.pending+n+capSlack > l.o.Cap; l.capped {
 		return l.refuse(fmt.Errorf("ingestlog: %s: %d of %d bytes are used, and retention lets nothing go: %w", l.o.Dir, used+l.pending, l.o.Cap, store.ErrFull))
 	}
-	l.hasRoom()
+	if was {
+		l.hasRoom()
+	}
 	return nil
 }
 

@@ -241,7 +241,7 @@ func (r *Reader) fill(out *sensors.Records, max int) error {
 				return err
 			}
 			split := r.split[b.lane]
-			if out.Len() > 0 && (split != out.Split || out.Next != b.first || len(out.Payloads) > recordsBytes) {
+			if out.Len() > 0 && (split != out.Split || len(out.Payloads) > recordsBytes) {
 				return nil // it belongs to the next Records
 			}
 			r.head++
