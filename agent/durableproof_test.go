@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow/restore"
 	tstore "github.com/tidemark-mesh/tidemark/store"
@@ -469,5 +470,55 @@ func TestRestartInTheProcess(t *testing.T) {
 		if got := values(t, out, "total"); !slices.Equal(got, []int64{15, 12}) {
 			t.Errorf("totals %v, want 15 and 12\n%s", got, d.said)
 		}
+	}
+}
+
+// What a savepoint holds can be read without the job: the open windows' rows,
+// and what is different in another one.
+func TestReadAndDiffState(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in.jsonl"), filepath.Join(dir, "out.jsonl")
+	put(t, in, events("e1 e4"))
+	text := fmt.Sprintf(sumJob, "read", in, out)
+	d := newStateful(t, filepath.Join(dir, "state"))
+	var names []string
+	for _, more := range []string{"", "e12"} {
+		put(t, in, events(more))
+		o, err := d.until(text, &gate{crashAt: 2 - len(names)}, setting{batchRows: 1}, (*agent.Local).Stop, nil)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, d.said)
+		}
+		names = append(names, o.Savepoint)
+	}
+	_, state := d.begin(text, setting{}, nil)
+	defer state.Close()
+	s := state.Store()
+	a, err := s.Manifest(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Manifest(names[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows strings.Builder
+	if n, err := s.ReadState(&rows, a, "sums", "windows"); err != nil || n != 1 || strings.Count(rows.String(), "\n") != 1 {
+		t.Errorf("%d rows, %v\n%s", n, err, rows.String())
+	}
+	if _, err := s.ReadState(&rows, a, "sums", "nonsense"); !errors.Is(err, tstore.ErrMissing) || !strings.Contains(err.Error(), "sums/windows") {
+		t.Errorf("a state that is not there: %v", err)
+	}
+	only := map[string]int{}
+	err = s.DiffState(a, b, func(d durable.Difference) error {
+		if d.Operator == "sums" && d.State == "windows" {
+			only[d.Only]++
+		}
+		return nil
+	})
+	if err != nil || only["b"] != 1 || only["a"] != 0 {
+		t.Errorf("different: %v, %v", only, err)
+	}
+	if err := s.DiffState(b, b, func(d durable.Difference) error { return fmt.Errorf("%+v", d) }); err != nil {
+		t.Errorf("a savepoint and itself: %v", err)
 	}
 }
