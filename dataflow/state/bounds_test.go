@@ -162,3 +162,43 @@ func TestNothingAllocated(t *testing.T) {
 		t.Errorf("%v allocations a run", n)
 	}
 }
+
+// TestExpiresOnDisk: what has expired goes, also where it was on disk when its
+// time came, and though nobody asks for its key.
+func TestExpiresOnDisk(t *testing.T) {
+	const n = 500
+	var v *state.Value
+	b := statetest.NewMemory(4000)
+	f := newStore(t, b, func(s *state.Store) { v = s.Value("v", state.TTL{After: 100}, text("t")) })
+	for round := range int64(2) {
+		for i := range n {
+			f.SetClock(dataflow.MinTime, dataflow.Time(60*round))
+			id := f.id(fmt.Sprint("key", i))
+			for !f.Fetch([]int32{id}) {
+				arrive(t, f, b)
+			}
+			f.SetKey(id)
+			v.SetBytes(0, []byte("text"))
+			f.Commit()
+			f.NoKey()
+			f.Unpin([]int32{id})
+		}
+	}
+	if f.Bytes() > 20_000 {
+		t.Errorf("%d bytes in memory: nothing was evicted", f.Bytes())
+	}
+	if expire(t, f, b, 159); f.KeysLive() != n {
+		t.Errorf("at 159 %d keys live, want all %d: they were written again at 60", f.KeysLive(), n)
+	}
+	if expire(t, f, b, 160); f.KeysLive() != 0 {
+		t.Errorf("at 160 %d keys live", f.KeysLive())
+	}
+}
+
+func expire(t *testing.T, f fixture, b statetest.Backing, at dataflow.Time) {
+	t.Helper()
+	f.SetClock(dataflow.MinTime, at)
+	for f.Expire() == state.Wait {
+		arrive(t, f, b)
+	}
+}
