@@ -21,7 +21,7 @@ import (
 // SessionOptions are what a session gets beside the feed's config.
 type SessionOptions struct {
 	Clock  sensors.Clock
-	Recall iter.Seq[*sensors.Records] // the tail of the log in order, and each lane's clock; it is asked for once, before the session begins
+	Recall iter.Seq[*sensors.Records] // the tail of the log in order; it is asked for once, before the session begins
 	Events func(mqtt.Event)           // Subscribed among them: the feed waits for it
 }
 
@@ -220,20 +220,8 @@ func (f *Feed) begin() error {
 }
 
 // recall is what the session gets to know of the log: its last messages and
-// releases, and the clock of each lane.
-func (f *Feed) recall(yield func(*sensors.Records) bool) {
-	more := true
-	f.forgot = f.log.Tail(recalled, func(r *sensors.Records) bool {
-		more = yield(r)
-		return more
-	})
-	var clock sensors.Records
-	for i := 0; more && i < f.log.Lanes(); i++ {
-		clock.Reset(i)
-		clock.Clock = int64(f.log.Lane(i).Clock)
-		more = yield(&clock)
-	}
-}
+// releases.
+func (f *Feed) recall(yield func(*sensors.Records) bool) { f.forgot = f.log.Tail(recalled, yield) }
 
 func (f *Feed) emit(e Event) {
 	e.Feed = f.name

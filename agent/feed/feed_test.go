@@ -77,15 +77,21 @@ func TestAwayIsDeaf(t *testing.T) {
 	p := newPeer(t)
 	c := config(p.url(), 1)
 	c.Lanes = 2
-	f, _ := open(t, feed.Options{Dir: dir, Clock: clock}, c)
+	f, ev := open(t, feed.Options{Dir: dir, Clock: clock}, c)
 	conn := p.session(t, 1, false)
+	ev.wait(t, session(mqtt.Subscribed))
+	clock.advance(dataflow.Second)
+	for i := range uint16(4) { // to both lanes
+		conn.send(publish(10+i, 1, false, fmt.Sprint("t/", i), "early"))
+		conn.acks(packets.Puback, 10+i)
+	}
 	conn.send(publish(1, 1, false, "t/a", "before"))
 	conn.acks(packets.Puback, 1)
 	conn.pongs()
-	wants(t, logged(t, f, "before"), "before")
+	wants(t, logged(t, f, "before")[4:], "before")
 	dir = image(t, dir)
 	clock.advance(3600 * dataflow.Second)
-	ev := newEvents()
+	ev = newEvents()
 	feeds := feed.New(feed.Options{Dir: dir, Clock: clock, Events: ev.add})
 	p2 := newPeer(t)
 	c.Broker = p2.url()
@@ -111,14 +117,14 @@ func TestAwayIsDeaf(t *testing.T) {
 	state := map[string]string{}
 	for _, e := range read(t, r, "after 3") {
 		switch {
-		case e.deaf && e.clock == 1_000_000:
+		case e.deaf && e.clock == 2_000_000:
 			state[e.lane] = "deaf"
 		case e.deaf:
 			if state[e.lane] != "" { // the first process was deaf before it was connected
 				t.Errorf("%s: deaf from %d on", e.lane, e.clock)
 			}
-		case e.clock > 1_000_000 && state[e.lane] == "deaf":
-			if !e.tick || e.clock != 3601_000_000 {
+		case e.clock > 2_000_000 && state[e.lane] == "deaf":
+			if !e.tick || e.clock != 3602_000_000 {
 				t.Errorf("%s: %+v after it was deaf", e.lane, e)
 			}
 			state[e.lane] = "hearing"

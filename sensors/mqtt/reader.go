@@ -42,9 +42,8 @@ type ReaderOptions struct {
 	// Recall makes the reader restartable: what it hands out goes to a log, with
 	// Tags and Notes, and is acknowledged (Ack) when it is durable there; the
 	// reader made by the next process gets the tail of that log, in the order in
-	// which it became durable, lane clocks included. It should go back 65,535
-	// messages of QoS 1 and 2, the most that a broker may have open. NewReader
-	// calls it once. See ledger for what is known again by it. nil: nothing
+	// which it became durable. It should go back 65,535 messages of QoS 1 and 2,
+	// the most that a broker may have open. NewReader calls it once. See ledger for what is known again by it. nil: nothing
 	// outlives the reader.
 	Recall iter.Seq[*sensors.Records]
 
@@ -128,16 +127,11 @@ func NewReader(o ReaderOptions) (*Reader, error) {
 	return r, nil
 }
 
-// recall rebuilds the ledger and the lanes' clocks from a log.
+// recall rebuilds the ledger from a log.
 func (r *Reader) recall() {
 	r.in.tags = true
 	for rec := range r.o.Recall {
 		r.subscribed = r.subscribed || len(rec.Tags)+len(rec.Notes) > 0 // the log has what was retained then
-		if rec.Split < 0 || rec.Split >= len(r.in.lanes) {
-			continue
-		}
-		l := &r.in.lanes[rec.Split]
-		l.clock = max(l.clock, rec.Clock)
 		for i, tag := range rec.Tags {
 			if tagQoS(tag) > 0 {
 				r.ledger.recall(tag, xxh3.HashSeed(rec.Payload(i), xxh3.Hash(rec.Topic(i))))
