@@ -82,6 +82,9 @@ func readConfig(o Options, name string) (c Config, whole bool, err error) {
 	if err == nil {
 		c, whole, err = decode(b)
 	}
+	if err == nil {
+		c, err = c.fixed(name)
+	}
 	if err != nil {
 		return c, false, fmt.Errorf("feed %q: %s: %w", name, file, err)
 	}

@@ -23,6 +23,19 @@ func TestPinsAreDurable(t *testing.T) {
 	if err := errors.Join(f.Pin("job/7", map[int]int64{0: 5}), f.Pin("gone", map[int]int64{0: 1}), f.Unpin("gone"), f.Unpin("never")); err != nil {
 		t.Fatal(err)
 	}
+	text, err := os.ReadFile(filepath.Join(dir, "feeds", "f", "pins.json"))
+	const want = `{
+  "version": 1,
+  "pins": {
+    "job/7": {
+      "0": 5
+    }
+  }
+}
+`
+	if err != nil || string(text) != want {
+		t.Errorf("%s, %v", text, err)
+	}
 	if f.Pin("x", map[int]int64{3: 5}) == nil {
 		t.Error("a pin of a lane that is not there")
 	}
