@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -60,10 +61,13 @@ type surroundings struct {
 	state *State
 	job   string
 	feeds map[*job.Source]*feed.Feed // open ones
+
+	quit    chan struct{} // closed by close
+	waiting sync.WaitGroup
 }
 
 func newSurroundings(s *State, jobName string) *surroundings {
-	return &surroundings{state: s, job: jobName, feeds: make(map[*job.Source]*feed.Feed)}
+	return &surroundings{state: s, job: jobName, feeds: make(map[*job.Source]*feed.Feed), quit: make(chan struct{})}
 }
 
 // sinkDir is where a sink keeps what must outlive the process.
@@ -98,13 +102,14 @@ func (d *surroundings) open(j *job.Job, h *hearing) error {
 			return fmt.Errorf("source %q: %w", s.ID, err)
 		}
 		d.feeds[s] = f
-		go func() { // ends with the feed at the latest
+		d.waiting.Go(func() {
 			select {
 			case <-f.Subscribed():
 				h.subscribed(s)
 			case <-f.Done():
+			case <-d.quit: // the feed may go on for another job
 			}
-		}()
+		})
 	}
 	return nil
 }
@@ -134,8 +139,10 @@ func (d *surroundings) reader(s *job.Source, subtask, parallelism int) (sensors.
 	return f.Reader(fmt.Sprintf("%s, %s/%d", d.job, s.ID, subtask), lanes)
 }
 
-// close gives the feeds back.
+// close gives the feeds back, for good.
 func (d *surroundings) close() error {
+	close(d.quit)
+	d.waiting.Wait()
 	var errs []error
 	for s, f := range d.feeds {
 		errs = append(errs, f.Close())
