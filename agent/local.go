@@ -106,6 +106,7 @@ func (l *Local) build(g *graph.StreamGraph, from *manifest.Manifest) (*attempt, 
 	if a.plan, err = runtime.NewPlan(a.graph, a.connectors); err != nil {
 		return nil, fmt.Errorf("job %q: %w", l.job.Name, err)
 	}
+	l.giveDisk(&a.plan)
 	return a, nil
 }
 

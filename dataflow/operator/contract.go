@@ -207,3 +207,9 @@ type Factory interface {
 	Side(s Side) *batch.Schema
 	New() Operator
 }
+
+// Backed is a Factory whose operators can keep their state in a Backing.
+type Backed interface {
+	// Backed tells whether those of this step do.
+	Backed() bool
+}

@@ -109,6 +109,9 @@ func (f *factory) Side(s operator.Side) *batch.Schema {
 	return f.rejected
 }
 
+// Backed is operator.Backed's.
+func (f *factory) Backed() bool { return true }
+
 func (f *factory) New() operator.Operator {
 	o := &keyed{factory: f, store: f.store()}
 	o.fn = f.cfg.New(o.store)

@@ -32,6 +32,16 @@ func (f *Factory) Side(s operator.Side) *batch.Schema {
 	return nil
 }
 
+// Backed is operator.Backed's: running aggregates by key, unless they have sets.
+func (f *Factory) Backed() bool {
+	for _, a := range f.plan.accs {
+		if a.kind == distinct {
+			return false
+		}
+	}
+	return f.spec.Form == Running && len(f.spec.Keys) > 0
+}
+
 // New makes the operator of one subtask.
 func (f *Factory) New() operator.Operator {
 	o := newCore(&f.spec, f.plan, f.out)
