@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,8 +18,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // controlSocket is where the process that runs jobs on a state folder can be
@@ -116,12 +115,11 @@ func (c *Control) job(w http.ResponseWriter, r *http.Request) (controlled, bool)
 	defer c.mu.Unlock()
 	j, ok := c.jobs[name]
 	if !ok {
-		var names []string
-		for n := range c.jobs {
-			names = append(names, n)
+		there := "none does yet"
+		if names := slices.Sorted(maps.Keys(c.jobs)); len(names) > 0 {
+			there = "there is " + strings.Join(names, ", ")
 		}
-		slices.Sort(names)
-		answer(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("job %q does not run here; there is %s", name, strings.Join(names, ", "))})
+		answer(w, http.StatusNotFound, map[string]string{"error": fmt.Sprintf("job %q does not run on this folder; %s", name, there)})
 	}
 	return j, ok
 }
@@ -180,7 +178,7 @@ func (c *Control) stop(w http.ResponseWriter, r *http.Request) {
 }
 
 // ErrNoProcess means that no process runs jobs on the folder.
-var ErrNoProcess = errors.New("no job runs on the folder")
+var ErrNoProcess = errors.New("no process runs jobs on")
 
 // ControlClient asks the process that runs jobs on a state folder. Every call
 // may return ErrNoProcess.
@@ -217,6 +215,9 @@ const longestAnswer = 16 << 20
 
 func (c ControlClient) ask(ctx context.Context, method, path string, out any) error {
 	socket := filepath.Join(c.Dir, controlSocket)
+	if len(socket) > longestSocket {
+		return fmt.Errorf("%s is longer than the %d bytes that a socket's path may have; name the folder from nearer by", socket, longestSocket)
+	}
 	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
@@ -226,10 +227,16 @@ func (c ControlClient) ask(ctx context.Context, method, path string, out any) er
 		return err
 	}
 	resp, err := (&http.Client{Transport: t}).Do(r)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("%w: %s: %w", ErrNoProcess, c.Dir, store.ErrMissing)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w %s", ErrNoProcess, c.Dir)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%s is for the user that runs the job; ask as that user: %w", socket, err)
+	case ctx.Err() != nil:
+		return errors.New("interrupted; what was asked may still be done")
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("the process that runs jobs on %s ended before it answered; look with tidemark job list", c.Dir)
+	case err != nil:
 		return err
 	}
 	defer resp.Body.Close()

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/tidemark-mesh/tidemark/agent"
 )
 
 // An interrupt that comes while a run starts, before anything can hear it, still
@@ -24,7 +22,7 @@ sinks:
 	ctx, interrupt := context.WithCancel(t.Context())
 	interrupt()
 	var said lockedBuffer
-	if err := runJob(ctx, &terminal{in: strings.NewReader(""), out: &said, err: &said}, job, loadFlags{}, agent.LocalOptions{}); err != nil {
+	if err := runJob(ctx, &terminal{in: strings.NewReader(""), out: &said, err: &said}, job, loadFlags{}, runFlags{}); err != nil {
 		t.Errorf("%v, want it to end in order", err)
 	}
 	for _, want := range []string{"stopping: ", "endless: rows in "} {

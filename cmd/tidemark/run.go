@@ -20,8 +20,9 @@ import (
 
 // runFlags are the flags of run that say where a job's state is.
 type runFlags struct {
-	state string
-	opt   agent.LocalOptions
+	state   string
+	opt     agent.LocalOptions
+	control *agent.Control // by which other processes ask; nil: they cannot
 }
 
 func newRun(t *terminal) *cobra.Command {
@@ -91,9 +92,14 @@ func runJobs(ctx context.Context, t *terminal, files []string, load loadFlags, f
 		}
 		f.opt.State = state
 		defer func() { err = errors.Join(err, state.Close()) }()
+		if f.control, err = agent.ServeControl(f.state); err != nil {
+			status.line(fmt.Sprintf("other commands cannot ask for savepoints or stops: %v", err))
+		} else {
+			defer func() { err = errors.Join(err, f.control.Close()) }()
+		}
 	}
 	if len(files) == 1 {
-		return runJob(ctx, t, files[0], load, f.opt)
+		return runJob(ctx, t, files[0], load, f)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -101,7 +107,7 @@ func runJobs(ctx context.Context, t *terminal, files []string, load loadFlags, f
 	var all sync.WaitGroup
 	for i, file := range files {
 		all.Go(func() {
-			if errs[i] = runJob(ctx, t, file, load, f.opt); errs[i] != nil {
+			if errs[i] = runJob(ctx, t, file, load, f); errs[i] != nil {
 				errs[i] = fmt.Errorf("%s: %w", file, errs[i])
 				cancel()
 			}
@@ -111,7 +117,8 @@ func runJobs(ctx context.Context, t *terminal, files []string, load loadFlags, f
 	return errors.Join(errs...)
 }
 
-func runJob(ctx context.Context, t *terminal, file string, load loadFlags, opt agent.LocalOptions) error {
+func runJob(ctx context.Context, t *terminal, file string, load loadFlags, f runFlags) error {
+	opt := f.opt
 	j, err := load.load(ctx, t, file)
 	if err != nil {
 		return err
@@ -124,6 +131,11 @@ func runJob(ctx context.Context, t *terminal, file string, load loadFlags, opt a
 	local, err := agent.NewLocal(j, opt)
 	if err != nil {
 		return err
+	}
+	if f.control != nil {
+		ended := make(chan struct{})
+		defer close(ended)
+		f.control.Add(local, ended)
 	}
 	began := time.Now()
 	err = untilStopped(ctx, local, status.line, stopping(opt), func() { status.update(progressLine(local.Totals(), time.Since(began))) })

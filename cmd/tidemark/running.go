@@ -38,19 +38,20 @@ func newSavepointCreate(t *terminal, folder *folderFlag) *cobra.Command {
 	}
 }
 
-// notRunning says what a stopped job has in place of a new savepoint.
+// notRunning says what there is in place of a new savepoint: a job that was
+// stopped or killed can be started from its newest checkpoint, or that exported.
 func notRunning(s *durable.State, jobName string, err error) error {
 	list, listErr := s.Checkpoints(jobName)
 	if listErr != nil {
-		return listErr
+		return fmt.Errorf("%w; %w", err, listErr)
 	}
 	for i := len(list) - 1; i >= 0; i-- {
 		if list[i].Err == nil {
-			return fmt.Errorf("%w; job %q was last stopped or killed at %s, which can be exported: tidemark savepoint export %s/%[3]s FILE --state %s",
+			return fmt.Errorf("%w; the newest of job %s is %s, which stands for a savepoint: tidemark savepoint export %s/%[3]s FILE --state %[5]s; or start the job: tidemark run JOB.yaml --state %[5]s",
 				err, jobName, list[i].Name, jobName, s.Dir())
 		}
 	}
-	return err
+	return fmt.Errorf("%w; start the job: tidemark run JOB.yaml --state %s", err, s.Dir())
 }
 
 func printSavepoint(t *terminal, name string) error {
@@ -75,10 +76,14 @@ on from there.`,
 		Example: "  tidemark job stop cold-chain --state state",
 		Args:    exactly(1, "the name of one job"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := folder.view(); err != nil {
+			s, err := folder.view()
+			if err != nil {
 				return err
 			}
 			name, err := agent.ControlClient{Dir: folder.dir}.Stop(cmd.Context(), args[0], drain)
+			if errors.Is(err, agent.ErrNoProcess) {
+				return notRunning(s, args[0], err)
+			}
 			if err != nil {
 				return err
 			}

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/tidemark-mesh/tidemark/agent"
 )
 
 // stuck is a pipe that nobody reads: its first write waits until it is let go.
@@ -38,7 +36,7 @@ func TestSecondInterruptWhileStdoutHangs(t *testing.T) {
 	var said lockedBuffer
 	done := make(chan error, 1)
 	go func() {
-		done <- runJob(ctx, &terminal{in: strings.NewReader(""), out: out, err: &said}, job, loadFlags{}, agent.LocalOptions{})
+		done <- runJob(ctx, &terminal{in: strings.NewReader(""), out: out, err: &said}, job, loadFlags{}, runFlags{})
 	}()
 	<-out.written
 	interrupt()
