@@ -121,8 +121,8 @@ type Context struct {
 }
 
 // Backing keeps entries of one operator's state that its memory has no room
-// for. Get and Scan read the disk, and only Snapshot and Restore call them; the
-// rest notes wishes that the driver performs when Process has returned Need, or
+// for. Get and Scan read the disk, once what was put is written there, and only
+// Snapshot and Restore call them; the rest notes wishes that the driver performs when Process has returned Need, or
 // between batches. The operator owns no memory that it gets from here after its
 // next call.
 type Backing interface {

@@ -267,7 +267,10 @@ func (o *paged) Restore(table int, b *batch.Batch) error {
 	}
 	o.taken = true
 	if table == 0 {
-		_, err = o.makeRoom()
+		var wrote bool
+		if wrote, err = o.makeRoom(); wrote && err == nil {
+			_, err = o.backing.Get(pagedRows, o.buf) // has it written: nobody syncs during a restore
+		}
 	}
 	o.count.KeysLive = o.count.OpenWindows
 	return err
