@@ -45,3 +45,13 @@ sinks: [{id: out, from: r, blackhole: {}}]
 		}
 	}
 }
+
+// A feed is named by its name, or as another job's source.
+func TestFeedNames(t *testing.T) {
+	for name, ok := range map[string]bool{"readings": true, "cold-chain.readings": true, "a.b.c": false, ".a": false, "a.": false, "a b": false, "1a": false} {
+		_, err := job.Load("job.yaml", []byte("name: j\nsources:\n  in: {feed: \""+name+"\", format: text}\nsinks:\n  - {id: out, from: in, blackhole: {}}\n"), job.Options{})
+		if (err == nil) != ok {
+			t.Errorf("feed %q: %v", name, err)
+		}
+	}
+}

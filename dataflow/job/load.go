@@ -304,6 +304,17 @@ func (v value) identifier(what string) (string, bool) {
 	return s, ok
 }
 
+// feedName is a feed's own name, or that of another job's mqtt source, JOB.SOURCE.
+func (v value) feedName() (string, bool) {
+	s, ok := v.text()
+	jobName, source, own := strings.Cut(s, ".")
+	if ok && !(isIdentifier(jobName) && (!own || isIdentifier(source))) {
+		v.fail("name a feed with letters, digits, - and _, a letter first, at most 64, or a job's mqtt source with JOB.SOURCE", "a feed cannot be %q", s)
+		return s, false
+	}
+	return s, ok
+}
+
 func isIdentifier(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false

@@ -53,7 +53,7 @@ func (l *loader) sourceConnector(o *op, s *Source) bool {
 	case "mqtt":
 		s.MQTT = l.mqttSource(v)
 	case "feed":
-		name, _ := v.identifier("a feed")
+		name, _ := v.feedName()
 		s.Feed = &FeedSource{Name: name}
 		l.withState(v, true, "a feed is kept with the state: give the run its folder with --state")
 	case "file":
