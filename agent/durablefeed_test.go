@@ -1,0 +1,183 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/sensors/broker"
+)
+
+const feedJob = `name: %s
+parallelism: 2
+checkpoint: {interval: 5ms}
+restart: {strategy: none}
+sources:
+  in:
+    %s
+    format: json
+    fields: {id: bigint}
+    event_time: ingestion
+sinks:
+  - {id: out, from: in, file: {path: %q}}
+`
+
+// published is a client that numbers its messages.
+type published struct {
+	paho.Client
+	t *testing.T
+	n int
+}
+
+func newPublished(t *testing.T, addr string) *published {
+	t.Helper()
+	c := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("publisher").SetAutoReconnect(false))
+	if k := c.Connect(); k.Wait() && k.Error() != nil {
+		t.Fatal(k.Error())
+	}
+	t.Cleanup(func() { c.Disconnect(1000) })
+	return &published{Client: c, t: t}
+}
+
+func (p *published) send(n int) {
+	p.t.Helper()
+	for range n {
+		k := p.Publish(fmt.Sprintf("t/%d", p.n%5), 1, false, fmt.Sprintf(`{"id":%d}`, p.n))
+		if k.Wait() && k.Error() != nil {
+			p.t.Fatal(k.Error())
+		}
+		p.n++
+	}
+}
+
+// folder runs jobs on a state folder on the real disk, as feeds need.
+type folder struct {
+	t    *testing.T
+	dir  string
+	said lockedBuffer
+}
+
+// run runs a job until its output has as many rows as wanted, and ends it then.
+func (f *folder) run(text string, rows int, out string, meanwhile func(), change func(*agent.LocalOptions), end func(l *agent.Local, crash func())) (agent.Outcome, error) {
+	f.t.Helper()
+	tell := func(line string) { fmt.Fprintln(&f.said, line) }
+	state, err := agent.OpenState(f.dir, agent.StateOptions{Events: tell})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	var local *agent.Local
+	var once sync.Once
+	opt := agent.LocalOptions{State: state, Events: tell, Checkpoints: func(durable.Completed) {
+		if rows > 0 && local.Totals().Out >= int64(rows) {
+			once.Do(func() { end(local, func() { cancel(errCrash) }) })
+		}
+	}}
+	if change != nil {
+		change(&opt)
+	}
+	if local, err = agent.NewLocal(load(f.t, text, setting{}), opt); err != nil {
+		f.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { // the test waits for it
+		defer close(done)
+		select {
+		case <-local.Heard():
+			meanwhile()
+		case <-ctx.Done():
+		}
+	}()
+	err = local.Run(ctx)
+	cancel(nil)
+	<-done
+	if cerr := state.Close(); cerr != nil {
+		f.t.Error(cerr)
+	}
+	return local.Outcome(), err
+}
+
+// Messages that are published while a job runs, crashes and is away are in its
+// output once each. A second job reads the same feed from its beginning, and a
+// third begins at the first one's savepoint.
+func TestDurableFeeds(t *testing.T) {
+	b, err := broker.Start(broker.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	dir := t.TempDir()
+	p := newPublished(t, b.Addr())
+	f := &folder{t: t, dir: filepath.Join(dir, "state")}
+	out := filepath.Join(dir, "first.jsonl")
+	text := fmt.Sprintf(feedJob, "first", fmt.Sprintf(`mqtt: {broker: "mqtt://%s", topics: [t/+], qos: 1, lanes: 3}`, b.Addr()), out)
+	none := func() {}
+	crash := func(_ *agent.Local, crash func()) { crash() }
+	for range 3 {
+		if _, err := f.run(text, 20, out, func() { p.send(60) }, nil, crash); !errors.Is(err, errCrash) {
+			t.Fatalf("%v\n%s", err, &f.said)
+		}
+		p.send(15) // the broker keeps them
+	}
+	o, err := f.run(text, 1, out, none, nil, func(l *agent.Local, _ func()) { go l.Stop() })
+	if err != nil || o.Status != coordinator.Stopped {
+		t.Fatalf("%+v, %v\n%s", o, err, &f.said)
+	}
+	p.send(10)
+	// The rest is there when the last of it is: a lane is in order.
+	want := p.n
+	all := func(l *agent.Local, _ func()) { go l.Stop() }
+	before := len(read(t, out))
+	if before < want {
+		if _, err := f.run(text, want-before, out, none, nil, all); err != nil {
+			t.Fatalf("%v\n%s", err, &f.said)
+		}
+	}
+	each(t, out, want, &f.said)
+
+	second := filepath.Join(dir, "second.jsonl")
+	if _, err := f.run(fmt.Sprintf(feedJob, "second", "feed: first.in", second), want, second, none, nil, all); err != nil {
+		t.Fatalf("%v\n%s", err, &f.said)
+	}
+	each(t, second, want, &f.said)
+
+	third := filepath.Join(dir, "third.jsonl")
+	own := strings.Replace(text, "name: first", "name: third", 1)
+	from := func(l *agent.LocalOptions) { l.From = o.Savepoint }
+	if _, err := f.run(own, 0, third, none, from, all); err == nil || !strings.Contains(err.Error(), "feed: first.in") {
+		t.Errorf("positions of another feed: %v", err)
+	}
+	if _, err := f.run(fmt.Sprintf(feedJob, "third", "feed: first.in", third), want-before, third, none, from, all); err != nil {
+		t.Fatalf("%v\n%s", err, &f.said)
+	}
+	if got := values(t, third, "id"); len(got) != want-before {
+		t.Errorf("from the savepoint %d rows, want the %d after it", len(got), want-before)
+	}
+}
+
+// each checks that the numbers up to n are in a file once each.
+func each(t *testing.T, path string, n int, said fmt.Stringer) {
+	t.Helper()
+	got := values(t, path, "id")
+	slices.Sort(got)
+	for i := range min(n, len(got)) {
+		if got[i] != int64(i) {
+			t.Errorf("%s: the %d-th id is %d\n%s", filepath.Base(path), i, got[i], said)
+			break
+		}
+	}
+	if len(got) != n {
+		t.Errorf("%s: %d ids, want %d", filepath.Base(path), len(got), n)
+	}
+}
