@@ -175,9 +175,6 @@ func (s *Store) widen() {
 // that it looked up.
 func (s *Store) Sweep() { s.keys.Sweep() }
 
-// Now is the arrival clock.
-func (s *Store) Now() dataflow.Time { return s.now }
-
 // SetKey makes a key current.
 func (s *Store) SetKey(id int32) { s.cur = id }
 
@@ -343,9 +340,6 @@ func (s *Store) Undo() {
 	}
 	s.forget()
 }
-
-// Clean tells whether nothing has changed since the last Commit or Undo.
-func (s *Store) Clean() bool { return len(s.journal) == 0 }
 
 // KeysLive is the number of keys with state, in memory or not.
 func (s *Store) KeysLive() int64 { return s.living }

@@ -39,8 +39,8 @@ func (s *Store) timerCells(name string, d Domain) *cells {
 }
 
 // SetTimer sets a timer of the current key; one for the same time and clock is
-// the same timer. It fires when the clock has reached the time, at once if it
-// has already.
+// the same timer. It fires at the mark at which the clock has reached the time:
+// the next one, if it has already.
 func (s *Store) SetTimer(d Domain, at dataflow.Time) {
 	c := s.timers[d-1]
 	key, ok := s.current(c)
