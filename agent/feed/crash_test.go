@@ -145,6 +145,7 @@ func TestCrashQoS2(t *testing.T) {
 
 				l.c.send(publish(6, 2, false, "t/b", "b")) // something in another lane
 				l.take(6)
+				want := "a"
 				switch again {
 				case "delivered":
 					l.c.send(publish(5, 2, false, "t/a", "a"))
@@ -156,11 +157,12 @@ func TestCrashQoS2(t *testing.T) {
 					l.c.send(publish(5, 2, true, "t/a", "a"))
 					l.take(5)
 				case "first delivery lost":
+					want = "c" // one that looks the same is taken for a redelivery
 					l = begin(t, l.crash(), 2, true, step{})
-					l.c.send(publish(5, 2, true, "t/a", "a"))
+					l.c.send(publish(5, 2, true, "t/a", "c"))
 					l.take(5)
 				}
-				wants(t, l.end(), "a", "b", "a")
+				wants(t, l.end(), "a", "b", want)
 			})
 		}
 	}

@@ -85,19 +85,21 @@ func (l *ledger) seen(id uint16) *seen {
 // given offset of lane.
 //
 // A redelivery has the content of the last message of its packet id in this
-// session, and DUP set, as the protocol demands of a broker. Of QoS 2 the id
-// must be open, not released by PUBREL; then DUP is asked for only if the
-// message came before this process, since what the broker did between two
-// processes is not known for sure.
+// session, and DUP set, as the protocol demands of a broker. Of QoS 2 DUP is not
+// asked for while the id is open, not released by PUBREL, and the message came
+// in this process.
 //
-// QoS 2: a broker does not use an id again before PUBCOMP, and that is sent
-// only when the release is durable. So no message is taken for another one as
-// long as the broker keeps the session. QoS 1: the one thing taken wrongly for a
-// redelivery is a message with the content of the previous one of its id, whose
-// own first sending got lost with a connection or a process.
+// A message of QoS 2 whose id was released and that comes again with DUP is a
+// redelivery too: by the protocol it cannot be, but Mosquitto does so when it
+// was restarted.
+//
+// So the one thing taken wrongly for a redelivery is a message with the content
+// of the previous one of its id, whose own first sending got lost with a
+// connection or a process.
 func (l *ledger) arrive(id uint16, qos byte, dup bool, digest uint64, lane int16, offset int64) verdict {
 	s := l.seen(id)
-	if s.qos == qos && s.digest == digest && (dup || qos == 2 && s.seq != recalled) {
+	same := s.qos == qos && (dup || qos == 2 && s.seq != recalled) || qos == 2 && s.qos == 0 && dup // open, or released
+	if same && s.digest == digest {
 		if s.seq < l.head {
 			return againOld
 		}

@@ -80,7 +80,7 @@ func (w *world) deliver() {
 	}
 	p := w.down[0]
 	w.down = w.down[1:]
-	switch w.l.arrive(p.id, w.qos, p.dup, uint64(p.n), 0, int64(w.received)) {
+	switch w.l.arrive(p.id, w.qos, p.dup, uint64(p.n)+1, 0, int64(w.received)) {
 	case fresh:
 		if p.n != w.received {
 			w.t.Fatalf("message %d is fresh where %d was due", p.n, w.received)
