@@ -45,6 +45,8 @@ type message struct {
 	ts     int64 // ms
 	v      int64
 	marker bool
+	late   bool  // sent when its window had fired for all to see
+	again  bool  // its publisher's own repetition of an earlier one
 	tries  []try // each is a message of its own to the broker
 }
 
@@ -116,12 +118,33 @@ func (f *fleet) sending(n int) (wait func() error) {
 	}
 }
 
-// each calls do for every message of the fleet.
+// each calls do for every message of the fleet, repetitions aside.
 func (f *fleet) each(do func(*message)) {
 	for _, p := range f.publishers {
 		for i := range p.messages {
-			do(&p.messages[i])
+			if !p.messages[i].again {
+				do(&p.messages[i])
+			}
 		}
+	}
+}
+
+// repeat makes the publishers send each so many messages a second time, soon
+// after the first, as one does that takes its message for lost.
+func (f *fleet) repeat(rng *rand.Rand, s scale, each int) {
+	for _, p := range f.publishers {
+		var all, later []message
+		for i, m := range p.messages {
+			all = append(all, m)
+			if i >= s.devices && rng.IntN(each) == 0 {
+				m.again = true
+				later = append(later, m)
+			}
+			if rng.IntN(10) == 0 {
+				all, later = append(all, later...), nil
+			}
+		}
+		p.messages = append(all, later...)
 	}
 }
 
@@ -285,8 +308,11 @@ func (p *publisher) receive(in *bufio.Reader, order []int, room chan struct{}, w
 // the broker apart from one that came twice.
 func (m *message) payload(dst []byte) []byte {
 	kind := "reading"
-	if m.marker {
+	switch {
+	case m.marker:
 		kind = "flush"
+	case m.late:
+		kind = "late"
 	}
 	return fmt.Appendf(dst, `{"id":%d,"try":%d,"ts":%d,"v":%d,"kind":%q}`, m.id, len(m.tries)-1, m.ts, m.v, kind)
 }
@@ -320,7 +346,7 @@ type windowKey struct {
 func (f *fleet) windows(counts func(*message) bool) map[windowKey]window {
 	want := make(map[windowKey]window)
 	f.each(func(m *message) {
-		if m.marker || !counts(m) {
+		if m.marker || m.late || !counts(m) {
 			return
 		}
 		start := m.ts - m.ts%interval
