@@ -336,6 +336,12 @@ func (c *Checkpointer) completed(id dataflow.CheckpointID) {
 		delete(c.began, id.Counter)
 	}
 	c.merge()
+	for _, ch := range c.chains {
+		if len(ch.parts) >= mostParts { // merging fails, or cannot keep up
+			c.step(checkpoint.Event{Kind: checkpoint.Failed, Failure: checkpoint.Subsumed, Lost: true})
+			break
+		}
+	}
 }
 
 // tell says what a checkpoint took.

@@ -125,7 +125,8 @@ func (c *Checkpointer) took(id dataflow.CheckpointID) dataflow.Duration {
 // the manifests that name it, stay short.
 const (
 	longChain  = 16
-	shortChain = 4 // long enough, where the deltas are as large as the first part
+	shortChain = 4  // long enough, where the deltas are as large as the first part
+	mostParts  = 64 // then the next snapshot is a whole one
 )
 
 // merge makes one part of the longest chain, in the background, one chain at a
