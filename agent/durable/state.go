@@ -29,6 +29,10 @@ type State struct {
 
 	mu   sync.Mutex      // guards jobs
 	jobs map[string]bool // that are open in this process
+
+	// collecting is held by the one who collects, for as long as it reads and
+	// deletes: several jobs may want to at the same time.
+	collecting sync.Mutex
 }
 
 // Open makes the folder if need be, takes its lock (store.ErrLocked if another
@@ -78,6 +82,8 @@ func (s *State) Close() error {
 
 // Collect removes the parts that no manifest names and no running job holds.
 func (s *State) Collect() (part.Collected, error) {
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
 	return s.parts.Collect(func() ([]*part.Manifests, error) { return part.Folders(s.parts, s.dir) })
 }
 
