@@ -1,45 +1,228 @@
 package durable
 
 import (
-	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/avro"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/restore"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
-// ReadState writes the rows of a state as JSON lines, as they were when the
-// manifest was written: subtask by subtask, deltas merged. It returns how many
-// there are. A state that the manifest does not have is store.ErrMissing, and
-// says which it has.
-func (s *State) ReadState(w io.Writer, m manifest.Manifest, op dataflow.OperatorID, table string) (rows int64, err error) {
-	var has []string
-	for _, o := range m.Operators {
-		for _, t := range o.Tables {
-			if o.ID == op && t.Name == table {
-				return s.readTable(w, &t)
-			}
-			has = append(has, fmt.Sprintf("%s/%s", o.ID, t.Name))
-		}
-	}
-	return 0, fmt.Errorf("%s: state %q of operator %q is %w; it has %s", m.Name, table, op, store.ErrMissing, strings.Join(has, ", "))
+// Saved is a checkpoint or savepoint with what its parts are read from: a state
+// folder, or the file that it was exported to. Reading changes nothing.
+type Saved struct {
+	Manifest manifest.Manifest
+	from     reading
+	file     io.Closer // nil: it is in a folder
 }
 
-func (s *State) readTable(w io.Writer, t *manifest.Table) (rows int64, err error) {
-	for _, sh := range t.Shards {
-		if len(sh.Parts) == 0 {
+// reading is where parts are read from.
+type reading interface {
+	Open(p store.Part) (io.ReadCloser, error)
+	Verify(p store.Part) error
+}
+
+// Saved finds what is named: a savepoint by its name, a checkpoint as JOB/NAME,
+// the newest of a job as JOB, or an exported file by its path. The caller closes
+// it. store.ErrMissing says what there is.
+func (s *State) Saved(name string) (*Saved, error) {
+	jobName, own, both := strings.Cut(name, "/")
+	if manifest.CheckName(jobName) == nil && (!both || manifest.CheckName(own) == nil) { // else it can only be a file
+		m, err := s.Manifest(name)
+		if err == nil {
+			return &Saved{Manifest: m, from: s.parts}, nil
+		}
+		if !errors.Is(err, store.ErrMissing) {
+			return nil, err
+		}
+	}
+	if _, e := s.fs.Stat(s.checkpointsOf(name)); manifest.CheckName(name) == nil && e == nil {
+		return s.newestOf(name)
+	}
+	if v, err := OpenExport(name); !errors.Is(err, store.ErrMissing) {
+		return v, err
+	}
+	return nil, s.noneCalled(name)
+}
+
+func (s *State) checkpointsOf(jobName string) string {
+	return filepath.Join(s.dir, "jobs", jobName, "checkpoints")
+}
+
+func (s *State) newestOf(jobName string) (*Saved, error) {
+	list, err := s.Checkpoints(jobName)
+	if err != nil {
+		return nil, err
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].Err == nil {
+			return &Saved{Manifest: list[i].Manifest, from: s.parts}, nil
+		}
+		err = errors.Join(err, list[i].Err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("job %q: %w: %w", jobName, ErrNothingWhole, err)
+	}
+	return nil, fmt.Errorf("job %q has completed no checkpoint yet: %w", jobName, store.ErrMissing)
+}
+
+// mostNames bounds the names that an error lists.
+const mostNames = 10
+
+// noneCalled says what there is, where name is not.
+func (s *State) noneCalled(name string) error {
+	var there []string
+	if list, err := s.Savepoints(); err == nil {
+		for _, e := range list {
+			there = append(there, e.Name)
+		}
+	}
+	jobs, _ := s.Jobs()
+	for _, j := range jobs {
+		if list, err := s.Checkpoints(j); err == nil && len(list) > 0 {
+			there = append(there, j+"/"+list[len(list)-1].Name)
+		}
+	}
+	if len(there) == 0 {
+		return fmt.Errorf("savepoint %q is %w: %s holds no savepoint and no checkpoint, and there is no such file", name, store.ErrMissing, s.dir)
+	}
+	if len(there) > mostNames {
+		there = append(there[:mostNames], "…")
+	}
+	return fmt.Errorf("savepoint %q is %w in %s, and there is no such file; there is %s", name, store.ErrMissing, s.dir, strings.Join(there, ", "))
+}
+
+// OpenExport opens a savepoint in the file that it was exported to. The caller
+// closes it.
+func OpenExport(name string) (*Saved, error) {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder, and no file that a savepoint was exported to", name)
+	}
+	x, m, err := part.OpenExport(name)
+	if err != nil {
+		return nil, err
+	}
+	return &Saved{Manifest: m, from: x, file: x}, nil
+}
+
+// Close closes the file, if it is one.
+func (v *Saved) Close() error {
+	if v.file == nil {
+		return nil
+	}
+	return v.file.Close()
+}
+
+// Verify reads all parts: store.ErrMissing or store.ErrCorrupt, with all that is
+// wrong.
+func (v *Saved) Verify() error { return verify(v.from, v.Manifest) }
+
+// States are the names of what can be read, as OPERATOR/STATE.
+func (v *Saved) States() (names []string) {
+	for _, o := range v.Manifest.Operators {
+		if len(o.Positions) > 0 {
+			names = append(names, string(o.ID)+"/"+restore.Positions)
+		}
+		for _, t := range o.Tables {
+			names = append(names, string(o.ID)+"/"+t.Name)
+		}
+	}
+	return names
+}
+
+// StatesOf are the names of an operator's states.
+func (v *Saved) StatesOf(op dataflow.OperatorID) (names []string) {
+	for _, n := range v.States() {
+		if rest, ok := strings.CutPrefix(n, string(op)+"/"); ok {
+			names = append(names, rest)
+		}
+	}
+	return names
+}
+
+// ReadState writes the rows of a state as JSON lines: subtask by subtask, deltas
+// merged. Where a source stands is its state "positions". It returns how many
+// there are. The parts are verified before the first row is written. A state
+// that is not there is store.ErrMissing, and says which there are.
+func (v *Saved) ReadState(w io.Writer, op dataflow.OperatorID, table string) (rows int64, err error) {
+	t, positions := v.find(op, table)
+	switch {
+	case t != nil:
+		if err := v.verifyTable(t); err != nil {
+			return 0, fmt.Errorf("state %q of operator %q: %w", table, op, err)
+		}
+		return v.readTable(w, t)
+	case positions != nil:
+		enc := json.NewEncoder(w)
+		for _, p := range positions {
+			if err := enc.Encode(position(p)); err != nil {
+				return rows, err
+			}
+			rows++
+		}
+		return rows, nil
+	}
+	if own := v.StatesOf(op); len(own) > 0 {
+		return 0, fmt.Errorf("%s: state %q of operator %q is %w; the operator has %s", v.Manifest.Name, table, op, store.ErrMissing, strings.Join(own, ", "))
+	}
+	return 0, fmt.Errorf("%s: operator %q has no state there: %w; there is %s", v.Manifest.Name, op, store.ErrMissing, strings.Join(v.States(), ", "))
+}
+
+// position is a split's as a row.
+type position struct {
+	Split  string `json:"split"`
+	Offset int64  `json:"offset"`
+	Ended  bool   `json:"ended"`
+}
+
+func (v *Saved) find(op dataflow.OperatorID, table string) (*manifest.Table, []manifest.Position) {
+	for i := range v.Manifest.Operators {
+		o := &v.Manifest.Operators[i]
+		if o.ID != op {
 			continue
 		}
-		n, err := s.readShard(w, t, sh.Parts)
-		rows += n
+		for k := range o.Tables {
+			if o.Tables[k].Name == table {
+				return &o.Tables[k], nil
+			}
+		}
+		if table == restore.Positions {
+			return nil, o.Positions
+		}
+	}
+	return nil, nil
+}
+
+func (v *Saved) verifyTable(t *manifest.Table) error {
+	var errs []error
+	for _, sh := range t.Shards {
+		for _, p := range sh.Parts {
+			if err := v.from.Verify(p.Part); err != nil {
+				errs = append(errs, fmt.Errorf("subtask %d: %w", sh.Subtask, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (v *Saved) readTable(w io.Writer, t *manifest.Table) (rows int64, err error) {
+	for _, sh := range t.Shards {
+		err := v.readShard(t, sh, func(rd *avro.Reader) error {
+			n, err := avro.Rows(w, rd)
+			rows += n
+			return err
+		})
 		if err != nil {
 			return rows, fmt.Errorf("state %q, subtask %d: %w", t.Name, sh.Subtask, err)
 		}
@@ -47,157 +230,56 @@ func (s *State) readTable(w io.Writer, t *manifest.Table) (rows int64, err error
 	return rows, nil
 }
 
-func (s *State) readShard(w io.Writer, t *manifest.Table, parts []manifest.PartUse) (int64, error) {
-	pr, pw := io.Pipe()
-	done := make(chan struct{})
-	go func() { // ends with the pipe, at the latest when it is closed below
-		pw.CloseWithError(s.mergeSaved(pw, t, parts))
-		close(done)
-	}()
-	defer func() {
-		pr.Close()
-		<-done
-	}()
-	rd, err := avro.NewReader(pr, batch.NewPool(0, nil))
-	if err != nil {
-		return 0, err
+// readShard hands f the rows of a subtask, deltas merged, in the columns that
+// they were saved with. Without rows f is not called.
+func (v *Saved) readShard(t *manifest.Table, sh manifest.Shard, f func(*avro.Reader) error) (err error) {
+	pool := batch.NewPool(0, nil)
+	switch len(sh.Parts) {
+	case 0:
+		return nil
+	case 1:
+		r, err := v.from.Open(sh.Parts[0].Part)
+		if err != nil {
+			return err
+		}
+		rd, err := avro.NewReader(r, pool)
+		if err == nil {
+			err = f(rd)
+		}
+		return errors.Join(err, r.Close())
 	}
-	return avro.Rows(w, rd)
-}
-
-// mergeSaved merges a shard in the columns that it was saved with.
-func (s *State) mergeSaved(w io.Writer, t *manifest.Table, parts []manifest.PartUse) error {
 	h, err := avro.ParseSchema(t.Schema)
 	if err != nil {
 		return err
 	}
-	_, err = s.mergeTo(w, operator.StateTable{Name: h.Table, Schema: h.Schema, Keyed: h.Keyed, Identity: t.Identity}, parts, nil)
-	return err
-}
-
-// Difference is a row that only one of two manifests has.
-type Difference struct {
-	Only     string              `json:"only"` // "a" or "b"
-	Operator dataflow.OperatorID `json:"operator"`
-	State    string              `json:"state"`
-	Row      json.RawMessage     `json:"row"`
-}
-
-// DiffState calls f with the rows that only one of two manifests has: for each
-// state those that only b has, then those that only a has, each in its order.
-// Which subtask has a row makes no difference. The rows of one state of a are in
-// memory at a time.
-func (s *State) DiffState(a, b manifest.Manifest, f func(Difference) error) error {
-	type state struct {
-		operator dataflow.OperatorID
-		table    string
-	}
-	tables := func(m manifest.Manifest) (list []state, at map[state]*manifest.Table) {
-		at = make(map[state]*manifest.Table)
-		for i := range m.Operators {
-			for k := range m.Operators[i].Tables {
-				st := state{m.Operators[i].ID, m.Operators[i].Tables[k].Name}
-				list, at[st] = append(list, st), &m.Operators[i].Tables[k]
-			}
-		}
-		return list, at
-	}
-	list, inA := tables(a)
-	more, inB := tables(b)
-	for _, st := range more {
-		if inA[st] == nil {
-			list = append(list, st)
-		}
-	}
-	for _, st := range list {
-		err := s.diffTable(inA[st], inB[st], func(only, row string) error {
-			return f(Difference{Only: only, Operator: st.operator, State: st.table, Row: json.RawMessage(row)})
-		})
-		if err != nil {
-			return fmt.Errorf("state %q of operator %q: %w", st.table, st.operator, err)
-		}
-	}
-	return nil
-}
-
-func (s *State) diffTable(a, b *manifest.Table, f func(only, row string) error) error {
-	if a != nil && b != nil && sameParts(a, b) {
-		return nil
-	}
-	var rows []string
-	left := make(map[string]int)
-	err := s.eachRow(a, func(row string) error {
-		rows = append(rows, row)
-		left[row]++
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	err = s.eachRow(b, func(row string) error {
-		if left[row] == 0 {
-			return f("b", row)
-		}
-		left[row]--
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		if left[row] > 0 {
-			left[row]--
-			if err := f("a", row); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// sameParts tells whether two states need not be read to be known as equal.
-func sameParts(a, b *manifest.Table) bool {
-	digests := func(t *manifest.Table) (all []store.Digest) {
-		for _, sh := range t.Shards {
-			for _, p := range sh.Parts {
-				all = append(all, p.Digest)
-			}
-		}
-		return all
-	}
-	return slices.Equal(digests(a), digests(b))
-}
-
-// eachRow calls f with the rows of a table, or of none.
-func (s *State) eachRow(t *manifest.Table, f func(row string) error) error {
-	if t == nil {
-		return nil
-	}
+	table := operator.StateTable{Name: h.Table, Schema: h.Schema, Keyed: h.Keyed, Identity: t.Identity}
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
 	go func() { // ends with the pipe, at the latest when it is closed below
-		w := bufio.NewWriterSize(pw, 64<<10)
-		_, err := s.readTable(w, t)
-		if err == nil {
-			err = w.Flush()
-		}
+		_, err := mergeTo(v.from.Open, pw, table, sh.Parts, nil)
 		pw.CloseWithError(err)
 		close(done)
 	}()
-	defer func() {
-		pr.Close()
-		<-done
-	}()
-	r := bufio.NewReader(pr)
+	rd, err := avro.NewReader(pr, pool)
+	if err == nil {
+		err = f(rd)
+	}
+	pr.Close()
+	<-done
+	return err
+}
+
+// eachBatch calls f with all batches of a part, which f owns.
+func eachBatch(rd *avro.Reader, f func(*batch.Batch) error) error {
 	for {
-		line, err := r.ReadString('\n')
-		if err == io.EOF && line == "" {
+		b, err := rd.Next()
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil && err != io.EOF {
+		if err != nil {
 			return err
 		}
-		if err := f(strings.TrimSuffix(line, "\n")); err != nil {
+		if err := f(b); err != nil {
 			return err
 		}
 	}

@@ -110,10 +110,12 @@ func useless(err error) bool {
 
 // Verify reads all parts that a manifest names: store.ErrMissing or
 // store.ErrCorrupt, with all that is wrong.
-func (s *State) Verify(m manifest.Manifest) error {
+func (s *State) Verify(m manifest.Manifest) error { return verify(s.parts, m) }
+
+func verify(parts reading, m manifest.Manifest) error {
 	var errs []error
 	for _, p := range manifest.Needed(m) {
-		if err := s.parts.Verify(p); err != nil {
+		if err := parts.Verify(p); err != nil {
 			errs = append(errs, fmt.Errorf("part of %s: %w", strings.Join(usersOf(m, p), ", "), err))
 		}
 	}

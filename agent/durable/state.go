@@ -277,19 +277,23 @@ func (s *State) merge(t operator.StateTable, parts []manifest.PartUse, quit <-ch
 
 // mergeTo writes the part that a chain is when merged.
 func (s *State) mergeTo(w io.Writer, t operator.StateTable, parts []manifest.PartUse, quit <-chan struct{}) (rows int64, err error) {
-	var open []io.Closer
+	return mergeTo(s.parts.Open, w, t, parts, quit)
+}
+
+func mergeTo(open func(store.Part) (io.ReadCloser, error), w io.Writer, t operator.StateTable, parts []manifest.PartUse, quit <-chan struct{}) (rows int64, err error) {
+	var opened []io.Closer
 	defer func() {
-		for _, c := range open {
+		for _, c := range opened {
 			err = errors.Join(err, c.Close())
 		}
 	}()
 	var readers []io.Reader
 	for _, u := range parts {
-		r, err := s.parts.Open(u.Part)
+		r, err := open(u.Part)
 		if err != nil {
 			return 0, err
 		}
-		open = append(open, r)
+		opened = append(opened, r)
 		readers = append(readers, quitReader{r, quit})
 	}
 	h := avro.Header{Table: t.Name, Schema: t.Schema, Keyed: t.Keyed}

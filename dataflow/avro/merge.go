@@ -136,7 +136,7 @@ func (m *merger) delta(r io.Reader) error {
 }
 
 func (m *merger) note(b *batch.Batch, row int) {
-	m.key = appendIdentity(m.key[:0], b, m.identity, row)
+	m.key = AppendIdentity(m.key[:0], b, m.identity, row)
 	at, known := m.entries[string(m.key)]
 	if !known {
 		at = int32(len(m.list))
@@ -164,7 +164,7 @@ func (m *merger) base(rd *Reader) error {
 		}
 		sel := b.OwnSel(b.Rows)
 		for row := range b.Rows {
-			m.key = appendIdentity(m.key[:0], b, m.identity, row)
+			m.key = AppendIdentity(m.key[:0], b, m.identity, row)
 			at, changed := m.entries[string(m.key)]
 			if !changed {
 				sel = append(sel, int32(row))
@@ -220,9 +220,9 @@ func (m *merger) added() error {
 	return nil
 }
 
-// appendIdentity appends the first n values of a row so that equal ones, as
+// AppendIdentity appends the first n values of a row so that equal ones, as
 // keys are equal, are equal bytes.
-func appendIdentity(dst []byte, b *batch.Batch, n, row int) []byte {
+func AppendIdentity(dst []byte, b *batch.Batch, n, row int) []byte {
 	for _, c := range b.Cols[:n] {
 		if c.IsNull(row) {
 			dst = append(dst, 0)

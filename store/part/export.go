@@ -80,10 +80,12 @@ func Import(r io.Reader, into *Manifests, name string) (manifest.Manifest, error
 		stored = append(stored, p)
 	}
 	if _, err := t.Next(); err != io.EOF {
-		return manifest.Manifest{}, fmt.Errorf("export: %w: there is more in it than its manifest names", store.ErrCorrupt)
+		return manifest.Manifest{}, errMore
 	}
 	return m, into.Put(m)
 }
+
+var errMore = fmt.Errorf("export: %w: there is more in it than its manifest names", store.ErrCorrupt)
 
 func importManifest(t *tar.Reader) (manifest.Manifest, error) {
 	h, err := t.Next()
