@@ -35,11 +35,6 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	if err != nil {
 		return err
 	}
-	if first && r.local.opt.From != "" && m.Kind == manifest.Savepoint {
-		if err := kept.BeginAt(token, m.Name, r.local.opt.Claim); err != nil {
-			return err
-		}
-	}
 	a, plan, layout, err := r.plan(m)
 	if err != nil {
 		return final{err}
@@ -49,6 +44,12 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	}
 	if err := errors.Join(r.pinFrom(m), r.around.tidyPins()); err != nil {
 		return err
+	}
+	// Only now that nothing is refused, and before anything is put out.
+	if first && r.local.opt.From != "" && m.Kind == manifest.Savepoint {
+		if err := kept.BeginAt(token, m.Name, r.local.opt.Claim); err != nil {
+			return err
+		}
 	}
 	c := r.checkpointerOf(kept, a, layout, point, token)
 	opt := r.local.runtimeOptions()

@@ -537,6 +537,36 @@ func TestSavepointOfARunningJob(t *testing.T) {
 	}
 }
 
+// A savepoint that does not fit is refused, and nothing has changed: the job
+// goes on from where it was.
+func TestARefusedSavepointChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in.jsonl"), filepath.Join(dir, "out.jsonl")
+	put(t, in, events("e1 e4 e12 w4"))
+	d := newStateful(t, filepath.Join(dir, "state"))
+	sums := fmt.Sprintf(sumJob, "sums", in, out)
+	if _, err := d.until(sums, &gate{crashAt: 4}, setting{batchRows: 1}, (*agent.Local).Stop, nil); err != nil {
+		t.Fatalf("%v\n%s", err, d.said)
+	}
+	others := strings.Replace(fmt.Sprintf(sumJob, "others", in, filepath.Join(dir, "others.jsonl")), "sums, from", "odd, from", 1)
+	others = strings.Replace(others, "from: sums", "from: odd", 1)
+	o, err := d.until(others, &gate{crashAt: 2}, setting{batchRows: 1}, (*agent.Local).Stop, nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, d.said)
+	}
+	from := func(l *agent.LocalOptions) { l.From = o.Savepoint }
+	if _, err := d.run(sums, setting{}, from); !errors.Is(err, restore.ErrRefused) || !strings.Contains(err.Error(), "odd") {
+		t.Errorf("%v, want it to be refused", err)
+	}
+	put(t, in, events("e8 e15 w9 w19"))
+	if o, err := d.run(sums, setting{}, nil); err != nil || o.Status != coordinator.Finished {
+		t.Fatalf("%+v, %v\n%s", o, err, d.said)
+	}
+	if got := values(t, out, "total"); !slices.Equal(got, []int64{13, 27}) {
+		t.Errorf("totals %v, want 13 and 27", got)
+	}
+}
+
 // No attempt ever gets the number of another, whatever became of it; and chains
 // of deltas do not grow without end, because they are merged.
 func TestAttemptsAndChains(t *testing.T) {
