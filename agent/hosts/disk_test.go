@@ -17,7 +17,14 @@ import (
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+	mount(t, dir, "64k")
+	return dir
+}
+
+// mount makes a folder a disk of a size.
+func mount(t *testing.T, dir, size string) {
+	t.Helper()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Skipf("no small disk can be mounted (%v): run as root", err)
 	}
 	t.Cleanup(func() {
@@ -25,7 +32,6 @@ func smallDisk(t *testing.T) string {
 			t.Errorf("unmount %s: %v", dir, err)
 		}
 	})
-	return dir
 }
 
 // frames counts the packets of one direction of a connection.

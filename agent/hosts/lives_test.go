@@ -97,12 +97,14 @@ func manyLives(t *testing.T, qos byte) {
 	r.says(t, "subscribed")
 	f.hello(t, s)
 	var count lived
+	visible := make(map[string][]byte)
 	for k := range n {
 		wait := f.sendingPart(s, k+1, n+1)
 		for again := true; again; again = rng.IntN(3) == 0 {
 			how := moment(rng.IntN(int(moments)))
 			count[how]++
 			how.end(t, rng, r, "lives")
+			r.onlyGrow(t, visible)
 			r = start()
 		}
 		if err := wait(); err != nil {
@@ -122,6 +124,23 @@ func manyLives(t *testing.T, qos byte) {
 	f.compareLives(t, r, s)
 	f.compareTold(t, told)
 	t.Logf("%d messages, %d late; ended: %v; state folder %d bytes", s.messages(), len(late.messages), count, stateSize(t, filepath.Join(dir, "state")))
+}
+
+// onlyGrow: what was visible in the output stays.
+func (r *running) onlyGrow(t *testing.T, visible map[string][]byte) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(r.dir, "*.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		name = filepath.Base(name)
+		now := r.file(t, name)
+		if !bytes.HasPrefix(now, visible[name]) {
+			t.Errorf("%s had %d bytes, and has %d: what could be seen is not there any more, or is another", name, len(visible[name]), len(now))
+		}
+		visible[name] = now
+	}
 }
 
 // sendingPart brings the k-th of n parts of each publisher's messages to the

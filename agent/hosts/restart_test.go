@@ -154,7 +154,24 @@ func TestHostsMosquittoKilled(t *testing.T) {
 	got := r.stop(t)
 
 	came := arrivals(t, r)
-	lost, doubled := 0, 0
+	lost, doubled := f.compareKilled(t, came)
+	sameWindows(t, r, f.windows(func(msg *message) bool {
+		for i := range msg.tries {
+			if came[sentID{msg.id, i}] > 0 {
+				return true
+			}
+		}
+		return false
+	}), false)
+	addsUp(t, r, got)
+	t.Logf("%d messages: the broker lost %d that it had acknowledged, and brought %d twice", s.messages(), lost, doubled)
+}
+
+// compareKilled compares what came with what may come when a broker is killed,
+// by the epochs of the test: how much of what it had acknowledged it lost, and
+// how much came twice.
+func (f *fleet) compareKilled(t *testing.T, came map[sentID]int) (lost, doubled int) {
+	t.Helper()
 	f.each(func(msg *message) {
 		for i, try := range msg.tries {
 			n := came[sentID{msg.id, i}]
@@ -175,14 +192,5 @@ func TestHostsMosquittoKilled(t *testing.T) {
 			}
 		}
 	})
-	sameWindows(t, r, f.windows(func(msg *message) bool {
-		for i := range msg.tries {
-			if came[sentID{msg.id, i}] > 0 {
-				return true
-			}
-		}
-		return false
-	}), false)
-	addsUp(t, r, got)
-	t.Logf("%d messages: the broker lost %d that it had acknowledged, and brought %d twice", s.messages(), lost, doubled)
+	return lost, doubled
 }
