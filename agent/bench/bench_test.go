@@ -15,11 +15,18 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // unitBars are the ids whose bar has a unit.
-var unitBars = []string{"json/ns", "latency/qos0", "scale/statedb"}
+var unitBars = []string{"json/ns", "latency/qos0", "checkpoint/pause-1", "checkpoint/rate-1", "scale/statedb"}
+
+// reported are the ids without a bar, alone those of figures beside which
+// nothing is measured.
+var (
+	reported = []string{"checkpoint/pause-100", "checkpoint/rate-100"}
+	alone    = []string{"checkpoint/pause-1", "checkpoint/rate-1", "checkpoint/pause-100", "checkpoint/rate-100", "scale/statedb"}
+)
 
 func TestIDs(t *testing.T) {
 	want := []string{"engine", "engine-sliding/60s", "engine-sliding/10m", "punctuated/1", "punctuated/100", "punctuated/1-p4", "punctuated/100-p4",
-		"devices/1k", "devices/100k", "json/ns", "json/ratio", "latency/qos0", "scale/keys", "scale/statedb"}
+		"devices/1k", "devices/100k", "json/ns", "json/ratio", "latency/qos0", "checkpoint/pause-1", "checkpoint/rate-1", "checkpoint/pause-100", "checkpoint/rate-100", "scale/keys", "scale/statedb"}
 	var got []string
 	for _, b := range All() {
 		got = append(got, b.IDs...)
@@ -56,16 +63,19 @@ func TestEachRuns(t *testing.T) {
 
 func checkFigure(t *testing.T, f Figure) {
 	t.Helper()
-	byUnit := slices.Contains(unitBars, f.ID)
+	byUnit, noBar := slices.Contains(unitBars, f.ID), slices.Contains(reported, f.ID)
+	reached := func(v, bar float64) bool { return v <= bar && f.Better == "lower" || v >= bar && f.Better == "higher" }
 	switch {
-	case f.Limit == nil && f.ID != "scale/statedb" || f.Bar == nil || f.Unit == "" || f.Better != "lower":
+	case (f.Limit == nil) != slices.Contains(alone, f.ID) || f.Unit == "" || f.Better != "lower" && f.Better != "higher" || math.IsNaN(f.Value) || math.IsInf(f.Value, 0):
 		t.Errorf("%+v lacks something", f)
-	case byUnit != (f.Ratio == nil):
+	case noBar && (f.Bar != nil || f.Ratio != nil || !f.OK):
+		t.Errorf("%s: it is reported only, and nothing of it can be missed", f.ID)
+	case noBar:
+	case f.Bar == nil || byUnit != (f.Ratio == nil):
 		t.Errorf("%s: a ratio belongs to a bar without a unit, and only there", f.ID)
-	case byUnit && f.OK != (f.Value <= *f.Bar), !byUnit && (f.OK != (*f.Ratio <= *f.Bar) || *f.Ratio != f.Value / *f.Limit):
+	case byUnit && f.OK != reached(f.Value, *f.Bar), !byUnit && (f.OK != reached(*f.Ratio, *f.Bar) || *f.Ratio != f.Value / *f.Limit):
 		t.Errorf("%s: %+v does not add up", f.ID, f)
-	}
-	if !byUnit && f.Allocs == nil {
+	case !byUnit && f.Allocs == nil:
 		t.Errorf("%s: allocations are not reported", f.ID)
 	}
 }
@@ -89,10 +99,11 @@ func TestFigureAsJSON(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	for _, c := range []struct{ ask, names, figures string }{
-		{"", "engine engine-sliding punctuated devices json latency scale/keys", "13"},
+		{"", "engine engine-sliding punctuated devices json latency checkpoint-1 checkpoint-100 scale/keys scale/statedb", "18"},
 		{"engine", "engine", "engine"},
 		{"json/ns engine-sliding", "engine-sliding json", "engine-sliding/60s engine-sliding/10m json/ns"},
-		{"scale", "scale/keys", "scale/keys"},
+		{"scale/keys", "scale/keys", "scale/keys"},
+		{"checkpoint/rate-1", "checkpoint-1", "checkpoint/rate-1"},
 		{"punctuated/1", "punctuated", "punctuated/1"},
 	} {
 		chosen, wanted, wrong := Choose(strings.Fields(c.ask))

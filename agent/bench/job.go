@@ -82,13 +82,16 @@ func (j *job) graph(schema *batch.Schema) (*graph.StreamGraph, error) {
 	return b.Build()
 }
 
-// plan is the job ready to run: it reads from feed and writes to out.
-func (j *job) plan(f *feed, out sensors.Writer) (runtime.Plan, error) {
-	g, err := j.graph(f.in.schema)
+// plan is the job ready to run, and its graph: it reads what open opens and
+// writes to out.
+func (j *job) plan(schema *batch.Schema, open func(*batch.Pool) sensors.BatchReader, out sensors.Writer) (runtime.Plan, *graph.ExecutionGraph, error) {
+	g, err := j.graph(schema)
 	if err != nil {
-		return runtime.Plan{}, err
+		return runtime.Plan{}, nil, err
 	}
-	return runtime.NewPlan(graph.Expand(graph.Chain(g, graph.Options{})), &connect{job: j, feed: f, out: out})
+	x := graph.Expand(graph.Chain(g, graph.Options{}))
+	p, err := runtime.NewPlan(x, &connect{job: j, schema: schema, open: open, out: out})
+	return p, x, err
 }
 
 // source and sink are the ends of the job as the graph sees them.
@@ -104,32 +107,31 @@ func (sink) Connector() string { return "blackhole" }
 
 // connect is runtime.Connectors for a plan's ends.
 type connect struct {
-	job  *job
-	feed *feed
-	out  sensors.Writer
+	job    *job
+	schema *batch.Schema
+	open   func(*batch.Pool) sensors.BatchReader
+	out    sensors.Writer
 }
 
 func (c *connect) Source(*graph.Node, int) (*task.SourceConfig, func() (sensors.Reader, error), func(*batch.Pool) (sensors.BatchReader, error), error) {
-	schema := c.feed.in.schema
-	cfg := &task.SourceConfig{Schema: schema, EventAt: tsColumn, DeviceAt: -1, Arrival: -1, Time: c.job.time}
+	cfg := &task.SourceConfig{Schema: c.schema, EventAt: tsColumn, DeviceAt: -1, Arrival: -1, Time: c.job.time}
 	if c.job.time.Strategy == eventtime.Punctuated {
 		var err error
-		if cfg.When, err = expr.CompileBool("marker", schema); err != nil {
+		if cfg.When, err = expr.CompileBool("marker", c.schema); err != nil {
 			return nil, nil, nil, err
 		}
-		if cfg.At, err = expr.Compile("ts", schema); err != nil {
+		if cfg.At, err = expr.Compile("ts", c.schema); err != nil {
 			return nil, nil, nil, err
 		}
 	}
 	if c.job.time.PerDevice {
-		cfg.DeviceAt = schema.Index("sensor")
+		cfg.DeviceAt = c.schema.Index("sensor")
 	}
 	if c.job.arrivals {
 		cfg.Arrival = tsColumn
 	}
 	return cfg, nil, func(p *batch.Pool) (sensors.BatchReader, error) {
-		c.feed.pool = p
-		return c.feed, nil
+		return c.open(p), nil
 	}, nil
 }
 

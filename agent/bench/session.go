@@ -73,7 +73,7 @@ func (j *job) open(in *input, out sensors.Writer) (*session, error) {
 		s.hole = &file.Blackhole{}
 		out = s.hole
 	}
-	plan, err := j.plan(s.feed, out)
+	plan, _, err := j.plan(in.schema, func(p *batch.Pool) sensors.BatchReader { s.feed.pool = p; return s.feed }, out)
 	if err != nil {
 		return nil, err
 	}
