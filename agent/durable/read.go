@@ -128,6 +128,9 @@ func (v *Saved) Close() error {
 // wrong.
 func (v *Saved) Verify() error { return verify(v.from, v.Manifest) }
 
+// Export writes it with all its parts as one file's bytes.
+func (v *Saved) Export(w io.Writer) error { return part.Export(w, v.Manifest, v.from) }
+
 // States are the names of what can be read, as OPERATOR/STATE.
 func (v *Saved) States() (names []string) {
 	for _, o := range v.Manifest.Operators {

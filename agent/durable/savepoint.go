@@ -56,16 +56,6 @@ func (s *State) Manifest(name string) (manifest.Manifest, error) {
 	return part.ViewManifests(s.fs, filepath.Join(s.dir, "jobs", jobName, "checkpoints")).Get(checkpoint)
 }
 
-// Export writes a savepoint, or a checkpoint, with all its parts as one file's
-// bytes.
-func (s *State) Export(w io.Writer, name string) error {
-	m, err := s.Manifest(name)
-	if err != nil {
-		return err
-	}
-	return part.Export(w, m, s.parts)
-}
-
 // Import stores what Export wrote, under another name if one is given. The
 // folder must be open for writing.
 func (s *State) Import(r io.Reader, name string) (manifest.Manifest, error) {

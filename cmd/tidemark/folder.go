@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -15,18 +16,48 @@ import (
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
-// folderFlag is --state of the verbs that look into a state folder.
+// folderFlag is the state folder of the verbs that look into one: --state or
+// --dir, or the environment.
 type folderFlag struct{ dir string }
 
+// folderVariable names the folder where no flag does.
+const folderVariable = "TIDEMARK_STATE"
+
 func (f *folderFlag) register(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&f.dir, "state", "", "state folder `DIR`, the one given to tidemark run --state")
+	cmd.PersistentFlags().StringVar(&f.dir, "state", "", "state folder `DIR`, the one given to tidemark run --state; default: $"+folderVariable)
+	f.registerDir(cmd)
+}
+
+// registerDir is for where --state means something else.
+func (f *folderFlag) registerDir(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&f.dir, "dir", "", "state folder `DIR`; the same as --state DIR of other verbs")
 }
 
 func (f *folderFlag) given() error {
 	if f.dir == "" {
-		return usageError{errors.New("which state folder? Give --state DIR, the one that the job is run with")}
+		f.dir = os.Getenv(folderVariable)
+	}
+	if f.dir == "" {
+		return usageError{errors.New("which state folder? Give --state DIR, the one that the job is run with, or set " + folderVariable)}
 	}
 	return nil
+}
+
+// saved finds a savepoint, a checkpoint or an exported file; for the last no
+// folder is needed.
+func (f *folderFlag) saved(name string) (*durable.Saved, error) {
+	if f.given() != nil {
+		v, err := durable.OpenExport(name)
+		if errors.Is(err, store.ErrMissing) {
+			return nil, usageError{fmt.Errorf("there is no file %s; for a savepoint of a state folder give --dir DIR, or set %s", name, folderVariable)}
+		}
+		return v, err
+	}
+	s, err := f.view()
+	if err != nil {
+		return nil, err
+	}
+	return s.Saved(name)
 }
 
 // view opens the folder for reading; a job may run on it.
@@ -59,6 +90,7 @@ func newTable(t *terminal, header ...any) table.Writer {
 	w.SetOutputMirror(t.out)
 	w.SetStyle(table.StyleLight)
 	w.Style().Format.Header = text.FormatDefault
+	w.SetColumnConfigs([]table.ColumnConfig{{Name: "columns", WidthMax: 60, WidthMaxEnforcer: text.WrapSoft}})
 	w.AppendHeader(header)
 	return w
 }

@@ -118,7 +118,7 @@ windows, from MQTT or files, in one static binary.`,
 		}
 		return nil
 	}
-	root.AddCommand(newDemo(t), newRun(t), newJob(t), newCheckpoint(t), newSavepoint(t), newFeed(t), newSensor(t), newBench(t), newVersion(t))
+	root.AddCommand(newDemo(t), newRun(t), newJob(t), newCheckpoint(t), newSavepoint(t), newState(t), newFeed(t), newSensor(t), newBench(t), newVersion(t))
 	root.SetHelpCommand(newHelp(root))
 	return root
 }

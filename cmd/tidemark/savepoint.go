@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/dataflow/avro"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -148,18 +149,16 @@ func describeState(tab manifest.Table) savepointState {
 func newSavepointShow(t *terminal, folder *folderFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "show ID",
-		Short:   "Operators, states, schemas, rows and source positions of a savepoint, or a checkpoint (JOB/ID)",
-		Example: "  tidemark savepoint show sp-2f9c41d0 --state state\n  tidemark savepoint show cold-chain/chk-1-17 --state state",
-		Args:    exactly(1, "the id of one savepoint"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := folder.view()
+		Short:   "Operators, states, schemas, rows and source positions of a savepoint, a checkpoint (JOB/ID) or an exported file",
+		Example: "  tidemark savepoint show sp-2f9c41d0 --state state\n  tidemark savepoint show cold-chain/chk-1-17 --state state\n  tidemark savepoint show cold-chain.savepoint",
+		Args:    exactly(1, savepointWanted),
+		RunE: func(_ *cobra.Command, args []string) (err error) {
+			v, err := folder.saved(args[0])
 			if err != nil {
 				return err
 			}
-			m, err := s.Manifest(args[0])
-			if err != nil {
-				return savepointError(s, args[0], err)
-			}
+			defer func() { err = errors.Join(err, v.Close()) }()
+			m := v.Manifest
 			d := describeSavepoint(m.Name, m, nil, true)
 			if t.json() {
 				return json.NewEncoder(t.out).Encode(d)
@@ -184,45 +183,29 @@ func newSavepointShow(t *terminal, folder *folderFlag) *cobra.Command {
 	}
 }
 
-// savepointError says what savepoints there are.
-func savepointError(s *durable.State, name string, err error) error {
-	list, listErr := s.Savepoints()
-	if listErr != nil || len(list) == 0 {
-		return fmt.Errorf("savepoint %q: %w; %s has none", name, err, s.Dir())
-	}
-	var names []string
-	for _, e := range list {
-		names = append(names, e.Name)
-	}
-	if len(names) > 10 {
-		names = append(names[:10], "…")
-	}
-	return fmt.Errorf("savepoint %q: %w; there are %s", name, err, strings.Join(names, ", "))
-}
+// savepointWanted is the argument of verbs that look at a savepoint.
+const savepointWanted = "the id of a savepoint, JOB/ID of a checkpoint, JOB for its newest one, or an exported file"
 
 func newSavepointVerify(t *terminal, folder *folderFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "verify ID",
-		Short:   "Read every part of a savepoint, or a checkpoint (JOB/ID), and compare it with its digest",
-		Example: "  tidemark savepoint verify sp-2f9c41d0 --state state",
-		Args:    exactly(1, "the id of one savepoint"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := folder.view()
+		Short:   "Read every part of a savepoint, a checkpoint (JOB/ID) or an exported file, and compare it with its digest",
+		Example: "  tidemark savepoint verify sp-2f9c41d0 --state state\n  tidemark savepoint verify cold-chain.savepoint",
+		Args:    exactly(1, savepointWanted),
+		RunE: func(_ *cobra.Command, args []string) (err error) {
+			v, err := folder.saved(args[0])
 			if err != nil {
 				return err
 			}
-			m, err := s.Manifest(args[0])
-			if err != nil {
-				return savepointError(s, args[0], err)
+			defer func() { err = errors.Join(err, v.Close()) }()
+			if err := v.Verify(); err != nil {
+				return fmt.Errorf("%s is not whole, and no job can go on from it: %w", v.Manifest.Name, err)
 			}
-			if err := s.Verify(m); err != nil {
-				return fmt.Errorf("savepoint %s is not whole: %w", m.Name, err)
-			}
-			size := manifest.Sizes(m)
+			size := manifest.Sizes(v.Manifest)
 			if t.json() {
-				return json.NewEncoder(t.out).Encode(map[string]any{"id": m.Name, "ok": true, "parts": size.Parts, "bytes": size.Bytes})
+				return json.NewEncoder(t.out).Encode(map[string]any{"id": v.Manifest.Name, "ok": true, "parts": size.Parts, "bytes": size.Bytes})
 			}
-			_, err = fmt.Fprintf(t.out, "%s: ok: %d parts, %s, every digest right\n", m.Name, size.Parts, bytesText(size.Bytes))
+			_, err = fmt.Fprintf(t.out, "%s: ok: %d parts, %s, every digest right\n", v.Manifest.Name, size.Parts, bytesText(size.Bytes))
 			return err
 		},
 	}
@@ -234,38 +217,43 @@ func newSavepointExport(t *terminal, folder *folderFlag) *cobra.Command {
 		Short:   "Write a savepoint, or a checkpoint (JOB/ID), with all its parts to one file",
 		Example: "  tidemark savepoint export sp-2f9c41d0 cold-chain.savepoint --state state",
 		Args:    exactly(2, "the id of a savepoint, and the file to write (- for stdout)"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) (err error) {
 			s, err := folder.view()
 			if err != nil {
 				return err
 			}
-			if _, err := s.Manifest(args[0]); err != nil {
-				return savepointError(s, args[0], err)
+			v, err := s.Saved(args[0])
+			if err != nil {
+				return err
 			}
+			defer func() { err = errors.Join(err, v.Close()) }()
 			if args[1] == "-" {
-				return s.Export(t.out, args[0])
+				return v.Export(t.out)
 			}
-			if err := exportTo(s, args[0], args[1]); err != nil {
+			if err := exportTo(v, args[1]); err != nil {
 				return err
 			}
 			info, err := os.Stat(args[1])
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(t.err, "%s: %s, savepoint %s with all its parts\n", args[1], bytesText(info.Size()), args[0])
+			if t.json() {
+				return json.NewEncoder(t.out).Encode(map[string]any{"id": v.Manifest.Name, "file": args[1], "bytes": info.Size()})
+			}
+			_, err = fmt.Fprintf(t.err, "%s: %s, %s of job %s with all its parts\n", args[1], bytesText(info.Size()), v.Manifest.Name, v.Manifest.Job)
 			return err
 		},
 	}
 }
 
 // exportTo writes the file whole or not at all.
-func exportTo(s *durable.State, id, name string) (err error) {
+func exportTo(v *durable.Saved, name string) (err error) {
 	tmp := name + ".part"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(s.Export(f, id), f.Sync(), f.Close())
+	err = errors.Join(v.Export(f), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(tmp, name)
 	}
@@ -327,12 +315,39 @@ func newSavepointDelete(t *terminal, folder *folderFlag) *cobra.Command {
 		Args:    exactly(1, "the id of one savepoint"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return folder.change(func(s *durable.State) error {
-				if err := s.Delete(args[0]); err != nil {
-					return savepointError(s, args[0], err)
+				if err := deleteSavepoint(s, args[0]); err != nil {
+					return err
+				}
+				if t.json() {
+					return json.NewEncoder(t.out).Encode(map[string]any{"id": args[0], "deleted": true})
 				}
 				_, err := fmt.Fprintf(t.err, "%s: deleted\n", args[0])
 				return err
 			})
 		},
 	}
+}
+
+// deleteSavepoint deletes a savepoint; where there is none of the name it says
+// what there is, and why a checkpoint stays.
+func deleteSavepoint(s *durable.State, name string) error {
+	if strings.Contains(name, "/") {
+		return fmt.Errorf("%s is no savepoint; the checkpoints of a job are its own, and it lets them go itself", name)
+	}
+	err := s.Delete(name)
+	if !errors.Is(err, store.ErrMissing) {
+		return err
+	}
+	list, _ := s.Savepoints()
+	if len(list) == 0 {
+		return fmt.Errorf("savepoint %q is %w: %s has none", name, store.ErrMissing, s.Dir())
+	}
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name)
+	}
+	if len(names) > 10 {
+		names = append(names[:10], "…")
+	}
+	return fmt.Errorf("savepoint %q is %w; %s has %s", name, store.ErrMissing, s.Dir(), strings.Join(names, ", "))
 }

@@ -17,7 +17,7 @@ import (
 // archive of NAME.manifest and parts/<digest>.avro in order of digests. Equal
 // manifests make equal bytes. A part that is missing or damaged is an error, and
 // what was written until then is no export.
-func Export(w io.Writer, m manifest.Manifest, parts store.Parts) error {
+func Export(w io.Writer, m manifest.Manifest, parts opener) error {
 	data, err := manifest.Encode(m)
 	if err != nil {
 		return err
