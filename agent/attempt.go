@@ -98,7 +98,7 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 			}
 			p.Manifest = &m
 			l.opt.Events(fmt.Sprintf("job %s begins at savepoint %s of job %s", l.job.Name, m.Name, m.Job))
-			return p, r.foreign(&m)
+			return p, foreign(l.job, &m)
 		}
 		l.opt.Events(fmt.Sprintf("job %s has begun at savepoint %s before, and goes on from there", l.job.Name, m.Name))
 	}
@@ -120,15 +120,15 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 
 // foreign refuses positions in feeds that this job does not read: they are
 // numbers in the other log.
-func (r *durableRun) foreign(m *manifest.Manifest) error {
-	for _, s := range r.local.job.Sources {
-		if s.MQTT == nil || m.Job == r.local.job.Name {
+func foreign(j *job.Job, m *manifest.Manifest) error {
+	for _, s := range j.Sources {
+		if s.MQTT == nil || m.Job == j.Name {
 			continue
 		}
 		for _, o := range m.Operators {
 			if o.ID == s.ID && len(o.Positions) > 0 {
 				return fmt.Errorf("savepoint %s: source %q stands at positions of the feed %s, and this job's mqtt: source has a feed of its own, %s; read that one with feed: %s, or give the source another id to begin with what arrives",
-					m.Name, s.ID, m.Job+"."+string(s.ID), feedName(r.local.job.Name, s), m.Job+"."+string(s.ID))
+					m.Name, s.ID, m.Job+"."+string(s.ID), feedName(j.Name, s), m.Job+"."+string(s.ID))
 			}
 		}
 	}

@@ -296,7 +296,9 @@ func TestDiffOfOtherColumns(t *testing.T) {
 func TestDiffOfPositions(t *testing.T) {
 	f := newReadFolder(t)
 	a, b := f.saved("a", true, 2), f.saved("b", true, 2)
-	at := func(split string, offset int64) manifest.Position { return manifest.Position{Split: split, Offset: offset} }
+	at := func(split string, offset int64) manifest.Position {
+		return manifest.Position{Split: split, Offset: offset}
+	}
 	a.Manifest.Operators = append(a.Manifest.Operators, manifest.Operator{ID: "in", Positions: []manifest.Position{at("x", 1), at("y", 2), at("z", 3)}})
 	b.Manifest.Operators = []manifest.Operator{{ID: "in", Positions: []manifest.Position{at("w", 9), at("y", 5), at("z", 3)}}}
 	var got []string

@@ -1,20 +1,23 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
 )
 
 func newJob(t *terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "job",
-		Short:   "Look at jobs",
-		Example: "  tidemark job check my-job.yaml\n  tidemark job explain my-job.yaml --dot | dot -Tsvg > job.svg",
+		Short:   "Check, look at and stop jobs",
+		Example: "  tidemark job check my-job.yaml\n  tidemark job explain my-job.yaml --dot | dot -Tsvg > job.svg\n  tidemark job stop cold-chain --state state",
 		Args:    knownVerb,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -24,18 +27,31 @@ func newJob(t *terminal) *cobra.Command {
 
 func newJobCheck(t *terminal) *cobra.Command {
 	var load loadFlags
+	var against against
 	cmd := &cobra.Command{
-		Use:     "check JOB.yaml",
-		Short:   "The dry run: every error of a job at once; starts nothing",
-		Example: "  tidemark job check configs/cold-chain.yaml",
-		Args:    jobFile,
+		Use:   "check JOB.yaml",
+		Short: "The dry run: every error of a job at once; starts nothing",
+		Long: `Checks a job and prints every error at once. It starts and stops nothing.
+
+With --against it also says what becomes of the state in a savepoint if the job
+is started from it, whether every part of the savepoint can be read, and whether
+the job's files and brokers are there. Exit code 1 if it would not work.`,
+		Example: "  tidemark job check configs/cold-chain.yaml\n  tidemark job check new.yaml --against sp-2f9c41d0 --state state\n" +
+			"  tidemark job check new.yaml --against cold-chain --state state --parallelism 4\n  tidemark job check new.yaml --against cold-chain.savepoint",
+		Args: jobFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if against.allowNonRestored && against.savepoint == "" {
+				return usageError{errors.New("--allow-non-restored wants --against: the savepoint that the job would be started from")}
+			}
 			j, err := load.load(cmd.Context(), t, args[0])
 			if err != nil {
 				return err
 			}
 			if err := refuseNotYet(t, j, true); err != nil {
 				return err
+			}
+			if against.savepoint != "" {
+				return against.check(cmd.Context(), t, j)
 			}
 			jg := graph.Chain(j.Graph, graph.Options{})
 			if t.json() {
@@ -48,7 +64,63 @@ func newJobCheck(t *terminal) *cobra.Command {
 		},
 	}
 	load.register(cmd)
+	against.folder.register(cmd)
+	cmd.Flags().StringVar(&against.savepoint, "against", "", "a `SAVEPOINT`: its id, JOB/ID of a checkpoint, JOB for its newest one, or an exported file")
+	cmd.Flags().BoolVar(&against.allowNonRestored, "allow-non-restored", false, "state that no operator of the job takes may go")
 	return cmd
+}
+
+// against is what a job is compared with.
+type against struct {
+	folder           folderFlag
+	savepoint        string
+	allowNonRestored bool
+}
+
+func (a *against) check(ctx context.Context, t *terminal, j *job.Job) (err error) {
+	v, err := a.folder.saved(a.savepoint)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	c, err := agent.Check(ctx, j, v, agent.CheckOptions{Dir: a.folder.dir, AllowNonRestored: a.allowNonRestored, Secrets: machineSecrets()})
+	if err != nil {
+		return err
+	}
+	if t.json() {
+		enc := json.NewEncoder(t.out)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(c)
+	} else {
+		err = printChecked(t, c)
+	}
+	if err == nil && !c.OK {
+		err = errReported
+	}
+	return err
+}
+
+func printChecked(t *terminal, c *agent.Checked) error {
+	fmt.Fprint(t.out, c.Table())
+	if len(c.Connectors) > 0 {
+		fmt.Fprintln(t.out)
+	}
+	for _, k := range c.Connectors {
+		answer := "there"
+		if !k.OK {
+			answer = "NOT THERE: " + k.Reason
+		}
+		fmt.Fprintf(t.out, "%s %s, %s: %s\n", k.Role, k.Operator, k.Where, answer)
+	}
+	verdict := "ok"
+	switch {
+	case !c.OK:
+		verdict = "it would not work"
+	case c.Finished:
+		verdict = "ok, but all input had been read to its end: there is nothing left to do"
+	}
+	_, err := fmt.Fprintf(t.out, "\n%s\n", verdict)
+	return err
 }
 
 func newJobExplain(t *terminal) *cobra.Command {

@@ -20,6 +20,17 @@ func (r *Report) JSON() ([]byte, error) {
 // String is the report for people: a line for each state, then what is to be
 // known of them, then why it is refused.
 func (r *Report) String() string {
+	switch {
+	case !r.OK:
+		return r.Table()
+	case r.Finished:
+		return r.Table() + "\nok, but all input had been read to its end: there is nothing left to do\n"
+	}
+	return r.Table() + "\nok\n"
+}
+
+// Table is String without the verdict.
+func (r *Report) Table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s of job %s, %d key groups\n", r.Kind, r.Savepoint, r.SavedJob, r.SavedMax)
 	fmt.Fprintf(&b, "job %s, %d key groups\n\n", r.Job, r.MaxParallelism)
@@ -41,13 +52,6 @@ func (r *Report) String() string {
 		refusals = append(refusals, f.String())
 	}
 	list(&b, "refused", refusals)
-	switch {
-	case !r.OK:
-	case r.Finished:
-		b.WriteString("\nok, but all input had been read to its end: there is nothing left to do\n")
-	default:
-		b.WriteString("\nok\n")
-	}
 	return b.String()
 }
 

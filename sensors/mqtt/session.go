@@ -250,7 +250,7 @@ func (s *session) open(ctx context.Context, clean bool) (*link, error) {
 		SetConnectionLostHandler(func(_ paho.Client, err error) { l.lost <- err })
 	release := func() bool { return true }
 	o.SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) {
-		nc, err := s.dial(ctx)
+		nc, err := s.e.dial(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -295,21 +295,21 @@ func (s *session) refusal(code byte, err error) error {
 }
 
 // dial opens the connection below MQTT.
-func (s *session) dial(ctx context.Context) (net.Conn, error) {
-	timeout := s.e.ConnectTimeout.Go()
+func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
+	timeout := e.ConnectTimeout.Go()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var tc *tls.Config
-	if s.e.scheme == "tls" || s.e.scheme == "wss" {
+	if e.scheme == "tls" || e.scheme == "wss" {
 		var err error
-		if tc, err = s.e.tlsConfig(); err != nil {
+		if tc, err = e.tlsConfig(); err != nil {
 			return nil, err
 		}
 	}
-	if s.e.scheme == "ws" || s.e.scheme == "wss" {
-		return paho.NewWebsocket(s.e.url, tc, timeout, nil, nil)
+	if e.scheme == "ws" || e.scheme == "wss" {
+		return paho.NewWebsocket(e.url, tc, timeout, nil, nil)
 	}
-	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.e.host)
+	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", e.host)
 	if err != nil || tc == nil {
 		return nc, err
 	}
