@@ -12,7 +12,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if !Child() {
+		goleak.VerifyTestMain(m)
+	}
+}
 
 // unitBars are the ids whose bar has a unit.
 var unitBars = []string{"json/ns", "latency/qos0", "checkpoint/pause-1", "checkpoint/rate-1", "scale/statedb"}
@@ -20,13 +24,13 @@ var unitBars = []string{"json/ns", "latency/qos0", "checkpoint/pause-1", "checkp
 // reported are the ids without a bar, alone those of figures beside which
 // nothing is measured.
 var (
-	reported = []string{"checkpoint/pause-100", "checkpoint/rate-100"}
+	reported = []string{"durability/off", "durability/10s", "durability/1s", "checkpoint/pause-100", "checkpoint/rate-100"}
 	alone    = []string{"checkpoint/pause-1", "checkpoint/rate-1", "checkpoint/pause-100", "checkpoint/rate-100", "scale/statedb"}
 )
 
 func TestIDs(t *testing.T) {
 	want := []string{"engine", "engine-sliding/60s", "engine-sliding/10m", "punctuated/1", "punctuated/100", "punctuated/1-p4", "punctuated/100-p4",
-		"devices/1k", "devices/100k", "json/ns", "json/ratio", "latency/qos0", "checkpoint/pause-1", "checkpoint/rate-1", "checkpoint/pause-100", "checkpoint/rate-100", "scale/keys", "scale/statedb"}
+		"devices/1k", "devices/100k", "json/ns", "json/ratio", "latency/qos0", "mqtt", "durability/off", "durability/10s", "durability/1s", "checkpoint/pause-1", "checkpoint/rate-1", "checkpoint/pause-100", "checkpoint/rate-100", "scale/keys", "scale/statedb"}
 	var got []string
 	for _, b := range All() {
 		got = append(got, b.IDs...)
@@ -99,7 +103,7 @@ func TestFigureAsJSON(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	for _, c := range []struct{ ask, names, figures string }{
-		{"", "engine engine-sliding punctuated devices json latency checkpoint-1 checkpoint-100 scale/keys scale/statedb", "18"},
+		{"", "engine engine-sliding punctuated devices json latency mqtt durability checkpoint-1 checkpoint-100 scale/keys scale/statedb", "22"},
 		{"engine", "engine", "engine"},
 		{"json/ns engine-sliding", "engine-sliding json", "engine-sliding/60s engine-sliding/10m json/ns"},
 		{"scale/keys", "scale/keys", "scale/keys"},

@@ -14,6 +14,8 @@ func All() []Benchmark {
 		{"devices", "a watermark for each device beside one for all", []string{"devices/1k", "devices/100k"}, runDevices},
 		{"json", "81-byte JSON messages into columns beside a loop that finds the quotes", []string{"json/ns", "json/ratio"}, runJSON},
 		{"latency", "through broker, where and broker, beside the broker alone", []string{"latency/qos0"}, runLatency},
+		{"mqtt", "messages of QoS 1 into log, window and black hole, beside a client that only acknowledges", []string{"mqtt"}, runMQTT},
+		{"durability", "the same without a log, and with checkpoints each 10 s and each second", []string{"durability/off", "durability/10s", "durability/1s"}, runDurability},
 		{"checkpoint-1", "checkpoints of a million keys, one in a hundred changed, beside none", []string{"checkpoint/pause-1", "checkpoint/rate-1"}, runCheckpointSome},
 		{"checkpoint-100", "the same with all of them changed", []string{"checkpoint/pause-100", "checkpoint/rate-100"}, runCheckpointAll},
 		{"scale/keys", "a row with a million keys in memory beside a thousand", []string{"scale/keys"}, runKeys},

@@ -38,11 +38,14 @@ func startBroker(ctx context.Context) (*testBroker, error) {
 
 // mosquittoConfig has nothing in it that helps one side only. Without
 // set_tcp_nodelay small packets may wait for the acknowledgement of the ones
-// before, on either side.
+// before, on either side. A reader may have as many messages open as the
+// publishers together, and what waits for it is not dropped.
 const mosquittoConfig = `listener %s 127.0.0.1
 allow_anonymous true
 persistence false
 set_tcp_nodelay true
+max_inflight_messages %d
+max_queued_messages 0
 log_type error
 `
 
@@ -61,7 +64,7 @@ func startMosquitto(ctx context.Context, path string) (*testBroker, error) {
 	}
 	_, port, _ := net.SplitHostPort(addr)
 	config := filepath.Join(dir, "mosquitto.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, mosquittoConfig, port), 0o644); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, mosquittoConfig, port, inFlight), 0o644); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	cmd := exec.Command(path, "-c", config)
