@@ -15,11 +15,12 @@ type twoDevices struct {
 	a, b  *publisher
 }
 
-func startTwoDevices(t *testing.T, idleAfter string) *twoDevices {
+func startTwoDevices(t *testing.T, idleAfter string, args ...string) *twoDevices {
 	t.Helper()
 	m := startMosquitto(t, raised)
 	d := &twoDevices{relay: newRelay(t, m.addr(), nil, nil)}
-	d.running = run(t, strings.Replace(job(d.relay.url(), 1, true), "per: device", "per: device\n      idle_after: "+idleAfter, 1))
+	text := strings.Replace(job(d.relay.url(), 1, true), "per: device", "per: device\n      idle_after: "+idleAfter, 1)
+	d.running = run(t, "checkpoint: {interval: 100ms}\n"+text, args...)
 	d.says(t, "subscribed")
 	f := &fleet{}
 	d.a = &publisher{fleet: f, name: "a", addr: m.addr(), qos: 1}
@@ -55,15 +56,25 @@ func (d *twoDevices) put(t *testing.T, p *publisher, m message) {
 // counts it. While a was out of earshot, nothing was decided about it.
 func (d *twoDevices) afterwards(t *testing.T) {
 	t.Helper()
+	d.catchUp(t)
+	if got := d.stop(t); got.In != 8 || got.Late != 0 {
+		t.Errorf("totals %+v", got)
+	}
+	d.compare(t)
+}
+
+// catchUp sends a's reading, which was missing, and waits for its window.
+func (d *twoDevices) catchUp(t *testing.T) {
+	t.Helper()
 	d.reading(t, d.a, 15_000)
 	d.marker(t, d.a, 20_000)
 	d.reading(t, d.b, 25_000)
 	d.marker(t, d.b, 30_000)
 	d.lines(t, "windows.jsonl", 3)
-	got := d.stop(t)
-	if got.In != 8 || got.Late != 0 {
-		t.Errorf("totals %+v", got)
-	}
+}
+
+func (d *twoDevices) compare(t *testing.T) {
+	t.Helper()
 	want := map[windowKey]window{
 		{"a", firstTime}:          {"a", firstTime, firstTime + interval, 1, 1, 1},
 		{"b", firstTime}:          {"b", firstTime, firstTime + interval, 1, 1, 1},
