@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -98,7 +99,7 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 			}
 			p.Manifest = &m
 			l.opt.Events(fmt.Sprintf("job %s begins at savepoint %s of job %s", l.job.Name, m.Name, m.Job))
-			return p, foreign(l.job, &m)
+			return p, r.goesOn(&m)
 		}
 		l.opt.Events(fmt.Sprintf("job %s has begun at savepoint %s before, and goes on from there", l.job.Name, m.Name))
 	}
@@ -116,6 +117,24 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 		l.opt.Events(fmt.Sprintf("job %s goes on from %s", l.job.Name, p.Manifest.Name))
 	}
 	return p, nil
+}
+
+// goesOn refuses a savepoint from which the job's feeds could not go on, before
+// a session is opened: it may be another's, that runs.
+func (r *durableRun) goesOn(m *manifest.Manifest) error {
+	if err := foreign(r.local.job, m); err != nil {
+		return err
+	}
+	s := r.local.opt.State.store
+	for _, src := range r.local.job.Sources {
+		if src.MQTT == nil && src.Feed == nil {
+			continue
+		}
+		if err := logged(r.local.job, m, src, feed.Options{Dir: s.Dir(), FS: s.FS()}); err != nil {
+			return fmt.Errorf("source %q: %w", src.ID, err)
+		}
+	}
+	return nil
 }
 
 // foreign refuses positions in feeds that this job does not read: they are

@@ -25,6 +25,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors/file"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // CheckOptions are what a Check may use.
@@ -129,14 +130,14 @@ func (c *checking) reach(ctx context.Context, o CheckOptions) []Connector {
 			m := s.MQTT
 			l.Where = m.Broker
 			l.broker = c.broker(ctx, o, m.Broker, m.Username, m.Password, m.TLS)
-			err = errors.Join(err, c.logged(s, o.Dir))
+			err = errors.Join(err, logged(c.job, c.from, s, feed.Options{Dir: o.Dir}))
 		case s.Feed != nil:
 			l.Where = "feed " + s.Feed.Name
 			var cfg feed.Config
 			if cfg, err = feedOf(s, o.Dir); err == nil {
 				l.Where += ", " + cfg.Broker
 				l.broker = c.broker(ctx, o, cfg.Broker, cfg.Username, cfg.Password, cfg.TLS)
-				err = c.logged(s, o.Dir)
+				err = logged(c.job, c.from, s, feed.Options{Dir: o.Dir})
 			}
 		default:
 			continue // it makes its rows itself
@@ -213,13 +214,13 @@ func feedOf(s *job.Source, dir string) (feed.Config, error) {
 // logged tells whether the feed that a source reads still has what follows the
 // positions at which the source would go on. Of one that runs, or where no
 // folder is known, nothing can be said.
-func (c *checking) logged(s *job.Source, dir string) error {
-	at, err := offsets(c.from, s)
-	if err != nil || dir == "" || len(at) == 0 {
+func logged(j *job.Job, m *manifest.Manifest, s *job.Source, o feed.Options) error {
+	at, err := offsets(m, s)
+	if err != nil || o.Dir == "" || len(at) == 0 {
 		return err
 	}
-	name := feedName(c.job.Name, s)
-	info, err := feed.Show(feed.Options{Dir: dir}, name)
+	name := feedName(j.Name, s)
+	info, err := feed.Show(o, name)
 	if errors.Is(err, store.ErrLocked) {
 		return nil
 	}
@@ -235,9 +236,9 @@ func (c *checking) logged(s *job.Source, dir string) error {
 		switch {
 		case at[lane] > has.Next:
 			errs = append(errs, fmt.Errorf("the source stands at entry %d of lane %d of the feed %s, whose log in %s ends with %d: start it on the folder where the savepoint was taken, or give the source another id to begin with what arrives",
-				at[lane], lane, name, dir, has.Next))
+				at[lane], lane, name, o.Dir, has.Next))
 		case at[lane] < has.First:
-			errs = append(errs, fmt.Errorf("the source stands at entry %d of lane %d of the feed %s, whose log in %s begins with %d: what is between is not kept any more", at[lane], lane, name, dir, has.First))
+			errs = append(errs, fmt.Errorf("the source stands at entry %d of lane %d of the feed %s, whose log in %s begins with %d: what is between is not kept any more", at[lane], lane, name, o.Dir, has.First))
 		}
 	}
 	return errors.Join(errs...)

@@ -74,9 +74,6 @@ func (f *folderFlag) change(do func(*durable.State) error) (err error) {
 		return err
 	}
 	s, err := durable.Open(f.dir, nil)
-	if errors.Is(err, store.ErrLocked) {
-		return fmt.Errorf("%w; stop the job that runs on it first", err)
-	}
 	if err != nil {
 		return err
 	}

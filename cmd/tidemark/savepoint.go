@@ -278,7 +278,7 @@ func newSavepointImport(t *terminal, folder *folderFlag) *cobra.Command {
 			if args[0] != "-" {
 				f, err := os.Open(args[0])
 				if err != nil {
-					return err
+					return fmt.Errorf("%w; give a file that tidemark savepoint export wrote", err)
 				}
 				defer f.Close()
 				in = f
