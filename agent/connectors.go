@@ -282,7 +282,7 @@ func (c *connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() 
 		c.transactional[n.ID] = c.durable != nil
 		return func() (sensors.Writer, error) {
 			return file.OpenSink(file.SinkConfig{
-				Path: s.File.Path, Subtask: subtask, Parallelism: p, Overwrite: c.opt.Overwrite, Encoder: e, Durable: c.durable != nil,
+				Path: s.File.Path, Subtask: subtask, Parallelism: p, Overwrite: c.opt.Overwrite, Encoder: e, Durable: c.durable != nil, FS: c.opt.Files,
 			})
 		}, nil
 	case s.MQTT != nil && s.MQTT.Delivery == job.DeliverTransactional && c.durable != nil:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -137,14 +138,18 @@ func drawLife(t *rapid.T, last bool) life {
 	return l
 }
 
-// live runs one life. It is true if the job ended by itself.
-func (l life) live(t *rapid.T, d *stateful, text string) bool {
+// live runs one life; with both, the output is on the disk that loses power. It
+// is true if the job ended by itself.
+func (l life) live(t *rapid.T, d *stateful, text string, both bool) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	g := &gate{stops: l.stops, crashAt: l.crashAt, more: make(chan struct{})}
 	local, state := d.begin(text, l.setting, func(o *agent.LocalOptions) {
 		o.Checkpoints, o.Wrap = g.hear, g.wrap
+		if both {
+			o.Files = d.disk
+		}
 	})
 	g.crash = func() { cancel(errCrash) }
 	if l.stop {
@@ -176,12 +181,16 @@ var stdoutSink = regexp.MustCompile(`\{id: (t\d+), from: (\S+), stdout: \{timest
 // TestDurableMetamorphic runs random jobs on random input through crashes, stops
 // and starts with another parallelism: what is in the files at the end is what
 // the model says, whatever happened.
-func TestDurableMetamorphic(t *testing.T) { durableMetamorphic(t, false) }
+func TestDurableMetamorphic(t *testing.T) { durableMetamorphic(t, false, false) }
+
+// TestDurableMetamorphicPower is the same where the output is on the disk that
+// loses power: what was in it and not synced is gone, or there in part.
+func TestDurableMetamorphicPower(t *testing.T) { durableMetamorphic(t, false, true) }
 
 // TestDurableMetamorphicDevices is the same where devices come and go.
-func TestDurableMetamorphicDevices(t *testing.T) { durableMetamorphic(t, true) }
+func TestDurableMetamorphicDevices(t *testing.T) { durableMetamorphic(t, true, false) }
 
-func durableMetamorphic(t *testing.T, devices bool) {
+func durableMetamorphic(t *testing.T, devices, both bool) {
 	dir := t.TempDir()
 	runs := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -203,11 +212,16 @@ func durableMetamorphic(t *testing.T, devices bool) {
 		for ended := false; !ended; {
 			l := drawLife(t, len(lived) == 4)
 			lived = append(lived, l)
-			ended = l.live(t, d, text)
+			ended = l.live(t, d, text, both)
 		}
 		r := &ran{}
 		for _, o := range j.outputs {
-			r.lines = append(r.lines, read(t, filepath.Join(home, o.tag+".jsonl"))...)
+			name := filepath.Join(home, o.tag+".jsonl")
+			if both {
+				r.lines = append(r.lines, d.lines(name)...)
+			} else {
+				r.lines = append(r.lines, read(t, name)...)
+			}
 		}
 		j.checkRows(t, lived[len(lived)-1].setting, r)
 		if t.Failed() {
@@ -217,4 +231,23 @@ func durableMetamorphic(t *testing.T, devices bool) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// lines are those of a file on the disk in memory.
+func (d *stateful) lines(name string) []string {
+	d.Helper()
+	f, err := d.disk.Open(name, os.O_RDONLY)
+	if err != nil {
+		d.Fatalf("%v", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		d.Fatalf("%v", err)
+	}
+	b := make([]byte, info.Size())
+	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
+		d.Fatalf("%v", err)
+	}
+	return lines(string(b))
 }

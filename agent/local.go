@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -37,6 +38,9 @@ type LocalOptions struct {
 	// Wrap stands between a reader of a source and the job, to watch it or to slow
 	// it down; nil: nothing does. The splits' names must come through.
 	Wrap func(dataflow.OperatorID, sensors.Reader) sensors.Reader
+
+	// Files is where file sinks write; nil: the disk.
+	Files store.FS
 
 	// State makes the job durable; nil: nothing outlives the run.
 	State *State
