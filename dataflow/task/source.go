@@ -212,9 +212,16 @@ func (s *source) decodeRecords() {
 	for s.next < r.Len() && !s.rows.Full() {
 		i := s.next
 		payload, topic := r.Payload(i), r.Topic(i)
+		again := s.cfg.Header && sp.again && r.First == 0
 		header := s.cfg.Header && !sp.headed
-		sp.headed = sp.headed || header
+		sp.headed, sp.again = sp.headed || header, false
 		switch {
+		case again: // known from the snapshot, and rejected before it if that was its fate
+			if len(r.TooLong) > 0 && r.TooLong[0] == 0 {
+				s.tooLong++
+			}
+			s.next++
+			continue
 		case s.tooLong < len(r.TooLong) && int(r.TooLong[s.tooLong]) == i: // of a header as well: half of one names the wrong columns
 			s.tooLong++
 			s.next++

@@ -85,6 +85,35 @@ func TestRecordsOverTheLimitAreRejectedHeadersToo(t *testing.T) {
 	}
 }
 
+// A reader that begins behind the header hands the header out first. A restored
+// source knows it: it is no row, and is not rejected once more, whatever it was.
+func TestARestoredSourceGetsItsHeaderAgain(t *testing.T) {
+	for _, tooLong := range [][]int32{nil, {0}} {
+		old := csvSource(t)
+		first := records(0, tooLong, "v", "1")
+		first.Next = 4
+		play(t, old, Input{Kind: Raw, Records: first})
+		before := old.Counters(nil)[0]
+
+		restored := csvSource(t)
+		for _, r := range saved(t, old) {
+			if err := restored.Restore(r.Operator, r.Table, r.Batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		header, second := records(0, tooLong, "v"), records(0, nil, "2", "3")
+		header.Next, second.First, second.Next = 4, 4, 8
+		play(t, restored, Input{Kind: Begin}, Input{Kind: Raw, Records: header}, Input{Kind: Raw, Records: second})
+		after := restored.Counters(nil)[0]
+		if tooLong == nil && (before.Out != 1 || after.Out != 2 || after.Rejected != 0) {
+			t.Errorf("%d rows before, then %d and %d rejected; want 1, 2, 0", before.Out, after.Out, after.Rejected)
+		}
+		if tooLong != nil && (before.Rejected != 2 || after.Rejected != 2 || after.Out != 0) {
+			t.Errorf("a header too long: %d rejected before, %d after, %d rows; want 2, 2, 0", before.Rejected, after.Rejected, after.Out)
+		}
+	}
+}
+
 // What the expressions of a punctuation could not calculate is counted, like
 // everywhere.
 func TestFaultsInMarkersAreCounted(t *testing.T) {

@@ -42,6 +42,7 @@ type split struct {
 	offset int64
 	read   bool   // offset is known
 	headed bool   // the header has been seen
+	again  bool   // restored behind the header: a reader that hands it out first does so once more
 	header []byte // the record that was it; nil: it was too long
 	deaf   bool   // the last thing heard was that nothing can be heard
 	ended  bool
@@ -124,6 +125,7 @@ func (s *source) restoreSplits(b *batch.Batch) {
 			sp.offset, sp.read = b.Cols[splitOffset].Ints[row], true
 		}
 		sp.headed = b.Cols[splitHeaded].Bits.Get(row)
+		sp.again = sp.headed && sp.offset > 0
 		if !b.Cols[splitHeader].IsNull(row) && s.decoder != nil {
 			sp.header = append([]byte{}, b.Cols[splitHeader].At(row)...)
 			// A header that names the wrong columns was rejected when it was read;
