@@ -117,14 +117,20 @@ func (s *Sink) adopt(t *target) error {
 }
 
 // takeOver puts rows that were pending under another path into the first
-// transaction.
+// transaction. Where nothing was committed there, the file's header is pending
+// before them, and stays behind.
 func (s *Sink) takeOver(moved []target) error {
+	header := s.cfg.Encoder.AppendHeader(nil)
 	for i := range moved {
 		for _, p := range moved[i].pieces {
 			if err := s.queue.Room(); err != nil {
 				return s.fault(err)
 			}
-			s.queue.SetTail(append(s.queue.Tail(), p.Data[pieceHead:]...))
+			rows := p.Data[pieceHead:]
+			if binary.BigEndian.Uint64(p.Data) == 0 {
+				rows = bytes.TrimPrefix(rows, header)
+			}
+			s.queue.SetTail(append(s.queue.Tail(), rows...))
 		}
 		s.forget(&moved[i], true)
 	}

@@ -96,6 +96,36 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// TestRowsOfAnotherPathBringNoHeader: the path was changed before anything was
+// committed, so that the header is still pending; the new file has its own.
+func TestRowsOfAnotherPathBringNoHeader(t *testing.T) {
+	fsys := storetest.New()
+	s, err := OpenSink(durable(fsys, "/o/x.csv", 0, 1, newNumbers().csv()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	pending := []sensors.Pending{
+		{Target: "/o/before-0.csv", Data: recordOf("/o/before.csv", 0)},
+		{Target: "/o/before-0.csv", Piece: 1, Data: at(0, "n\n7\n")},
+		{Target: "/o/before-0.csv", Piece: 2, Data: at(4, "8\n")},
+		{Target: "/o/before-1.csv", Data: recordOf("/o/before.csv", 0)},
+		{Target: "/o/before-1.csv", Piece: 1, Data: at(0, "n\n9\n")},
+	}
+	if err := s.Recover(context.Background(), pending, me); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Prepare(id(1), true, func(sensors.Pending) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CommitThrough(context.Background(), id(1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, fsys, "/o/x.csv"); got != "n\n7\n8\n9\n" {
+		t.Errorf("the file holds %q", got)
+	}
+}
+
 // TestRecoverOfFamilies: files that no subtask writes any more, those of
 // another path, and those that the checkpoint never knew.
 func TestRecoverOfFamilies(t *testing.T) {
