@@ -8,20 +8,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/expr"
 )
 
-// RowUndoer is an operator with state in which a row that panicked leaves
-// nothing behind: one that calls code of a user, row by row.
-type RowUndoer interface {
-	// UndoRow is called when Process or Resume has panicked. The operator takes
-	// back what the row at hand has done so far, to state, timers, output and
-	// counters; the rows before it stay done. It returns the batch that it works
-	// on and the row's position in it; the caller borrows the batch until the next
-	// call. Then the row is rejected, and Resume goes on behind it, as after More.
-	//
-	// ok is false when the panic was not in the middle of a row, or cannot be
-	// undone: then the job fails.
-	UndoRow() (b *batch.Batch, row int, ok bool)
-}
-
 // Abandoner is an operator without state that holds batches while it works.
 type Abandoner interface {
 	// Abandon is called when it has panicked, and nothing after it: it releases
@@ -80,15 +66,15 @@ func NewPanicError(recovered any) *PanicError {
 // otherwise the error is a *PanicError that names it.
 //
 // An operator without state that had emitted nothing of the batch is made anew
-// and takes the batch row by row. One with state must be a RowUndoer; if it is
-// not, its panic is always an error. So is a panic further down, in what Emit
-// calls: that is no row's fault.
+// and takes the batch row by row. A panic of one with state is always an error,
+// as what the row has done to the state is not known: one that calls a user's
+// code takes back itself what a call did (dataflow/process). A panic further
+// down, in what Emit calls, is no row's fault, and an error too.
 type Guard struct {
 	factory  Factory
 	op       Operator
 	ctx      *Context
 	rejected *batch.Schema // nil: the step fails
-	undo     RowUndoer     // nil: it is none
 	pure     bool          // without state
 	out      guardedOutput
 	before   Counters // as they were before the batch
@@ -131,7 +117,6 @@ func NewGuard(f Factory, ctx *Context) (*Guard, error) {
 		return nil, err
 	}
 	g.pure = len(g.op.StateTables()) == 0
-	g.undo, _ = g.op.(RowUndoer)
 	return g, nil
 }
 
@@ -189,8 +174,6 @@ func (g *Guard) caught(b *batch.Batch, fault *PanicError) (Progress, error) {
 	switch {
 	case g.out.inside:
 		return Done, fault
-	case g.undo != nil:
-		return g.undoRows(fault)
 	case !g.pure || b == nil || g.out.emitted || b.Len() == 0:
 		if b != nil && b.Len() == 1 {
 			g.blame(fault, b, b.Position(0))
@@ -216,34 +199,6 @@ func (g *Guard) again() error {
 // blame says which row is at fault.
 func (g *Guard) blame(fault *PanicError, b *batch.Batch, pos int) {
 	fault.Row, fault.At = cut(describeRow(b, pos), mostRow), &b.Times[pos]
-}
-
-// undoRows rejects the row at fault and lets the operator go on behind it, for
-// as long as it panics.
-func (g *Guard) undoRows(fault *PanicError) (Progress, error) {
-	for {
-		b, row, ok := g.undo.UndoRow()
-		if !ok {
-			return Done, fault
-		}
-		if g.rejected == nil {
-			g.blame(fault, b, row)
-			return Done, fault
-		}
-		one := rowOf(b, row)
-		g.reject(one, fault)
-		one.Release()
-		if !g.out.free {
-			return More, nil
-		}
-		p, next, err := g.call(nil)
-		if next == nil {
-			return p, err
-		}
-		if fault = next; g.out.inside {
-			return Done, fault
-		}
-	}
 }
 
 // rows takes the batch row by row, from where it is.

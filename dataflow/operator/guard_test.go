@@ -24,7 +24,7 @@ var (
 // it panics over some.
 type doubling struct {
 	reject bool
-	total  bool // it keeps the sum of the values, and can undo a row
+	total  bool // it has state
 	chunks bool // it emits as it goes, before it may panic
 }
 
@@ -110,47 +110,11 @@ func (d *doubler) Abandon() {
 	}
 }
 
-// summing is doubling with state: the sum of what it doubled.
-type summing struct {
-	*doubler
-	sum int64
-}
+// summing is doubling with state: what a row did to it cannot be taken back.
+type summing struct{ *doubler }
 
-func (s *summing) StateTables() []operator.StateTable {
+func (*summing) StateTables() []operator.StateTable {
 	return []operator.StateTable{{Name: "sum", Schema: ones}}
-}
-
-func (s *summing) Process(b *batch.Batch, out operator.Output) (operator.Progress, error) {
-	s.in, s.rank = b.Retain(), 0
-	return s.Resume(out)
-}
-
-// Resume adds first and panics then: that is to be undone.
-func (s *summing) Resume(out operator.Output) (operator.Progress, error) {
-	for s.rank < s.in.Len() {
-		v := s.in.Cols[0].Ints[s.in.Position(s.rank)]
-		s.sum += v
-		if poisoned(v) {
-			panic(fmt.Errorf("cannot double %d", v))
-		}
-		s.rank++
-		b := s.in.Gather([]int32{int32(s.in.Position(s.rank - 1)), int32(s.in.Position(s.rank - 1))}, nil)
-		free := out.Emit(b)
-		b.Release()
-		if !free {
-			return operator.More, nil
-		}
-	}
-	s.in.Release()
-	s.in = nil
-	return operator.Done, nil
-}
-
-func (s *summing) UndoRow() (*batch.Batch, int, bool) {
-	p := s.in.Position(s.rank)
-	s.sum -= s.in.Cols[0].Ints[p]
-	s.rank++
-	return s.in, p, true
 }
 
 // sink takes what a guard emits.
@@ -236,8 +200,7 @@ func rowsOf(pool *batch.Pool, values ...int64) *batch.Batch {
 func TestPoisonedRowsAreRejectedAndAllOthersGoOn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pool := batch.NewPool(0, nil)
-		total := rapid.Bool().Draw(t, "state")
-		g, count := guarded(t, doubling{reject: true, total: total}, pool)
+		g, count := guarded(t, doubling{reject: true}, pool)
 		out := &sink{refuse: rapid.IntRange(0, 3).Draw(t, "refuse")}
 		var want, bad []string
 		for range rapid.IntRange(1, 4).Draw(t, "batches") {
@@ -261,7 +224,7 @@ func TestPoisonedRowsAreRejectedAndAllOthersGoOn(t *testing.T) {
 			if err := drive(g, d, out); err != nil {
 				t.Fatal(err)
 			}
-			if !total && len(b.Marks) > 0 {
+			if len(b.Marks) > 0 {
 				last := fmt.Sprintf("wm %d", b.Marks[len(b.Marks)-1].Watermark)
 				if !slices.Contains(out.main, last) {
 					t.Fatalf("the last mark %s did not come out: %q", last, out.main)
@@ -281,7 +244,7 @@ func TestPoisonedRowsAreRejectedAndAllOthersGoOn(t *testing.T) {
 		if count.Rejected != int64(len(bad)) || (count.FirstRejected != "") != (len(bad) > 0) {
 			t.Fatalf("%d counted as rejected, first %q; %d are", count.Rejected, count.FirstRejected, len(bad))
 		}
-		if !total && count.Filtered != int64(len(want)/2) {
+		if count.Filtered != int64(len(want)/2) {
 			t.Fatalf("%d rows counted by the operator, %d were processed", count.Filtered, len(want)/2)
 		}
 		if n := pool.Out(); n != 0 {
@@ -306,7 +269,7 @@ func TestMarksKeepTheirPlaceAmongPoisonedRows(t *testing.T) {
 	}
 }
 
-// Without on_error: reject, and where a row cannot be undone, the error names the
+// Without on_error: reject, and where the operator has state, the error names the
 // row as well as it is known, and the panic.
 func TestPoisonedRowsAreNamedWhereTheJobFails(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -315,10 +278,10 @@ func TestPoisonedRowsAreNamedWhereTheJobFails(t *testing.T) {
 		row     string
 		message string
 	}{
-		"no rejects":             {doubling{}, sink{}, "v=17", "cannot double 17"},
-		"no rejects, with state": {doubling{total: true}, sink{}, "v=17", "cannot double 17"},
-		"rows had gone on":       {doubling{reject: true, chunks: true}, sink{}, "", "cannot double 17"},
-		"not the operator's":     {doubling{reject: true}, sink{explode: true}, "", "the channel is broken"},
+		"no rejects":         {doubling{}, sink{}, "v=17", "cannot double 17"},
+		"with state":         {doubling{reject: true, total: true}, sink{}, "", "cannot double 17"},
+		"rows had gone on":   {doubling{reject: true, chunks: true}, sink{}, "", "cannot double 17"},
+		"not the operator's": {doubling{reject: true}, sink{explode: true}, "", "the channel is broken"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := batch.NewPool(0, nil)
