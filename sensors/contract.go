@@ -138,8 +138,8 @@ type Writer interface {
 // of its checkpoint, and of no earlier one. Commit is not called on it in a job
 // that takes checkpoints.
 //
-// One goroutine calls: Recover once, before the first Write; then Write and
-// Prepare; CommitThrough after each checkpoint that completed. A checkpoint
+// One goroutine calls: Recover until it succeeds, before the first Write; then
+// Write and Prepare; CommitThrough after each checkpoint that completed. A checkpoint
 // that did not complete is never mentioned again: its transaction is committed
 // with the next one that completes.
 type Transactional interface {
@@ -159,7 +159,11 @@ type Transactional interface {
 	// or there twice, also when it is interrupted and called again. pending holds
 	// the pieces of all subtasks of the sink, old and perhaps of another
 	// parallelism, in order of target and piece: a writer takes its own, and
-	// those of the targets that nobody owns any more if owns says so.
+	// those of the targets that nobody owns any more if owns says so. A fresh
+	// start calls it too, with nothing pending: then what an earlier job left at
+	// the targets is not ours. It may wait for a broker, until ctx ends. ErrFull:
+	// there is no room; the caller calls it again, with the same arguments, as
+	// after any other error it may.
 	Recover(ctx context.Context, pending []Pending, owns func(target string) bool) error
 }
 

@@ -23,7 +23,7 @@ func TestDevicesAreFound(t *testing.T) {
 		key := func(n int) []byte {
 			return []byte(strings.Repeat("k", n%25) + fmt.Sprint(n) + strings.Repeat("k", n%25))
 		}
-		tag := func(n int) uint32 { return uint32(n*2654435761) % uint32(tags) }
+		tag := func(n int) uint32 { return uint32(n) * 2654435761 % uint32(tags) }
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			n := rapid.IntRange(0, 120).Draw(t, "device")
 			split := uint16(n % 3)
