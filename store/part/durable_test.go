@@ -192,3 +192,49 @@ func TestPutWhileItsFolderIsSynced(t *testing.T) {
 		}
 	})
 }
+
+// meanwhile does something once, right before a part gets its name.
+type meanwhile struct {
+	store.FS
+	do func()
+}
+
+func (m *meanwhile) Rename(oldname, newname string) error {
+	if do := m.do; do != nil {
+		m.do = nil
+		do()
+	}
+	return m.FS.Rename(oldname, newname)
+}
+
+// TestSyncMeanwhileIsNotOurs: the folder is synced for another part after ours
+// has begun to get its name there, and before it has.
+func TestSyncMeanwhileIsNotOurs(t *testing.T) {
+	disk := storetest.New()
+	fs := &meanwhile{FS: disk}
+	s := open(t, fs, "/parts")
+	byFolder := make(map[string][]byte)
+	var a, b []byte
+	for i := 0; a == nil; i++ { // two parts of one folder
+		text := fmt.Appendf(nil, "part %d", i)
+		folder := storetest.PartOf(text).Digest.String()[:2]
+		if first := byFolder[folder]; first != nil {
+			a, b = first, text
+		}
+		byFolder[folder] = text
+	}
+	fs.do = func() {
+		if _, err := s.Put(storetest.Bytes(b)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, text := range [][]byte{a, b} {
+		p, err := s.Put(storetest.Bytes(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := part.View(disk.Crash(0), "/parts").Verify(p); err != nil {
+			t.Errorf("a part that was put is not durable: %v", err)
+		}
+	}
+}

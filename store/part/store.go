@@ -40,6 +40,7 @@ type Store struct {
 	made      map[string]bool           // folders that are there
 	clean     map[string]bool           // folders whose names are all durable
 	changes   map[string]uint64         // how often a folder's names were changed
+	changing  map[string]int            // changes of its names under way: a sync meanwhile may be before or behind them
 }
 
 var _ store.Parts = (*Store)(nil)
@@ -69,7 +70,7 @@ func Open(fs store.FS, dir string) (*Store, error) {
 // open: it changes nothing.
 func View(fs store.FS, dir string) *Store {
 	s := &Store{fs: fs, dir: dir, pins: make(map[store.Digest]int), condemned: make(map[store.Digest]bool),
-		made: make(map[string]bool), clean: make(map[string]bool), changes: make(map[string]uint64)}
+		made: make(map[string]bool), clean: make(map[string]bool), changes: make(map[string]uint64), changing: make(map[string]int)}
 	s.cond = sync.NewCond(&s.mu)
 	return s
 }
@@ -208,10 +209,9 @@ func (s *Store) name(puts []put) error {
 		if err := s.makeFolder(folder); err != nil {
 			return err
 		}
-		s.dirty(folder)
 		_, err := s.fs.Stat(name)
 		p.was = err == nil
-		if err := s.fs.Rename(p.temp, name); err != nil {
+		if err := s.change(folder, func() error { return s.fs.Rename(p.temp, name) }); err != nil {
 			return kinds(err, "naming", name)
 		}
 		p.placed = true
@@ -227,8 +227,7 @@ func (s *Store) makeFolder(folder string) error {
 	if there {
 		return nil
 	}
-	s.dirty(s.dir)
-	if err := s.fs.MkdirAll(folder); err != nil {
+	if err := s.change(s.dir, func() error { return s.fs.MkdirAll(folder) }); err != nil {
 		return kinds(err, "making", folder)
 	}
 	s.mu.Lock()
@@ -237,11 +236,19 @@ func (s *Store) makeFolder(folder string) error {
 	return nil
 }
 
-func (s *Store) dirty(folder string) {
+// change does what changes the names in a folder. Until the next sync that
+// begins after it, they are not durable.
+func (s *Store) change(folder string, do func() error) error {
 	s.mu.Lock()
 	s.clean[folder] = false
-	s.changes[folder]++
+	s.changing[folder]++
 	s.mu.Unlock()
+	err := do()
+	s.mu.Lock()
+	s.changes[folder]++
+	s.changing[folder]--
+	s.mu.Unlock()
+	return err
 }
 
 // syncFolders makes the names in folders durable, where they are not known to
@@ -254,7 +261,7 @@ func (s *Store) syncFolders(folders []string) error {
 
 func (s *Store) syncFolder(folder string) error {
 	s.mu.Lock()
-	clean, at := s.clean[folder], s.changes[folder]
+	clean, at, still := s.clean[folder], s.changes[folder], s.changing[folder] == 0
 	s.mu.Unlock()
 	if clean {
 		return nil
@@ -263,7 +270,7 @@ func (s *Store) syncFolder(folder string) error {
 		return kinds(err, "syncing", folder)
 	}
 	s.mu.Lock()
-	s.clean[folder] = s.changes[folder] == at
+	s.clean[folder] = still && s.changes[folder] == at && s.changing[folder] == 0
 	s.mu.Unlock()
 	return nil
 }
