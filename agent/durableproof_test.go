@@ -362,7 +362,11 @@ func TestDamageGoesBackLoudly(t *testing.T) {
 			if o, err := d.run(text, setting{}, nil); err != nil || o.Status != coordinator.Finished {
 				t.Fatalf("%+v, %v\n%s", o, err, d.said)
 			}
-			for _, want := range []string{"DAMAGED: checkpoint chk-1-", filepath.Base(newer[0]), "operator", "goes back to the older chk-1-"} {
+			// Some may be of a third checkpoint, which the crash left without a manifest.
+			if !slices.ContainsFunc(newer, func(f string) bool { return strings.Contains(d.said.String(), filepath.Base(f)) }) {
+				t.Errorf("it named none of %v:\n%s", newer, d.said)
+			}
+			for _, want := range []string{"DAMAGED: checkpoint chk-1-", "operator", "goes back to the older chk-1-"} {
 				if !strings.Contains(d.said.String(), want) {
 					t.Errorf("it did not say %q:\n%s", want, d.said)
 				}
