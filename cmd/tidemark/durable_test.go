@@ -104,14 +104,16 @@ func (r *running) verb(args ...string) called {
 	return tidemark(r.t, "", append(args, "--state", r.dir)...)
 }
 
-// savepoint takes savepoints until there is one in which all keys have a row.
-func (r *running) savepoint() string {
+// savepoint takes savepoints until there is one in which a state has so many
+// rows.
+func (r *running) savepoint(op, state string, rows int) string {
 	r.t.Helper()
 	for {
 		c := r.verb("savepoint", "create", r.name)
 		c.want(r.t, exitDone)
 		id := strings.TrimSpace(c.out)
-		if read := tidemark(r.t, "", "state", "read", id, "--operator", "sums", "--state", "windows", "--dir", r.dir); len(textLines(read.out)) == 3 || r.t.Failed() {
+		read := tidemark(r.t, "", "state", "read", id, "--operator", op, "--state", state, "--dir", r.dir)
+		if len(textLines(read.out)) == rows || r.t.Failed() {
 			return id
 		}
 	}
@@ -122,7 +124,7 @@ func (r *running) savepoint() string {
 func TestRunningJobIsAsked(t *testing.T) {
 	r := newRunning(t, "asked")
 	r.start()
-	id := r.savepoint()
+	id := r.savepoint("sums", "windows", 3)
 
 	list := r.verb("job", "list", "--output", "json")
 	list.want(t, exitDone)
@@ -166,7 +168,7 @@ func TestRunningJobIsAsked(t *testing.T) {
 func TestDrainFiresAndEnds(t *testing.T) {
 	r := newRunning(t, "drained")
 	r.start()
-	r.savepoint()
+	r.savepoint("sums", "windows", 3)
 	stop := r.verb("job", "stop", "drained", "--drain")
 	stop.want(t, exitDone)
 	id := strings.TrimSpace(stop.out)
@@ -190,7 +192,7 @@ func TestDrainFiresAndEnds(t *testing.T) {
 func TestSavepointMovesAsAFile(t *testing.T) {
 	r := newRunning(t, "moving")
 	r.start()
-	id := r.savepoint()
+	id := r.savepoint("sums", "windows", 3)
 	r.verb("job", "stop", "moving").want(t, exitDone)
 	r.wait(exitDone, "is stopped")
 	exported := filepath.Join(filepath.Dir(r.dir), "moving.savepoint")

@@ -93,7 +93,7 @@ func TestWordCountSample(t *testing.T) {
 
 func TestSamplesPassTheCheck(t *testing.T) {
 	t.Chdir("../..")
-	for _, name := range []string{"wordcount", "cold-chain", "quakes", "silent-stations"} {
+	for _, name := range []string{"wordcount", "cold-chain", "quakes", "silent-stations", "durable"} {
 		r := tidemark(t, "", "job", "check", "configs/"+name+".yaml")
 		r.want(t, exitDone)
 		if !strings.Contains(r.out, "ok: job \""+name+"\"") || r.err != "" {
