@@ -125,6 +125,21 @@ func TestDurableRunFinishesAndSaysSo(t *testing.T) {
 	}
 }
 
+// Who interrupts a job that cannot even begin is told why it could not.
+func TestInterruptedBeforeItBegan(t *testing.T) {
+	dir := t.TempDir()
+	d := newStateful(t, filepath.Join(dir, "state"))
+	local, state := d.begin(fmt.Sprintf(countJob, 1, filepath.Join(dir, "out.jsonl")), setting{parallelism: 1}, func(o *agent.LocalOptions) { o.From = "sp-none" })
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := local.Run(ctx); err == nil || !strings.Contains(err.Error(), "sp-none") || local.Outcome().Status != coordinator.Stopped {
+		t.Errorf("%v, %v", err, local.Outcome().Status)
+	}
+	if err := state.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // total adds up a column of a file of JSON lines.
 func total(t tester, path, column string) (sum int64) {
 	t.Helper()

@@ -18,7 +18,7 @@ type Status uint8
 //
 // and these transitions:
 //
-//	created    -> restoring, finished (it had finished before), failed
+//	created    -> restoring, finished (it had finished before), stopped, failed
 //	restoring  -> running, restarting, stopping, stopped, failed
 //	running    -> restarting, stopping, stopped, finished, failed
 //	restarting -> restoring, finished (all but the end had succeeded), stopped, failed
@@ -42,7 +42,7 @@ var statusNames = [...]string{Created: "created", Restoring: "restoring", Runnin
 func (s Status) String() string { return statusNames[s] }
 
 var next = [...][]Status{
-	Created:    {Restoring, Finished, Failed},
+	Created:    {Restoring, Stopped, Finished, Failed},
 	Restoring:  {Running, Restarting, Stopping, Stopped, Failed},
 	Running:    {Restarting, Stopping, Stopped, Finished, Failed},
 	Restarting: {Restoring, Finished, Stopped, Failed},
