@@ -206,8 +206,8 @@ func (c *Checkpointer) merged(at place, of []manifest.PartUse, use manifest.Part
 		c.state.parts.Unpin(u.Part)
 	}
 	ch.parts = slices.Replace(ch.parts, 0, len(of), use)
-	if use.Rows == 0 {
+	if use.Rows == 0 && len(ch.parts) == 1 { // before deltas it stays: they build on a whole part
 		c.state.parts.Unpin(use.Part)
-		ch.parts = slices.Delete(ch.parts, 0, 1)
+		ch.parts = nil
 	}
 }
