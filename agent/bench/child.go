@@ -32,13 +32,12 @@ type order struct {
 }
 
 type report struct {
-	Err      string        `json:",omitempty"`
-	Count    int64         // messages: that a reader has got so far, or that an order published
-	Bad      int64         // of these: rejected, or late
-	CPU      time.Duration // of the process, so far
-	Mallocs  uint64        // so far
-	Took     time.Duration // to publish
-	Attained bool          // Until was reached
+	Err     string        `json:",omitempty"`
+	Count   int64         // messages: that a reader has got so far, or that an order published
+	Bad     int64         // of these: rejected, or late
+	CPU     time.Duration // of the process, so far
+	Mallocs uint64        // so far
+	Took    time.Duration // to publish
 }
 
 // Child plays a part of a benchmark if this process was started for that, and

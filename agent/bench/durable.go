@@ -69,8 +69,8 @@ func (r *replay) Close() error { return nil }
 // clock goes.
 type endless struct {
 	replay *replay
-	every  dataflow.Duration
-	resume chan struct{} // closed to let the replay go on; nil: it does
+	every  dataflow.Duration // from one checkpoint to the next
+	resume chan struct{}     // closed to let the replay go on; nil: it does
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the job has ended, with err
 	err    error

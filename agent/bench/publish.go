@@ -17,7 +17,7 @@ const (
 	publishers = 8
 	inFlight   = 1000 // messages that are not acknowledged, of all publishers
 	pace       = 2 * time.Millisecond
-	sensors1k  = 1000
+	keysSent   = 1000 // sensors that the messages are of
 )
 
 // publishing is an order to publish, of all publishers together.
@@ -173,7 +173,7 @@ func (p *publisher) write(topic string, n int) error {
 		b = binary.BigEndian.AppendUint16(b, p.id)
 		k := p.sent*publishers + int64(p.number)
 		b = append(b, `{"sensor":"sensor-`...)
-		b = digits(b, k*7919%sensors1k, 5)
+		b = digits(b, k*7919%keysSent, 5)
 		b = append(b, `","ts":`...)
 		b = strconv.AppendInt(b, now, 10)
 		b = append(b, `,"temperature":`...)
