@@ -34,7 +34,7 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	r.become(coordinator.Restoring)
 	token, err := kept.NextAttempt()
 	if err != nil {
-		return err
+		return r.unopened(first, err)
 	}
 	a, plan, layout, err := r.plan(m)
 	if err != nil {
@@ -194,6 +194,8 @@ func (r *durableRun) pinFrom(m *manifest.Manifest) error {
 func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durable.Layout, p durable.Point, token dataflow.FencingToken) *durable.Checkpointer {
 	l := r.local
 	ck := l.job.Checkpoint
+	// The first barrier is full: what a restore leaves out (splits that are gone,
+	// or have another number now) would stay in a chain that goes on.
 	cfg := checkpoint.Config{
 		Token: token, Interval: interval(l.job), MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: DefaultRetained,
 		Subtasks: layout.Subtasks, Sources: layout.Sources, Full: true, Kept: p.Kept,

@@ -111,6 +111,7 @@ type progress struct {
 	delta        int64 // bytes written for it
 	parts        int
 	savepoint    string // its name, if it is one
+	unsaved      error  // why it is none, although somebody asked
 }
 
 // Outcome is what an attempt's last checkpoint was.
@@ -241,6 +242,12 @@ func (c *Checkpointer) Run(ctx context.Context, engine Engine) error {
 	c.close()
 	close(c.jobs)
 	janitor.Wait()
+	for _, ch := range c.chains { // now a last manifest holds their parts itself
+		for _, u := range ch.parts {
+			c.state.parts.Unpin(u.Part)
+		}
+		ch.parts = nil
+	}
 	return c.failed
 }
 
@@ -255,9 +262,7 @@ func (c *Checkpointer) take() []func() {
 	return all
 }
 
-// close ends what is under way. Shares that are being stored are waited for;
-// what they stored, and the chains, are let go: manifests hold their parts
-// themselves.
+// close ends what is under way. Shares that are being stored are waited for.
 func (c *Checkpointer) close() {
 	close(c.quit)
 	c.work.Wait()
@@ -271,12 +276,6 @@ func (c *Checkpointer) close() {
 		f()
 	}
 	c.work.Wait()
-	for _, ch := range c.chains {
-		for _, u := range ch.parts {
-			c.state.parts.Unpin(u.Part)
-		}
-		ch.parts = nil
-	}
 	for _, ch := range c.answers {
 		ch <- Answer{Err: errEnded}
 	}
@@ -312,7 +311,7 @@ func (c *Checkpointer) perform(f checkpoint.Effect) {
 	case checkpoint.Answer:
 		a := Answer{Err: f.Err}
 		if p := c.began[f.ID.Counter]; f.Err == nil && p != nil {
-			a.Name = p.savepoint
+			a.Name, a.Err = p.savepoint, p.unsaved
 			if !c.outcome.Commits {
 				c.tell(f.ID, false)
 			}
@@ -332,7 +331,7 @@ func (c *Checkpointer) perform(f checkpoint.Effect) {
 func (c *Checkpointer) completed(id dataflow.CheckpointID) {
 	c.kept = append(c.kept, checkpoint.Name(id))
 	c.tell(id, true)
-	if c.began[id.Counter].savepoint == "" {
+	if p := c.began[id.Counter]; p.savepoint == "" && p.unsaved == nil {
 		delete(c.began, id.Counter)
 	}
 	c.merge()

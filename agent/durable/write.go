@@ -4,13 +4,16 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/avro"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -23,16 +26,121 @@ func (c *Checkpointer) write(id dataflow.CheckpointID, what checkpoint.What) {
 		c.began[id.Counter].savepoint = savepoint.Name
 	}
 	c.outcome = Outcome{Finished: what.Finished, Drained: what.Drained, Checkpoint: m.Name, Savepoint: c.began[id.Counter].savepoint, Commits: what.Checkpoint}
+	var held []store.Part
+	if what.Savepoint {
+		held = c.hold()
+	}
 	c.jobs <- func() {
-		err := c.publish(m, savepoint, what)
-		c.post(func() {
+		var mergers []merger
+		var err, unsaved error
+		if what.Savepoint {
+			mergers, err = c.whole(m)
+			c.state.parts.Unpin(held...)
+		}
+		if err != nil && what.Checkpoint { // its last checkpoint stands without
+			what.Savepoint, unsaved, err = false, err, nil
+		}
+		if err == nil {
+			err = c.publish(m, savepoint, what)
+		}
+		posted := c.post(func() {
+			for _, one := range mergers {
+				if p := c.began[id.Counter]; p != nil {
+					p.delta, p.parts = p.delta+one.use.Size, p.parts+1
+				}
+				c.merged(one.at, one.of, one.use)
+			}
+			if unsaved != nil {
+				c.began[id.Counter].unsaved, c.began[id.Counter].savepoint, c.outcome.Savepoint = unsaved, "", ""
+			}
 			e := checkpoint.Event{Kind: checkpoint.Written, ID: id}
 			if err != nil {
 				e.Kind, e.Failure, e.Err = checkpoint.Failed, checkpoint.IO, err
 			}
 			c.step(e)
 		})
+		if !posted {
+			for _, one := range mergers {
+				c.state.parts.Unpin(one.use.Part)
+			}
+		}
 	}
+}
+
+// hold pins the parts of all chains: while a savepoint is made of them the chains
+// may get others.
+func (c *Checkpointer) hold() []store.Part {
+	var held []store.Part
+	for _, ch := range c.chains {
+		for _, u := range ch.parts {
+			if err := c.state.parts.Pin(u.Part); err == nil { // one that is gone fails the merge
+				held = append(held, u.Part)
+			}
+		}
+	}
+	return held
+}
+
+// whole makes one part of each chain that a savepoint has, as a savepoint stands
+// alone, and puts them in m. It is bounded by what is left of the checkpoint's time.
+func (c *Checkpointer) whole(m manifest.Manifest) (done []merger, err error) {
+	stop, ended := make(chan struct{}), make(chan struct{})
+	defer close(ended)
+	var late <-chan time.Time
+	if c.o.Config.Timeout > 0 {
+		late = c.o.Clock.After(max(0, c.o.Config.Timeout-m.Took))
+	}
+	var why error // set before stop is closed
+	go func() {
+		select {
+		case <-ended:
+			return
+		case <-c.quit:
+			why = errQuit
+		case <-late:
+			why = fmt.Errorf("it took longer than %v", c.o.Config.Timeout)
+		}
+		close(stop)
+	}()
+	for _, o := range m.Operators {
+		for _, t := range o.Tables {
+			for i := range t.Shards {
+				sh := &t.Shards[i]
+				if len(sh.Parts) < 2 {
+					continue
+				}
+				one, err := c.wholeShard(place{o.ID, t.Name, sh.Subtask}, sh, stop)
+				if errors.Is(err, errQuit) {
+					err = why
+				}
+				if err != nil {
+					return done, fmt.Errorf("merging %d parts of state %q of operator %q: %w", len(sh.Parts), t.Name, o.ID, err)
+				}
+				done = append(done, one)
+			}
+		}
+	}
+	return done, nil
+}
+
+func (c *Checkpointer) wholeShard(at place, sh *manifest.Shard, stop <-chan struct{}) (merger, error) {
+	of := sh.Parts
+	use, err := c.state.merge(c.tableOf(at), of, stop)
+	if err != nil {
+		return merger{}, err
+	}
+	sh.Parts = nil
+	if use.Rows > 0 {
+		sh.Parts = []manifest.PartUse{use}
+	}
+	return merger{at, of, use}, nil
+}
+
+// merger is a chain and the part that was made of it, which is pinned.
+type merger struct {
+	at  place
+	of  []manifest.PartUse
+	use manifest.PartUse
 }
 
 // publish makes the manifests visible: first a savepoint's, so that a job that
@@ -159,7 +267,15 @@ func (c *Checkpointer) merge() {
 		for _, u := range parts {
 			c.state.parts.Unpin(u.Part)
 		}
-		if !c.post(func() { c.merged(worst, parts, use, err) }) && err == nil {
+		posted := c.post(func() {
+			c.merging = false
+			if err != nil {
+				c.o.Events(fmt.Sprintf("merging %d parts of state %q of operator %q failed; they stay as they are: %v", len(parts), worst.table, worst.operator, err))
+				return
+			}
+			c.merged(worst, parts, use)
+		})
+		if !posted && err == nil {
 			c.state.parts.Unpin(use.Part)
 		}
 	})
@@ -190,15 +306,10 @@ func less(a, b place) bool {
 
 // merged puts the part that was made of the first of a chain in their place, if
 // they are still there.
-func (c *Checkpointer) merged(at place, of []manifest.PartUse, use manifest.PartUse, err error) {
-	c.merging = false
+func (c *Checkpointer) merged(at place, of []manifest.PartUse, use manifest.PartUse) {
 	ch := c.chains[at]
 	same := func(a, b manifest.PartUse) bool { return a.Digest == b.Digest }
-	switch {
-	case err != nil:
-		c.o.Events(fmt.Sprintf("merging %d parts of state %q of operator %q failed; they stay as they are: %v", len(of), at.table, at.operator, err))
-		return
-	case len(ch.parts) < len(of) || !slices.EqualFunc(ch.parts[:len(of)], of, same):
+	if len(ch.parts) < len(of) || !slices.EqualFunc(ch.parts[:len(of)], of, same) {
 		c.state.parts.Unpin(use.Part)
 		return
 	}

@@ -218,7 +218,7 @@ func (m *model) draw() Event {
 		if m.flight.ID == e.ID {
 			m.stored[e.Subtask] = true
 		}
-		if len(m.stored) == len(m.cfg.Subtasks) && m.flight.Full {
+		if len(m.stored) == len(m.cfg.Subtasks) && m.flight.Full && !m.writing {
 			m.lost = false
 		}
 	case Written:
@@ -260,6 +260,8 @@ func (m *model) judge(f Effect) {
 			t.Fatalf("%s: the id was used before", describe(f))
 		case m.lost && !f.Barrier.Full:
 			t.Fatalf("%s builds on rows that are lost", describe(f))
+		case !m.lost && f.Barrier.Full:
+			t.Fatalf("%s makes tasks write what is on disk", describe(f))
 		}
 		m.flight, m.last = f.Barrier, f.Barrier.ID.Counter
 		clear(m.stored)

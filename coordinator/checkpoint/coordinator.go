@@ -217,7 +217,7 @@ func (c *Coordinator) start(now dataflow.Time) {
 func (c *Coordinator) trigger(now dataflow.Time, seal bool) {
 	c.sealing = seal && (c.purpose == stop || c.purpose == finish)
 	c.counter++
-	c.current = dataflow.Barrier{ID: dataflow.CheckpointID{Token: c.cfg.Token, Counter: c.counter}, Full: c.full || c.sealing || c.purpose == save}
+	c.current = dataflow.Barrier{ID: dataflow.CheckpointID{Token: c.cfg.Token, Counter: c.counter}, Full: c.full}
 	if c.purpose == stop {
 		c.current.Then = c.request.Then
 	}

@@ -15,7 +15,9 @@
 //     the subtask's rows are on disk and all that it took for earlier barriers
 //     too. Rows that are gone for good are reported with Lost, whichever barrier
 //     they belonged to.
-//  4. After Write, report Written when the manifest is on disk, or Failed.
+//  4. After Write, report Written when the manifest is on disk, or Failed. If
+//     only the savepoint of a checkpoint cannot be written, report Written, and
+//     tell who asked for it.
 //  5. After Fail, tear the attempt down. After Stop, let the job end.
 //
 // Read event.go for the words, coordinator.go for the states.
