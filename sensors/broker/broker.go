@@ -69,7 +69,13 @@ func Start(o Options) (*Broker, error) {
 		ln = tls.NewListener(ln, o.TLS)
 	}
 	s := mochi.New(serverOptions(o))
-	l := &listener{ln: ln, conns: make(map[net.Conn]struct{})}
+	l := &listener{ln: ln, conns: make(map[net.Conn]struct{}), goodbye: func() {
+		for _, c := range s.Clients.GetAll() {
+			if !c.Closed() {
+				_ = s.DisconnectClient(c, packets.ErrServerShuttingDown)
+			}
+		}
+	}}
 	if err := errors.Join(s.AddHook(&authHook{users: o.Users}, nil), s.AddListener(l), s.Serve()); err != nil {
 		return nil, errors.Join(fmt.Errorf("broker: %w", err), ln.Close())
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -172,4 +173,44 @@ func TestOptionsRefused(t *testing.T) {
 	if b.Addr() == "" {
 		t.Error("no address")
 	}
+}
+
+// TestCloseWhileClientsGo closes brokers whose clients come and go at the same
+// time: it always ends.
+func TestCloseWhileClientsGo(t *testing.T) {
+	for range 200 {
+		b := start(t, broker.Options{})
+		connect := connectPacket()
+		var clients sync.WaitGroup
+		going := make(chan struct{}, 64)
+		for range cap(going) {
+			clients.Go(func() {
+				for {
+					c, err := net.Dial("tcp", b.Addr())
+					if err != nil {
+						return // it has closed
+					}
+					_, _ = c.Write(connect)
+					_, _ = c.Read(make([]byte, 4))
+					_ = c.Close()
+					select {
+					case going <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		for range cap(going) {
+			<-going
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		clients.Wait()
+	}
+}
+
+// connectPacket is CONNECT of a client without an id.
+func connectPacket() []byte {
+	return append([]byte{0x10, 12, 0, 4}, "MQTT\x04\x02\x00\x3c\x00\x00"...)
 }

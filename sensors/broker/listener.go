@@ -16,7 +16,8 @@ const goodbye = 250 * time.Millisecond
 // listeners it knows every connection, from accepting it to its end, so that
 // Close leaves none behind, not even one that never sent CONNECT.
 type listener struct {
-	ln net.Listener
+	ln      net.Listener
+	goodbye func() // the server takes leave of all its clients
 
 	mu     sync.Mutex // guards what follows
 	conns  map[net.Conn]struct{}
@@ -68,14 +69,17 @@ func (l *listener) remove(c net.Conn) {
 
 // Close stops accepting, has the server say goodbye to its clients, cuts the
 // rest off, and waits.
-func (l *listener) Close(closeClients listeners.CloseFn) {
+//
+// The server's own way to do it, which is the argument, asks for the lock of its
+// list of clients while it has it, and hangs if a client goes in that moment.
+func (l *listener) Close(listeners.CloseFn) {
 	_ = l.ln.Close()
 	l.mu.Lock()
 	for c := range l.conns { // a client that does not read must not hold up the goodbye
 		_ = c.SetWriteDeadline(time.Now().Add(goodbye))
 	}
 	l.mu.Unlock()
-	closeClients(l.ID())
+	l.goodbye()
 	l.mu.Lock()
 	l.closed = true
 	for c := range l.conns {
