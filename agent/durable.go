@@ -38,6 +38,7 @@ type durableRun struct {
 	then         dataflow.Then // how it was told to stop; GoOn: it was not
 	stopped      chan struct{} // closed when it is told to
 	checkpointer *durable.Checkpointer
+	changed      chan struct{} // closed, and made anew, with every change of status or checkpointer
 	outcome      Outcome
 }
 
@@ -58,7 +59,7 @@ var ErrDrained = errors.New("it was stopped with drain: its input was ended, and
 func newDurableRun(l *Local) *durableRun {
 	h := fnv.New64a()
 	h.Write([]byte(l.job.Name))
-	return &durableRun{local: l, around: newSurroundings(l.opt.State, l.job.Name), seed: h.Sum64(), stopped: make(chan struct{})}
+	return &durableRun{local: l, around: newSurroundings(l.opt.State, l.job.Name), seed: h.Sum64(), stopped: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // become is a transition of the job's status.
@@ -70,6 +71,13 @@ func (r *durableRun) become(s coordinator.Status) {
 	}
 	r.status = s
 	r.outcome.Status = s
+	r.tell()
+}
+
+// tell wakes who waits for a change; with the lock held.
+func (r *durableRun) tell() {
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
 // stopWith tells the job to stop, once.
@@ -102,17 +110,36 @@ func (l *Local) Outcome() Outcome {
 // JobStatus is what a durable job is at.
 func (l *Local) JobStatus() coordinator.Status { return l.Outcome().Status }
 
-// ErrNotRunning means that there is no running attempt to take a savepoint of.
-var ErrNotRunning = errors.New("the job does not run now; ask again when it does")
+// ErrNotRunning means that there is no attempt to take a savepoint of, and that
+// there will be none.
+var ErrNotRunning = errors.New("the job does not run any more")
+
+// awaitRunning waits until an attempt runs.
+func (r *durableRun) awaitRunning(ctx context.Context) (*durable.Checkpointer, error) {
+	for {
+		r.mu.Lock()
+		c, ended, changed := r.checkpointer, r.status.Ended(), r.changed
+		r.mu.Unlock()
+		switch {
+		case c != nil:
+			return c, nil
+		case ended:
+			return nil, ErrNotRunning
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
 
 // Savepoint takes a savepoint of a durable job that goes on running, and returns
-// its name.
+// its name. It waits for a job that is being restored or started again.
 func (l *Local) Savepoint(ctx context.Context) (string, error) {
-	l.durable.mu.Lock()
-	c := l.durable.checkpointer
-	l.durable.mu.Unlock()
-	if c == nil {
-		return "", ErrNotRunning
+	c, err := l.durable.awaitRunning(ctx)
+	if err != nil {
+		return "", err
 	}
 	select {
 	case a := <-c.Savepoint(dataflow.GoOn):
@@ -220,6 +247,7 @@ func (r *durableRun) running(a *attempt, c *durable.Checkpointer) {
 	r.local.mu.Unlock()
 	r.mu.Lock()
 	r.checkpointer = c
+	r.tell()
 	r.mu.Unlock()
 }
 
