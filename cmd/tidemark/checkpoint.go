@@ -52,7 +52,7 @@ type checkpointLine struct {
 	Copies    int    `json:"copies"`
 	Where     string `json:"where"`
 	Finished  bool   `json:"finished,omitempty"`
-	Damaged   string `json:"damaged,omitempty"`
+	Error     string `json:"error,omitempty"` // why it cannot be read
 	Operators int    `json:"operators"`
 }
 
@@ -63,7 +63,7 @@ func showCheckpoints(t *terminal, list []part.Entry, dir string) error {
 	for _, e := range list {
 		line := checkpointLine{ID: e.Name, Copies: 1, Where: dir}
 		if e.Err != nil {
-			line.Kind, line.Damaged = "damaged", e.Err.Error()
+			line.Kind, line.Error = "unreadable", unreadable(e.Err)
 		} else {
 			m := e.Manifest
 			size := manifest.Sizes(m, before...)
@@ -78,8 +78,8 @@ func showCheckpoints(t *terminal, list []part.Entry, dir string) error {
 			}
 			continue
 		}
-		if line.Damaged != "" {
-			w.AppendRow([]any{line.ID, "damaged", line.Damaged})
+		if line.Error != "" {
+			w.AppendRow([]any{line.ID, line.Error})
 			continue
 		}
 		w.AppendRow([]any{line.ID, line.Kind, line.Created, fmt.Sprintf("%d ms", line.Duration), bytesText(line.Bytes), bytesText(line.Delta), line.Rows, line.Copies, line.Where})

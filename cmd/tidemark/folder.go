@@ -87,7 +87,10 @@ func newTable(t *terminal, header ...any) table.Writer {
 	w.SetOutputMirror(t.out)
 	w.SetStyle(table.StyleLight)
 	w.Style().Format.Header = text.FormatDefault
-	w.SetColumnConfigs([]table.ColumnConfig{{Name: "columns", WidthMax: 60, WidthMaxEnforcer: text.WrapSoft}})
+	narrow := func(column string) table.ColumnConfig {
+		return table.ColumnConfig{Name: column, WidthMax: 60, WidthMaxEnforcer: text.WrapSoft}
+	}
+	w.SetColumnConfigs([]table.ColumnConfig{narrow("columns"), narrow("kind")})
 	w.AppendHeader(header)
 	return w
 }

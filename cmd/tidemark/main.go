@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -74,6 +75,9 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintf(errw, "tidemark: %v\n", err)
+	if errors.Is(err, fs.ErrPermission) {
+		fmt.Fprintln(errw, "Run it as the user to whom that belongs, or let this user have it.")
+	}
 	return exitFailed
 }
 

@@ -55,7 +55,7 @@ func newSavepointList(t *terminal, folder *folderFlag) *cobra.Command {
 						return err
 					}
 				case e.Err != nil:
-					w.AppendRow([]any{e.Name, "", "", "damaged: " + e.Err.Error()})
+					w.AppendRow([]any{e.Name, "", "", unreadable(e.Err)})
 				default:
 					size := manifest.Sizes(e.Manifest)
 					w.AppendRow([]any{e.Name, e.Manifest.Job, timeText(e.Manifest.Created), checkpointKind(e.Manifest), bytesText(size.Bytes), size.Rows})
@@ -69,6 +69,14 @@ func newSavepointList(t *terminal, folder *folderFlag) *cobra.Command {
 	}
 }
 
+// unreadable says why a manifest is not shown.
+func unreadable(err error) string {
+	if errors.Is(err, store.ErrCorrupt) {
+		return "damaged: " + err.Error()
+	}
+	return "cannot be read: " + err.Error()
+}
+
 // savepointJSON is a savepoint in JSON.
 type savepointJSON struct {
 	ID             string              `json:"id"`
@@ -80,7 +88,7 @@ type savepointJSON struct {
 	Finished       bool                `json:"finished,omitempty"`
 	Bytes          int64               `json:"bytes"`
 	Rows           int64               `json:"rows"`
-	Damaged        string              `json:"damaged,omitempty"`
+	Error          string              `json:"error,omitempty"` // why it cannot be read
 	Operators      []savepointOperator `json:"operators,omitempty"`
 }
 
@@ -109,7 +117,7 @@ type savepointState struct {
 func describeSavepoint(name string, m manifest.Manifest, damage error, whole bool) savepointJSON {
 	out := savepointJSON{ID: name}
 	if damage != nil {
-		out.Damaged = damage.Error()
+		out.Error = unreadable(damage)
 		return out
 	}
 	size := manifest.Sizes(m)
