@@ -87,6 +87,9 @@ func (j *Job) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := j.open(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = context.Cause(ctx) // not where it met what ended the job
+		}
 		return errors.Join(err, j.close())
 	}
 	var wg sync.WaitGroup
