@@ -2,8 +2,11 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -163,6 +166,78 @@ func TestDurableFeeds(t *testing.T) {
 	}
 	if got := values(t, third, "id"); len(got) != want-before {
 		t.Errorf("from the savepoint %d rows, want the %d after it", len(got), want-before)
+	}
+}
+
+// A job that is started again keeps in its feed what each of its checkpoints
+// needs, since the newest may be found damaged.
+func TestFeedKeepsWhatOlderCheckpointsNeed(t *testing.T) {
+	b, err := broker.Start(broker.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	dir := t.TempDir()
+	p := newPublished(t, b.Addr())
+	f := &folder{t: t, dir: filepath.Join(dir, "state")}
+	out := filepath.Join(dir, "out.jsonl")
+	text := fmt.Sprintf(feedJob, "job", fmt.Sprintf(`mqtt: {broker: "mqtt://%s", topics: [t/+], qos: 1}`, b.Addr()), out)
+	crash := func(_ *agent.Local, crash func()) { crash() }
+	completed, seen := make(chan struct{}, 3), 0
+	three := func(o *agent.LocalOptions) { // checkpoints, each further on than the one before
+		passed := o.Checkpoints
+		o.Checkpoints = func(c durable.Completed) {
+			if seen++; seen <= 3 {
+				completed <- struct{}{}
+				return
+			}
+			passed(c)
+		}
+	}
+	publish := func() {
+		for range 3 {
+			p.send(5)
+			<-completed
+		}
+	}
+	if _, err := f.run(text, 1, out, publish, three, crash); !errors.Is(err, errCrash) {
+		t.Fatalf("%v\n%s", err, &f.said)
+	}
+	view, err := durable.View(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := view.Checkpoints("job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	needed, newest := int64(math.MaxInt64), int64(0)
+	for _, e := range kept {
+		for _, o := range e.Manifest.Operators {
+			for _, at := range o.Positions {
+				needed, newest = min(needed, at.Offset), max(newest, at.Offset)
+			}
+		}
+	}
+	if len(kept) < 2 || needed >= newest {
+		t.Fatalf("%d checkpoints, from %d to %d", len(kept), needed, newest)
+	}
+	var first sync.Once // later ones may let go
+	begun := func(o *agent.LocalOptions) {
+		passed := o.Checkpoints
+		o.Checkpoints = func(c durable.Completed) {
+			first.Do(func() {
+				text, err := os.ReadFile(filepath.Join(f.dir, "feeds", "job.in", "pins.json"))
+				var pins struct{ Pins map[string]map[string]int64 }
+				if err = errors.Join(err, json.Unmarshal(text, &pins)); err != nil || pins.Pins["job job"]["0"] > needed {
+					t.Errorf("%v; %s; checkpoints need it from %d on", err, text, needed)
+				}
+			})
+			passed(c)
+		}
+	}
+	if _, err := f.run(text, 1, out, func() { p.send(5) }, begun, crash); !errors.Is(err, errCrash) {
+		t.Fatalf("%v\n%s", err, &f.said)
 	}
 }
 

@@ -267,10 +267,17 @@ func (f *Feed) Reader(who string, lanes []int) (*Reader, error) {
 	if f.ended() {
 		return nil, fmt.Errorf("feed %q: %w", f.name, f.reason())
 	}
-	r := &Reader{feed: f, who: who, lanes: lanes, Reader: f.log.NewReader(lanes), at: make([]atomic.Int64, len(lanes))}
 	f.mu.Lock()
 	f.serial++
-	r.pin = fmt.Sprint(readerPin, f.serial)
+	pin := fmt.Sprint(readerPin, f.serial)
+	f.mu.Unlock()
+	all := make([]sensors.Position, len(lanes))
+	for k, l := range lanes {
+		all[k].Split = l
+	}
+	f.log.Pin(pin, all) // so that the oldest entry is there still when it is read
+	r := &Reader{feed: f, who: who, lanes: lanes, pin: pin, Reader: f.log.NewReader(lanes), at: make([]atomic.Int64, len(lanes))}
+	f.mu.Lock()
 	f.readers = append(f.readers, r)
 	f.reading.Store(int32(len(f.readers)))
 	f.mu.Unlock()
