@@ -248,40 +248,6 @@ func TestOneEncoding(t *testing.T) {
 	})
 }
 
-func chk(attempt, counter uint64) manifest.Manifest {
-	return manifest.Manifest{Kind: manifest.Checkpoint, Name: fmt.Sprintf("chk-%d-%d", attempt, counter),
-		ID: dataflow.CheckpointID{Token: dataflow.FencingToken{Attempt: attempt}, Counter: counter}}
-}
-
-func TestRetain(t *testing.T) {
-	sp := chk(1, 9)
-	sp.Kind, sp.Name = manifest.Savepoint, "sp"
-	first := dataflow.FencingToken{Attempt: 1}
-	third := dataflow.FencingToken{Attempt: 3}
-	cases := []struct {
-		name string
-		have []manifest.Manifest
-		n    int
-		from manifest.Restored
-		want string
-	}{
-		{"nothing", nil, 2, manifest.Restored{Token: first}, ""},
-		{"the newest two", []manifest.Manifest{chk(1, 10), chk(1, 9), chk(1, 2), chk(1, 3)}, 2, manifest.Restored{Token: first}, "chk-1-2 chk-1-3"},
-		{"at least one", []manifest.Manifest{chk(1, 1), chk(1, 2)}, 0, manifest.Restored{Token: first}, "chk-1-1"},
-		{"savepoints stay and do not count", []manifest.Manifest{sp, chk(1, 1), chk(1, 2)}, 2, manifest.Restored{Token: first}, ""},
-		{"none since the restore: all stay", []manifest.Manifest{chk(1, 1), chk(1, 2), chk(2, 3), chk(2, 4)}, 1, manifest.Restored{Name: "chk-1-2", Token: third}, ""},
-		{"one since: then those go", []manifest.Manifest{chk(1, 1), chk(1, 2), chk(2, 3), chk(2, 4), chk(3, 5)}, 1, manifest.Restored{Name: "chk-2-4", Token: third}, "chk-1-1 chk-1-2 chk-2-3 chk-2-4"},
-		{"the restored one may still count", []manifest.Manifest{chk(1, 1), chk(1, 2), chk(3, 5)}, 2, manifest.Restored{Name: "chk-1-2", Token: third}, "chk-1-1"},
-		{"newer ones that were passed over go first", []manifest.Manifest{chk(1, 1), chk(1, 2), chk(2, 3), chk(3, 4)}, 3, manifest.Restored{Name: "chk-1-2", Token: third}, "chk-2-3"},
-		{"restored from a savepoint", []manifest.Manifest{chk(1, 1), chk(1, 2), chk(3, 1)}, 2, manifest.Restored{Token: third}, "chk-1-1"},
-	}
-	for _, c := range cases {
-		if got := strings.Join(manifest.Retain(c.have, c.n, c.from), " "); got != c.want {
-			t.Errorf("%s: lets go %q, want %q", c.name, got, c.want)
-		}
-	}
-}
-
 func TestNeededAndSizes(t *testing.T) {
 	a, b := example(), savepoint()
 	var names []string
