@@ -88,7 +88,7 @@ func (j *Job) Newest() (Point, error) {
 		}
 		p.Damaged = append(p.Damaged, fmt.Errorf("savepoint %s: %w", o.Savepoint, err))
 	}
-	return p, fmt.Errorf("job %q: %w: %w; start from a savepoint (--from-savepoint), or delete %s to begin afresh", j.name, ErrNothingWhole, errors.Join(p.Damaged...), j.dir)
+	return p, fmt.Errorf("job %q: %w: %w; start from a savepoint (--from-savepoint), or delete %s to begin afresh", j.name, ErrNothingWhole, damages(p.Damaged), j.dir)
 }
 
 // claimed is the savepoint that the job has to let go, or none.
@@ -119,8 +119,26 @@ func verify(parts reading, m manifest.Manifest) error {
 			errs = append(errs, fmt.Errorf("part of %s: %w", strings.Join(usersOf(m, p), ", "), err))
 		}
 	}
-	return errors.Join(errs...)
+	if len(errs) == 0 {
+		return nil
+	}
+	return damages(errs)
 }
+
+// damages is several errors as one, whose text names the first few: a folder that
+// lost all its parts would else say the same a thousand times.
+type damages []error
+
+func (d damages) Error() string {
+	const most = 4
+	text := errors.Join(d[:min(len(d), most)]...).Error()
+	if more := len(d) - most; more > 0 {
+		text += fmt.Sprintf("\nand %d more like these", more)
+	}
+	return text
+}
+
+func (d damages) Unwrap() []error { return d }
 
 // usersOf names the states that a part belongs to.
 func usersOf(m manifest.Manifest, p store.Part) []string {

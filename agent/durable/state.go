@@ -132,7 +132,10 @@ type origin struct {
 	Claimed   bool   `json:"claimed,omitempty"` // it is the job's, and goes when it is not needed any more
 }
 
-const formatVersion = 1
+const (
+	formatVersion = 1
+	maxAttempt    = 1 << 62 // nobody restarts so often; one more than the greatest number would be 0
+)
 
 // attempts is the file of the last fencing token.
 type attempts struct {
@@ -155,6 +158,9 @@ func (j *Job) NextAttempt() (dataflow.FencingToken, error) {
 		if e.Err == nil {
 			a.Attempt = max(a.Attempt, e.Manifest.ID.Token.Attempt)
 		}
+	}
+	if a.Attempt >= maxAttempt {
+		return dataflow.FencingToken{}, fmt.Errorf("%s: %w: attempt %d; if its checkpoints are there, it can be deleted", filepath.Join(j.dir, "attempt"), store.ErrCorrupt, a.Attempt)
 	}
 	a.Attempt++
 	return dataflow.FencingToken{Attempt: a.Attempt}, j.write("attempt", a)
@@ -192,13 +198,17 @@ func (j *Job) read(name string, v any) error {
 	var version struct {
 		Version int `json:"version"`
 	}
-	if err := json.Unmarshal(data, &version); err != nil {
-		return fmt.Errorf("%s: %w: %v; if its checkpoints are there, it can be deleted", name, store.ErrCorrupt, err)
-	}
-	if version.Version != formatVersion {
+	err = json.Unmarshal(data, &version)
+	if err == nil && version.Version != formatVersion {
 		return fmt.Errorf("%s has version %d; this program reads version %d: use a newer one", name, version.Version, formatVersion)
 	}
-	return json.Unmarshal(data, v)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: %v; if its checkpoints are there, it can be deleted", name, store.ErrCorrupt, err)
+	}
+	return nil
 }
 
 // write replaces a small file of the job in one step.

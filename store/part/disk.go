@@ -51,6 +51,10 @@ func (Disk) SyncDir(dir string) error {
 
 // kinds adds the store's kind to an error of the disk.
 func kinds(err error, doing, name string) error {
+	var of *fs.PathError
+	if errors.As(err, &of) && of.Path == name {
+		err = of.Err // the name is said once
+	}
 	switch {
 	case err == nil:
 		return nil

@@ -173,7 +173,7 @@ func (r *reader) verdict() error {
 }
 
 func (r *reader) damaged(how string) error {
-	return fmt.Errorf("part %s is %w: %s than the %d that it was written with", r.name, store.ErrCorrupt, how, r.part.Size)
+	return fmt.Errorf("part %s is %w: %s, and was written with %d", r.name, store.ErrCorrupt, how, r.part.Size)
 }
 
 func (r *reader) Close() error { return r.f.Close() }
