@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/restore"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/sensors/file"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -43,7 +44,7 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	if err := r.around.open(r.local.job, r.local.hearing); err != nil {
 		return r.unopened(first, err)
 	}
-	if err := errors.Join(r.pinFrom(m), r.around.tidyPins()); err != nil {
+	if err := errors.Join(r.pinFrom(kept, point), r.around.tidyPins()); err != nil {
 		return err
 	}
 	// Only now that nothing is refused, and before anything is put out.
@@ -64,6 +65,9 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	}
 	r.become(coordinator.Running)
 	ran, err := r.drive(ctx, a, c, opt)
+	if errors.Is(err, file.ErrNotReplayable) { // nor will it be at the next attempt
+		return final{err}
+	}
 	if err != nil {
 		if !ran {
 			return r.unopened(first, err)
@@ -183,12 +187,24 @@ func (r *durableRun) plan(m *manifest.Manifest) (*attempt, *restore.Plan, durabl
 }
 
 // pinFrom keeps what the attempt may have to read again before its first
-// checkpoint.
-func (r *durableRun) pinFrom(m *manifest.Manifest) error {
-	if m == nil {
-		return r.around.pin(jobPin(r.local.job.Name))
+// checkpoint: from where it begins, or from an older checkpoint if that is found
+// damaged.
+func (r *durableRun) pinFrom(kept *durable.Job, p durable.Point) error {
+	var ms []*manifest.Manifest
+	if p.Manifest != nil {
+		ms = append(readable(kept, p.Kept), p.Manifest)
 	}
-	return r.around.pin(jobPin(r.local.job.Name), m)
+	return r.around.pin(jobPin(r.local.job.Name), ms...)
+}
+
+// readable are those of a job's checkpoints that can be read.
+func readable(kept *durable.Job, names []string) (ms []*manifest.Manifest) {
+	for _, n := range names {
+		if m, err := kept.Get(n); err == nil {
+			ms = append(ms, &m)
+		}
+	}
+	return ms
 }
 
 func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durable.Layout, p durable.Point, token dataflow.FencingToken) *durable.Checkpointer {
@@ -250,12 +266,7 @@ func (r *durableRun) released(kept *durable.Job, names []string) {
 	if len(r.around.feeds) == 0 {
 		return
 	}
-	var ms []*manifest.Manifest
-	for _, n := range names {
-		if m, err := kept.Get(n); err == nil {
-			ms = append(ms, &m)
-		}
-	}
+	ms := readable(kept, names)
 	if len(ms) == 0 {
 		return
 	}
