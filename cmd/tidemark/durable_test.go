@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,6 +34,7 @@ type running struct {
 	job    string // its file
 	path   string // of its output
 	name   string
+	stdin  io.Reader // nil: empty
 	stdout lockedBuffer
 	stderr told
 	ended  chan int
@@ -73,8 +75,12 @@ func newRunning(t *testing.T, name string) *running {
 func (r *running) start(args ...string) {
 	r.t.Helper()
 	r.ended, r.stderr = make(chan int, 1), told{changed: make(chan struct{}, 1)}
+	in := r.stdin
+	if in == nil {
+		in = strings.NewReader("")
+	}
 	go func() {
-		r.ended <- run(append([]string{"run", r.job, "--state", r.dir}, args...), strings.NewReader(""), &r.stdout, &r.stderr)
+		r.ended <- run(append([]string{"run", r.job, "--state", r.dir}, args...), in, &r.stdout, &r.stderr)
 	}()
 	r.says("keeps its state in")
 }
@@ -427,4 +433,24 @@ sinks:
 			t.Errorf("it does not say %q:\n%s%s", says, r.out, r.err)
 		}
 	}
+}
+
+// What was read from a pipe cannot be read again: a job that has to is told so
+// at once, and not started again and again.
+func TestStdinCannotGoOn(t *testing.T) {
+	p := newPlace(t, "")
+	r := newRunning(t, "counting")
+	r.job = p.job
+	in, out := io.Pipe()
+	defer in.Close()
+	r.stdin = in
+	stdin := []string{"--set", "sources.in.file.path=-"}
+	r.start(stdin...)
+	if _, err := io.WriteString(out, reading); err != nil {
+		t.Fatal(err)
+	}
+	r.savepoint("w", "windows", 1)
+	r.verb("job", "stop", "counting").want(t, exitDone)
+	r.wait(exitDone, "is stopped")
+	tidemark(t, reading, append([]string{"run", p.job, "--state", r.dir}, stdin...)...).want(t, exitFailed, "cannot be read again from a position; use a file")
 }
