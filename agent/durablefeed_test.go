@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
 )
@@ -254,5 +255,52 @@ func each(t *testing.T, path string, n int, said fmt.Stringer) {
 	}
 	if len(got) != n {
 		t.Errorf("%s: %d ids, want %d", filepath.Base(path), len(got), n)
+	}
+}
+
+// What a feed's log keeps for a job is let go when the job's folder is gone and
+// another job opens the feed; what it keeps for others stays.
+func TestADeletedJobHoldsNothing(t *testing.T) {
+	b, err := broker.Start(broker.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	dir := t.TempDir()
+	p := newPublished(t, b.Addr())
+	f := &folder{t: t, dir: filepath.Join(dir, "state")}
+	stop := func(l *agent.Local, _ func()) { go l.Stop() }
+	out := func(name string) string { return filepath.Join(dir, name+".jsonl") }
+	first := fmt.Sprintf(feedJob, "first", fmt.Sprintf(`mqtt: {broker: "mqtt://%s", topics: [t/+], qos: 1}`, b.Addr()), out("first"))
+	second := fmt.Sprintf(feedJob, "second", "feed: first.in", out("second"))
+	third := fmt.Sprintf(feedJob, "third", "feed: first.in", out("third"))
+	pins := func() (names []string) {
+		info, err := feed.Show(feed.Options{Dir: f.dir}, "first.in")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range info.Pins {
+			if strings.HasPrefix(p.Name, "job ") {
+				names = append(names, p.Name)
+			}
+		}
+		return names
+	}
+	for _, name := range []string{first, second} {
+		if _, err := f.run(name, 10, "", func() { p.send(20) }, nil, stop); err != nil {
+			t.Fatalf("%v\n%s", err, &f.said)
+		}
+	}
+	if got := pins(); !slices.Equal(got, []string{"job first", "job second"}) {
+		t.Fatalf("pins %q", got)
+	}
+	if err := os.RemoveAll(filepath.Join(f.dir, "jobs", "second")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.run(third, 10, "", func() {}, nil, stop); err != nil {
+		t.Fatalf("%v\n%s", err, &f.said)
+	}
+	if got := pins(); !slices.Equal(got, []string{"job first", "job third"}) {
+		t.Errorf("after one was deleted: pins %q", got)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
-	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
@@ -62,10 +62,14 @@ func (d *surroundings) pin(name string, ms ...*manifest.Manifest) error {
 	return errors.Join(errs...)
 }
 
-// tidyPins lets go the pins of savepoints that were deleted while the feeds did
-// not run.
+// tidyPins lets go the pins of savepoints, and of jobs, that were deleted while
+// the feeds did not run.
 func (d *surroundings) tidyPins() error {
 	list, err := d.state.store.Savepoints()
+	if err != nil {
+		return err
+	}
+	jobs, err := d.state.store.Jobs()
 	if err != nil {
 		return err
 	}
@@ -73,18 +77,17 @@ func (d *surroundings) tidyPins() error {
 	for _, e := range list {
 		there[savepointPin(e.Name)] = true
 	}
+	for _, name := range jobs {
+		there[jobPin(name)] = true
+	}
 	var errs []error
 	for _, f := range slices.Collect(maps.Values(d.feeds)) {
 		for _, p := range f.Pins() {
-			if isSavepointPin(p) && !there[p.Name] {
+			ours := strings.HasPrefix(p.Name, savepointPin("")) || strings.HasPrefix(p.Name, jobPin(""))
+			if ours && !there[p.Name] {
 				errs = append(errs, f.Unpin(p.Name))
 			}
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func isSavepointPin(p feed.Pin) bool {
-	prefix := savepointPin("")
-	return len(p.Name) > len(prefix) && p.Name[:len(prefix)] == prefix
 }
