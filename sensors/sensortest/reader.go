@@ -110,14 +110,18 @@ func (k *tracker) check(r *sensors.Records, max int) error {
 	if r.Clock != int64(dataflow.MinTime) {
 		defer func() { k.clock = r.Clock }()
 	}
-	if n == 0 {
-		if r.Clock != int64(dataflow.MinTime) && r.Clock < k.clock {
+	if n == 0 { // in a log a tick has a place of its own, and so has what readers do not get
+		switch {
+		case r.Clock != int64(dataflow.MinTime) && r.Clock < k.clock:
 			return fmt.Errorf("the clock goes back from %d to %d", k.clock, r.Clock)
+		case r.First < k.next || r.Next < r.First:
+			return fmt.Errorf("a tick from %d to %d, what was before it ended at %d", r.First, r.Next, k.next)
 		}
+		k.next = r.Next
 		return nil
 	}
 	if k.next >= 0 && r.First != k.next {
-		return fmt.Errorf("first record is at %d, the one before ended at %d", r.First, k.next)
+		return fmt.Errorf("first record is at %d, what was before it ended at %d", r.First, k.next)
 	}
 	if r.Next <= r.First {
 		return fmt.Errorf("%d records from %d to %d", n, r.First, r.Next)
