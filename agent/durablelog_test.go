@@ -211,11 +211,12 @@ func drawActs(t *rapid.T) (acts []act, messages int) {
 // logLife is a life of the job.
 type logLife struct {
 	setting
-	quota  int
-	after  int // checkpoints after the quota was reached, at which it ends; 0: at once
-	stop   bool
-	jump   int64 // of the wall clock, before it
-	stored bool  // it reads the stored feed from its beginning
+	quota int
+	after int // checkpoints after the quota was reached, at which it ends; 0: at once
+	stop  bool
+	jump  int64  // of the wall clock, before it
+	from  string // the savepoint at which it begins; empty: none
+	drop  bool   // state that it does not take is let go
 }
 
 func (l logLife) String() string {
@@ -224,7 +225,7 @@ func (l logLife) String() string {
 
 // live runs a life. The one that comes to the end of all acts ends when their
 // last message is in the output.
-func (l logLife) live(t *rapid.T, w *wire, dir, out, text string) agent.Totals {
+func (l logLife) live(t tester, w *wire, dir, out, text string) agent.Totals {
 	t.Helper()
 	w.now += l.jump
 	w.quota = l.quota
@@ -272,7 +273,7 @@ func (l logLife) live(t *rapid.T, w *wire, dir, out, text string) agent.Totals {
 			}
 		}
 	}
-	local, err = agent.NewLocal(load(t, text, l.setting), agent.LocalOptions{BatchRows: l.batchRows, State: state, Events: tell, Checkpoints: completed})
+	local, err = agent.NewLocal(load(t, text, l.setting), agent.LocalOptions{BatchRows: l.batchRows, State: state, Events: tell, Checkpoints: completed, From: l.from, AllowNonRestored: l.drop})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
