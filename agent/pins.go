@@ -64,7 +64,9 @@ func (d *surroundings) pin(name string, ms ...*manifest.Manifest) error {
 
 // tidyPins lets go the pins of savepoints, and of jobs, that were deleted while
 // the feeds did not run.
-func (d *surroundings) tidyPins() error {
+func (d *surroundings) tidyPins() error { return d.state.store.Still(d.tidy) }
+
+func (d *surroundings) tidy() error {
 	list, err := d.state.store.Savepoints()
 	if err != nil {
 		return err

@@ -30,6 +30,10 @@ type State struct {
 	mu   sync.Mutex      // guards jobs
 	jobs map[string]bool // that are open in this process
 
+	// publishing is held from before what a savepoint needs of feeds is kept until
+	// the savepoint is there.
+	publishing sync.Mutex
+
 	// collecting is held by the one who collects, for as long as it reads and
 	// deletes: several jobs may want to at the same time.
 	collecting sync.Mutex
@@ -78,6 +82,14 @@ func (s *State) Close() error {
 		return nil
 	}
 	return s.lock.Close()
+}
+
+// Still calls f while no savepoint is on its way: what is kept for one that is
+// not there belongs to one that was deleted.
+func (s *State) Still(f func() error) error {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	return f()
 }
 
 // Collect removes the parts that no manifest names and no running job holds.

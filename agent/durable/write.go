@@ -153,10 +153,13 @@ func (c *Checkpointer) publish(m, savepoint manifest.Manifest, what checkpoint.W
 		return c.o.Keep(m)
 	}
 	if what.Savepoint {
-		if err := keep(&savepoint); err != nil {
-			return err
-		}
-		if err := c.state.savepoints.Put(savepoint); err != nil {
+		err := c.state.Still(func() error {
+			if err := keep(&savepoint); err != nil {
+				return err
+			}
+			return c.state.savepoints.Put(savepoint)
+		})
+		if err != nil {
 			return err
 		}
 	}
