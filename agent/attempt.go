@@ -32,6 +32,11 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	default:
 		return r.finishedBefore(m)
 	}
+	if first && m != nil {
+		if err := r.goesOn(m); err != nil {
+			return final{err}
+		}
+	}
 	r.become(coordinator.Restoring)
 	token, err := kept.NextAttempt()
 	if err != nil {
@@ -103,7 +108,7 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 			}
 			p.Manifest = &m
 			l.opt.Events(fmt.Sprintf("job %s begins at savepoint %s of job %s", l.job.Name, m.Name, m.Job))
-			return p, r.goesOn(&m)
+			return p, nil
 		}
 		l.opt.Events(fmt.Sprintf("job %s has begun at savepoint %s before, and goes on from there", l.job.Name, m.Name))
 	}
@@ -123,8 +128,9 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 	return p, nil
 }
 
-// goesOn refuses a savepoint from which the job's feeds could not go on, before
-// a session is opened: it may be another's, that runs.
+// goesOn refuses a savepoint or checkpoint from which the job's feeds could not go
+// on, before a session is opened: it may be another's, that runs; and what
+// arrived would get the numbers of entries that were lost, and be passed over.
 func (r *durableRun) goesOn(m *manifest.Manifest) error {
 	if err := foreign(r.local.job, m); err != nil {
 		return err

@@ -235,8 +235,8 @@ func logged(j *job.Job, m *manifest.Manifest, s *job.Source, o feed.Options) err
 		}
 		switch {
 		case at[lane] > has.Next:
-			errs = append(errs, fmt.Errorf("the source stands at entry %d of lane %d of the feed %s, whose log in %s ends with %d: start it on the folder where the savepoint was taken, or give the source another id to begin with what arrives",
-				at[lane], lane, name, o.Dir, has.Next))
+			errs = append(errs, fmt.Errorf("the source stands at entry %d of lane %d of the feed %s, whose log in %s ends with %d: put the log back, start on the folder where %s was taken, or give the source another id (--allow-non-restored) to begin with what arrives",
+				at[lane], lane, name, o.Dir, has.Next, m.Name))
 		case at[lane] < has.First:
 			errs = append(errs, fmt.Errorf("the source stands at entry %d of lane %d of the feed %s, whose log in %s begins with %d: what is between is not kept any more", at[lane], lane, name, o.Dir, has.First))
 		}
