@@ -54,7 +54,7 @@ func TestKilledChild(t *testing.T) {
 	}
 }
 
-const killRows = 1_500_000
+const killRows int64 = 1_500_000
 
 // TestKill9: a process that is killed with signal 9 again and again, and goes on
 // with another parallelism each time, counts every row once.

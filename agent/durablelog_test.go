@@ -314,7 +314,7 @@ func TestDurableLogMetamorphic(t *testing.T) {
 			l := logLife{
 				setting: setting{parallelism: rapid.SampledFrom([]int{1, 2, 4}).Draw(t, "parallelism"), batchRows: rapid.SampledFrom([]int{1, 2, 5, batch.MaxRows}).Draw(t, "batch")},
 				after:   rapid.IntRange(0, 3).Draw(t, "checkpoints"), stop: rapid.IntRange(0, 3).Draw(t, "stop") == 0,
-				jump: int64(rapid.SampledFrom([]int{0, 0, 40, -3_600_000_000, 3_600_000_000}).Draw(t, "jump")),
+				jump: rapid.SampledFrom([]int64{0, 0, 40, -3_600_000_000, 3_600_000_000}).Draw(t, "jump"),
 			}
 			at = min(len(w.acts), at+rapid.IntRange(0, len(w.acts)).Draw(t, "quota"))
 			l.quota = at

@@ -329,27 +329,6 @@ func TestE52_RowsAreThereOnceWhateverDies(t *testing.T) {
 	}
 }
 
-// A job that is ended while its state comes back says what ended it, not where
-// that met it; an error of another kind stays what it is.
-func TestEndedWhileStateComesBack(t *testing.T) {
-	broken := errors.New("broken")
-	for _, broke := range []bool{false, true} {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		j, _ := durableJob(t, newLanes(1, 1), &world{}, layout{"in": 1, "pass": 1, "out": 1}, Options{
-			Memory: 1 << 20, Restore: func(dataflow.SubtaskID, func(dataflow.OperatorID, string, *batch.Batch) error) error {
-				cancel(errCrash)
-				if broke {
-					return broken
-				}
-				return fmt.Errorf("reading it back: %w", ctx.Err())
-			},
-		})
-		if err := j.Run(ctx); broke && !errors.Is(err, broken) || !broke && !errors.Is(err, errCrash) {
-			t.Errorf("broken %t: it ended with %v", broke, err)
-		}
-	}
-}
-
 // until waits, in a bubble, where time is virtual, until something is so.
 func until(t *testing.T, what string, so func() bool) {
 	t.Helper()

@@ -12,4 +12,7 @@
 // a Store or a table belongs to one subtask. docs/STATE.md has the tables'
 // formats. Read dataflow/process for the user of a Store, dataflow/window for
 // the largest user of KeyTable alone.
+//
+// It is large because eviction, undo, expiry, timers and snapshots are one
+// matter: all of them touch the same entries.
 package state

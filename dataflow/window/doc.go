@@ -19,4 +19,7 @@
 // continuous triggers (E11, E22 to E25).
 //
 // Nothing here looks at a clock, starts a goroutine or knows a job's text.
+//
+// It is large because all forms of windows share one table of accumulators, one
+// driver and one layout of state; each form has a file of its own.
 package window

@@ -8,9 +8,11 @@
 // again is done here too, since only the owner knows when it may.
 //
 // It never decodes payloads (sensors/decode does), stores nothing but how far a
-// commit has come and pending rows, and never blocks paho's handler. Read session.go for the life of a
-// connection, inbox.go for what full means, ledger.go for acknowledgements and
-// redeliveries, writer.go for the sink, writer_courier.go for the one whose rows
-// wait for their checkpoint; docs/MQTT.md for what a user must know
-// of brokers, and for the table of goroutines.
+// commit has come and pending rows, and never blocks paho's handler. Read
+// session.go for the life of a connection, inbox.go for what full means,
+// ledger.go for acknowledgements and redeliveries, writer.go for the sink,
+// writer_courier.go for the one whose rows wait for their checkpoint;
+// docs/MQTT.md for what a user must know of brokers.
+//
+// It is large because source and sinks share session, connection and frames.
 package mqtt
