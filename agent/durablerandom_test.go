@@ -30,9 +30,10 @@ type gate struct {
 	mu       sync.Mutex // guards what follows
 	reads    int
 	complete int
-	stops    []int // reads before which a checkpoint more must have completed than at the stop before
-	passed   int
-	crashAt  int // 0: never
+	stops    []int // reads before which a checkpoint of all reads before it must have completed
+	waits    bool  // at the first of stops
+	enough   int   // complete checkpoints, for it to be passed
+	crashAt  int   // 0: never
 	crash    func()
 	more     chan struct{} // closed and replaced when another completes
 
@@ -63,9 +64,13 @@ func (g *gate) pass(ctx context.Context) error {
 			<-ctx.Done() // a stop comes as a barrier
 			return ctx.Err()
 		}
-		if len(g.stops) == 0 || g.reads < g.stops[0] || g.complete > g.passed {
-			if len(g.stops) > 0 && g.reads >= g.stops[0] {
-				g.stops, g.passed = g.stops[1:], g.complete
+		here := len(g.stops) > 0 && g.reads >= g.stops[0]
+		if here && !g.waits {
+			g.waits, g.enough = true, g.complete+2 // one may be under way, and not know the last read
+		}
+		if !here || g.complete >= g.enough {
+			if here {
+				g.stops, g.waits = g.stops[1:], false
 			}
 			g.reads++
 			n := g.reads
