@@ -213,12 +213,8 @@ func (s *Sink) commit(to int64) error {
 	if to == s.committed && len(s.folders) == 0 {
 		return nil
 	}
-	info, err := s.file.Stat()
-	if err != nil {
-		return s.fault(err)
-	}
-	if info.Size() < s.committed {
-		return s.shorter(info.Size(), s.committed)
+	if err := s.there(); err != nil {
+		return err
 	}
 	s.torn = true
 	if err := s.append(to); err != nil {
@@ -230,6 +226,28 @@ func (s *Sink) commit(to int64) error {
 	s.torn, s.folders = false, nil
 	s.committed = to
 	s.queue.Drop(to)
+	return nil
+}
+
+// there tells whether the file is still what was committed, and still has its
+// name: rows that go to a file that was deleted or moved are nobody's.
+func (s *Sink) there() error {
+	open, err := s.file.Stat()
+	if err != nil {
+		return s.fault(err)
+	}
+	if open.Size() < s.committed {
+		return s.shorter(open.Size(), s.committed)
+	}
+	named, err := s.cfg.FS.Stat(s.name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("file sink: %s is gone, with %d bytes that were committed: somebody deleted or moved it; put it back, or start the job anew", s.name, s.committed)
+	case err != nil:
+		return s.fault(err)
+	case named.Size() != open.Size():
+		return s.shorter(named.Size(), s.committed)
+	}
 	return nil
 }
 

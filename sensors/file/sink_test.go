@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -414,5 +415,41 @@ func TestStreamSuite(t *testing.T) {
 			s := NewStream(&out, encode.NewCSV(sensortest.WriterSchema(), encode.Options{}), live)
 			return sensortest.Sink{Writer: s, Visible: func(t *testing.T, _ int) []int64 { return visible(t, out.String()) }}
 		}})
+	}
+}
+
+// Rows that go to a file that was deleted, moved or replaced would be nobody's,
+// and the job would say that all is well.
+func TestAFileThatHasLostItsNameIsNotWritten(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("an open file keeps its name there")
+	}
+	for what, change := range map[string]func(path string) error{
+		"is gone":        os.Remove,
+		"is 3 bytes":     func(path string) error { return errors.Join(os.Remove(path), os.WriteFile(path, []byte("new"), 0o600)) },
+		"deleted or mov": func(path string) error { return os.Rename(path, path+".1") },
+	} {
+		path := filepath.Join(t.TempDir(), "out.csv")
+		n := newNumbers()
+		s, err := OpenSink(SinkConfig{Path: path, Parallelism: 1, Encoder: n.csv()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := n.rows(3)
+		mustWrite(t, s, b)
+		if err := s.Commit(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := change(path); err != nil {
+			t.Fatal(err)
+		}
+		b, _ = n.rows(3)
+		mustWrite(t, s, b)
+		if err := s.Commit(context.Background()); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("a file that %s: %v", what, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
