@@ -272,6 +272,9 @@ func (c *Checkpointer) merge() {
 		}
 		posted := c.post(func() {
 			c.merging = false
+			if errors.Is(err, errQuit) {
+				return // of no account: the next attempt merges
+			}
 			if err != nil {
 				c.o.Events(fmt.Sprintf("merging %d parts of state %q of operator %q failed; they stay as they are: %v", len(parts), worst.table, worst.operator, err))
 				return
