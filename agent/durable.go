@@ -242,6 +242,9 @@ func (r *durableRun) wait(ctx context.Context, cause error, delay dataflow.Durat
 
 // running makes an attempt the one that Totals and Savepoint speak of.
 func (r *durableRun) running(a *attempt, c *durable.Checkpointer) {
+	r.mu.Lock()
+	a.restarts = r.outcome.Restarts
+	r.mu.Unlock()
 	r.local.mu.Lock()
 	r.local.present = a
 	r.local.mu.Unlock()

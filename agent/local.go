@@ -71,6 +71,7 @@ type attempt struct {
 	connectors *connectors
 	plan       runtime.Plan
 	run        *runtime.Job
+	restarts   int // before it, in this process
 }
 
 // NewLocal builds a job to be run once. It opens nothing yet.
@@ -160,8 +161,11 @@ func (l *Local) Stop() {
 	l.present.run.Stop()
 }
 
-// Totals is what a job has done: where its rows went.
+// Totals is what a job has done: where its rows went. A durable job counts from
+// where its present attempt began, like each of its subtasks.
 type Totals struct {
+	Restarts int `json:"restarts,omitempty"` // in this process; what follows is since the last of them
+
 	In         int64 `json:"rows_in"`  // rows of all sources, rejected payloads and markers included
 	Out        int64 `json:"rows_out"` // rows that went into sinks
 	Late       int64 `json:"late"`
@@ -186,6 +190,7 @@ type Totals struct {
 func (l *Local) Totals() Totals {
 	t := Totals{Watermark: dataflow.MaxTime, Arrival: dataflow.MinTime}
 	a := l.now()
+	t.Restarts = a.restarts
 	for i, s := range a.run.Status() {
 		task := a.graph.Subtasks[i].Task
 		t.Busy += s.Busy

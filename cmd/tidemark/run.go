@@ -243,7 +243,11 @@ func reportTotals(t *terminal, name string, s agent.Totals, wall time.Duration) 
 	if s.Rejected > 0 {
 		rejected += fmt.Sprintf(" (first: %s)", s.FirstRejected)
 	}
-	fmt.Fprintf(t.err, "%s: rows in %d, out %d, late %d, rejected %s, markers %d, filtered %d", name, s.In, s.Out, s.Late, rejected, s.Markers, s.Filtered)
+	since := ""
+	if s.Restarts > 0 {
+		since = fmt.Sprintf("since restart %d: ", s.Restarts)
+	}
+	fmt.Fprintf(t.err, "%s: %srows in %d, out %d, late %d, rejected %s, markers %d, filtered %d", name, since, s.In, s.Out, s.Late, rejected, s.Markers, s.Filtered)
 	for _, more := range []struct {
 		n    int64
 		what string
