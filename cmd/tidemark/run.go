@@ -224,6 +224,9 @@ func progressLine(s agent.Totals, wall time.Duration) string {
 	if s.Arrival != dataflow.MinTime && s.Watermark != dataflow.MinTime && s.Watermark != dataflow.MaxTime {
 		line += fmt.Sprintf("  lag %v", dataflow.Duration(s.Arrival-s.Watermark).Go().Round(time.Millisecond))
 	}
+	if s.Restarts > 0 {
+		line += fmt.Sprintf("  since restart %d", s.Restarts)
+	}
 	return line
 }
 
