@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // A file with the last attempt that is none is damaged, and the error says which
@@ -49,5 +51,28 @@ func TestManyDamagesAreAShortText(t *testing.T) {
 	}
 	if text := d[:2].Error(); text != "part 0\npart 1" {
 		t.Errorf("%q", text)
+	}
+}
+
+// Savepoints of several jobs are listed by when they were made: their attempts
+// have nothing to do with each other.
+func TestSavepointsAreListedByAge(t *testing.T) {
+	s, err := Open(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i, attempt := range []uint64{9, 1, 5} {
+		m := manifest.Manifest{
+			Kind: manifest.Savepoint, Mode: manifest.ExactlyOnce, Name: fmt.Sprintf("sp-%d", i), Job: fmt.Sprintf("job-%d", i), MaxParallelism: 128,
+			ID: dataflow.CheckpointID{Token: dataflow.FencingToken{Attempt: attempt}, Counter: 1}, Created: dataflow.Time(i),
+		}
+		if err := s.savepoints.Put(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := s.Savepoints()
+	if err != nil || len(list) != 3 || list[0].Name != "sp-0" || list[1].Name != "sp-1" || list[2].Name != "sp-2" {
+		t.Errorf("%v, %v", list, err)
 	}
 }

@@ -1,19 +1,30 @@
 package durable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
-// Savepoints lists all savepoints, oldest first, and those that cannot be read.
-func (s *State) Savepoints() ([]part.Entry, error) { return s.savepoints.List() }
+// Savepoints lists all savepoints, oldest first, and behind them those that cannot
+// be read. Those of several jobs have no order but that of the wall clock.
+func (s *State) Savepoints() ([]part.Entry, error) {
+	list, err := s.savepoints.List()
+	whole := slices.IndexFunc(list, func(e part.Entry) bool { return e.Err != nil })
+	if whole < 0 {
+		whole = len(list)
+	}
+	slices.SortStableFunc(list[:whole], func(a, b part.Entry) int { return cmp.Compare(a.Manifest.Created, b.Manifest.Created) })
+	return list, err
+}
 
 // Jobs are the names of the jobs that have a folder, sorted.
 func (s *State) Jobs() ([]string, error) {
