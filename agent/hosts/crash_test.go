@@ -102,7 +102,9 @@ func TestHostsCrashOracleQoS2(t *testing.T) { crashOracle(t, 2) }
 func crashOracle(t *testing.T, qos byte) {
 	t.Parallel()
 	n := kills(t)
-	s := scale{publishers: 4, devices: 5, intervals: max(20*min(n, 30), 3*n), readings: 11}
+	// Fewer messages than there are packet ids, whatever waits in the broker while
+	// the job is away: docs/MQTT.md says what Mosquitto makes of more.
+	s := scale{publishers: 4, devices: 5, intervals: max(200, 3*n), readings: 11}
 	m := startMosquitto(t, raised)
 	f := newFleet(s, m.url(), qos)
 	rng := rand.New(rand.NewPCG(seed(t), uint64(qos)))
