@@ -7,7 +7,29 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
+
+// GNU timeout signals its child and then the whole group: that is one wish, and
+// the savepoint is still taken.
+func TestSignalsThatComeTogetherAreOne(t *testing.T) {
+	first := time.Unix(1000, 0)
+	for _, c := range []struct {
+		first, now time.Time
+		want       bool
+	}{
+		{time.Time{}, first, false}, // the first itself
+		{first, first, false},
+		{first, first.Add(3 * time.Millisecond), false},
+		{first, first.Add(299 * time.Millisecond), false},
+		{first, first.Add(300 * time.Millisecond), true},
+		{first, first.Add(time.Hour), true},
+	} {
+		if got := insists(c.first, c.now); got != c.want {
+			t.Errorf("insists(%v, %v) = %v", c.first, c.now, got)
+		}
+	}
+}
 
 // An interrupt that comes while a run starts, before anything can hear it, still
 // ends it in order.

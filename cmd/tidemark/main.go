@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,7 +62,8 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	root.SetArgs(args)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	defer context.AfterFunc(ctx, stop)() // a second Ctrl-C ends the process at once
+	// A second Ctrl-C ends the process at once, unless it is the first one's twin.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(together, stop) })()
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {

@@ -187,6 +187,7 @@ func untilStopped(ctx context.Context, local *agent.Local, say func(string), sto
 	run, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	again := make(chan os.Signal, 1)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM) // before the first: the next may come with it
 	defer signal.Stop(again)
 
 	result := make(chan error, 1)
@@ -194,6 +195,7 @@ func untilStopped(ctx context.Context, local *agent.Local, say func(string), sto
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	interrupted := ctx.Done()
+	var first time.Time
 	var overdue <-chan time.Time
 	for {
 		select {
@@ -203,10 +205,13 @@ func untilStopped(ctx context.Context, local *agent.Local, say func(string), sto
 			tick()
 		case <-interrupted:
 			interrupted = nil
-			signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 			say(stopping)
 			local.Stop()
+			first = time.Now()
 		case <-again:
+			if !insists(first, time.Now()) {
+				continue
+			}
 			signal.Stop(again) // a third ends the process by itself
 			cancel(errStoppedNow)
 			overdue = time.After(stopGrace)
@@ -214,6 +219,17 @@ func untilStopped(ctx context.Context, local *agent.Local, say func(string), sto
 			return errStoppedNow
 		}
 	}
+}
+
+// together is how far apart signals come that are one wish: GNU timeout, and
+// what else ends a process and its group, sends each of them SIGTERM, so that two
+// arrive within milliseconds. Nobody asks twice as fast by hand.
+const together = 300 * time.Millisecond
+
+// insists tells whether a signal at now is a second wish after the first, which
+// is zero for as long as that was not heard.
+func insists(first, now time.Time) bool {
+	return !first.IsZero() && now.Sub(first) >= together
 }
 
 // stopGrace is how long a second interrupt waits for the job to end.
