@@ -70,7 +70,7 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	}
 	r.become(coordinator.Running)
 	ran, err := r.drive(ctx, a, c, opt)
-	if errors.Is(err, file.ErrNotReplayable) { // nor will it be at the next attempt
+	if errors.Is(err, file.ErrNotReplayable) || first && errors.Is(err, file.ErrChanged) { // and so it is at the next attempt
 		return final{err}
 	}
 	if err != nil {

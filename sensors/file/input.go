@@ -91,7 +91,7 @@ func (d *disk) SkipTo(pos int64) error {
 			return err
 		}
 		if pos > info.Size() {
-			return fmt.Errorf("it has only %d: it was changed since", info.Size())
+			return fmt.Errorf("it has only %d: %w", info.Size(), ErrChanged)
 		}
 		_, err = d.raw.Seek(pos, io.SeekStart)
 		return err
@@ -104,7 +104,7 @@ func (d *disk) SkipTo(pos int64) error {
 	}
 	n, err := io.CopyN(io.Discard, d.zip, pos)
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("it has only %d: it was changed since", n)
+		return fmt.Errorf("it has only %d: %w", n, ErrChanged)
 	}
 	return err
 }

@@ -64,6 +64,9 @@ func checkKind(name string, info os.FileInfo, alone bool) error {
 // ErrNotReplayable: what was read cannot be read again.
 var ErrNotReplayable = errors.New("cannot be read again from a position")
 
+// ErrChanged: a file is not the one that the position is of.
+var ErrChanged = errors.New("it was changed since")
+
 // Replayable tells whether a file of Resolve's can be read again from a
 // position, as a job that is to resume needs it: nil, or an ErrNotReplayable
 // that says what to do.

@@ -58,7 +58,7 @@ func TestFilesAtARestart(t *testing.T) {
 		t.Errorf("a new file: %v, %v", got, err)
 	}
 	write(t, a, "1")
-	if _, err := restored(t, files, at); err == nil || !strings.Contains(err.Error(), a) || !strings.Contains(err.Error(), "only 1") {
+	if _, err := restored(t, files, at); !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), a) || !strings.Contains(err.Error(), "only 1") {
 		t.Errorf("a shorter file: %v", err)
 	}
 	for _, f := range []struct {
@@ -85,7 +85,7 @@ func TestFilesAtARestart(t *testing.T) {
 	if got, err := restored(t, []string{zipped}, map[string]int64{zipped: 2}); strings.Join(got, " ") != "8" || err != nil {
 		t.Errorf("packed: %v, %v", got, err)
 	}
-	if _, err := restored(t, []string{zipped}, map[string]int64{zipped: 5}); err == nil || !strings.Contains(err.Error(), "only 4") {
+	if _, err := restored(t, []string{zipped}, map[string]int64{zipped: 5}); !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), "only 4") {
 		t.Errorf("packed and shorter: %v", err)
 	}
 }
