@@ -304,3 +304,60 @@ func TestADeletedJobHoldsNothing(t *testing.T) {
 		t.Errorf("after one was deleted: pins %q", got)
 	}
 }
+
+// A pins.json that was deleted is made anew when a job opens the feed, also with
+// what an older savepoint needs, before anything is appended.
+func TestLostPinsAreMadeAnew(t *testing.T) {
+	b, err := broker.Start(broker.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	dir := t.TempDir()
+	p := newPublished(t, b.Addr())
+	f := &folder{t: t, dir: filepath.Join(dir, "state")}
+	stop := func(l *agent.Local, _ func()) { go l.Stop() }
+	out := func(name string) string { return filepath.Join(dir, name+".jsonl") }
+	first := fmt.Sprintf(feedJob, "first", fmt.Sprintf(`mqtt: {broker: "mqtt://%s", topics: [t/+], qos: 1}`, b.Addr()), out("first"))
+	second := fmt.Sprintf(feedJob, "second", "feed: first.in", out("second"))
+	file := filepath.Join(f.dir, "feeds", "first.in", "pins.json")
+	pins := func() map[string]map[string]int64 {
+		text, err := os.ReadFile(file)
+		var pins struct{ Pins map[string]map[string]int64 }
+		if err = errors.Join(err, json.Unmarshal(text, &pins)); err != nil {
+			t.Fatal(err)
+		}
+		return pins.Pins
+	}
+	var savepoints []string
+	for _, text := range []string{first, second} {
+		o, err := f.run(text, 10, "", func() { p.send(20) }, nil, stop)
+		if err != nil || o.Savepoint == "" {
+			t.Fatalf("%+v, %v\n%s", o, err, &f.said)
+		}
+		savepoints = append(savepoints, o.Savepoint)
+	}
+	before := pins()
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.run(second, 10, "", func() { p.send(20) }, nil, stop); err != nil {
+		t.Fatalf("%v\n%s", err, &f.said)
+	}
+	after := pins()
+	for _, name := range []string{"job first", "savepoint " + savepoints[0], "savepoint " + savepoints[1]} {
+		if fmt.Sprint(after[name]) != fmt.Sprint(before[name]) || before[name] == nil {
+			t.Errorf("%s: %v, before pins.json was lost %v", name, after[name], before[name])
+		}
+	}
+
+	if err := os.WriteFile(file, []byte("garbage"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.run(second, 10, "", func() {}, nil, stop)
+	for _, want := range []string{"pins.json is damaged", "delete it", "pinned anew"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("garbage: %v, want %q", err, want)
+		}
+	}
+}

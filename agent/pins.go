@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
@@ -60,6 +62,78 @@ func (d *surroundings) pin(name string, ms ...*manifest.Manifest) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// keepers are all that feeds keep something for: manifests by the names of their
+// pins.
+type keepers struct {
+	names []string
+	by    map[string][]*manifest.Manifest
+}
+
+func keepersIn(s *durable.State) (*keepers, error) {
+	k := &keepers{by: make(map[string][]*manifest.Manifest)}
+	add := func(pin string, m *manifest.Manifest) {
+		if k.by[pin] == nil {
+			k.names = append(k.names, pin)
+		}
+		k.by[pin] = append(k.by[pin], m)
+	}
+	list, err := s.Savepoints()
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if e := &list[i]; e.Err == nil {
+			add(savepointPin(e.Name), &e.Manifest)
+		}
+	}
+	jobs, err := s.Jobs()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range jobs {
+		if list, err = s.Checkpoints(name); errors.Is(err, store.ErrMissing) {
+			continue // it has none yet
+		} else if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			if e := &list[i]; e.Err == nil {
+				add(jobPin(name), &e.Manifest)
+			}
+		}
+	}
+	return k, nil
+}
+
+// need is what they need of a feed that a job's source s reads. A manifest does
+// not say which feed a position is in: it is that of its job's source, which
+// names the feed, or what s reads if the job is its own.
+func (k *keepers) need(jobName, feedName string, s *job.Source) map[string]map[int]int64 {
+	all := make(map[string]map[int]int64)
+	for _, pin := range k.names {
+		for _, m := range k.by[pin] {
+			for _, o := range m.Operators {
+				if len(o.Positions) == 0 || m.Job+"."+string(o.ID) != feedName && (m.Job != jobName || o.ID != s.ID) {
+					continue
+				}
+				of, err := offsets(m, &job.Source{ID: o.ID})
+				if err != nil {
+					continue // it reads no feed, or did not then
+				}
+				if all[pin] == nil {
+					all[pin] = of
+				}
+				for lane, at := range of {
+					if was, has := all[pin][lane]; !has || at < was {
+						all[pin][lane] = at
+					}
+				}
+			}
+		}
+	}
+	return all
 }
 
 // tidyPins lets go the pins of savepoints, and of jobs, that were deleted while

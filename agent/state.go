@@ -89,6 +89,7 @@ func feedName(jobName string, s *job.Source) string {
 
 // open opens the feeds that the job reads, and anew those that have failed.
 func (d *surroundings) open(j *job.Job, h *hearing) error {
+	var kept *keepers
 	for _, s := range j.Sources {
 		name := feedName(d.job, s)
 		if f := d.feeds[s]; name == "" || f != nil && f.Err() == nil {
@@ -97,7 +98,13 @@ func (d *surroundings) open(j *job.Job, h *hearing) error {
 			delete(d.feeds, s)
 			_ = f.Close() // why it failed is known
 		}
-		f, err := d.openFeed(name, s)
+		if kept == nil {
+			var err error
+			if kept, err = keepersIn(d.state.store); err != nil {
+				return err
+			}
+		}
+		f, err := d.openFeed(name, s, kept.need(d.job, name, s))
 		if err != nil {
 			return fmt.Errorf("source %q: %w", s.ID, err)
 		}
@@ -114,12 +121,12 @@ func (d *surroundings) open(j *job.Job, h *hearing) error {
 	return nil
 }
 
-func (d *surroundings) openFeed(name string, s *job.Source) (*feed.Feed, error) {
+func (d *surroundings) openFeed(name string, s *job.Source, needed map[string]map[int]int64) (*feed.Feed, error) {
 	if s.MQTT != nil {
 		_, cfg := feed.FromSource(d.job, s)
-		return d.state.feeds.Open(name, cfg)
+		return d.state.feeds.OpenKeeping(name, &cfg, needed)
 	}
-	f, err := d.state.feeds.OpenStored(name)
+	f, err := d.state.feeds.OpenKeeping(name, nil, needed)
 	if err != nil {
 		return nil, err
 	}

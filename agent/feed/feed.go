@@ -97,9 +97,9 @@ func (f *Feed) ended() bool { return f.ctx.Err() != nil }
 
 // start opens the log and, if the log takes the first entry, the session; the
 // pump does the rest.
-func (f *Feed) start(c *Config) (err error) {
+func (f *Feed) start(c *Config, needed map[string]map[int]int64) (err error) {
 	defer close(f.begun)
-	if err = f.open(c); err == nil {
+	if err = f.open(c, needed); err == nil {
 		err = f.begin()
 		if errors.As(err, new(logError)) {
 			err = nil // the pump tries again
@@ -129,7 +129,7 @@ func (f *Feed) fail(err error) {
 
 // open settles the config, opens the log and pins what is pinned. With no
 // config given the stored one is taken.
-func (f *Feed) open(c *Config) error {
+func (f *Feed) open(c *Config, needed map[string]map[int]int64) error {
 	o := f.owner.o
 	old, whole, err := readConfig(o, f.name)
 	missing := errors.Is(err, store.ErrMissing)
@@ -164,6 +164,9 @@ func (f *Feed) open(c *Config) error {
 	})
 	if err != nil {
 		return err
+	}
+	if err := f.adopt(needed); err != nil {
+		return errors.Join(err, f.log.Close())
 	}
 	for name, at := range f.pins {
 		f.log.Pin(pinned+name, positions(at))

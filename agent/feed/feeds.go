@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -55,24 +56,32 @@ func (o Options) filled() Options {
 // with the config given, which is stored: all of it may change between two runs
 // but the lanes; while the feed runs nothing may.
 func (s *Feeds) Open(name string, c Config) (*Feed, error) {
-	c, err := c.fixed(name)
-	if err != nil {
-		return nil, err
-	}
-	return s.open(name, &c)
+	return s.OpenKeeping(name, &c, nil)
 }
 
 // OpenStored is Open with the config in feed.json: for `feed: NAME`. A feed
 // that was never created is store.ErrMissing.
-func (s *Feeds) OpenStored(name string) (*Feed, error) {
+func (s *Feeds) OpenStored(name string) (*Feed, error) { return s.OpenKeeping(name, nil, nil) }
+
+// OpenKeeping is Open, or with no config OpenStored, of a feed that must keep
+// what is needed: offsets by lane, under the names of pins. What is not pinned
+// yet is, before anything is appended or let go. It heals what a lost pins.json
+// said.
+func (s *Feeds) OpenKeeping(name string, c *Config, needed map[string]map[int]int64) (*Feed, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	return s.open(name, nil)
+	if c != nil {
+		fixed, err := c.fixed(name)
+		if err != nil {
+			return nil, err
+		}
+		c = &fixed
+	}
+	return s.open(name, c, needed)
 }
 
-// open with no config takes the stored one.
-func (s *Feeds) open(name string, c *Config) (*Feed, error) {
+func (s *Feeds) open(name string, c *Config, needed map[string]map[int]int64) (*Feed, error) {
 	for {
 		s.mu.Lock()
 		f := s.running[name]
@@ -80,7 +89,7 @@ func (s *Feeds) open(name string, c *Config) (*Feed, error) {
 			f = newFeed(s, name)
 			s.running[name] = f
 			s.mu.Unlock()
-			return f, f.start(c)
+			return f, f.start(c, needed)
 		}
 		if f.ending {
 			s.mu.Unlock()
@@ -98,6 +107,9 @@ func (s *Feeds) open(name string, c *Config) (*Feed, error) {
 			_ = f.Close()
 			return nil, fmt.Errorf("feed %q runs with another config; stop the jobs that read it first", name)
 		default:
+			if err := f.adopt(needed); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
 			return f, nil
 		}
 	}

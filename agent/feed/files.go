@@ -116,7 +116,9 @@ func readPins(o Options, name string) (map[string]map[int]int64, error) {
 	}
 	var p pins
 	if err == nil {
-		err = json.Unmarshal(b, &p)
+		if why := json.Unmarshal(b, &p); why != nil {
+			return nil, damagedPins(name, file, why)
+		}
 	}
 	if err == nil && (p.Version < 1 || p.Version > fileVersion) {
 		err = fmt.Errorf("version %d of pins.json; this program reads 1 to %d: use a newer one", p.Version, fileVersion)
@@ -130,12 +132,18 @@ func readPins(o Options, name string) (map[string]map[int]int64, error) {
 		for lane, offset := range at {
 			n, err := strconv.Atoi(lane)
 			if err != nil {
-				return nil, fmt.Errorf("feed %q: %s: %w: lane %q", name, file, store.ErrCorrupt, lane)
+				return nil, damagedPins(name, file, fmt.Errorf("lane %q", lane))
 			}
 			all[pin][n] = offset
 		}
 	}
 	return all, nil
+}
+
+// damagedPins says what becomes of the pins if the file is deleted.
+func damagedPins(name, file string, why error) error {
+	return fmt.Errorf("feed %q: %s is damaged: %w: %w; put a good copy in its place, or delete it: when a job opens the feed, what its own savepoints and checkpoints need, and those of the job that the feed was made by, is pinned anew, before anything is let go; what other jobs need, when they open it",
+		name, file, store.ErrCorrupt, why)
 }
 
 func writePins(o Options, name string, all map[string]map[int]int64) error {

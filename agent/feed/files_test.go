@@ -173,3 +173,25 @@ func TestLocked(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What is needed is pinned before the log is written to; what is pinned already
+// stays as it is.
+func TestWhatIsNeededIsPinned(t *testing.T) {
+	p := newPeer(t)
+	s := feed.New(feed.Options{Dir: t.TempDir()})
+	c := config(p.url(), 1)
+	f, err := s.OpenKeeping("f", &c, map[string]map[int]int64{"savepoint a": {0: 3}, "savepoint b": {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.OpenKeeping("f", nil, map[string]map[int]int64{"savepoint a": {0: 1}, "savepoint c": {0: 4}, "savepoint lost": {0: -1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(f.Pins()); got != "[{savepoint a map[0:3]} {savepoint b map[0:0]} {savepoint c map[0:4]}]" {
+		t.Error(got)
+	}
+	if err := errors.Join(f.Close(), again.Close()); err != nil {
+		t.Error(err)
+	}
+}
