@@ -422,7 +422,7 @@ func TestFullDiskFailsCheckpointsOnly(t *testing.T) {
 		o, err := d.until(text, g, setting{batchRows: 1}, nil, func(l *agent.LocalOptions) {
 			tell := l.Events
 			l.Events = func(line string) {
-				if tell(line); strings.Contains(line, " failed (") {
+				if tell(line); strings.Contains(line, " of job full failed: ") {
 					if failures++; failures == 5 {
 						d.disk.Heal()
 					}

@@ -305,7 +305,11 @@ func (c *Checkpointer) perform(f checkpoint.Effect) {
 		c.completed(f.ID)
 	case checkpoint.Abort:
 		delete(c.began, f.ID.Counter)
-		c.o.Events(fmt.Sprintf("checkpoint %s of job %s failed (%s): %v", checkpoint.Name(f.ID), c.job.name, f.Failure, f.Err))
+		line := fmt.Sprintf("checkpoint %s of job %s failed: %s: %v", checkpoint.Name(f.ID), c.job.name, f.Failure.Words(), f.Err)
+		if f.Failure == checkpoint.Expired {
+			line += fmt.Sprintf("; checkpoint.tolerable_failures lets %d fail one after the other", c.o.Config.Tolerable)
+		}
+		c.o.Events(line)
 	case checkpoint.Release:
 		c.release(f.Name)
 	case checkpoint.Answer:

@@ -299,7 +299,7 @@ func (c *Coordinator) failed(now dataflow.Time, f Failure, cause error) {
 	c.put(Effect{Kind: Abort, ID: id, Failure: f, Err: cause})
 	c.after(now)
 	c.phase = idle
-	err := fmt.Errorf("savepoint not taken: %s: %w", f, cause)
+	err := fmt.Errorf("savepoint not taken: %s: %w", f.Words(), cause)
 	switch {
 	case c.purpose == stop: // the sources have halted or ended: there is no way on but back
 		c.reply(dataflow.CheckpointID{}, err)

@@ -57,8 +57,15 @@ const (
 var failureNames = [...]string{Expired: "expired", Declined: "declined", Async: "async", IO: "io", Subsumed: "subsumed", Shutdown: "shutdown",
 	NotAllRunning: "not-all-running", JobFailed: "job-failed"}
 
-// String is the name in logs and scripts.
+// String is the name in scripts.
 func (f Failure) String() string { return failureNames[f] }
+
+var failureWords = [...]string{Expired: "it took longer than checkpoint.timeout allows", Declined: "a subtask could not take its snapshot",
+	Async: "state could not be stored", IO: "its manifest could not be written", Subsumed: "a later one took its place", Shutdown: "the job ends",
+	NotAllRunning: "not all subtasks run yet", JobFailed: "the job failed"}
+
+// Words say what failed, for people.
+func (f Failure) Words() string { return failureWords[f] }
 
 // Counts tells whether the failure counts towards the tolerable ones.
 func (f Failure) Counts() bool { return f >= Expired && f <= IO }

@@ -28,5 +28,5 @@ func (t *tolerance) failed(id dataflow.CheckpointID, f Failure, cause error) err
 	if t.n++; t.n <= t.most {
 		return nil
 	}
-	return fmt.Errorf("%d checkpoints in a row did not complete, and %d are tolerable; the last, %s, %s: %w", t.n, t.most, Name(id), f, cause)
+	return fmt.Errorf("%d checkpoints in a row did not complete, and checkpoint.tolerable_failures is %d; the last, %s: %s: %w", t.n, t.most, Name(id), f.Words(), cause)
 }
