@@ -178,3 +178,12 @@ type Pending struct {
 // ErrFull is wrapped by a Writer's errors when the target has no room: the
 // rows stay pending, and the caller holds its inputs back and tries again.
 var ErrFull = errors.New("no space left")
+
+// Full makes err an ErrFull that says no more than err: "no space left on
+// device" needs no second "no space left".
+func Full(err error) error { return full{err} }
+
+type full struct{ error }
+
+func (f full) Unwrap() error        { return f.error }
+func (f full) Is(target error) bool { return target == ErrFull }

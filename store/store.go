@@ -51,3 +51,12 @@ var (
 	ErrMissing = errors.New("missing")
 	ErrLocked  = errors.New("in use by another process")
 )
+
+// Full makes err an ErrFull that says no more than err: "no space left on
+// device" needs no second "no space left".
+func Full(err error) error { return full{err} }
+
+type full struct{ error }
+
+func (f full) Unwrap() error        { return f.error }
+func (f full) Is(target error) bool { return target == ErrFull }

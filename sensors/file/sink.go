@@ -299,7 +299,7 @@ func (s *Sink) fault(err error) error { return fault(s.name, err) }
 
 func fault(name string, err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, store.ErrFull) {
-		return fmt.Errorf("file sink: %s: %w: %w; its rows wait until there is room", name, sensors.ErrFull, err)
+		return fmt.Errorf("file sink: %s: %w; its rows wait until there is room", name, sensors.Full(err))
 	}
 	return fmt.Errorf("file sink: %s: %w", name, err)
 }

@@ -74,7 +74,7 @@ func (s *Stream) flush() error {
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
 		return fmt.Errorf("stdout: %w: %w", ErrNobodyReads, err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("stdout: %w: %w", sensors.ErrFull, err)
+		return fmt.Errorf("stdout: %w", sensors.Full(err))
 	}
 	return fmt.Errorf("stdout: %w", err)
 }

@@ -271,7 +271,7 @@ func roomFault(what string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("mqtt: %s: %w; the folder of the state must be writable", what, err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, durable.ErrFull):
-		return fmt.Errorf("mqtt: %s: %w: %w; rows wait until there is room", what, sensors.ErrFull, err)
+		return fmt.Errorf("mqtt: %s: %w; rows wait until there is room", what, sensors.Full(err))
 	}
 	return fmt.Errorf("mqtt: %s: %w", what, err)
 }

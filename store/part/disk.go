@@ -61,7 +61,7 @@ func kinds(err error, doing, name string) error {
 	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrMissing):
 		return err
 	case full(err):
-		return fmt.Errorf("%s %s: %w: %w", doing, name, store.ErrFull, err)
+		return fmt.Errorf("%s %s: %w", doing, name, store.Full(err))
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%s %s: %w: %w", doing, name, store.ErrMissing, err)
 	}

@@ -148,7 +148,7 @@ func bucket(table int) []byte { return []byte{byte(table)} }
 // kind makes a full disk known as such.
 func kind(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, berrors.ErrMaxSizeReached) {
-		return fmt.Errorf("%w: %w", store.ErrFull, err)
+		return store.Full(err)
 	}
 	return err
 }
