@@ -232,3 +232,38 @@ func TestMissingSegmentIsNamed(t *testing.T) {
 		t.Errorf("Open says %v", err)
 	}
 }
+
+// A segment that was cut short or emptied is said to be damaged, by
+// its name and in words for people, and is left as it is.
+func TestTruncatedSegmentIsDamaged(t *testing.T) {
+	_, o, _ := written(t)
+	for name, data := range segments(t, o.Dir) {
+		path := filepath.Join(o.Dir, name)
+		refused := 0
+		for size := 0; size < min(len(data), 128<<10); size += 6 << 10 {
+			if err := os.WriteFile(path, data[:size], 0o644); err != nil {
+				t.Fatal(err)
+			}
+			l, err := Open(o)
+			if err == nil {
+				err = errors.Join(l.Verify(), l.Close())
+			}
+			if err == nil {
+				continue // nothing that counts was there
+			}
+			refused++
+			if !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "runtime error") || strings.Contains(err.Error(), "0x") {
+				t.Errorf("%d of %d bytes: %v", size, len(data), err)
+			}
+			if size == 0 && (!strings.Contains(err.Error(), "damaged: it is empty") || len(must[[]byte](t)(os.ReadFile(path))) != 0) {
+				t.Errorf("empty: %v", err)
+			}
+		}
+		if refused == 0 {
+			t.Errorf("%s: any part of it is as good as the whole", name)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -37,3 +37,7 @@ func lock(dir string, readOnly bool) (*os.File, error) {
 	}
 	return nil, fmt.Errorf("ingestlog: locking %s: %w", path, err)
 }
+
+// unlock gives up the lock of a file, whoever has it open still. A file that is
+// closed has none.
+func unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

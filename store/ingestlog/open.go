@@ -160,6 +160,9 @@ func (l *Log) list() ([]uint64, error) {
 
 // load reads head and end of a segment. The last one stays open.
 func (l *Log) load(path string, number uint64, last bool) error {
+	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		return damagedFile(path, "it is empty") // bbolt would begin a new one in it
+	}
 	db, err := l.o.openFile(path, l.o.ReadOnly || !last, 0)
 	if err != nil {
 		return err

@@ -62,13 +62,18 @@ func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%010d%s", number, suffix))
 }
 
+// damagedFile is a segment that is damaged as a whole.
+func damagedFile(path, why string) error {
+	return fmt.Errorf("ingestlog: %s is damaged: %s: %w; %s", path, why, store.ErrCorrupt, mend)
+}
+
 // guard calls f, which reads or writes pages of a file that may be damaged:
 // bbolt panics on some of what it may find there, and may reach behind the map.
 func guard(path string, f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("ingestlog: %s: its pages are not in order (%v): %w; %s", path, p, store.ErrCorrupt, mend)
+			err = damagedFile(path, "its pages are not in order, or not all there")
 		}
 	}()
 	return f()
@@ -96,13 +101,16 @@ func (o *Options) openFile(path string, readOnly bool, wait time.Duration) (db *
 		return err
 	})
 	if err != nil && file != nil {
-		_ = file.Close() // bbolt forgets it if it panics, and with it the lock
+		unlock(file) // bbolt forgets it if it panics; and its map of the file would keep the lock
+		_ = file.Close()
 	}
 	switch {
 	case err == nil:
 		db.AllocSize = growBytes
 	case errors.Is(err, bolterrors.ErrTimeout):
 		err = fmt.Errorf("ingestlog: %s: %w", path, store.ErrLocked)
+	case strings.Contains(err.Error(), "file size too small"):
+		err = damagedFile(path, "it was cut short")
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		err = fmt.Errorf("ingestlog: %s: %w (%v); %s", path, store.ErrCorrupt, err, mend)
 	case !errors.Is(err, store.ErrCorrupt):
