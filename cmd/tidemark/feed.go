@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store"
 )
@@ -166,8 +164,7 @@ type feedFlags struct {
 	topics                               []string
 	qos, lanes                           int
 	retained                             string
-	keepAge                              time.Duration
-	keepSize, limit                      string
+	keepAge, keepSize, limit             string
 	ca, cert, key                        string
 }
 
@@ -193,7 +190,14 @@ func (f *feedFlags) config() (c feed.Config, err error) {
 			return c, usageError{fmt.Errorf("%s: %w", s.flag, err)}
 		}
 	}
-	c.Keep.Age = dataflow.Duration(f.keepAge.Microseconds())
+	if f.keepAge != "" {
+		if c.Keep.Age, err = job.ParseDuration(f.keepAge); err != nil {
+			return c, usageError{fmt.Errorf("--keep: %w", err)}
+		}
+		if c.Keep.Age < 0 {
+			return c, usageError{fmt.Errorf("--keep %s: it is not negative", f.keepAge)}
+		}
+	}
 	if c.Username, err = job.ParseSecret(f.username); err != nil {
 		return c, usageError{fmt.Errorf("--username: %w", err)}
 	}
@@ -237,7 +241,7 @@ ${file:PATH}, and looked up when the feed connects.`,
 	fl.StringVar(&f.username, "username", "", "MQTT user, as a reference")
 	fl.StringVar(&f.password, "password", "", "MQTT password, as a reference")
 	fl.StringVar(&f.retained, "retained", "first", "which retained messages are taken: first, all or never")
-	fl.DurationVar(&f.keepAge, "keep", 0, "how long entries are kept that nobody needs, such as 72h; 0: a day")
+	fl.StringVar(&f.keepAge, "keep", "", "how long entries are kept that nobody needs, such as 7d; empty: a day")
 	fl.StringVar(&f.keepSize, "keep-size", "", "how much of such entries is kept at most, such as 10GB")
 	fl.StringVar(&f.limit, "cap", "", "size of the log at which the broker has to wait, such as 20GB")
 	fl.StringVar(&f.ca, "ca", "", "PEM file of the authorities that are believed")
