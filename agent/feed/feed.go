@@ -109,8 +109,8 @@ func (f *Feed) start(c *Config, needed map[string]map[int]int64) (err error) {
 		}
 	}
 	if err != nil {
+		f.fail(err) // who asks for the reason names the feed
 		err = fmt.Errorf("feed %q: %w", f.name, err)
-		f.fail(err)
 		f.owner.fail(f)
 		f.cancel()
 		f.owner.gone(f)
