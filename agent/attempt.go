@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -288,7 +289,8 @@ func (r *durableRun) finishedBefore(m *manifest.Manifest) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outcome.Before, r.outcome.Checkpoint = true, m.Name
-	r.local.opt.Events(fmt.Sprintf("job %s has finished before (%s): all its input was read and all its output is committed; nothing is left to do", r.local.job.Name, m.Name))
+	r.local.opt.Events(fmt.Sprintf("job %s has finished before (%s): all its input was read and all its output is committed; nothing is left to do. To run it again, also because its input has grown, use another --state folder, or delete %s",
+		r.local.job.Name, m.Name, filepath.Join(r.local.opt.State.store.Dir(), "jobs", r.local.job.Name)))
 	return nil
 }
 

@@ -120,7 +120,7 @@ func TestDurableRunFinishesAndSaysSo(t *testing.T) {
 	if again, err := os.ReadFile(out); err != nil || string(again) != string(first) {
 		t.Errorf("the second run changed the output (%v)", err)
 	}
-	if !strings.Contains(d.said.String(), "has finished before") {
+	if again := "delete " + filepath.Join(d.dir, "jobs", "counts"); !strings.Contains(d.said.String(), "has finished before") || !strings.Contains(d.said.String(), again) {
 		t.Errorf("it did not say that it had finished:\n%s", d.said)
 	}
 }

@@ -190,6 +190,7 @@ type Totals struct {
 func (l *Local) Totals() Totals {
 	t := Totals{Watermark: dataflow.MaxTime, Arrival: dataflow.MinTime}
 	a := l.now()
+	ran := false
 	t.Restarts = a.restarts
 	for i, s := range a.run.Status() {
 		task := a.graph.Subtasks[i].Task
@@ -198,6 +199,7 @@ func (l *Local) Totals() Totals {
 		for k, o := range s.Operators {
 			switch task.Links[k].Node.Role {
 			case graph.SourceNode:
+				ran = true
 				t.In += o.In
 				t.Watermark = min(t.Watermark, s.Watermark)
 				t.Arrival = max(t.Arrival, s.Arrival)
@@ -217,6 +219,9 @@ func (l *Local) Totals() Totals {
 				t.FirstRejected = o.FirstRejected
 			}
 		}
+	}
+	if !ran { // no source has been opened
+		t.Watermark = dataflow.MinTime
 	}
 	return t
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 )
 
 // The totals of a job that was started again in its process are those since
@@ -36,5 +37,18 @@ func TestTotalsAreSinceTheLastRestart(t *testing.T) {
 	// The checkpoint for which the gate waits has the first four.
 	if s := local.Totals(); s.Restarts != 1 || s.In != 2 || s.Out != 2 {
 		t.Errorf("%+v, want 2 rows since 1 restart", s)
+	}
+}
+
+// A job that has not run has heard of no time.
+func TestTotalsOfAJobThatNeverRan(t *testing.T) {
+	dir := t.TempDir()
+	d := newStateful(t, filepath.Join(dir, "state"))
+	local, state := d.begin(fmt.Sprintf(countJob, 1, filepath.Join(dir, "out.jsonl")), setting{}, nil)
+	if s := local.Totals(); s.Watermark != dataflow.MinTime {
+		t.Errorf("%+v", s)
+	}
+	if err := state.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
