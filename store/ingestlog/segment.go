@@ -122,7 +122,7 @@ func (o *Options) openFile(path string, readOnly bool, wait time.Duration) (db *
 // diskError makes the errors of a full disk store.ErrFull.
 func diskError(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return fmt.Errorf("%w: %w", store.ErrFull, err)
+		return store.Full(err)
 	}
 	return err
 }
