@@ -141,7 +141,10 @@ func (r *durableRun) goesOn(m *manifest.Manifest) error {
 		if src.MQTT == nil && src.Feed == nil {
 			continue
 		}
-		if err := logged(r.local.job, m, src, feed.Options{Dir: s.Dir(), FS: s.FS()}); err != nil {
+		r.local.opt.State.looking.Lock()
+		err := logged(r.local.job, m, src, feed.Options{Dir: s.Dir(), FS: s.FS()})
+		r.local.opt.State.looking.Unlock()
+		if err != nil {
 			return fmt.Errorf("source %q: %w", src.ID, err)
 		}
 	}

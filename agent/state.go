@@ -30,6 +30,10 @@ type StateOptions struct {
 type State struct {
 	store *durable.State
 	feeds *feed.Feeds
+
+	// looking is held while the log of a feed is opened, or looked at without
+	// being opened: either locks its folder for the other, also in one process.
+	looking sync.Mutex
 }
 
 // OpenState opens a state folder, or makes it. One that another process has is
@@ -122,6 +126,8 @@ func (d *surroundings) open(j *job.Job, h *hearing) error {
 }
 
 func (d *surroundings) openFeed(name string, s *job.Source, needed map[string]map[int]int64) (*feed.Feed, error) {
+	d.state.looking.Lock()
+	defer d.state.looking.Unlock()
 	if s.MQTT != nil {
 		_, cfg := feed.FromSource(d.job, s)
 		return d.state.feeds.OpenKeeping(name, &cfg, needed)
