@@ -345,7 +345,12 @@ func TestLostPinsAreMadeAnew(t *testing.T) {
 		t.Fatalf("%v\n%s", err, &f.said)
 	}
 	after := pins()
-	for _, name := range []string{"job first", "savepoint " + savepoints[0], "savepoint " + savepoints[1]} {
+	// A job's own may stand further on than before: it follows its checkpoints
+	// only when one of them is let go.
+	if was, is := before["job first"], after["job first"]; len(was) == 0 || len(is) != len(was) || is["0"] < was["0"] {
+		t.Errorf("job first: %v, before pins.json was lost %v", is, was)
+	}
+	for _, name := range []string{"savepoint " + savepoints[0], "savepoint " + savepoints[1]} {
 		if fmt.Sprint(after[name]) != fmt.Sprint(before[name]) || before[name] == nil {
 			t.Errorf("%s: %v, before pins.json was lost %v", name, after[name], before[name])
 		}
