@@ -45,9 +45,6 @@ func TestIDs(t *testing.T) {
 func TestEachRuns(t *testing.T) {
 	for _, b := range All() {
 		t.Run(b.Name, func(t *testing.T) {
-			if testing.Short() && b.Name == "checkpoint" {
-				t.Skip("it waits until the process rests, which takes long under the race detector")
-			}
 			var heard bool
 			figures, err := b.Run(context.Background(), Options{Rounds: 1, Scale: 0.001, Progress: func(string) { heard = true }})
 			if err != nil {
