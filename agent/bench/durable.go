@@ -29,20 +29,26 @@ type replay struct {
 	next    int          // batch within the set
 	seen    int64        // the turn that next is of
 	stand   chan chan struct{}
+	resume  chan struct{} // it stands still until this is closed, also when a barrier wakes it meanwhile; nil: it goes
 }
 
 var _ sensors.BatchReader = (*replay)(nil)
 
 // ReadBatch is sensors.BatchReader's.
 func (r *replay) ReadBatch(ctx context.Context, _ int) (*batch.Batch, []int64, sensors.Position, error) {
-	select {
-	case resume := <-r.stand:
+	if r.resume == nil {
 		select {
-		case <-resume:
+		case r.resume = <-r.stand:
+		default:
+		}
+	}
+	if r.resume != nil {
+		select {
+		case <-r.resume:
+			r.resume = nil
 		case <-ctx.Done():
 			return nil, nil, sensors.Position{}, ctx.Err()
 		}
-	default:
 	}
 	if turn := r.turn.Load(); turn != r.seen {
 		r.seen, r.next = turn, 0
