@@ -73,6 +73,26 @@ var layers = map[string]layer{
 	"coordinator":            vocabulary,
 	"coordinator/checkpoint": pure,
 	"coordinator/restart":    pure,
+	"coordinator/codec":      pure,
+	"coordinator/jobmanager": pure,
+	"coordinator/schedule":   pure,
+	"coordinator/leader":     pure,
+	"coordinator/worker":     pure,
+	"coordinator/lease":      pure,
+	"coordinator/consensus":  driver,
+	"mesh":                   vocabulary,
+	"mesh/wire":              pure,
+	"mesh/identity":          driver,
+	"mesh/join":              driver,
+	"mesh/gossip":            driver,
+	"mesh/link":              driver,
+	"mesh/simnet":            support,
+	"agent/config":           agent,
+	"agent/channel":          agent,
+	"agent/executor":         agent,
+	"agent/node":             agent,
+	"agent/api":              agent,
+	"agent/sim":              support,
 	"agent":                  agent,
 	"agent/bench":            agent,
 	"agent/hosts":            support,
@@ -98,6 +118,7 @@ var impure = map[string]string{
 // allowedImpure are the exceptions, each with its reason.
 var allowedImpure = map[string]string{
 	"sensors context": "the contracts of drivers are vocabulary, and drivers block",
+	"mesh context":    "so does the contract of a transport",
 }
 
 // allowedClock are the files that may read the clock though they are no

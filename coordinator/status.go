@@ -15,6 +15,7 @@ type Status uint8
 //	stopped     it can be started again where it stopped
 //	finished    all its input was read to the end, and all its output is committed
 //	failed      an attempt failed, and there is to be no other
+//	cancelled   somebody gave it up; there is no savepoint, and its checkpoints can be started from
 //
 // and these transitions:
 //
@@ -23,7 +24,8 @@ type Status uint8
 //	running    -> restarting, stopping, stopped, finished, failed
 //	restarting -> restoring, finished (all but the end had succeeded), stopped, failed
 //	stopping   -> stopped, finished, restarting, failed
-//	stopped, finished, failed: none
+//	any but these: cancelled, in a mesh
+//	stopped, finished, failed, cancelled: none
 const (
 	Created Status = iota
 	Restoring
@@ -33,21 +35,22 @@ const (
 	Stopped
 	Finished
 	Failed
+	Cancelled
 )
 
 var statusNames = [...]string{Created: "created", Restoring: "restoring", Running: "running", Restarting: "restarting", Stopping: "stopping",
-	Stopped: "stopped", Finished: "finished", Failed: "failed"}
+	Stopped: "stopped", Finished: "finished", Failed: "failed", Cancelled: "cancelled"}
 
 // String is the name that a user sees.
 func (s Status) String() string { return statusNames[s] }
 
 var next = [...][]Status{
-	Created:    {Restoring, Stopped, Finished, Failed},
-	Restoring:  {Running, Restarting, Stopping, Stopped, Failed},
-	Running:    {Restarting, Stopping, Stopped, Finished, Failed},
-	Restarting: {Restoring, Finished, Stopped, Failed},
-	Stopping:   {Stopped, Finished, Restarting, Failed},
-	Stopped:    nil, Finished: nil, Failed: nil,
+	Created:    {Restoring, Stopped, Finished, Failed, Cancelled},
+	Restoring:  {Running, Restarting, Stopping, Stopped, Failed, Cancelled},
+	Running:    {Restarting, Stopping, Stopped, Finished, Failed, Cancelled},
+	Restarting: {Restoring, Finished, Stopped, Failed, Cancelled},
+	Stopping:   {Stopped, Finished, Restarting, Failed, Cancelled},
+	Stopped:    nil, Finished: nil, Failed: nil, Cancelled: nil,
 }
 
 // CanBecome tells whether to may follow s.

@@ -1,0 +1,271 @@
+package coordinator
+
+import (
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Agents and their leader talk over one stream that the agent opens: messages in
+// order, each once, until the stream breaks. Then the agent opens another one,
+// to whoever leads, and begins with Hello. What matters beyond a stream is in
+// the replicated state; what is lost with it is repeated by Hello.
+// docs/CONTROL.md has the bytes.
+
+// AttemptRef names one deployment of a job.
+type AttemptRef struct {
+	Job   JobID                 `cbor:"1,keyasint"`
+	Token dataflow.FencingToken `cbor:"2,keyasint"`
+}
+
+// ToLeader is what an agent tells its leader: exactly one pointer is set.
+type ToLeader struct {
+	Hello     *Hello         `cbor:"1,keyasint,omitempty"`
+	Heartbeat *Heartbeat     `cbor:"2,keyasint,omitempty"`
+	Prepared  *Prepared      `cbor:"3,keyasint,omitempty"`
+	Failed    *AttemptFailed `cbor:"4,keyasint,omitempty"`
+	Stored    *Stored        `cbor:"5,keyasint,omitempty"`
+	NotStored *NotStored     `cbor:"6,keyasint,omitempty"`
+	Exhausted *Exhausted     `cbor:"7,keyasint,omitempty"`
+	Committed *Committed     `cbor:"8,keyasint,omitempty"`
+	Ended     *AttemptEnded  `cbor:"9,keyasint,omitempty"`
+	Sealed    *Sealed        `cbor:"10,keyasint,omitempty"`
+	InSync    *InSync        `cbor:"11,keyasint,omitempty"`
+	OutOfSync *OutOfSync     `cbor:"12,keyasint,omitempty"`
+}
+
+// Phase is what an attempt is at on one agent.
+type Phase uint8
+
+// The phases of an attempt on an agent, in their order. Failed follows any but
+// Gone.
+//
+//	preparing  parts are fetched, connectors opened, state restored; nothing moves
+//	prepared   all that is done, and Begin is waited for
+//	running    rows flow
+//	ended      all its subtasks here have finished
+//	gone       it was stopped, or failed: nothing of it is left here
+const (
+	PhasePreparing Phase = iota + 1
+	PhasePrepared
+	PhaseRunning
+	PhaseEnded
+	PhaseGone
+)
+
+// Hello begins a stream: everything that the leader cannot know.
+type Hello struct {
+	Agent    Agent        `cbor:"1,keyasint"`
+	Boot     uint64       `cbor:"2,keyasint"` // of the process
+	Attempts []AttemptNow `cbor:"3,keyasint,omitempty"`
+	Logs     []LogNow     `cbor:"4,keyasint,omitempty"`
+	Applied  uint64       `cbor:"5,keyasint"` // Raft index up to which it knows the state
+}
+
+// AttemptNow is an attempt on an agent.
+type AttemptNow struct {
+	AttemptRef
+	Phase    Phase     `cbor:"10,keyasint"`
+	Prepared *Prepared `cbor:"11,keyasint,omitempty"` // what it said then
+	// Barrier is the greatest counter of a barrier that it has seen: new ones are
+	// greater.
+	Barrier   uint64               `cbor:"12,keyasint,omitempty"`
+	Exhausted []dataflow.SubtaskID `cbor:"13,keyasint,omitempty"`
+	Committed []Committed          `cbor:"14,keyasint,omitempty"` // the last of each subtask
+}
+
+// LogNow is a feed's log on an agent's disk.
+type LogNow struct {
+	Feed   string `cbor:"1,keyasint"`
+	Epoch  uint64 `cbor:"2,keyasint"` // the last that it took something of, or promised
+	End    int64  `cbor:"3,keyasint"` // sequence number behind its last entry
+	Sealed bool   `cbor:"4,keyasint,omitempty"`
+	InSync bool   `cbor:"5,keyasint,omitempty"` // the owner acknowledges: all members have everything
+}
+
+// Heartbeat asks for the lease. Granted answers it; the lease runs from when it
+// was sent.
+type Heartbeat struct {
+	Seq     uint64          `cbor:"1,keyasint"`
+	Applied uint64          `cbor:"2,keyasint"`
+	Status  []SubtaskStatus `cbor:"3,keyasint,omitempty"` // of what runs here, now and then
+	Logs    []LogStatus     `cbor:"4,keyasint,omitempty"` // of the feeds that it owns, now and then
+	Disk    int64           `cbor:"5,keyasint,omitempty"` // free bytes where its data is
+}
+
+// Prepared: all subtasks of the attempt on this agent are open and restored.
+type Prepared struct {
+	AttemptRef
+	Subtasks []PreparedSubtask `cbor:"10,keyasint"`
+	Moved    bool              `cbor:"11,keyasint,omitempty"` // task.Task.Moved of any
+}
+
+// PreparedSubtask is what others must know of a subtask before it runs.
+type PreparedSubtask struct {
+	Subtask dataflow.SubtaskID `cbor:"1,keyasint"`
+	Source  bool               `cbor:"2,keyasint,omitempty"`
+	Splits  int                `cbor:"3,keyasint,omitempty"` // of a source
+	Commits bool               `cbor:"4,keyasint,omitempty"` // it has transactional sinks, and says Committed
+}
+
+// AttemptFailed: it has failed on this agent, and nothing of it runs here any
+// more.
+type AttemptFailed struct {
+	AttemptRef
+	Subtask dataflow.SubtaskID `cbor:"10,keyasint,omitempty"`
+	Why     string             `cbor:"11,keyasint"`
+	Final   bool               `cbor:"12,keyasint,omitempty"` // another attempt would meet it again
+	// Peer is the agent whose stream broke, if that was it: the cause is there.
+	Peer mesh.NodeID `cbor:"13,keyasint,omitempty"`
+}
+
+// Stored: a subtask's share of a checkpoint is on disk in all its copies, and so
+// is everything that it took for earlier barriers.
+type Stored struct {
+	AttemptRef
+	ID      dataflow.CheckpointID `cbor:"10,keyasint"`
+	Subtask dataflow.SubtaskID    `cbor:"11,keyasint"`
+	Share   Share                 `cbor:"12,keyasint"`
+}
+
+// Share is what a subtask adds to a manifest.
+type Share struct {
+	Manifest []byte            `cbor:"1,keyasint"` // as store/manifest encodes it, with the subtask's own shards and positions only
+	Copies   []PartCopies      `cbor:"2,keyasint,omitempty"`
+	Bytes    int64             `cbor:"3,keyasint"` // written for it
+	Pause    dataflow.Duration `cbor:"4,keyasint"`
+	Align    dataflow.Duration `cbor:"5,keyasint"`
+}
+
+// NotStored: a share failed. Kind is coordinator/checkpoint's Failure.
+type NotStored struct {
+	AttemptRef
+	ID      dataflow.CheckpointID `cbor:"10,keyasint"`
+	Subtask dataflow.SubtaskID    `cbor:"11,keyasint"`
+	Kind    uint8                 `cbor:"12,keyasint"`
+	Lost    bool                  `cbor:"13,keyasint,omitempty"` // rows are gone for good: the next barrier must be Full
+	Why     string                `cbor:"14,keyasint"`
+}
+
+// Exhausted: a source subtask has sent all that it ever will.
+type Exhausted struct {
+	AttemptRef
+	Subtask dataflow.SubtaskID `cbor:"10,keyasint"`
+}
+
+// Committed: a subtask's sinks have committed up to a checkpoint.
+type Committed struct {
+	AttemptRef
+	Subtask dataflow.SubtaskID    `cbor:"10,keyasint"`
+	ID      dataflow.CheckpointID `cbor:"11,keyasint"`
+	Commits []SinkCommit          `cbor:"12,keyasint,omitempty"`
+}
+
+// AttemptEnded: all subtasks of the attempt on this agent have finished.
+type AttemptEnded struct{ AttemptRef }
+
+// Sealed answers Seal: nothing of an epoch below Epoch is taken any more, and the
+// log ends at End. It is durable.
+type Sealed struct {
+	Feed  string `cbor:"1,keyasint"`
+	Epoch uint64 `cbor:"2,keyasint"`
+	End   int64  `cbor:"3,keyasint"`
+}
+
+// InSync: all members of the epoch have everything, and the owner acknowledges.
+type InSync struct {
+	Feed  string `cbor:"1,keyasint"`
+	Epoch uint64 `cbor:"2,keyasint"`
+}
+
+// OutOfSync: the owner cannot reach a member, so nothing is acknowledged.
+type OutOfSync struct {
+	Feed   string      `cbor:"1,keyasint"`
+	Epoch  uint64      `cbor:"2,keyasint"`
+	Member mesh.NodeID `cbor:"3,keyasint"`
+	Why    string      `cbor:"4,keyasint"`
+}
+
+// SubtaskStatus is runtime.Status in short, for people.
+type SubtaskStatus struct {
+	AttemptRef
+	Subtask   dataflow.SubtaskID `cbor:"10,keyasint"`
+	Operators []OperatorCounters `cbor:"11,keyasint,omitempty"`
+	Watermark dataflow.Time      `cbor:"12,keyasint"`
+	Arrival   dataflow.Time      `cbor:"13,keyasint"`
+	Busy      dataflow.Duration  `cbor:"14,keyasint"`
+	Blocked   dataflow.Duration  `cbor:"15,keyasint"`
+}
+
+// OperatorCounters is task.LinkCounters.
+type OperatorCounters struct {
+	Operator   dataflow.OperatorID `cbor:"1,keyasint"`
+	In         int64               `cbor:"2,keyasint,omitempty"`
+	Out        int64               `cbor:"3,keyasint,omitempty"`
+	Late       int64               `cbor:"4,keyasint,omitempty"`
+	NoWindow   int64               `cbor:"5,keyasint,omitempty"`
+	Rejected   int64               `cbor:"6,keyasint,omitempty"`
+	Markers    int64               `cbor:"7,keyasint,omitempty"`
+	Filtered   int64               `cbor:"8,keyasint,omitempty"`
+	Duplicates int64               `cbor:"9,keyasint,omitempty"`
+	Forgotten  int64               `cbor:"10,keyasint,omitempty"`
+	DivByZero  int64               `cbor:"11,keyasint,omitempty"`
+	Overflow   int64               `cbor:"12,keyasint,omitempty"`
+	First      string              `cbor:"13,keyasint,omitempty"` // why the first was rejected
+}
+
+// LogStatus is a feed on the agent that owns it, for people.
+type LogStatus struct {
+	Feed     string `cbor:"1,keyasint"`
+	Epoch    uint64 `cbor:"2,keyasint"`
+	End      int64  `cbor:"3,keyasint"`
+	Bytes    int64  `cbor:"4,keyasint"`
+	Broker   string `cbor:"5,keyasint,omitempty"` // "connected", or why not
+	Messages int64  `cbor:"6,keyasint"`
+	Why      string `cbor:"7,keyasint,omitempty"` // it does not acknowledge, if so
+}
+
+// ToAgent is what a leader tells an agent: exactly one pointer is set besides
+// Term. An agent that has heard of a greater term does nothing of it.
+type ToAgent struct {
+	Term    uint64   `cbor:"1,keyasint"`
+	Granted *Granted `cbor:"2,keyasint,omitempty"`
+	Begin   *Begin   `cbor:"3,keyasint,omitempty"`
+	Trigger *Trigger `cbor:"4,keyasint,omitempty"`
+	Finish  *Finish  `cbor:"5,keyasint,omitempty"`
+	Seal    *Seal    `cbor:"6,keyasint,omitempty"`
+	Refused *Refused `cbor:"7,keyasint,omitempty"`
+}
+
+// Granted: the lease runs for Lease from when heartbeat Seq was sent.
+type Granted struct {
+	Seq   uint64            `cbor:"1,keyasint"`
+	Lease dataflow.Duration `cbor:"2,keyasint"`
+}
+
+// Begin: all agents of the attempt are prepared; rows may flow.
+type Begin struct {
+	AttemptRef
+	Subtasks []PreparedSubtask `cbor:"10,keyasint"` // of the whole job
+	Moved    bool              `cbor:"11,keyasint,omitempty"`
+}
+
+// Trigger: sources put the barrier into their streams.
+type Trigger struct {
+	AttemptRef
+	Barrier dataflow.Barrier `cbor:"10,keyasint"`
+}
+
+// Finish: the last checkpoint is complete, and sources end.
+type Finish struct{ AttemptRef }
+
+// Seal asks a member to take nothing of epochs below Epoch any more.
+type Seal struct {
+	Feed  string `cbor:"1,keyasint"`
+	Epoch uint64 `cbor:"2,keyasint"`
+}
+
+// Refused: the leader has nothing to do with this agent, and says why. The
+// stream ends.
+type Refused struct {
+	Why string `cbor:"1,keyasint"`
+}

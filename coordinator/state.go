@@ -1,0 +1,169 @@
+package coordinator
+
+import (
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+)
+
+// JobID names a submitted job: "j" and the Raft index at which it was accepted,
+// so it is never given to another one.
+type JobID string
+
+// DefaultNamespace is where everything is; others are reserved.
+const DefaultNamespace = "default"
+
+// State is what the agents of a site agree on: what coordinator/jobmanager has
+// after some prefix of the Raft log. What a pointer or slice in it leads to is
+// never changed once it is there: it is replaced. The maps are changed in place.
+type State struct {
+	Index      uint64 // of the last command applied
+	Term       uint64 // of the last leader that said it began
+	Leader     mesh.NodeID
+	Mesh       string // the mesh's name, from its founding
+	Site       mesh.Site
+	Level      uint32 // the feature level in force: commands of greater ones are not proposed. It never goes down
+	Agents     map[mesh.NodeID]*Agent
+	Jobs       map[JobID]*Job
+	Names      map[string]JobID // of live jobs
+	Feeds      map[string]*Feed
+	Savepoints map[string]*Snapshot
+	Tokens     map[string]*Token
+}
+
+// Agent is a node that belongs to the site, whether it is there or not.
+type Agent struct {
+	Node   mesh.NodeID       `cbor:"1,keyasint"`
+	Name   string            `cbor:"2,keyasint"`
+	Host   string            `cbor:"3,keyasint"`
+	Labels map[string]string `cbor:"4,keyasint,omitempty"`
+	Slots  int               `cbor:"5,keyasint"`
+	Memory int64             `cbor:"6,keyasint"` // budget in bytes for batches in flight of all its jobs
+	Level  uint32            `cbor:"7,keyasint"`
+	Link   string            `cbor:"8,keyasint"` // where it was reached last, for those who have no gossip yet
+	HTTP   string            `cbor:"9,keyasint,omitempty"`
+	// Version of the binary, for people.
+	Version string `cbor:"10,keyasint"`
+}
+
+// Job is a job that was submitted. Its spec never changes but by JobRescaled.
+type Job struct {
+	ID        JobID    `cbor:"1,keyasint"`
+	Namespace string   `cbor:"2,keyasint"`
+	Name      string   `cbor:"3,keyasint"`
+	Spec      []byte   `cbor:"4,keyasint"`           // YAML, with the references to secrets, never the secrets
+	Sets      []string `cbor:"5,keyasint,omitempty"` // --set K=V, in order
+	// Parallelism of the job where it was rescaled; 0: as the spec says.
+	Parallelism int           `cbor:"6,keyasint,omitempty"`
+	Created     dataflow.Time `cbor:"7,keyasint"` // of the leader's wall clock, for people
+
+	Status   Status        `cbor:"8,keyasint"`
+	Why      string        `cbor:"9,keyasint,omitempty"`  // of waiting, restarting, failed: a sentence for people
+	Then     dataflow.Then `cbor:"10,keyasint,omitempty"` // how it was told to stop; GoOn: it was not
+	Cancel   bool          `cbor:"11,keyasint,omitempty"`
+	Restarts int           `cbor:"12,keyasint,omitempty"`
+
+	// Attempt numbers deployments from 1; it is the fencing token's, together with
+	// Epoch (of owners, from 1). No attempt number is used twice.
+	Epoch   uint64  `cbor:"13,keyasint"`
+	Attempt uint64  `cbor:"14,keyasint"`
+	Places  []Place `cbor:"15,keyasint,omitempty"` // of the present attempt, by task and index; nil: none is deployed
+	// From is the checkpoint or savepoint that the present attempt goes on from;
+	// empty: it began afresh.
+	From             string `cbor:"16,keyasint,omitempty"`
+	Begin            string `cbor:"17,keyasint,omitempty"` // the savepoint that the job begins with, while it has no checkpoint
+	AllowNonRestored bool   `cbor:"18,keyasint,omitempty"`
+
+	Checkpoints []*Snapshot `cbor:"19,keyasint,omitempty"` // kept ones, oldest first
+	// Sinks is what finished commits made of the sinks' targets: at most one entry
+	// an agent and target.
+	Sinks     []SinkCommit `cbor:"20,keyasint,omitempty"`
+	Savepoint string       `cbor:"21,keyasint,omitempty"` // that it stopped with
+}
+
+// Token is the fencing token of the job's present attempt at site.
+func (j *Job) Token(site mesh.Site) dataflow.FencingToken {
+	return dataflow.FencingToken{Epoch: j.Epoch, Site: string(site), Attempt: j.Attempt}
+}
+
+// Newest is the checkpoint that a restart goes on from; nil: there is none.
+func (j *Job) Newest() *Snapshot {
+	if n := len(j.Checkpoints); n > 0 {
+		return j.Checkpoints[n-1]
+	}
+	return nil
+}
+
+// Place is where a subtask runs.
+type Place struct {
+	Subtask dataflow.SubtaskID `cbor:"1,keyasint"`
+	Node    mesh.NodeID        `cbor:"2,keyasint"`
+}
+
+// Snapshot is a completed checkpoint or savepoint and where its parts are.
+type Snapshot struct {
+	Name     string                `cbor:"1,keyasint"`
+	Job      JobID                 `cbor:"2,keyasint"`
+	ID       dataflow.CheckpointID `cbor:"3,keyasint"`
+	Manifest []byte                `cbor:"4,keyasint"` // as store/manifest encodes it
+	Copies   []PartCopies          `cbor:"5,keyasint,omitempty"`
+	Bytes    int64                 `cbor:"6,keyasint"` // written for it
+}
+
+// PartCopies is the nodes that have a part.
+type PartCopies struct {
+	Part  store.Digest  `cbor:"1,keyasint"`
+	Nodes []mesh.NodeID `cbor:"2,keyasint"`
+}
+
+// SinkCommit is how far a sink's target is committed on the agent that it is on.
+// An agent cuts its target back to it before it writes there again.
+type SinkCommit struct {
+	Operator dataflow.OperatorID   `cbor:"1,keyasint"`
+	Node     mesh.NodeID           `cbor:"2,keyasint"`
+	Target   string                `cbor:"3,keyasint"` // sensors.Pending's
+	Through  dataflow.CheckpointID `cbor:"4,keyasint"`
+	Length   int64                 `cbor:"5,keyasint"` // bytes of a file
+}
+
+// Feed is a durable ingestion and the chain of its log's epochs, of which only
+// the present one matters.
+type Feed struct {
+	Name      string        `cbor:"1,keyasint"`
+	Namespace string        `cbor:"2,keyasint"`
+	Job       JobID         `cbor:"3,keyasint,omitempty"` // whose source it is; empty: it is shared
+	Config    []byte        `cbor:"4,keyasint"`           // agent/feed's, as JSON, with references to secrets only
+	Replicas  int           `cbor:"5,keyasint"`           // copies asked for; 0: 2 where the site has ever had two agents, else 1
+	Degrade   bool          `cbor:"6,keyasint,omitempty"` // when_short: degrade
+	Log       LogEpoch      `cbor:"7,keyasint"`
+	Created   dataflow.Time `cbor:"8,keyasint"`
+}
+
+// LogEpoch says who may append to a feed's log. Its owner appends, and
+// acknowledges a record when all members have it on disk; so every member has
+// every record that was acknowledged.
+//
+// The next epoch begins when one member of this one has been sealed: it has
+// promised to take nothing more of this epoch, and said where its log ends.
+// That is Start of the next; members cut what they have behind Start of a
+// later epoch than theirs, and copy what they lack, before the owner
+// acknowledges anything.
+type LogEpoch struct {
+	Epoch   uint64        `cbor:"1,keyasint"` // from 1; 0: the log was never begun
+	Owner   mesh.NodeID   `cbor:"2,keyasint"` // one of Members
+	Members []mesh.NodeID `cbor:"3,keyasint"`
+	Start   int64         `cbor:"4,keyasint"` // sequence number of its first entry
+	// Starts are those of all epochs up to this one, for who comes back after
+	// several: Starts[i] is that of epoch i+1.
+	Starts []int64 `cbor:"5,keyasint"`
+}
+
+// Token is a permission to join.
+type Token struct {
+	ID      string        `cbor:"1,keyasint"`
+	Hash    []byte        `cbor:"2,keyasint"` // SHA-256 of its secret
+	Created dataflow.Time `cbor:"3,keyasint"` // of the leader's wall clock
+	Expires dataflow.Time `cbor:"4,keyasint"` // MaxTime: never
+	Uses    int           `cbor:"5,keyasint"` // so many joins are left; -1: any number
+	Revoked bool          `cbor:"6,keyasint,omitempty"`
+}
