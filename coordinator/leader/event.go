@@ -1,0 +1,86 @@
+package leader
+
+import (
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Event is what happened: exactly one pointer is set, or none for a tick. Now
+// is a steady clock of the leader's process: it never goes back, and means
+// nothing to anybody else. Wall is for people.
+type Event struct {
+	Now  dataflow.Time
+	Wall dataflow.Time
+
+	From    *From    // an agent said something
+	Gone    *Gone    // an agent's stream broke, or gossip thinks it failed
+	Applied *Applied // a command was applied here: the leader's own, or one of before
+	Refused *Refused // a proposal was not accepted: leadership is lost, or the disk is
+	Wish    *Wish    // a person asks for something through the API
+}
+
+// From is a message of an agent.
+type From struct {
+	Node    mesh.NodeID
+	Message coordinator.ToLeader
+}
+
+// Gone: nothing comes from the agent any more. It is a hint: what counts is its
+// lease.
+type Gone struct {
+	Node mesh.NodeID
+	Boot uint64 // of the process that is gone; a greater one may be there already
+	Sure bool   // the process has ended: gossip or the machine said so, not only silence
+}
+
+// Applied is a command that the replicated state has taken.
+type Applied struct {
+	Index   uint64
+	Command *coordinator.Command
+	Err     error // why it changed nothing
+	Ref     int   // of the Propose that it was; 0: somebody else's
+}
+
+// Refused is a proposal that may or may not be applied some day.
+type Refused struct {
+	Ref int
+	Err error
+}
+
+// Wish asks for what needs more than one command. The answer comes as Answer
+// with the same Ref.
+type Wish struct {
+	Ref       int
+	Savepoint *coordinator.JobID // take one, go on running
+	Stop      *coordinator.JobTold
+}
+
+// Effect is what must be done: exactly one pointer is set.
+type Effect struct {
+	Propose *Propose
+	Send    *Send
+	Drop    *mesh.NodeID // end this agent's stream; it begins again with Hello
+	Answer  *Answer
+	Tell    string // one line for people: an event worth telling
+}
+
+// Propose puts a command into the Raft log.
+type Propose struct {
+	Ref     int // from 1, ascending
+	Command coordinator.Command
+}
+
+// Send tells an agent something over the stream that it opened. If there is none
+// it is dropped.
+type Send struct {
+	To      mesh.NodeID
+	Message coordinator.ToAgent
+}
+
+// Answer answers a wish.
+type Answer struct {
+	Ref       int
+	Savepoint string // the name of the one that was taken
+	Err       error
+}

@@ -1,0 +1,106 @@
+package worker
+
+import (
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Event is what happened: exactly one field is set besides Now, or none for a
+// tick. Now is a clock that never goes back and counts the time in which the
+// machine slept.
+type Event struct {
+	Now dataflow.Time
+
+	State     bool         // the replicated state that Step is given has changed
+	Leader    *mesh.NodeID // who leads, as far as is known; empty: nobody
+	Connected *bool        // the stream to the leader stands (Hello is the first message), or broke
+	Message   *coordinator.ToAgent
+	Attempt   *AttemptEvent // the executor says something of an attempt
+	Log       *LogEvent     // and of a feed's log
+}
+
+// AttemptEvent is what became of an attempt here: what is to be passed to the
+// leader, and what worker keeps to say it again in a Hello.
+type AttemptEvent struct {
+	Prepared  *coordinator.Prepared
+	Failed    *coordinator.AttemptFailed // it is closed: nothing of it is left
+	Stored    *coordinator.Stored
+	NotStored *coordinator.NotStored
+	Exhausted *coordinator.Exhausted
+	Committed *coordinator.Committed
+	Ended     *coordinator.AttemptEnded
+	Closed    *coordinator.AttemptRef // after Close: nothing of it is left
+}
+
+// LogEvent is what became of a feed's log here.
+type LogEvent struct {
+	Opened    *coordinator.LogNow // it was found on disk at the start
+	Sealed    *coordinator.Sealed
+	InSync    *coordinator.InSync
+	OutOfSync *coordinator.OutOfSync
+	Failed    *LogFailed
+}
+
+// LogFailed: the log cannot be opened or written.
+type LogFailed struct {
+	Feed  string
+	Epoch uint64
+	Why   string
+}
+
+// Effect is what must be done: exactly one pointer is set. The executor does
+// what it is asked in order for one attempt or one feed, and side by side for
+// several; it answers with AttemptEvent and LogEvent.
+type Effect struct {
+	Connect *mesh.NodeID // open a stream to the leader; an older one is ended
+	Send    *coordinator.ToLeader
+
+	// Lease: what acts on the world may do so until then; not after.
+	Lease *dataflow.Time
+
+	Prepare  *Prepare
+	Begin    *coordinator.Begin
+	Trigger  *coordinator.Trigger
+	Complete *Complete
+	Finish   *coordinator.Finish
+	Close    *coordinator.AttemptRef // end it now, give up what is not committed; answered by Closed
+
+	Own    *LogRole // run the feed: session, log, copies to the members
+	Follow *LogRole // take what the owner sends
+	Seal   *coordinator.Seal
+	Rest   *string // neither: keep the log, do nothing with it
+	Drop   *string // the feed is deleted, or lives elsewhere: remove its log
+
+	// Kept: these are the job's checkpoints, and everybody's savepoints, that the
+	// site keeps: what is in none of them may be deleted. Job empty: savepoints.
+	Kept *Kept
+}
+
+// Prepare asks for an attempt's subtasks on this node: parts are fetched,
+// targets of sinks cut back, connectors opened, state restored. It is answered
+// by Prepared or Failed.
+type Prepare struct {
+	coordinator.AttemptRef
+	Job  *coordinator.Job      // as it was when it was deployed
+	From *coordinator.Snapshot // nil: afresh
+}
+
+// Complete: a checkpoint of the running attempt completed, and sinks may commit
+// through it.
+type Complete struct {
+	coordinator.AttemptRef
+	Snapshot *coordinator.Snapshot
+}
+
+// LogRole is an agent's part in a log epoch.
+type LogRole struct {
+	Feed  *coordinator.Feed
+	Epoch coordinator.LogEpoch
+}
+
+// Kept is what is kept of a job.
+type Kept struct {
+	Job       coordinator.JobID
+	Snapshots []*coordinator.Snapshot
+}
