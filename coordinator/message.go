@@ -127,9 +127,11 @@ type Stored struct {
 	Share   Share                 `cbor:"12,keyasint"`
 }
 
-// Share is what a subtask adds to a manifest.
+// Share is what a subtask adds to a manifest: manifest.Assemble makes the
+// checkpoint's of all of them. Where the barrier was Full no shard has more than
+// one part, so that a savepoint can be made of it.
 type Share struct {
-	Manifest []byte            `cbor:"1,keyasint"` // as store/manifest encodes it, with the subtask's own shards and positions only
+	Manifest []byte            `cbor:"1,keyasint"` // as store/manifest encodes it, with the subtask's own positions and parts only; the other shards are empty
 	Copies   []PartCopies      `cbor:"2,keyasint,omitempty"`
 	Bytes    int64             `cbor:"3,keyasint"` // written for it
 	Pause    dataflow.Duration `cbor:"4,keyasint"`
