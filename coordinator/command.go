@@ -85,12 +85,15 @@ type JobSubmitted struct {
 	Name             string   `cbor:"2,keyasint"`
 	Spec             []byte   `cbor:"3,keyasint"`
 	Sets             []string `cbor:"4,keyasint,omitempty"`
-	From             string   `cbor:"5,keyasint,omitempty"` // a savepoint's or checkpoint's name
+	From             string   `cbor:"5,keyasint,omitempty"` // a savepoint's name, or JOB/NAME of a checkpoint of another job
 	AllowNonRestored bool     `cbor:"6,keyasint,omitempty"`
-	Feeds            []Feed   `cbor:"7,keyasint,omitempty"` // of its own sources, without Job
+	// Feeds are of its own sources, without Job and Log: Name is the source's id
+	// here, and becomes JOB.SOURCE.
+	Feeds []Feed `cbor:"7,keyasint,omitempty"`
 	// Request makes a submission that is sent twice one: the id of the job that it
 	// made the first time is the answer again. Random.
-	Request string `cbor:"8,keyasint,omitempty"`
+	Request string   `cbor:"8,keyasint,omitempty"`
+	Reads   []string `cbor:"9,keyasint,omitempty"` // shared feeds: they cannot be deleted while the job lives
 }
 
 // JobDeployed begins attempt Attempt, which must be the one after the job's
@@ -104,7 +107,8 @@ type JobDeployed struct {
 }
 
 // JobBecame is a transition of a job's status. Attempt must be the present one;
-// 0 for a job that was never deployed.
+// 0 for a job that was never deployed. The status that it has already: only Why
+// is another.
 type JobBecame struct {
 	Job       JobID  `cbor:"1,keyasint"`
 	Attempt   uint64 `cbor:"2,keyasint"`

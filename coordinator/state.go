@@ -1,6 +1,10 @@
 package coordinator
 
 import (
+	"maps"
+	"math"
+	"strings"
+
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -25,10 +29,49 @@ type State struct {
 	Level      uint32 // the feature level in force: commands of greater ones are not proposed. It never goes down
 	Agents     map[mesh.NodeID]*Agent
 	Jobs       map[JobID]*Job
-	Names      map[string]JobID // of live jobs
+	Names      map[string]JobID // of live jobs, by NameKey
 	Feeds      map[string]*Feed
 	Savepoints map[string]*Snapshot
 	Tokens     map[string]*Token
+}
+
+// BaseLevel is the feature level of a new site: all that there was in the first
+// version of the mesh. Every agent knows it.
+const BaseLevel = 1
+
+// Clone is a copy with maps of its own, so that it stays as it is when s goes
+// on.
+func (s *State) Clone() *State {
+	c := *s
+	c.Agents, c.Jobs, c.Names = maps.Clone(s.Agents), maps.Clone(s.Jobs), maps.Clone(s.Names)
+	c.Feeds, c.Savepoints, c.Tokens = maps.Clone(s.Feeds), maps.Clone(s.Savepoints), maps.Clone(s.Tokens)
+	return &c
+}
+
+// NameKey is a job's key in State.Names.
+func NameKey(namespace, name string) string {
+	if namespace == DefaultNamespace || namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
+}
+
+// Snapshot finds what Job.From, Job.Begin and JobSubmitted.From name: a
+// checkpoint of the job, a savepoint, or JOB/NAME, a checkpoint of another
+// job. job may be nil. nil: it is not there.
+func (s *State) Snapshot(job *Job, name string) *Snapshot {
+	if id, rest, ok := strings.Cut(name, "/"); ok {
+		if job = s.Jobs[JobID(id)]; job == nil {
+			return nil
+		}
+		return job.Checkpoint(rest)
+	}
+	if job != nil {
+		if c := job.Checkpoint(name); c != nil {
+			return c
+		}
+	}
+	return s.Savepoints[name]
 }
 
 // Agent is a node that belongs to the site, whether it is there or not.
@@ -67,7 +110,7 @@ type Job struct {
 	// Epoch (of owners, from 1). No attempt number is used twice.
 	Epoch   uint64  `cbor:"13,keyasint"`
 	Attempt uint64  `cbor:"14,keyasint"`
-	Places  []Place `cbor:"15,keyasint,omitempty"` // of the present attempt, by task and index; nil: none is deployed
+	Places  []Place `cbor:"15,keyasint,omitempty"` // of the present attempt, by task and index; it runs while Deployed. Restarting: of the one that failed
 	// From is the checkpoint or savepoint that the present attempt goes on from;
 	// empty: it began afresh.
 	From             string `cbor:"16,keyasint,omitempty"`
@@ -79,6 +122,16 @@ type Job struct {
 	// an agent and target.
 	Sinks     []SinkCommit `cbor:"20,keyasint,omitempty"`
 	Savepoint string       `cbor:"21,keyasint,omitempty"` // that it stopped with
+
+	Request string        `cbor:"22,keyasint,omitempty"` // of the submission
+	Reads   []string      `cbor:"23,keyasint,omitempty"` // shared feeds
+	Since   dataflow.Time `cbor:"24,keyasint"`           // when its status changed last, of the leader's wall clock, for people
+	End     uint64        `cbor:"25,keyasint,omitempty"` // Raft index at which it ended; 0: it lives
+}
+
+// Deployed tells whether the present attempt is to be where Places says.
+func (j *Job) Deployed() bool {
+	return j.Status == Restoring || j.Status == Running || j.Status == Stopping
 }
 
 // Token is the fencing token of the job's present attempt at site.
@@ -90,6 +143,16 @@ func (j *Job) Token(site mesh.Site) dataflow.FencingToken {
 func (j *Job) Newest() *Snapshot {
 	if n := len(j.Checkpoints); n > 0 {
 		return j.Checkpoints[n-1]
+	}
+	return nil
+}
+
+// Checkpoint is a kept one, by name; nil: it is not there.
+func (j *Job) Checkpoint(name string) *Snapshot {
+	for _, c := range j.Checkpoints {
+		if c.Name == name {
+			return c
+		}
 	}
 	return nil
 }
@@ -153,9 +216,24 @@ type LogEpoch struct {
 	Owner   mesh.NodeID   `cbor:"2,keyasint"` // one of Members
 	Members []mesh.NodeID `cbor:"3,keyasint"`
 	Start   int64         `cbor:"4,keyasint"` // sequence number of its first entry
-	// Starts are those of all epochs up to this one, for who comes back after
-	// several: Starts[i] is that of epoch i+1.
-	Starts []int64 `cbor:"5,keyasint"`
+	// Starts are those of the epochs up to this one, for who comes back after
+	// several: Starts[i] is that of epoch Forgotten+i+1. Use Cut.
+	Starts    []int64 `cbor:"5,keyasint"`
+	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more
+}
+
+// Cut is where a log must be cut that took nothing of a later epoch than the
+// given one: the start of the next. Where there is no next nothing is cut, and
+// Cut is math.MaxInt64; where the next one's start is forgotten nothing of the
+// log can be used, and Cut is 0.
+func (l LogEpoch) Cut(epoch uint64) int64 {
+	switch {
+	case epoch >= l.Epoch:
+		return math.MaxInt64
+	case epoch < l.Forgotten || epoch-l.Forgotten >= uint64(len(l.Starts)):
+		return 0
+	}
+	return l.Starts[epoch-l.Forgotten]
 }
 
 // Token is a permission to join.
@@ -166,4 +244,6 @@ type Token struct {
 	Expires dataflow.Time `cbor:"4,keyasint"` // MaxTime: never
 	Uses    int           `cbor:"5,keyasint"` // so many joins are left; -1: any number
 	Revoked bool          `cbor:"6,keyasint,omitempty"`
+	// Nodes joined with it; those of a token of any number of uses are not kept.
+	Nodes []mesh.NodeID `cbor:"7,keyasint,omitempty"`
 }

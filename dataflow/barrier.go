@@ -3,9 +3,9 @@ package dataflow
 // Barrier is what travels in band through a job to take a checkpoint: rows
 // before it are in the checkpoint, rows behind it are not.
 type Barrier struct {
-	ID   CheckpointID
-	Full bool // snapshots hold everything, not only what changed since the last one
-	Then Then
+	ID   CheckpointID `cbor:"1,keyasint"`
+	Full bool         `cbor:"2,keyasint,omitempty"` // snapshots hold everything, not only what changed since the last one
+	Then Then         `cbor:"3,keyasint,omitempty"`
 }
 
 // Then is what sources do around a barrier.

@@ -12,8 +12,8 @@ type TaskID string
 
 // SubtaskID is one parallel instance of a task.
 type SubtaskID struct {
-	Task  TaskID
-	Index int
+	Task  TaskID `cbor:"1,keyasint"`
+	Index int    `cbor:"2,keyasint"`
 }
 
 // String is "task/index", the form logs and metrics use.
@@ -21,16 +21,16 @@ func (s SubtaskID) String() string { return fmt.Sprintf("%s/%d", s.Task, s.Index
 
 // CheckpointID is (fencing token, counter): never a clock, never used twice.
 type CheckpointID struct {
-	Token   FencingToken
-	Counter uint64
+	Token   FencingToken `cbor:"1,keyasint"`
+	Counter uint64       `cbor:"2,keyasint"`
 }
 
 // FencingToken names one deployment of a job and orders them all. Epoch counts
 // the job's owners across sites, Attempt the deployments within the owner.
 type FencingToken struct {
-	Epoch   uint64
-	Site    string
-	Attempt uint64
+	Epoch   uint64 `cbor:"1,keyasint"`
+	Site    string `cbor:"2,keyasint"`
+	Attempt uint64 `cbor:"3,keyasint"`
 }
 
 // Less orders tokens by epoch, site, attempt; whoever holds the lower one is
