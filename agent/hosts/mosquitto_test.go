@@ -20,6 +20,8 @@ type mosquitto struct {
 	program  string
 	dir      string
 	port     int
+	on       *host  // where it runs; nil: here, on loopback
+	ip       string // it listens at
 }
 
 // raised are the settings that docs/MQTT.md asks for: nothing that was
@@ -35,7 +37,15 @@ const persistent = "persistence true\nautosave_interval 0\n"
 func newMosquitto(t *testing.T, config string) *mosquitto {
 	t.Helper()
 	m := &mosquitto{program: program(t, "mosquitto"), dir: t.TempDir(), port: freePort(t)}
-	conf := fmt.Sprintf("listener %d 127.0.0.1\npersistence_location %s/\nlog_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\nlog_type information\n%s", m.port, m.dir, config)
+	m.configure(t, "127.0.0.1", config)
+	return m
+}
+
+// configure writes the configuration.
+func (m *mosquitto) configure(t *testing.T, ip, config string) {
+	t.Helper()
+	m.ip = ip
+	conf := fmt.Sprintf("listener %d %s\npersistence_location %s/\nlog_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\nlog_type information\n%s", m.port, m.ip, m.dir, config)
 	if !strings.Contains(config, "allow_anonymous") {
 		conf += "allow_anonymous true\n"
 	}
@@ -45,7 +55,6 @@ func newMosquitto(t *testing.T, config string) *mosquitto {
 	if err := os.WriteFile(filepath.Join(m.dir, "mosquitto.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return m
 }
 
 // startMosquitto starts a broker.
@@ -72,14 +81,20 @@ func program(t *testing.T, name string) string {
 // start starts the broker and waits until it listens.
 func (m *mosquitto) start(t *testing.T) {
 	t.Helper()
-	m.process = launch(t, m.dir, nil, m.program, "-c", filepath.Join(m.dir, "mosquitto.conf"))
+	args := []string{m.program, "-c", filepath.Join(m.dir, "mosquitto.conf")}
+	dial := func(addr string) (net.Conn, error) { return net.DialTimeout("tcp", addr, time.Second) }
+	if m.on != nil {
+		args = append([]string{"ip", "netns", "exec", m.on.ns}, args...)
+		dial = m.on.dial
+	}
+	m.process = launch(t, m.dir, nil, args[0], args[1:]...)
 	await(t, "mosquitto to listen", func() bool {
 		select {
 		case <-m.exited:
 			t.Fatalf("mosquitto ended:\n%s", m.output())
 		default:
 		}
-		c, err := net.DialTimeout("tcp", m.addr(), time.Second)
+		c, err := dial(m.addr())
 		if err == nil {
 			_ = c.Close()
 		}
@@ -103,6 +118,6 @@ func (m *mosquitto) save(t *testing.T) {
 	await(t, db, func() bool { _, err := os.Stat(db); return err == nil }, m.output)
 }
 
-func (m *mosquitto) addr() string { return fmt.Sprintf("127.0.0.1:%d", m.port) }
+func (m *mosquitto) addr() string { return fmt.Sprintf("%s:%d", m.ip, m.port) }
 
 func (m *mosquitto) url() string { return "mqtt://" + m.addr() }

@@ -12,6 +12,7 @@ import (
 type relay struct {
 	ln   net.Listener
 	to   string
+	dial func(addr string) (net.Conn, error)
 	wait sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
@@ -26,11 +27,24 @@ type relay struct {
 
 func newRelay(t *testing.T, to string, down, up func([]byte)) *relay {
 	t.Helper()
+	return newRelayTo(t, to, dialTCP, down, up)
+}
+
+func dialTCP(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }
+
+// newRelayBy is a relay to what only dial reaches.
+func newRelayBy(t *testing.T, to string, dial func(addr string) (net.Conn, error)) *relay {
+	t.Helper()
+	return newRelayTo(t, to, dial, nil, nil)
+}
+
+func newRelayTo(t *testing.T, to string, dial func(addr string) (net.Conn, error), down, up func([]byte)) *relay {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{ln: ln, to: to, conns: make(map[net.Conn]bool), down: down, up: up}
+	r := &relay{ln: ln, to: to, dial: dial, conns: make(map[net.Conn]bool), down: down, up: up}
 	r.changed.L = &r.mu
 	r.wait.Go(r.accept)
 	t.Cleanup(r.close)
@@ -55,7 +69,7 @@ func (r *relay) serve(in net.Conn) {
 		return
 	}
 	defer r.leave(in)
-	out, err := net.Dial("tcp", r.to)
+	out, err := r.dial(r.to)
 	if err != nil {
 		return
 	}
