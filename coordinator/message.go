@@ -108,7 +108,7 @@ type PreparedSubtask struct {
 }
 
 // AttemptFailed: it has failed on this agent, and nothing of it runs here any
-// more.
+// more. An empty Why: it was closed because the state does not want it any more.
 type AttemptFailed struct {
 	AttemptRef
 	Subtask dataflow.SubtaskID `cbor:"10,keyasint,omitempty"`
@@ -238,10 +238,13 @@ type ToAgent struct {
 	Refused *Refused `cbor:"7,keyasint,omitempty"`
 }
 
-// Granted: the lease runs for Lease from when heartbeat Seq was sent.
+// Granted: the lease runs for Lease from when heartbeat Seq was sent. Index is
+// what the leader has applied: an agent that has started just now deletes, owns
+// and prepares nothing before it knows as much.
 type Granted struct {
 	Seq   uint64            `cbor:"1,keyasint"`
 	Lease dataflow.Duration `cbor:"2,keyasint"`
+	Index uint64            `cbor:"3,keyasint,omitempty"`
 }
 
 // Begin: all agents of the attempt are prepared; rows may flow.

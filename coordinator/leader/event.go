@@ -18,6 +18,11 @@ type Event struct {
 	Applied *Applied // a command was applied here: the leader's own, or one of before
 	Refused *Refused // a proposal was not accepted: leadership is lost, or the disk is
 	Wish    *Wish    // a person asks for something through the API
+	// Confirmed: a majority has said that this leader leads, at some time after
+	// this one of the same clock (raft's VerifyLeader, asked then). Without one in
+	// the last Timing.Confirm no lease is granted: a leader that does not know that
+	// there is another one must not keep agents alive which that one takes for lost.
+	Confirmed *dataflow.Time
 }
 
 // From is a message of an agent.
