@@ -1,0 +1,248 @@
+package jobmanager
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+func (a *apply) checkpointDone(c *coordinator.CheckpointDone) error {
+	if c.Checkpoint == nil && c.Savepoint == nil {
+		return refuse(ErrRefused, "neither a checkpoint nor a savepoint")
+	}
+	of := c.Checkpoint
+	if of == nil {
+		of = c.Savepoint
+	}
+	job, err := a.job(of.Job)
+	if err != nil {
+		return err
+	}
+	if newest := job.Newest(); newest != nil && c.Checkpoint != nil && newest.ID == of.ID && newest.Name == c.Checkpoint.Name {
+		return nil // it was said before
+	}
+	if err := a.checkDone(job, of.ID, c); err != nil {
+		return err
+	}
+	if c.Checkpoint != nil {
+		next := *job
+		next.Begin = "" // not needed any more
+		next.Checkpoints = nil
+		for _, k := range job.Checkpoints {
+			if !slices.Contains(c.Release, k.Name) {
+				next.Checkpoints = append(next.Checkpoints, k)
+			}
+		}
+		next.Checkpoints = append(next.Checkpoints, ownSnapshot(c.Checkpoint))
+		next.Checkpoints = slices.Clone(next.Checkpoints[max(0, len(next.Checkpoints)-MaxCheckpoints):])
+		a.put(&next)
+	}
+	if c.Savepoint != nil {
+		a.Savepoints[c.Savepoint.Name] = ownSnapshot(c.Savepoint)
+		a.changed(Savepoint, c.Savepoint.Name)
+	}
+	return nil
+}
+
+func (a *apply) checkDone(job *coordinator.Job, id dataflow.CheckpointID, c *coordinator.CheckpointDone) error {
+	switch newest := job.Newest(); {
+	case c.Attempt != job.Attempt || id.Token != job.Token(a.Site):
+		return refuse(ErrStale, "job %s: a checkpoint of attempt %d, and %d is the present one", job.ID, c.Attempt, job.Attempt)
+	case job.Status != coordinator.Running && job.Status != coordinator.Stopping:
+		return refuse(ErrStale, "job %s is %s: no checkpoint of it can complete", job.ID, job.Status)
+	case newest != nil && !manifest.Less(newest.ID, id):
+		return refuse(ErrStale, "job %s: checkpoint %d is not newer than %q", job.ID, id.Counter, newest.Name)
+	}
+	for _, s := range []*coordinator.Snapshot{c.Checkpoint, c.Savepoint} {
+		if s == nil {
+			continue
+		}
+		if s.Job != job.ID || s.ID != id {
+			return refuse(ErrRefused, "job %s: the checkpoint and the savepoint are of two barriers", job.ID)
+		}
+		if err := checkSnapshot(s); err != nil {
+			return err
+		}
+	}
+	if c.Checkpoint != nil && job.Checkpoint(c.Checkpoint.Name) != nil {
+		return refuse(ErrExists, "job %s: checkpoint %q is there already", job.ID, c.Checkpoint.Name)
+	}
+	if c.Savepoint != nil {
+		return a.roomFor(c.Savepoint.Name)
+	}
+	return nil
+}
+
+// roomFor checks that a savepoint of this name can be kept.
+func (a *apply) roomFor(name string) error {
+	switch {
+	case a.Savepoints[name] != nil:
+		return refuse(ErrExists, "savepoint %q is there already", name)
+	case len(a.Savepoints) >= MaxSavepoints:
+		return refuse(ErrRefused, "there are %d savepoints: delete some first", MaxSavepoints)
+	}
+	return nil
+}
+
+func checkSnapshot(s *coordinator.Snapshot) error {
+	if err := manifest.CheckName(s.Name); err != nil {
+		return refuse(ErrRefused, "the name %q: use 1 to 128 letters, digits, '-', '_', '.', and a letter or digit first", s.Name)
+	}
+	if len(s.Manifest) > manifest.MaxBytes || len(s.Job) > MaxName || len(s.ID.Token.Site) > MaxName {
+		return refuse(ErrRefused, "%q: a text is too long, or the manifest has more than %d bytes", s.Name, manifest.MaxBytes)
+	}
+	return nil
+}
+
+// ownSnapshot is a copy that nobody else can change.
+func ownSnapshot(s *coordinator.Snapshot) *coordinator.Snapshot {
+	own := *s
+	own.Manifest = bytes.Clone(s.Manifest)
+	own.Copies = slices.Clone(s.Copies)
+	for i := range own.Copies {
+		own.Copies[i].Nodes = cloneNodes(own.Copies[i].Nodes)
+	}
+	return &own
+}
+
+func (a *apply) sinkCommitted(c *coordinator.SinkCommitted) error {
+	job, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	if c.Attempt != job.Attempt {
+		return refuse(ErrStale, "job %s: commits of attempt %d, and %d is the present one", job.ID, c.Attempt, job.Attempt)
+	}
+	present := job.Token(a.Site)
+	for _, s := range c.Commits {
+		switch {
+		case present.Less(s.Through.Token):
+			return refuse(ErrRefused, "job %s: a commit of attempt %d, which has not begun", job.ID, s.Through.Token.Attempt)
+		case len(s.Target) > MaxText || len(s.Operator) > MaxName || len(s.Through.Token.Site) > MaxName || s.Length < 0:
+			return refuse(ErrRefused, "job %s: a commit of a target that is too long, or of less than nothing", job.ID)
+		}
+	}
+	type key struct {
+		operator dataflow.OperatorID
+		node     string
+		target   string
+	}
+	at := make(map[key]int, len(job.Sinks))
+	sinks := slices.Clone(job.Sinks)
+	for i, s := range sinks {
+		at[key{s.Operator, string(s.Node), s.Target}] = i
+	}
+	for _, s := range c.Commits {
+		if a.Agents[s.Node] == nil {
+			continue // it left: what it has is nobody's business any more
+		}
+		k := key{s.Operator, string(s.Node), s.Target}
+		if i, ok := at[k]; !ok {
+			at[k] = len(sinks)
+			sinks = append(sinks, s)
+		} else if !manifest.Less(s.Through, sinks[i].Through) {
+			s.Length = max(s.Length, sinks[i].Length)
+			sinks[i] = s
+		}
+	}
+	sinks = trimSinks(sinks)
+	if slices.Equal(sinks, job.Sinks) {
+		return nil
+	}
+	next := *job
+	next.Sinks = sinks
+	a.put(&next)
+	return nil
+}
+
+// trimSinks puts commits in order, and lets those go that are oldest where there
+// are too many.
+func trimSinks(sinks []coordinator.SinkCommit) []coordinator.SinkCommit {
+	byName := func(x, y coordinator.SinkCommit) int {
+		return cmp.Or(cmp.Compare(x.Operator, y.Operator), cmp.Compare(x.Node, y.Node), cmp.Compare(x.Target, y.Target))
+	}
+	slices.SortFunc(sinks, byName)
+	if len(sinks) <= MaxSinks {
+		return sinks
+	}
+	slices.SortStableFunc(sinks, func(x, y coordinator.SinkCommit) int {
+		switch {
+		case manifest.Less(y.Through, x.Through):
+			return -1
+		case manifest.Less(x.Through, y.Through):
+			return 1
+		}
+		return 0
+	})
+	sinks = slices.Clone(sinks[:MaxSinks])
+	slices.SortFunc(sinks, byName)
+	return sinks
+}
+
+func (a *apply) savepointAdded(c *coordinator.Snapshot) error {
+	if err := checkSnapshot(c); err != nil {
+		return err
+	}
+	if err := a.roomFor(c.Name); err != nil {
+		return err
+	}
+	a.Savepoints[c.Name] = ownSnapshot(c)
+	a.changed(Savepoint, c.Name)
+	return nil
+}
+
+func (a *apply) savepointDeleted(c *coordinator.SavepointDeleted) error {
+	if a.Savepoints[c.Name] == nil {
+		return refuse(ErrUnknown, "no savepoint %q", c.Name)
+	}
+	if by := a.beginsWith(func(from string) bool { return from == c.Name }); by != "" {
+		return refuse(ErrRefused, "savepoint %q: job %s begins with it, and has no checkpoint of its own yet", c.Name, by)
+	}
+	delete(a.Savepoints, c.Name)
+	a.changed(Savepoint, c.Name)
+	return nil
+}
+
+func (a *apply) copiesChanged(c *coordinator.CopiesChanged) error {
+	var job *coordinator.Job
+	old := a.Savepoints[c.Name]
+	if c.Job != "" {
+		var err error
+		if job, err = a.job(c.Job); err != nil {
+			return err
+		}
+		old = job.Checkpoint(c.Name)
+	}
+	if old == nil {
+		return refuse(ErrUnknown, "no snapshot %q is kept", c.Name)
+	}
+	next := ownSnapshot(old)
+	at := make(map[[32]byte]int, len(next.Copies))
+	for i, p := range next.Copies {
+		at[p.Part] = i
+	}
+	for _, p := range c.Copies {
+		i, ok := at[p.Part]
+		switch {
+		case !ok:
+			return refuse(ErrUnknown, "snapshot %q has no part %s", c.Name, p.Part)
+		case len(p.Nodes) > MaxAgents:
+			return refuse(ErrRefused, "snapshot %q: part %s is to be on %d agents", c.Name, p.Part, len(p.Nodes))
+		}
+		next.Copies[i].Nodes = cloneNodes(p.Nodes)
+	}
+	if job == nil {
+		a.Savepoints[c.Name] = next
+		a.changed(Savepoint, c.Name)
+		return nil
+	}
+	changed := *job
+	changed.Checkpoints = slices.Clone(job.Checkpoints)
+	changed.Checkpoints[slices.Index(job.Checkpoints, old)] = next
+	a.put(&changed)
+	return nil
+}

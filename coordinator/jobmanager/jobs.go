@@ -1,0 +1,289 @@
+package jobmanager
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// put sets a job's next version.
+func (a *apply) put(job *coordinator.Job) {
+	a.Jobs[job.ID] = job
+	a.changed(Job, string(job.ID))
+}
+
+// job finds the job that a command is about.
+func (a *apply) job(id coordinator.JobID) (*coordinator.Job, error) {
+	if job := a.Jobs[id]; job != nil {
+		return job, nil
+	}
+	return nil, refuse(ErrUnknown, "no job %q", id)
+}
+
+// cut shortens a sentence that is kept.
+func cut(s string) string { return strings.Clone(s[:min(len(s), MaxText)]) }
+
+func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, error) {
+	for _, id := range sorted(a.Jobs) {
+		if c.Request != "" && a.Jobs[id].Request == c.Request {
+			return id, nil
+		}
+	}
+	id := coordinator.JobID(fmt.Sprintf("j%d", a.Index))
+	if err := a.checkSubmitted(id, c); err != nil {
+		return "", err
+	}
+	job := &coordinator.Job{
+		ID: id, Namespace: coordinator.DefaultNamespace, Name: c.Name, Spec: bytes.Clone(c.Spec), Sets: slices.Clone(c.Sets), Created: a.c.At, Since: a.c.At,
+		Epoch: 1, Begin: c.From, AllowNonRestored: c.AllowNonRestored, Request: c.Request, Reads: slices.Clone(c.Reads),
+	}
+	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = id
+	a.put(job)
+	for i := range c.Feeds {
+		feed := newFeed(&c.Feeds[i], a.c.At)
+		feed.Name, feed.Job = ownFeed(id, feed.Name), id
+		a.Feeds[feed.Name] = feed
+		a.changed(Feed, feed.Name)
+	}
+	return id, nil
+}
+
+// ownFeed is the name of the feed of a job's source.
+func ownFeed(id coordinator.JobID, source string) string { return string(id) + "." + source }
+
+func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted) error {
+	if err := manifest.CheckName(c.Name); err != nil {
+		return refuse(ErrRefused, "the job's name %q: use 1 to 128 letters, digits, '-', '_', '.', and a letter or digit first", c.Name)
+	}
+	switch other := a.Names[coordinator.NameKey(c.Namespace, c.Name)]; {
+	case c.Namespace != "" && c.Namespace != coordinator.DefaultNamespace:
+		return refuse(ErrRefused, "namespace %q: there is only %q", c.Namespace, coordinator.DefaultNamespace)
+	case other != "":
+		return refuse(ErrExists, "a job %q is there, %s, and it is %s: stop it first, or give this one another name", c.Name, other, a.Jobs[other].Status)
+	case len(a.Names) >= MaxLiveJobs:
+		return refuse(ErrRefused, "%d jobs have not ended: stop some first", MaxLiveJobs)
+	case len(c.Spec) > MaxSpec || len(c.Request) > MaxName || len(c.From) > MaxText:
+		return refuse(ErrRefused, "job %q: the spec has more than %d bytes, or a text is too long", c.Name, MaxSpec)
+	case len(c.Sets) > MaxSets || slices.ContainsFunc(c.Sets, func(s string) bool { return len(s) > MaxText }):
+		return refuse(ErrRefused, "job %q: more than %d settings, or one of more than %d bytes", c.Name, MaxSets, MaxText)
+	case len(c.Feeds) > MaxSources || len(c.Reads) > MaxSources || len(a.Feeds)+len(c.Feeds) > MaxFeeds:
+		return refuse(ErrRefused, "job %q: more than %d sources of a job, or more than %d feeds: delete some first", c.Name, MaxSources, MaxFeeds)
+	case c.From != "" && a.Snapshot(nil, c.From) == nil:
+		return refuse(ErrUnknown, "no savepoint %q; a checkpoint's name is JOB/NAME", c.From)
+	}
+	for _, name := range c.Reads {
+		if f := a.Feeds[name]; f == nil || f.Job != "" {
+			return refuse(ErrUnknown, "job %q reads feed %q, and there is none that is shared: create it first", c.Name, name)
+		}
+	}
+	seen := make(map[string]bool)
+	for i := range c.Feeds {
+		f := c.Feeds[i]
+		source := f.Name
+		f.Name = ownFeed(id, source)
+		if err := checkFeed(&f); err != nil {
+			return err
+		}
+		if seen[source] || a.Feeds[f.Name] != nil {
+			return refuse(ErrExists, "job %q has source %q twice", c.Name, source)
+		}
+		seen[source] = true
+	}
+	return nil
+}
+
+func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {
+	job, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	if err := a.ofTerm(c.Term); err != nil {
+		return err
+	}
+	switch newest := job.Newest(); {
+	case c.Attempt != job.Attempt+1:
+		return refuse(ErrStale, "job %s: attempt %d is to begin, and the last was %d", job.ID, c.Attempt, job.Attempt)
+	case !job.Status.CanBecome(coordinator.Restoring):
+		return refuse(ErrStale, "job %s is %s: it cannot be deployed", job.ID, job.Status)
+	case job.Cancel:
+		return refuse(ErrStale, "job %s is being cancelled", job.ID)
+	case newest != nil && c.From != newest.Name:
+		// Invariant: never restored to an older one after a newer was visible.
+		return refuse(ErrStale, "job %s: the attempt is to go on from %q, and the newest checkpoint is %q", job.ID, c.From, newest.Name)
+	case newest == nil && c.From != job.Begin:
+		return refuse(ErrStale, "job %s: the attempt is to go on from %q; there is no checkpoint yet, and the job begins with %q", job.ID, c.From, job.Begin)
+	}
+	places, err := a.checkPlaces(job.ID, c.Places)
+	if err != nil {
+		return err
+	}
+	next := *job
+	next.Status, next.Why, next.Since = coordinator.Restoring, "", a.c.At
+	next.Attempt, next.Places, next.From = c.Attempt, places, c.From
+	a.put(&next)
+	return nil
+}
+
+func (a *apply) checkPlaces(id coordinator.JobID, places []coordinator.Place) ([]coordinator.Place, error) {
+	if len(places) == 0 || len(places) > MaxPlaces {
+		return nil, refuse(ErrRefused, "job %s: %d subtasks; 1 to %d are possible", id, len(places), MaxPlaces)
+	}
+	places = slices.Clone(places)
+	slices.SortStableFunc(places, func(x, y coordinator.Place) int {
+		return cmp.Or(cmp.Compare(x.Subtask.Task, y.Subtask.Task), cmp.Compare(x.Subtask.Index, y.Subtask.Index))
+	})
+	for i, p := range places {
+		switch {
+		case i > 0 && p.Subtask == places[i-1].Subtask:
+			return nil, refuse(ErrRefused, "job %s: subtask %s has two places", id, p.Subtask)
+		case a.Agents[p.Node] == nil:
+			return nil, refuse(ErrStale, "job %s: subtask %s is to run on %q, which is no agent of the site any more", id, p.Subtask, p.Node)
+		}
+	}
+	return places, nil
+}
+
+func (a *apply) jobBecame(c *coordinator.JobBecame) error {
+	job, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Attempt != job.Attempt:
+		return refuse(ErrStale, "job %s: it is said of attempt %d, and %d is the present one", job.ID, c.Attempt, job.Attempt)
+	case c.Status == job.Status && !job.Status.Ended():
+		if why := cut(c.Why); why != job.Why {
+			next := *job
+			next.Why = why
+			a.put(&next)
+		}
+		return nil
+	case c.Status > coordinator.Cancelled || !job.Status.CanBecome(c.Status):
+		return refuse(ErrStale, "job %s is %s, from which it cannot come to state %d", job.ID, job.Status, c.Status)
+	case c.Status == coordinator.Restoring:
+		return refuse(ErrRefused, "job %s: only a deployment makes it restoring", job.ID)
+	case c.Savepoint != "" && (c.Status != coordinator.Stopped && c.Status != coordinator.Finished || a.Savepoints[c.Savepoint] == nil):
+		return refuse(ErrStale, "job %s: no savepoint %q to stop with", job.ID, c.Savepoint)
+	}
+	next := *job
+	next.Status, next.Why, next.Since = c.Status, cut(c.Why), a.c.At
+	if c.Status == coordinator.Restarting {
+		next.Restarts++
+	}
+	if c.Status.Ended() {
+		next.Places, next.End, next.Savepoint = nil, a.Index, strings.Clone(c.Savepoint)
+		delete(a.Names, coordinator.NameKey(job.Namespace, job.Name))
+	}
+	a.put(&next)
+	if c.Status.Ended() {
+		a.forgetOldest()
+	}
+	return nil
+}
+
+func (a *apply) jobTold(c *coordinator.JobTold) error {
+	job, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	next := *job
+	switch {
+	case job.Status.Ended():
+		return refuse(ErrRefused, "job %s has ended: it is %s", job.ID, job.Status)
+	case job.Cancel && c.Cancel, !c.Cancel && !job.Cancel && c.Then != dataflow.GoOn && c.Then == job.Then:
+		return nil // the same wish again
+	case c.Cancel:
+		next.Cancel = true
+	case job.Cancel:
+		return refuse(ErrRefused, "job %s is being cancelled", job.ID)
+	case c.Then != dataflow.Halt && c.Then != dataflow.Drain:
+		return refuse(ErrRefused, "job %s: neither a stop nor a cancel", job.ID)
+	case job.Then != dataflow.GoOn:
+		return refuse(ErrRefused, "job %s was told already to %s", job.ID, job.Then)
+	default:
+		next.Then = c.Then
+	}
+	a.put(&next)
+	return nil
+}
+
+func (a *apply) jobRescaled(c *coordinator.JobRescaled) error {
+	job, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	switch {
+	case job.Status.Ended():
+		return refuse(ErrRefused, "job %s has ended: it is %s", job.ID, job.Status)
+	case job.Cancel || job.Then != dataflow.GoOn:
+		return refuse(ErrRefused, "job %s was told to end", job.ID)
+	case c.Parallelism < 1 || c.Parallelism > dataflow.MaxMaxParallelism:
+		return refuse(ErrRefused, "job %s: parallelism %d; 1 to %d are possible", job.ID, c.Parallelism, dataflow.MaxMaxParallelism)
+	case c.Parallelism == job.Parallelism:
+		return nil
+	}
+	next := *job
+	next.Parallelism = c.Parallelism
+	a.put(&next)
+	return nil
+}
+
+func (a *apply) jobForgotten(c *coordinator.JobForgotten) error {
+	job, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	if !job.Status.Ended() {
+		return refuse(ErrRefused, "job %s is %s: cancel it first", job.ID, job.Status)
+	}
+	if by := a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }); by != "" {
+		return refuse(ErrRefused, "job %s: job %s begins with a checkpoint of it, and has none of its own yet", job.ID, by)
+	}
+	a.forget(job.ID)
+	return nil
+}
+
+// beginsWith finds a live job that may still have to be begun with something.
+func (a *apply) beginsWith(is func(from string) bool) coordinator.JobID {
+	for _, id := range sorted(a.Jobs) {
+		if job := a.Jobs[id]; !job.Status.Ended() && job.Begin != "" && is(job.Begin) {
+			return id
+		}
+	}
+	return ""
+}
+
+// forget drops a job, its checkpoints and its feeds.
+func (a *apply) forget(id coordinator.JobID) {
+	delete(a.Jobs, id)
+	a.changed(Job, string(id))
+	for _, name := range sorted(a.Feeds) {
+		if a.Feeds[name].Job == id {
+			delete(a.Feeds, name)
+			a.changed(Feed, name)
+		}
+	}
+}
+
+// forgetOldest keeps ended jobs at MaxEndedJobs. One whose checkpoint a live job
+// begins with stays for so long.
+func (a *apply) forgetOldest() {
+	var ended []*coordinator.Job
+	for _, id := range sorted(a.Jobs) {
+		if job := a.Jobs[id]; job.Status.Ended() {
+			ended = append(ended, job)
+		}
+	}
+	slices.SortStableFunc(ended, func(x, y *coordinator.Job) int { return cmp.Compare(x.End, y.End) })
+	for _, job := range ended[:max(0, len(ended)-MaxEndedJobs)] {
+		if a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }) == "" {
+			a.forget(job.ID)
+		}
+	}
+}
