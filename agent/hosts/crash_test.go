@@ -136,7 +136,7 @@ func crashOracle(t *testing.T, qos byte) {
 }
 
 // compareAll compares all that a crashJob wrote with what was published.
-func (f *fleet) compareAll(t *testing.T, r *running, s scale) {
+func (f *fleet) compareAll(t *testing.T, r files, s scale) {
 	t.Helper()
 	if late := r.file(t, "late.jsonl"); len(late) > 0 {
 		t.Errorf("rows were late:\n%s", tail(string(late)))
@@ -171,7 +171,7 @@ type session struct {
 
 // compareSessions: sorted by time, readings at most a second apart are one
 // session; those that end by the last marker have fired.
-func (f *fleet) compareSessions(t *testing.T, r *running, s scale) {
+func (f *fleet) compareSessions(t *testing.T, r files, s scale) {
 	t.Helper()
 	const gap = 1000
 	last := int64(firstTime + s.intervals*interval)
@@ -231,7 +231,10 @@ type runningTotal struct {
 
 // compareRunning: a device's totals are those after each of its readings, in
 // the order in which they were published.
-func (f *fleet) compareRunning(t *testing.T, r *running) {
+//
+// In a site they may be in several agents' files, whose order among each other
+// is nobody's; then each total must be there once.
+func (f *fleet) compareRunning(t *testing.T, r files) {
 	t.Helper()
 	want := make(map[string][]runningTotal)
 	f.each(func(m *message) {
@@ -249,8 +252,12 @@ func (f *fleet) compareRunning(t *testing.T, r *running) {
 	for _, row := range rows[runningTotal](t, r, "running.jsonl") {
 		got[row.Device] = append(got[row.Device], row)
 	}
+	_, several := r.(*site)
 	for device, w := range want {
 		g := got[device]
+		if several {
+			slices.SortFunc(g, func(a, b runningTotal) int { return cmp.Compare(a.N, b.N) })
+		}
 		if !slices.Equal(w, g) {
 			i := 0
 			for i < min(len(w), len(g)) && w[i] == g[i] {

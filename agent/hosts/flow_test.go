@@ -9,7 +9,7 @@ import (
 
 // sameWindows compares a run's windows with what they must be; without n, how
 // often a reading came does not matter.
-func sameWindows(t *testing.T, r *running, want map[windowKey]window, n bool) {
+func sameWindows(t *testing.T, r files, want map[windowKey]window, n bool) {
 	t.Helper()
 	wrong := 0
 	fail := func(format string, args ...any) {

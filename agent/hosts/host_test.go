@@ -241,8 +241,13 @@ func (r *running) lines(t *testing.T, name string, n int) {
 	}, func() string { return fmt.Sprintf("%d lines\n%s", got, tail(r.output())) })
 }
 
+// files are what a job wrote.
+type files interface {
+	file(t *testing.T, name string) []byte // empty if there is none
+}
+
 // rows decodes a file of JSON lines; a line that is half fails the test.
-func rows[T any](t *testing.T, r *running, name string) []T {
+func rows[T any](t *testing.T, r files, name string) []T {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(r.file(t, name)))
 	d.DisallowUnknownFields()

@@ -259,8 +259,8 @@ func (s *site) startBroker(t *testing.T) *relay {
 	return newRelayBy(t, m.addr(), s.sw.dial)
 }
 
-// out is what all agents' files of one sink hold together.
-func (s *site) out(t *testing.T, name string) []byte {
+// file is what all agents' files of one sink hold together.
+func (s *site) file(t *testing.T, name string) []byte {
 	t.Helper()
 	var all []byte
 	for _, a := range s.nodes {
