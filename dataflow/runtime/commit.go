@@ -139,10 +139,41 @@ func (d *driver) completed(ctx context.Context, id dataflow.CheckpointID) error 
 		}
 	}
 	if any && d.through == id {
-		d.job.opt.Collector.Committed(d.sub.Config.ID, id)
+		d.tellCommitted(id)
 	}
 	d.ackTaken(id)
 	return nil
+}
+
+// tellCommitted tells the collector how far the sinks are.
+func (d *driver) tellCommitted(id dataflow.CheckpointID) {
+	r, ok := d.job.opt.Collector.(Recorder)
+	if !ok {
+		d.job.opt.Collector.Committed(d.sub.Config.ID, id)
+		return
+	}
+	r.SinksCommitted(d.sub.Config.ID, id, d.commits())
+}
+
+// tellTargets tells the collector what targets the sinks begin with.
+func (d *driver) tellTargets() {
+	if r, ok := d.job.opt.Collector.(Recorder); ok {
+		if c := d.commits(); len(c) > 0 {
+			r.SinksCommitted(d.sub.Config.ID, dataflow.CheckpointID{}, c)
+		}
+	}
+}
+
+// commits are those of all sinks of the subtask.
+func (d *driver) commits() (all []SinkCommit) {
+	for i, w := range d.writers {
+		if r, ok := w.(sensors.Recorder); ok {
+			for _, c := range r.Commits() {
+				all = append(all, SinkCommit{Operator: d.sub.Config.Links[i].ID, Commit: c})
+			}
+		}
+	}
+	return all
 }
 
 // taken is where a source stood at a barrier.

@@ -85,10 +85,10 @@ func (c *control) reading(end context.CancelCauseFunc) bool {
 	return true
 }
 
-// Trigger begins a checkpoint: every source puts the barrier into its stream
+// Trigger begins a checkpoint: every source that runs here puts the barrier into its stream
 // between two reads.
 func (j *Job) Trigger(b dataflow.Barrier) {
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		if d.sub.Config.Source != nil {
 			d.control.tell(func(o *orders) { o.trigger = &b })
 		}
@@ -98,26 +98,26 @@ func (j *Job) Trigger(b dataflow.Barrier) {
 // Completed says that a checkpoint has completed: transactional sinks commit
 // what it holds, and readers are told that it is safe.
 func (j *Job) Completed(id dataflow.CheckpointID) {
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		d.control.tell(func(o *orders) { o.completed = &id })
 	}
 }
 
 // GoOn tells sources that halted behind a barrier to read on.
 func (j *Job) GoOn() {
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		if d.sub.Config.Source != nil {
 			d.control.tell(func(o *orders) { o.goOn = true })
 		}
 	}
 }
 
-// Stop ends the sources; Run returns when everything in flight has arrived.
+// Stop ends the sources that run here; Run returns when everything in flight has arrived.
 // Windows that are still open do not fire. Sinks commit it, except that in a
 // durable job transactional ones have committed what a checkpoint holds, and
 // nothing else.
 func (j *Job) Stop() {
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		if d.sub.Config.Source != nil {
 			d.control.tell(func(o *orders) { o.stop = true })
 		}

@@ -19,6 +19,7 @@ import (
 // driver is the goroutine of one subtask: it owns the task and its connectors.
 type driver struct {
 	job      *Job
+	index    int // in the plan
 	sub      *Subtask
 	task     *task.Task
 	in       *inbox
@@ -28,7 +29,7 @@ type driver struct {
 	writers  []sensors.Writer
 	backings []Backing
 	pending  *batch.Schema // of the table of pending pieces
-	empty    []int         // channels on which no row will come
+	outlets  map[Target]Outlet
 	records  sensors.Records
 	reads    context.Context // of the next Read; ended by an order
 
@@ -92,15 +93,11 @@ func (d *driver) open() error {
 	return nil
 }
 
-// start makes the task, once all connectors of the job are open and it is known
-// which channels are empty.
+// start makes the task, once its connectors are open.
 func (d *driver) start() error {
 	if d.sub.Config.Source != nil {
 		d.sub.Config.Source.Splits = d.splits()
 		d.sub.Config.Source.Names = d.splitNames()
-	}
-	if len(d.empty) < d.sub.Config.Channels {
-		d.sub.Config.Empty = d.empty
 	}
 	t, err := task.New(d.sub.Config)
 	if err != nil {
@@ -194,6 +191,7 @@ func (d *driver) run(ctx context.Context) error {
 	defer d.task.Close()
 	err := d.guarded(func() (err error) {
 		pprof.Do(ctx, pprof.Labels("job", d.job.plan.Job, "subtask", id.String()), func(ctx context.Context) {
+			d.tellTargets()
 			if d.job.opt.Restore != nil {
 				if err = d.step(ctx, task.Input{Kind: task.Begin}); err != nil {
 					return
@@ -230,11 +228,11 @@ func (d *driver) runInbox(ctx context.Context) error {
 		}
 		var in task.Input
 		switch {
-		case m.batch != nil:
-			in = task.Input{Kind: task.Data, Channel: c, Batch: m.batch}
-		case m.barrier != nil:
-			in = task.Input{Kind: task.Barrier, Channel: c, Barrier: *m.barrier}
-			d.aligns(m.barrier.ID)
+		case m.Batch != nil:
+			in = task.Input{Kind: task.Data, Channel: c, Batch: m.Batch}
+		case m.Barrier != nil:
+			in = task.Input{Kind: task.Barrier, Channel: c, Barrier: *m.Barrier}
+			d.aligns(m.Barrier.ID)
 		default:
 			in = task.Input{Kind: task.End, Channel: c}
 		}
@@ -439,11 +437,11 @@ func (d *driver) perform(ctx context.Context, effects []task.Effect) (again bool
 		}
 		switch e.Kind {
 		case task.Send:
-			err = d.send(ctx, d.sub.Targets[e.Output][e.Channel], message{batch: e.Batch})
+			err = d.send(ctx, d.sub.Targets[e.Output][e.Channel], Message{Batch: e.Batch})
 		case task.SendBarrier:
-			err = d.sendAll(ctx, message{barrier: &dataflow.Barrier{ID: e.Barrier.ID, Full: e.Barrier.Full, Then: e.Barrier.Then}})
+			err = d.sendAll(ctx, Message{Barrier: &dataflow.Barrier{ID: e.Barrier.ID, Full: e.Barrier.Full, Then: e.Barrier.Then}})
 		case task.SendEnd:
-			err = d.sendAll(ctx, message{})
+			err = d.sendAll(ctx, Message{})
 		case task.Write:
 			err = d.write(ctx, e)
 		case task.Block, task.Unblock:
@@ -485,8 +483,11 @@ func release(e *task.Effect) {
 // send waits for room in the channel. Nothing that it waits for waits for this
 // subtask: channels lead down the graph only, and the receiver, whatever it
 // waits for itself, commits what has completed on its own. This one does too.
-func (d *driver) send(ctx context.Context, to Target, m message) error {
+func (d *driver) send(ctx context.Context, to Target, m Message) error {
 	in := d.job.inboxes[to.Subtask]
+	if in == nil {
+		return d.sendOut(ctx, d.outlets[to], m)
+	}
 	for !in.offer(to.Channel, m) {
 		var err error
 		select {
@@ -497,8 +498,8 @@ func (d *driver) send(ctx context.Context, to Target, m message) error {
 			err = context.Cause(ctx)
 		}
 		if err != nil {
-			if m.batch != nil {
-				m.batch.Release()
+			if m.Batch != nil {
+				m.Batch.Release()
 			}
 			return err
 		}
@@ -506,7 +507,29 @@ func (d *driver) send(ctx context.Context, to Target, m message) error {
 	return nil
 }
 
-func (d *driver) sendAll(ctx context.Context, m message) error {
+// sendOut is send to a subtask elsewhere. A barrier that waits here while a
+// checkpoint completes commits it, as in send.
+func (d *driver) sendOut(ctx context.Context, o Outlet, m Message) error {
+	for !o.Offer(m) {
+		var err error
+		select {
+		case <-o.Room():
+		case <-d.control.wake:
+			err = d.commitCompleted(ctx)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			if m.Batch != nil {
+				m.Batch.Release()
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *driver) sendAll(ctx context.Context, m Message) error {
 	for _, targets := range d.sub.Targets {
 		for _, to := range targets {
 			if err := d.send(ctx, to, m); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // Collector is whoever takes the checkpoints of a job. Subtasks' goroutines
@@ -27,6 +28,25 @@ type Collector interface {
 	// Committed: the subtask's sinks have committed all transactions up to id's.
 	// Only from subtasks that have transactional sinks.
 	Committed(dataflow.SubtaskID, dataflow.CheckpointID)
+}
+
+// Recorder is a Collector of a site, where the commits of sinks are put on
+// record.
+type Recorder interface {
+	Collector
+	// SinksCommitted is called in the place of Committed: commits are what the
+	// subtask's sensors.Recorders say. It is also called once before the subtask's
+	// first step, with the zero id, if any of its sinks is one: with what its
+	// targets are then. Whoever passes on this and Taken keeps their order: what
+	// was committed before a barrier is on record before its checkpoint is
+	// complete.
+	SinksCommitted(s dataflow.SubtaskID, id dataflow.CheckpointID, commits []SinkCommit)
+}
+
+// SinkCommit is how far a target of a sink is committed.
+type SinkCommit struct {
+	Operator dataflow.OperatorID
+	sensors.Commit
 }
 
 // SnapshotTaken is the state of one subtask at one barrier.

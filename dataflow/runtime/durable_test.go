@@ -562,12 +562,12 @@ func TestSenderThatIsBlockedCommitsWhatCompletes(t *testing.T) {
 		committed := make(chan dataflow.CheckpointID, 1)
 		j := &Job{inboxes: []*inbox{in}, opt: Options{Collector: committedTo(committed)}}
 		d := &driver{job: j, sub: sub(), control: newControl(), writers: []sensors.Writer{w}}
-		j.drivers = []*driver{d}
+		j.local = []*driver{d}
 		for range channelDepth {
-			in.offer(0, message{})
+			in.offer(0, Message{})
 		}
 		sent := make(chan error, 1)
-		go func() { sent <- d.send(t.Context(), Target{}, message{}) }()
+		go func() { sent <- d.send(t.Context(), Target{}, Message{}) }()
 		synctest.Wait()
 		j.Completed(ckpt(1))
 		synctest.Wait()

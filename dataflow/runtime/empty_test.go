@@ -188,11 +188,15 @@ func TestSourcesThatMeetNobodyAreAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		j := New(plan, Options{Now: time.Now})
-		if err := j.open(t.Context()); err != nil {
+		all, err := j.Open(t.Context())
+		if err == nil {
+			err = j.learn(all)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		var alone []string
-		for _, d := range j.drivers {
+		for _, d := range j.local {
 			if d.sub.Config.Source != nil && d.sub.Config.Source.Alone {
 				alone = append(alone, d.sub.Config.ID.String())
 			}
@@ -200,7 +204,7 @@ func TestSourcesThatMeetNobodyAreAlone(t *testing.T) {
 		if got := strings.Join(alone, " "); got != v.want {
 			t.Errorf("%s: alone are %q, want %q", v.name, got, v.want)
 		}
-		if err := j.close(); err != nil {
+		if err := j.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,18 +1,6 @@
 package runtime
 
-import (
-	"sync"
-
-	"github.com/tidemark-mesh/tidemark/dataflow"
-	"github.com/tidemark-mesh/tidemark/dataflow/batch"
-)
-
-// message is what travels on a channel between two subtasks: a batch, a
-// barrier, or, with neither, the end.
-type message struct {
-	batch   *batch.Batch
-	barrier *dataflow.Barrier
-}
+import "sync"
 
 // channelDepth is how many messages wait in a channel before its sender
 // blocks. It is the whole of the back-pressure inside a process.
@@ -23,14 +11,15 @@ const channelDepth = 8
 type inbox struct {
 	mu       sync.Mutex // guards the fields below; never held while waiting
 	channels []channel
-	next     int // where the fair search for a message begins
+	next     int  // where the fair search for a message begins
+	ended    bool // nobody will take anything any more
 
 	filled chan struct{} // 1: a message or an unblocked channel may be there
 }
 
 // channel is a ring of messages.
 type channel struct {
-	ring    [channelDepth]message
+	ring    [channelDepth]Message
 	head, n int
 	blocked bool
 	room    chan struct{} // 1: the ring may have room
@@ -45,11 +34,18 @@ func newInbox(channels int) *inbox {
 }
 
 // offer sends m on channel c if there is room. If not, the channel's room tells
-// when there may be.
-func (in *inbox) offer(c int, m message) bool {
+// when there may be. What comes after the end is dropped.
+func (in *inbox) offer(c int, m Message) bool {
 	ch := &in.channels[c]
 	in.mu.Lock()
-	if ch.n == channelDepth {
+	switch {
+	case in.ended:
+		in.mu.Unlock()
+		if m.Batch != nil {
+			m.Batch.Release()
+		}
+		return true
+	case ch.n == channelDepth:
 		in.mu.Unlock()
 		return false
 	}
@@ -61,7 +57,7 @@ func (in *inbox) offer(c int, m message) bool {
 }
 
 // poll takes a message if one is there.
-func (in *inbox) poll() (c int, m message, ok bool) {
+func (in *inbox) poll() (c int, m Message, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for k := range in.channels {
@@ -74,7 +70,7 @@ func (in *inbox) poll() (c int, m message, ok bool) {
 			continue
 		}
 		m = ch.ring[ch.head]
-		ch.ring[ch.head] = message{}
+		ch.ring[ch.head] = Message{}
 		ch.head = (ch.head + 1) % channelDepth
 		ch.n--
 		in.next = c + 1
@@ -84,7 +80,7 @@ func (in *inbox) poll() (c int, m message, ok bool) {
 		signal(ch.room)
 		return c, m, true
 	}
-	return 0, message{}, false
+	return 0, Message{}, false
 }
 
 // block holds channel c back, or lets it through again.
@@ -101,14 +97,16 @@ func (in *inbox) block(c int, held bool) {
 func (in *inbox) drop() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.ended = true
 	for i := range in.channels {
 		for ch := &in.channels[i]; ch.n > 0; ch.n-- {
-			if b := ch.ring[ch.head].batch; b != nil {
+			if b := ch.ring[ch.head].Batch; b != nil {
 				b.Release()
 			}
-			ch.ring[ch.head] = message{}
+			ch.ring[ch.head] = Message{}
 			ch.head = (ch.head + 1) % channelDepth
 		}
+		signal(in.channels[i].room)
 	}
 }
 

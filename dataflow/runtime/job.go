@@ -13,7 +13,8 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
-// Plan is a job ready to run in one process.
+// Plan is a job ready to run: the whole of it, also where this process runs only
+// a part. All processes make the same plan.
 type Plan struct {
 	Job      string
 	Subtasks []Subtask
@@ -31,6 +32,10 @@ type Subtask struct {
 	// Backings make the disk of operators with more state than memory: by link,
 	// nil where there is none; nil: nowhere.
 	Backings []func() (Backing, error)
+
+	// Remote: another process runs it. Nothing of it is opened here; Config and
+	// Targets say how it is connected.
+	Remote bool
 }
 
 // Target is the receiving end of a channel.
@@ -49,16 +54,27 @@ type Options struct {
 	AtLeastOnce    bool             // barriers do not block channels
 	Collector      Collector        // nil: nobody takes checkpoints
 	Restore        Restore          // nil: the job starts afresh
+
+	// Outlet makes the sending end of a channel from a local subtask to a remote
+	// one; nil: all are local. It is called once for each of Plan.Crossing, when
+	// the job begins to run, and must not block.
+	Outlet func(Channel) (Outlet, error)
 }
 
-// Job is a plan that runs. Run it once.
+// Job is a plan that runs, or the local part of one. Run it once.
 type Job struct {
 	plan    Plan
 	opt     Options
 	pool    *batch.Pool
 	room    chan struct{} // 1: the pool may have room again
-	inboxes []*inbox
-	drivers []*driver
+	inboxes []*inbox      // by subtask of the plan; nil: it is remote
+	local   []*driver     // of the subtasks that run here, in the order of the plan
+
+	failed context.Context         // ends with what Fail says
+	fail   context.CancelCauseFunc // ends it
+	ended  chan struct{}           // closed when everything here has ended
+	once   sync.Once               // of Close
+	closed error                   // what it returns
 }
 
 // New prepares the plan. Nothing is opened and nothing runs yet.
@@ -68,32 +84,84 @@ func New(plan Plan, opt Options) *Job {
 	}
 	j := &Job{plan: plan, opt: opt, room: make(chan struct{}, 1)}
 	j.pool = batch.NewPool(opt.Memory, func() { signal(j.room) })
+	j.failed, j.fail = context.WithCancelCause(context.Background())
+	j.ended = make(chan struct{})
+	j.inboxes = make([]*inbox, len(plan.Subtasks))
 	for i := range plan.Subtasks {
 		st := &plan.Subtasks[i]
+		if st.Remote {
+			continue
+		}
 		st.Config.Pool = j.pool
 		st.Config.AtLeastOnce = opt.AtLeastOnce
 		st.Config.Durable = opt.Collector != nil
 		in := newInbox(st.Config.Channels)
-		j.inboxes = append(j.inboxes, in)
-		j.drivers = append(j.drivers, &driver{job: j, sub: st, in: in, control: newControl(), writers: make([]sensors.Writer, len(st.Config.Links))})
+		j.inboxes[i] = in
+		j.local = append(j.local, &driver{job: j, index: i, sub: st, in: in, control: newControl(), writers: make([]sensors.Writer, len(st.Config.Links))})
 	}
 	return j
 }
 
-// Run runs the job until its inputs end (nil), it is stopped (nil), a subtask
-// fails (its error) or ctx ends (ctx's cause). All goroutines have ended when
-// it returns.
+// Run runs a job of one process until its inputs end (nil), it is stopped (nil),
+// a subtask fails (its error) or ctx ends (ctx's cause). All goroutines have
+// ended when it returns.
 func (j *Job) Run(ctx context.Context) error {
+	all, err := j.Open(ctx)
+	if err != nil {
+		return err
+	}
+	return j.RunPart(ctx, all)
+}
+
+// Open opens the connectors of the local subtasks and gives their tasks and sinks
+// their state back. What it returns, put together with that of the other parts of
+// the job, RunPart takes; until then nothing moves. After an error everything is
+// closed again.
+func (j *Job) Open(ctx context.Context) (Opened, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(j.failed, func() { cancel(context.Cause(j.failed)) })()
 	if err := j.open(ctx); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			err = context.Cause(ctx) // not where it met what ended the job
+			err = why(ctx) // not where it met what ended the job
 		}
-		return errors.Join(err, j.close())
+		return Opened{}, errors.Join(err, j.Close())
+	}
+	return j.facts(), nil
+}
+
+// Close closes what Open opened, of a job that is not to run. It may be called
+// again, and after RunPart.
+func (j *Job) Close() error {
+	j.once.Do(func() {
+		for _, in := range j.inboxes {
+			if in != nil {
+				in.drop()
+			}
+		}
+		j.closed = j.close()
+		close(j.ended)
+	})
+	return j.closed
+}
+
+// RunPart runs the local subtasks; all are the facts of the whole job, those that
+// Open returned here and elsewhere. It ends as Run does, for this part: the
+// subtasks here have finished, one of them failed, Fail was called. When it
+// returns, outlets hold what they were offered and have not delivered.
+func (j *Job) RunPart(ctx context.Context, all Opened) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(j.failed, func() { cancel(context.Cause(j.failed)) })()
+	err := j.learn(all)
+	if err == nil {
+		err = j.connect()
+	}
+	if err != nil {
+		return errors.Join(err, j.Close())
 	}
 	var wg sync.WaitGroup
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		wg.Go(func() {
 			if err := d.run(ctx); err != nil && !stopped(ctx, err) {
 				j.event(Event{Kind: SubtaskFailed, Subtask: d.sub.Config.ID, Err: err})
@@ -102,18 +170,53 @@ func (j *Job) Run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	for _, in := range j.inboxes {
-		in.drop()
-	}
-	closed := j.close()
-	if cause := context.Cause(ctx); cause != nil {
-		var first anotherFailed
-		if errors.As(cause, &first) {
-			return first.err
-		}
-		return cause
+	closed := j.Close()
+	if ctx.Err() != nil {
+		return why(ctx)
 	}
 	return closed
+}
+
+// Fail ends the job with err: a channel to another part of it broke, say. Any
+// goroutine may call it, at any time; only the first error counts.
+func (j *Job) Fail(err error) { j.fail(anotherFailed{err}) }
+
+// Ended is closed when Run, RunPart or Close has ended everything of the job:
+// nobody takes what an Inlet is offered then.
+func (j *Job) Ended() <-chan struct{} { return j.ended }
+
+// connect makes the outlets of the local subtasks.
+func (j *Job) connect() error {
+	out, _ := j.plan.Crossing()
+	if len(out) > 0 && j.opt.Outlet == nil {
+		return fmt.Errorf("job %q: a part of it runs elsewhere, and Options.Outlet is not set", j.plan.Job)
+	}
+	outlets := make(map[int]map[Target]Outlet)
+	for _, c := range out {
+		o, err := j.opt.Outlet(c)
+		if err != nil {
+			return fmt.Errorf("subtask %s: channel to %s: %w", j.plan.Subtasks[c.From].Config.ID, j.plan.Subtasks[c.To.Subtask].Config.ID, err)
+		}
+		if outlets[c.From] == nil {
+			outlets[c.From] = make(map[Target]Outlet)
+		}
+		outlets[c.From][c.To] = o
+	}
+	for _, d := range j.local {
+		d.outlets = outlets[d.index]
+	}
+	return nil
+}
+
+// why is what ended ctx: the error of the subtask that failed first, or what
+// whoever ended it says.
+func why(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	var first anotherFailed
+	if errors.As(cause, &first) {
+		return first.err
+	}
+	return cause
 }
 
 // stopped tells whether err is only what ctx ended with: another subtask failed
@@ -131,99 +234,29 @@ type anotherFailed struct{ err error }
 func (a anotherFailed) Error() string        { return "another subtask failed: " + a.err.Error() }
 func (a anotherFailed) Is(target error) bool { return target == errAnother }
 
-// open opens all connectors, and gives the tasks and sinks their state back.
+// open opens the connectors, and gives the tasks and sinks their state back.
 func (j *Job) open(ctx context.Context) error {
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		if err := d.guarded(d.open); err != nil {
 			return err
 		}
 	}
-	j.findEmpty()
-	j.findAlone()
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		if err := d.guarded(d.start); err != nil {
 			return err
 		}
 	}
-	moved := false
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		if err := d.guarded(func() error { return d.restore(ctx) }); err != nil {
 			return err
-		}
-		moved = moved || d.task.Moved()
-	}
-	if moved {
-		for _, d := range j.drivers {
-			d.task.SplitsMoved()
 		}
 	}
 	return nil
 }
 
-// findAlone tells each source subtask that reads anything whether its stream
-// meets another one's.
-func (j *Job) findAlone() {
-	from := make([]int, len(j.drivers)) // the source subtask whose stream comes here, plus one
-	alone := make([]bool, len(j.drivers))
-	var visit func(i, source int, seen []bool)
-	visit = func(i, source int, seen []bool) {
-		if seen[i] {
-			return
-		}
-		seen[i] = true
-		if from[i] != 0 && from[i] != source+1 {
-			alone[from[i]-1], alone[source] = false, false
-		}
-		from[i] = source + 1
-		for _, targets := range j.drivers[i].sub.Targets {
-			for _, to := range targets {
-				visit(to.Subtask, source, seen)
-			}
-		}
-	}
-	for i, d := range j.drivers {
-		if d.sub.Config.Source != nil && len(d.splits()) > 0 {
-			alone[i] = true
-			visit(i, i, make([]bool, len(j.drivers)))
-		}
-	}
-	for i, d := range j.drivers {
-		if d.sub.Config.Source != nil {
-			d.sub.Config.Source.Alone = alone[i]
-		}
-	}
-}
-
-// findEmpty tells each task which of its channels will never bring a row: a
-// source with fewer splits than subtasks has some with nothing to read. If
-// their watermark counted until their end has come through, which rows are late
-// would depend on how quickly that happens. A task all of whose channels are
-// empty sends nothing itself, so it needs no telling, but its receivers do.
-func (j *Job) findEmpty() {
-	var empty []*driver
-	for _, d := range j.drivers {
-		if d.sub.Config.Source != nil && d.splitCount() == 0 {
-			empty = append(empty, d)
-		}
-	}
-	for len(empty) > 0 {
-		d := empty[0]
-		empty = empty[1:]
-		for _, targets := range d.sub.Targets {
-			for _, to := range targets {
-				r := j.drivers[to.Subtask]
-				r.empty = append(r.empty, to.Channel)
-				if len(r.empty) == r.sub.Config.Channels {
-					empty = append(empty, r)
-				}
-			}
-		}
-	}
-}
-
 func (j *Job) close() error {
 	var errs []error
-	for _, d := range j.drivers {
+	for _, d := range j.local {
 		errs = append(errs, d.guarded(d.close))
 	}
 	return errors.Join(errs...)
@@ -280,10 +313,11 @@ type Status struct {
 	Finished  bool
 }
 
-// Status is a copy of all subtasks' status, in the order of the plan.
+// Status is a copy of the status of all subtasks that run here, in the order of
+// the plan.
 func (j *Job) Status() []Status {
-	out := make([]Status, len(j.drivers))
-	for i, d := range j.drivers {
+	out := make([]Status, len(j.local))
+	for i, d := range j.local {
 		d.mu.Lock()
 		out[i] = d.status
 		out[i].Subtask = d.sub.Config.ID

@@ -284,7 +284,7 @@ func TestFullSinkWaitsAndGoesOn(t *testing.T) {
 func TestInboxIsFairAndHoldsBlockedChannels(t *testing.T) {
 	in := newInbox(2)
 	put := func(c int, id uint64) {
-		if !in.offer(c, message{barrier: &dataflow.Barrier{ID: dataflow.CheckpointID{Counter: id}}}) {
+		if !in.offer(c, Message{Barrier: &dataflow.Barrier{ID: dataflow.CheckpointID{Counter: id}}}) {
 			t.Fatal("no room")
 		}
 	}
@@ -299,7 +299,7 @@ func TestInboxIsFairAndHoldsBlockedChannels(t *testing.T) {
 		if !ok {
 			t.Fatal("a channel that is not blocked was held back")
 		}
-		got = append(got, m.barrier.ID.Counter)
+		got = append(got, m.Barrier.ID.Counter)
 	}
 	if _, _, ok := in.poll(); ok {
 		t.Fatal("a blocked channel was read")
@@ -308,7 +308,7 @@ func TestInboxIsFairAndHoldsBlockedChannels(t *testing.T) {
 	put(0, 4)
 	for range 4 {
 		_, m, _ := in.poll()
-		got = append(got, m.barrier.ID.Counter)
+		got = append(got, m.Barrier.ID.Counter)
 	}
 	if want := []uint64{1, 2, 3, 11, 4, 12, 13}; !slices.Equal(got, want) {
 		t.Errorf("order %v, want %v", got, want)
@@ -321,26 +321,26 @@ func TestFullChannelBlocksItsSenderOnly(t *testing.T) {
 		d := &driver{job: &Job{inboxes: []*inbox{in}}, control: newControl()}
 		ctx, cancel := context.WithCancel(t.Context())
 		for range channelDepth {
-			if !in.offer(0, message{}) {
+			if !in.offer(0, Message{}) {
 				t.Fatal("no room in an empty channel")
 			}
 		}
 		result := make(chan error, 1)
-		go func() { result <- d.send(ctx, Target{}, message{}) }()
+		go func() { result <- d.send(ctx, Target{}, Message{}) }()
 		synctest.Wait()
 		select {
 		case <-result:
 			t.Fatal("a full channel took a message")
 		default:
 		}
-		if !in.offer(1, message{}) {
+		if !in.offer(1, Message{}) {
 			t.Fatal("the other channel was held up")
 		}
 		in.poll()
 		if err := <-result; err != nil {
 			t.Fatal(err)
 		}
-		go func() { result <- d.send(ctx, Target{}, message{}) }()
+		go func() { result <- d.send(ctx, Target{}, Message{}) }()
 		synctest.Wait()
 		cancel()
 		if err := <-result; !errors.Is(err, context.Canceled) {

@@ -49,7 +49,7 @@ type life struct {
 type node struct {
 	names   []string // of the splits it reads
 	at      []int    // its place in each
-	queue   [][]message
+	queue   [][]Message
 	blocked []bool
 	resume  bool
 	over    bool                     // the source has read everything
@@ -124,7 +124,7 @@ func (w *world) start(l layout, chained, atLeastOnce bool, shuffle int) *life {
 		st := &f.plan.Subtasks[i]
 		cfg := &st.Config
 		cfg.Pool, cfg.Durable, cfg.AtLeastOnce = f.pool, true, atLeastOnce
-		n := &node{queue: make([][]message, cfg.Channels), blocked: make([]bool, cfg.Channels), sent: map[Target]dataflow.Time{}, atMark: map[dataflow.CheckpointID]map[Target]dataflow.Time{}, clock: map[dataflow.CheckpointID]dataflow.Time{}}
+		n := &node{queue: make([][]Message, cfg.Channels), blocked: make([]bool, cfg.Channels), sent: map[Target]dataflow.Time{}, atMark: map[dataflow.CheckpointID]map[Target]dataflow.Time{}, clock: map[dataflow.CheckpointID]dataflow.Time{}}
 		if cfg.Source != nil {
 			n.names = splitsOf(w.input[cfg.Links[0].ID], shuffle, cfg.ID.Index, cfg.Parallelism)
 			n.at = make([]int, len(n.names))
@@ -227,11 +227,11 @@ func (f *life) step(i int, in task.Input) {
 				n.sent[to] = m.Watermark
 				f.notBack(i, to, m.Watermark)
 			}
-			f.deliver(to, message{batch: e.Batch})
+			f.deliver(to, Message{Batch: e.Batch})
 		case task.SendBarrier:
 			for _, targets := range st.Targets {
 				for _, to := range targets {
-					f.deliver(to, message{barrier: &e.Barrier})
+					f.deliver(to, Message{Barrier: &e.Barrier})
 				}
 			}
 		case task.Write:
@@ -270,7 +270,7 @@ func (f *life) notBack(i int, to Target, mark dataflow.Time) {
 	}
 }
 
-func (f *life) deliver(to Target, m message) {
+func (f *life) deliver(to Target, m Message) {
 	n := f.nodes[to.Subtask]
 	n.queue[to.Channel] = append(n.queue[to.Channel], m)
 }
@@ -367,10 +367,10 @@ func (f *life) receive(i, c int) {
 	n := f.nodes[i]
 	m := n.queue[c][0]
 	n.queue[c] = n.queue[c][1:]
-	if m.batch != nil {
-		f.step(i, task.Input{Kind: task.Data, Channel: c, Batch: m.batch})
+	if m.Batch != nil {
+		f.step(i, task.Input{Kind: task.Data, Channel: c, Batch: m.Batch})
 	} else {
-		f.step(i, task.Input{Kind: task.Barrier, Channel: c, Barrier: *m.barrier})
+		f.step(i, task.Input{Kind: task.Barrier, Channel: c, Barrier: *m.Barrier})
 	}
 }
 

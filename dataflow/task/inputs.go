@@ -80,6 +80,14 @@ func (t *Task) newMerge() {
 	t.endEmpty()
 }
 
+// SetEmpty says, before the first Step, on which channels no row will come, where
+// Config.Empty could not: what the whole job reads is known only when the tasks
+// of all its agents are restored.
+func (t *Task) SetEmpty(channels []int) {
+	t.cfg.Empty = channels
+	t.endEmpty()
+}
+
 func (t *Task) endEmpty() {
 	for _, c := range t.cfg.Empty {
 		t.merge.End(c)

@@ -40,6 +40,9 @@ type SinkConfig struct {
 	Encoder    Encoder
 	MaxPending int      // bytes of pending rows in memory; more wait in a file beside the target. 0: 16 MiB
 	FS         store.FS // nil: Disk
+
+	Permit sensors.Permit // asked before rows become visible; nil: they always may
+	Placed sensors.Placed // where the sink is in a site; the zero value: there is none
 }
 
 // Target is the file that a subtask writes: exactly path if it is the only

@@ -35,6 +35,10 @@ type Connection struct {
 	BackoffMin     dataflow.Duration // before the second attempt; doubles each time; 0: 250 ms
 	BackoffMax     dataflow.Duration // 0: 30 s
 
+	// Permit is asked before a connection is made and before anything is written
+	// to it; without it the connection ends. nil: everything always may.
+	Permit sensors.Permit
+
 	Clock  sensors.Clock  // nil: sensors.Wall
 	Rand   func() float64 // in [0, 1), for the jitter of the back-off; nil: the runtime's
 	Events func(Event)    // must not block; called by one goroutine at a time or another, without a lock held

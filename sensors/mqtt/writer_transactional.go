@@ -34,6 +34,8 @@ type TransactionalOptions struct {
 	FS  durable.FS // that Dir is on
 
 	MaxPending int // bytes of pending rows in memory. 0: 16 MiB
+
+	Placed sensors.Placed // where the sink is in a site; the zero value: there is none
 }
 
 const (
