@@ -44,9 +44,9 @@ type sharePart struct {
 }
 
 // partsOf are the parts that a share is going to have.
-func (c *Checkpointer) partsOf(s *share) []sharePart {
+func (c *Shares) partsOf(s *share) []sharePart {
 	var parts []sharePart
-	for _, tab := range c.tables[s.taken.Subtask] {
+	for _, tab := range c.o.Tables[s.taken.Subtask] {
 		p := sharePart{table: tab.StateTable, place: place{tab.Operator, tab.Name, s.taken.Subtask.Index}, whole: s.taken.Barrier.Full || tab.Identity == 0}
 		p.first = !p.whole && len(c.chains[p.place].parts) == 0
 		p.use.Delta = !p.whole && !p.first
@@ -70,7 +70,7 @@ func (s *share) sort() ([][]*batch.Batch, error) {
 
 // store writes a share's parts. It runs in a goroutine of its own and owns the
 // share until then.
-func (c *Checkpointer) store(s *share) {
+func (c *Shares) store(s *share) {
 	defer func() {
 		for _, r := range s.taken.State {
 			r.Batch.Release()
@@ -93,7 +93,7 @@ func (c *Checkpointer) store(s *share) {
 	if len(writes) == 0 {
 		return
 	}
-	parts, err := c.state.parts.PutAll(writes)
+	parts, err := c.o.State.parts.PutAll(writes)
 	for k, i := range at {
 		if err != nil {
 			s.parts[i].use.Rows = 0
@@ -101,7 +101,7 @@ func (c *Checkpointer) store(s *share) {
 		}
 		s.parts[i].use.Part = parts[k]
 		if s.parts[i].use.Rows == 0 { // all that it had was removed before it was ever saved
-			c.state.parts.Unpin(parts[k])
+			c.o.State.parts.Unpin(parts[k])
 		}
 	}
 	s.err = err
@@ -145,23 +145,23 @@ func present(b *batch.Batch) *batch.Batch {
 }
 
 // letGo gives back parts that are in no chain.
-func (c *Checkpointer) letGo(parts []sharePart) {
+func (c *Shares) letGo(parts []sharePart) {
 	for i := range parts {
 		if parts[i].use.Rows > 0 {
-			c.state.parts.Unpin(parts[i].use.Part)
+			c.o.State.parts.Unpin(parts[i].use.Part)
 		}
 	}
 }
 
 // link adds a stored share to the chains. broken: part of it builds on what is
 // lost, so that no checkpoint can be made of it.
-func (c *Checkpointer) link(s *share) (broken bool) {
+func (c *Shares) link(s *share) (broken bool) {
 	for i := range s.parts {
 		p := &s.parts[i]
 		ch := c.chains[p.place]
 		if p.whole {
 			for _, u := range ch.parts {
-				c.state.parts.Unpin(u.Part)
+				c.o.State.parts.Unpin(u.Part)
 			}
 			ch.parts, ch.broken = nil, false
 		}
@@ -174,8 +174,8 @@ func (c *Checkpointer) link(s *share) (broken bool) {
 }
 
 // lose notes that a share is gone for good.
-func (c *Checkpointer) lose(sub dataflow.SubtaskID) {
-	for _, t := range c.tables[sub] {
+func (c *Shares) lose(sub dataflow.SubtaskID) {
+	for _, t := range c.o.Tables[sub] {
 		c.chains[place{t.Operator, t.Name, sub.Index}].broken = true
 	}
 }

@@ -38,8 +38,8 @@ func TestChainOfWhichNothingIsLeft(t *testing.T) {
 		s := &share{taken: runtime.SnapshotTaken{
 			Subtask: sub, Barrier: dataflow.Barrier{Full: full}, State: []task.StateRows{{Operator: "op", Table: "rows", Batch: b}},
 		}}
-		s.parts = c.partsOf(s)
-		if c.store(s); s.err != nil || c.link(s) {
+		s.parts = c.shares.partsOf(s)
+		if c.shares.store(s); s.err != nil || c.shares.link(s) {
 			t.Fatal(s.err)
 		}
 	}
@@ -47,16 +47,19 @@ func TestChainOfWhichNothingIsLeft(t *testing.T) {
 	take(false, row{key: "a", gone: true})
 	take(false, row{key: "b"})
 	take(false, row{key: "b", gone: true})
-	c.merge()
-	c.work.Wait()
+	c.shares.Merge()
+	c.shares.work.Wait()
 	take(false, row{key: "b"}, row{key: "a", gone: true})
 	for _, f := range c.take() {
 		f()
 	}
-	if parts := c.chains[place{"op", "rows", 0}].parts; len(parts) > 2 {
+	if parts := c.shares.chains[place{"op", "rows", 0}].parts; len(parts) > 2 {
 		t.Fatalf("nothing was merged: %d parts", len(parts))
 	}
-	m := c.manifest(dataflow.CheckpointID{Counter: 1}, checkpoint.What{Checkpoint: true})
+	m, err := c.manifest(dataflow.CheckpointID{Counter: 1}, checkpoint.What{Checkpoint: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := job.checkpoints.Put(m); err != nil {
 		t.Error(err)
 	}

@@ -78,26 +78,20 @@ type Checkpointer struct {
 	state  *State
 	engine Engine
 	now    func() dataflow.Time
-	tables map[dataflow.SubtaskID][]runtime.TableOf
+	shares *Shares
 
 	mu     sync.Mutex // guards inbox, closed
 	inbox  []func()
 	closed bool
 	signal chan struct{} // 1: the inbox may have something
-	work   sync.WaitGroup
 	jobs   chan func()   // for the one goroutine that writes manifests and deletes; full: the checkpointer waits for the disk
-	quit   chan struct{} // closed when Run ends: merges stop
 
 	// Of Run's goroutine.
 	coordinator *checkpoint.Coordinator
-	chains      map[place]*chain
-	storing     map[dataflow.SubtaskID][]*share // the first is being stored
-	positions   map[dataflow.SubtaskID][]runtime.SplitPosition
 	answers     map[int]chan<- Answer
 	refs        int
 	began       map[uint64]*progress
 	kept        []string
-	merging     bool
 	failed      error
 	outcome     Outcome
 
@@ -137,15 +131,10 @@ var errEnded = errors.New("the job has ended")
 // from now on; Run begins.
 func NewCheckpointer(o CheckpointerOptions) *Checkpointer {
 	c := &Checkpointer{
-		o: o, job: o.Job, state: o.Job.state, tables: o.Tables, signal: make(chan struct{}, 1), jobs: make(chan func(), 64), quit: make(chan struct{}),
-		chains: make(map[place]*chain), storing: make(map[dataflow.SubtaskID][]*share), positions: make(map[dataflow.SubtaskID][]runtime.SplitPosition),
+		o: o, job: o.Job, state: o.Job.state, signal: make(chan struct{}, 1), jobs: make(chan func(), 64),
 		answers: make(map[int]chan<- Answer), began: make(map[uint64]*progress), kept: slices.Clone(o.Config.Kept), now: steady(o.Clock),
 	}
-	for s, tables := range o.Tables {
-		for _, t := range tables {
-			c.chains[place{t.Operator, t.Name, s.Index}] = &chain{}
-		}
-	}
+	c.shares = NewShares(SharesOptions{State: c.state, Tables: o.Tables, Parallelism: o.Parallelism, Post: c.post, Stored: c.stored, Events: o.Events})
 	return c
 }
 
@@ -179,7 +168,7 @@ var _ runtime.Collector = (*Checkpointer)(nil)
 
 // Taken is runtime.Collector's.
 func (c *Checkpointer) Taken(t runtime.SnapshotTaken) {
-	if !c.post(func() { c.taken(t) }) {
+	if !c.post(func() { c.shares.Take(t) }) {
 		for _, r := range t.State {
 			r.Batch.Release()
 		}
@@ -242,12 +231,7 @@ func (c *Checkpointer) Run(ctx context.Context, engine Engine) error {
 	c.close()
 	close(c.jobs)
 	janitor.Wait()
-	for _, ch := range c.chains { // now a last manifest holds their parts itself
-		for _, u := range ch.parts {
-			c.state.parts.Unpin(u.Part)
-		}
-		ch.parts = nil
-	}
+	c.shares.Close()
 	return c.failed
 }
 
@@ -264,8 +248,7 @@ func (c *Checkpointer) take() []func() {
 
 // close ends what is under way. Shares that are being stored are waited for.
 func (c *Checkpointer) close() {
-	close(c.quit)
-	c.work.Wait()
+	c.shares.Quiet()
 	c.mu.Lock()
 	c.closed = true
 	rest := c.inbox
@@ -275,7 +258,7 @@ func (c *Checkpointer) close() {
 	for _, f := range rest {
 		f()
 	}
-	c.work.Wait()
+	c.shares.Quiet()
 	for _, ch := range c.answers {
 		ch <- Answer{Err: errEnded}
 	}
@@ -338,12 +321,9 @@ func (c *Checkpointer) completed(id dataflow.CheckpointID) {
 	if p := c.began[id.Counter]; p.savepoint == "" && p.unsaved == nil {
 		delete(c.began, id.Counter)
 	}
-	c.merge()
-	for _, ch := range c.chains {
-		if len(ch.parts) >= mostParts { // merging fails, or cannot keep up
-			c.step(checkpoint.Event{Kind: checkpoint.Failed, Failure: checkpoint.Subsumed, Lost: true})
-			break
-		}
+	c.shares.Merge()
+	if c.shares.TooLong() {
+		c.step(checkpoint.Event{Kind: checkpoint.Failed, Failure: checkpoint.Subsumed, Lost: true})
 	}
 }
 
@@ -403,63 +383,14 @@ func (c *Checkpointer) collect() {
 	}
 }
 
-// taken begins to store a subtask's share, unless an older one of it is being
-// stored: chains grow in order.
-func (c *Checkpointer) taken(t runtime.SnapshotTaken) {
-	if t.Err != nil {
-		c.lose(t.Subtask)
-		c.step(checkpoint.Event{Kind: checkpoint.Failed, ID: t.Barrier.ID, Subtask: t.Subtask, Failure: checkpoint.Declined, Lost: true, Err: fmt.Errorf("subtask %s: %w", t.Subtask, t.Err)})
-		return
-	}
-	if p := c.began[t.Barrier.ID.Counter]; p != nil {
-		p.pause, p.align = max(p.pause, t.Pause), max(p.align, t.Align)
-	}
-	queue := append(c.storing[t.Subtask], &share{taken: t})
-	c.storing[t.Subtask] = queue
-	if len(queue) == 1 {
-		c.storeNext(t.Subtask)
-	}
-}
-
-func (c *Checkpointer) storeNext(sub dataflow.SubtaskID) {
-	queue := c.storing[sub]
-	if len(queue) == 0 {
-		return
-	}
-	s := queue[0]
-	s.parts = c.partsOf(s)
-	c.work.Go(func() {
-		c.store(s)
-		if !c.post(func() { c.stored(s) }) {
-			c.letGo(s.parts)
-		}
-	})
-}
-
-// stored: a share is on disk, or lost.
-func (c *Checkpointer) stored(s *share) {
-	sub, b := s.taken.Subtask, s.taken.Barrier
-	c.storing[sub] = c.storing[sub][1:]
-	e := checkpoint.Event{Kind: checkpoint.Stored, ID: b.ID, Subtask: sub}
-	switch {
-	case s.err != nil:
-		c.lose(sub)
-		e.Err = fmt.Errorf("subtask %s: %w", sub, s.err)
-	case c.link(s):
-		e.Err = fmt.Errorf("subtask %s: what changed before it is lost", sub)
-	default:
-		c.positions[sub] = s.taken.Positions
-		if p := c.began[b.ID.Counter]; p != nil {
-			for i := range s.parts {
-				if u := s.parts[i].use; u.Rows > 0 {
-					p.delta, p.parts = p.delta+u.Size, p.parts+1
-				}
-			}
-		}
-	}
-	if e.Err != nil {
-		e.Kind, e.Failure, e.Lost = checkpoint.Failed, checkpoint.Async, true
+// stored: a subtask's share is on disk, or lost.
+func (c *Checkpointer) stored(s Stored) {
+	e := checkpoint.Event{Kind: checkpoint.Stored, ID: s.Barrier.ID, Subtask: s.Subtask}
+	if s.Err != nil {
+		e.Kind, e.Failure, e.Lost, e.Err = checkpoint.Failed, s.Failure, true, s.Err
+	} else if p := c.began[s.Barrier.ID.Counter]; p != nil {
+		p.pause, p.align = max(p.pause, s.Pause), max(p.align, s.Align)
+		p.delta, p.parts = p.delta+s.Bytes, p.parts+s.Parts
 	}
 	c.step(e)
-	c.storeNext(sub)
 }

@@ -75,7 +75,22 @@ func (s *Manifests) Put(m manifest.Manifest) error {
 		}
 	}
 	defer s.parts.Unpin(needed...)
-	name := s.path(m.Name)
+	return s.write(m.Name, data)
+}
+
+// Keep stores a manifest whose parts may be on other nodes: those that are here
+// are not collected while it is there.
+func (s *Manifests) Keep(m manifest.Manifest) error {
+	data, err := manifest.Encode(m)
+	if err != nil {
+		return err
+	}
+	return s.write(m.Name, data)
+}
+
+// write stores a manifest's bytes, durably.
+func (s *Manifests) write(of string, data []byte) error {
+	name := s.path(of)
 	switch was, err := s.bytes(name); {
 	case errors.Is(err, store.ErrMissing):
 	case err != nil && !errors.Is(err, store.ErrCorrupt):

@@ -1,0 +1,116 @@
+package durable
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/restore"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part"
+)
+
+// Parts are the parts of the folder.
+func (s *State) Parts() *part.Store { return s.parts }
+
+// SyncKept makes the manifests of a job's checkpoints on this disk those that are
+// kept: jobName names the folder; empty, it is that of savepoints. Their parts
+// may be on other nodes. Those that are missing here are written before others
+// are deleted, and Collect comes after it.
+func (s *State) SyncKept(jobName string, kept []manifest.Manifest) error {
+	folder := s.savepoints
+	if jobName != "" {
+		if err := manifest.CheckName(jobName); err != nil {
+			return err
+		}
+		if _, err := s.fs.Stat(s.checkpointsOf(jobName)); len(kept) == 0 && errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		var err error
+		if folder, err = part.OpenManifests(s.parts, s.checkpointsOf(jobName)); err != nil {
+			return err
+		}
+	}
+	list, err := folder.List()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range kept {
+		there := slices.ContainsFunc(list, func(e part.Entry) bool { return e.Name == m.Name && e.Err == nil && e.Manifest.ID == m.ID })
+		if !there {
+			errs = append(errs, folder.Keep(m))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // rather too many than too few
+	}
+	for _, e := range list {
+		if !slices.ContainsFunc(kept, func(m manifest.Manifest) bool { return m.Name == e.Name }) {
+			errs = append(errs, folder.Delete(e.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Scratch is where a job may keep files that are of no use to a later run.
+func (s *State) Scratch(jobName string) string {
+	return filepath.Join(s.dir, "jobs", jobName, "scratch")
+}
+
+// Mend removes those of the parts that are damaged here, so that they are fetched
+// anew, and says how many were. One that is used cannot be removed.
+func (s *State) Mend(parts []store.Part) (removed int, err error) {
+	for _, p := range parts {
+		if e := s.parts.Verify(p); !errors.Is(e, store.ErrCorrupt) {
+			continue
+		}
+		gone, e := s.parts.Remove(p)
+		if gone {
+			removed++
+		}
+		err = errors.Join(err, e)
+	}
+	return removed, err
+}
+
+// Needed are the parts that Restore reads for the subtasks of a layout, each
+// once.
+func Needed(plan *restore.Plan, l Layout, subtasks []dataflow.SubtaskID) []store.Part {
+	seen := make(map[store.Digest]bool)
+	var all []store.Part
+	add := func(uses []manifest.PartUse) {
+		for _, u := range uses {
+			if !seen[u.Digest] {
+				seen[u.Digest] = true
+				all = append(all, u.Part)
+			}
+		}
+	}
+	for _, id := range subtasks {
+		for _, t := range l.Tables[id] {
+			o := plan.Operator(t.Operator)
+			if o == nil {
+				continue
+			}
+			if !t.Keyed && t.Spread == operator.Split && o.From != o.To { // it is counted first
+				for _, of := range o.Tables {
+					if !of.Table.Keyed && of.Table.Spread == operator.Split {
+						for _, sh := range of.Saved.Shards {
+							add(sh.Parts)
+						}
+					}
+				}
+				continue
+			}
+			for _, sh := range o.Shares(t.Name, id.Index, nil) {
+				add(sh.Parts)
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,92 @@
+package durable
+
+import (
+	"errors"
+	"io"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
+)
+
+// keptOf is a checkpoint whose operator has one part.
+func keptOf(name string, counter uint64, p store.Part) manifest.Manifest {
+	return manifest.Manifest{
+		Kind: manifest.Checkpoint, Name: name, Job: "counts", MaxParallelism: 1, Mode: manifest.ExactlyOnce, ID: dataflow.CheckpointID{Counter: counter},
+		Operators: []manifest.Operator{{ID: "op", Parallelism: 1, Tables: []manifest.Table{
+			{Name: "t", Schema: `"x"`, Shards: []manifest.Shard{{Parts: []manifest.PartUse{{Part: p, Rows: 1}}}}},
+		}}},
+	}
+}
+
+// A folder is made to hold what is kept, no more and no less, and parts are
+// collected by it, also where a manifest names parts of other nodes.
+func TestFolderIsWhatIsKept(t *testing.T) {
+	disk := storetest.New()
+	s, err := Open(filepath.Join(t.TempDir(), "state"), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var parts []store.Part
+	for _, text := range []string{"a", "b"} {
+		p, err := s.Parts().Put(func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Parts().Unpin(p)
+		parts = append(parts, p)
+	}
+	one, two := keptOf("chk-1-1", 1, parts[0]), keptOf("chk-1-2", 2, parts[1])
+	elsewhere := keptOf("chk-1-3", 3, store.Part{Digest: store.Digest{7}, Size: 9})
+	step := func(want string, kept ...manifest.Manifest) {
+		t.Helper()
+		for range 2 { // it is idempotent
+			if err := s.SyncKept("j7", kept); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Collect(); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for i, name := range []string{"a", "b"} {
+			if s.Parts().Has(parts[i]) {
+				got += name
+			}
+		}
+		if list, err := s.Checkpoints("j7"); len(list) != len(kept) && !errors.Is(err, store.ErrMissing) || got != want {
+			t.Errorf("%d of %d manifests (%v), parts %q, want %q", len(list), len(kept), err, got, want)
+		}
+	}
+	step("ab", one, two)
+	step("b", two, elsewhere)
+	disk.FailAt(1, io.ErrUnexpectedEOF)
+	if err := s.SyncKept("j7", []manifest.Manifest{one}); err == nil {
+		t.Error("the disk failed, and nobody says so")
+	}
+	disk.Heal()
+	if list, err := s.Checkpoints("j7"); err != nil || len(list) < 2 {
+		t.Errorf("%d manifests (%v): one was deleted before the next was there", len(list), err)
+	}
+	if err := s.SyncKept("", []manifest.Manifest{{Kind: manifest.Savepoint, Name: "sp-1", Job: "counts", MaxParallelism: 1, Mode: manifest.ExactlyOnce}}); err != nil {
+		t.Error(err)
+	}
+	if list, err := s.Savepoints(); err != nil || len(list) != 1 {
+		t.Errorf("%v, %v", list, err)
+	}
+	step("")
+	if err := s.SyncKept("../x", nil); err == nil {
+		t.Error("a job's name leads out of the folder")
+	}
+	if err := s.SyncKept("nobody", nil); err != nil {
+		t.Error(err)
+	}
+	if jobs, err := s.Jobs(); err != nil || slices.Contains(jobs, "nobody") {
+		t.Errorf("%v, %v: a folder was made for nothing", jobs, err)
+	}
+}
