@@ -1,0 +1,211 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// performer does what a worker decides for attempts and logs; it must not block,
+// and answers with events.
+type performer interface {
+	Do(worker.Effect)
+}
+
+// hands drive the agent's worker.Worker. One goroutine owns the machine; all
+// else is handed to it.
+type hands struct {
+	worker *worker.Worker
+	view   func(func(*coordinator.State))
+	now    func() dataflow.Time // counts the time in which the machine slept
+	extend func(until dataflow.Time)
+	dial   func(ctx context.Context, to mesh.NodeID) (mesh.Stream, error)
+	do     performer
+	status func() *coordinator.Heartbeat // what a heartbeat carries besides its number
+	events func(string)
+
+	inbox   *mailbox[func()]
+	changed chan struct{} // 1: the replicated state may have changed
+	done    sync.WaitGroup
+
+	// Of the goroutine of run.
+	ctx    context.Context
+	talk   *talk
+	serial int // of talks: what an older one says is not heard
+}
+
+func newHands() *hands {
+	return &hands{inbox: newMailbox[func()](0), changed: make(chan struct{}, 1)}
+}
+
+// tell hands over an event; any goroutine may call it, and it never blocks. The
+// executor has a bounded number of things to say; a talk is read as fast as its
+// messages are taken, for it is part of the same process only where it is the
+// leader's own.
+func (h *hands) tell(e worker.Event) { h.inbox.post(func() { h.step(e) }) }
+
+// stateChanged says that the replicated state has changed.
+func (h *hands) stateChanged() {
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run drives the machine until ctx ends.
+func (h *hands) run(ctx context.Context) {
+	h.ctx = ctx
+	defer h.end()
+	h.step(worker.Event{State: true})
+	for ctx.Err() == nil {
+		var wake <-chan time.Time
+		if at := h.worker.Wake(); at != dataflow.MaxTime {
+			t := time.NewTimer(max(0, dataflow.Duration(at-h.now()).Go()))
+			wake = t.C
+			h.wait(ctx, wake)
+			t.Stop()
+			continue
+		}
+		h.wait(ctx, nil)
+	}
+}
+
+// end waits for everything that this began.
+func (h *hands) end() {
+	if h.talk != nil {
+		h.talk.close()
+	}
+	h.done.Wait()
+	for _, f := range h.inbox.close() { // a stream that was opened too late is closed
+		f()
+	}
+	if h.talk != nil {
+		h.talk.close()
+	}
+}
+
+func (h *hands) wait(ctx context.Context, wake <-chan time.Time) {
+	select {
+	case <-ctx.Done():
+	case <-wake:
+		h.step(worker.Event{})
+	case <-h.changed:
+		h.step(worker.Event{State: true})
+	case <-h.inbox.filled:
+		for _, f := range h.inbox.take() {
+			f()
+		}
+	}
+}
+
+func (h *hands) step(e worker.Event) {
+	e.Now = h.now()
+	var effects []worker.Effect
+	h.view(func(st *coordinator.State) { effects = slices.Clone(h.worker.Step(st, e)) })
+	for _, f := range effects {
+		h.perform(f)
+	}
+}
+
+func (h *hands) perform(f worker.Effect) {
+	switch {
+	case f.Connect != nil:
+		h.connect(*f.Connect)
+	case f.Send != nil:
+		h.send(*f.Send)
+	case f.Lease != nil:
+		h.extend(*f.Lease)
+	default:
+		h.do.Do(f)
+	}
+}
+
+func (h *hands) send(m coordinator.ToLeader) {
+	if m.Heartbeat != nil {
+		s := h.status()
+		beat := *m.Heartbeat
+		beat.Status, beat.Logs, beat.Disk = s.Status, s.Logs, s.Disk
+		m.Heartbeat = &beat
+	}
+	if h.talk == nil {
+		return // it broke; the worker will hear of it, and Hello says it again
+	}
+	b, err := codec.EncodeToLeader(&m)
+	if err != nil {
+		h.events(fmt.Sprintf("a message to the leader cannot be encoded, so the talk begins again: %v", err))
+		h.talk.end()
+		return
+	}
+	h.talk.say(b)
+}
+
+// connect opens a stream to the leader, in the background, and ends the one
+// before.
+func (h *hands) connect(to mesh.NodeID) {
+	h.serial++
+	serial := h.serial
+	if old := h.talk; old != nil {
+		h.talk = nil
+		h.done.Go(old.close)
+	}
+	ctx := h.ctx
+	h.done.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, dialTime)
+		defer cancel()
+		s, err := h.dial(ctx, to)
+		if !h.inbox.post(func() { h.connected(serial, s, err) }) && err == nil {
+			_ = s.Close()
+		}
+	})
+}
+
+// connected: a stream stands, or could not be opened.
+func (h *hands) connected(serial int, s mesh.Stream, err error) {
+	up := err == nil
+	switch {
+	case serial != h.serial: // another one was asked for meanwhile
+		if up {
+			_ = s.Close()
+		}
+		return
+	case up:
+		h.talk = newTalk(s, func(m []byte) error { return h.hear(serial, m) }, func(err error) { h.inbox.post(func() { h.broke(serial) }) })
+	}
+	h.step(worker.Event{Connected: &up})
+}
+
+// hear is called by a talk's goroutine.
+func (h *hands) hear(serial int, message []byte) error {
+	m, err := codec.DecodeToAgent(message)
+	if err != nil {
+		return err
+	}
+	h.inbox.post(func() {
+		if serial == h.serial {
+			h.step(worker.Event{Message: m})
+		}
+	})
+	return nil
+}
+
+func (h *hands) broke(serial int) {
+	if serial != h.serial || h.talk == nil {
+		return
+	}
+	old := h.talk
+	h.talk = nil
+	h.done.Go(old.close)
+	up := false
+	h.step(worker.Event{Connected: &up})
+}
+
+// dialTime bounds the opening of a stream to the leader.
+const dialTime = 2 * time.Second

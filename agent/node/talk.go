@@ -1,0 +1,92 @@
+package node
+
+import (
+	"sync"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/wire"
+)
+
+// Control frames: docs/WIRE.md.
+const (
+	controlFrame = 1
+	maxControl   = 16 << 20
+	maxUnsent    = 4096 // messages that wait for a stream. Full: the stream is given up, and both sides begin again
+)
+
+// talk is one end of a control stream: messages out in the order in which they
+// were said, messages in to hear, each in its turn, until the stream ends. One
+// goroutine writes, one reads.
+type talk struct {
+	stream mesh.Stream
+	out    *mailbox[[]byte]
+	done   sync.WaitGroup
+	quit   chan struct{} // closed when the stream has ended
+	once   sync.Once
+}
+
+// newTalk begins a talk. hear is called by the reading goroutine; ended, once,
+// when nothing follows.
+func newTalk(s mesh.Stream, hear func(message []byte) error, ended func(error)) *talk {
+	t := &talk{stream: s, out: newMailbox[[]byte](maxUnsent), quit: make(chan struct{})}
+	t.done.Go(func() { t.write() })
+	t.done.Go(func() {
+		err := t.read(hear)
+		t.end()
+		ended(err)
+	})
+	return t
+}
+
+// say sends a message, whose bytes it keeps; it never blocks. A talk that has
+// ended, or whose peer does not listen, drops it.
+func (t *talk) say(message []byte) {
+	if !t.out.post(message) {
+		t.end()
+	}
+}
+
+// end ends the talk now; close waits for it too.
+func (t *talk) end() {
+	t.once.Do(func() {
+		close(t.quit)
+		_ = t.stream.Close()
+	})
+}
+
+func (t *talk) close() {
+	t.end()
+	t.done.Wait()
+}
+
+func (t *talk) write() {
+	var buf []byte
+	for {
+		select {
+		case <-t.out.filled:
+		case <-t.quit:
+			return
+		}
+		buf = buf[:0]
+		for _, m := range t.out.take() {
+			buf = wire.Append(buf, controlFrame, m)
+		}
+		if _, err := t.stream.Write(buf); err != nil {
+			t.end()
+			return
+		}
+	}
+}
+
+func (t *talk) read(hear func([]byte) error) error {
+	in := wire.NewReader(t.stream, wire.Limit{Kind: controlFrame, Bytes: maxControl})
+	for {
+		_, m, err := in.Next()
+		if err != nil {
+			return err
+		}
+		if err := hear(m); err != nil {
+			return err
+		}
+	}
+}
