@@ -26,7 +26,7 @@ func subtask(name string) dataflow.SubtaskID {
 // The scripts in testdata: a line is a time in milliseconds and an event; its
 // effects follow it.
 //
-//	new interval=1000 min-pause=500 timeout=600 tolerable=2 retain=2 kept=(a,b) full
+//	new interval=1000 min-pause=500 timeout=600 tolerable=2 retain=2 kept=(a,b) full whole counter=4
 //	0 tick
 //	5 stored 1 src/0 · 5 all 1 (the shares of everybody) · 5 failed 1 io [lost] · 5 written 1
 //	5 exhausted src/0 · 5 committed 1 sink/0 · 5 request 7 go on
@@ -65,7 +65,12 @@ func newFromScript(t *testing.T, d *datadriven.TestData) *Coordinator {
 	d.MaybeScanArgs(t, "tolerable", &cfg.Tolerable)
 	d.MaybeScanArgs(t, "retain", &cfg.Retain)
 	d.MaybeScanArgs(t, "kept", &cfg.Kept)
-	cfg.Full = d.HasArg("full")
+	cfg.Full, cfg.Whole = d.HasArg("full"), d.HasArg("whole")
+	if d.HasArg("counter") {
+		n := 0
+		d.ScanArgs(t, "counter", &n)
+		cfg.Counter = uint64(n)
+	}
 	if d.HasArg("committer") {
 		cfg.Committers = []dataflow.SubtaskID{subtask("sink/0")}
 	}

@@ -19,7 +19,9 @@ type Config struct {
 	Sources    []dataflow.SubtaskID  // those that say when they are exhausted
 	Committers []dataflow.SubtaskID  // those whose sinks say what they have committed
 	Full       bool                  // nothing is there for a delta to build on
+	Whole      bool                  // the barriers of savepoints are Full, so that each share is one part
 	Kept       []string              // checkpoints of earlier attempts that are kept, oldest first
+	Counter    uint64                // the greatest that a barrier of the attempt had before: this Coordinator goes on for another one
 	Start      dataflow.Time
 }
 
@@ -98,7 +100,7 @@ type Coordinator struct {
 // New makes the coordinator of an attempt.
 func New(cfg Config) *Coordinator {
 	c := &Coordinator{
-		cfg: cfg, full: cfg.Full, tolerance: tolerance{most: cfg.Tolerable}, next: dataflow.MaxTime, retry: dataflow.MinTime,
+		cfg: cfg, full: cfg.Full, counter: cfg.Counter, tolerance: tolerance{most: cfg.Tolerable}, next: dataflow.MaxTime, retry: dataflow.MinTime,
 		missing: make(map[dataflow.SubtaskID]bool), running: make(map[dataflow.SubtaskID]bool), committed: make(map[dataflow.SubtaskID]uint64),
 		kept: append([]string(nil), cfg.Kept...),
 	}
@@ -217,7 +219,8 @@ func (c *Coordinator) start(now dataflow.Time) {
 func (c *Coordinator) trigger(now dataflow.Time, seal bool) {
 	c.sealing = seal && (c.purpose == stop || c.purpose == finish)
 	c.counter++
-	c.current = dataflow.Barrier{ID: dataflow.CheckpointID{Token: c.cfg.Token, Counter: c.counter}, Full: c.full}
+	whole := c.cfg.Whole && (c.purpose == save || c.purpose == stop && c.sealing)
+	c.current = dataflow.Barrier{ID: dataflow.CheckpointID{Token: c.cfg.Token, Counter: c.counter}, Full: c.full || whole}
 	if c.purpose == stop {
 		c.current.Then = c.request.Then
 	}

@@ -1,22 +1,144 @@
 package worker
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Worker is what one process of an agent knows. Not safe for concurrent use.
 type Worker struct {
-	cfg Config
+	cfg  Config
+	self mesh.NodeID
+	now  dataflow.Time
+	link link
+	// behind: this process does not know yet that the state here is as new as what
+	// the leader had when it granted the first lease. Until then nothing is
+	// prepared, owned or deleted: an old state may say that this agent owns what
+	// has long been another's.
+	behind   bool
+	attempts map[coordinator.JobID]*attempt // at most one a job
+	gone     map[coordinator.JobID]*coordinator.AttemptFailed
+	logs     map[string]*feedLog
+	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
+	effects  []Effect
 }
 
-// New makes the worker of a process. The Opened events of all logs on its disk
-// come before anything else.
-func New(cfg Config) *Worker { return &Worker{cfg: cfg} }
+// New makes the worker of a process.
+func New(cfg Config) *Worker {
+	return &Worker{
+		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), logs: make(map[string]*feedLog),
+		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot),
+		link: link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, lease: dataflow.MinTime},
+	}
+}
 
 // Step takes one event and returns what must be done, in order. st is the
-// replicated state of this agent, as it is now; it is not kept.
-func (w *Worker) Step(st *coordinator.State, e Event) []Effect { return nil }
+// replicated state of this agent, as it is now; it is not kept, but what its
+// pointers lead to is.
+func (w *Worker) Step(st *coordinator.State, e Event) []Effect {
+	w.effects, w.now = nil, max(w.now, e.Now)
+	w.link.term = max(w.link.term, st.Term)
+	switch {
+	case e.Leader != nil:
+		w.led(*e.Leader)
+	case e.Connected != nil:
+		w.connected(st, *e.Connected)
+	case e.Message != nil:
+		w.message(st, e.Message)
+	case e.Attempt != nil:
+		w.attemptSays(e.Attempt)
+	case e.Log != nil:
+		w.logSays(e.Log)
+	}
+	w.tick(st)
+	w.behind = w.behind && (w.link.granted == 0 || st.Index < w.link.granted)
+	if !w.behind {
+		w.reconcileAttempts(st)
+		w.reconcileLogs(st)
+		w.reconcileKept(st)
+	}
+	return w.effects
+}
 
 // Wake is when a tick is wanted; MaxTime: not until something else happens.
-func (w *Worker) Wake() dataflow.Time { return dataflow.MaxTime }
+func (w *Worker) Wake() dataflow.Time {
+	at := min(w.link.beat, w.link.dial)
+	for _, l := range w.logs {
+		at = min(at, l.again)
+	}
+	return at
+}
+
+func (w *Worker) put(e Effect) { w.effects = append(w.effects, e) }
+
+// say tells the leader something, if it is there. Who comes later learns it from
+// Hello and from what repeat says after it.
+func (w *Worker) say(m coordinator.ToLeader) {
+	if w.link.up {
+		w.put(Effect{Send: &m})
+	}
+}
+
+// message is what the leader says. That of an older term says nothing any more.
+func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
+	if m.Term < w.link.term {
+		return
+	}
+	w.link.term = m.Term
+	switch {
+	case m.Granted != nil:
+		w.granted(m.Granted)
+	case m.Begin != nil:
+		w.begin(m.Begin)
+	case m.Trigger != nil:
+		w.trigger(m.Trigger)
+	case m.Finish != nil:
+		w.finish(m.Finish)
+	case m.Seal != nil:
+		w.seal(st, m.Seal)
+	case m.Refused != nil:
+		w.link.refused = true
+	}
+}
+
+// reconcileKept says which snapshots are kept of whom, where that has changed.
+func (w *Worker) reconcileKept(st *coordinator.State) {
+	if st.Index == 0 {
+		return
+	}
+	for _, id := range sorted(st.Jobs) {
+		w.keep(id, st.Jobs[id].Checkpoints)
+	}
+	var savepoints []*coordinator.Snapshot
+	for _, name := range sorted(st.Savepoints) {
+		savepoints = append(savepoints, st.Savepoints[name])
+	}
+	w.keep("", savepoints)
+	for _, id := range sorted(w.kept) {
+		if st.Jobs[id] == nil && id != "" {
+			delete(w.kept, id)
+			w.put(Effect{Kept: &Kept{Job: id}})
+		}
+	}
+}
+
+func (w *Worker) keep(job coordinator.JobID, now []*coordinator.Snapshot) {
+	if was, said := w.kept[job]; said && slices.Equal(was, now) {
+		return
+	}
+	w.kept[job] = slices.Clone(now)
+	w.put(Effect{Kept: &Kept{Job: job, Snapshots: now}})
+}
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

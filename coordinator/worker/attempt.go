@@ -1,0 +1,283 @@
+package worker
+
+import (
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+)
+
+// phase is what an attempt is at here.
+//
+//	preparing  Prepare was said
+//	prepared   the executor has prepared it; Begin is waited for
+//	running    Begin was passed on
+//	ended      all its subtasks here have finished
+//	closing    Close was said; Closed or Failed is waited for
+//
+// and these transitions:
+//
+//	none                                 --the state wants it, nothing else of its job is here--> preparing
+//	preparing                            --Prepared--> prepared
+//	prepared                             --Begin--> running
+//	running                              --Ended--> ended
+//	preparing, prepared, running, ended  --the state does not want it--> closing
+//	any                                  --Failed--> none: gone, and never prepared again
+//	closing                              --Closed--> none: gone
+//
+// An attempt does not end because the lease has expired: what acts on the world
+// waits for the lease, and the rest harms nobody. If the site was without a
+// leader, the next one takes it over as it is; if another attempt has taken its
+// place, the state says so as soon as it is heard again.
+type phase uint8
+
+const (
+	preparing phase = iota + 1
+	prepared
+	running
+	ended
+	closing
+)
+
+// attempt is a deployment of a job on this agent.
+type attempt struct {
+	coordinator.AttemptRef
+	phase     phase
+	prepared  *coordinator.Prepared
+	barrier   uint64 // the greatest counter that was seen
+	completed uint64 // counter of the checkpoint with which sinks were told to commit
+	finishing bool   // Finish was passed on
+	exhausted []dataflow.SubtaskID
+	committed map[dataflow.SubtaskID]*coordinator.Committed
+	// What was said of barrier `barrier`: the leader may not have heard it.
+	said []coordinator.ToLeader
+	// lost: rows are gone that no later delta holds; until a Full barrier.
+	lost *coordinator.NotStored
+}
+
+func (a *attempt) inventory() coordinator.AttemptNow {
+	n := coordinator.AttemptNow{AttemptRef: a.AttemptRef, Prepared: a.prepared, Barrier: a.barrier, Exhausted: a.exhausted}
+	switch a.phase {
+	case preparing:
+		n.Phase = coordinator.PhasePreparing
+	case prepared:
+		n.Phase = coordinator.PhasePrepared
+	case running:
+		n.Phase = coordinator.PhaseRunning
+	case ended:
+		n.Phase = coordinator.PhaseEnded
+	case closing: // it is not gone yet, and of no use any more
+		n.Phase, n.Prepared = coordinator.PhasePreparing, nil
+	}
+	for _, s := range slices.SortedFunc(keys(a.committed), compareSubtasks) {
+		n.Committed = append(n.Committed, *a.committed[s])
+	}
+	return n
+}
+
+// unheard is what is said again on a new stream.
+func (a *attempt) unheard() []coordinator.ToLeader {
+	if a.phase == closing {
+		return nil
+	}
+	all := slices.Clone(a.said)
+	if a.lost != nil {
+		all = append(all, coordinator.ToLeader{NotStored: a.lost})
+	}
+	return all
+}
+
+// wanted is the attempt of a job that the state wants here; nil: none.
+func (w *Worker) wanted(st *coordinator.State, id coordinator.JobID) *coordinator.AttemptRef {
+	j := st.Jobs[id]
+	if j == nil || j.Status != coordinator.Restoring && j.Status != coordinator.Running && j.Status != coordinator.Stopping {
+		return nil
+	}
+	for _, p := range j.Places {
+		if p.Node == w.self {
+			return &coordinator.AttemptRef{Job: id, Token: j.Token(w.cfg.Site)}
+		}
+	}
+	return nil
+}
+
+// reconcileAttempts compares what the state wants with what is here.
+func (w *Worker) reconcileAttempts(st *coordinator.State) {
+	for _, id := range sorted(w.attempts) {
+		a := w.attempts[id]
+		if want := w.wanted(st, id); a.phase != closing && (want == nil || *want != a.AttemptRef) {
+			a.phase = closing
+			ref := a.AttemptRef
+			w.put(Effect{Close: &ref})
+		}
+	}
+	for _, id := range sorted(st.Jobs) {
+		want := w.wanted(st, id)
+		if gone := w.gone[id]; gone != nil && (want == nil || gone.AttemptRef != *want) && w.attempts[id] == nil {
+			delete(w.gone, id)
+		}
+		switch a := w.attempts[id]; {
+		case want == nil || a == nil && w.gone[id] != nil:
+		case a == nil && st.Jobs[id].Status == coordinator.Restoring:
+			w.prepare(st, *want)
+		case a == nil: // it was prepared here once, so this is another process now
+			w.over(&coordinator.AttemptFailed{AttemptRef: *want, Why: "the agent was restarted"})
+		case a.phase == running:
+			w.complete(st.Jobs[id], a)
+		}
+	}
+	for _, id := range sorted(w.gone) {
+		if st.Jobs[id] == nil {
+			delete(w.gone, id)
+		}
+	}
+}
+
+func (w *Worker) prepare(st *coordinator.State, ref coordinator.AttemptRef) {
+	j := st.Jobs[ref.Job]
+	p := &Prepare{AttemptRef: ref, Job: j, From: st.Snapshot(j, j.From)}
+	if j.From != "" && p.From == nil {
+		w.over(&coordinator.AttemptFailed{AttemptRef: ref, Why: "the checkpoint or savepoint " + j.From + ", which it goes on from, is not there any more"})
+		return
+	}
+	w.attempts[ref.Job] = &attempt{AttemptRef: ref, phase: preparing, committed: make(map[dataflow.SubtaskID]*coordinator.Committed)}
+	w.put(Effect{Prepare: p})
+}
+
+// complete says that sinks may commit, with the newest checkpoint of the attempt
+// if that is news. A newer one commits what an older one would have.
+func (w *Worker) complete(j *coordinator.Job, a *attempt) {
+	n := j.Newest()
+	if n == nil || n.ID.Token != a.Token || n.ID.Counter <= a.completed {
+		return
+	}
+	a.completed = n.ID.Counter
+	w.put(Effect{Complete: &Complete{AttemptRef: a.AttemptRef, Snapshot: n}})
+}
+
+// over: nothing of an attempt is left here.
+func (w *Worker) over(f *coordinator.AttemptFailed) {
+	delete(w.attempts, f.Job)
+	w.gone[f.Job] = f
+	w.say(coordinator.ToLeader{Failed: f})
+}
+
+// here is the attempt that a message is about, unless it is closing; nil: of no
+// account.
+func (w *Worker) here(ref coordinator.AttemptRef) *attempt {
+	if a := w.attempts[ref.Job]; a != nil && a.AttemptRef == ref && a.phase != closing {
+		return a
+	}
+	return nil
+}
+
+func (w *Worker) begin(b *coordinator.Begin) {
+	if a := w.here(b.AttemptRef); a != nil && a.phase == prepared {
+		a.phase = running
+		w.put(Effect{Begin: b})
+	}
+}
+
+func (w *Worker) trigger(t *coordinator.Trigger) {
+	a := w.here(t.AttemptRef)
+	if a == nil || a.phase != running || t.Barrier.ID.Token != a.Token || t.Barrier.ID.Counter <= a.barrier {
+		return
+	}
+	a.saw(t.Barrier.ID.Counter)
+	if t.Barrier.Full {
+		a.lost = nil
+	}
+	w.put(Effect{Trigger: t})
+}
+
+func (w *Worker) finish(f *coordinator.Finish) {
+	if a := w.here(f.AttemptRef); a != nil && a.phase == running && !a.finishing {
+		a.finishing = true
+		w.put(Effect{Finish: f})
+	}
+}
+
+// saw: a barrier is under way.
+func (a *attempt) saw(counter uint64) {
+	if counter > a.barrier {
+		a.barrier, a.said = counter, nil
+	}
+}
+
+// attemptSays passes on what the executor says, and keeps what a new stream or
+// another leader must hear again.
+func (w *Worker) attemptSays(e *AttemptEvent) {
+	switch {
+	case e.Failed != nil:
+		if a := w.attempts[e.Failed.Job]; a != nil && a.AttemptRef == e.Failed.AttemptRef {
+			w.over(e.Failed)
+		}
+	case e.Closed != nil:
+		if a := w.attempts[e.Closed.Job]; a != nil && a.AttemptRef == *e.Closed {
+			w.over(&coordinator.AttemptFailed{AttemptRef: *e.Closed})
+		}
+	case e.Prepared != nil:
+		if a := w.here(e.Prepared.AttemptRef); a != nil && a.phase == preparing {
+			a.phase, a.prepared = prepared, e.Prepared
+			w.say(coordinator.ToLeader{Prepared: e.Prepared})
+		}
+	case e.Ended != nil:
+		if a := w.here(e.Ended.AttemptRef); a != nil && a.phase == running {
+			a.phase = ended
+			w.say(coordinator.ToLeader{Ended: e.Ended})
+		}
+	case e.Exhausted != nil:
+		if a := w.here(e.Exhausted.AttemptRef); a != nil && !slices.Contains(a.exhausted, e.Exhausted.Subtask) {
+			a.exhausted = append(a.exhausted, e.Exhausted.Subtask)
+			w.say(coordinator.ToLeader{Exhausted: e.Exhausted})
+		}
+	case e.Stored != nil:
+		if a := w.here(e.Stored.AttemptRef); a != nil {
+			a.stored(e.Stored.ID, coordinator.ToLeader{Stored: e.Stored})
+			w.say(coordinator.ToLeader{Stored: e.Stored})
+		}
+	case e.NotStored != nil:
+		if a := w.here(e.NotStored.AttemptRef); a != nil {
+			a.notStored(e.NotStored)
+			w.say(coordinator.ToLeader{NotStored: e.NotStored})
+		}
+	case e.Committed != nil:
+		w.commits(e.Committed)
+	}
+}
+
+func (a *attempt) stored(id dataflow.CheckpointID, m coordinator.ToLeader) {
+	a.saw(id.Counter)
+	if id.Counter == a.barrier {
+		a.said = append(a.said, m)
+	}
+}
+
+func (a *attempt) notStored(n *coordinator.NotStored) {
+	if n.Lost {
+		a.lost = n
+		a.saw(n.ID.Counter)
+		return
+	}
+	a.stored(n.ID, coordinator.ToLeader{NotStored: n})
+}
+
+// commits: a subtask's sinks have committed. What they did is true even if the
+// attempt is being closed.
+func (w *Worker) commits(c *coordinator.Committed) {
+	a := w.attempts[c.Job]
+	if a == nil || a.AttemptRef != c.AttemptRef {
+		return
+	}
+	all := *c
+	if was := a.committed[c.Subtask]; was != nil {
+		for _, old := range was.Commits {
+			same := func(n coordinator.SinkCommit) bool { return n.Operator == old.Operator && n.Target == old.Target }
+			if !slices.ContainsFunc(all.Commits, same) {
+				all.Commits = append(slices.Clip(all.Commits), old)
+			}
+		}
+	}
+	a.committed[c.Subtask] = &all
+	w.say(coordinator.ToLeader{Committed: c})
+}

@@ -1,0 +1,195 @@
+package worker
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+)
+
+// role is what this agent does with a feed's log.
+//
+//	resting    nothing: it is kept as it is
+//	following  it takes what the owner sends
+//	owning     session, log, copies to the members
+//
+// The state decides: what the present epoch says this agent is, it is, but for
+// three: after a promise (Seal) nothing of an older epoch goes on. A feed of a
+// job that has ended rests. And an owner that was started again does not go on
+// with the epoch in which it ended, because members may have got from it what it
+// has lost: it seals the epoch by itself, and the leader begins the next one.
+type role uint8
+
+const (
+	resting role = iota
+	following
+	owning
+)
+
+// feedLog is a feed's log on this agent.
+type feedLog struct {
+	now    coordinator.LogNow // for Hello
+	onDisk bool
+	old    bool   // it was found at the start, and had no role in this process yet
+	asked  uint64 // Seal was said with this epoch
+	sealed *coordinator.Sealed
+	away   *coordinator.OutOfSync
+	role   role
+	epoch  uint64        // in which it has its role
+	again  dataflow.Time // it failed, and is given its role again then
+}
+
+// patience is how long a log that failed is left alone.
+const patience = 5 * dataflow.Second
+
+func (w *Worker) log(feed string) *feedLog {
+	l := w.logs[feed]
+	if l == nil {
+		l = &feedLog{now: coordinator.LogNow{Feed: feed}, again: dataflow.MaxTime}
+		w.logs[feed] = l
+	}
+	return l
+}
+
+func epochOf(st *coordinator.State, feed string) uint64 {
+	if f := st.Feeds[feed]; f != nil {
+		return f.Log.Epoch
+	}
+	return 0
+}
+
+// reconcileLogs compares what the state says of feeds with what is done here.
+func (w *Worker) reconcileLogs(st *coordinator.State) {
+	for _, name := range sorted(st.Feeds) {
+		w.reconcileLog(st, st.Feeds[name])
+	}
+	for _, name := range sorted(w.logs) {
+		if st.Feeds[name] == nil && st.Index > 0 {
+			delete(w.logs, name)
+			feed := name
+			w.put(Effect{Drop: &feed})
+		}
+	}
+}
+
+func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
+	want := w.roleOf(st, f)
+	l := w.logs[f.Name]
+	if l == nil {
+		if want == resting {
+			return
+		}
+		l = w.log(f.Name)
+	}
+	if l.now.Epoch > f.Log.Epoch && l.now.Sealed {
+		return // promised: what comes is the next epoch
+	}
+	if want == owning && l.old && l.now.Epoch == f.Log.Epoch && !l.now.Sealed {
+		w.ask(f.Name, l, f.Log.Epoch+1)
+		return
+	}
+	if l.again != dataflow.MaxTime && w.now >= l.again {
+		l.again, l.role = dataflow.MaxTime, resting
+	}
+	if want == l.role && (want == resting || l.epoch == f.Log.Epoch) || l.again != dataflow.MaxTime && want == l.role {
+		return
+	}
+	l.role, l.epoch, l.away, l.again, l.now.InSync = want, f.Log.Epoch, nil, dataflow.MaxTime, false
+	if want == resting {
+		name := f.Name
+		w.put(Effect{Rest: &name})
+		return
+	}
+	l.onDisk, l.old = true, false
+	l.now.Epoch, l.now.Sealed = f.Log.Epoch, false
+	as := &LogRole{Feed: f, Epoch: f.Log}
+	if want == owning {
+		w.put(Effect{Own: as})
+	} else {
+		w.put(Effect{Follow: as})
+	}
+}
+
+// roleOf is what the state says that this agent is.
+func (w *Worker) roleOf(st *coordinator.State, f *coordinator.Feed) role {
+	if f.Job != "" {
+		if j := st.Jobs[f.Job]; j == nil || j.Status.Ended() {
+			return resting
+		}
+	}
+	switch {
+	case f.Log.Epoch == 0:
+		return resting
+	case f.Log.Owner == w.self:
+		return owning
+	case slices.Contains(f.Log.Members, w.self):
+		return following
+	}
+	return resting
+}
+
+// seal: the leader asks for a promise. One that was made is said again.
+func (w *Worker) seal(st *coordinator.State, s *coordinator.Seal) {
+	l := w.log(s.Feed)
+	switch {
+	case l.sealed != nil && l.sealed.Epoch >= s.Epoch:
+		w.say(coordinator.ToLeader{Sealed: l.sealed})
+	case s.Epoch > epochOf(st, s.Feed):
+		w.ask(s.Feed, l, s.Epoch)
+	}
+}
+
+func (w *Worker) ask(feed string, l *feedLog, epoch uint64) {
+	if l.asked >= epoch {
+		return
+	}
+	l.asked = epoch
+	w.put(Effect{Seal: &coordinator.Seal{Feed: feed, Epoch: epoch}})
+}
+
+// logSays notes and passes on what the executor says of a log.
+func (w *Worker) logSays(e *LogEvent) {
+	switch {
+	case e.Opened != nil:
+		l := w.log(e.Opened.Feed)
+		l.now, l.onDisk, l.old = *e.Opened, true, true
+		l.now.InSync = false
+		if e.Opened.Sealed {
+			l.asked = e.Opened.Epoch
+			l.sealed = &coordinator.Sealed{Feed: e.Opened.Feed, Epoch: e.Opened.Epoch, End: e.Opened.End}
+		}
+	case e.Sealed != nil:
+		l := w.log(e.Sealed.Feed)
+		if e.Sealed.Epoch <= l.now.Epoch {
+			return // it has a role in that epoch by now
+		}
+		l.sealed, l.onDisk, l.role, l.away = e.Sealed, true, resting, nil
+		l.now = coordinator.LogNow{Feed: e.Sealed.Feed, Epoch: e.Sealed.Epoch, End: e.Sealed.End, Sealed: true}
+		w.say(coordinator.ToLeader{Sealed: e.Sealed})
+	case e.InSync != nil:
+		if l := w.log(e.InSync.Feed); l.role == owning && l.epoch == e.InSync.Epoch {
+			l.now.InSync, l.away = true, nil
+			w.say(coordinator.ToLeader{InSync: e.InSync})
+		}
+	case e.OutOfSync != nil:
+		if l := w.log(e.OutOfSync.Feed); l.role != resting && l.epoch == e.OutOfSync.Epoch {
+			l.now.InSync, l.away = false, e.OutOfSync
+			w.say(coordinator.ToLeader{OutOfSync: e.OutOfSync})
+		}
+	case e.Failed != nil:
+		if l := w.log(e.Failed.Feed); l.role != resting && l.epoch == e.Failed.Epoch {
+			l.now.InSync, l.again = false, w.now.Add(patience)
+			l.away = &coordinator.OutOfSync{Feed: e.Failed.Feed, Epoch: e.Failed.Epoch, Member: w.self, Why: e.Failed.Why}
+			w.say(coordinator.ToLeader{OutOfSync: l.away})
+		}
+	}
+}
+
+func keys[K comparable, V any](m map[K]V) iter.Seq[K] { return maps.Keys(m) }
+
+func compareSubtasks(a, b dataflow.SubtaskID) int {
+	return cmp.Or(cmp.Compare(a.Task, b.Task), cmp.Compare(a.Index, b.Index))
+}
