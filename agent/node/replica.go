@@ -1,0 +1,70 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+)
+
+// replica is this agent's copy of the site's state: the consensus.Machine that
+// decodes commands and applies them.
+type replica struct {
+	applied func(index uint64, c *coordinator.Command, r jobmanager.Result, changes []jobmanager.Change) // must not block
+	renewed func()                                                                                      // everything may have changed; must not block
+	fatal   func(error)                                                                                 // a command that this binary cannot read; must not block
+
+	mu      sync.RWMutex // guards what follows
+	machine *jobmanager.Machine
+}
+
+var _ consensus.Machine = (*replica)(nil)
+
+func newReplica() *replica { return &replica{machine: jobmanager.New()} }
+
+// view calls f with the state; f must keep no map of it.
+func (r *replica) view(f func(*coordinator.State)) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	f(r.machine.State())
+}
+
+// Apply is consensus.Machine's. What it returns is a jobmanager.Result.
+//
+// A command that cannot be read was written by a newer binary than this, or is
+// damaged: this agent would not be like the others any more, so it stops.
+func (r *replica) Apply(index uint64, command []byte) any {
+	c, err := codec.DecodeCommand(command)
+	if err != nil {
+		err = fmt.Errorf("command %d of the site cannot be read by this binary; install the version that the others run: %w", index, err)
+		r.fatal(err)
+		return jobmanager.Result{Err: err}
+	}
+	r.mu.Lock()
+	result, changes := r.machine.Apply(index, c)
+	r.mu.Unlock()
+	r.applied(index, c, result, changes)
+	return result
+}
+
+// Snapshot is consensus.Machine's.
+func (r *replica) Snapshot() func(io.Writer) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.machine.Snapshot()
+}
+
+// Restore is consensus.Machine's.
+func (r *replica) Restore(in io.Reader) error {
+	r.mu.Lock()
+	err := r.machine.Restore(in)
+	r.mu.Unlock()
+	if err == nil {
+		r.renewed()
+	}
+	return err
+}
