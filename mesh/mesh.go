@@ -80,6 +80,7 @@ type Member struct {
 	Name    string // that its user gave it; unique in its site
 	Site    Site
 	Link    string // host:port of its QUIC port
+	Gossip  string // host:port of gossip
 	HTTP    string // host:port of its API; empty: only through others
 	Host    string // of the machine, so that voters and copies are spread over machines
 	Labels  map[string]string
