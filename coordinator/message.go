@@ -71,6 +71,7 @@ type AttemptNow struct {
 	Barrier   uint64               `cbor:"12,keyasint,omitempty"`
 	Exhausted []dataflow.SubtaskID `cbor:"13,keyasint,omitempty"`
 	Committed []Committed          `cbor:"14,keyasint,omitempty"` // the last of each subtask
+	Failed    *AttemptFailed       `cbor:"15,keyasint,omitempty"` // PhaseGone: what it said then
 }
 
 // LogNow is a feed's log on an agent's disk.

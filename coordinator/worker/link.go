@@ -73,7 +73,7 @@ func (w *Worker) hello(st *coordinator.State) *coordinator.Hello {
 	}
 	for _, id := range sorted(w.gone) {
 		if w.attempts[id] == nil {
-			h.Attempts = append(h.Attempts, coordinator.AttemptNow{AttemptRef: w.gone[id].AttemptRef, Phase: coordinator.PhaseGone})
+			h.Attempts = append(h.Attempts, coordinator.AttemptNow{AttemptRef: w.gone[id].AttemptRef, Phase: coordinator.PhaseGone, Failed: w.gone[id]})
 		}
 	}
 	for _, name := range sorted(w.logs) {
@@ -87,11 +87,6 @@ func (w *Worker) hello(st *coordinator.State) *coordinator.Hello {
 // repeat says again what Hello has no room for and may have been lost with the
 // last stream.
 func (w *Worker) repeat(st *coordinator.State) {
-	for _, id := range sorted(w.gone) {
-		if w.attempts[id] == nil {
-			w.say(coordinator.ToLeader{Failed: w.gone[id]})
-		}
-	}
 	for _, id := range sorted(w.attempts) {
 		for _, m := range w.attempts[id].unheard() {
 			w.say(m)
