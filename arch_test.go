@@ -69,6 +69,7 @@ var layers = map[string]layer{
 	"store/statedb":          driver,
 	"store/manifest":         pure,
 	"store/part":             driver,
+	"store/part/peers":       driver,
 	"store/storetest":        support,
 	"coordinator":            vocabulary,
 	"coordinator/checkpoint": pure,

@@ -1,0 +1,364 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
+)
+
+// Options are the surroundings of Peers.
+type Options struct {
+	Transport mesh.Transport
+	Store     *part.Store
+	Holds     *part.Holds
+	// Fence says why parts of an attempt are not taken any more: a later one has
+	// begun. Any goroutine calls it; nil: all are taken.
+	Fence func(job string, token dataflow.FencingToken) error
+
+	Serve int           // streams answered at a time; 0: 8. The others wait
+	Ask   int           // streams of its own at a time; 0: 8. The others wait
+	Idle  time.Duration // so long a stream may stand still; 0: 20 s
+	Now   func() time.Time
+}
+
+// Peers are the other nodes as those who have parts, and those who are to have
+// them. Any goroutine may call it.
+type Peers struct {
+	o      Options
+	quit   chan struct{}
+	served chan struct{} // as many as are answered
+	asking chan struct{} // as many as ask
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	streams map[mesh.Stream]bool // that are answered, or wait for it
+	serving sync.WaitGroup
+}
+
+// New makes Peers, which answers the streams that others open from the start of
+// the transport on.
+func New(o Options) *Peers {
+	if o.Serve == 0 {
+		o.Serve = 8
+	}
+	if o.Ask == 0 {
+		o.Ask = 8
+	}
+	if o.Idle == 0 {
+		o.Idle = 20 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	p := &Peers{o: o, quit: make(chan struct{}), served: make(chan struct{}, o.Serve), asking: make(chan struct{}, o.Ask), streams: make(map[mesh.Stream]bool)}
+	o.Transport.Handle(mesh.Parts, p.serve)
+	return p
+}
+
+// Close ends the streams that are answered, and waits for them. Nobody asks any
+// more.
+func (p *Peers) Close() error {
+	p.mu.Lock()
+	if !p.closed {
+		p.closed = true
+		close(p.quit)
+	}
+	for s := range p.streams {
+		_ = s.Close()
+	}
+	p.mu.Unlock()
+	p.serving.Wait()
+	return nil
+}
+
+// enter waits until the stream may be answered.
+func (p *Peers) enter(s mesh.Stream) bool {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return false
+	}
+	p.streams[s] = true
+	p.serving.Add(1)
+	p.mu.Unlock()
+	select {
+	case p.served <- struct{}{}:
+		return true
+	case <-p.quit:
+		p.forget(s)
+		return false
+	}
+}
+
+func (p *Peers) leave(s mesh.Stream) {
+	<-p.served
+	p.forget(s)
+}
+
+func (p *Peers) forget(s mesh.Stream) {
+	p.mu.Lock()
+	delete(p.streams, s)
+	p.mu.Unlock()
+	p.serving.Done()
+}
+
+// idle is a stream that may not stand still for long.
+type idle struct {
+	mesh.Stream
+	o Options
+}
+
+func (i idle) Read(b []byte) (int, error) {
+	if err := i.SetDeadline(i.o.Now().Add(i.o.Idle)); err != nil {
+		return 0, err
+	}
+	return i.Stream.Read(b)
+}
+
+func (i idle) Write(b []byte) (int, error) {
+	if err := i.SetDeadline(i.o.Now().Add(i.o.Idle)); err != nil {
+		return 0, err
+	}
+	return i.Stream.Write(b)
+}
+
+// ask opens a stream to a node and does f with it; it ends with ctx.
+func (p *Peers) ask(ctx context.Context, to mesh.NodeID, whose beginning, f func(idle) error) error {
+	select {
+	case p.asking <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-p.asking }()
+	opening, cancel := context.WithTimeout(ctx, p.o.Idle)
+	s, err := p.o.Transport.Open(opening, to, mesh.Parts)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("parts: node %s: %w", to, err)
+	}
+	defer s.Close()
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	i := idle{s, p.o}
+	if err = writeFrame(i, begin, encodeBegin(whose)); err == nil {
+		err = f(i)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("parts: node %s: %w", to, err)
+	}
+	return nil
+}
+
+// answered reads the answer to a request.
+func answered(r io.Reader, want frameType) ([]byte, error) {
+	t, body, err := readFrame(r)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, io.ErrUnexpectedEOF
+	case err != nil:
+		return nil, err
+	case t == refused:
+		return nil, decodeRefusal(body)
+	case t != want:
+		return nil, fmt.Errorf("parts: a frame of type %d answers, and not %d", t, want)
+	}
+	return body, nil
+}
+
+// Push makes sure that a node has parts of a checkpoint of a job, and holds them
+// until it knows what became of it. It returns how many bytes had to be sent.
+// ErrFenced: a later attempt has begun there.
+func (p *Peers) Push(ctx context.Context, to mesh.NodeID, job string, id dataflow.CheckpointID, parts []store.Part) (sent int64, err error) {
+	if len(parts) == 0 {
+		return 0, nil
+	}
+	err = p.ask(ctx, to, beginning{job, id}, func(s idle) error {
+		for rest := parts; len(rest) > 0; {
+			n := min(len(rest), maxParts)
+			lacks, err := missingAt(s, rest[:n])
+			if err != nil {
+				return err
+			}
+			for _, some := range batches(lacks) {
+				if err := p.push(s, some); err != nil {
+					return err
+				}
+				for _, one := range some {
+					sent += one.Size
+				}
+			}
+			rest = rest[n:]
+		}
+		return nil
+	})
+	return sent, err
+}
+
+// missingAt are the parts that the other end lacks.
+func missingAt(s idle, parts []store.Part) (lacks []store.Part, err error) {
+	if err := writeFrame(s, have, encodeParts(parts)); err != nil {
+		return nil, told(s, err)
+	}
+	answer, err := answered(s, has)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer) != len(parts) {
+		return nil, fmt.Errorf("parts: %d were asked for, and the answer is of %d", len(parts), len(answer))
+	}
+	for i, there := range answer {
+		if there == 0 {
+			lacks = append(lacks, parts[i])
+		}
+	}
+	return lacks, nil
+}
+
+// told is the refusal that the other end sent before it stopped reading, if there
+// is one.
+func told(s idle, err error) error {
+	if _, e := answered(s, refused); errors.As(e, new(refusal)) {
+		return e
+	}
+	return err
+}
+
+// batches are the parts in pieces that are pushed at once.
+func batches(parts []store.Part) (all [][]store.Part) {
+	for len(parts) > 0 {
+		n, total := 1, parts[0].Size
+		for n < len(parts) && total+parts[n].Size <= batchBytes {
+			total += parts[n].Size
+			n++
+		}
+		all = append(all, parts[:n])
+		parts = parts[n:]
+	}
+	return all
+}
+
+// push sends parts, and waits until they are durable. An answer that comes before
+// all is sent can only be a refusal.
+func (p *Peers) push(s idle, parts []store.Part) error {
+	type answer struct{ err error }
+	got := make(chan answer, 1)
+	go func() { // ends with the answer, or with the stream
+		_, err := answered(s, done)
+		got <- answer{err}
+		if err != nil {
+			_ = s.Close() // who sends need not go on
+		}
+	}()
+	err := writeFrame(s, push, encodeParts(parts))
+	for i := 0; err == nil && i < len(parts); i++ {
+		err = p.sendPart(s, parts[i])
+	}
+	if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrMissing) {
+		_ = s.Close()
+		<-got
+		return err // of this node's own disk
+	}
+	if a := <-got; a.err != nil && (err == nil || errors.As(a.err, new(refusal))) {
+		return a.err
+	}
+	return err
+}
+
+func (p *Peers) sendPart(s idle, one store.Part) error {
+	r, err := p.o.Store.Open(one)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return send(s, r, one)
+}
+
+// Fetch gets a part from one of the nodes that have it, in their order, unless it
+// is here. It is pinned then, once more.
+func (p *Peers) Fetch(ctx context.Context, from []mesh.NodeID, one store.Part) error {
+	if p.o.Store.Pin(one) == nil {
+		return nil
+	}
+	var errs []error
+	for _, node := range from {
+		if node == p.o.Transport.Self() {
+			continue // it is not here
+		}
+		err := p.ask(ctx, node, beginning{}, func(s idle) error { return p.fetch(s, one) })
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, err)
+		if errors.Is(err, store.ErrFull) && !errors.As(err, new(refusal)) {
+			break // there is no room here
+		}
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("part %v: %w: no other node is known to have it", one.Digest, store.ErrMissing)
+	}
+	return fmt.Errorf("part %v: %w", one.Digest, errors.Join(errs...))
+}
+
+func (p *Peers) fetch(s idle, one store.Part) error {
+	if err := writeFrame(s, fetch, encodeParts([]store.Part{one})); err != nil {
+		return told(s, err)
+	}
+	if _, err := answered(s, given); err != nil {
+		return err
+	}
+	_, err := p.o.Store.Put(func(w io.Writer) error { return receive(w, s, one) })
+	return err
+}
+
+// FetchAll gets parts, each from one of the nodes that have it, several at a
+// time. All are pinned then, or none.
+func (p *Peers) FetchAll(ctx context.Context, parts []store.Part, holders func(store.Digest) []mesh.NodeID) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	got := make([]bool, len(parts))
+	var next int
+	var mu sync.Mutex // guards next
+	var workers sync.WaitGroup
+	for range min(cap(p.asking), len(parts)) {
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				mu.Lock()
+				i := next
+				next++
+				mu.Unlock()
+				if i >= len(parts) {
+					return
+				}
+				if err := p.Fetch(ctx, holders(parts[i].Digest), parts[i]); err != nil {
+					cancel(err)
+					return
+				}
+				got[i] = true
+			}
+		})
+	}
+	workers.Wait()
+	if ctx.Err() == nil {
+		return nil
+	}
+	for i, p0 := range parts {
+		if got[i] {
+			p.o.Store.Unpin(p0)
+		}
+	}
+	return context.Cause(ctx)
+}

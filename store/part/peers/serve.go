@@ -1,0 +1,188 @@
+package peers
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+)
+
+// serve answers on a stream that a peer opened, until the peer ends it.
+func (p *Peers) serve(s mesh.Stream) {
+	defer s.Close()
+	if !p.enter(s) {
+		return
+	}
+	defer p.leave(s)
+	c := &serving{p: p, s: idle{s, p.o}}
+	err := c.all()
+	if errors.Is(err, io.EOF) {
+		return
+	}
+	// The peer may still be sending: what it sends is dropped until it has read why
+	// it does so for nothing.
+	if writeFrame(c.s, refused, encodeRefusal(err)) == nil && s.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, c.s)
+	}
+}
+
+// serving is a stream that is answered.
+type serving struct {
+	p     *Peers
+	s     idle
+	whose beginning
+	begun bool
+}
+
+// all answers until io.EOF, or what is to be refused.
+func (c *serving) all() error {
+	for {
+		t, body, err := readFrame(c.s)
+		if err != nil {
+			return err
+		}
+		if (t == begin) == c.begun {
+			return fmt.Errorf("parts: a frame of type %d in the wrong place", t)
+		}
+		switch t {
+		case begin:
+			err = c.begin(body)
+		case have:
+			err = c.have(body)
+		case push:
+			err = c.push(body)
+		case fetch:
+			err = c.fetch(body)
+		default:
+			err = fmt.Errorf("parts: a frame of type %d, which this program does not know", t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *serving) begin(body []byte) (err error) {
+	if c.whose, err = decodeBegin(body); err != nil {
+		return err
+	}
+	c.begun = true
+	if c.whose.job != "" && c.p.o.Fence != nil {
+		if err := c.p.o.Fence(c.whose.job, c.whose.id.Token); err != nil {
+			return fmt.Errorf("parts of job %s, attempt %d: %w: %w", c.whose.job, c.whose.id.Token.Attempt, ErrFenced, err)
+		}
+	}
+	return nil
+}
+
+var errNobody = errors.New("parts: pushed for no job")
+
+// have holds those that are here, and only then says so.
+func (c *serving) have(body []byte) error {
+	parts, err := decodeParts(body)
+	if err != nil {
+		return err
+	}
+	if c.whose.job == "" {
+		return errNobody
+	}
+	answer := make([]byte, len(parts))
+	var here []store.Part
+	for i, p := range parts {
+		if c.p.o.Store.Pin(p) == nil {
+			answer[i] = 1
+			here = append(here, p)
+		}
+	}
+	c.p.o.Holds.Take(c.whose.job, c.whose.id, here...)
+	return writeFrame(c.s, has, answer)
+}
+
+// push takes parts. Several are small, and are made durable together.
+func (c *serving) push(body []byte) error {
+	parts, err := decodeParts(body)
+	if err != nil {
+		return err
+	}
+	if c.whose.job == "" {
+		return errNobody
+	}
+	total := int64(0)
+	for _, p := range parts {
+		total += p.Size
+	}
+	var writes []func(io.Writer) error
+	switch {
+	case len(parts) == 1:
+		writes = append(writes, func(w io.Writer) error { return receive(w, c.s, parts[0]) })
+	case total > batchBytes || total < 0:
+		return fmt.Errorf("parts: %d parts of %d bytes in one piece, at most %d are possible", len(parts), total, batchBytes)
+	default:
+		for _, p := range parts {
+			b := bytes.NewBuffer(make([]byte, 0, p.Size))
+			if err := receive(b, c.s, p); err != nil {
+				return err
+			}
+			writes = append(writes, func(w io.Writer) error { _, err := w.Write(b.Bytes()); return err })
+		}
+	}
+	if _, err := c.p.o.Store.PutAll(writes); err != nil {
+		return err
+	}
+	c.p.o.Holds.Take(c.whose.job, c.whose.id, parts...)
+	return writeFrame(c.s, done, nil)
+}
+
+func (c *serving) fetch(body []byte) error {
+	parts, err := decodeParts(body)
+	if err != nil {
+		return err
+	}
+	if len(parts) != 1 {
+		return fmt.Errorf("parts: %d are to be fetched at once", len(parts))
+	}
+	r, err := c.p.o.Store.Open(parts[0])
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if !c.p.o.Store.Has(parts[0]) { // of another size
+		return fmt.Errorf("part %v: %w", parts[0].Digest, store.ErrCorrupt)
+	}
+	if err := writeFrame(c.s, given, nil); err != nil {
+		return err
+	}
+	return send(c.s, r, parts[0])
+}
+
+// send copies a part from the disk to a stream. That it is damaged is known when
+// all of it was sent: the receiver finds the same.
+func send(w io.Writer, r io.Reader, p store.Part) error {
+	buf := make([]byte, copyBytes)
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf)
+	if err == nil && n != p.Size {
+		err = fmt.Errorf("part %v: %w: it has %d bytes, not %d", p.Digest, store.ErrCorrupt, n, p.Size)
+	}
+	return err
+}
+
+// receive copies a part from a stream, and verifies it before it gets its name.
+func receive(w io.Writer, r io.Reader, p store.Part) error {
+	sum := sha256.New()
+	buf := make([]byte, min(copyBytes, p.Size))
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(w, sum)}, struct{ io.Reader }{io.LimitReader(r, p.Size)}, buf)
+	if err == nil && n < p.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil && store.Digest(sum.Sum(nil)) != p.Digest {
+		err = fmt.Errorf("part %v: %w: what came has another digest", p.Digest, store.ErrCorrupt)
+	}
+	return err
+}
+
+// copyBytes is what is read and written at once: large pieces cost less.
+const copyBytes = 256 << 10
