@@ -29,7 +29,7 @@ type FeedAgent struct {
 	Host   string
 	Labels map[string]string
 	Feeds  int   // how many logs it owns or copies, without this one
-	End    int64 // behind the last entry that it has of this log; 0: it has none
+	End    int64 // behind the last entry that it is known to have of this log; 0: it has none
 }
 
 // FeedChoice is who runs a feed in its next epoch, or in the present one if that
@@ -52,11 +52,13 @@ func sameSet(a, b []mesh.NodeID) bool {
 
 // Owner chooses who appends to a feed's log and who copies it: of a log that was
 // begun one of its members owns the next epoch, since only they have all that
-// was acknowledged; one that meets the source's constraints if there is any, the
-// present one before others. Where no member meets the constraints, an agent
-// that does becomes a member, and may own the epoch after. Copies stay where
-// they are, and else go to other hosts. The sentence says why there is no
-// choice.
+// was acknowledged, and only those that have come to the epoch's start: nothing
+// of the epoch is acknowledged before all have, but much of the epochs before
+// was. One that meets the source's constraints is taken if there is any, the
+// present owner before others. Where none meets them, an agent that does becomes
+// a member, beyond the copies that are wanted, and may own the epoch after.
+// Copies stay where they are, and else go to other hosts. The sentence says why
+// there is no choice.
 func Owner(r FeedRequest) (FeedChoice, string) {
 	agents := slices.Clone(r.Agents)
 	slices.SortFunc(agents, func(a, b FeedAgent) int { return cmp.Compare(a.Node, b.Node) })
@@ -66,7 +68,7 @@ func Owner(r FeedRequest) (FeedChoice, string) {
 		if r.Log.Epoch == 0 {
 			return !meets(a)
 		}
-		return !slices.Contains(r.Log.Members, a.Node)
+		return !slices.Contains(r.Log.Members, a.Node) || a.End < r.Log.Start
 	})
 	if len(able) == 0 {
 		return FeedChoice{}, nobodyOwns(r, n)
@@ -87,8 +89,12 @@ func Owner(r FeedRequest) (FeedChoice, string) {
 	}
 	hosts := map[string]bool{able[0].Host: true}
 	rest := slices.DeleteFunc(agents, func(a FeedAgent) bool { return a.Node == choice.Owner })
-	unmet := !meets(able[0])
-	for len(choice.Members) < wanted && len(rest) > 0 {
+	unmet := !meets(able[0]) && slices.ContainsFunc(rest, meets)
+	most := wanted
+	if unmet {
+		most++
+	}
+	for len(choice.Members) < most && len(rest) > 0 {
 		best := slices.MinFunc(rest, func(a, b FeedAgent) int {
 			return cmp.Or(
 				first(unmet && meets(a), unmet && meets(b)), // it is to own the epoch after
@@ -105,7 +111,7 @@ func Owner(r FeedRequest) (FeedChoice, string) {
 		unmet = unmet && !meets(best)
 		rest = slices.DeleteFunc(rest, func(a FeedAgent) bool { return a.Node == best.Node })
 	}
-	choice.Short = wanted - len(choice.Members)
+	choice.Short = max(0, wanted-len(choice.Members))
 	return choice, ""
 }
 
@@ -115,7 +121,7 @@ func nobodyOwns(r FeedRequest, n needs) string {
 		for _, m := range r.Log.Members {
 			members = append(members, string(m))
 		}
-		return fmt.Sprintf("the log of feed %s is on %s, and none of them is there", r.Feed, strings.Join(members, ", "))
+		return fmt.Sprintf("the log of feed %s is on %s, and none of them is there with all of it", r.Feed, strings.Join(members, ", "))
 	}
 	return fmt.Sprintf("feed %s needs an agent%s; none is there", r.Feed, n)
 }

@@ -1,0 +1,168 @@
+package codec_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+)
+
+const at = dataflow.Time(1_700_000_000_000_000)
+
+func token() dataflow.FencingToken { return dataflow.FencingToken{Epoch: 1, Site: "s", Attempt: 3} }
+func id(n uint64) dataflow.CheckpointID {
+	return dataflow.CheckpointID{Token: token(), Counter: n}
+}
+func subtask(task dataflow.TaskID, i int) dataflow.SubtaskID {
+	return dataflow.SubtaskID{Task: task, Index: i}
+}
+
+func digest(c byte) (d store.Digest) {
+	copy(d[:], bytes.Repeat([]byte{c}, len(d)))
+	return d
+}
+
+func copies() []coordinator.PartCopies {
+	return []coordinator.PartCopies{{Part: digest(0xaa), Nodes: []mesh.NodeID{"n1", "n2"}}}
+}
+
+func snapshot(name string, n uint64) *coordinator.Snapshot {
+	return &coordinator.Snapshot{Name: name, Job: "j7", ID: id(n), Manifest: []byte("TMMF"), Copies: copies(), Bytes: 4096}
+}
+
+func agent() coordinator.Agent {
+	return coordinator.Agent{Node: "n1", Name: "gw-1", Host: "h1", Labels: map[string]string{"rack": "a", "role": "edge"}, Slots: 4, Memory: 1 << 26, Level: 1,
+		Link: "10.0.0.1:7000", HTTP: "10.0.0.1:7001", Version: "0.4"}
+}
+
+func commit() coordinator.SinkCommit {
+	return coordinator.SinkCommit{Operator: "out", Node: "n1", Target: "out.csv", Through: id(17), Length: 1000}
+}
+
+func places() []coordinator.Place {
+	return []coordinator.Place{{Subtask: subtask("in", 0), Node: "n1"}, {Subtask: subtask("win", 0), Node: "n2"}}
+}
+
+func joinToken() *coordinator.Token {
+	return &coordinator.Token{ID: "t1", Hash: bytes.Repeat([]byte{0xee}, 32), Created: at, Expires: at + 1, Uses: 2}
+}
+
+func feed(name string) coordinator.Feed {
+	return coordinator.Feed{Name: name, Namespace: "default", Config: []byte("{}"), Replicas: 2, Log: coordinator.LogEpoch{Members: []mesh.NodeID{}, Starts: []int64{}}}
+}
+
+func logEpoch() coordinator.LogEpoch {
+	return coordinator.LogEpoch{Epoch: 2, Owner: "n2", Members: []mesh.NodeID{"n2", "n3"}, Start: 500, Starts: []int64{}}
+}
+
+// commands are those of docs/COMMANDS.md.
+func commands() []any {
+	var all []any
+	for _, c := range []coordinator.Command{
+		{LeaderBegan: &coordinator.LeaderBegan{Term: 2, Node: "n1"}},
+		{SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: "s"}},
+		{AgentJoined: new(agent())},
+		{AgentLeft: &coordinator.AgentLeft{Node: "n1"}},
+		{LevelRaised: &coordinator.LevelRaised{Level: 2}},
+		{TokenCreated: joinToken()},
+		{TokenUsed: &coordinator.TokenUsed{ID: "t1", Hash: bytes.Repeat([]byte{0xee}, 32), Node: "n2"}},
+		{TokenRevoked: &coordinator.TokenRevoked{ID: "t1"}},
+		{JobSubmitted: &coordinator.JobSubmitted{Namespace: "default", Name: "door", Spec: []byte("name: door"), Sets: []string{"parallelism=2"}, From: "sp-1",
+			AllowNonRestored: true, Feeds: []coordinator.Feed{feed("in")}, Request: "r1", Reads: []string{"plant"}}},
+		{JobDeployed: &coordinator.JobDeployed{Job: "j7", Attempt: 3, Term: 2, Places: places(), From: "chk-2-9"}},
+		{JobBecame: &coordinator.JobBecame{Job: "j7", Attempt: 3, Status: coordinator.Stopped, Why: "told so", Savepoint: "sp-2"}},
+		{JobTold: &coordinator.JobTold{Job: "j7", Then: dataflow.Drain}},
+		{JobRescaled: &coordinator.JobRescaled{Job: "j7", Parallelism: 4}},
+		{JobForgotten: &coordinator.JobForgotten{Job: "j7"}},
+		{CheckpointDone: &coordinator.CheckpointDone{Attempt: 3, Checkpoint: snapshot("chk-3-17", 17), Savepoint: snapshot("sp-2", 17), Release: []string{"chk-2-9"}}},
+		{SinkCommitted: &coordinator.SinkCommitted{Job: "j7", Attempt: 3, Commits: []coordinator.SinkCommit{commit()}}},
+		{SavepointAdded: snapshot("sp-3", 1)},
+		{SavepointDeleted: &coordinator.SavepointDeleted{Name: "sp-3"}},
+		{CopiesChanged: &coordinator.CopiesChanged{Name: "chk-3-17", Job: "j7", Copies: copies()}},
+		{FeedCreated: new(feed("plant"))},
+		{FeedDeleted: &coordinator.FeedDeleted{Name: "plant"}},
+		{LogEpochBegun: &coordinator.LogEpochBegun{Feed: "plant", Term: 2, Log: logEpoch()}},
+	} {
+		c.Level, c.At = 1, at
+		all = append(all, &c)
+	}
+	return all
+}
+
+func ref() coordinator.AttemptRef { return coordinator.AttemptRef{Job: "j7", Token: token()} }
+
+func prepared() *coordinator.Prepared {
+	return &coordinator.Prepared{AttemptRef: ref(), Moved: true, Subtasks: []coordinator.PreparedSubtask{
+		{Subtask: subtask("in", 0), Source: true, Splits: 2}, {Subtask: subtask("out", 0), Commits: true}}}
+}
+
+func committed() coordinator.Committed {
+	return coordinator.Committed{AttemptRef: ref(), Subtask: subtask("out", 0), ID: id(17), Commits: []coordinator.SinkCommit{commit()}}
+}
+
+// toLeader and toAgent are those of docs/CONTROL.md.
+func toLeader() []any {
+	var all []any
+	for _, m := range []coordinator.ToLeader{
+		{Hello: &coordinator.Hello{Agent: agent(), Boot: 5, Applied: 99,
+			Attempts: []coordinator.AttemptNow{{AttemptRef: ref(), Phase: coordinator.PhaseRunning, Prepared: prepared(), Barrier: 17,
+				Exhausted: []dataflow.SubtaskID{subtask("in", 0)}, Committed: []coordinator.Committed{committed()}}},
+			Logs: []coordinator.LogNow{{Feed: "j7.in", Epoch: 2, End: 600, Sealed: true, InSync: true}}}},
+		{Heartbeat: &coordinator.Heartbeat{Seq: 12, Applied: 99, Disk: 1 << 30,
+			Status: []coordinator.SubtaskStatus{{AttemptRef: ref(), Subtask: subtask("in", 0), Watermark: at, Arrival: at, Busy: 5, Blocked: 6,
+				Operators: []coordinator.OperatorCounters{{Operator: "in", In: 10, Out: 9, Late: 1, First: "no time"}}}},
+			Logs: []coordinator.LogStatus{{Feed: "j7.in", Epoch: 2, End: 600, Bytes: 5000, Broker: "connected", Messages: 600}}}},
+		{Prepared: prepared()},
+		{Failed: &coordinator.AttemptFailed{AttemptRef: ref(), Subtask: subtask("win", 0), Why: "stream broke", Final: true, Peer: "n2"}},
+		{Stored: &coordinator.Stored{AttemptRef: ref(), ID: id(17), Subtask: subtask("win", 0),
+			Share: coordinator.Share{Manifest: []byte("TMMF"), Copies: copies(), Bytes: 4096, Pause: 300, Align: 400}}},
+		{NotStored: &coordinator.NotStored{AttemptRef: ref(), ID: id(17), Subtask: subtask("win", 0), Kind: 1, Lost: true, Why: "disk full"}},
+		{Exhausted: &coordinator.Exhausted{AttemptRef: ref(), Subtask: subtask("in", 0)}},
+		{Committed: new(committed())},
+		{Ended: &coordinator.AttemptEnded{AttemptRef: ref()}},
+		{Sealed: &coordinator.Sealed{Feed: "j7.in", Epoch: 3, End: 600}},
+		{InSync: &coordinator.InSync{Feed: "j7.in", Epoch: 3}},
+		{OutOfSync: &coordinator.OutOfSync{Feed: "j7.in", Epoch: 3, Member: "n3", Why: "not reached"}},
+	} {
+		all = append(all, &m)
+	}
+	return all
+}
+
+func toAgent() []any {
+	var all []any
+	for _, m := range []coordinator.ToAgent{
+		{Granted: &coordinator.Granted{Seq: 12, Lease: 3_000_000}},
+		{Begin: &coordinator.Begin{AttemptRef: ref(), Subtasks: prepared().Subtasks, Moved: true}},
+		{Trigger: &coordinator.Trigger{AttemptRef: ref(), Barrier: dataflow.Barrier{ID: id(18), Full: true, Then: dataflow.Halt}}},
+		{Finish: &coordinator.Finish{AttemptRef: ref()}},
+		{Seal: &coordinator.Seal{Feed: "j7.in", Epoch: 3}},
+		{Refused: &coordinator.Refused{Why: "another mesh"}},
+	} {
+		m.Term = 2
+		all = append(all, &m)
+	}
+	return all
+}
+
+// state1 is the state of docs/COMMANDS.md.
+func state1() *coordinator.State {
+	job := &coordinator.Job{ID: "j7", Namespace: "default", Name: "door", Spec: []byte("name: door"), Created: at, Status: coordinator.Running, Epoch: 1, Attempt: 3,
+		Places: places(), From: "chk-2-9", Checkpoints: []*coordinator.Snapshot{snapshot("chk-3-16", 16), snapshot("chk-3-17", 17)}, Sinks: []coordinator.SinkCommit{commit()}, Request: "r1", Since: at}
+	old := &coordinator.Job{ID: "j5", Namespace: "default", Name: "door", Spec: []byte{}, Created: at, Status: coordinator.Stopped, Epoch: 1, Attempt: 1, Savepoint: "sp-2", Since: at, End: 6,
+		Checkpoints: []*coordinator.Snapshot{snapshot("chk-1-1", 1)}}
+	f := feed("plant")
+	f.Log = coordinator.LogEpoch{Epoch: 2, Owner: "n2", Members: []mesh.NodeID{"n2"}, Start: 500, Starts: []int64{0, 500}}
+	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,
+		Agents: map[mesh.NodeID]*coordinator.Agent{"n1": new(agent())}, Jobs: map[coordinator.JobID]*coordinator.Job{"j5": old, "j7": job}, Names: map[string]coordinator.JobID{"door": "j7"},
+		Feeds: map[string]*coordinator.Feed{"plant": &f}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()}}
+}
+
+// seal gives bytes the checksum that they need.
+func seal(data []byte) []byte {
+	sum := sha256.Sum256(data)
+	return append(bytes.Clone(data), sum[:]...)
+}
