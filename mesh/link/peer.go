@@ -1,0 +1,220 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// peer is a node that is, or was, connected, or is being dialled. It is guarded
+// by Link.mu. There are as many as nodes that were ever named.
+type peer struct {
+	node    mesh.NodeID
+	conns   [classes][]*conn // oldest first
+	dials   [classes]*dial
+	changed [classes]chan struct{} // closed when a connection comes
+	probing bool
+
+	told bool // what the watchers know: up
+	fell bool // it has been down since
+}
+
+func (p *peer) up() bool { return len(p.conns[control])+len(p.conns[data]) > 0 }
+
+// conn is a connection on which both sides have welcomed each other.
+type conn struct {
+	q       *quic.Conn
+	peer    mesh.Peer
+	class   class
+	boot    uint64 // of the peer's process
+	dialled bool   // by this agent
+	since   time.Time
+	streams atomic.Int64 // that are open here
+	why     atomic.Pointer[error]
+}
+
+// dial is an attempt to reach a peer, which all who want it wait for.
+type dial struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+// of is the peer's entry; Link.mu is held.
+func (l *Link) of(node mesh.NodeID) *peer {
+	p := l.peers[node]
+	if p == nil {
+		p = &peer{node: node}
+		for i := range p.changed {
+			p.changed[i] = make(chan struct{})
+		}
+		l.peers[node] = p
+	}
+	return p
+}
+
+// pick is the connection for a new stream, or the dial to wait for.
+func (l *Link) pick(node mesh.NodeID, k class) (*conn, *dial, <-chan struct{}, error) {
+	if c := l.best(node, k); c != nil {
+		return c, nil, nil, nil
+	}
+	addrs := l.cfg.Resolver.Addresses(node)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.peers[node]
+	switch {
+	case l.closed:
+		return nil, nil, nil, errClosing
+	case p != nil && len(p.conns[k]) > 0:
+		return p.best(l.cfg.Self, k), nil, nil, nil
+	case p == nil || p.dials[k] == nil:
+		if len(addrs) == 0 {
+			return nil, nil, nil, mesh.ErrUnknown
+		}
+		p = l.of(node)
+		d := &dial{done: make(chan struct{})}
+		p.dials[k] = d
+		l.wg.Go(func() { l.dial(d, node, k, addrs) })
+	}
+	return nil, p.dials[k], p.changed[k], nil
+}
+
+// best is the newest connection that the lower node dialled, or else the newest:
+// both sides choose alike.
+func (p *peer) best(self mesh.NodeID, k class) *conn {
+	var found *conn
+	for _, c := range p.conns[k] {
+		if c.dialled == (self < p.node) || found == nil || found.dialled == c.dialled {
+			found = c
+		}
+	}
+	return found
+}
+
+func (l *Link) best(node mesh.NodeID, k class) *conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.peers[node]; p != nil {
+		return p.best(l.cfg.Self, k)
+	}
+	return nil
+}
+
+// add makes a connection known. Those of a process of the peer that was before
+// are let go.
+func (l *Link) add(c *conn) error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return errClosing
+	}
+	p := l.of(c.peer.Node)
+	var old []*conn
+	for _, list := range p.conns {
+		for _, o := range list {
+			if o.boot > c.boot {
+				l.mu.Unlock()
+				return fmt.Errorf("%w: a process of node %s that was started later is connected", mesh.ErrRefused, c.peer.Node)
+			}
+			if o.boot < c.boot {
+				old = append(old, o)
+			}
+		}
+	}
+	was := p.up()
+	p.conns[c.class] = append(p.conns[c.class], c)
+	close(p.changed[c.class])
+	p.changed[c.class] = make(chan struct{})
+	if !p.probing && !l.cfg.NoProbe {
+		p.probing = true
+		l.wg.Go(func() { l.probe(p) })
+	}
+	l.mu.Unlock()
+	if !was {
+		l.cfg.Events(Event{Kind: PeerUp, Peer: c.peer})
+		l.wake()
+	}
+	for _, o := range old {
+		l.end(o, errors.New("it was started again"))
+	}
+	if len(old) > 0 {
+		l.mu.Lock()
+		p.fell = true
+		l.mu.Unlock()
+		l.wake()
+	}
+	return nil
+}
+
+// end closes a connection, and says so at once.
+func (l *Link) end(c *conn, why error) {
+	c.why.CompareAndSwap(nil, &why)
+	l.drop(c, why)
+	c.q.CloseWithError(codeClosed, why.Error()) //nolint:errcheck // always nil
+}
+
+// drop forgets a connection that has ended.
+func (l *Link) drop(c *conn, why error) {
+	l.mu.Lock()
+	p := l.peers[c.peer.Node]
+	i := slices.Index(p.conns[c.class], c)
+	if i < 0 {
+		l.mu.Unlock()
+		return
+	}
+	p.conns[c.class] = slices.Delete(p.conns[c.class], i, i+1)
+	down := !p.up()
+	p.fell = p.fell || down
+	l.mu.Unlock()
+	if down {
+		l.cfg.Events(Event{Kind: PeerDown, Peer: c.peer, Why: text(why)})
+		l.wake()
+	}
+}
+
+func (l *Link) wake() {
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+}
+
+// tellWatchers is the goroutine that calls them. A peer has at most a fall and a
+// rise that they have not been told: more in between are left out.
+func (l *Link) tellWatchers() {
+	for {
+		select {
+		case <-l.news:
+		case <-l.ctx.Done():
+			return
+		}
+		type news struct {
+			node mesh.NodeID
+			up   bool
+		}
+		var all []news
+		l.mu.Lock()
+		for _, p := range l.peers {
+			if p.fell && p.told {
+				all = append(all, news{p.node, false})
+				p.told = false
+			}
+			if p.fell = false; p.up() && !p.told {
+				all = append(all, news{p.node, true})
+				p.told = true
+			}
+		}
+		watchers := l.watchers
+		l.mu.Unlock()
+		for _, n := range all {
+			for _, f := range watchers {
+				f(n.node, n.up)
+			}
+		}
+	}
+}
