@@ -30,6 +30,8 @@ import (
 //     first rows of subtask 0's transaction. The old file is not touched: it may
 //     be another job's by now.
 //
+// In a site it differs where the file is another agent's, or was: see site.go.
+//
 // After an error it may be called again: where there was no room, say.
 func (s *Sink) Recover(ctx context.Context, held []sensors.Pending, owns func(string) bool) error {
 	if s.begun || !s.cfg.Durable {
@@ -52,20 +54,26 @@ func (s *Sink) recover(ctx context.Context, held []sensors.Pending, owns func(st
 	}
 	current := make(map[string]bool, s.cfg.Parallelism)
 	for i := range s.cfg.Parallelism {
-		current[Target(s.cfg.Path, i, s.cfg.Parallelism)] = true
+		current[s.targetOf(i)] = true
 	}
 	var own *target
 	var moved []target
 	for i := range targets {
 		t := &targets[i]
+		if err := s.count(t); err != nil {
+			return err
+		}
 		switch {
 		case t.record.Path != s.cfg.Path:
 			if s.cfg.Subtask == 0 {
 				moved = append(moved, *t)
 			}
-		case t.name == s.name:
+		case t.name == s.target:
 			own = t
-		case !current[t.name] && owns(t.name):
+		case current[t.name] || !owns(t.name):
+		case s.cfg.Placed.Node != "" || t.record.Node != "":
+			moved = append(moved, *t)
+		default:
 			if err := s.adopt(t); err != nil {
 				return err
 			}
@@ -74,21 +82,27 @@ func (s *Sink) recover(ctx context.Context, held []sensors.Pending, owns func(st
 			return err
 		}
 	}
-	if own == nil {
+	if s.cfg.Placed.Node != "" {
+		own, moved, err = s.placeOwn(own, moved)
+	}
+	switch {
+	case err != nil:
+	case own == nil:
 		err = s.begin()
-	} else {
+	default:
 		err = s.resume(own)
 	}
 	if err != nil {
 		return err
 	}
+	s.through = s.cfg.Placed.From
 	return s.takeOver(moved)
 }
 
 // resume goes on with a target.
 func (s *Sink) resume(t *target) error {
 	s.trans = pending.NewTransactions(t.record.Next)
-	length, err := complete(s.cfg.FS, t)
+	length, err := s.complete(s.name, t)
 	if err != nil {
 		return err
 	}
@@ -106,7 +120,7 @@ func (s *Sink) resume(t *target) error {
 
 // adopt completes a file that nobody writes any more.
 func (s *Sink) adopt(t *target) error {
-	length, err := complete(s.cfg.FS, t)
+	length, err := s.complete(t.name, t)
 	if err != nil {
 		return err
 	}
@@ -116,13 +130,15 @@ func (s *Sink) adopt(t *target) error {
 	return nil
 }
 
-// takeOver puts rows that were pending under another path into the first
+// takeOver puts rows that were pending for another file into the first
 // transaction. Where nothing was committed there, the file's header is pending
-// before them, and stays behind.
+// before them, and stays behind. The record of a file of the same path is
+// carried on.
 func (s *Sink) takeOver(moved []target) error {
 	header := s.cfg.Encoder.AppendHeader(nil)
 	for i := range moved {
-		for _, p := range moved[i].pieces {
+		t := &moved[i]
+		for _, p := range t.rest() {
 			if err := s.queue.Room(); err != nil {
 				return s.fault(err)
 			}
@@ -132,7 +148,12 @@ func (s *Sink) takeOver(moved []target) error {
 			}
 			s.queue.SetTail(append(s.queue.Tail(), rows...))
 		}
-		s.forget(&moved[i], true)
+		other := t.record.Path != s.cfg.Path
+		s.forget(t, other)
+		if !other && t.name != s.target {
+			t.pieces, t.done = nil, 0
+			s.carried = append(s.carried, *t)
+		}
 	}
 	return nil
 }
@@ -147,34 +168,36 @@ func (s *Sink) forget(t *target, record bool) {
 	}
 }
 
-// complete makes a target what it was at the checkpoint, with its pending rows
+// complete makes the file of a target what it was at the checkpoint, with its pending rows
 // behind, and returns its length. What is there of the pending rows already, of
 // a commit or of a complete that was interrupted, is not taken away: a reader
 // would see rows go that were committed. It is written again all the same,
 // since nobody knows whether it reached the disk.
-func complete(fsys store.FS, t *target) (length int64, err error) {
-	size := int64(0)
-	info, err := fsys.Stat(t.name)
+func (s *Sink) complete(name string, t *target) (length int64, err error) {
+	fsys, size := s.cfg.FS, int64(0)
+	info, err := fsys.Stat(name)
 	switch {
 	case err == nil:
 		size = info.Size()
 	case !errors.Is(err, fs.ErrNotExist):
-		return 0, fault(t.name, err)
+		return 0, fault(name, err)
 	case t.record.Length > 0:
-		return 0, fmt.Errorf("file sink: %s is missing, but the checkpoint knows %d bytes of it; put it back, or start the job anew", t.name, t.record.Length)
+		return 0, fmt.Errorf("file sink: %s is missing, but the checkpoint knows %d bytes of it; put it back, or start the job anew", name, t.record.Length)
 	}
 	if size < t.record.Length {
-		return 0, fmt.Errorf("file sink: %s is %d bytes long, but the checkpoint knows %d: somebody cut or replaced it; put it back, or start the job anew with another path", t.name, size, t.record.Length)
+		return 0, fmt.Errorf("file sink: %s is %d bytes long, but the checkpoint knows %d: somebody cut or replaced it; put it back, or start the job anew with another path", name, size, t.record.Length)
 	}
-	folders, err := pending.MakeFolders(fsys, t.name)
+	folders, err := pending.MakeFolders(fsys, name)
 	if err != nil {
-		return 0, fault(t.name, err)
+		return 0, fault(name, err)
 	}
-	f, err := fsys.Open(t.name, os.O_RDWR|os.O_CREATE)
+	f, err := fsys.Open(name, os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return 0, fault(t.name, err)
+		return 0, fault(name, err)
 	}
-	length, err = fill(f, t, size)
+	if err = s.permitted(); err == nil {
+		length, err = fill(f, t, size)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -182,7 +205,7 @@ func complete(fsys store.FS, t *target) (length int64, err error) {
 		err = pending.SyncFolders(fsys, folders)
 	}
 	if err != nil {
-		return 0, fault(t.name, err)
+		return 0, fault(name, err)
 	}
 	return length, nil
 }
@@ -190,7 +213,7 @@ func complete(fsys store.FS, t *target) (length int64, err error) {
 func fill(f store.File, t *target, size int64) (length int64, err error) {
 	at := t.record.Length
 	var have []byte
-	for _, p := range t.pieces {
+	for _, p := range t.rest() {
 		rows := p.Data[pieceHead:]
 		if place := int64(binary.BigEndian.Uint64(p.Data)); place != at {
 			return 0, fmt.Errorf("piece %d of its pending rows belongs to byte %d, not %d; the checkpoint is damaged", p.Piece, place, at)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/pending"
@@ -72,6 +73,7 @@ func Target(path string, subtask, parallelism int) string {
 type Sink struct {
 	cfg       SinkConfig
 	name      string
+	target    string     // the name in checkpoints
 	file      store.File // nil: not open, or closed
 	begun     bool       // the target was opened; it may be closed again
 	committed int64      // length of the file as of the last commit
@@ -83,11 +85,13 @@ type Sink struct {
 	cut     int64    // the queue is cut into pieces up to here
 	piece   []byte   // scratch of Prepare
 	carried []target // files of the family that no subtask writes any more; this one carries their records on
+	through dataflow.CheckpointID
 }
 
 var (
 	_ sensors.Writer        = (*Sink)(nil)
 	_ sensors.Transactional = (*Sink)(nil)
+	_ sensors.Recorder      = (*Sink)(nil)
 )
 
 // OpenSink makes the folders and the file, empty. A file with something in it
@@ -102,7 +106,11 @@ func OpenSink(cfg SinkConfig) (*Sink, error) {
 	if cfg.Path == "" || cfg.Parallelism < 1 || cfg.Subtask < 0 || cfg.Subtask >= cfg.Parallelism {
 		return nil, fmt.Errorf("file sink: no path, or subtask %d of %d does not exist", cfg.Subtask, cfg.Parallelism)
 	}
+	if p := &cfg.Placed; p.Node != "" && (!cfg.Durable || len(p.Nodes) != cfg.Parallelism || p.Nodes[cfg.Subtask] != p.Node || strings.Contains(p.Node, ":")) {
+		return nil, fmt.Errorf("file sink: %s: subtask %d of %d does not run on agent %q of %q, or the job takes no checkpoints", cfg.Path, cfg.Subtask, cfg.Parallelism, p.Node, p.Nodes)
+	}
 	s := &Sink{cfg: cfg, name: Target(cfg.Path, cfg.Subtask, cfg.Parallelism), trans: pending.NewTransactions(1)}
+	s.target = s.targetOf(cfg.Subtask)
 	if _, err := s.kind(); err != nil {
 		return nil, err
 	}
@@ -144,9 +152,21 @@ func (s *Sink) begin() error {
 		return err
 	}
 	if size > 0 {
-		if err := s.file.Truncate(0); err != nil {
+		err := s.permitted()
+		if err == nil {
+			err = s.file.Truncate(0)
+		}
+		if err != nil {
 			return s.fault(errors.Join(err, s.closeFile()))
 		}
+	}
+	if s.cfg.Durable {
+		// Now, not with the first commit: another process may make it, and would
+		// not know that the folders are new.
+		if err := pending.SyncFolders(s.cfg.FS, s.folders); err != nil {
+			return s.fault(errors.Join(err, s.closeFile()))
+		}
+		s.folders = nil
 	}
 	s.queue.SetTail(s.cfg.Encoder.AppendHeader(s.queue.Tail()))
 	s.begun = true
@@ -219,6 +239,9 @@ func (s *Sink) commit(to int64) error {
 	if err := s.there(); err != nil {
 		return err
 	}
+	if err := s.permitted(); err != nil {
+		return s.fault(err)
+	}
 	s.torn = true
 	if err := s.append(to); err != nil {
 		if torn := s.mend(); torn != nil { // never ErrFull: a part of the commit is visible
@@ -229,6 +252,14 @@ func (s *Sink) commit(to int64) error {
 	s.torn, s.folders = false, nil
 	s.committed = to
 	s.queue.Drop(to)
+	return nil
+}
+
+// permitted tells whether rows may become visible now.
+func (s *Sink) permitted() error {
+	if err := sensors.Permitted(s.cfg.Permit); err != nil {
+		return fmt.Errorf("nothing was committed: %w", err)
+	}
 	return nil
 }
 

@@ -7,14 +7,75 @@ import (
 	"os"
 	"strings"
 
+	"github.com/tidemark-mesh/tidemark/sensors/pending"
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // In a site a target is named by its agent and path, since the same path is
-// another file on each agent: NODE:PATH. A node's name has no colon.
+// another file on each agent: NODE:PATH. A node's name has no colon. What was
+// committed stays where it is; what is pending follows the subtask.
+//
+// The site has on record how long each target is as far as it counts, and what
+// an agent makes of a target before that is on record may turn out not to count:
+// when it is lost before, another agent commits the rows, and this one cuts its
+// file back (CutBack) before it has anything to do with the job again. Hence:
+//
+//   - A target is on record before anything is written to it: the runtime says
+//     what targets there are before any checkpoint of the attempt completes, and
+//     Recover writes only to a target that is on record.
+//   - Pending rows that are on record as committed are left out.
+//   - Those of a target that nobody writes any more, here or there, and those of
+//     the own one if it is not on record, become the first rows of the next
+//     transaction: so they are pending, of exactly one target, until they count.
+//
+// A record newer than the checkpoint that the job goes on from does not count:
+// its rows come again.
 
 // SiteTarget is the name of a file on an agent.
 func SiteTarget(node, path string) string { return node + ":" + path }
+
+// targetOf is the target of a subtask of the sink.
+func (s *Sink) targetOf(subtask int) string {
+	name := Target(s.cfg.Path, subtask, s.cfg.Parallelism)
+	if s.cfg.Placed.Node == "" {
+		return name
+	}
+	return SiteTarget(s.cfg.Placed.Nodes[subtask], name)
+}
+
+// count finds out which pieces of a target are on record as committed.
+func (s *Sink) count(t *target) error {
+	c, known := s.cfg.Placed.Recorded(t.name)
+	if !known || pending.After(c.Through, s.cfg.Placed.From) {
+		return nil
+	}
+	for t.record.Length < c.Length && t.done < len(t.pieces) {
+		t.record.Length += int64(len(t.pieces[t.done].Data) - pieceHead)
+		t.done++
+	}
+	if t.record.Length < c.Length || t.done > 0 && t.record.Length > c.Length {
+		return fmt.Errorf("file sink: %s: %d bytes are on record, and the checkpoint has a piece up to %d; it is damaged", t.name, c.Length, t.record.Length)
+	}
+	return nil
+}
+
+// placeOwn decides what becomes of the own target: where it is not on record,
+// its pending rows are moved.
+func (s *Sink) placeOwn(own *target, moved []target) (*target, []target, error) {
+	c, known := s.cfg.Placed.Recorded(s.target)
+	switch {
+	case own != nil && !known:
+		rows := *own
+		own.pieces, own.done = nil, 0
+		return own, append([]target{rows}, moved...), nil
+	case own == nil && known:
+		if c.Length > 0 && !pending.After(c.Through, s.cfg.Placed.From) {
+			return nil, nil, fmt.Errorf("file sink: %s: %d bytes of it are on record, but the checkpoint does not know it; it is damaged", s.target, c.Length)
+		}
+		return &target{name: s.target, record: record{Version: recordVersion, Path: s.cfg.Path, Next: 1, Node: s.cfg.Placed.Node}}, moved, nil
+	}
+	return own, moved, nil
+}
 
 // CutBack makes a target of node, which no sink writes at the moment, as long as
 // the site has on record; what is behind that belongs to commits that never

@@ -25,9 +25,10 @@ const (
 // record is piece 0 of a target.
 type record struct {
 	Version int    `json:"version"`
-	Path    string `json:"path"`   // of the sink; the target is it, or made from it
-	Length  int64  `json:"length"` // committed bytes
-	Next    int64  `json:"next"`   // number of the next piece
+	Path    string `json:"path"`           // of the sink; the target is it, or made from it
+	Length  int64  `json:"length"`         // committed bytes
+	Next    int64  `json:"next"`           // number of the next piece
+	Node    string `json:"node,omitempty"` // whose file it is, in a site
 }
 
 func (r record) bytes() []byte {
@@ -40,10 +41,14 @@ func (r record) bytes() []byte {
 
 // target is a file of the sink's family, as a checkpoint knows it.
 type target struct {
-	name   string
+	name   string // of the file, or in a site SiteTarget
 	record record
 	pieces []sensors.Pending // without piece 0
+	done   int               // so many of them are on record as committed
 }
+
+// rest is the pieces that may have to be committed.
+func (t *target) rest() []sensors.Pending { return t.pieces[t.done:] }
 
 // Prepare ends the transaction. See sensors.Transactional.
 func (s *Sink) Prepare(id dataflow.CheckpointID, full bool, emit func(sensors.Pending) error) error {
@@ -59,8 +64,8 @@ func (s *Sink) Prepare(id dataflow.CheckpointID, full bool, emit func(sensors.Pe
 		s.cut = min(s.cut+maxPiece-pieceHead, end)
 		s.trans.Add(s.cut, 0)
 	}
-	own := record{Version: recordVersion, Path: s.cfg.Path, Length: s.committed, Next: s.trans.Next()}
-	if err := s.trans.Prepare(id, full, s.name, own.bytes(), s.read, s.committed, emit); err != nil {
+	own := record{Version: recordVersion, Path: s.cfg.Path, Length: s.committed, Next: s.trans.Next(), Node: s.cfg.Placed.Node}
+	if err := s.trans.Prepare(id, full, s.target, own.bytes(), s.read, s.committed, emit); err != nil {
 		return fmt.Errorf("file sink: %s: pending rows: %w", s.name, err)
 	}
 	return nil
@@ -91,6 +96,14 @@ func (s *Sink) CommitThrough(_ context.Context, id dataflow.CheckpointID) error 
 	if err := s.commit(to); err != nil {
 		return err
 	}
-	s.trans.Commit(s.name, len(done))
+	s.trans.Commit(s.target, len(done))
+	if pending.After(id, s.through) {
+		s.through = id
+	}
 	return nil
+}
+
+// Commits is how long the file is, as far as it counts. See sensors.Recorder.
+func (s *Sink) Commits() []sensors.Commit {
+	return []sensors.Commit{{Target: s.target, Through: s.through, Length: s.committed}}
 }
