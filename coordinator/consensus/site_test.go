@@ -1,0 +1,185 @@
+package consensus
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// The voters follow the agents: one, then three, and another for one that dies.
+func TestVotersFollowAgents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		var mu sync.Mutex
+		dead := make(map[mesh.NodeID]bool)
+		health := func(o *Options) {
+			o.Health = func() (all []Candidate) {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, id := range []mesh.NodeID{"a", "b", "c", "d"} {
+					all = append(all, Candidate{Node: id, Host: string(id), Alive: !dead[id]})
+				}
+				return all
+			}
+		}
+		a := s.open("a", founder, health)
+		s.leader()
+		s.open("b", health)
+		must(t, a.AddNonvoter(soon(t), "b"))
+		<-time.After(time.Minute)
+		if st := a.Stats(); st.Voters != 1 || st.Nonvoters != 1 {
+			t.Errorf("two agents: %+v", st)
+		}
+		s.open("c", health)
+		s.open("d", health)
+		must(t, a.AddNonvoter(soon(t), "c"))
+		must(t, a.AddNonvoter(soon(t), "d"))
+		s.until("three voters", func() bool { return a.Stats().Voters == 3 })
+		lead := s.leader()
+		var victim mesh.NodeID
+		for _, m := range lead.Members() {
+			if m.Voter && m.Node != lead.Self() {
+				victim = m.Node
+			}
+		}
+		s.kill(victim)
+		mu.Lock()
+		dead[victim] = true
+		mu.Unlock()
+		s.until("another votes", func() bool {
+			voters := 0
+			for _, m := range lead.Members() {
+				if m.Voter {
+					if voters++; m.Node == victim {
+						return false
+					}
+				}
+			}
+			return voters == 3
+		})
+		s.propose(s.leader(), "x")
+		s.same("x")
+	})
+}
+
+// A group is founded once, and only in a folder of its own.
+func TestFoundOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		a := s.open("a", founder)
+		s.leader()
+		s.propose(a, "1")
+		s.kill("a")
+		a = s.open("a", founder) // as it was founded here already, it goes on
+		s.leader()
+		s.propose(a, "2")
+		if got := a.list.commands(); len(got) != 2 {
+			t.Errorf("%q", got)
+		}
+		s.open("b")
+		must(t, a.AddNonvoter(soon(t), "b"))
+		s.same("2")
+		s.kill("b")
+		if _, err := s.try("b", founder); !errors.Is(err, ErrFounded) {
+			t.Errorf("a member founds a group of its own: %v", err)
+		}
+		if _, err := s.try("c", func(o *Options) { o.Dir = filepath.Join(s.dir, "b") }); !errors.Is(err, ErrForeign) {
+			t.Errorf("another node in the same folder: %v", err)
+		}
+		if _, err := s.try("d", func(o *Options) { o.Dir = filepath.Join(s.dir, "a") }); !errors.Is(err, ErrInUse) {
+			t.Errorf("a second process: %v", err)
+		}
+	})
+}
+
+// A crash at any moment of the founding: the next start ends it.
+func TestFoundingIsCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for cut := range 6 {
+			s := newAgents(t)
+			path := filepath.Join(s.dir, "a", logFile)
+			must(t, makeDir(filepath.Dir(path)))
+			log := newLog(t, path)
+			steps := []func() error{
+				func() error { return log.put(ownBucket, []byte(keySelf), []byte("a")) },
+				func() error { return log.put(ownBucket, []byte(keyFound), []byte(foundTry)) },
+				func() error { return log.SetUint64([]byte(currentTermKey), 0) },
+				func() error { return log.SetUint64([]byte(currentTermKey), 1) },
+			}
+			for _, step := range steps[:min(cut, len(steps))] {
+				must(t, step())
+			}
+			must(t, log.close())
+			if cut == 5 {
+				s.open("a", founder)
+				s.kill("a")
+				log = newLog(t, path)
+				must(t, log.put(ownBucket, []byte(keyFound), []byte(foundTry)))
+				must(t, log.close())
+			}
+			a := s.open("a", founder)
+			s.leader()
+			s.propose(a, "x")
+			if n := a.Stats().Voters; n != 1 {
+				t.Errorf("cut %d: %d voters", cut, n)
+			}
+			s.kill("a")
+		}
+	})
+}
+
+// A leader with a full disk steps down, and another leads; when there is room
+// again it takes part.
+func TestFullDiskOfLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		s.voters("a", "b", "c")
+		old := s.leader()
+		synctest.Wait()
+		old.log.write.Lock()
+		old.log.room.short, old.log.room.allocated = true, 0
+		old.log.room.allocate = func(*os.File, int64) error { return syscall.ENOSPC }
+		old.log.write.Unlock()
+		if _, _, err := old.Propose(soon(t), []byte("x")); !errors.Is(err, ErrNoRoom) {
+			t.Errorf("a full disk: %v", err)
+		}
+		var others []mesh.NodeID
+		for id := range s.all {
+			if id != old.Self() {
+				others = append(others, id)
+			}
+		}
+		next := s.leader(others...)
+		s.propose(next, "y")
+		old.log.write.Lock()
+		old.log.room.allocate = allocate
+		old.log.write.Unlock()
+		s.same("y")
+	})
+}
+
+// Streams of another site are no business of this one's.
+func TestOtherSite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		s.open("a", founder)
+		s.leader()
+		stranger := s.net.New("x", "harbour")
+		stranger.Start()
+		st, err := stranger.Open(soon(t), "a", mesh.Raft)
+		must(t, err)
+		if _, err := io.ReadAll(st); err == nil {
+			_ = err // an end is as good as a break
+		}
+		must(t, st.Close())
+		must(t, stranger.Close())
+	})
+}
