@@ -66,6 +66,7 @@ var layers = map[string]layer{
 	"sensors/sensortest":     support,
 	"store":                  vocabulary,
 	"store/ingestlog":        driver,
+	"store/logepoch":         pure,
 	"store/statedb":          driver,
 	"store/manifest":         pure,
 	"store/part":             driver,

@@ -149,6 +149,22 @@ func encode(c Config) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
+// Format is a config as feed.json has it, and as coordinator.Feed.Config does.
+// Secrets that are given as text are not in it.
+func (c Config) Format() ([]byte, error) { return encode(c) }
+
+// ParseConfig reads what Format wrote, for the feed of that name.
+func ParseConfig(name string, b []byte) (Config, error) {
+	c, _, err := decode(b)
+	if err == nil {
+		c, err = c.fixed(name)
+	}
+	if err != nil {
+		return c, fmt.Errorf("feed %q: its config: %w", name, err)
+	}
+	return c, nil
+}
+
 // decode reads feed.json. whole is false if a secret of it stands elsewhere.
 func decode(b []byte) (c Config, whole bool, err error) {
 	var f file

@@ -21,6 +21,8 @@ const (
 	Room                    // it takes entries again
 	Failed                  // the session failed for good: Err. The feed has ended; Open makes it anew
 	Closed                  // its owner closed it
+	Held                    // nothing is acknowledged while this agent has no permit: Err
+	Copying                 // a copy of a log that another agent owns tells: Err
 )
 
 // Event is something worth telling about a feed. Only the fields that its kind
@@ -53,6 +55,10 @@ func (e Event) String() string {
 		return fmt.Sprintf("feed %s: the log takes messages again", e.Feed)
 	case Failed:
 		return fmt.Sprintf("feed %s: failed: %v", e.Feed, e.Err)
+	case Held:
+		return fmt.Sprintf("feed %s: nothing is said to the broker: %v", e.Feed, e.Err)
+	case Copying:
+		return fmt.Sprintf("feed %s: its copy here takes nothing: %v", e.Feed, e.Err)
 	case Closed:
 		return fmt.Sprintf("feed %s: closed", e.Feed)
 	}

@@ -23,6 +23,7 @@ type SessionOptions struct {
 	Clock  sensors.Clock
 	Recall iter.Seq[*sensors.Records] // the tail of the log in order; it is asked for once, before the session begins
 	Events func(mqtt.Event)           // Subscribed among them: the feed waits for it
+	Permit sensors.Permit             // without it nothing is said to the broker; nil: it may
 }
 
 // ErrClosed is wrapped by what is called after the last Close.
@@ -48,6 +49,9 @@ type Feed struct {
 
 	refs   int  // users; under owner.mu
 	ending bool // nobody may join any more; under owner.mu
+
+	role     *ownership // in a mesh; nil: none
+	replicas *replicas  // the same
 
 	log     *ingestlog.Log
 	away    int             // the lane to note the time away of next
@@ -99,7 +103,7 @@ func (f *Feed) ended() bool { return f.ctx.Err() != nil }
 // pump does the rest.
 func (f *Feed) start(c *Config, needed map[string]map[int]int64) (err error) {
 	defer close(f.begun)
-	if err = f.open(c, needed); err == nil {
+	if err = f.open(c, needed); err == nil && f.role == nil {
 		err = f.begin()
 		if errors.As(err, new(logError)) {
 			err = nil // the pump tries again
@@ -165,7 +169,13 @@ func (f *Feed) open(c *Config, needed map[string]map[int]int64) error {
 	if err != nil {
 		return err
 	}
-	if err := f.adopt(needed); err != nil {
+	if f.role != nil {
+		err = f.lead()
+	}
+	if err == nil {
+		err = f.adopt(needed)
+	}
+	if err != nil {
 		return errors.Join(err, f.log.Close())
 	}
 	for name, at := range f.pins {
@@ -197,11 +207,14 @@ func (f *Feed) begin() error {
 		f.deaf[f.away] = true
 	}
 	if f.last != dataflow.MinTime {
-		if err := f.log.Commit(); err != nil {
-			return logError{err}
+		if err := f.persist(); err != nil {
+			return err
 		}
 	}
-	session, err := f.owner.o.Session(f.config, SessionOptions{Clock: f.owner.o.Clock, Recall: f.recall, Events: f.hearSession})
+	if err := f.permitted(); err != nil {
+		return err
+	}
+	session, err := f.owner.o.Session(f.config, SessionOptions{Clock: f.owner.o.Clock, Recall: f.recall, Events: f.hearSession, Permit: f.owner.o.Permit})
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/part"
@@ -21,6 +23,11 @@ type Options struct {
 	Events  func(Event) // must not block; nil: nobody listens
 	// Session opens what a feed reads; nil: an MQTT session.
 	Session func(c Config, s SessionOptions) (sensors.Reader, error)
+
+	// Of an agent of a mesh: see site.go.
+	Transport mesh.Transport        // nil: feeds run by themselves, on this process's disk alone
+	Permit    sensors.Permit        // asked before a session is opened and before each acknowledgement
+	Tell      func(worker.LogEvent) // what becomes of the logs; must not block
 }
 
 // Feeds are the feeds that run in this process. Each is opened once, however
@@ -30,10 +37,17 @@ type Feeds struct {
 
 	mu      sync.Mutex       // guards running and the refs of the feeds in it; no I/O under it
 	running map[string]*Feed // from before its log is opened until after it is closed
+	copies  map[string]*follower
 }
 
 // New makes the feeds of a state folder. Nothing is opened yet.
-func New(o Options) *Feeds { return &Feeds{o: o.filled(), running: make(map[string]*Feed)} }
+func New(o Options) *Feeds {
+	s := &Feeds{o: o.filled(), running: make(map[string]*Feed), copies: make(map[string]*follower)}
+	if o.Transport != nil {
+		o.Transport.Handle(mesh.Log, s.take)
+	}
+	return s
+}
 
 func (o Options) filled() Options {
 	if o.Clock == nil {
@@ -45,6 +59,9 @@ func (o Options) filled() Options {
 	if o.Events == nil {
 		o.Events = func(Event) {}
 	}
+	if o.Tell == nil {
+		o.Tell = func(worker.LogEvent) {}
+	}
 	if o.Session == nil {
 		o.Session = openMQTT(o.Secrets)
 	}
@@ -52,7 +69,8 @@ func (o Options) filled() Options {
 }
 
 // Open returns the feed of that name, which runs from the first Open to the
-// last Close. A feed that is not there is created. One that is there goes on
+// last Close. In a mesh it is one that Own runs, and the config does not matter:
+// ErrNotOwner. Otherwise a feed that is not there is created. One that is there goes on
 // with the config given, which is stored: all of it may change between two runs
 // but the lanes; while the feed runs nothing may.
 func (s *Feeds) Open(name string, c Config) (*Feed, error) {
@@ -85,6 +103,10 @@ func (s *Feeds) open(name string, c *Config, needed map[string]map[int]int64) (*
 	for {
 		s.mu.Lock()
 		f := s.running[name]
+		if f == nil && s.o.Transport != nil {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("feed %q: %w", name, ErrNotOwner)
+		}
 		if f == nil {
 			f = newFeed(s, name)
 			s.running[name] = f
@@ -103,7 +125,7 @@ func (s *Feeds) open(name string, c *Config, needed map[string]map[int]int64) (*
 		case f.ended():
 			_ = f.Close()
 			<-f.done
-		case c != nil && !f.config.same(*c):
+		case c != nil && f.role == nil && !f.config.same(*c):
 			_ = f.Close()
 			return nil, fmt.Errorf("feed %q runs with another config; stop the jobs that read it first", name)
 		default:

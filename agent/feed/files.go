@@ -292,7 +292,12 @@ func Delete(o Options, name string) error {
 	if err != nil && !errors.Is(err, store.ErrCorrupt) {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}
-	// In one step it is no feed any more; then its bytes go.
+	return remove(o, name)
+}
+
+// remove removes a feed's folder: in one step it is no feed any more, then its
+// bytes go.
+func remove(o Options, name string) error {
 	gone := filepath.Join(o.Dir, "feeds", ".deleted."+name)
 	if err := os.RemoveAll(gone); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)

@@ -32,6 +32,7 @@ func (e logError) Unwrap() error { return e.error }
 //
 //	Read -> Append -> Commit (one fsync for all that has come) -> Ack
 //
+// In a mesh Commit ends when all members of the log's epoch have done the same.
 // While the log takes nothing nothing is read: the session's inbox fills, QoS 1
 // and 2 wait at the broker, QoS 0 is shed and counted there.
 func (f *Feed) run(ctx context.Context) {
@@ -42,6 +43,7 @@ func (f *Feed) run(ctx context.Context) {
 	if err != nil {
 		f.fail(err)
 		f.owner.fail(f)
+		f.ailing(err)
 	}
 	f.cancel()
 	f.mu.Lock()
@@ -49,6 +51,9 @@ func (f *Feed) run(ctx context.Context) {
 	f.mu.Unlock()
 	if session != nil {
 		err = errors.Join(err, session.Close())
+	}
+	if f.replicas != nil {
+		f.replicas.stop()
 	}
 	err = errors.Join(err, f.log.Close())
 	if err != nil {
@@ -61,6 +66,11 @@ func (f *Feed) run(ctx context.Context) {
 }
 
 func (f *Feed) pump(ctx context.Context) error {
+	if f.role != nil {
+		if err := f.gather(); err != nil {
+			return err
+		}
+	}
 	if f.session == nil {
 		if err := f.insist(ctx, f.begin); err != nil {
 			return err
@@ -123,12 +133,15 @@ func (f *Feed) put() error {
 
 // commit makes durable what was appended, and only then acknowledges it.
 func (f *Feed) commit() error {
-	if err := f.log.Commit(); err != nil {
-		return logError{err}
+	if err := f.persist(); err != nil {
+		return err
 	}
 	f.commits.Add(1)
 	f.appended.Add(f.pending)
 	f.pending = 0
+	if err := f.permitted(); err != nil {
+		return err
+	}
 	for lane, next := range f.dirty {
 		if next >= 0 {
 			f.session.Ack(sensors.Position{Split: lane, Offset: next})

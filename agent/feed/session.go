@@ -14,7 +14,7 @@ import (
 func openMQTT(secrets job.Resolver) func(Config, SessionOptions) (sensors.Reader, error) {
 	return func(c Config, s SessionOptions) (sensors.Reader, error) {
 		conn := mqtt.Connection{
-			Broker: c.Broker, ClientID: c.ClientID, CAFile: c.TLS.CA, CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, Clock: s.Clock, Events: s.Events,
+			Broker: c.Broker, ClientID: c.ClientID, CAFile: c.TLS.CA, CertFile: c.TLS.Cert, KeyFile: c.TLS.Key, Clock: s.Clock, Events: s.Events, Permit: s.Permit,
 		}
 		if c.TLS.ServerName != "" {
 			conn.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLS.ServerName}

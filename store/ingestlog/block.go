@@ -10,7 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
-// version is that of blocks and of states. docs/INGEST_LOG.md has the bytes.
+// version is that of blocks. docs/INGEST_LOG.md has the bytes.
 const version = 1
 
 const (

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -56,12 +58,16 @@ func example() []*sensors.Records {
 }
 
 func TestGoldenBytes(t *testing.T) {
-	l := must[*Log](t)(Open(Options{Dir: t.TempDir(), Lanes: 2}))
+	l := must[*Log](t)(Open(Options{Dir: t.TempDir(), Lanes: 2, ID: LogID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}))
 	defer func() { _ = l.Close() }()
+	if err := l.Lead(3); err != nil {
+		t.Fatal(err)
+	}
 	for _, r := range example() {
 		must[sensors.Position](t)(l.Append(r))
 	}
-	if err := l.Commit(); err != nil {
+	group := must[*Group](t)(l.Stage())
+	if err := l.Write(); err != nil {
 		t.Fatal(err)
 	}
 	blocks := l.tail.live()[0].blocks
@@ -73,13 +79,29 @@ func TestGoldenBytes(t *testing.T) {
 	if got, want := l.last().end.encode(nil), golden(t, "end"); !bytes.Equal(got, want) {
 		t.Errorf("the end is\n% x, the page has\n% x", got, want)
 	}
+	if got, want := group.State, golden(t, "group"); !bytes.Equal(got, want) {
+		t.Errorf("the group's state is\n% x, the page has\n% x", got, want)
+	}
+	if _, got := l.First(); !bytes.Equal(got, golden(t, "head")) {
+		t.Errorf("the head is\n% x, the page has\n% x", got, golden(t, "head"))
+	}
+	if got, want := must[[]byte](t)(os.ReadFile(filepath.Join(l.o.Dir, promiseFile))), golden(t, "promise"); !bytes.Equal(got, want) {
+		t.Errorf("the promise is\n% x, the page has\n% x", got, want)
+	}
+	var old state
+	if err := old.decode(golden(t, "end of version 1")); err != nil {
+		t.Fatal(err)
+	}
+	if old.id, old.epoch = l.ID(), 3; !reflect.DeepEqual(old, l.last().end) {
+		t.Errorf("version 1 says %+v, want %+v", old, l.last().end)
+	}
 }
 
 // A version that is not known is told apart from damage.
 func TestUnknownVersionIsRefused(t *testing.T) {
 	for _, name := range []string{"block", "end"} {
 		data := golden(t, name)
-		data[sumBytes] = version + 1
+		data[sumBytes] = max(version, stateVersion) + 1
 		binary.LittleEndian.PutUint64(data, xxh3.Hash(data[sumBytes:]))
 		err := new(cursor).open(data)
 		if name == "end" {

@@ -24,49 +24,78 @@ import (
 
 // Commit makes durable and then visible what was appended. After an error
 // nothing of it is visible, and the next Commit writes the same again:
-// store.ErrFull means that the disk is full, anything else that it fails.
+// store.ErrFull means that the disk is full, anything else that it fails. Of a
+// log that is led it is Stage and Write.
 func (l *Log) Commit() error {
 	if err := l.writable(); err != nil {
 		return err
 	}
+	if l.epoch > 0 {
+		if _, err := l.Stage(); err != nil {
+			return err
+		}
+		return l.Write()
+	}
+	l.complete()
+	if len(l.batch) == 0 {
+		return nil
+	}
+	l.spent = append(l.spent[:0], bundle{seq: l.done.seq, next: l.app.seq, blocks: l.batch})
+	if err := l.write(&l.app); err != nil {
+		return err
+	}
+	l.batch, l.pending = nil, 0
+	l.settled()
+	return nil
+}
+
+// complete makes blocks of all that was appended, in the order of lanes.
+func (l *Log) complete() {
 	for _, lane := range l.dirty {
 		l.seal(lane)
 	}
 	l.dirty = l.dirty[:0]
-	if len(l.batch) == 0 {
-		return nil
-	}
 	slices.SortStableFunc(l.batch, func(a, b *block) int {
 		return cmp.Or(cmp.Compare(a.lane, b.lane), cmp.Compare(a.first, b.first))
 	})
-	if err := l.write(); err != nil {
-		if errors.Is(err, store.ErrFull) {
-			return l.refuse(err)
-		}
-		l.emit(Event{Kind: Failed, File: l.last().path, Err: err})
-		return err
-	}
-	l.publish()
+}
+
+// settled says that there is room, if there was none, and lets go what may go.
+func (l *Log) settled() {
 	if !l.capped {
 		l.hasRoom()
 	}
 	l.retain()
-	return nil
 }
 
 // last is the segment that is written. Only the owner changes which it is.
 func (l *Log) last() *segment { return l.segs[len(l.segs)-1] }
 
-// write puts the batch into the last segment, or into a new one if that is full
+// write makes the groups in spent durable, and then tells readers; end is the
+// state behind them.
+func (l *Log) write(end *state) error {
+	err := l.store(end)
+	switch {
+	case err == nil:
+		l.publish(end)
+	case errors.Is(err, store.ErrFull):
+		return l.refuse(err)
+	default:
+		l.emit(Event{Kind: Failed, File: l.last().path, Err: err})
+	}
+	return err
+}
+
+// store puts the groups into the last segment, or into a new one if that is full
 // or not to be trusted.
-func (l *Log) write() error {
+func (l *Log) store(end *state) error {
 	if err := l.rollIfDue(); err != nil {
 		return err
 	}
 	seg := l.last()
-	l.app.segment = seg.head.segment
-	l.scratch = l.app.encode(l.scratch)
-	unsure, err := seg.write(l.done.seq, l.app.seq, l.batch, l.scratch)
+	end.segment, end.anew = seg.head.segment, false
+	l.scratch = end.encode(l.scratch)
+	unsure, err := seg.write(l.spent, l.scratch)
 	if err != nil {
 		l.unsure = unsure
 		return fmt.Errorf("ingestlog: %s: commit of %d bytes: %w", seg.path, l.pending, err)
@@ -74,27 +103,38 @@ func (l *Log) write() error {
 	return nil
 }
 
-// publish makes the batch visible.
-func (l *Log) publish() {
+// publish makes the groups in spent visible, or, in a log that is led or follows,
+// ready to be.
+func (l *Log) publish(end *state) {
 	seg := l.last()
 	_, size, err := seg.last()
-	g := group{seq: l.done.seq, next: l.app.seq, blocks: l.batch}
-	for _, b := range l.batch {
-		g.bytes += int64(cap(b.data)) + 128
-	}
-	l.batch = nil
-	l.pending = 0
 	l.wrote = true
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.done.seq = l.app.seq
-	copy(l.done.lanes, l.app.lanes)
-	seg.end.seq = l.done.seq
-	copy(seg.end.lanes, l.done.lanes)
+	if l.follows {
+		l.tail.clear() // nobody reads here
+	} else {
+		for _, w := range l.spent {
+			g := group{seq: w.seq, next: w.next, blocks: w.blocks}
+			for _, b := range w.blocks {
+				g.bytes += int64(cap(b.data)) + 128
+			}
+			l.tail.push(g)
+		}
+	}
+	clear(l.spent)
+	l.done.become(end)
+	seg.end.become(end)
 	if err == nil {
 		seg.bytes = size
 	}
-	l.tail.push(g)
+	if l.shown >= l.done.seq {
+		l.wake()
+	}
+}
+
+// wake tells readers that there is more. The lock is held.
+func (l *Log) wake() {
 	if l.waiting {
 		l.waiting = false
 		close(l.more)

@@ -46,12 +46,13 @@ func (r *Reader) next() (*block, error) {
 func (r *Reader) load() (bool, error) {
 	l := r.l
 	l.mu.Lock()
+	end := min(l.done.seq, l.shown)
 	switch {
-	case r.at == l.done.seq:
+	case r.at >= end:
 		l.mu.Unlock()
 		return false, nil
 	case r.at >= l.tail.first(l.done.seq):
-		r.share()
+		r.share(end)
 		l.mu.Unlock()
 		r.closeSegment()
 		return true, nil
@@ -63,15 +64,15 @@ func (r *Reader) load() (bool, error) {
 		r.begun = false
 		return true, nil
 	}
-	return true, r.loadDisk(seg, limit)
+	return true, r.loadDisk(seg, min(limit, end))
 }
 
-// share takes groups that are in memory. The log's lock is held.
-func (r *Reader) share() {
+// share takes groups that are in memory and before end. The log's lock is held.
+func (r *Reader) share(end int64) {
 	t := &r.l.tail
 	live := t.live()
 	size := int64(0)
-	for i := t.find(r.at); i < len(live) && size < readAhead; i++ {
+	for i := t.find(r.at); i < len(live) && live[i].next <= end && size < readAhead; i++ {
 		for _, b := range live[i].blocks {
 			if r.want[b.lane] {
 				b.refs++

@@ -16,6 +16,7 @@ import (
 
 // Options say where a log is and how much it keeps.
 type Options struct {
+	ID           LogID  // of a new log; zero: a random one
 	Dir          string // made if it is not there; other files in it are left alone
 	Lanes        int    // of a new log; 0: as the log on disk has, or 1. Another number than the log has is refused
 	SegmentBytes int64  // size at which a new segment is begun; 0: 64 MiB. At most an eighth of Cap and of Retain.Bytes
@@ -26,6 +27,8 @@ type Options struct {
 	ReadOnly bool        // nothing is changed, and nobody may have the log open for writing
 	Events   func(Event) // called by the goroutine that opens, appends, commits; nil: nobody listens
 
+	// FS is what the promise is written through; nil: the disk.
+	FS store.FS
 	// OpenDB opens a segment; nil: bolt.Open. Tests fail writes with it.
 	OpenDB func(path string, mode os.FileMode, o *bolt.Options) (*bolt.DB, error)
 }
@@ -79,8 +82,12 @@ type Stats struct {
 	Segments int
 }
 
-// ErrClosed is wrapped by what is called after Close.
-var ErrClosed = errors.New("closed")
+// ErrClosed is wrapped by what is called after Close. ErrSealed: a later epoch
+// was promised, and nothing of this one is taken any more.
+var (
+	ErrClosed = errors.New("closed")
+	ErrSealed = errors.New("a later epoch of the log has begun")
+)
 
 // defaults of Options.
 const (
@@ -96,7 +103,8 @@ const (
 )
 
 // Log is the log of a feed. One goroutine, its owner, calls Append, Commit,
-// MakeRoom and, when it is done, Close; any goroutine calls the rest.
+// MakeRoom, what is in epoch.go, copy.go and cut.go where nothing else is said,
+// and, when it is done, Close; any goroutine calls the rest.
 type Log struct {
 	o    Options
 	lock *os.File
@@ -114,9 +122,18 @@ type Log struct {
 	capped  bool          // it was the cap, not the disk
 	ended   bool          // Close was called
 	scratch []byte
+	spent   []bundle // what is being written
+
+	// The owner's, of a log with copies: see epoch.go.
+	epoch    uint64  // that it leads; 0: none
+	promised uint64  // nothing of a lower epoch is taken
+	follows  bool    // it takes what another owner sends
+	staged   *staged // ended and not written yet; nil: none
+	broken   error   // a cut failed half way: the log must be opened again
 
 	mu      sync.Mutex // guards what follows; no I/O and no callback under it
 	done    state      // behind all that is durable
+	shown   int64      // readers see nothing behind it; the end of a group, or MaxInt64
 	segs    []*segment // the oldest first
 	doomed  []*segment // chosen by retention, not deleted yet
 	tail    tail
@@ -135,7 +152,7 @@ type Log struct {
 // Nothing is durable or visible before Commit. store.ErrFull: nothing of r was
 // taken; see MakeRoom. The callee borrows r.
 func (l *Log) Append(r *sensors.Records) (sensors.Position, error) {
-	if err := l.writable(); err != nil {
+	if err := l.mayAppend(); err != nil {
 		return sensors.Position{}, err
 	}
 	if err := l.check(r); err != nil {
@@ -170,6 +187,8 @@ func (l *Log) writable() error {
 		return fmt.Errorf("ingestlog: %s: %w", l.o.Dir, ErrClosed)
 	case l.o.ReadOnly:
 		return fmt.Errorf("ingestlog: %s is open for reading only", l.o.Dir)
+	case l.broken != nil:
+		return l.broken
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package ingestlog
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,14 +32,17 @@ func Open(o Options) (*Log, error) {
 			return nil, fmt.Errorf("ingestlog: %w", diskError(err))
 		}
 	}
-	l := &Log{o: o, pins: make(map[string][]sensors.Position), more: make(chan struct{}), offered: dataflow.MinTime}
+	l := &Log{o: o, pins: make(map[string][]sensors.Position), more: make(chan struct{}), offered: dataflow.MinTime, shown: math.MaxInt64}
 	l.tail.limit = o.TailBytes
 	l.tail.spare.limit = spareBytes
 	var err error
 	if l.lock, err = lock(o.Dir, o.ReadOnly); err != nil {
 		return nil, err
 	}
-	if err = l.recover(); err == nil {
+	if l.promised, err = readPromise(&o); err == nil {
+		err = l.recover()
+	}
+	if err == nil {
 		err = l.inspect()
 	}
 	if err != nil {
@@ -61,6 +66,12 @@ func (o *Options) check() error {
 	}
 	if o.TailBytes <= 0 {
 		o.TailBytes = defaultTail
+	}
+	if o.FS == nil {
+		o.FS = part.Disk{}
+	}
+	if o.ID == (LogID{}) {
+		_, _ = rand.Read(o.ID[:]) // it never fails
 	}
 	return nil
 }
@@ -97,23 +108,40 @@ func (l *Log) recover() error {
 		return fmt.Errorf("ingestlog: there is no log in %s: %w", l.o.Dir, store.ErrMissing)
 	case len(numbers) == 0:
 		head := newState(max(1, l.o.Lanes))
-		head.segment = 1
+		head.id, head.segment = l.o.ID, 1
 		seg, err := l.o.create(head)
 		if err != nil {
 			return err
 		}
 		l.segs = append(l.segs, seg)
 	}
+	if err := l.dropBefore(); err != nil {
+		return err
+	}
 	if err := l.settle(); err != nil {
 		return err
 	}
-	l.done = l.last().end.clone()
-	l.app = l.done.clone()
-	l.open = make([]*builder, len(l.done.lanes))
+	l.at(l.last().end.clone())
 	if n := len(l.done.lanes); l.o.Lanes != 0 && l.o.Lanes != n {
+		if l.done.seq == 0 && !l.o.ReadOnly {
+			return l.makeAnew(newState(l.o.Lanes))
+		}
 		return fmt.Errorf("ingestlog: %s has %d lanes, not %d; their number is fixed when a log is made", l.o.Dir, n, l.o.Lanes)
 	}
 	return nil
+}
+
+// at sets where the log is, with nothing appended.
+func (l *Log) at(end state) {
+	if end.id == (LogID{}) {
+		end.id = l.o.ID // one of version 1; the next commit writes it down
+	}
+	l.app = end.clone()
+	l.open = make([]*builder, len(end.lanes))
+	l.dirty, l.batch, l.pending, l.staged = nil, nil, 0, nil
+	l.mu.Lock()
+	l.done = end
+	l.mu.Unlock()
 }
 
 // settle makes durable what is there: of what a killed process wrote some may
@@ -176,7 +204,7 @@ func (l *Log) load(path string, number uint64, last bool) error {
 	} else if e := db.Close(); err == nil {
 		err = e
 	}
-	if err == nil && len(l.segs) > 0 {
+	if err == nil && len(l.segs) > 0 && !seg.head.anew {
 		// A segment ends where the next one begins, see commit.go.
 		before := l.segs[len(l.segs)-1]
 		if !fits(&before.head, &seg.head, before.head.segment) || seg.head.seq > before.end.seq {
@@ -197,7 +225,10 @@ func (l *Log) load(path string, number uint64, last bool) error {
 
 // fits tells whether end can be the end of the segment that begins with head.
 func fits(head, end *state, number uint64) bool {
-	if head.segment != number || len(head.lanes) != len(end.lanes) || end.seq < head.seq {
+	if head.segment != number || len(head.lanes) != len(end.lanes) || end.seq < head.seq || end.epoch < head.epoch {
+		return false
+	}
+	if head.id != (LogID{}) && head.id != end.id {
 		return false
 	}
 	for i := range head.lanes {

@@ -47,6 +47,13 @@ func (l *Log) retain() {
 		l.doomed = append(l.doomed, l.segs[0])
 		l.segs = slices.Delete(l.segs, 0, 1)
 	}
+	l.mu.Unlock()
+	l.reap()
+}
+
+// reap deletes what was chosen.
+func (l *Log) reap() {
+	l.mu.Lock()
 	doomed := slices.Clone(l.doomed)
 	l.mu.Unlock()
 	for _, seg := range doomed {

@@ -36,11 +36,14 @@ const (
 // The keys of a segment. A commit is a bucket of its own in groups, so that the
 // pages with its blocks are written once; its key is the sequence of its first
 // entry, its bucket sequence that behind its last. In it are blocks by lane and
-// number.
+// number, and, if it is of an epoch, the state behind it.
 func keyHead() []byte   { return []byte("head") }
 func keyEnd() []byte    { return []byte("end") }
 func keyGroups() []byte { return []byte("groups") }
 func keyRoot() []byte   { return []byte("log") }
+
+// keyState is behind the keys of a group's blocks.
+func keyState() []byte { return []byte("state") }
 
 func groupKey(seq int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(seq)) }
 
@@ -188,10 +191,43 @@ func (s *segment) last() (id int, size int64, err error) {
 	return id, size, err
 }
 
-// write commits blocks, ordered by lane, as the group of the entries from seq to
-// next. unsure says after an error that the group may be in the file for all
-// that, or that nothing is known of the file any more.
-func (s *segment) write(seq, next int64, blocks []*block, end []byte) (unsure bool, err error) {
+// bundle is a group as it goes into a segment: its entries from seq to next in
+// blocks, ordered by lane.
+type bundle struct {
+	seq, next int64
+	blocks    []*block
+	state     []byte // behind it; nil: it is of no epoch, and its state is not kept
+}
+
+// put makes a bucket of the group.
+func (w *bundle) put(groups *bolt.Bucket) error {
+	group, err := groups.CreateBucket(groupKey(w.seq))
+	if err != nil {
+		return err
+	}
+	group.FillPercent = 1
+	if err := group.SetSequence(uint64(w.next)); err != nil {
+		return err
+	}
+	number := 0
+	for i, b := range w.blocks {
+		if number++; i == 0 || w.blocks[i-1].lane != b.lane {
+			number = 0
+		}
+		if err := group.Put(blockKey(b.lane, number), b.data); err != nil {
+			return err
+		}
+	}
+	if w.state == nil {
+		return nil
+	}
+	return group.Put(keyState(), w.state)
+}
+
+// write commits groups, and end behind the last of them. unsure says after an
+// error that they may be in the file for all that, or that nothing is known of
+// the file any more.
+func (s *segment) write(all []bundle, end []byte) (unsure bool, err error) {
 	id := 0
 	err = guard(s.path, func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
@@ -201,20 +237,8 @@ func (s *segment) write(seq, next int64, blocks []*block, end []byte) (unsure bo
 				return err
 			}
 			groups.FillPercent = 1
-			group, err := groups.CreateBucket(groupKey(seq))
-			if err != nil {
-				return err
-			}
-			group.FillPercent = 1
-			if err := group.SetSequence(uint64(next)); err != nil {
-				return err
-			}
-			number := 0
-			for i, b := range blocks {
-				if number++; i == 0 || blocks[i-1].lane != b.lane {
-					number = 0
-				}
-				if err := group.Put(blockKey(b.lane, number), b.data); err != nil {
+			for i := range all {
+				if err := all[i].put(groups); err != nil {
 					return err
 				}
 			}
@@ -327,6 +351,9 @@ func openGroups(path string, tx *bolt.Tx) (*bolt.Bucket, error) {
 func scanGroup(path string, group *bolt.Bucket, seq int64, lanes []bool, f func(int64, int, []byte) (bool, error)) (bool, error) {
 	c := group.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if bytes.Equal(k, keyState()) {
+			continue
+		}
 		if len(k) != 6 {
 			return false, fmt.Errorf("ingestlog: %s: the commit that began with entry %d of the log has something in it that is no block: %w", path, seq, store.ErrCorrupt)
 		}

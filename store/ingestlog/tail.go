@@ -51,6 +51,16 @@ func (t *tail) push(g group) {
 	}
 }
 
+// clear lets all groups go.
+func (t *tail) clear() {
+	for _, g := range t.live() {
+		for _, b := range g.blocks {
+			t.release(b)
+		}
+	}
+	t.groups, t.head, t.bytes = t.groups[:0], 0, 0
+}
+
 // find is the index in live of the group that begins at seq; it must be there.
 func (t *tail) find(seq int64) int {
 	live := t.live()

@@ -1,0 +1,152 @@
+package feed
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/mesh/wire"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+)
+
+// golden is the bytes of an example in docs/INGEST_LOG.md.
+func golden(t *testing.T, name string) []byte {
+	t.Helper()
+	doc, err := os.ReadFile("../../docs/INGEST_LOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```hex " + name + "\n(.*?)```").FindSubmatch(doc)
+	if m == nil {
+		t.Fatalf("the page has no example %q", name)
+	}
+	var all strings.Builder
+	for line := range strings.Lines(string(m[1])) {
+		text, _, _ := strings.Cut(line, "#")
+		all.WriteString(strings.Join(strings.Fields(text), ""))
+	}
+	b, err := hex.DecodeString(all.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func exampleID() ingestlog.LogID {
+	return ingestlog.LogID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+}
+
+func TestGoldenFrames(t *testing.T) {
+	h, s, no := hello{"j7.in", 3, exampleID()}, copyState{exampleID(), 3, 2, 100, 300}, refusal{refusedSealed, "epoch 4 has begun"}
+	g := &ingestlog.Group{Seq: 300, Next: 301, Blocks: []ingestlog.GroupBlock{{Lane: 1, Data: []byte{0xaa, 0xbb}}}, State: []byte{0xcc}}
+	for name, got := range map[string][]byte{
+		"hello": h.append(nil), "state": s.append(nil), "refused": no.append(nil), "group frames": appendGroup(nil, g),
+		"replicated": appendReplicated(nil, 301, 100), "ack": appendSeq(nil, frameAck, 301),
+	} {
+		if want := golden(t, name); !bytes.Equal(got, want) {
+			t.Errorf("%s is\n% x, the page has\n% x", name, got, want)
+		}
+	}
+	var h2 hello
+	var s2 copyState
+	var no2 refusal
+	if err := errors.Join(h2.decode(payload(t, golden(t, "hello"))), s2.decode(payload(t, golden(t, "state"))), no2.decode(payload(t, golden(t, "refused")))); err != nil {
+		t.Fatal(err)
+	}
+	if h2 != h || s2 != s || no2 != no {
+		t.Errorf("read as %v, %v, %v", h2, s2, no2)
+	}
+	in := wire.NewReader(bytes.NewReader(golden(t, "group frames")), ownerFrames()...)
+	_, b, err := in.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := decodeBlock(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, b, err = in.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if g2, err := decodeGroup(b, []ingestlog.GroupBlock{block}); err != nil || !reflect.DeepEqual(g, g2) {
+		t.Errorf("read as %+v, %v", g2, err)
+	}
+	if _, err := decodeGroup(b, nil); !errors.Is(err, errFrame) {
+		t.Errorf("a group without its block: %v", err)
+	}
+}
+
+// payload is that of the only frame in b.
+func payload(t *testing.T, b []byte) []byte {
+	t.Helper()
+	_, p, err := wire.NewReader(bytes.NewReader(b), append(ownerFrames(), memberFrames()...)...).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// What can be read is written as it was, and nothing panics.
+func FuzzFrames(f *testing.F) {
+	f.Add(frameHello, hello{"j7.in", 3, exampleID()}.append(nil)[5:31])
+	f.Add(frameState, []byte{1})
+	f.Add(frameAck, []byte{0xad, 0x02})
+	f.Add(frameReplicated, []byte{0xad, 0x02, 0x64})
+	f.Add(frameGroup, []byte{0xac, 0x02, 0xad, 0x02, 0x00, 0xcc})
+	f.Add(frameBlock, []byte{1, 2, 3})
+	f.Add(frameRefused, []byte{2, 1, 'x'})
+	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
+		var again []byte
+		switch kind {
+		case frameHello:
+			var h hello
+			if h.decode(b) != nil {
+				return
+			}
+			again = h.append(nil)
+		case frameState:
+			var s copyState
+			if s.decode(b) != nil {
+				return
+			}
+			again = s.append(nil)
+		case frameRefused:
+			var r refusal
+			if r.decode(b) != nil || len(r.why) > 4096 {
+				return
+			}
+			again = r.append(nil)
+		case frameAck, frameCut:
+			seq, err := decodeSeq(b)
+			if err != nil {
+				return
+			}
+			again = appendSeq(nil, kind, seq)
+		case frameReplicated:
+			seq, floor, err := decodeReplicated(b)
+			if err != nil {
+				return
+			}
+			again = appendReplicated(nil, seq, floor)
+		case frameGroup:
+			g, err := decodeGroup(b, nil)
+			if err != nil {
+				return
+			}
+			again = appendGroup(nil, g)
+		default:
+			if block, err := decodeBlock(b); err == nil && len(block.Data) > len(b) {
+				t.Fatal("more than there was")
+			}
+			return
+		}
+		if len(b) <= maxSmall && !bytes.Equal(payload(t, again), b) {
+			t.Fatalf("%x was read, and written as %x", b, payload(t, again))
+		}
+	})
+}

@@ -1,0 +1,112 @@
+package feed
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
+)
+
+// ownership is what a feed is in a mesh.
+type ownership struct{ epoch coordinator.LogEpoch }
+
+// lead makes the log that of the epoch's owner: what never belonged to it goes.
+func (f *Feed) lead() error {
+	e := &f.role.epoch
+	c := logepoch.Copy{ID: f.log.ID()}
+	c.First, _ = f.log.First()
+	c.Epoch, c.End = f.log.End()
+	cut, err := logepoch.Owns(e, c)
+	if err == nil && cut < c.End {
+		_, err = f.log.CutTo(cut)
+	}
+	if err == nil {
+		err = f.log.Lead(e.Epoch)
+	}
+	if err != nil {
+		return err
+	}
+	f.replicas = newReplicas(f)
+	return nil
+}
+
+// gather brings all members up to date: before that nothing is appended, so that
+// none of them ever has what this log has not.
+func (f *Feed) gather() error {
+	f.replicas.start()
+	_, end := f.log.End()
+	if err := f.replicas.wait(end); err != nil {
+		return err
+	}
+	f.log.Replicated(end)
+	f.replicas.settle(end)
+	return nil
+}
+
+// persist makes durable what was appended, on all members at the same time, and
+// then visible.
+func (f *Feed) persist() error {
+	if f.role == nil {
+		if err := f.log.Commit(); err != nil {
+			return logError{err}
+		}
+		return nil
+	}
+	for {
+		g, err := f.log.Stage()
+		if g == nil || err != nil {
+			return err
+		}
+		f.replicas.offer(g)
+		next := g.Next
+		if err := f.log.Write(); err != nil {
+			return logError{err}
+		}
+		if err := f.replicas.wait(next); err != nil {
+			return err
+		}
+		f.log.Replicated(next)
+		f.replicas.settle(next)
+	}
+}
+
+// permitted waits until this agent may act on the world.
+func (f *Feed) permitted() error {
+	for said := false; ; said = true {
+		err := sensors.Permitted(f.owner.o.Permit)
+		if err == nil {
+			return nil
+		}
+		if !said {
+			f.emit(Event{Kind: Held, Err: err})
+		}
+		select {
+		case <-f.ctx.Done():
+			return f.ctx.Err()
+		case <-f.owner.o.Clock.After(retryMin):
+		}
+	}
+}
+
+// ailing tells the leader that the feed has failed.
+func (f *Feed) ailing(err error) {
+	if f.role != nil {
+		f.owner.o.Tell(worker.LogEvent{Failed: &worker.LogFailed{Feed: f.name, Epoch: f.role.epoch.Epoch, Why: err.Error()}})
+	}
+}
+
+// ErrNotOwner is wrapped where a feed is to be read, and its log is owned by
+// another agent, or by none.
+var ErrNotOwner = errors.New("this agent does not own its log")
+
+// lose ends the feed because the log is somebody else's now: the broker keeps
+// the session, and readers are told why.
+func (f *Feed) lose(why string) {
+	f.fail(fmt.Errorf("%w any more: %s", ErrNotOwner, why))
+	f.owner.fail(f)
+	f.cancel()
+	<-f.done
+}

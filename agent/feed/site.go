@@ -1,0 +1,233 @@
+package feed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+)
+
+// This file is what an agent of a mesh does with the logs of feeds: the caller
+// says what this agent is to a log, one call after the other for one feed. A call
+// may take as long as a disk; how a log fares then is told by Options.Tell.
+
+// Own makes this agent the owner of a feed's log in an epoch: the log is opened
+// or made, cut to the chain of epochs; then, without the caller, the members are
+// brought up to date, InSync is told, and only then the session is opened and
+// anything acknowledged. What is needed is pinned first, as in OpenKeeping.
+// Doing it again for the same epoch is nothing. An error that is ErrLacking of
+// store/logepoch says that another member must be the owner.
+func (s *Feeds) Own(name string, e coordinator.LogEpoch, c Config, needed map[string]map[int]int64) error {
+	c, err := c.fixed(name)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	f := s.running[name]
+	same := f != nil && !f.ending && f.role != nil && f.role.epoch.Epoch == e.Epoch
+	s.mu.Unlock()
+	if same {
+		return nil
+	}
+	if err := s.leave(name, fmt.Sprintf("epoch %d of it begins", e.Epoch)); err != nil {
+		return err
+	}
+	f = newFeed(s, name)
+	f.role = &ownership{epoch: e}
+	s.mu.Lock()
+	s.running[name] = f
+	s.mu.Unlock()
+	return f.start(&c, needed)
+}
+
+// Follow makes this agent a member that takes what the epoch's owner sends.
+func (s *Feeds) Follow(name string, e coordinator.LogEpoch, c Config) error {
+	c, err := c.fixed(name)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	f := s.copies[name]
+	s.mu.Unlock()
+	if f != nil && f.epoch.Epoch == e.Epoch {
+		return nil
+	}
+	if err := s.leave(name, fmt.Sprintf("epoch %d of it is owned by %s", e.Epoch, e.Owner)); err != nil {
+		return err
+	}
+	if err := makeFolder(s.o.FS, s.o.Dir, name); err != nil {
+		return fmt.Errorf("feed %q: %w", name, err)
+	}
+	f = &follower{s: s, name: name, epoch: e, lanes: c.Lanes}
+	if err := f.open(); err != nil {
+		return fmt.Errorf("feed %q: %w", name, err)
+	}
+	s.mu.Lock()
+	s.copies[name] = f
+	s.mu.Unlock()
+	return nil
+}
+
+// Seal ends what this agent does with a log, and promises durably to take
+// nothing of an epoch below. It says where the log ends. ErrSealed: a later
+// epoch was promised.
+func (s *Feeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
+	sealed := coordinator.Sealed{Feed: name, Epoch: epoch}
+	if err := s.leave(name, fmt.Sprintf("epoch %d of it is about to begin", epoch)); err != nil {
+		return sealed, err
+	}
+	if err := makeFolder(s.o.FS, s.o.Dir, name); err != nil {
+		return sealed, fmt.Errorf("feed %q: %w", name, err)
+	}
+	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(s.o.Dir, name), FS: s.o.FS, Events: s.hearCopy(name)})
+	if err != nil {
+		return sealed, fmt.Errorf("feed %q: %w", name, err)
+	}
+	err = log.Promise(epoch)
+	_, sealed.End = log.End()
+	if err = errors.Join(err, log.Close()); err != nil {
+		return sealed, fmt.Errorf("feed %q: %w", name, err)
+	}
+	return sealed, nil
+}
+
+// Rest ends what this agent does with a log, and keeps it.
+func (s *Feeds) Rest(name string) error { return s.leave(name, "it rests") }
+
+// Drop ends what this agent does with a log, and removes it with everything of
+// the feed. One that is not there is none.
+func (s *Feeds) Drop(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := s.leave(name, "the feed is deleted here"); err != nil {
+		return err
+	}
+	if _, err := s.o.FS.Stat(folder(s.o.Dir, name)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return remove(s.o, name)
+}
+
+// leave ends the role that this agent has; readers of the feed are told why.
+func (s *Feeds) leave(name, why string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	f, c := s.running[name], s.copies[name]
+	delete(s.copies, name)
+	s.mu.Unlock()
+	if f != nil {
+		f.lose(why)
+	}
+	if c != nil {
+		if err := c.stop(); err != nil {
+			return fmt.Errorf("feed %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Close ends all feeds and copies of an agent of a mesh.
+func (s *Feeds) Close() error {
+	s.mu.Lock()
+	names := slices.AppendSeq(slices.Collect(maps.Keys(s.running)), maps.Keys(s.copies))
+	s.mu.Unlock()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, s.leave(name, "the agent stops"))
+	}
+	return errors.Join(errs...)
+}
+
+// Logs is the logs with epochs that are on this disk, for the start: none of them
+// has a role yet. One that cannot be opened is left out, and in the error.
+func (s *Feeds) Logs() ([]coordinator.LogNow, error) {
+	entries, err := s.o.FS.ReadDir(filepath.Join(s.o.Dir, "feeds"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []coordinator.LogNow
+	var errs []error
+	for _, e := range entries {
+		if !e.IsDir() || checkName(e.Name()) != nil {
+			continue
+		}
+		now, err := s.logNow(e.Name())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("feed %q: %w", e.Name(), err))
+		} else if now.Epoch > 0 {
+			all = append(all, now)
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+func (s *Feeds) logNow(name string) (coordinator.LogNow, error) {
+	now := coordinator.LogNow{Feed: name}
+	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(s.o.Dir, name), ReadOnly: true, FS: s.o.FS})
+	if errors.Is(err, store.ErrMissing) {
+		return now, nil
+	}
+	if err != nil {
+		return now, err
+	}
+	now.Epoch, now.End = log.End()
+	if p := log.Promised(); p > now.Epoch {
+		now.Epoch, now.Sealed = p, true
+	}
+	return now, log.Close()
+}
+
+// Statuses is the feeds that this agent owns, sorted by name, for people.
+func (s *Feeds) Statuses() []coordinator.LogStatus {
+	s.mu.Lock()
+	var feeds []*Feed
+	for _, name := range slices.Sorted(maps.Keys(s.running)) {
+		if f := s.running[name]; f.role != nil && !f.ending {
+			feeds = append(feeds, f)
+		}
+	}
+	s.mu.Unlock()
+	var all []coordinator.LogStatus
+	for _, f := range feeds {
+		select {
+		case <-f.begun:
+		default:
+			continue // its log is not open yet
+		}
+		if f.ended() {
+			continue
+		}
+		all = append(all, f.status())
+	}
+	return all
+}
+
+func (f *Feed) status() coordinator.LogStatus {
+	st := f.Stats()
+	l := coordinator.LogStatus{Feed: f.name, Epoch: f.role.epoch.Epoch, Bytes: st.Bytes, Messages: st.Appended, Broker: "away"}
+	_, l.End = f.log.End()
+	if st.Session.Connected {
+		l.Broker = "connected"
+	}
+	switch err := f.Err(); {
+	case err != nil:
+		l.Why = err.Error()
+	case st.Full:
+		l.Why = "the log has no room"
+	default:
+		l.Why = f.replicas.short()
+	}
+	return l
+}
