@@ -91,6 +91,7 @@ var layers = map[string]layer{
 	"mesh/simnet":            support,
 	"agent/config":           agent,
 	"agent/channel":          agent,
+	"agent/connect":          agent,
 	"agent/executor":         agent,
 	"agent/node":             agent,
 	"agent/api":              agent,

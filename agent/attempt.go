@@ -232,7 +232,7 @@ func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durabl
 	for i := range a.graph.Subtasks {
 		st := &a.graph.Subtasks[i]
 		for _, link := range st.Task.Links {
-			if a.connectors.transactional[link.Node.ID] {
+			if a.connectors.Commits(link.Node.ID) {
 				cfg.Committers = append(cfg.Committers, st.ID)
 				break
 			}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tidemark-mesh/tidemark/agent/connect"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -61,8 +62,8 @@ type Connector struct {
 // again.
 func Check(ctx context.Context, j *job.Job, v *durable.Saved, o CheckOptions) (*Checked, error) {
 	m := &v.Manifest
-	c := &checking{connectors: newConnectors(j, LocalOptions{Secrets: o.Secrets, Clock: sensors.Wall{}, Events: func(string) {}}, newHearing(j), nil, m), wrong: make(map[dataflow.OperatorID]error)}
-	_ = c.takeInputs() // what is wrong with a source's files its own finding says
+	c := &checking{Connectors: connect.New(connectorsOf(j, LocalOptions{Secrets: o.Secrets, Clock: sensors.Wall{}, Events: func(string) {}}, newHearing(j), nil, m)), wrong: make(map[dataflow.OperatorID]error)}
+	_ = c.TakeInputs() // what is wrong with a source's files its own finding says
 	x := graph.Expand(graph.Chain(j.Graph, graph.Options{}))
 	plan, err := runtime.NewPlan(x, c)
 	if err != nil {
@@ -88,7 +89,7 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 // checking stands in for connectors: it notes what is wrong with them in place
 // of ending the check, and what it makes is never opened.
 type checking struct {
-	*connectors
+	*connect.Connectors
 	wrong map[dataflow.OperatorID]error
 }
 
@@ -98,16 +99,16 @@ var _ runtime.Connectors = (*checking)(nil)
 func (c *checking) Source(n *graph.Node, subtask int) (*task.SourceConfig, func() (sensors.Reader, error), func(*batch.Pool) (sensors.BatchReader, error), error) {
 	s, ok := n.Source.(*job.Source)
 	if ok && s.Feed == nil {
-		if _, _, _, err := c.connectors.Source(n, subtask); err != nil && c.wrong[n.ID] == nil {
+		if _, _, _, err := c.Connectors.Source(n, subtask); err != nil && c.wrong[n.ID] == nil {
 			c.wrong[n.ID] = err
 		}
 	}
-	return sourceConfig(s), func() (sensors.Reader, error) { return nothing{}, nil }, nil, nil
+	return connect.SourceConfig(s), func() (sensors.Reader, error) { return connect.Nothing{}, nil }, nil, nil
 }
 
 // Sink is runtime.Connectors'.
 func (c *checking) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() (sensors.Writer, error), error) {
-	if _, err := c.connectors.Sink(n, subtask, in); err != nil && c.wrong[n.ID] == nil {
+	if _, err := c.Connectors.Sink(n, subtask, in); err != nil && c.wrong[n.ID] == nil {
 		c.wrong[n.ID] = err
 	}
 	return func() (sensors.Writer, error) { return &file.Blackhole{}, nil }, nil
@@ -120,7 +121,7 @@ func (c *checking) reach(ctx context.Context, o CheckOptions) []Connector {
 		broker func() error // nil: there is none
 	}
 	var all []look
-	for _, s := range c.job.Sources {
+	for _, s := range c.Job().Sources {
 		l := look{Connector: Connector{Operator: s.ID, Role: graph.SourceNode.String()}}
 		err := c.wrong[s.ID]
 		switch {
@@ -130,14 +131,14 @@ func (c *checking) reach(ctx context.Context, o CheckOptions) []Connector {
 			m := s.MQTT
 			l.Where = m.Broker
 			l.broker = c.broker(ctx, o, m.Broker, m.Username, m.Password, m.TLS)
-			err = errors.Join(err, logged(c.job, c.from, s, feed.Options{Dir: o.Dir}))
+			err = errors.Join(err, logged(c.Job(), c.From(), s, feed.Options{Dir: o.Dir}))
 		case s.Feed != nil:
 			l.Where = "feed " + s.Feed.Name
 			var cfg feed.Config
 			if cfg, err = feedOf(s, o.Dir); err == nil {
 				l.Where += ", " + cfg.Broker
 				l.broker = c.broker(ctx, o, cfg.Broker, cfg.Username, cfg.Password, cfg.TLS)
-				err = logged(c.job, c.from, s, feed.Options{Dir: o.Dir})
+				err = logged(c.Job(), c.From(), s, feed.Options{Dir: o.Dir})
 			}
 		default:
 			continue // it makes its rows itself
@@ -145,7 +146,7 @@ func (c *checking) reach(ctx context.Context, o CheckOptions) []Connector {
 		l.judge(err)
 		all = append(all, l)
 	}
-	for _, s := range c.job.Sinks {
+	for _, s := range c.Job().Sinks {
 		l := look{Connector: Connector{Operator: s.ID, Role: graph.SinkNode.String()}}
 		err := c.wrong[s.ID]
 		switch {
@@ -184,7 +185,7 @@ func (c *Connector) judge(err error) {
 
 func (c *checking) broker(ctx context.Context, o CheckOptions, url string, user, password job.Secret, secure job.TLS) func() error {
 	return func() error {
-		conn, err := c.connection(url, "", "", user, password, secure)
+		conn, err := c.Connection(url, "", "", user, password, secure)
 		if err != nil {
 			return err
 		}

@@ -3,5 +3,5 @@
 // folders meet.
 //
 // It decides nothing about rows; it opens what a job names, starts things in
-// order and stops them in reverse. Read local.go, then connectors.go.
+// order and stops them in reverse. Read local.go; connectors are made in agent/connect.
 package agent

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/connect"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
@@ -68,7 +71,7 @@ type Local struct {
 // attempt is a job built to be run once.
 type attempt struct {
 	graph      *graph.ExecutionGraph
-	connectors *connectors
+	connectors *connect.Connectors
 	plan       runtime.Plan
 	run        *runtime.Job
 	restarts   int // before it, in this process
@@ -106,12 +109,12 @@ func (l *Local) build(g *graph.StreamGraph, from *manifest.Manifest) (*attempt, 
 	if l.durable != nil {
 		d = l.durable.around
 	}
-	a.connectors = newConnectors(l.job, l.opt, l.hearing, d, from)
+	a.connectors = connect.New(connectorsOf(l.job, l.opt, l.hearing, d, from))
 	var err error
 	if a.plan, err = runtime.NewPlan(a.graph, a.connectors); err != nil {
 		return nil, fmt.Errorf("job %q: %w", l.job.Name, err)
 	}
-	l.giveDisk(&a.plan)
+	connect.GiveDisk(l.job, &a.plan, l.scratchDir())
 	return a, nil
 }
 
@@ -229,3 +232,12 @@ func (l *Local) Totals() Totals {
 // Status is what each subtask has done so far, in the order of the execution
 // graph.
 func (l *Local) Status() []runtime.Status { return l.now().run.Status() }
+
+// scratchDir is where the files are: what is in it is of no use to a later run.
+// A run without a state folder has its own, where temporary files go.
+func (l *Local) scratchDir() string {
+	if l.durable != nil {
+		return filepath.Join(l.opt.State.store.Dir(), "jobs", l.job.Name, "scratch")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("tidemark-%d-%s", os.Getpid(), l.job.Name))
+}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/tidemark-mesh/tidemark/agent/connect"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -147,7 +148,7 @@ func (d *surroundings) reader(s *job.Source, subtask, parallelism int) (sensors.
 	f := d.feeds[s]
 	lanes := f.LanesOf(subtask, parallelism)
 	if len(lanes) == 0 {
-		return nothing{}, nil
+		return connect.Nothing{}, nil
 	}
 	return f.Reader(fmt.Sprintf("%s, %s/%d", d.job, s.ID, subtask), lanes)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tidemark-mesh/tidemark/agent/connect"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
@@ -49,9 +50,9 @@ func Tap(ctx context.Context, j *job.Job, source, clientID string, opt LocalOpti
 	if opt.Events == nil {
 		opt.Events = func(string) {}
 	}
-	c := newConnectors(j, opt, newHearing(j), nil, nil)
-	c.tap = true
-	_, open, _, err := c.Source(&graph.Node{ID: s.ID, Source: s, Parallelism: 1}, 0)
+	o := connectorsOf(j, opt, newHearing(j), nil, nil)
+	o.Tap = true
+	_, open, _, err := connect.New(o).Source(&graph.Node{ID: s.ID, Source: s, Parallelism: 1}, 0)
 	if err != nil {
 		return err
 	}

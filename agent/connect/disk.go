@@ -1,4 +1,4 @@
-package agent
+package connect
 
 import (
 	"fmt"
@@ -12,10 +12,12 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/statedb"
 )
 
-// giveDisk gives the operators that can use one a file for the state that the
-// job's `state: {memory}` has no room for: each the same share of the memory.
-func (l *Local) giveDisk(p *runtime.Plan) {
-	if l.job.State.Backend != job.OnDisk {
+// GiveDisk gives the operators that can use one a file for the state that the
+// job's `state: {memory}` has no room for: each the same share of the memory. A
+// job of several agents gives each agent's subtasks their share of the whole.
+// The files are in scratch, and what is there of an earlier run is of no use.
+func GiveDisk(j *job.Job, p *runtime.Plan, scratch string) {
+	if j.State.Backend != job.OnDisk {
 		return
 	}
 	shares := 0
@@ -27,7 +29,7 @@ func (l *Local) giveDisk(p *runtime.Plan) {
 		}
 	}
 	// What an earlier run left, with another parallelism perhaps, goes first.
-	tidy := sync.OnceValue(func() error { return os.RemoveAll(l.scratchDir()) })
+	tidy := sync.OnceValue(func() error { return os.RemoveAll(scratch) })
 	for i := range p.Subtasks {
 		s := &p.Subtasks[i]
 		s.Backings = make([]func() (runtime.Backing, error), len(s.Config.Links))
@@ -35,8 +37,8 @@ func (l *Local) giveDisk(p *runtime.Plan) {
 			if !backed(c.Factory) {
 				continue
 			}
-			path := filepath.Join(l.scratchDir(), fmt.Sprintf("%s-%d.db", c.ID, s.Config.ID.Index))
-			memory := l.job.State.Memory / int64(shares)
+			path := filepath.Join(scratch, fmt.Sprintf("%s-%d.db", c.ID, s.Config.ID.Index))
+			memory := j.State.Memory / int64(shares)
 			s.Backings[k] = func() (runtime.Backing, error) {
 				if err := tidy(); err != nil {
 					return nil, fmt.Errorf("remove what an earlier run left: %w", err)
@@ -50,13 +52,4 @@ func (l *Local) giveDisk(p *runtime.Plan) {
 func backed(f operator.Factory) bool {
 	b, ok := f.(operator.Backed)
 	return ok && b.Backed()
-}
-
-// scratchDir is where the files are: what is in it is of no use to a later run.
-// A run without a state folder has its own, where temporary files go.
-func (l *Local) scratchDir() string {
-	if l.durable != nil {
-		return filepath.Join(l.opt.State.store.Dir(), "jobs", l.job.Name, "scratch")
-	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("tidemark-%d-%s", os.Getpid(), l.job.Name))
 }

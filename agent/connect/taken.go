@@ -1,4 +1,4 @@
-package agent
+package connect
 
 import (
 	"fmt"
@@ -19,9 +19,9 @@ type takenFile struct {
 // sink writes: with --overwrite that would empty the input before it was read.
 // The job's check knows names only; here links, and a path from another folder,
 // are seen through. A file that is not there yet is nobody's.
-func (c *connectors) claim(name string, s *job.Sink) error {
+func (c *Connectors) claim(name string, s *job.Sink) error {
 	if c.taken == nil {
-		if err := c.takeInputs(); err != nil {
+		if err := c.TakeInputs(); err != nil {
 			return err
 		}
 	}
@@ -38,7 +38,9 @@ func (c *connectors) claim(name string, s *job.Sink) error {
 	return nil
 }
 
-func (c *connectors) takeInputs() error {
+// TakeInputs notes the files that sources read. It is done with the first file
+// sink, unless it was before.
+func (c *Connectors) TakeInputs() error {
 	c.taken = []takenFile{}
 	for _, s := range c.job.Sources {
 		if s.File == nil || s.File.Path == file.Stdin {
