@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -290,8 +291,14 @@ func TestTermWaitsForRoom(t *testing.T) {
 		})
 		must(t, err)
 		pages := storetest.WatchPages(s.db)
-		full := func(storetest.PageWrite) error { return syscall.ENOSPC }
-		pages.Fail = full
+		var full atomic.Bool
+		pages.Fail = func(storetest.PageWrite) error {
+			if full.Load() {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		full.Store(true)
 		saved := make(chan error, 1)
 		go func() { saved <- s.SetUint64([]byte(currentTermKey), 9) }()
 		synctest.Wait()
@@ -301,8 +308,7 @@ func TestTermWaitsForRoom(t *testing.T) {
 			t.Fatalf("it does not wait: %v", err)
 		default:
 		}
-		synctest.Wait()
-		pages.Fail = nil
+		full.Store(false)
 		must(t, <-saved)
 		if n, err := s.GetUint64([]byte(currentTermKey)); n != 9 || err != nil {
 			t.Errorf("%d, %v", n, err)
@@ -310,7 +316,7 @@ func TestTermWaitsForRoom(t *testing.T) {
 		if lost != 1 {
 			t.Errorf("told %d times", lost)
 		}
-		pages.Fail = full
+		full.Store(true)
 		go func() { saved <- s.SetUint64([]byte(currentTermKey), 10) }()
 		synctest.Wait()
 		s.release()
@@ -320,7 +326,7 @@ func TestTermWaitsForRoom(t *testing.T) {
 		if err := s.SetUint64([]byte("LastVoteTerm"), 10); err == nil {
 			t.Error("a vote that is not saved counts")
 		}
-		pages.Fail = nil
+		full.Store(false)
 		must(t, s.close())
 	})
 }
