@@ -145,10 +145,12 @@ const (
 	WasRefused                       // a peer does not let this agent in
 	BadStream                        // a peer opened a stream that this agent cannot take
 	SmallBuffer                      // the system gives the socket less memory than it should have
+	Failed                           // the socket can be read no more: nobody is reached until the agent is started again
 )
 
 var eventNames = [...]string{
 	PeerUp: "peer up", PeerDown: "peer down", Refused: "refused", WasRefused: "was refused", BadStream: "bad stream", SmallBuffer: "small buffer",
+	Failed: "failed",
 }
 
 // String is the name in logs.

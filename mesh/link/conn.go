@@ -17,9 +17,10 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/wire"
 )
 
-// The one frame of a connection's welcome: docs/WIRE.md.
+// What each side says once: docs/WIRE.md.
 const (
 	frameWelcome = 1
+	frameRefusal = 2
 	welcomeBytes = 8
 )
 
@@ -41,6 +42,9 @@ func (l *Link) accept(listener *quic.Listener) {
 	for {
 		q, err := listener.Accept(l.ctx)
 		if err != nil {
+			if l.ctx.Err() == nil {
+				l.cfg.Events(Event{Kind: Failed, Why: err.Error()})
+			}
 			return
 		}
 		l.wg.Go(func() {
@@ -160,41 +164,71 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 		err = errors.New("it says that it is this node: is it a copy of this agent's data folder?")
 	}
 	if err != nil {
+		if dialled {
+			l.tellRefusal(ctx, q, err)
+		}
 		l.refuse(q, at, err)
 		return nil, fmt.Errorf("%w: this agent does not let it in: %w", mesh.ErrRefused, err)
 	}
 	c.peer.Addr = at.Addr
-	if err := sendWelcome(q, l.cfg.Boot); err != nil {
-		return nil, l.refusal(c.peer, err)
+	// The dialler speaks first: so it is not told that it is welcome before its
+	// number has been looked at.
+	if dialled {
+		if err := say(q, frameWelcome, l.number()); err != nil {
+			return nil, l.refusal(c.peer, err)
+		}
 	}
 	if c.boot, err = readWelcome(ctx, q); err != nil {
 		return nil, l.refusal(c.peer, err)
 	}
 	if err := l.add(c); err != nil {
-		if errors.Is(err, mesh.ErrRefused) {
+		if errors.Is(err, errOlder) {
 			l.refuse(q, c.peer, err)
 		}
 		return nil, err
+	}
+	if !dialled {
+		if err := say(q, frameWelcome, l.number()); err != nil {
+			l.drop(c, err)
+			return nil, l.refusal(c.peer, err)
+		}
 	}
 	return c, nil
 }
 
 // refuse closes a connection with the reason, for the peer and for this side.
 func (l *Link) refuse(q *quic.Conn, p mesh.Peer, why error) {
-	s := why.Error()
-	if len(s) > maxReason {
-		s = s[:maxReason]
-	}
-	l.cfg.Events(Event{Kind: Refused, Peer: p, Why: s})
-	q.CloseWithError(codeRefused, s) //nolint:errcheck // always nil
+	l.cfg.Events(Event{Kind: Refused, Peer: p, Why: reason(why)})
+	q.CloseWithError(codeRefused, reason(why)) //nolint:errcheck // always nil
 }
 
-func sendWelcome(q *quic.Conn, boot uint64) error {
+func reason(why error) string {
+	s := why.Error()
+	return s[:min(len(s), maxReason)]
+}
+
+// tellRefusal gives the reason on a stream and waits for the peer to close. A
+// reason in the packet that ends the connection would be lost as long as the
+// peer has not seen the end of the handshake.
+func (l *Link) tellRefusal(ctx context.Context, q *quic.Conn, why error) {
+	if say(q, frameRefusal, []byte(reason(why))) == nil {
+		select {
+		case <-q.Context().Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
+// number is that of this start, as a welcome has it.
+func (l *Link) number() []byte { return binary.LittleEndian.AppendUint64(nil, l.cfg.Boot) }
+
+// say sends the one frame of this side.
+func say(q *quic.Conn, kind byte, payload []byte) error {
 	s, err := q.OpenUniStream()
 	if err != nil {
 		return err
 	}
-	if _, err := s.Write(wire.Append(nil, frameWelcome, binary.LittleEndian.AppendUint64(nil, boot))); err != nil {
+	if _, err := s.Write(wire.Append(nil, kind, payload)); err != nil {
 		return err
 	}
 	return s.Close()
@@ -208,11 +242,13 @@ func readWelcome(ctx context.Context, q *quic.Conn) (boot uint64, err error) {
 	if t, ok := ctx.Deadline(); ok {
 		s.SetReadDeadline(t) //nolint:errcheck // always nil
 	}
-	r := wire.NewReader(s, wire.Limit{Kind: frameWelcome, Bytes: welcomeBytes})
-	_, p, err := r.Next()
+	r := wire.NewReader(s, wire.Limit{Kind: frameWelcome, Bytes: welcomeBytes}, wire.Limit{Kind: frameRefusal, Bytes: maxReason})
+	kind, p, err := r.Next()
 	switch {
 	case err != nil:
 		return 0, err
+	case kind == frameRefusal:
+		return 0, &quic.ApplicationError{Remote: true, ErrorCode: codeRefused, ErrorMessage: string(p)}
 	case len(p) != welcomeBytes:
 		return 0, fmt.Errorf("%w: a welcome of %d bytes", wire.ErrFormat, len(p))
 	}

@@ -135,10 +135,10 @@ func (s *site) start(all ...*Link) {
 	}
 }
 
-// wait is the next event of a kind.
-func (s *site) wait(k EventKind) Event {
+// wait is the next event of a kind about a node; empty: about any.
+func (s *site) wait(k EventKind, of mesh.NodeID) Event {
 	for e := range s.events {
-		if e.Kind == k {
+		if e.Kind == k && (of == "" || e.Peer.Node == of) {
 			return e
 		}
 	}

@@ -219,7 +219,10 @@ func (l *Link) Close() error {
 	if listener != nil {
 		errs = append(errs, listener.Close())
 	}
-	errs = append(errs, l.quic.Close(), l.udp.Close())
+	errs = append(errs, l.quic.Close())
+	if err := l.udp.Close(); !errors.Is(err, net.ErrClosed) {
+		errs = append(errs, err)
+	}
 	l.wg.Wait()
 	return errors.Join(errs...)
 }

@@ -105,6 +105,8 @@ func (l *Link) best(node mesh.NodeID, k class) *conn {
 	return nil
 }
 
+var errOlder = fmt.Errorf("%w: a process of it that was started later is connected", mesh.ErrRefused)
+
 // add makes a connection known. Those of a process of the peer that was before
 // are let go.
 func (l *Link) add(c *conn) error {
@@ -119,7 +121,7 @@ func (l *Link) add(c *conn) error {
 		for _, o := range list {
 			if o.boot > c.boot {
 				l.mu.Unlock()
-				return fmt.Errorf("%w: a process of node %s that was started later is connected", mesh.ErrRefused, c.peer.Node)
+				return fmt.Errorf("node %s: %w", c.peer.Node, errOlder)
 			}
 			if o.boot < c.boot {
 				old = append(old, o)

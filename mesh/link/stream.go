@@ -89,7 +89,11 @@ func (c *conn) meaning(err error) error {
 	if w := c.why.Load(); w != nil {
 		err = *w
 	}
-	return fmt.Errorf("node %s at %s: %w: %s", c.peer.Node, c.peer.Addr, mesh.ErrUnreachable, text(err))
+	kind := mesh.ErrUnreachable
+	if app := new(quic.ApplicationError); errors.As(err, &app) && app.ErrorCode == codeRefused {
+		kind = mesh.ErrRefused
+	}
+	return fmt.Errorf("node %s at %s: %w: %s", c.peer.Node, c.peer.Addr, kind, text(err))
 }
 
 // text is an error of the library without its numbers.
