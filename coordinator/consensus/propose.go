@@ -44,17 +44,29 @@ func (e *NotLeader) Unwrap() error { return ErrNotLeader }
 // and what Machine.Apply made of it. ErrNotLeader, ErrNoRoom, ErrTooLarge,
 // ErrUnknown, ErrClosed.
 func (n *Node) Propose(ctx context.Context, command []byte) (index uint64, result any, err error) {
+	return n.Enter(command)(ctx)
+}
+
+// Enter is Propose in two steps: commands enter the log in the order of the
+// calls, and the function, called once, waits for what becomes of one.
+func (n *Node) Enter(command []byte) func(ctx context.Context) (index uint64, result any, err error) {
 	if len(command) > MaxCommand {
-		return 0, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(command), MaxCommand)
+		return refused(fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(command), MaxCommand))
 	}
 	if err := n.leads(); err != nil {
-		return 0, nil, err
+		return refused(err)
 	}
 	f := n.raft.Apply(command, 0)
-	if err := n.wait(ctx, f); err != nil {
-		return 0, nil, err
+	return func(ctx context.Context) (uint64, any, error) {
+		if err := n.wait(ctx, f); err != nil {
+			return 0, nil, err
+		}
+		return f.Index(), f.Response(), nil
 	}
-	return f.Index(), f.Response(), nil
+}
+
+func refused(err error) func(context.Context) (uint64, any, error) {
+	return func(context.Context) (uint64, any, error) { return 0, nil, err }
 }
 
 // Barrier returns when all that was committed before is applied here. Leader only.
