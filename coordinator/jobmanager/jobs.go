@@ -165,7 +165,7 @@ func (a *apply) jobBecame(c *coordinator.JobBecame) error {
 		}
 		return nil
 	case c.Status > coordinator.Cancelled || !job.Status.CanBecome(c.Status):
-		return refuse(ErrStale, "job %s is %s, from which it cannot come to state %d", job.ID, job.Status, c.Status)
+		return refuse(ErrStale, "job %s is %s, and cannot become %s from there", job.ID, job.Status, statusName(c.Status))
 	case c.Status == coordinator.Restoring:
 		return refuse(ErrRefused, "job %s: only a deployment makes it restoring", job.ID)
 	case c.Savepoint != "" && (c.Status != coordinator.Stopped && c.Status != coordinator.Finished || a.Savepoints[c.Savepoint] == nil):
@@ -185,6 +185,14 @@ func (a *apply) jobBecame(c *coordinator.JobBecame) error {
 		a.forgetOldest()
 	}
 	return nil
+}
+
+// statusName is a status's name also where there is no such status.
+func statusName(s coordinator.Status) string {
+	if s > coordinator.Cancelled {
+		return fmt.Sprintf("state %d", s)
+	}
+	return s.String()
 }
 
 func (a *apply) jobTold(c *coordinator.JobTold) error {

@@ -22,7 +22,7 @@ func (a *apply) leaderBegan(c *coordinator.LeaderBegan) error {
 	case c.Term == a.Term && c.Node == a.Leader:
 		return nil
 	case c.Term <= a.Term:
-		return refuse(ErrStale, "term %d, and term %d has begun", c.Term, a.Term)
+		return refuse(ErrStale, "a leader of term %d: that of term %d has begun, on %s", c.Term, a.Term, a.Leader)
 	}
 	a.Term, a.Leader = c.Term, c.Node
 	a.changed(Leader, "")

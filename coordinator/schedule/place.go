@@ -89,7 +89,7 @@ func Place(r Request) (Placement, Waiting) {
 	if len(left) > 0 {
 		return nil, p.missing(left)
 	}
-	var places Placement
+	places := make(Placement, 0, len(p.pieces))
 	for _, k := range p.pieces {
 		for _, s := range k.subtasks {
 			places = append(places, coordinator.Place{Subtask: s.ID, Node: p.agents[k.at].Node})
@@ -116,7 +116,8 @@ type placer struct {
 	room   []int   // slots of each that are free for this job
 	pieces []*piece
 	load   []int // pieces on each
-	fair   int   // pieces of each, if all were equal
+	fair   int   // pieces of each, if all were equal: rounded up
+	over   int   // so many agents have fair, the others one less
 	on     [][]int
 }
 
@@ -151,7 +152,9 @@ func newPlacer(r Request) *placer {
 			}
 		}
 	}
-	p.fair = (len(p.pieces) + max(1, usable) - 1) / max(1, usable)
+	usable = max(1, usable)
+	p.fair = (len(p.pieces) + usable - 1) / usable
+	p.over = len(p.pieces) - usable*(p.fair-1)
 	return p
 }
 
@@ -213,6 +216,7 @@ func (p *placer) keep() {
 	for _, b := range p.r.Before {
 		ran[b.Subtask] = b.Node
 	}
+	over := p.over
 	for i, k := range p.pieces {
 		best, most := -1, 0
 		for _, agent := range k.may {
@@ -226,9 +230,16 @@ func (p *placer) keep() {
 				best, most = agent, n
 			}
 		}
-		if best >= 0 && p.load[best] < p.room[best] && (!p.r.Rebalance || p.load[best] < p.fair) {
-			p.put(i, best)
+		if best < 0 || p.load[best] >= p.room[best] {
+			continue
 		}
+		if p.r.Rebalance && p.load[best] >= p.fair-1 {
+			if p.load[best] >= p.fair || over == 0 {
+				continue
+			}
+			over--
+		}
+		p.put(i, best)
 	}
 }
 
