@@ -14,26 +14,28 @@ type Kind uint8
 
 // The kinds of events.
 const (
-	Connecting  Kind = iota + 1 // an attempt begins: Attempt
-	Connected                   // the broker accepted the session: Resumed
-	Subscribed                  // the broker granted Topics; Err tells of a lower QoS
-	Refused                     // the broker said no, to the connection or (Topics) to filters: Err, RetryIn
-	Unreachable                 // no connection: Err, RetryIn
-	Lost                        // a connection ended: Err, RetryIn
-	Contested                   // connections end right after they begin, Count times now: does another client use this id?
-	InboxFull                   // the reader stops reading from the socket; the broker must wait
-	InboxRoom                   // it reads again
-	Shedding                    // messages of QoS 0 are dropped from here on, for want of room
-	ShedEnd                     // no longer; Count were dropped
-	Closed                      // the session ended because its owner closed it
-	Silent                      // the connection stands, but the broker does not answer: nothing can be heard
-	Heard                       // it is heard again
+	Connecting   Kind = iota + 1 // an attempt begins: Attempt
+	Connected                    // the broker accepted the session: Resumed
+	Subscribed                   // the broker granted Topics; Err tells of a lower QoS
+	Refused                      // the broker said no, to the connection or (Topics) to filters: Err, RetryIn
+	Unreachable                  // no connection: Err, RetryIn
+	Lost                         // a connection ended: Err, RetryIn
+	Contested                    // connections end right after they begin, Count times now: does another client use this id?
+	InboxFull                    // the reader stops reading from the socket; the broker must wait
+	InboxRoom                    // it reads again
+	Shedding                     // messages of QoS 0 are dropped from here on, for want of room
+	ShedEnd                      // no longer; Count were dropped
+	Closed                       // the session ended because its owner closed it
+	Silent                       // the connection stands, but the broker does not answer: nothing can be heard
+	Heard                        // it is heard again
+	NotPermitted                 // no attempt is made to connect until there is a permit: Err
 )
 
 var kindNames = [...]string{
 	Connecting: "connecting", Connected: "connected", Subscribed: "subscribed", Refused: "refused",
 	Unreachable: "unreachable", Lost: "lost", Contested: "contested", InboxFull: "inbox full",
 	InboxRoom: "inbox has room", Shedding: "shedding", ShedEnd: "shedding ended", Closed: "closed", Silent: "silent", Heard: "heard again",
+	NotPermitted: "waits for permission to connect",
 }
 
 // String is the kind in words.

@@ -16,6 +16,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 const (
@@ -62,7 +63,7 @@ type link struct {
 // the connection, and connects again, until it is closed.
 //
 //	connecting  --CONNACK-->  up  --lost, or user.up fails-->  waiting
-//	connecting  --refused, unreachable-->  waiting  --back-off over-->  connecting
+//	connecting  --refused, unreachable-->  waiting  --back-off over, and a permit-->  connecting
 //	any  --close-->  closed
 type session struct {
 	e      *endpoint
@@ -110,8 +111,18 @@ func (s *session) emit(e Event) {
 
 func (s *session) run(ctx context.Context) {
 	defer close(s.done)
-	attempt, short := 0, 0
+	attempt, short, waiting := 0, 0, false
 	for ctx.Err() == nil {
+		if err := sensors.Permitted(s.e.Permit); err != nil {
+			if !waiting {
+				s.emit(Event{Kind: NotPermitted, Err: err})
+			}
+			waiting = true
+			s.setTrouble(err)
+			s.pause(ctx, s.backoff(1))
+			continue
+		}
+		waiting = false
 		attempt++
 		s.emit(Event{Kind: Connecting, Attempt: attempt})
 		l, err := s.connect(ctx)
@@ -142,12 +153,16 @@ func (s *session) run(ctx context.Context) {
 			topics = r.topics
 		}
 		s.emit(Event{Kind: kind, Err: err, RetryIn: delay, Topics: topics})
-		select {
-		case <-ctx.Done():
-		case <-s.e.Clock.After(delay):
-		}
+		s.pause(ctx, delay)
 	}
 	s.emit(Event{Kind: Closed})
+}
+
+func (s *session) pause(ctx context.Context, d dataflow.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-s.e.Clock.After(d):
+	}
 }
 
 // hungUp tells whether the peer closed the connection, as a broker does when
@@ -306,12 +321,23 @@ func (e *endpoint) dial(ctx context.Context) (net.Conn, error) {
 			return nil, err
 		}
 	}
+	if err := sensors.Permitted(e.Permit); err != nil {
+		return nil, err
+	}
 	if e.scheme == "ws" || e.scheme == "wss" {
-		return paho.NewWebsocket(e.url, tc, timeout, nil, nil)
+		nc, err := paho.NewWebsocket(e.url, tc, timeout, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		return e.permit(nc), nil
 	}
 	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", e.host)
-	if err != nil || tc == nil {
-		return nc, err
+	if err != nil {
+		return nil, err
+	}
+	nc = e.permit(nc)
+	if tc == nil {
+		return nc, nil
 	}
 	secure := tls.Client(nc, tc)
 	if err := secure.HandshakeContext(ctx); err != nil {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/pending"
 	durable "github.com/tidemark-mesh/tidemark/store"
 )
@@ -55,6 +56,15 @@ type progress struct {
 	Half  int       `json:"half"`  // which half of the packet ids its rows have: 0 or 1
 	Stage stage     `json:"stage"`
 	Next  *pieceKey `json:"next,omitempty"` // opened as well, with the other half
+
+	Holder *holder `json:"holder,omitempty"` // the attempt that had the client id last, as far as this agent knows; nil: there was no site
+}
+
+// holder is an attempt of a job in a site.
+type holder struct {
+	Epoch   uint64 `json:"epoch"`
+	Site    string `json:"site,omitempty"`
+	Attempt uint64 `json:"attempt"`
 }
 
 // open is the piece whose rows may be with the broker, not released; nil: none.
@@ -90,6 +100,7 @@ type journal struct {
 	name string
 	file durable.File
 	last *progress // nil: none
+	me   *holder   // of what is saved
 }
 
 // journalName is the file of a client id, whose characters a file name may not
@@ -139,6 +150,7 @@ func (j *journal) load() error {
 // save makes e durable. After an error the entry before it, or e, is there: e
 // must be true when save is called, and only acted on when it has returned.
 func (j *journal) save(e progress) error {
+	e.Holder = j.me
 	if j.last != nil {
 		e.Seq = j.last.Seq + 1
 	}
@@ -163,6 +175,27 @@ func (j *journal) save(e progress) error {
 func (j *journal) forget() error {
 	if j.last == nil {
 		return nil
+	}
+	return j.save(progress{Stage: complete})
+}
+
+// hold makes the journal that of an attempt. It tells the truth about the session
+// only if nobody else can have had the client id since it was written: if that
+// was in the attempt before this one, or in this one. Otherwise it forgets.
+func (j *journal) hold(p *sensors.Placed) error {
+	was := (*holder)(nil)
+	if j.last != nil {
+		was = j.last.Holder
+	}
+	if p.Node == "" {
+		if was != nil {
+			return j.forget()
+		}
+		return nil
+	}
+	j.me = &holder{p.Attempt.Epoch, p.Attempt.Site, p.Attempt.Attempt}
+	if was != nil && was.Epoch == j.me.Epoch && was.Site == j.me.Site && (was.Attempt == j.me.Attempt || was.Attempt+1 == j.me.Attempt) {
+		return j.save(*j.last)
 	}
 	return j.save(progress{Stage: complete})
 }

@@ -23,7 +23,9 @@ type target struct {
 // under these ids, by the subtask that owns them: only under its old id can a
 // row that the broker has be told from one that it has not. It waits for the
 // broker if there is anything to publish. After an error it may be called again.
-// See sensors.Transactional.
+// In a site, what is on record as published is left out, and the journal counts
+// only if no other agent can have had the client id since. See
+// sensors.Transactional.
 func (w *TransactionalWriter) Recover(ctx context.Context, held []sensors.Pending, owns func(string) bool) error {
 	if w.courier != nil || w.queue.End() != w.queue.First() {
 		return fmt.Errorf("mqtt: %q: Recover comes once, before the first Write", w.id)
@@ -46,13 +48,13 @@ func (w *TransactionalWriter) Recover(ctx context.Context, held []sensors.Pendin
 			adopted = append(adopted, t)
 		}
 	}
-	w.trans = pending.NewTransactions(own.record.Next)
+	w.trans, w.adopted = pending.NewTransactions(own.record.Next), nil
 	for i := range adopted {
 		if err := w.adopt(ctx, &adopted[i]); err != nil {
 			return err
 		}
 	}
-	j, err := openJournal(w.o.FS, w.o.Dir, w.id)
+	j, err := w.openJournal(w.id)
 	if err != nil {
 		return err
 	}
@@ -62,29 +64,57 @@ func (w *TransactionalWriter) Recover(ctx context.Context, held []sensors.Pendin
 		}
 	}
 	w.courier = newCourier(&w.o.WriterOptions, w.id, j)
-	if err := w.courier.recover(ctx, own.pieces); err != nil {
+	if err := w.courier.recover(ctx, w.unrecorded(&own)); err != nil {
 		err = errors.Join(err, w.courier.close())
 		w.courier = nil
 		return err
 	}
 	w.forget(&own)
+	w.through = w.o.Placed.From
 	return nil
+}
+
+func (w *TransactionalWriter) openJournal(id string) (*journal, error) {
+	j, err := openJournal(w.o.FS, w.o.Dir, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.hold(&w.o.Placed); err != nil {
+		return nil, errors.Join(err, j.close())
+	}
+	return j, nil
+}
+
+// unrecorded is the pieces that are not on record as published. A record newer
+// than the checkpoint says that all of them were.
+func (w *TransactionalWriter) unrecorded(t *target) []held {
+	c, known := w.o.Placed.Recorded(t.id)
+	n := 0
+	for known && n < len(t.pieces) && !pending.After(t.pieces[n].key.id(), c.Through) {
+		n++
+	}
+	return t.pieces[n:]
 }
 
 // adopt publishes what is left of a client id that nobody has any more.
 func (w *TransactionalWriter) adopt(ctx context.Context, t *target) (err error) {
 	w.trans.Gone(t.id, 0)
 	w.forget(t)
-	if len(t.pieces) == 0 {
+	pieces := w.unrecorded(t)
+	if len(pieces) == 0 {
 		return nil
 	}
-	j, err := openJournal(w.o.FS, w.o.Dir, t.id)
+	j, err := w.openJournal(t.id)
 	if err != nil {
 		return err
 	}
 	c := newCourier(&w.o.WriterOptions, t.id, j)
 	defer func() { err = errors.Join(err, c.close()) }()
-	return c.recover(ctx, t.pieces)
+	if err := c.recover(ctx, pieces); err != nil {
+		return err
+	}
+	w.adopted = append(w.adopted, sensors.Commit{Target: t.id, Through: w.o.Placed.From})
+	return nil
 }
 
 func (w *TransactionalWriter) forget(t *target) {

@@ -63,6 +63,8 @@ type TransactionalWriter struct {
 	courier *courier
 	closed  bool
 	last    dataflow.CheckpointID // of Commit, which makes its own
+	through dataflow.CheckpointID // up to which all is published
+	adopted []sensors.Commit      // of client ids that nobody has any more
 
 	name, payload, row, piece []byte
 }
@@ -70,6 +72,7 @@ type TransactionalWriter struct {
 var (
 	_ sensors.Writer        = (*TransactionalWriter)(nil)
 	_ sensors.Transactional = (*TransactionalWriter)(nil)
+	_ sensors.Recorder      = (*TransactionalWriter)(nil)
 )
 
 // ClientID is the id of a subtask of a sink, and its target in checkpoints.
@@ -91,6 +94,9 @@ func NewTransactionalWriter(o TransactionalOptions) (*TransactionalWriter, error
 	}
 	if o.ClientID == "" || o.Parallelism < 1 || o.Subtask < 0 || o.Subtask >= o.Parallelism {
 		return nil, fmt.Errorf("mqtt: a transactional sink needs a client id; this is subtask %d of %d of %q", o.Subtask, o.Parallelism, o.ClientID)
+	}
+	if o.Placed.Node != "" && (len(o.Placed.Nodes) != o.Parallelism || o.Placed.Nodes[o.Subtask] != o.Placed.Node) {
+		return nil, fmt.Errorf("mqtt: subtask %d of %d of %q does not run on agent %q of %q", o.Subtask, o.Parallelism, o.ClientID, o.Placed.Node, o.Placed.Nodes)
 	}
 	if o.Dir != "" && o.FS == nil {
 		return nil, errors.New("mqtt: a transactional sink with a folder needs its file system")
@@ -205,6 +211,9 @@ func (w *TransactionalWriter) CommitThrough(ctx context.Context, id dataflow.Che
 	for {
 		pieces := w.trans.Through(id)
 		if len(pieces) == 0 {
+			if pending.After(id, w.through) {
+				w.through = id
+			}
 			return nil
 		}
 		p := pieces[0]
@@ -223,6 +232,12 @@ func (w *TransactionalWriter) CommitThrough(ctx context.Context, id dataflow.Che
 		w.queue.Drop(p.End)
 		w.trans.Commit(w.id, 1)
 	}
+}
+
+// Commits is how far the client id's rows are published, and those of ids that
+// nobody has any more. See sensors.Recorder.
+func (w *TransactionalWriter) Commits() []sensors.Commit {
+	return append([]sensors.Commit{{Target: w.id, Through: w.through}}, w.adopted...)
 }
 
 // Commit publishes what was written so far, in a job without checkpoints.
