@@ -1,22 +1,245 @@
 package leader
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Leader is what one term of leadership knows and has under way. Not safe for
 // concurrent use.
 type Leader struct {
-	cfg Config
+	cfg       Config
+	st        *coordinator.State // during a Step
+	now, wall dataflow.Time
+	start     dataflow.Time // of the term
+	begun     bool          // LeaderBegan was proposed, and not refused
+	retry     dataflow.Time // when it is proposed again
+	leads     bool          // it is applied: the state here has all that was decided before this term
+	confirmed dataflow.Time // a majority has said that this leader leads, later than this
+	wake      dataflow.Time
+	refs      int
+	proposals map[int]proposal
+	early     []*From // heard before leads; at most maxEarly
+	agents    map[mesh.NodeID]*agent
+	jobs      map[coordinator.JobID]*jobRun
+	feeds     map[string]*feedRun
+	raising   bool // LevelRaised was proposed
+	effects   []Effect
 }
 
+// proposal is a command of which it is not known yet what became of it.
+type proposal struct {
+	at   dataflow.Time
+	done func(err error)
+}
+
+const maxEarly = 1024
+
 // New makes the leader of a term. Its first Step begins the term.
-func New(cfg Config) *Leader { return &Leader{cfg: cfg} }
+func New(cfg Config) *Leader {
+	if cfg.Parse == nil {
+		cfg.Parse = Parse
+	}
+	return &Leader{
+		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
+		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
+	}
+}
 
 // Step takes one event and returns what must be done, in order. st is the
-// replicated state of this agent, as it is now; it is not kept.
-func (l *Leader) Step(st *coordinator.State, e Event) []Effect { return nil }
+// replicated state of this agent, as it is now; it is not kept, but what its
+// pointers lead to is.
+func (l *Leader) Step(st *coordinator.State, e Event) []Effect {
+	l.effects, l.st = nil, st
+	defer func() { l.st = nil }()
+	l.now, l.wall = max(l.now, e.Now), e.Wall
+	if l.start == dataflow.MinTime {
+		l.start = l.now
+	}
+	if st.Term > l.cfg.Term {
+		return nil // another one leads
+	}
+	if h := e.From; h != nil && h.Message.Heartbeat != nil && l.leads && l.now < l.wake {
+		l.from(h) // nothing can follow from it: the state is looked through later
+		return l.effects
+	}
+	if st.Term == l.cfg.Term && !l.leads {
+		l.leads = true
+		l.sync()
+		for _, f := range l.early {
+			l.from(f)
+		}
+		l.early = nil
+	}
+	l.sync()
+	l.hear(e)
+	l.sync()
+	l.begin()
+	if l.leads {
+		l.watch()
+		l.level()
+		for _, name := range sorted(l.feeds) {
+			l.decideFeed(l.feeds[name])
+		}
+		for _, id := range sorted(l.jobs) {
+			l.decide(l.jobs[id])
+		}
+	}
+	l.wake = l.next()
+	return l.effects
+}
 
 // Wake is when a tick is wanted; MaxTime: not until something else happens.
-func (l *Leader) Wake() dataflow.Time { return dataflow.MaxTime }
+func (l *Leader) Wake() dataflow.Time { return l.wake }
+
+func (l *Leader) hear(e Event) {
+	switch {
+	case e.From != nil && !l.leads:
+		if l.early = append(l.early, e.From); len(l.early) > maxEarly {
+			l.early = l.early[:maxEarly]
+			l.drop(e.From.Node)
+		}
+	case e.From != nil:
+		l.from(e.From)
+	case e.Gone != nil:
+		l.gone(e.Gone)
+	case e.Applied != nil:
+		l.applied(e.Applied)
+	case e.Refused != nil:
+		if p, ok := l.proposals[e.Refused.Ref]; ok {
+			delete(l.proposals, e.Refused.Ref)
+			p.done(cmp.Or(e.Refused.Err, errRefused))
+		}
+	case e.Wish != nil:
+		l.wish(e.Wish)
+	case e.Confirmed != nil:
+		l.confirmed = max(l.confirmed, *e.Confirmed)
+	}
+}
+
+func (l *Leader) applied(a *Applied) {
+	if t := a.Command.JobTold; t != nil && a.Err == nil {
+		l.told(t)
+	}
+	if p, ok := l.proposals[a.Ref]; ok {
+		delete(l.proposals, a.Ref)
+		l.confirmed = max(l.confirmed, p.at) // a majority took it
+		p.done(a.Err)
+	}
+}
+
+// begin says that the term has begun, until that is applied.
+func (l *Leader) begin() {
+	if l.leads || l.begun || l.now < l.retry {
+		return
+	}
+	l.begun = true
+	l.propose(coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self}}, func(err error) {
+		l.begun, l.retry = err == nil, l.now.Add(l.cfg.Timing.Retry)
+	})
+}
+
+// propose puts a command into the log. done is called in the Step in which it is
+// known what became of it: nil if it is in force. A proposal that was refused may
+// still be applied some day; then only the state says so.
+func (l *Leader) propose(c coordinator.Command, done func(err error)) {
+	c.Level, c.At = coordinator.BaseLevel, l.wall
+	l.refs++
+	l.proposals[l.refs] = proposal{at: l.now, done: done}
+	l.put(Effect{Propose: &Propose{Ref: l.refs, Command: c}})
+}
+
+func (l *Leader) put(e Effect) { l.effects = append(l.effects, e) }
+
+func (l *Leader) send(to mesh.NodeID, m coordinator.ToAgent) {
+	m.Term = l.cfg.Term
+	l.put(Effect{Send: &Send{To: to, Message: m}})
+}
+
+func (l *Leader) drop(node mesh.NodeID) { l.put(Effect{Drop: &node}) }
+
+func (l *Leader) tell(format string, args ...any) {
+	l.put(Effect{Tell: fmt.Sprintf(format, args...)})
+}
+
+// sync makes what is known of agents, jobs and feeds follow the state.
+func (l *Leader) sync() {
+	for _, node := range sorted(l.st.Agents) {
+		l.agent(node)
+	}
+	for _, id := range sorted(l.st.Jobs) {
+		j := l.st.Jobs[id]
+		r := l.jobs[id]
+		if r == nil && !j.Status.Ended() {
+			r = l.newRun(j)
+			l.jobs[id] = r
+		}
+		if r != nil {
+			l.follow(r, j)
+		}
+	}
+	for _, id := range sorted(l.jobs) {
+		if l.st.Jobs[id] == nil {
+			l.ended(l.jobs[id], nil)
+		}
+	}
+	for name := range l.st.Feeds {
+		if l.feeds[name] == nil {
+			l.feeds[name] = &feedRun{name: name, ends: make(map[mesh.NodeID]int64), away: make(map[mesh.NodeID]dataflow.Time), retry: dataflow.MinTime}
+		}
+	}
+	for name := range l.feeds {
+		if l.st.Feeds[name] == nil {
+			delete(l.feeds, name)
+		}
+	}
+}
+
+// next is when something may change by time alone.
+func (l *Leader) next() dataflow.Time {
+	at := dataflow.MaxTime
+	soon := func(t dataflow.Time) {
+		if t > l.now {
+			at = min(at, t)
+		}
+	}
+	if !l.leads {
+		if !l.begun {
+			soon(l.retry)
+		}
+		return at
+	}
+	for _, a := range l.agents {
+		if !a.lost {
+			soon(l.silentAt(a))
+		}
+		soon(a.granted.Add(l.cfg.Timing.Safe()))
+	}
+	for _, r := range l.jobs {
+		for _, t := range []dataflow.Time{r.at, r.retry, r.overAt.Add(l.cfg.Timing.Lease)} {
+			soon(t)
+		}
+		if a := r.attempt; a != nil {
+			soon(a.sealedAt.Add(l.cfg.Timing.Finish))
+			if a.coordinator != nil {
+				soon(a.coordinator.Wake())
+			}
+		}
+	}
+	for _, f := range l.feeds {
+		soon(f.retry)
+		soon(f.asked.Add(l.cfg.Timing.Silence))
+		for _, t := range f.away {
+			soon(t.Add(l.cfg.Timing.Replace))
+		}
+	}
+	return at
+}
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

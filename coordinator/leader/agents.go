@@ -1,0 +1,235 @@
+package leader
+
+import (
+	"errors"
+	"maps"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+var errRefused = errors.New("the command was not accepted; ask again")
+
+// agent is what is known of a node in this term.
+//
+//	unheard  it has not said Hello in this term
+//	there    it speaks
+//	lost     it was silent for too long, or somebody knows that its process ended;
+//	         nothing of it is heard until it says Hello again
+//
+// and these transitions:
+//
+//	unheard --Hello--> there
+//	unheard --one lease since the term began--> lost
+//	there   --silence, and somebody said that it is gone; a lease of silence; Gone with Sure--> lost
+//	lost    --Hello--> there
+//
+// Lost is not safe: until Safe after the last grant it may act on the world. And
+// one that comes back gets no lease while it has attempts that were given up:
+// those may be running elsewhere.
+type agent struct {
+	node    mesh.NodeID
+	boot    uint64
+	there   bool // it has said Hello, and is not lost
+	lost    bool
+	hint    bool          // somebody said that it is gone
+	heard   dataflow.Time // when it spoke last
+	granted dataflow.Time // when a lease was granted last, by this leader or at most the one before
+	joining bool          // its AgentJoined is proposed
+	// debts are attempts that it has and should not have.
+	debts   map[coordinator.AttemptRef]bool
+	applied uint64
+}
+
+func (l *Leader) agent(node mesh.NodeID) *agent {
+	a := l.agents[node]
+	if a == nil {
+		// The leader before may have granted a lease until somebody else was elected.
+		a = &agent{node: node, heard: l.now, granted: l.start.Add(l.cfg.Timing.Confirm), debts: make(map[coordinator.AttemptRef]bool)}
+		l.agents[node] = a
+	}
+	return a
+}
+
+// usable tells whether something new can be given to a node.
+func (l *Leader) usable(node mesh.NodeID) bool {
+	a := l.agents[node]
+	return a != nil && a.there && len(a.debts) == 0 && l.st.Agents[node] != nil
+}
+
+// away tells whether what a node had is to be taken for lost.
+func (l *Leader) away(node mesh.NodeID) bool {
+	a := l.agents[node]
+	return a == nil || a.lost || l.st.Agents[node] == nil
+}
+
+// safe tells whether a node cannot act on the world by a lease that it had.
+func (l *Leader) safe(node mesh.NodeID) bool {
+	a := l.agents[node]
+	granted := l.start.Add(l.cfg.Timing.Confirm)
+	if a != nil {
+		granted = a.granted
+	}
+	return l.now >= granted.Add(l.cfg.Timing.Safe())
+}
+
+// settled tells whether all agents have had time to say that they are there.
+func (l *Leader) settled() bool {
+	if l.now >= l.start.Add(l.cfg.Timing.Lease) {
+		return true
+	}
+	for node := range l.st.Agents {
+		if a := l.agents[node]; !a.there && !a.lost {
+			return false
+		}
+	}
+	return true
+}
+
+// name is what people call a node.
+func (l *Leader) name(node mesh.NodeID) string {
+	if a := l.st.Agents[node]; a != nil {
+		return a.Name
+	}
+	return string(node)
+}
+
+// silentAt is when an agent that is not lost will be, if it says nothing.
+func (l *Leader) silentAt(a *agent) dataflow.Time {
+	switch {
+	case !a.there:
+		return max(l.start, a.heard).Add(l.cfg.Timing.Lease)
+	case a.hint:
+		return a.heard.Add(l.cfg.Timing.Silence)
+	}
+	return a.heard.Add(l.cfg.Timing.Lease)
+}
+
+// watch finds who is lost.
+func (l *Leader) watch() {
+	for _, node := range sorted(l.agents) {
+		if a := l.agents[node]; !a.lost && l.now >= l.silentAt(a) {
+			l.lose(a, "it is silent")
+		}
+	}
+}
+
+func (l *Leader) lose(a *agent, why string) {
+	a.lost, a.there = true, false
+	clear(a.debts)
+	l.tell("agent %s is lost: %s", l.name(a.node), why)
+	l.drop(a.node)
+}
+
+func (l *Leader) gone(g *Gone) {
+	a := l.agents[g.Node]
+	if a == nil || a.lost || g.Boot < a.boot {
+		return
+	}
+	if a.hint = true; g.Sure {
+		l.lose(a, "its process has ended")
+	}
+}
+
+// from is a message of an agent. Who is lost must say Hello first.
+func (l *Leader) from(f *From) {
+	a := l.agent(f.Node)
+	if h := f.Message.Hello; h != nil {
+		l.hello(a, h)
+		return
+	}
+	if !a.there {
+		l.drop(f.Node)
+		return
+	}
+	a.heard, a.hint = l.now, false
+	switch m := f.Message; {
+	case m.Heartbeat != nil:
+		l.heartbeat(a, m.Heartbeat)
+	case m.Failed != nil:
+		l.heardFailed(a, m.Failed)
+	case m.Sealed != nil:
+		l.heardSealed(a.node, m.Sealed)
+	case m.InSync != nil:
+		l.heardInSync(a.node, m.InSync)
+	case m.OutOfSync != nil:
+		l.heardOutOfSync(m.OutOfSync)
+	default:
+		l.heardOfAttempt(a, &m)
+	}
+}
+
+// heartbeat grants the lease, unless this leader may be none any more, or the
+// agent runs what it should not.
+func (l *Leader) heartbeat(a *agent, h *coordinator.Heartbeat) {
+	a.applied = h.Applied
+	if l.st.Agents[a.node] == nil || len(a.debts) > 0 || l.now > l.confirmed.Add(l.cfg.Timing.Confirm) {
+		return
+	}
+	a.granted = l.now
+	l.send(a.node, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: h.Seq, Lease: l.cfg.Timing.Lease, Index: l.st.Index}})
+}
+
+// hello is an agent's inventory: what it does not name is not there.
+func (l *Leader) hello(a *agent, h *coordinator.Hello) {
+	if h.Agent.Node != a.node || h.Boot < a.boot {
+		l.drop(a.node) // of a process that has ended
+		return
+	}
+	a.boot, a.there, a.lost, a.hint, a.heard = h.Boot, true, false, false, l.now
+	clear(a.debts)
+	l.join(a, &h.Agent)
+	for i := range h.Attempts {
+		if n := &h.Attempts[i]; n.Phase != coordinator.PhaseGone && !l.present(n.AttemptRef) {
+			a.debts[n.AttemptRef] = true
+		}
+	}
+	for _, id := range sorted(l.jobs) {
+		l.inventory(l.jobs[id], a, h)
+	}
+	for i := range h.Logs {
+		l.logNow(a.node, &h.Logs[i])
+	}
+	l.remind(a.node)
+}
+
+// join makes an agent a member of the site, or what is known of it true.
+func (l *Leader) join(a *agent, now *coordinator.Agent) {
+	was := l.st.Agents[a.node]
+	if a.joining || was != nil && same(was, now) {
+		return
+	}
+	a.joining = true
+	l.propose(coordinator.Command{AgentJoined: now}, func(err error) {
+		a.joining = false
+		if err != nil {
+			l.send(a.node, coordinator.ToAgent{Refused: &coordinator.Refused{Why: err.Error()}})
+			a.there = false
+			l.drop(a.node)
+		}
+	})
+}
+
+func same(a, b *coordinator.Agent) bool {
+	return a.Node == b.Node && a.Name == b.Name && a.Host == b.Host && a.Slots == b.Slots && a.Memory == b.Memory && a.Level == b.Level &&
+		a.Link == b.Link && a.HTTP == b.HTTP && a.Version == b.Version && maps.Equal(a.Labels, b.Labels)
+}
+
+// level raises the feature level to what all agents know.
+func (l *Leader) level() {
+	most := l.cfg.Level
+	for _, a := range l.st.Agents {
+		most = min(most, a.Level)
+	}
+	if l.raising || len(l.st.Agents) == 0 || most <= l.st.Level || l.now < l.retry {
+		return
+	}
+	l.raising = true
+	l.propose(coordinator.Command{LevelRaised: &coordinator.LevelRaised{Level: most}}, func(err error) {
+		l.raising = false
+		if err != nil {
+			l.retry = l.now.Add(l.cfg.Timing.Retry)
+		}
+	})
+}

@@ -1,0 +1,227 @@
+package leader
+
+import (
+	"fmt"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// deploy begins the next attempt of a job that has none, as soon as it may: its
+// time has come, nothing of the last one can act any more, its feeds have owners,
+// and there is room.
+func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
+	if j.Then != dataflow.GoOn && (j.Status == coordinator.Created || r.stopNow) {
+		l.become(r, coordinator.Stopped, "it did not run when it was told to stop, so there is no savepoint", "")
+		return
+	}
+	if l.now < r.at || !l.settled() {
+		return
+	}
+	p, err := l.parse(r, j)
+	if err != nil {
+		l.become(r, coordinator.Failed, err.Error(), "")
+		return
+	}
+	from, err := l.goesOnFrom(j)
+	if err != nil {
+		l.become(r, coordinator.Failed, err.Error(), "")
+		return
+	}
+	if why, soon := l.unclosed(r, p); why != "" {
+		if !soon {
+			l.waits(r, j, why)
+		}
+		return
+	}
+	owners, why := l.owners(j, p)
+	var places schedule.Placement
+	if why == "" {
+		places, why = l.place(r, j, p, owners)
+	}
+	switch {
+	case why != "" && j.Then != dataflow.GoOn:
+		l.become(r, coordinator.Stopped, "it could not run any more to take a savepoint: "+why, "")
+	case why != "":
+		l.waits(r, j, why)
+	default:
+		r.busy, r.placing = true, places
+		c := &coordinator.JobDeployed{Job: r.id, Attempt: j.Attempt + 1, Term: l.cfg.Term, Places: places, From: from}
+		l.propose(coordinator.Command{JobDeployed: c}, func(err error) {
+			if r.placing = nil; err == nil {
+				r.restart.Started(l.now)
+			}
+			l.decided(r, err)
+		})
+	}
+}
+
+// goesOnFrom is what the next attempt goes on from.
+func (l *Leader) goesOnFrom(j *coordinator.Job) (string, error) {
+	if n := j.Newest(); n != nil {
+		return n.Name, nil
+	}
+	if j.Begin == "" {
+		return "", nil
+	}
+	s := l.st.Snapshot(j, j.Begin)
+	if s == nil {
+		return "", fmt.Errorf("%s, with which it is to begin, is not there any more", j.Begin)
+	}
+	m, err := manifest.Decode(s.Manifest)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s, with which it is to begin: %w", j.Begin, err)
+	case m.Drained && m.Kind == manifest.Savepoint:
+		return "", fmt.Errorf("%s, with which it is to begin, was drained: its input was ended, and windows that were open have fired; take one that was stopped without drain", j.Begin)
+	}
+	return j.Begin, nil
+}
+
+// fenced tells whether everything that a zombie of the job could do is refused by
+// tokens, or needs agents that have gone over to the next attempt.
+func (l *Leader) fenced(p *Parsed) bool {
+	for _, use := range p.Feeds {
+		if f := l.st.Feeds[use.Feed]; f == nil || len(f.Log.Members) < 2 {
+			return false
+		}
+	}
+	return !p.Unfenced
+}
+
+// unclosed says which agent may still act for the last attempt; soon if that will
+// pass by itself. Who is there closes it and says so; who is lost cannot act when
+// its lease has ended. Where tokens refuse what it would do, nobody waits for one
+// that is lost, and not long for others.
+func (l *Leader) unclosed(r *jobRun, p *Parsed) (why string, soon bool) {
+	fenced := l.fenced(p)
+	late := l.now >= r.overAt.Add(l.cfg.Timing.Lease)
+	for _, node := range sorted(r.closing) {
+		if l.safe(node) || fenced && (l.away(node) || late) {
+			continue
+		}
+		return fmt.Sprintf("agent %s has not ended attempt %d", l.name(node), r.left.Token.Attempt), !late || l.away(node)
+	}
+	return "", false
+}
+
+// owners are the agents that own the logs of a job's feeds, by source.
+func (l *Leader) owners(j *coordinator.Job, p *Parsed) (map[dataflow.OperatorID]mesh.NodeID, string) {
+	owners := make(map[dataflow.OperatorID]mesh.NodeID)
+	for _, use := range p.Feeds {
+		f, run := l.st.Feeds[use.Feed], l.feeds[use.Feed]
+		switch {
+		case f == nil:
+			return nil, fmt.Sprintf("feed %s is not there", use.Feed)
+		case f.Log.Epoch == 0 || !l.usable(f.Log.Owner) || run.epoch > f.Log.Epoch:
+			if run.why != "" {
+				return nil, run.why
+			}
+			return nil, fmt.Sprintf("feed %s gets an owner", use.Feed)
+		}
+		owners[use.Source] = f.Log.Owner
+	}
+	return owners, ""
+}
+
+// place finds room for a job.
+func (l *Leader) place(r *jobRun, j *coordinator.Job, p *Parsed, owners map[dataflow.OperatorID]mesh.NodeID) (schedule.Placement, string) {
+	req := schedule.Request{Site: l.cfg.Site, Agents: l.free(r), Before: j.Places}
+	near := near(j, p)
+	for _, s := range p.Slots {
+		var slot schedule.Slot
+		for _, t := range s.Subtasks {
+			t.Near = near[t.ID]
+			for _, use := range p.Feeds {
+				if owner := owners[use.Source]; owner != "" && l.readsLanes(use, t.ID) {
+					t.Pin, t.PinWhy = owner, "feed "+use.Feed
+				}
+			}
+			slot.Subtasks = append(slot.Subtasks, t)
+		}
+		req.Slots = append(req.Slots, slot)
+	}
+	places, why := schedule.Place(req)
+	if len(why) > 0 {
+		return nil, why[0]
+	}
+	return places, ""
+}
+
+// readsLanes tells whether a subtask of a source has lanes of its feed. It runs
+// where the log is owned; others may run anywhere.
+func (l *Leader) readsLanes(use FeedUse, s dataflow.SubtaskID) bool {
+	f := l.st.Feeds[use.Feed]
+	if f == nil || dataflow.TaskID(use.Source) != s.Task {
+		return false
+	}
+	n := lanes(f)
+	return n == 0 || s.Index < n
+}
+
+// free are the agents that something can be given to, and their free slots.
+func (l *Leader) free(r *jobRun) []schedule.Agent {
+	used := make(map[mesh.NodeID]int)
+	for _, id := range sorted(l.jobs) {
+		o := l.jobs[id]
+		places := o.placing
+		if j := l.st.Jobs[id]; j.Deployed() {
+			places = j.Places
+			if _, err := l.parse(o, j); err != nil {
+				continue
+			}
+		}
+		if o == r || len(places) == 0 {
+			continue
+		}
+		for node, n := range schedule.Used(o.parsed.Slots, places) {
+			used[node] += n
+		}
+	}
+	var agents []schedule.Agent
+	for _, node := range sorted(l.st.Agents) {
+		if a := l.st.Agents[node]; l.usable(node) {
+			agents = append(agents, schedule.Agent{Node: node, Name: a.Name, Labels: a.Labels, Slots: a.Slots - used[node], Memory: a.Memory})
+		}
+	}
+	return agents
+}
+
+// near says who has how much of each subtask's state on disk, as long as it has
+// as many subtasks as then.
+func near(j *coordinator.Job, p *Parsed) map[dataflow.SubtaskID][]schedule.Near {
+	n := j.Newest()
+	if n == nil {
+		return nil
+	}
+	m, err := manifest.Decode(n.Manifest)
+	if err != nil {
+		return nil
+	}
+	nodes := make(map[store.Digest][]mesh.NodeID)
+	for _, c := range n.Copies {
+		nodes[c.Part] = c.Nodes
+	}
+	near := make(map[dataflow.SubtaskID][]schedule.Near)
+	for _, o := range m.Operators {
+		task, _ := p.Graph.Job.Task(o.ID)
+		if task == nil || task.Parallelism != o.Parallelism {
+			continue
+		}
+		for _, t := range o.Tables {
+			for _, s := range t.Shards {
+				id := dataflow.SubtaskID{Task: task.ID, Index: s.Subtask}
+				for _, part := range s.Parts {
+					for _, node := range nodes[part.Digest] {
+						near[id] = append(near[id], schedule.Near{Node: node, Bytes: part.Size})
+					}
+				}
+			}
+		}
+	}
+	return near
+}

@@ -1,0 +1,366 @@
+package leader
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// feedRun is what this term knows of a feed's log.
+//
+//	resting  the present epoch stands: its owner is there, its members are the best
+//	sealing  members were asked to promise epoch `epoch`; sealed has their answers
+//	busy     LogEpochBegun is proposed
+//
+// and these transitions:
+//
+//	resting --the log was never begun, and there are agents for its copies--> busy
+//	resting --the owner is lost; a member is lost and there is another; copies are missing and there is an agent--> sealing
+//	resting --a member has promised the next epoch by itself: an owner that was restarted--> sealing
+//	sealing --all that were asked and are there have answered, and one has all of the epochs before--> busy
+//	busy    --it is applied--> resting
+//	busy    --it is refused--> as before
+type feedRun struct {
+	name   string
+	epoch  uint64 // that is to begin; 0: none
+	asked  dataflow.Time
+	to     map[mesh.NodeID]bool  // who was asked
+	sealed map[mesh.NodeID]int64 // where the log ends on those that have promised
+	busy   bool
+	retry  dataflow.Time
+	ends   map[mesh.NodeID]int64         // of the present epoch, as far as agents said
+	bad    map[mesh.NodeID]bool          // members that the owner does not reach, or that cannot write
+	away   map[mesh.NodeID]dataflow.Time // members that are lost or bad, since when
+	why    string                        // for what it waits
+}
+
+// decideFeed looks whether a log's epoch is as it should be.
+func (l *Leader) decideFeed(r *feedRun) {
+	f := l.st.Feeds[r.name]
+	if r.busy || l.now < r.retry || !l.settled() || !l.feedLives(f) {
+		return
+	}
+	if r.epoch > 0 && r.epoch <= f.Log.Epoch {
+		r.epoch, r.to, r.sealed, r.bad = 0, nil, nil, nil
+	}
+	l.missed(r, f)
+	r.why = ""
+	switch {
+	case f.Log.Epoch == 0:
+		l.firstEpoch(r, f)
+	case r.epoch > 0:
+		l.nextEpoch(r, f)
+	case l.away(f.Log.Owner) || l.spoilt(r, f.Log.Owner):
+		l.leaveOwner(r, f)
+	default:
+		l.improve(r, f)
+	}
+}
+
+// feedLives tells whether anything is to be taken into a log.
+func (l *Leader) feedLives(f *coordinator.Feed) bool {
+	if f.Job == "" {
+		return true
+	}
+	j := l.st.Jobs[f.Job]
+	return j != nil && !j.Status.Ended()
+}
+
+// missed notes since when members are away.
+func (l *Leader) missed(r *feedRun, f *coordinator.Feed) {
+	for node := range r.away {
+		if !slices.Contains(f.Log.Members, node) {
+			delete(r.away, node)
+		}
+	}
+	for _, node := range f.Log.Members {
+		_, was := r.away[node]
+		switch now := l.away(node) || r.bad[node]; {
+		case now && !was:
+			r.away[node] = l.now
+		case !now:
+			delete(r.away, node)
+		}
+	}
+}
+
+// spoilt tells whether a member has been of no use for long enough.
+func (l *Leader) spoilt(r *feedRun, node mesh.NodeID) bool {
+	since, away := r.away[node]
+	return away && l.now >= since.Add(l.cfg.Timing.Replace)
+}
+
+// wanted is how many copies a log is to have.
+func (l *Leader) wanted(f *coordinator.Feed) int {
+	switch {
+	case f.Replicas > 0:
+		return f.Replicas
+	case len(l.st.Agents) >= 2 || len(f.Log.Members) >= 2:
+		return 2
+	}
+	return 1
+}
+
+// choose asks schedule for owner and members. end says what each agent has.
+func (l *Leader) choose(r *feedRun, f *coordinator.Feed, end func(mesh.NodeID) int64) (schedule.FeedChoice, string) {
+	req := schedule.FeedRequest{Feed: f.Name, Site: l.cfg.Site, Log: f.Log, Replicas: l.wanted(f)}
+	logs := make(map[mesh.NodeID]int)
+	for name, o := range l.st.Feeds {
+		for _, node := range o.Log.Members {
+			if name != f.Name && l.feedLives(o) {
+				logs[node]++
+			}
+		}
+	}
+	for _, node := range sorted(l.st.Agents) {
+		if a := l.st.Agents[node]; l.usable(node) && !l.spoilt(r, node) {
+			req.Agents = append(req.Agents, schedule.FeedAgent{Node: node, Host: a.Host, Labels: a.Labels, Feeds: logs[node], End: end(node)})
+		}
+	}
+	if why := l.suits(f, &req); why != "" {
+		return schedule.FeedChoice{}, why
+	}
+	return schedule.Owner(req)
+}
+
+// suits adds what the job whose feed it is wants: its source runs where the log
+// is owned, so there must be room.
+func (l *Leader) suits(f *coordinator.Feed, req *schedule.FeedRequest) string {
+	r, j := l.jobs[f.Job], l.st.Jobs[f.Job]
+	if r == nil || j.Deployed() {
+		return ""
+	}
+	p, err := l.parse(r, j)
+	if err != nil {
+		return err.Error()
+	}
+	var source dataflow.OperatorID
+	for _, use := range p.Feeds {
+		if use.Feed == f.Name {
+			source, req.Wants = use.Source, use.Wants
+		}
+	}
+	if f.Log.Epoch == 0 {
+		places, why := l.place(r, j, p, nil)
+		for _, place := range places {
+			if place.Subtask.Task == dataflow.TaskID(source) && place.Subtask.Index == 0 {
+				req.Prefer = []mesh.NodeID{place.Node}
+			}
+		}
+		return why
+	}
+	for _, node := range f.Log.Members {
+		if _, why := l.place(r, j, p, map[dataflow.OperatorID]mesh.NodeID{source: node}); why == "" {
+			req.Prefer = append(req.Prefer, node)
+		}
+	}
+	return ""
+}
+
+// enough fills the members of a choice up with those that are away: until they
+// are back nothing is acknowledged. The sentence says why the log cannot go on.
+func (l *Leader) enough(f *coordinator.Feed, c *schedule.FeedChoice) string {
+	if c.Short == 0 || f.Degrade {
+		return ""
+	}
+	for _, node := range f.Log.Members {
+		if c.Short > 0 && l.st.Agents[node] != nil && !slices.Contains(c.Members, node) {
+			c.Members = append(c.Members, node)
+			c.Short--
+		}
+	}
+	if c.Short > 0 {
+		return fmt.Sprintf("feed %s needs %d agents for its copies, and %d are there; when_short: degrade would go on with those", f.Name, l.wanted(f), len(c.Members))
+	}
+	return ""
+}
+
+func (l *Leader) firstEpoch(r *feedRun, f *coordinator.Feed) {
+	c, why := l.choose(r, f, func(mesh.NodeID) int64 { return 0 })
+	if why == "" {
+		why = l.enough(f, &c)
+	}
+	if r.why = why; why == "" {
+		l.beginEpoch(r, f, c, 0)
+	}
+}
+
+func (l *Leader) beginEpoch(r *feedRun, f *coordinator.Feed, c schedule.FeedChoice, start int64) {
+	r.busy = true
+	next := coordinator.LogEpoch{Epoch: f.Log.Epoch + 1, Owner: c.Owner, Members: c.Members, Start: start}
+	l.propose(coordinator.Command{LogEpochBegun: &coordinator.LogEpochBegun{Feed: f.Name, Term: l.cfg.Term, Log: next}}, func(err error) {
+		if r.busy = false; err != nil {
+			r.retry = l.now.Add(l.cfg.Timing.Retry)
+			return
+		}
+		clear(r.ends)
+		l.tell("feed %s: epoch %d of its log is owned by %s, with copies on %s", f.Name, next.Epoch, l.name(next.Owner), l.names(next.Members))
+	})
+}
+
+func (l *Leader) names(nodes []mesh.NodeID) string {
+	var all []string
+	for _, n := range nodes {
+		all = append(all, l.name(n))
+	}
+	return strings.Join(all, ", ")
+}
+
+// leaveOwner asks all members that are there: who has the whole log only they
+// know.
+func (l *Leader) leaveOwner(r *feedRun, f *coordinator.Feed) {
+	var to []mesh.NodeID
+	for _, node := range f.Log.Members {
+		if l.usable(node) && !l.spoilt(r, node) {
+			to = append(to, node)
+		}
+	}
+	if len(to) == 0 {
+		r.why = fmt.Sprintf("the log of feed %s is on %s, and none of them is there", f.Name, l.names(f.Log.Members))
+		return
+	}
+	l.askSeal(r, f, to)
+}
+
+// improve changes members while the owner is there: one that is missing is
+// replaced when it was away for long enough, copies that are missing are made. A
+// log that would only lose a member keeps it, unless fewer copies are allowed.
+func (l *Leader) improve(r *feedRun, f *coordinator.Feed) {
+	c, why := l.choose(r, f, func(node mesh.NodeID) int64 {
+		if node == f.Log.Owner {
+			return max(r.ends[node], f.Log.Start)
+		}
+		return r.ends[node]
+	})
+	if why != "" || c.Same(f.Log) || !l.usable(f.Log.Owner) {
+		return
+	}
+	more := slices.ContainsFunc(c.Members, func(n mesh.NodeID) bool { return !slices.Contains(f.Log.Members, n) })
+	replaces := false
+	for _, node := range f.Log.Members {
+		if !slices.Contains(c.Members, node) {
+			replaces = true
+			if !l.spoilt(r, node) && !f.Degrade {
+				return
+			}
+		}
+	}
+	switch {
+	case c.Owner != f.Log.Owner && l.read(f.Name): // it would end jobs that run
+	case !more && !(replaces && f.Degrade):
+	default:
+		l.askSeal(r, f, []mesh.NodeID{c.Owner})
+	}
+}
+
+// read tells whether a job that is deployed reads a feed.
+func (l *Leader) read(feed string) bool {
+	for id, r := range l.jobs {
+		if j := l.st.Jobs[id]; j != nil && j.Deployed() && r.parsed != nil {
+			if slices.ContainsFunc(r.parsed.Feeds, func(u FeedUse) bool { return u.Feed == feed }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (l *Leader) askSeal(r *feedRun, f *coordinator.Feed, to []mesh.NodeID) {
+	r.epoch, r.asked = f.Log.Epoch+1, l.now
+	r.to, r.sealed = make(map[mesh.NodeID]bool), make(map[mesh.NodeID]int64)
+	for _, node := range to {
+		r.to[node] = true
+		l.seal(r, node)
+	}
+}
+
+// seal asks a node that has to answer and has not.
+func (l *Leader) seal(r *feedRun, node mesh.NodeID) {
+	if _, done := r.sealed[node]; r.to[node] && !done {
+		l.send(node, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: r.name, Epoch: r.epoch}})
+	}
+}
+
+// nextEpoch begins the next epoch when those that were asked have answered.
+func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
+	late := l.now >= r.asked.Add(l.cfg.Timing.Silence)
+	for _, node := range sorted(r.to) {
+		if _, done := r.sealed[node]; !done && !l.away(node) && !late {
+			return
+		}
+	}
+	c, why := l.choose(r, f, func(node mesh.NodeID) int64 {
+		if end, ok := r.sealed[node]; ok {
+			return end
+		}
+		return -1 // it has not promised: it cannot own the next, and may copy it
+	})
+	if why == "" {
+		why = l.enough(f, &c)
+	}
+	if why != "" {
+		if r.why = why; late || len(r.sealed) == 0 {
+			l.leaveOwner(r, f) // others may be there now
+		}
+		return
+	}
+	l.beginEpoch(r, f, c, r.sealed[c.Owner])
+}
+
+// heardSealed: a member has promised, asked or by itself.
+func (l *Leader) heardSealed(node mesh.NodeID, s *coordinator.Sealed) {
+	r, f := l.feeds[s.Feed], l.st.Feeds[s.Feed]
+	if r == nil || s.Epoch != f.Log.Epoch+1 || !slices.Contains(f.Log.Members, node) {
+		return
+	}
+	if r.epoch != s.Epoch {
+		r.epoch, r.asked = s.Epoch, l.now
+		r.to, r.sealed = map[mesh.NodeID]bool{node: true}, make(map[mesh.NodeID]int64)
+	}
+	r.sealed[node] = s.End
+}
+
+// logNow is what an agent has of a log: what it took of older epochs behind their
+// end does not count.
+func (l *Leader) logNow(node mesh.NodeID, n *coordinator.LogNow) {
+	r, f := l.feeds[n.Feed], l.st.Feeds[n.Feed]
+	if r == nil {
+		return
+	}
+	r.ends[node] = min(n.End, f.Log.Cut(n.Epoch))
+	if n.Sealed {
+		l.heardSealed(node, &coordinator.Sealed{Feed: n.Feed, Epoch: n.Epoch, End: n.End})
+	}
+	if n.InSync {
+		l.heardInSync(node, &coordinator.InSync{Feed: n.Feed, Epoch: n.Epoch})
+	}
+}
+
+// heardInSync: all members have all.
+func (l *Leader) heardInSync(node mesh.NodeID, s *coordinator.InSync) {
+	r, f := l.feeds[s.Feed], l.st.Feeds[s.Feed]
+	if r == nil || s.Epoch != f.Log.Epoch || node != f.Log.Owner {
+		return
+	}
+	r.bad = nil
+	for _, m := range f.Log.Members {
+		r.ends[m] = max(r.ends[m], f.Log.Start)
+	}
+}
+
+func (l *Leader) heardOutOfSync(s *coordinator.OutOfSync) {
+	r, f := l.feeds[s.Feed], l.st.Feeds[s.Feed]
+	if r == nil || s.Epoch != f.Log.Epoch || !slices.Contains(f.Log.Members, s.Member) {
+		return
+	}
+	if r.bad == nil {
+		r.bad = make(map[mesh.NodeID]bool)
+	}
+	r.bad[s.Member] = true
+	l.tell("feed %s: agent %s is not in step: %s", s.Feed, l.name(s.Member), s.Why)
+}
