@@ -2,6 +2,7 @@ package codec_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -346,6 +347,67 @@ func TestStateComesBack(t *testing.T) {
 	if _, err := codec.DecodeState(bytes.NewReader(append(bytes.Clone(data), 0))); err == nil {
 		t.Error("bytes left over: no error")
 	}
+}
+
+// nil and no elements are one value with one encoding.
+func TestNilIsEmpty(t *testing.T) {
+	encodeIt := func(places []coordinator.Place) []byte {
+		data, err := codec.EncodeCommand(&coordinator.Command{JobDeployed: &coordinator.JobDeployed{Job: "j7", Places: places}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	if one, two := encodeIt(nil), encodeIt([]coordinator.Place{}); !bytes.Equal(one, two) {
+		t.Errorf("% x\nand\n% x", one, two)
+	}
+	if _, err := codec.DecodeCommand(encodeIt(nil)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A state has one snapshot: records in another order, twice or left out are
+// refused, though the checksum is right.
+func TestStateRefusesOtherOrders(t *testing.T) {
+	var b bytes.Buffer
+	if err := codec.EncodeState(&b, state1()); err != nil {
+		t.Fatal(err)
+	}
+	head, rest := b.Bytes()[:5], b.Bytes()[5:b.Len()-32]
+	var records [][]byte
+	for len(rest) > 0 {
+		n := 4 + int(binary.BigEndian.Uint32(rest))
+		records, rest = append(records, rest[:n]), rest[n:]
+	}
+	put := func(records [][]byte) error {
+		_, err := codec.DecodeState(bytes.NewReader(seal(slices.Concat(head, slices.Concat(records...)))))
+		return err
+	}
+	if err := put(records); err != nil {
+		t.Fatal(err)
+	}
+	for i := range records {
+		if err := put(slices.Delete(slices.Clone(records), i, i+1)); err == nil {
+			t.Errorf("without record %d: no error", i)
+		}
+		for j := range i {
+			swapped := slices.Clone(records)
+			swapped[i], swapped[j] = swapped[j], swapped[i]
+			// Checkpoints of a job have the order in which they were taken.
+			if err := put(swapped); err == nil && !checkpoints(records[i], records[j]) {
+				t.Errorf("records %d and %d the other way round: no error", j, i)
+			}
+		}
+	}
+}
+
+func checkpoints(records ...[]byte) bool {
+	for _, r := range records {
+		if r[4] != 0xa1 || r[5] != 7 {
+			return false
+		}
+	}
+	return true
 }
 
 func FuzzDecode(f *testing.F) {

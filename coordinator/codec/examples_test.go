@@ -154,6 +154,7 @@ func state1() *coordinator.State {
 		Places: places(), From: "chk-2-9", Checkpoints: []*coordinator.Snapshot{snapshot("chk-3-16", 16), snapshot("chk-3-17", 17)}, Sinks: []coordinator.SinkCommit{commit()}, Request: "r1", Since: at}
 	old := &coordinator.Job{ID: "j5", Namespace: "default", Name: "door", Spec: []byte{}, Created: at, Status: coordinator.Stopped, Epoch: 1, Attempt: 1, Savepoint: "sp-2", Since: at, End: 6,
 		Checkpoints: []*coordinator.Snapshot{snapshot("chk-1-1", 1)}}
+	old.Checkpoints[0].Job = "j5"
 	f := feed("plant")
 	f.Log = coordinator.LogEpoch{Epoch: 2, Owner: "n2", Members: []mesh.NodeID{"n2"}, Start: 500, Starts: []int64{0, 500}}
 	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,

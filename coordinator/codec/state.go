@@ -192,7 +192,7 @@ func (b *builder) add(r wireRecord) error {
 	inOrder := kind > b.kind || kind == b.kind && name > b.name
 	switch {
 	case r.Checkpoint != nil:
-		inOrder = b.job != nil
+		inOrder = b.job != nil && r.Checkpoint.Job == b.job.ID
 	case r.Job != nil && b.job != nil:
 		inOrder = name > string(b.job.ID)
 	case r.Head == nil:
