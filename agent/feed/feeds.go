@@ -35,14 +35,15 @@ type Options struct {
 type Feeds struct {
 	o Options
 
-	mu      sync.Mutex       // guards running and the refs of the feeds in it; no I/O under it
+	mu      sync.Mutex       // guards what follows and the refs of running feeds; no I/O under it
 	running map[string]*Feed // from before its log is opened until after it is closed
 	copies  map[string]*follower
+	epochs  map[string]uint64 // the greatest that this process was told of, by feed
 }
 
 // New makes the feeds of a state folder. Nothing is opened yet.
 func New(o Options) *Feeds {
-	s := &Feeds{o: o.filled(), running: make(map[string]*Feed), copies: make(map[string]*follower)}
+	s := &Feeds{o: o.filled(), running: make(map[string]*Feed), copies: make(map[string]*follower), epochs: make(map[string]uint64)}
 	if o.Transport != nil {
 		o.Transport.Handle(mesh.Log, s.take)
 	}

@@ -70,16 +70,16 @@ func (s *Feeds) take(st mesh.Stream) {
 		return
 	}
 	s.mu.Lock()
-	f := s.copies[h.feed]
+	f, known := s.copies[h.feed], s.epochs[h.feed]
 	s.mu.Unlock()
 	no := refusal{code: refusedLater}
 	switch {
+	case h.epoch < known:
+		no = refusal{refusedSealed, fmt.Sprintf("epoch %d has begun, or is about to", known)}
 	case f == nil:
 		no.why = "it is no member of the log's epoch, as far as it knows"
 	case h.epoch > f.epoch.Epoch:
 		no.why = fmt.Sprintf("it has not heard of epoch %d yet", h.epoch)
-	case h.epoch < f.epoch.Epoch:
-		no = refusal{refusedSealed, fmt.Sprintf("epoch %d has begun", f.epoch.Epoch)}
 	case st.Peer().Node != f.epoch.Owner:
 		no = refusal{refusedSealed, fmt.Sprintf("epoch %d is owned by %s", h.epoch, f.epoch.Owner)}
 	case f.join(st):
@@ -88,9 +88,15 @@ func (s *Feeds) take(st mesh.Stream) {
 	default:
 		no.why = "it is about to change its role"
 	}
-	if no.code != 0 {
-		_, _ = st.Write(no.append(nil)) // who does not hear it finds the stream ended
-		_ = st.CloseWrite()
+	if no.code == 0 {
+		return
+	}
+	// Closing at once could overtake what was written: the owner closes when it
+	// has read it. Who does not hear it finds the stream ended.
+	_ = st.SetDeadline(time.Now().Add(memberPatience))
+	_, err = st.Write(no.append(nil))
+	for _ = st.CloseWrite(); err == nil; {
+		_, _, err = in.Next()
 	}
 }
 

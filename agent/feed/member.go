@@ -190,7 +190,7 @@ func (k *link) feed(at int64) error {
 			flying = 0
 		}
 		if !k.m.live && acked >= end {
-			k.m.live, k.m.why, k.m.told = true, nil, false
+			k.m.live, k.m.why, k.m.since, k.m.told = true, nil, 0, false
 			r.change()
 			changed = r.changed
 		}

@@ -23,6 +23,9 @@ const (
 	// A member is tried again after memberRetryMin, doubling to memberRetryMax.
 	memberRetryMin = 50 * dataflow.Millisecond
 	memberRetryMax = dataflow.Second
+	// awayAfter is how long a member is away before the leader is told: it may
+	// only not have heard of the epoch yet.
+	awayAfter = dataflow.Second
 	// copyAhead is how many bytes are on their way to a member that is being
 	// copied to.
 	copyAhead = 4 << 20
@@ -66,10 +69,11 @@ type offer struct {
 // member is another agent that keeps the log.
 type member struct {
 	node  mesh.NodeID
-	acked int64 // it has everything before it on disk
-	live  bool  // its stream stands, and it has caught up
-	why   error // it is not live, if that is known
-	told  bool  // the leader knows
+	acked int64         // it has everything before it on disk
+	live  bool          // its stream stands, and it has caught up
+	why   error         // it is not live, if that is known
+	since dataflow.Time // when that was found first; 0: it was live since
+	told  bool          // the leader knows
 }
 
 func newReplicas(f *Feed) *replicas {
@@ -155,13 +159,14 @@ func (r *replicas) settle(seq int64) {
 func (r *replicas) tell() {
 	inSync := false
 	for {
+		at := r.o.Clock.Now()
 		r.mu.Lock()
 		changed := r.changed
 		var events []worker.LogEvent
 		now := true
 		for _, m := range r.members {
 			now = now && m.live
-			if !m.live && m.why != nil && !m.told {
+			if !m.live && m.why != nil && !m.told && at >= m.since.Add(awayAfter) {
 				m.told = true
 				events = append(events, worker.LogEvent{OutOfSync: &coordinator.OutOfSync{Feed: r.name, Epoch: r.epoch.Epoch, Member: m.node, Why: m.why.Error()}})
 			}
@@ -207,6 +212,9 @@ func (r *replicas) keep(m *member) {
 			wait = memberRetryMin
 		}
 		m.live, m.why = false, err
+		if m.since == 0 {
+			m.since = r.o.Clock.Now()
+		}
 		if errors.Is(err, ingestlog.ErrSealed) {
 			r.failed = err
 		}

@@ -35,7 +35,7 @@ func (s *Feeds) Own(name string, e coordinator.LogEpoch, c Config, needed map[st
 	if same {
 		return nil
 	}
-	if err := s.leave(name, fmt.Sprintf("epoch %d of it begins", e.Epoch)); err != nil {
+	if err := s.leave(name, e.Epoch, fmt.Sprintf("epoch %d of it begins", e.Epoch)); err != nil {
 		return err
 	}
 	f = newFeed(s, name)
@@ -58,7 +58,7 @@ func (s *Feeds) Follow(name string, e coordinator.LogEpoch, c Config) error {
 	if f != nil && f.epoch.Epoch == e.Epoch {
 		return nil
 	}
-	if err := s.leave(name, fmt.Sprintf("epoch %d of it is owned by %s", e.Epoch, e.Owner)); err != nil {
+	if err := s.leave(name, e.Epoch, fmt.Sprintf("epoch %d of it is owned by %s", e.Epoch, e.Owner)); err != nil {
 		return err
 	}
 	if err := makeFolder(s.o.FS, s.o.Dir, name); err != nil {
@@ -79,7 +79,7 @@ func (s *Feeds) Follow(name string, e coordinator.LogEpoch, c Config) error {
 // epoch was promised.
 func (s *Feeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
 	sealed := coordinator.Sealed{Feed: name, Epoch: epoch}
-	if err := s.leave(name, fmt.Sprintf("epoch %d of it is about to begin", epoch)); err != nil {
+	if err := s.leave(name, epoch, fmt.Sprintf("epoch %d of it is about to begin", epoch)); err != nil {
 		return sealed, err
 	}
 	if err := makeFolder(s.o.FS, s.o.Dir, name); err != nil {
@@ -98,7 +98,7 @@ func (s *Feeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
 }
 
 // Rest ends what this agent does with a log, and keeps it.
-func (s *Feeds) Rest(name string) error { return s.leave(name, "it rests") }
+func (s *Feeds) Rest(name string) error { return s.leave(name, 0, "it rests") }
 
 // Drop ends what this agent does with a log, and removes it with everything of
 // the feed. One that is not there is none.
@@ -106,7 +106,7 @@ func (s *Feeds) Drop(name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	if err := s.leave(name, "the feed is deleted here"); err != nil {
+	if err := s.leave(name, 0, "the feed is deleted here"); err != nil {
 		return err
 	}
 	if _, err := s.o.FS.Stat(folder(s.o.Dir, name)); errors.Is(err, fs.ErrNotExist) {
@@ -115,14 +115,16 @@ func (s *Feeds) Drop(name string) error {
 	return remove(s.o, name)
 }
 
-// leave ends the role that this agent has; readers of the feed are told why.
-func (s *Feeds) leave(name, why string) error {
+// leave ends the role that this agent has, because of an epoch or for another
+// reason; readers of the feed are told why.
+func (s *Feeds) leave(name string, epoch uint64, why string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	f, c := s.running[name], s.copies[name]
 	delete(s.copies, name)
+	s.epochs[name] = max(s.epochs[name], epoch)
 	s.mu.Unlock()
 	if f != nil {
 		f.lose(why)
@@ -142,7 +144,7 @@ func (s *Feeds) Close() error {
 	s.mu.Unlock()
 	var errs []error
 	for _, name := range names {
-		errs = append(errs, s.leave(name, "the agent stops"))
+		errs = append(errs, s.leave(name, 0, "the agent stops"))
 	}
 	return errors.Join(errs...)
 }
