@@ -1,12 +1,15 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -441,5 +444,27 @@ func TestCloseEndsHandlers(t *testing.T) {
 	}
 	if e := s.wait(PeerDown, "a"); !strings.Contains(e.Why, "the agent stops") {
 		t.Errorf("event %v", e)
+	}
+}
+
+func TestGoldenBytesOfTheWelcome(t *testing.T) {
+	text, err := os.ReadFile("../../docs/WIRE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "```hex welcome\n")
+	block, _, _ = strings.Cut(block, "```")
+	var want []byte
+	for line := range strings.Lines(block) {
+		digits, _, _ := strings.Cut(line, "#")
+		b, err := hex.DecodeString(strings.Join(strings.Fields(digits), ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, b...)
+	}
+	l := &Link{cfg: Config{Boot: 7}}
+	if got := wire.Append(nil, frameWelcome, l.number()); !bytes.Equal(got, want) {
+		t.Errorf("% x, the document says % x", got, want)
 	}
 }
