@@ -73,7 +73,7 @@ func (n *Node) candidates(now time.Time, servers []raft.Server) []Candidate {
 		ids[s.ID] = true
 		node := mesh.NodeID(s.ID)
 		contact := n.transport.of(s.ID)
-		c := Candidate{Node: node, Host: health[node].Host, Alive: health[node].Alive,
+		c := Candidate{Node: node, Host: health[node].Host, Alive: health[node].Alive, Leaving: health[node].Leaving,
 			Voter: s.Suffrage == raft.Voter, Leader: node == n.o.Self,
 			CaughtUp: contact.last+caughtUp >= last}
 		if now.Sub(contact.at) > 2*n.o.Timing.Heartbeat {

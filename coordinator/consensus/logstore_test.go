@@ -247,7 +247,7 @@ func TestFullDiskLeavesRoomForTermAndVote(t *testing.T) {
 	d := fill(s)
 	d.size = s.room.allocated
 	next := uint64(1)
-	big := bytes.Repeat([]byte("x"), 1<<10)
+	big := bytes.Repeat([]byte("x"), 8<<10)
 	for err == nil {
 		err = s.StoreLog(&raft.Log{Index: next, Term: 1, Data: big})
 		next++
@@ -255,13 +255,13 @@ func TestFullDiskLeavesRoomForTermAndVote(t *testing.T) {
 	if !errors.Is(err, ErrNoRoom) {
 		t.Fatalf("a full disk: %v", err)
 	}
-	if next < 300 {
-		t.Errorf("only %d entries of 1 KiB found room in 1 MiB", next)
+	if next < 40 {
+		t.Errorf("only %d entries of 8 KiB found room in 1 MiB", next)
 	}
 	if !slices.Equal(events, []Kind{Short}) {
 		t.Errorf("told %v, want Short once", events)
 	}
-	for term := range uint64(2000) {
+	for term := range uint64(300) {
 		must(t, s.SetUint64([]byte(currentTermKey), term))
 		must(t, s.Set([]byte("LastVoteCand"), []byte("somebody")))
 	}
@@ -334,7 +334,7 @@ func TestTermWaitsForRoom(t *testing.T) {
 // The power fails at any write: what was stored before is there, and of the
 // last transactions a prefix.
 func TestPowerLossOfLog(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		path := logPath(t)
 		s := newLog(t, path)

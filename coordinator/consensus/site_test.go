@@ -2,10 +2,10 @@ package consensus
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -176,10 +176,52 @@ func TestOtherSite(t *testing.T) {
 		stranger.Start()
 		st, err := stranger.Open(soon(t), "a", mesh.Raft)
 		must(t, err)
-		if _, err := io.ReadAll(st); err == nil {
-			_ = err // an end is as good as a break
+		must(t, st.SetDeadline(time.Now().Add(time.Minute)))
+		if _, err := st.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the stream stays open: %v", err)
 		}
 		must(t, st.Close())
 		must(t, stranger.Close())
+	})
+}
+
+// What a crash left of a snapshot is gone after the next start.
+func TestHalfSnapshotIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		half := filepath.Join(s.dir, "a", snapshotFolder, "1-2-3"+snapshotTemp)
+		must(t, os.MkdirAll(half, 0o700))
+		s.open("a", founder)
+		if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it is there: %v", err)
+		}
+	})
+}
+
+// The only voter leaves: the other agent gets a vote, leads, and removes it.
+func TestOnlyVoterLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		var leaving atomic.Bool
+		health := func(o *Options) {
+			o.Health = func() []Candidate {
+				return []Candidate{{Node: "a", Alive: true, Leaving: leaving.Load()}, {Node: "b", Alive: true}}
+			}
+		}
+		a := s.open("a", founder, health)
+		s.leader()
+		b := s.open("b", health)
+		must(t, a.AddNonvoter(soon(t), "b"))
+		s.propose(a, "1")
+		leaving.Store(true)
+		s.until("both vote", func() bool { return a.Stats().Voters == 2 })
+		must(t, a.Transfer(soon(t), "b"))
+		s.leader("b")
+		must(t, b.Remove(soon(t), "a"))
+		s.kill("a")
+		s.propose(s.leader(), "2")
+		if st := b.Stats(); st.Voters != 1 || st.Nonvoters != 0 {
+			t.Errorf("%+v", st)
+		}
 	})
 }

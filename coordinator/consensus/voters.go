@@ -9,11 +9,12 @@ import (
 )
 
 // Candidate is a member as the choice of voters sees it. Health fills in the
-// first three, the leader knows the others.
+// first four, the leader knows the others.
 type Candidate struct {
-	Node  mesh.NodeID
-	Host  string
-	Alive bool
+	Node    mesh.NodeID
+	Host    string
+	Alive   bool
+	Leaving bool // it will be removed: its vote goes to another one first
 
 	Voter    bool
 	Leader   bool
@@ -36,6 +37,10 @@ type Candidate struct {
 //     takes the dead one's;
 //  4. two voters are on one host and one that is well is on a host without: it
 //     gets a vote, and rule 1 takes one of the two.
+//
+// Members that are leaving do not count, and a voter that is leaving is dead. A
+// leader that is leaving does not count as a voter either: it keeps its vote
+// until another one leads.
 //
 // So a dead voter keeps its vote until there is another for it. Well means alive
 // and caught up for a time (stable), dead means neither for a time (dead): who
@@ -73,20 +78,23 @@ func (b *ballot) choose(now time.Time, members []Candidate) (promote, demote mes
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(x, y Candidate) int { return strings.Compare(string(x.Node), string(y.Node)) })
 	b.observe(now, members)
-	voters, onHost := 0, make(map[string]int)
+	staying, voters, onHost := 0, 0, make(map[string]int)
 	for _, m := range members {
-		if m.Voter {
+		if !m.Leaving {
+			staying++
+		}
+		if m.Voter && !(m.Leader && m.Leaving) {
 			voters++
 			onHost[m.Host]++
 		}
 	}
-	goal := b.goal(len(members))
+	goal := b.goal(staying)
 	if voters > goal {
 		return "", b.least(now, members, onHost)
 	}
 	ready, dead, crowded := b.ready(now, members, onHost), false, false
 	for _, m := range members {
-		dead = dead || m.Voter && b.isDead(now, m)
+		dead = dead || m.Voter && !m.Leader && b.isDead(now, m)
 		crowded = crowded || m.Voter && onHost[m.Host] > 1
 	}
 	switch {
@@ -107,7 +115,7 @@ func (b *ballot) choose(now time.Time, members []Candidate) (promote, demote mes
 func (b *ballot) observe(now time.Time, members []Candidate) {
 	next := make(map[mesh.NodeID]mark, len(members))
 	for _, m := range members {
-		well := m.Leader || m.Alive && m.CaughtUp
+		well := (m.Leader || m.Alive && m.CaughtUp) && !m.Leaving
 		k, ok := b.since[m.Node]
 		if !ok || k.well != well {
 			k = mark{well, now}
@@ -132,7 +140,7 @@ func (b *ballot) ready(now time.Time, members []Candidate, onHost map[string]int
 
 func (b *ballot) isDead(now time.Time, m Candidate) bool {
 	k := b.since[m.Node]
-	return !k.well && now.Sub(k.at) >= b.dead
+	return !k.well && (m.Leaving || now.Sub(k.at) >= b.dead)
 }
 
 // least is the voter that can be spared most.

@@ -12,7 +12,7 @@ import (
 )
 
 // Each line of a script's "members" is a member: its node, its host, and any of
-// voter, leader, gone (not alive), behind (not caught up). "at" is the time; with
+// voter, leader, gone (not alive), behind (not caught up), leaving. "at" is the time; with
 // "settle" changes are made until there are none, as the driver does.
 func TestVoters(t *testing.T) {
 	datadriven.Walk(t, "testdata/voters", func(t *testing.T, path string) {
@@ -53,6 +53,8 @@ func readMembers(t *testing.T, in string) (members []Candidate) {
 				c.Voter, c.Leader = true, true
 			case "gone":
 				c.Alive = false
+			case "leaving":
+				c.Leaving = true
 			case "behind":
 				c.CaughtUp = false
 			default:
