@@ -166,6 +166,10 @@ func Loopback(addr string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// GossipOf is where an agent gossips that is reached at link, unless its user
+// chose another place.
+func GossipOf(link string) string { return next(link) }
+
 // next is the address whose port is the one after; port 0 stays.
 func next(addr string) string {
 	host, port, err := net.SplitHostPort(addr)

@@ -1,0 +1,98 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// calls is a net.Listener of the streams of mesh.Call that others open.
+type calls struct {
+	conns chan net.Conn
+	quit  chan struct{}
+	once  sync.Once
+}
+
+func newCalls() *calls { return &calls{conns: make(chan net.Conn), quit: make(chan struct{})} }
+
+// take hands a stream to the HTTP server; it returns when that has it.
+func (c *calls) take(s mesh.Stream) {
+	select {
+	case c.conns <- streamConn{s}:
+	case <-c.quit:
+		_ = s.Close()
+	}
+}
+
+// Accept is net.Listener's.
+func (c *calls) Accept() (net.Conn, error) {
+	select {
+	case conn := <-c.conns:
+		return conn, nil
+	case <-c.quit:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close is net.Listener's.
+func (c *calls) Close() error {
+	c.once.Do(func() { close(c.quit) })
+	return nil
+}
+
+// Addr is net.Listener's.
+func (c *calls) Addr() net.Addr { return nodeAddr("mesh") }
+
+// streamConn is a stream as a net.Conn.
+type streamConn struct{ mesh.Stream }
+
+// LocalAddr is net.Conn's.
+func (s streamConn) LocalAddr() net.Addr { return nodeAddr("here") }
+
+// RemoteAddr is net.Conn's.
+func (s streamConn) RemoteAddr() net.Addr { return nodeAddr(s.Peer().Node) }
+
+// SetReadDeadline is net.Conn's. A stream has one for both directions; an HTTP
+// server sets this one only to wake a read that is to end, and zero.
+func (s streamConn) SetReadDeadline(t time.Time) error { return s.SetDeadline(t) }
+
+// SetWriteDeadline is net.Conn's.
+func (s streamConn) SetWriteDeadline(time.Time) error { return nil }
+
+// nodeAddr is a node as a net.Addr.
+type nodeAddr mesh.NodeID
+
+// Network is net.Addr's.
+func (nodeAddr) Network() string { return "mesh" }
+
+// String is net.Addr's.
+func (a nodeAddr) String() string { return string(a) }
+
+type callerKey struct{}
+
+// withCaller keeps who called, for handlers.
+func withCaller(ctx context.Context, c net.Conn) context.Context {
+	if s, ok := c.(streamConn); ok {
+		return context.WithValue(ctx, callerKey{}, s.Peer())
+	}
+	return ctx
+}
+
+// callerOf is the agent whose certificate the call came with.
+func callerOf(ctx context.Context) (mesh.Peer, bool) {
+	p, ok := ctx.Value(callerKey{}).(mesh.Peer)
+	return p, ok
+}
+
+// newLeaderClient makes calls to whoever leads.
+func newLeaderClient(dial func(ctx context.Context) (net.Conn, error)) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableKeepAlives:   true, // whoever leads may be another one next time
+		MaxIdleConnsPerHost: -1,
+	}}
+}

@@ -1,0 +1,165 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/mesh/join"
+	"github.com/tidemark-mesh/tidemark/mesh/link"
+)
+
+// Founding is what a founder's folder says until the site's first leader, which
+// is itself, has put it into the replicated state; the file stays, and lets the
+// node found the Raft group if that has not been done.
+type Founding struct {
+	Mesh  string            `json:"mesh"`
+	Site  mesh.Site         `json:"site"`
+	Node  mesh.NodeID       `json:"node"`
+	Token coordinator.Token `json:"token"` // the first one, without its secret
+}
+
+func foundingFile(data string) string { return filepath.Join(data, "founding.json") }
+
+// FirstTokenLife is how long the token of init lets agents join.
+const FirstTokenLife = 24 * time.Hour
+
+// Found makes a mesh in a data folder, with this node as the founder of its first
+// site, and returns the first join token. identity.ErrTaken.
+func Found(data, meshName string, site mesh.Site, now time.Time) (Founding, identity.Token, error) {
+	if err := os.MkdirAll(data, 0o750); err != nil {
+		return Founding{}, identity.Token{}, err
+	}
+	id, err := identity.OpenFolder(identity.Disk{}, filepath.Join(data, "identity"), time.Now).Found(meshName, site)
+	if err != nil {
+		return Founding{}, identity.Token{}, err
+	}
+	t := id.NewToken()
+	f := Founding{Mesh: id.Mesh(), Site: id.Site(), Node: id.Node(), Token: stored(t, now, FirstTokenLife, -1)}
+	text, err := json.MarshalIndent(f, "", "  ")
+	if err == nil {
+		err = replace(foundingFile(data), append(text, '\n'))
+	}
+	return f, t, err
+}
+
+// stored is what the site keeps of a token.
+func stored(t identity.Token, now time.Time, life time.Duration, uses int) coordinator.Token {
+	hash := t.SecretHash()
+	c := coordinator.Token{ID: t.ID, Hash: hash[:], Created: dataflow.Time(now.UnixMicro()), Expires: dataflow.MaxTime, Uses: uses}
+	if life > 0 {
+		c.Expires = dataflow.Time(now.Add(life).UnixMicro())
+	}
+	return c
+}
+
+// readFounding is nil where another node founded the site.
+func readFounding(data string) (*Founding, error) {
+	text, err := os.ReadFile(foundingFile(data))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var f Founding
+	if err == nil {
+		err = json.Unmarshal(text, &f)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", foundingFile(data), err)
+	}
+	return &f, nil
+}
+
+// ErrNoMesh means that an agent is told neither to found nor to join.
+var ErrNoMesh = errors.New("this data folder belongs to no mesh yet: found one with `tidemark init`, or join one with --join HOST:PORT --token TOKEN")
+
+// identify loads the agent's identity. Without one it joins, or in dev founds.
+func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
+	folder := identity.OpenFolder(identity.Disk{}, filepath.Join(n.o.Config.DataDir, "identity"), time.Now)
+	id, err := folder.Load()
+	if !errors.Is(err, identity.ErrNone) {
+		return id, err
+	}
+	switch c := n.o.Config; {
+	case len(c.Join) > 0 && c.Token != "":
+		return n.join(ctx, folder)
+	case c.Dev && len(c.Join) == 0:
+		site := c.Site
+		if site == "" {
+			site = "dev"
+		}
+		_, t, err := Found(c.DataDir, "dev", mesh.Site(site), time.Now())
+		if err != nil {
+			return nil, err
+		}
+		n.tell("site", fmt.Sprintf("a mesh for trying things out was founded in %s, on loopback; others of this machine join it with --dev --join %s --token %s", c.DataDir, c.Bind, t))
+		return folder.Load()
+	case len(c.Join) > 0:
+		return nil, fmt.Errorf("%w (a token is missing)", ErrNoMesh)
+	}
+	return nil, ErrNoMesh
+}
+
+// joinEvery is how often an agent that nobody answers tries again.
+const joinEvery = 2 * time.Second
+
+// join shows the token to one agent after the other until one lets this node in,
+// or says that it never will.
+func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Identity, error) {
+	secret, err := n.secret(n.o.Config.Token)
+	if err != nil {
+		return nil, fmt.Errorf("token: %w", err)
+	}
+	token, err := identity.ParseToken(secret)
+	if err != nil {
+		return nil, err
+	}
+	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Now: time.Now}
+	if a.Node, err = folder.Node(); err != nil {
+		return nil, err
+	}
+	if a.CSR, err = folder.Request(); err != nil {
+		return nil, err
+	}
+	for {
+		for _, addr := range n.o.Config.Join {
+			g, err := join.Join(ctx, dialJoin(addr), a)
+			if err == nil {
+				n.contacts = g.Members
+				n.tell("site", fmt.Sprintf("joined mesh %s, site %s, through %s", g.Mesh, g.Site, addr))
+				return folder.Keep(g.Credentials())
+			}
+			for _, never := range []error{join.ErrToken, join.ErrExpired, join.ErrRevoked, join.ErrUsed, join.ErrRequest, join.ErrProtocol, identity.ErrMesh, identity.ErrForeign} {
+				if errors.Is(err, never) {
+					return nil, fmt.Errorf("%s: %w", addr, err)
+				}
+			}
+			n.tell("site", fmt.Sprintf("%s: %v; trying again", addr, err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(joinEvery):
+		}
+	}
+}
+
+func dialJoin(addr string) join.Dial {
+	return func(ctx context.Context, conf *tls.Config) (io.ReadWriteCloser, tls.ConnectionState, error) {
+		c, err := link.DialJoin(ctx, addr, conf)
+		if err != nil {
+			return nil, tls.ConnectionState{}, err
+		}
+		return c, c.ConnectionState(), nil
+	}
+}

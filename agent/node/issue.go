@@ -1,0 +1,232 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/mesh/join"
+)
+
+// What agents ask each other over mesh.Call, beside the API. These paths are not
+// served on the API's port: only who has a certificate of the site reaches them.
+const (
+	pathJoin = "/internal/join" // a join.Request in CBOR; the answer is a join.Grant, or the text of why not
+	pathKey  = "/internal/key"  // the site's intermediate, for a voter
+	maxJoin  = 1 << 20
+	joinTime = 15 * time.Second
+)
+
+// issuer is the join.Issuer of an agent: it decides where this agent leads, and
+// asks the leader where it does not.
+type issuer struct{ n *Node }
+
+// Issue is join.Issuer's.
+func (i issuer) Issue(ctx context.Context, r join.Request) (join.Grant, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	leader, _ := i.n.raft.Leader()
+	switch leader {
+	case "":
+		return join.Grant{}, fmt.Errorf("%w: the site has no leader", join.ErrUnavailable)
+	case i.n.id.Node():
+		return i.n.admit(ctx, r)
+	}
+	return i.n.askToAdmit(ctx, r)
+}
+
+// admit decides about a request on the leader. Each step may be done twice.
+func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
+	var known *coordinator.Agent
+	var kept *join.Token
+	var taken string
+	var used bool
+	n.replica.view(func(st *coordinator.State) {
+		known = st.Agents[r.Node]
+		if t := st.Tokens[r.Token]; t != nil {
+			kept = &join.Token{Hash: t.Hash, Uses: t.Uses, Revoked: t.Revoked}
+			if t.Expires != dataflow.MaxTime {
+				kept.Expires = time.UnixMicro(int64(t.Expires))
+			}
+		}
+		for id, a := range st.Agents {
+			if a.Name == r.Name && id != r.Node {
+				taken = string(id)
+			}
+		}
+		used = known != nil
+	})
+	switch {
+	case r.Renewal() && known == nil:
+		return join.Grant{}, join.ErrRemoved
+	case taken != "":
+		return join.Grant{}, fmt.Errorf("%w: the name %q is taken by agent %s; give another with --name", join.ErrRequest, r.Name, taken)
+	}
+	if !r.Renewal() {
+		if kept != nil && used {
+			kept.Uses = max(kept.Uses, 1) // the same node again costs nothing
+		}
+		if err := join.CheckToken(kept, r, n.id.Now()); err != nil {
+			return join.Grant{}, err
+		}
+		if _, err := n.Propose(ctx, coordinator.Command{TokenUsed: &coordinator.TokenUsed{ID: r.Token, Hash: r.SecretHash[:], Node: r.Node}}); err != nil {
+			return join.Grant{}, unavailable(err)
+		}
+		if known == nil {
+			a := coordinator.Agent{Node: r.Node, Name: r.Name, Level: max(r.Level, 1), Version: r.Version}
+			if _, err := n.Propose(ctx, coordinator.Command{AgentJoined: &a}); err != nil {
+				return join.Grant{}, unavailable(err)
+			}
+		}
+	}
+	if err := n.raft.AddNonvoter(ctx, r.Node); err != nil {
+		return join.Grant{}, unavailable(err)
+	}
+	return n.grant(r)
+}
+
+func unavailable(err error) error { return fmt.Errorf("%w: %v", join.ErrUnavailable, err) }
+
+func (n *Node) grant(r join.Request) (join.Grant, error) {
+	chain, err := n.id.Issue(r.CSR, r.Node, n.id.Site(), n.id.Now())
+	switch {
+	case errors.Is(err, identity.ErrRequest):
+		return join.Grant{}, fmt.Errorf("%w: %v", join.ErrRequest, err)
+	case err != nil:
+		return join.Grant{}, unavailable(err)
+	}
+	g := join.Grant{Mesh: n.id.Mesh(), Site: n.id.Site(), Chain: chain, Root: n.id.Root().Raw}
+	if !r.Renewal() {
+		g.Gossip = n.id.GossipKey()
+	}
+	for _, m := range n.Members() {
+		if m.Status == mesh.Alive && m.Node != r.Node && len(g.Members) < mostContacts {
+			g.Members = append(g.Members, join.Contact{Node: m.Node, Link: m.Link, Gossip: m.Gossip})
+		}
+	}
+	return g, nil
+}
+
+// mostContacts is how many addresses a joiner is given.
+const mostContacts = 64
+
+// askToAdmit passes a request to the leader.
+func (n *Node) askToAdmit(ctx context.Context, r join.Request) (join.Grant, error) {
+	body, err := cbor.Marshal(r)
+	if err != nil {
+		return join.Grant{}, err
+	}
+	answer, status, err := n.callLeader(ctx, pathJoin, body)
+	if err != nil {
+		return join.Grant{}, unavailable(err)
+	}
+	if status != http.StatusOK {
+		for _, kind := range refusals() {
+			if rest, ok := bytes.CutPrefix(answer, []byte(kind.Error())); ok {
+				return join.Grant{}, fmt.Errorf("%w%s", kind, rest)
+			}
+		}
+		return join.Grant{}, fmt.Errorf("%w: %s", join.ErrUnavailable, answer)
+	}
+	var g join.Grant
+	if err := cbor.Unmarshal(answer, &g); err != nil {
+		return join.Grant{}, unavailable(err)
+	}
+	return g, nil
+}
+
+func refusals() []error {
+	return []error{join.ErrToken, join.ErrExpired, join.ErrRevoked, join.ErrUsed, join.ErrRequest, join.ErrProtocol, join.ErrRemoved, join.ErrUnavailable}
+}
+
+// callLeader asks the leader something over mesh.Call.
+func (n *Node) callLeader(ctx context.Context, path string, body []byte) (answer []byte, status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://leader"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, 0, err
+	}
+	resp, err := n.toLeader.Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxJoin))
+	return answer, resp.StatusCode, err
+}
+
+// internal are the paths that other agents ask for.
+func (n *Node) internal(mux *http.ServeMux) {
+	mux.HandleFunc("POST "+pathJoin, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, maxJoin))
+		var q join.Request
+		if err == nil {
+			err = cbor.Unmarshal(body, &q)
+		}
+		var g join.Grant
+		if err == nil {
+			g, err = n.admit(r.Context(), q)
+		}
+		if err == nil {
+			body, err = cbor.Marshal(g)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		_, _ = w.Write(body)
+	})
+	mux.HandleFunc("POST "+pathKey, func(w http.ResponseWriter, r *http.Request) {
+		caller, ok := callerOf(r.Context())
+		if !ok || !n.votes(caller.Node) {
+			http.Error(w, "the site's key is for its voters", http.StatusForbidden)
+			return
+		}
+		key, err := n.id.Intermediate()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		_, _ = w.Write(key)
+	})
+}
+
+// votes tells whether a node has a vote.
+func (n *Node) votes(node mesh.NodeID) bool {
+	for _, m := range n.raft.Members() {
+		if m.Node == node {
+			return m.Voter
+		}
+	}
+	return false
+}
+
+// fetchKey gets the site's key, if this agent has a vote and no key, so that it
+// can let others join when it leads; one without a vote forgets it.
+func (n *Node) fetchKey(ctx context.Context) {
+	leader, _ := n.raft.Leader()
+	if leader == "" || leader == n.id.Node() || n.id.CanIssue() || !n.votes(n.id.Node()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	key, status, err := n.callLeader(ctx, pathKey, nil)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s", bytes.TrimSpace(key))
+	}
+	if err == nil {
+		err = n.id.AddIntermediate(identity.Intermediate(key))
+	}
+	if err != nil {
+		n.tell("agent", fmt.Sprintf("this agent has a vote, and could not get the site's key yet: %v", err))
+	}
+}

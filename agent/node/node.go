@@ -1,0 +1,353 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/config"
+	"github.com/tidemark-mesh/tidemark/agent/executor"
+	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/lease"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/gossip"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/mesh/join"
+	"github.com/tidemark-mesh/tidemark/mesh/link"
+	"github.com/tidemark-mesh/tidemark/store/part"
+)
+
+// Options are what an agent is started with.
+type Options struct {
+	Config  config.Config // checked
+	Version string
+	Level   uint32 // the feature level that this binary knows
+	Secrets job.Resolver
+	Events  func(api.Event) // what happens, for the log; must not block
+}
+
+// Node is a running agent.
+type Node struct {
+	o        Options
+	id       *identity.Identity
+	boot     uint64
+	contacts []join.Contact // of a join; empty later on
+	founding *Founding      // nil: another node founded the site
+
+	link    *link.Link
+	gossip  *gossip.Pool
+	replica *replica
+	raft    *consensus.Node
+	lease   *lease.Lease
+	feeds   *feed.Feeds
+	exec    *executor.Executor
+	hands   *hands
+	calls   *calls
+	hub     *hub
+	uptime  func() dataflow.Time
+
+	toLeader *http.Client
+	failed   chan error // 1: why the agent ends
+	ready    chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	office *office    // nil: this agent does not lead
+}
+
+// Run runs an agent until ctx ends, or it cannot go on.
+func Run(ctx context.Context, o Options) (err error) {
+	n := &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), ready: make(chan struct{})}
+	n.replica = newReplica()
+	n.replica.applied, n.replica.renewed, n.replica.fatal = n.applied, n.renewed, n.fail
+	n.lease = lease.New(n.uptime)
+	n.toLeader = newLeaderClient(n.CallLeader)
+	if err := os.MkdirAll(o.Config.DataDir, 0o750); err != nil {
+		return err
+	}
+	lock, err := part.LockDir(o.Config.DataDir)
+	if err != nil {
+		return fmt.Errorf("%w; another agent runs there, or a verb that needs the folder for itself", err)
+	}
+	defer lock.Close()
+	var ends ends
+	defer func() { err = errors.Join(err, ends.run()) }()
+	if err := n.start(ctx, &ends); err != nil {
+		return err
+	}
+	n.tell("agent", fmt.Sprintf("agent %s (%s) of mesh %s, site %s, runs: QUIC %s, API http://%s", o.Config.Name, n.id.Node(), n.id.Mesh(), n.id.Site(), n.link.Addr(), o.Config.HTTP.Bind))
+	return n.loop(ctx)
+}
+
+// ends stops what was started, in reverse.
+type ends []func() error
+
+func (e *ends) add(f func() error) { *e = append(*e, f) }
+
+func (e ends) run() error {
+	var errs []error
+	for i := len(e) - 1; i >= 0; i-- {
+		errs = append(errs, e[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// start starts everything, in the order in which things need each other.
+func (n *Node) start(ctx context.Context, ends *ends) (err error) {
+	c := n.o.Config
+	if n.id, err = n.identify(ctx); err != nil {
+		return err
+	}
+	if c.Site != "" && mesh.Site(c.Site) != n.id.Site() {
+		return fmt.Errorf("site: %s is asked for, and the certificate in %s is for site %s; a data folder belongs to one site", c.Site, c.DataDir, n.id.Site())
+	}
+	if n.founding, err = readFounding(c.DataDir); err != nil {
+		return err
+	}
+	if n.boot, err = nextBoot(c.DataDir); err != nil {
+		return err
+	}
+	if n.link, err = link.New(link.Config{
+		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, Events: n.hearLink,
+	}); err != nil {
+		return err
+	}
+	ends.add(n.link.Close)
+	if err := n.handlers(ends); err != nil {
+		return err
+	}
+	if err := n.startRaft(ends); err != nil {
+		return err
+	}
+	if err := n.startGossip(ends); err != nil {
+		return err
+	}
+	if err := n.startHands(ends); err != nil {
+		return err
+	}
+	if err := n.startAPI(ends); err != nil {
+		return err
+	}
+	return n.link.Start()
+}
+
+// handlers says who takes the streams that others open.
+func (n *Node) handlers(ends *ends) error {
+	n.link.Handle(mesh.Control, n.takeControl)
+	n.link.Handle(mesh.Call, n.calls.take)
+	server := join.NewServer(issuer{n})
+	n.link.HandleJoin(func(c *link.JoinConn) {
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), joinTime)
+		defer cancel()
+		r, err := server.Serve(ctx, c, c.ConnectionState())
+		if err != nil {
+			n.tell("agent", fmt.Sprintf("agent %q (%s) at %s may not join: %v", r.Name, r.Node, c.RemoteAddr(), err))
+			return
+		}
+		n.tell("agent", fmt.Sprintf("agent %q (%s) at %s was let in", r.Name, r.Node, c.RemoteAddr()))
+	})
+	n.link.Watch(func(node mesh.NodeID, up bool) {
+		if !up {
+			n.suspect(node)
+		}
+	})
+	ends.add(n.calls.Close)
+	return nil
+}
+
+func (n *Node) startRaft(ends *ends) (err error) {
+	c := n.o.Config
+	n.raft, err = consensus.Open(consensus.Options{
+		Dir: filepath.Join(c.DataDir, "raft"), Transport: n.link, Self: n.id.Node(), Site: n.id.Site(), Founder: n.founding != nil,
+		Machine: n.replica, Events: func(e consensus.Event) { n.tell("leader", e.String()) }, Health: n.candidates, MaxVoters: c.Voters,
+	})
+	if err == nil {
+		ends.add(n.raft.Close)
+	}
+	return err
+}
+
+// candidates are the site's agents, for who gives votes.
+func (n *Node) candidates() []consensus.Candidate {
+	alive := make(map[mesh.NodeID]bool)
+	for _, m := range n.gossipMembers() {
+		alive[m.Node] = m.Status == mesh.Alive || m.Status == mesh.Suspect
+	}
+	var all []consensus.Candidate
+	n.replica.view(func(st *coordinator.State) {
+		for id, a := range st.Agents {
+			all = append(all, consensus.Candidate{Node: id, Host: a.Host, Alive: alive[id] || id == n.id.Node()})
+		}
+	})
+	return all
+}
+
+// loop leads whenever this agent is elected, and keeps up what is kept up with
+// time, until ctx ends or something fails for good.
+func (n *Node) loop(ctx context.Context) error {
+	var leading sync.WaitGroup
+	stop := func() {}
+	defer func() { stop(); leading.Wait() }()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-n.failed:
+			return err
+		case <-n.raft.Changed():
+			n.leaderChanged()
+		case l := <-n.raft.Leadership():
+			stop()
+			leading.Wait()
+			if l.Leader {
+				term, cancel := context.WithCancel(ctx)
+				stop = cancel
+				leading.Go(func() { n.lead(term, l.Term) })
+			}
+		case <-tick.C:
+			n.upkeep(ctx)
+		}
+	}
+}
+
+// upkeep is what is due from time to time; each part is quick, or bounded.
+func (n *Node) upkeep(ctx context.Context) {
+	n.fetchKey(ctx)
+	if err := n.id.Saw(time.Now()); err != nil {
+		n.tell("agent", fmt.Sprintf("the time could not be written down: %v", err))
+	}
+	if n.id.NeedsRenewal(n.id.Now()) {
+		n.renew(ctx)
+	}
+}
+
+// renew gets a new certificate from the leader.
+func (n *Node) renew(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	csr, err := n.id.Request()
+	if err == nil {
+		var g join.Grant
+		r := join.Request{Node: n.id.Node(), Name: n.o.Config.Name, CSR: csr, Version: n.o.Version, Level: n.o.Level}
+		if g, err = (issuer{n}).Issue(ctx, r); err == nil {
+			err = n.id.Renew(g.Chain)
+		}
+	}
+	if err != nil {
+		n.tell("agent", fmt.Sprintf("the certificate of this agent could not be renewed yet: %v", err))
+		return
+	}
+	n.tell("agent", "the certificate of this agent was renewed")
+}
+
+// fail ends the agent.
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// tell says what happens, to the log and to who listens.
+func (n *Node) tell(what, text string) { n.event(api.Event{What: what, Text: text}) }
+
+func (n *Node) event(e api.Event) {
+	e.At = dataflow.Time(time.Now().UnixMicro())
+	if n.o.Events != nil {
+		n.o.Events(e)
+	}
+	n.hub.publish(e)
+}
+
+// secret resolves a reference of the configuration.
+func (n *Node) secret(text string) (string, error) {
+	s, err := job.ParseSecret(text)
+	if err != nil {
+		return "", err
+	}
+	return s.Resolve(n.o.Secrets)
+}
+
+// applied is called by the state machine after each command.
+func (n *Node) applied(index uint64, c *coordinator.Command, r jobmanager.Result, changes []jobmanager.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	n.changed()
+	n.narrate(c, r, changes)
+}
+
+// renewed is called when a snapshot has replaced the state.
+func (n *Node) renewed() { n.changed() }
+
+func (n *Node) changed() {
+	if h := n.hands; h != nil {
+		h.stateChanged()
+	}
+}
+
+// resolver says where nodes are.
+type resolver struct{ n *Node }
+
+// Addresses is link.Resolver's: as gossip knows it, and as it was known last.
+func (r resolver) Addresses(node mesh.NodeID) []string {
+	var all []string
+	add := func(a string) {
+		for _, have := range all {
+			if have == a {
+				return
+			}
+		}
+		if a != "" {
+			all = append(all, a)
+		}
+	}
+	for _, m := range r.n.gossipMembers() {
+		if m.Node == node {
+			add(m.Link)
+		}
+	}
+	r.n.replica.view(func(st *coordinator.State) {
+		if a := st.Agents[node]; a != nil {
+			add(a.Link)
+		}
+	})
+	for _, c := range r.n.contacts {
+		if c.Node == node {
+			add(c.Link)
+		}
+	}
+	return all
+}
+
+// CallLeader is api.Backend's.
+func (n *Node) CallLeader(ctx context.Context) (net.Conn, error) {
+	leader, _ := n.raft.Leader()
+	switch leader {
+	case "":
+		return nil, api.ErrNoLeader
+	case n.id.Node():
+		a, b := newPipe(mesh.Peer{Node: n.id.Node(), Site: n.id.Site()})
+		go n.calls.take(b)
+		return streamConn{a}, nil
+	}
+	s, err := n.link.Open(ctx, leader, mesh.Call)
+	if err != nil {
+		return nil, err
+	}
+	return streamConn{s}, nil
+}

@@ -1,0 +1,334 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/config"
+	"github.com/tidemark-mesh/tidemark/agent/executor"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/gossip"
+	"github.com/tidemark-mesh/tidemark/mesh/link"
+)
+
+// agent is what this node says of itself to the leader.
+func (n *Node) agent() coordinator.Agent {
+	c := n.o.Config
+	return coordinator.Agent{
+		Node: n.id.Node(), Name: c.Name, Host: machine(), Labels: c.Labels, Slots: c.Slots, Memory: c.Memory, Level: n.o.Level,
+		Link: n.linkAddr(), HTTP: n.shownHTTP(), Version: n.o.Version,
+	}
+}
+
+// machine names the machine, so that votes and copies are spread over machines.
+// Namespaces and containers of one machine have one id, and are one.
+func machine() string {
+	if id, err := os.ReadFile("/etc/machine-id"); err == nil && len(id) > 8 {
+		return strings.TrimSpace(string(id))
+	}
+	name, _ := os.Hostname() // empty: its agents are taken for one machine each
+	return name
+}
+
+// linkAddr is where others reach this agent.
+func (n *Node) linkAddr() string {
+	if a := n.o.Config.Advertise; a != "" {
+		return a
+	}
+	host, _, err := net.SplitHostPort(n.o.Config.Bind)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		host = outward()
+	}
+	return net.JoinHostPort(host, fmt.Sprint(n.link.Addr().Port))
+}
+
+// outward is this machine's address for others: that from which it would send.
+// Nothing is sent.
+func outward() string {
+	c, err := net.Dial("udp", "192.0.2.1:9") // of a net that is for documentation
+	if err != nil {
+		return "127.0.0.1"
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).IP.String()
+}
+
+// shownHTTP is where others may ask this agent; empty if nobody else can.
+func (n *Node) shownHTTP() string {
+	if config.Loopback(n.o.Config.HTTP.Bind) && !n.o.Config.Dev {
+		return ""
+	}
+	return n.o.Config.HTTP.Bind
+}
+
+func (n *Node) startGossip(ends *ends) (err error) {
+	c := n.o.Config
+	a := n.agent()
+	profile := gossip.LAN
+	if config.Loopback(c.Bind) {
+		profile = gossip.Loopback
+	}
+	n.gossip, err = gossip.Start(gossip.Config{
+		Bind: c.GossipBind, Advertise: c.GossipAdvertise, Key: n.id.GossipKey(), Label: n.id.Mesh() + "/" + string(n.id.Site()),
+		Self: mesh.Member{
+			Node: a.Node, Boot: n.boot, Name: a.Name, Site: n.id.Site(), Link: a.Link, HTTP: a.HTTP, Host: a.Host, Labels: a.Labels,
+			Slots: a.Slots, Version: a.Version, Level: a.Level,
+		},
+		Join: n.gossipPeers(), Profile: profile, Events: n.hearGossip,
+	})
+	if err == nil {
+		ends.add(n.gossip.Close)
+	}
+	return err
+}
+
+// gossipPeers are addresses to begin with: those given, those that the join
+// told, and those of agents known from before.
+func (n *Node) gossipPeers() []string {
+	var all []string
+	for _, c := range n.contacts {
+		all = append(all, c.Gossip)
+	}
+	for _, j := range n.o.Config.Join {
+		all = append(all, config.GossipOf(j))
+	}
+	n.replica.view(func(st *coordinator.State) {
+		for id, a := range st.Agents {
+			if id != n.id.Node() && a.Link != "" {
+				all = append(all, config.GossipOf(a.Link))
+			}
+		}
+	})
+	return all
+}
+
+func (n *Node) gossipMembers() []mesh.Member {
+	if n.gossip == nil {
+		return nil
+	}
+	return n.gossip.Members()
+}
+
+// hearGossip passes on what happens to members.
+func (n *Node) hearGossip(e gossip.Event) {
+	m := e.Member
+	n.tell("agent", fmt.Sprintf("agent %s (%s) %s", m.Name, m.Node, e.Kind))
+	if e.Kind == gossip.Failed || e.Kind == gossip.Left {
+		if o := n.leads(); o != nil {
+			o.gone(leader.Gone{Node: m.Node, Boot: m.Boot, Sure: e.Kind == gossip.Left})
+		}
+	}
+}
+
+// suspect: the last connection to a node ended.
+func (n *Node) suspect(node mesh.NodeID) {
+	if n.gossip != nil {
+		n.gossip.Suspect(node)
+	}
+	if o := n.leads(); o != nil {
+		o.gone(leader.Gone{Node: node})
+	}
+}
+
+func (n *Node) hearLink(e link.Event) { n.tell("agent", e.String()) }
+
+func (n *Node) startHands(ends *ends) (err error) {
+	h := newHands()
+	h.worker = worker.New(worker.Config{Agent: n.agent(), Site: n.id.Site(), Boot: n.boot, Timing: worker.DefaultTiming()})
+	h.view, h.now, h.extend, h.events = n.replica.view, n.uptime, n.lease.Extend, func(s string) { n.tell("agent", s) }
+	h.dial = n.dialLeader
+	h.status = n.heartbeat
+	if n.exec, err = executor.New(n.executorOptions(h)); err != nil {
+		return err
+	}
+	ends.add(n.exec.Close)
+	h.do = n.exec
+	logs, err := n.exec.Logs()
+	if err != nil {
+		return err
+	}
+	for i := range logs {
+		h.tell(worker.Event{Log: &worker.LogEvent{Opened: &logs[i]}})
+	}
+	n.hands = h
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); h.run(ctx) }()
+	ends.add(func() error { cancel(); <-done; return nil })
+	return nil
+}
+
+// dialLeader opens the control stream; to itself it is a pipe.
+func (n *Node) dialLeader(ctx context.Context, to mesh.NodeID) (mesh.Stream, error) {
+	if to != n.id.Node() {
+		return n.link.Open(ctx, to, mesh.Control)
+	}
+	a, b := newPipe(mesh.Peer{Node: n.id.Node(), Site: n.id.Site()})
+	n.takeControl(b)
+	return a, nil
+}
+
+// takeControl gives an agent's stream to the office, if this agent leads.
+func (n *Node) takeControl(s mesh.Stream) {
+	if o := n.leads(); o != nil {
+		o.take(s)
+		return
+	}
+	_ = s.Close() // the agent will find out who leads
+}
+
+func (n *Node) leads() *office {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.office
+}
+
+func (n *Node) leaderChanged() {
+	l, _ := n.raft.Leader()
+	n.hands.tell(worker.Event{Leader: &l})
+}
+
+// lead is one term of this agent as the site's JobManager.
+func (n *Node) lead(ctx context.Context, term uint64) {
+	o := newOffice(term)
+	o.leader = leader.New(leader.Config{Term: term, Self: n.id.Node(), Site: n.id.Site(), Level: n.o.Level, Timing: leader.DefaultTiming()})
+	o.view, o.now, o.confirm = n.replica.view, n.uptime, n.raft.Verify
+	o.wall = func() dataflow.Time { return dataflow.Time(n.id.Now().UnixMicro()) }
+	o.propose = n.enter
+	o.events = func(s string) { n.tell("job", s) }
+	n.tell("leader", fmt.Sprintf("this agent leads the site, in term %d", term))
+	if err := n.found(ctx); err != nil {
+		n.tell("leader", fmt.Sprintf("the site could not be founded yet: %v", err))
+	}
+	n.mu.Lock()
+	n.office = o
+	n.mu.Unlock()
+	roster := make(chan struct{})
+	go func() { defer close(roster); n.keepRoster(ctx, o) }()
+	n.leaderChanged()
+	o.run(ctx)
+	<-roster
+	n.mu.Lock()
+	n.office = nil
+	n.mu.Unlock()
+	n.tell("leader", fmt.Sprintf("this agent leads no more; it did in term %d", term))
+}
+
+// enter puts a command into the log, for the office.
+func (n *Node) enter(ctx context.Context, c coordinator.Command) proposal {
+	c.Level = coordinator.BaseLevel
+	wait := n.submit(c)
+	return func() (uint64, error, error) {
+		index, r, err := wait(ctx)
+		return index, r.Err, err
+	}
+}
+
+// found puts into the state what init wrote down, once.
+func (n *Node) found(ctx context.Context) error {
+	f := n.founding
+	var founded bool
+	n.replica.view(func(st *coordinator.State) { founded = st.Site != "" })
+	if f == nil || founded {
+		return nil
+	}
+	me := n.agent()
+	for _, c := range []coordinator.Command{
+		{SiteFounded: &coordinator.SiteFounded{Mesh: f.Mesh, Site: f.Site}}, {AgentJoined: &me}, {TokenCreated: &f.Token},
+	} {
+		c.At = dataflow.Time(n.id.Now().UnixMicro())
+		if _, err := n.Propose(ctx, c); err != nil && !errors.Is(err, jobmanager.ErrExists) {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepRoster makes the Raft group have the site's agents, and forgets what was
+// said of jobs that are no more.
+func (n *Node) keepRoster(ctx context.Context, o *office) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		belongs := make(map[mesh.NodeID]bool)
+		n.replica.view(func(st *coordinator.State) {
+			for id := range st.Agents {
+				belongs[id] = true
+			}
+			o.forget(st)
+		})
+		for _, m := range n.raft.Members() {
+			if !belongs[m.Node] && len(belongs) > 0 {
+				if err := n.raft.Remove(ctx, m.Node); err != nil {
+					n.tell("leader", fmt.Sprintf("agent %s left, and could not be taken out of the group yet: %v", m.Node, err))
+				}
+			}
+			delete(belongs, m.Node)
+		}
+		for id := range belongs {
+			if err := n.raft.AddNonvoter(ctx, id); err != nil {
+				n.tell("leader", fmt.Sprintf("agent %s could not be taken into the group yet: %v", id, err))
+			}
+		}
+	}
+}
+
+// startAPI serves the API to users, and to other agents.
+func (n *Node) startAPI(ends *ends) error {
+	c := n.o.Config.HTTP
+	token, err := n.secret(c.Token)
+	if err != nil {
+		return fmt.Errorf("http.token: %w", err)
+	}
+	handler := api.New(n, api.Options{Version: n.o.Version, Token: token})
+	inside := http.NewServeMux()
+	n.internal(inside)
+	inside.Handle("/", api.New(n, api.Options{Version: n.o.Version, Inside: true}))
+	ln, err := net.Listen("tcp", c.Bind)
+	if err != nil {
+		return fmt.Errorf("http.bind: %w", err)
+	}
+	outer := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	inner := &http.Server{Handler: inside, ReadHeaderTimeout: 10 * time.Second, ConnContext: withCaller}
+	serve := func(s *http.Server, f func() error) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				n.fail(fmt.Errorf("api: %w", err))
+			}
+		}()
+		ends.add(func() error { err := s.Close(); <-done; return err })
+	}
+	serve(inner, func() error { return inner.Serve(n.calls) })
+	if c.Cert != "" {
+		serve(outer, func() error { return outer.ServeTLS(ln, c.Cert, c.Key) })
+	} else {
+		serve(outer, func() error { return outer.Serve(ln) })
+	}
+	return nil
+}
+
+// executorOptions are what the executor works with.
+func (n *Node) executorOptions(h *hands) executor.Options {
+	_ = filepath.Join
+	return executor.Options{}
+}
