@@ -133,10 +133,18 @@ func (r *laneReader) Ack(p sensors.Position) {
 	r.l.acked[name] = p.Offset
 }
 
+// crew is a job, or all the parts of one.
+type crew interface {
+	Trigger(dataflow.Barrier)
+	Completed(dataflow.CheckpointID)
+	Stop()
+}
+
 // chief takes checkpoints one after the other, as long as go on says, and the
 // last one when all sources are exhausted; then it stops the job.
 type chief struct {
-	job    *Job
+	job    crew
+	plan   Plan // the whole job
 	layout layout
 	goOn   func(done int) bool // called with the lock held
 	then   func(c *chief)      // called when the sinks have committed a checkpoint
@@ -155,7 +163,7 @@ type chief struct {
 func (c *chief) begin(b dataflow.Barrier) {
 	c.world.next++
 	b.ID.Counter, b.Full = c.world.next, b.Full || c.done == 0
-	c.barrier, c.missing, c.commits = b, len(c.job.plan.Subtasks), c.layout["out"]
+	c.barrier, c.missing, c.commits = b, len(c.plan.Subtasks), c.layout["out"]
 	c.job.Trigger(b)
 }
 
@@ -166,7 +174,7 @@ func (c *chief) Taken(s SnapshotTaken) {
 		c.errs = append(c.errs, s.Err)
 		return
 	}
-	c.world.keep(s.Subtask.Index, s.Barrier, tablesOf(c.job, s.Subtask), s.State)
+	c.world.keep(s.Subtask.Index, s.Barrier, tablesOf(c.plan, s.Subtask), s.State)
 	if c.missing--; c.missing == 0 {
 		c.world.done, c.world.old = s.Barrier.ID, c.layout
 		c.done++
@@ -175,14 +183,14 @@ func (c *chief) Taken(s SnapshotTaken) {
 }
 
 // tablesOf are the tables that a subtask keeps.
-func tablesOf(j *Job, id dataflow.SubtaskID) []TableOf {
+func tablesOf(p Plan, id dataflow.SubtaskID) []TableOf {
 	var all []TableOf
-	for i := range j.plan.Subtasks {
-		cfg := &j.plan.Subtasks[i].Config
+	for i := range p.Subtasks {
+		cfg := &p.Subtasks[i].Config
 		if cfg.ID != id {
 			continue
 		}
-		for _, t := range j.Tables() {
+		for _, t := range (&Job{plan: p}).Tables() {
 			if slices.ContainsFunc(cfg.Links, func(l task.LinkConfig) bool { return l.ID == t.Operator }) {
 				all = append(all, t)
 			}
@@ -243,33 +251,43 @@ func newLanes(n, each int) *lanes {
 // durableJob builds in -> pass -> out over l, going on from w.
 func durableJob(t testing.TB, l *lanes, w *world, lay layout, opt Options) (*Job, *chief) {
 	t.Helper()
-	b := graph.NewBuilder("durable", 1).MaxParallelism(16)
-	b.Source("in", l).Parallelism(lay["in"]).Exchange(graph.Rebalance).Then("pass", operator.NewPass(numbers)).Parallelism(lay["pass"]).
-		Exchange(graph.Rebalance).Sink("out", l).Parallelism(lay["out"])
-	g, err := b.Build()
-	if err != nil {
-		t.Fatal(err)
+	p, c := durableParts(t, l, w, lay, opt, 1, nil)
+	return p.jobs[0], c
+}
+
+// durableParts is durableJob in n parts; where says which one a subtask is in.
+func durableParts(t testing.TB, l *lanes, w *world, lay layout, opt Options, n int, where func(dataflow.SubtaskID) int) (*parts, *chief) {
+	t.Helper()
+	plan := func() Plan {
+		b := graph.NewBuilder("durable", 1).MaxParallelism(16)
+		b.Source("in", l).Parallelism(lay["in"]).Exchange(graph.Rebalance).Then("pass", operator.NewPass(numbers)).Parallelism(lay["pass"]).
+			Exchange(graph.Rebalance).Sink("out", l).Parallelism(lay["out"])
+		g, err := b.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := NewPlan(graph.Expand(graph.Chain(g, graph.Options{})), l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
 	}
-	plan, err := NewPlan(graph.Expand(graph.Chain(g, graph.Options{})), l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &chief{layout: lay, world: w}
+	c := &chief{layout: lay, world: w, plan: plan()}
 	opt.Now, opt.CommitInterval, opt.Collector = time.Now, time.Hour, c
-	var j *Job
 	if w.done != (dataflow.CheckpointID{}) {
+		tables := (&Job{plan: c.plan}).Tables()
 		opt.Restore = func(id dataflow.SubtaskID, give func(dataflow.OperatorID, string, *batch.Batch) error) error {
-			for i := range plan.Subtasks {
-				if cfg := &plan.Subtasks[i].Config; cfg.ID == id {
-					return w.give(cfg, j.Tables(), give)
+			for i := range c.plan.Subtasks {
+				if cfg := &c.plan.Subtasks[i].Config; cfg.ID == id {
+					return w.give(cfg, tables, give)
 				}
 			}
 			return fmt.Errorf("no subtask %v", id)
 		}
 	}
-	j = New(plan, opt)
-	c.job = j
-	return j, c
+	p := newParts(plan, opt, n, where)
+	c.job = p
+	return p, c
 }
 
 // start begins the first checkpoint; the others follow.
@@ -284,13 +302,15 @@ var errCrash = errors.New("the process dies")
 // A job that dies again and again, and comes back with another parallelism,
 // leaves each row in its sink once.
 func TestE52_RowsAreThereOnceWhateverDies(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(16) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			l, w := newLanes(5, 400), &world{chains: map[shard][]delta{}}
 			for life := 0; ; life++ {
 				lay := layout{"in": 1 + rng.IntN(3), "pass": 1 + rng.IntN(3), "out": 1 + rng.IntN(3)}
-				j, c := durableJob(t, l, w, lay, Options{Memory: 1 << 20, BatchRows: 1 + rng.IntN(20)})
+				n := 1 + rng.IntN(3)
+				split := rng.Uint64()
+				j, c := durableParts(t, l, w, lay, Options{Memory: 1 << 20, BatchRows: 1 + rng.IntN(20)}, n, func(id dataflow.SubtaskID) int { return scatter(split, id, n) })
 				ctx, cancel := context.WithCancelCause(t.Context())
 				if last := rng.IntN(6); life < 4 {
 					c.goOn = func(done int) bool {
@@ -343,7 +363,7 @@ func until(t *testing.T, what string, so func() bool) {
 }
 
 // running is a job in a bubble that goes on until the test ends.
-func running(t *testing.T, j *Job) (finished func() error) {
+func running(t *testing.T, j interface{ Run(context.Context) error }) (finished func() error) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- j.Run(ctx) }()
@@ -365,17 +385,18 @@ var single = layout{"in": 1, "pass": 1, "out": 1}
 
 // A source that waits in Read, or for memory, takes its barrier at once.
 func TestTriggerWakesSourcesThatWait(t *testing.T) {
-	for _, full := range []bool{false, true} {
-		t.Run(fmt.Sprint("memory used up: ", full), func(t *testing.T) {
+	for k := range 6 {
+		full, n := k%2 == 1, 1+k/2
+		t.Run(fmt.Sprint("memory used up: ", full, " in parts: ", n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLanes(1, 10)
 				l.live = true
-				j, c := durableJob(t, l, &world{chains: map[shard][]delta{}}, single, Options{Memory: 1 << 20})
+				j, c := durableParts(t, l, &world{chains: map[shard][]delta{}}, single, Options{Memory: 1 << 20}, n, apart(n))
 				c.goOn = func(int) bool { return false }
 				reads := func() int { l.mu.Lock(); defer l.mu.Unlock(); return l.reads }
 				var held *batch.Batch
 				if full {
-					held = fill(j.pool)
+					held = fill(j.jobs[0].pool)
 				}
 				finished := running(t, j)
 				want := 0
@@ -417,12 +438,13 @@ func fill(p *batch.Pool) *batch.Batch {
 // Nothing is read behind a barrier that halts, until the job is told to go on;
 // a job that is drained has ended its input, and has nothing to go on with.
 func TestHaltAndDrain(t *testing.T) {
-	for _, then := range []dataflow.Then{dataflow.Halt, dataflow.Drain} {
-		t.Run(then.String(), func(t *testing.T) {
+	for k := range 6 {
+		then, n := []dataflow.Then{dataflow.Halt, dataflow.Drain}[k%2], 1+k/2
+		t.Run(fmt.Sprint(then, " in parts: ", n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLanes(2, 50)
 				l.live = true
-				j, c := durableJob(t, l, &world{chains: map[shard][]delta{}}, single, Options{BatchRows: 1})
+				j, c := durableParts(t, l, &world{chains: map[shard][]delta{}}, single, Options{BatchRows: 1}, n, apart(n))
 				c.goOn = func(int) bool { return false }
 				c.mu.Lock()
 				c.begin(dataflow.Barrier{Then: then})

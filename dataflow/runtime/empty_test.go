@@ -23,26 +23,31 @@ import (
 // only if those with nothing to read hold nothing back, whether they stand
 // right before the witness or behind another task.
 func TestSubtasksWithoutSplitsHoldNoWatermarkBack(t *testing.T) {
-	for _, between := range []bool{false, true} {
+	for k := range 12 {
+		between, n := k%2 == 1, 1+k/2%3
 		synctest.Test(t, func(t *testing.T) {
 			c := &oneSplit{passed: make(chan struct{}, 9)}
-			b := graph.NewBuilder("one split", 3)
-			s := b.Source("in", c)
-			if between {
-				s = s.Then("between", operator.NewPass(times)).Chain(graph.ChainNever)
+			plan := func() Plan {
+				b := graph.NewBuilder("one split", 3)
+				s := b.Source("in", c)
+				if between {
+					s = s.Then("between", operator.NewPass(times)).Chain(graph.ChainNever)
+				}
+				s.KeyBy("ts").Then("witness", witnessFactory{operator.NewPass(times), c}).Sink("out", c)
+				g, err := b.Build()
+				if err != nil {
+					t.Fatal(err)
+				}
+				plan, err := NewPlan(graph.Expand(graph.Chain(g, graph.Options{})), c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return plan
 			}
-			s.KeyBy("ts").Then("witness", witnessFactory{operator.NewPass(times), c}).Sink("out", c)
-			g, err := b.Build()
-			if err != nil {
-				t.Fatal(err)
-			}
-			plan, err := NewPlan(graph.Expand(graph.Chain(g, graph.Options{})), c)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := newParts(plan, Options{Now: time.Now, CommitInterval: time.Second}, n, func(id dataflow.SubtaskID) int { return scatter(uint64(k), id, n) })
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, errors.New("no watermark came through"))
 			defer cancel()
-			if err := New(plan, Options{Now: time.Now, CommitInterval: time.Second}).Run(ctx); err != nil {
+			if err := p.Run(ctx); err != nil {
 				t.Error(err)
 			}
 		})

@@ -91,6 +91,18 @@ func (ends) Sink(*graph.Node, int, *batch.Schema) (func() (sensors.Writer, error
 }
 
 func schedulePlan(t *rapid.T, l layout, chained bool) Plan {
+	return schedulePlanOf(t, ends{}, l, chained)
+}
+
+// connected makes sources and sinks, and is their connector.
+type connected interface {
+	Connectors
+	Connector() string
+	Schema() *batch.Schema
+	Side(operator.Side) *batch.Schema
+}
+
+func schedulePlanOf(t *rapid.T, c connected, l layout, chained bool) Plan {
 	v, err := expr.Compile("v", readings)
 	if err != nil {
 		t.Fatal(err)
@@ -102,15 +114,15 @@ func schedulePlan(t *rapid.T, l layout, chained bool) Plan {
 		t.Fatal(err)
 	}
 	b := graph.NewBuilder("schedule", 1).MaxParallelism(16)
-	one := b.Source("a", ends{}).Parallelism(l["a"])
-	two := b.Source("b", ends{}).Parallelism(l["b"])
+	one := b.Source("a", c).Parallelism(l["a"])
+	two := b.Source("b", c).Parallelism(l["b"])
 	b.Union("u", operator.NewPass(readings), one, two.Exchange(graph.Rebalance)).Parallelism(l["u"]).
-		KeyBy("k").Then("w", sum).Parallelism(l["w"]).Sink("out", ends{}).Parallelism(l["out"])
+		KeyBy("k").Then("w", sum).Parallelism(l["w"]).Sink("out", c).Parallelism(l["out"])
 	g, err := b.Build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := NewPlan(graph.Expand(graph.Chain(g, graph.Options{NoChaining: !chained})), ends{})
+	p, err := NewPlan(graph.Expand(graph.Chain(g, graph.Options{NoChaining: !chained})), c)
 	if err != nil {
 		t.Fatal(err)
 	}
