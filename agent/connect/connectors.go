@@ -55,6 +55,9 @@ type Options struct {
 	State     store.FS // where transactional MQTT sinks keep what must outlive the process
 	// SinkDir is their folder there.
 	SinkDir func(dataflow.OperatorID) string
+	// Local tells whether a subtask of an operator runs here; nil: all do. Of the
+	// others nothing is looked at, as their files may not be here.
+	Local func(op dataflow.OperatorID, subtask int) bool
 	// Placed is where a sink is in a site; nil: there is none.
 	Placed func(sink dataflow.OperatorID, subtask, parallelism int) sensors.Placed
 }
@@ -94,6 +97,10 @@ func (c *Connectors) From() *manifest.Manifest { return c.o.From }
 // sink was asked for.
 func (c *Connectors) Commits(sink dataflow.OperatorID) bool { return c.transactional[sink] }
 
+func (c *Connectors) local(op dataflow.OperatorID, subtask int) bool {
+	return c.o.Local == nil || c.o.Local(op, subtask)
+}
+
 func (c *Connectors) placed(id dataflow.OperatorID, subtask, parallelism int) sensors.Placed {
 	if c.o.Placed == nil {
 		return sensors.Placed{}
@@ -111,6 +118,9 @@ func (c *Connectors) Source(n *graph.Node, subtask int) (*task.SourceConfig, fun
 	}
 	cfg := SourceConfig(s)
 	p := n.Parallelism
+	if !c.local(n.ID, subtask) {
+		return cfg, func() (sensors.Reader, error) { return Nothing{}, nil }, nil, nil
+	}
 	switch {
 	case s.Generate != nil:
 		g := s.Generate
@@ -281,7 +291,7 @@ func (c *Connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() 
 	}
 	p := n.Parallelism
 	switch {
-	case s.Blackhole != nil:
+	case s.Blackhole != nil || !c.local(n.ID, subtask):
 		return func() (sensors.Writer, error) { return &file.Blackhole{}, nil }, nil
 	case s.Stdout != nil:
 		e := encode.NewJSON(in, encode.Options{Timestamps: encode.Times(s.Stdout.Timestamps)})

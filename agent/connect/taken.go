@@ -43,7 +43,7 @@ func (c *Connectors) claim(name string, s *job.Sink) error {
 func (c *Connectors) TakeInputs() error {
 	c.taken = []takenFile{}
 	for _, s := range c.job.Sources {
-		if s.File == nil || s.File.Path == file.Stdin {
+		if s.File == nil || s.File.Path == file.Stdin || !c.anyLocal(s) {
 			continue
 		}
 		names, err := c.resolve(s)
@@ -59,4 +59,16 @@ func (c *Connectors) TakeInputs() error {
 		}
 	}
 	return nil
+}
+
+// anyLocal tells whether any subtask of a source runs here.
+func (c *Connectors) anyLocal(s *job.Source) bool {
+	for _, n := range c.job.Graph.Nodes {
+		for i := 0; n.ID == s.ID && i < n.Parallelism; i++ {
+			if c.local(n.ID, i) {
+				return true
+			}
+		}
+	}
+	return false
 }

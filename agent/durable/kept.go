@@ -62,6 +62,11 @@ func (s *State) Scratch(jobName string) string {
 	return filepath.Join(s.dir, "jobs", jobName, "scratch")
 }
 
+// SinkDir is where a sink keeps what must outlive the process.
+func (s *State) SinkDir(jobName string, sink dataflow.OperatorID) string {
+	return filepath.Join(s.dir, "jobs", jobName, "sinks", string(sink))
+}
+
 // Mend removes those of the parts that are damaged here, so that they are fetched
 // anew, and says how many were. One that is used cannot be removed.
 func (s *State) Mend(parts []store.Part) (removed int, err error) {

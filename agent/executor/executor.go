@@ -1,0 +1,272 @@
+package executor
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/part/peers"
+)
+
+// Channels carries rows between the parts of a job on different agents.
+type Channels interface {
+	// Join is called when a job's part is open, before it is said to be prepared:
+	// from then on other agents may send to it. lost is called when a channel broke
+	// that had not ended, from any goroutine, with the agent at its other end; it
+	// does not block.
+	Join(ref coordinator.AttemptRef, j *runtime.Job, p *runtime.Plan, places []coordinator.Place, lost func(peer mesh.NodeID, err error)) (Joined, error)
+}
+
+// Joined are the channels of one attempt on this agent.
+type Joined interface {
+	// Outlet is runtime.Options': it opens a channel to another agent.
+	Outlet(c runtime.Channel) (runtime.Outlet, error)
+	// Flush waits until everything that was sent has been taken; the job has ended
+	// without an error.
+	Flush() error
+	// Close ends all of them, and a Flush that waits. It waits for their
+	// goroutines, and may be called again.
+	Close() error
+}
+
+// Options are the surroundings of an Executor. Functions may be called by any
+// goroutine, and must not block unless they say so.
+type Options struct {
+	Node      mesh.NodeID
+	Site      mesh.Site
+	Dir       string         // DATA
+	State     *durable.State // opened at Dir
+	Transport mesh.Transport // not started yet
+	Channels  Channels
+	Feeds     Feeds // nil: there are none
+	Permit    sensors.Permit
+	Secrets   job.Resolver
+	Clock     sensors.Clock // nil: the machine's
+	Files     store.FS      // where file sinks write; nil: the disk
+	Memory    int64         // bytes for batches in flight, of all attempts; 0: 256 MiB
+
+	// Peers are the agents to which copies of something go, the best first, without
+	// this one: see Rank. It is asked anew for each share.
+	Peers func(key string) []mesh.NodeID
+	// Present is the token of a job's present attempt as the state here has it, and
+	// whether the job is there; nil: what was prepared here is all that is known.
+	Present func(coordinator.JobID) (dataflow.FencingToken, bool)
+
+	Events func(worker.AttemptEvent)
+	Logs   func(worker.LogEvent)
+	Tell   func(string) // one line for each thing worth telling
+
+	// Hold is how long what was on the disk at the start is kept, because the process
+	// before may have promised it to a checkpoint; 0: an hour.
+	Hold dataflow.Duration
+}
+
+// DefaultMemory is the budget in bytes for batches in flight on an agent.
+const DefaultMemory = 256 << 20
+
+// Executor performs a worker's effects on one agent. Do is called by one
+// goroutine, everything else by any.
+type Executor struct {
+	o     Options
+	holds *part.Holds
+	peers *peers.Peers
+	kept  *keeper
+	logs  *logs
+
+	mu       sync.Mutex // guards what follows
+	attempts map[coordinator.JobID]*attempt
+	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
+	memory   int64                                       // not given to an attempt
+	closed   bool
+	running  sync.WaitGroup // attempts
+}
+
+// New makes an executor: from now on peers may push parts to it and fetch some.
+func New(o Options) (*Executor, error) {
+	if o.Clock == nil {
+		o.Clock = sensors.Wall{}
+	}
+	if o.Files == nil {
+		o.Files = part.Disk{}
+	}
+	if o.Memory == 0 {
+		o.Memory = DefaultMemory
+	}
+	if o.Hold == 0 {
+		o.Hold = dataflow.Hour
+	}
+	x := &Executor{o: o, memory: o.Memory, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken)}
+	out := x.out()
+	if err := errors.Join(o.Files.MkdirAll(out), o.Files.SyncDir(filepath.Dir(out))); err != nil {
+		return nil, err
+	}
+	x.holds = part.NewHolds(o.State.Parts())
+	release, err := x.holds.HoldAll()
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now
+	if _, wall := o.Clock.(sensors.Wall); !wall {
+		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
+	}
+	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Holds: x.holds, Fence: x.fence, Now: now})
+	x.kept = newKeeper(x, release)
+	x.logs = newLogs(o)
+	return x, nil
+}
+
+func (x *Executor) out() string { return filepath.Join(x.o.Dir, "out") }
+
+// fence says why an attempt's parts are not taken any more.
+func (x *Executor) fence(name string, token dataflow.FencingToken) error {
+	id := coordinator.JobID(name)
+	x.mu.Lock()
+	greatest := x.tokens[id]
+	x.mu.Unlock()
+	if x.o.Present != nil {
+		if t, there := x.o.Present(id); there && greatest.Less(t) {
+			greatest = t
+		}
+	}
+	if token.Less(greatest) {
+		return fencedBy(greatest)
+	}
+	return nil
+}
+
+// Do begins to do what a worker decided; it never blocks. What it asks of one
+// attempt, and of one feed, is done in order.
+func (x *Executor) Do(e worker.Effect) {
+	switch {
+	case e.Prepare != nil:
+		x.prepare(e.Prepare)
+	case e.Begin != nil:
+		x.to(e.Begin.AttemptRef, func(a *attempt) { a.begin = e.Begin })
+	case e.Trigger != nil:
+		x.to(e.Trigger.AttemptRef, func(a *attempt) { a.trigger(e.Trigger.Barrier) })
+	case e.Complete != nil:
+		x.to(e.Complete.AttemptRef, func(a *attempt) { a.complete(e.Complete.Snapshot.ID) })
+	case e.Finish != nil:
+		x.to(e.Finish.AttemptRef, func(a *attempt) { a.finish() })
+	case e.Close != nil:
+		x.close(*e.Close)
+	case e.Kept != nil:
+		x.kept.tell(*e.Kept)
+	default:
+		x.logs.do(e)
+	}
+}
+
+func (x *Executor) prepare(p *worker.Prepare) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return
+	}
+	before := x.attempts[p.AttemptRef.Job]
+	a := newAttempt(x, p)
+	if before != nil { // the worker closed it: it is gone in a moment
+		a.before = before.done
+	}
+	x.attempts[p.AttemptRef.Job] = a
+	if x.tokens[p.AttemptRef.Job].Less(p.Token) {
+		x.tokens[p.AttemptRef.Job] = p.Token
+	}
+	x.running.Go(a.run)
+}
+
+// to hands something to an attempt; one that is gone has nothing to do with it.
+func (x *Executor) to(ref coordinator.AttemptRef, f func(*attempt)) {
+	if a := x.find(ref); a != nil {
+		a.post(func() { f(a) })
+	}
+}
+
+func (x *Executor) find(ref coordinator.AttemptRef) *attempt {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if a := x.attempts[ref.Job]; a != nil && a.ref == ref {
+		return a
+	}
+	return nil
+}
+
+func (x *Executor) close(ref coordinator.AttemptRef) {
+	if a := x.find(ref); a != nil {
+		a.cancel(errClosed)
+		return
+	}
+	x.o.Events(worker.AttemptEvent{Closed: &ref})
+}
+
+// gone: nothing of an attempt is left.
+func (x *Executor) gone(a *attempt) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.attempts[a.ref.Job] == a {
+		delete(x.attempts, a.ref.Job)
+	}
+	x.memory += a.memory
+	a.memory = 0
+}
+
+// takeMemory gives an attempt its part of what is left: half of it, and never so
+// little that nothing moves.
+func (x *Executor) takeMemory() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	n := max(x.memory/2, x.o.Memory/16)
+	x.memory -= n
+	return n
+}
+
+// Status is what the subtasks that run here have done, for a heartbeat.
+func (x *Executor) Status() (all []coordinator.SubtaskStatus) {
+	for _, a := range x.present() {
+		all = append(all, a.status()...)
+	}
+	return all
+}
+
+// present are the attempts in order of their jobs.
+func (x *Executor) present() (all []*attempt) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, a := range x.attempts {
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b *attempt) int {
+		if a.ref.Job < b.ref.Job {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// Close ends everything and waits for it. Nothing is answered any more.
+func (x *Executor) Close() error {
+	x.mu.Lock()
+	x.closed = true
+	x.mu.Unlock()
+	for _, a := range x.present() {
+		a.cancel(errClosed)
+	}
+	x.running.Wait()
+	x.logs.close()
+	err := x.peers.Close()
+	x.kept.close()
+	return err
+}

@@ -1,0 +1,214 @@
+package executor_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	local "github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+)
+
+// countsJob counts rows that come in virtual time.
+const countsJob = `name: counts
+parallelism: 2
+checkpoint: {interval: 1s}
+sources:
+  in: {generate: {rate: 1000, keys: 20, rows: 3000, seed: 5}, parallelism: 1, event_time: ts, watermark: {bounded: 10ms}}
+steps:
+  - {id: sums, from: in, key_by: [key], window: {tumbling: 100ms}, select: {n: count(*), total: sum(seq)}}
+sinks:
+  - {id: out, from: sums, parallelism: 2, file: {path: %q}}
+`
+
+// oracle is the rows of the job in one process.
+func oracle(t *testing.T) []string {
+	t.Helper()
+	dir := t.TempDir()
+	j, err := job.Load("counts", fmt.Appendf(nil, countsJob, filepath.Join(dir, "out", "out.jsonl")), job.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := local.NewLocal(j, local.LocalOptions{})
+	if err == nil {
+		err = l.Run(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return linesOf(t, dir)
+}
+
+func compare(t *testing.T, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%d rows, want %d; the first that differ:", len(got), len(want))
+		for i := range max(len(got), len(want)) {
+			if i >= len(got) || i >= len(want) || got[i] != want[i] {
+				t.Fatalf("%d: %v, want %v", i, got[min(i, len(got)):min(i+3, len(got))], want[min(i, len(want)):min(i+3, len(want))])
+			}
+		}
+	}
+}
+
+// A job runs on two agents to its end.
+func TestJobOnTwoAgents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		want := oracle(t)
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b")
+		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "b")); f != nil {
+			t.Fatal(f.Why)
+		}
+		time.Sleep(time.Second)
+		snap := s.trigger(true)
+		s.complete(snap, 2)
+		s.committed(snap.ID)
+		for _, c := range snap.Copies {
+			if len(c.Nodes) != 2 {
+				t.Errorf("part %v is on %v", c.Part, c.Nodes)
+			}
+		}
+		s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
+		s.finish()
+		in := int64(0)
+		for _, a := range s.agents {
+			for _, st := range a.x.Status() {
+				if st.Subtask.Task == "in" {
+					in += st.Operators[0].In
+				}
+			}
+		}
+		if in != 3000 {
+			t.Errorf("the status says %d rows", in)
+		}
+		s.closeAll()
+		compare(t, linesOf(t, s.agents["a"].dir, s.agents["b"].dir), want)
+	})
+}
+
+// An agent is lost between checkpoints: the next attempt goes on from the last
+// one, on another agent, which has none of its parts; the lost one's file keeps
+// what was committed, and nothing is there twice or not at all.
+func TestLostAgent(t *testing.T) {
+	for _, kill := range []string{"before any commit", "after a commit", "after a commit that nobody heard of"} {
+		t.Run(kill, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				want := oracle(t)
+				s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b", "c")
+				dirs := []string{s.agents["a"].dir, s.agents["b"].dir, s.agents["c"].dir}
+				if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "b")); f != nil {
+					t.Fatal(f.Why)
+				}
+				time.Sleep(time.Second)
+				snap := s.trigger(true)
+				s.complete(snap, 2)
+				s.committed(snap.ID)
+				time.Sleep(500 * time.Millisecond)
+				if kill != "before any commit" {
+					snap = s.trigger(false)
+					s.complete(snap, 2)
+					if kill == "after a commit" {
+						s.committed(snap.ID)
+					} else {
+						synctest.Wait()
+						for drained := false; !drained; {
+							select {
+							case <-s.events:
+							default:
+								drained = true
+							}
+						}
+					}
+				}
+				time.Sleep(300 * time.Millisecond)
+				lost := s.agents["b"]
+				s.stop("b")
+				failed := s.await("Failed", func(e *happened) bool { return e.Failed != nil })
+				if failed.node != "a" || failed.Failed.Peer != "b" || failed.Failed.Final {
+					t.Errorf("%s: %+v", failed.node, failed.Failed)
+				}
+				if f := s.deploy(at("in", 0, "a"), at("sums", 0, "c"), at("sums", 1, "a")); f != nil {
+					t.Fatal(f.Why)
+				}
+				snap = s.trigger(true)
+				s.complete(snap, 2)
+				s.committed(snap.ID)
+				s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
+				s.finish()
+				s.closeAll()
+				back := s.start("b", lost.dir) // and what it has that does not count is cut
+				if err := back.x.Lost(s.job); err != nil {
+					t.Error(err)
+				}
+				compare(t, linesOf(t, dirs...), want)
+			})
+		})
+	}
+}
+
+// What is not needed any more is collected on every agent, and what is needed is
+// not.
+func TestPartsAreCollected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, strings.Replace(fmt.Sprintf(countsJob, "out.jsonl"), "rows: 3000", "rows: 30000", 1), "a", "b", "c")
+		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "b")); f != nil {
+			t.Fatal(f.Why)
+		}
+		for i := range 12 {
+			time.Sleep(time.Second)
+			snap := s.trigger(i == 0)
+			s.complete(snap, 1)
+			s.committed(snap.ID)
+		}
+		time.Sleep(10 * time.Second)
+		s.closeAll()
+		time.Sleep(10 * time.Second)
+		for id, a := range s.agents {
+			list, err := a.state.Checkpoints("j7")
+			if err != nil || len(list) != 1 {
+				t.Errorf("%s: %d manifests, %v", id, len(list), err)
+			}
+			if n := a.state.Parts().Pinned(); n > 0 {
+				t.Errorf("%s: %d parts are pinned", id, n)
+			}
+		}
+		// From what is left the job goes on elsewhere.
+		if f := s.deploy(at("in", 0, "c"), at("sums", 0, "c"), at("sums", 1, "c")); f != nil {
+			t.Fatal(f.Why)
+		}
+		s.trigger(true)
+		s.closeAll()
+	})
+}
+
+// A job that cannot be opened says so, for good if it never ran.
+func TestCannotBeOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for spec, want := range map[string]string{
+			"name: counts\nsources: 7\n": "sources",
+			"name: counts\nsources:\n  in: {file: {path: /nowhere/at-all.jsonl}, format: json, fields: {v: double}}\nsinks:\n  - {id: out, from: in, blackhole: {}}\n": "/nowhere/at-all.jsonl",
+			fmt.Sprintf(countsJob, "out.jsonl"): "has no place",
+		} {
+			s := newSite(t, spec, "a")
+			f := s.deploy(at("in", 0, "a"))
+			if f == nil || !f.Final || !strings.Contains(f.Why, want) {
+				t.Errorf("%+v, want %q", f, want)
+			}
+			s.stop("a")
+		}
+	})
+}
+
+// An attempt that is not there is closed at once.
+func TestCloseOfNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "", "a")
+		s.agents["a"].x.Do(worker.Effect{Close: &s.ref})
+		s.await("Closed", func(e *happened) bool { return e.Closed != nil })
+	})
+}

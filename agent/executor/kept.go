@@ -1,0 +1,165 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+const (
+	collectEvery = 5 * dataflow.Second // parts that nobody needs are looked for so often, at most
+	keepAgain    = 5 * dataflow.Second // after a failure
+)
+
+// keeper makes the manifests on this disk those that the site keeps, lets go
+// what was held for checkpoints that have completed, and collects. One goroutine
+// does it all, so that nothing is collected while a manifest waits to be written.
+type keeper struct {
+	x       *Executor
+	release func() // what was here at the start
+
+	mu     sync.Mutex // guards queue
+	queue  []worker.Kept
+	signal chan struct{} // 1: the queue may have something
+	quit   chan struct{}
+	done   sync.WaitGroup
+
+	// Of its goroutine.
+	failed map[coordinator.JobID]worker.Kept // to be tried again
+	owed   bool                              // a collection
+	last   dataflow.Time                     // when parts were last collected
+	until  dataflow.Time                     // when release is due; MaxTime: it is done
+}
+
+func newKeeper(x *Executor, release func()) *keeper {
+	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept)}
+	now := x.o.Clock.Now()
+	k.last, k.until = now.Add(-collectEvery), now.Add(x.o.Hold)
+	k.done.Go(k.run)
+	return k
+}
+
+func (k *keeper) close() {
+	close(k.quit)
+	k.done.Wait()
+	k.release()
+}
+
+// tell never blocks. What waits is as much as the site has jobs, a few times.
+func (k *keeper) tell(kept worker.Kept) {
+	k.mu.Lock()
+	k.queue = append(k.queue, kept)
+	k.mu.Unlock()
+	select {
+	case k.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (k *keeper) next() (worker.Kept, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.queue) == 0 {
+		return worker.Kept{}, false
+	}
+	kept := k.queue[0]
+	k.queue = k.queue[1:]
+	return kept, true
+}
+
+func (k *keeper) run() {
+	for {
+		kept, ok := k.next()
+		for ; ok; kept, ok = k.next() {
+			k.keep(kept)
+		}
+		k.collect()
+		var wake <-chan time.Time
+		if d, ok := k.due(); ok {
+			wake = k.x.o.Clock.After(d)
+		}
+		select {
+		case <-k.quit:
+			return
+		case <-k.signal:
+		case <-wake:
+			for _, again := range k.failed {
+				k.keep(again)
+			}
+		}
+	}
+}
+
+// due is when something is to be done although nobody says anything.
+func (k *keeper) due() (dataflow.Duration, bool) {
+	now, at := k.x.o.Clock.Now(), dataflow.MaxTime
+	if k.owed {
+		at = min(at, k.last.Add(collectEvery))
+	}
+	if len(k.failed) > 0 {
+		at = min(at, now.Add(keepAgain))
+	}
+	at = min(at, k.until)
+	if at == dataflow.MaxTime {
+		return 0, false
+	}
+	return max(0, dataflow.Duration(at-now)), true
+}
+
+// keep makes one folder what it is to be.
+func (k *keeper) keep(kept worker.Kept) {
+	delete(k.failed, kept.Job)
+	var ms []manifest.Manifest
+	var errs []error
+	for _, s := range kept.Snapshots {
+		m, err := manifest.Decode(s.Manifest)
+		errs = append(errs, err)
+		ms = append(ms, m)
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		err = k.x.o.State.SyncKept(string(kept.Job), ms)
+	}
+	if err != nil {
+		k.x.o.Tell(fmt.Sprintf("the manifests of job %q here are not what is kept, and nothing is collected; it is tried again in %v: %v", kept.Job, keepAgain, err))
+		k.failed[kept.Job] = kept
+		return
+	}
+	k.owed = true
+	if kept.Job == "" {
+		return
+	}
+	job := string(kept.Job)
+	if n := len(kept.Snapshots); n > 0 {
+		k.x.holds.Through(job, kept.Snapshots[n-1].ID)
+		return
+	}
+	if k.x.o.Present != nil {
+		if _, there := k.x.o.Present(kept.Job); !there { // forgotten
+			k.x.holds.Drop(job)
+		}
+	}
+}
+
+// collect removes what nobody needs, where everything that is kept is on disk.
+func (k *keeper) collect() {
+	now := k.x.o.Clock.Now()
+	if now >= k.until {
+		k.until = dataflow.MaxTime
+		k.release()
+		k.owed = true
+	}
+	if !k.owed || len(k.failed) > 0 || now < k.last.Add(collectEvery) {
+		return
+	}
+	k.owed, k.last = false, now
+	if _, err := k.x.o.State.Collect(); err != nil {
+		k.x.o.Tell(fmt.Sprintf("parts that are not needed any more stay where they are: %v", err))
+	}
+}

@@ -1,0 +1,340 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/connect"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/dataflow/restore"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/sensors/file"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// final is an error that another attempt would meet again.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+// parsed is an attempt's job, built for where it begins.
+type parsed struct {
+	job    *job.Job
+	from   *manifest.Manifest
+	graph  *graph.ExecutionGraph
+	plan   runtime.Plan
+	layout durable.Layout
+	rows   *restore.Plan // nil: it begins afresh
+}
+
+// prepare parses the job, gets the parts of what it goes on from, cuts back files
+// of sinks that are elsewhere now, opens the connectors and restores the state.
+func (a *attempt) prepare() error {
+	p, err := a.build()
+	if err != nil {
+		return final{err}
+	}
+	a.parsed, a.replicas = p, p.job.Replicas
+	if err := a.context(); err != nil {
+		return err
+	}
+	if err := a.fetch(); err != nil {
+		return err
+	}
+	if err := a.cutBack(); err != nil {
+		return err
+	}
+	a.shares = durable.NewShares(durable.SharesOptions{
+		State: a.x.o.State, Tables: a.localTables(), Parallelism: p.layout.Parallelism, Post: a.post, Stored: a.stored,
+		Events: func(line string) { a.tell("%s", line) },
+	})
+	j := runtime.New(p.plan, a.runtimeOptions())
+	a.mu.Lock()
+	a.job = j
+	a.mu.Unlock()
+	if a.opened, err = j.Open(a.ctx); err != nil {
+		return a.unopened(err)
+	}
+	a.joined, err = a.x.o.Channels.Join(a.ref, j, &p.plan, a.asked.Job.Places, a.lost)
+	return err
+}
+
+// context is why the attempt is to end, if it is.
+func (a *attempt) context() error {
+	if a.ctx.Err() != nil {
+		return context.Cause(a.ctx)
+	}
+	return nil
+}
+
+// unopened judges an error of what was opened. What is not there, or not
+// allowed, when a job runs for the first time is told at once; damaged parts
+// are removed, so that the next attempt fetches them anew.
+func (a *attempt) unopened(err error) error {
+	if errors.Is(err, store.ErrCorrupt) && a.parsed.rows != nil {
+		a.x.holds.Drop(a.held())
+		n, e := a.x.o.State.Mend(durable.Needed(a.parsed.rows, a.parsed.layout, a.local()))
+		a.tell("%d damaged parts were removed, and are to be fetched anew (%v): %v", n, e, err)
+		return err
+	}
+	passing := errors.Is(err, sensors.ErrNotPermitted) || a.ctx.Err() != nil
+	if errors.Is(err, file.ErrNotReplayable) || a.ref.Token.Attempt == 1 && !passing {
+		return final{err}
+	}
+	return err
+}
+
+// held is under what the parts that it is restored from are held: until it runs,
+// their manifest may be let go.
+func (a *attempt) held() string {
+	return fmt.Sprintf("%s restored by attempt %d", a.ref.Job, a.ref.Token.Attempt)
+}
+
+// place is where each subtask runs.
+func (a *attempt) place(id dataflow.SubtaskID) mesh.NodeID {
+	for _, p := range a.asked.Job.Places {
+		if p.Subtask == id {
+			return p.Node
+		}
+	}
+	return ""
+}
+
+func (a *attempt) here(id dataflow.SubtaskID) bool { return a.place(id) == a.x.o.Node }
+
+// local are the subtasks that run here.
+func (a *attempt) local() (all []dataflow.SubtaskID) {
+	for _, p := range a.asked.Job.Places {
+		if p.Node == a.x.o.Node {
+			all = append(all, p.Subtask)
+		}
+	}
+	return all
+}
+
+func (a *attempt) localTables() map[dataflow.SubtaskID][]runtime.TableOf {
+	tables := make(map[dataflow.SubtaskID][]runtime.TableOf)
+	for _, id := range a.local() {
+		tables[id] = a.parsed.layout.Tables[id]
+	}
+	return tables
+}
+
+// build parses the job and plans it for where it begins.
+func (a *attempt) build() (*parsed, error) {
+	spec := a.asked.Job
+	p := &parsed{}
+	var err error
+	if p.job, err = job.Load(spec.Name, spec.Spec, job.Options{Set: spec.Sets, Parallelism: spec.Parallelism}); err != nil {
+		return nil, err
+	}
+	if from := a.asked.From; from != nil {
+		m, err := manifest.Decode(from.Manifest)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", from.Name, err)
+		}
+		p.from = &m
+		if err := a.foreign(p); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.plan(p, p.job.Graph); err != nil {
+		return nil, err
+	}
+	tables := runtime.New(p.plan, runtime.Options{}).Tables()
+	if p.from != nil {
+		saved := *p.from
+		saved.Drained = saved.Drained && saved.Kind == manifest.Savepoint // its own: the last commit is still to be done
+		report := restore.Check(&saved, restore.JobOf(p.job.Graph, durable.TablesOf(tables)), restore.Options{AllowNonRestored: spec.AllowNonRestored})
+		if err := report.Err(); err != nil {
+			return nil, err
+		}
+		p.rows = report.Plan()
+		if p.rows.MaxParallelism != p.job.Graph.MaxParallelism {
+			g := *p.job.Graph
+			g.MaxParallelism = p.rows.MaxParallelism
+			if err := a.plan(p, &g); err != nil {
+				return nil, err
+			}
+		}
+	}
+	p.layout = durable.LayoutOf(p.graph, tables)
+	return p, a.placed(p)
+}
+
+// placed checks that the places are those of this job's subtasks.
+func (a *attempt) placed(p *parsed) error {
+	for i := range p.graph.Subtasks {
+		if id := p.graph.Subtasks[i].ID; a.place(id) == "" {
+			return fmt.Errorf("job %q: subtask %s has no place: its leader knows another job by this name", p.job.Name, id)
+		}
+	}
+	if n := len(a.asked.Job.Places); n != len(p.graph.Subtasks) {
+		return fmt.Errorf("job %q: %d subtasks have a place, and it has %d", p.job.Name, n, len(p.graph.Subtasks))
+	}
+	return nil
+}
+
+// foreign refuses positions in feeds of another job: they are numbers in another
+// log.
+func (a *attempt) foreign(p *parsed) error {
+	if a.asked.From.Job == a.ref.Job {
+		return nil
+	}
+	for _, s := range p.job.Sources {
+		for _, o := range p.from.Operators {
+			if s.MQTT != nil && o.ID == s.ID && len(o.Positions) > 0 {
+				return fmt.Errorf("%s: source %q stands at positions of the feed %s.%s, and this job's mqtt: source has a feed of its own; read that one with feed: %s.%s, or give the source another id to begin with what arrives",
+					p.from.Name, s.ID, a.asked.From.Job, s.ID, a.asked.From.Job, s.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// plan makes the plan of the whole job, of which only what is here is opened.
+func (a *attempt) plan(p *parsed, g *graph.StreamGraph) (err error) {
+	p.graph = graph.Expand(graph.Chain(g, graph.Options{}))
+	task := make(map[dataflow.OperatorID]dataflow.TaskID)
+	for i := range p.graph.Subtasks {
+		for _, l := range p.graph.Subtasks[i].Task.Links {
+			task[l.Node.ID] = p.graph.Subtasks[i].ID.Task
+		}
+	}
+	x := a.x
+	o := connect.Options{
+		Job: p.job, Clock: x.o.Clock, Secrets: x.o.Secrets, Events: func(line string) { a.tell("%s", line) }, From: p.from, Permit: x.o.Permit, Durable: true,
+		Files: x.o.Files, Out: x.out(), State: x.o.State.FS(),
+		SinkDir: func(op dataflow.OperatorID) string { return x.o.State.SinkDir(string(a.ref.Job), op) },
+		Local: func(op dataflow.OperatorID, subtask int) bool {
+			return a.here(dataflow.SubtaskID{Task: task[op], Index: subtask})
+		},
+		Placed: func(op dataflow.OperatorID, _, parallelism int) sensors.Placed {
+			return a.sinkPlaced(op, task[op], parallelism)
+		},
+		Feed: func(s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
+			return x.logs.reader(a.ref.Job, a.asked.Job.Name, s, subtask, parallelism)
+		},
+	}
+	if p.plan, err = runtime.NewPlan(p.graph, connect.New(o)); err != nil {
+		return fmt.Errorf("job %q: %w", p.job.Name, err)
+	}
+	p.plan.Keep(a.here)
+	connect.GiveDisk(p.job, &p.plan, x.o.State.Scratch(string(a.ref.Job)))
+	return nil
+}
+
+// sinkPlaced is where a sink is, and what is on record of it.
+func (a *attempt) sinkPlaced(op dataflow.OperatorID, task dataflow.TaskID, parallelism int) sensors.Placed {
+	p := sensors.Placed{Node: string(a.x.o.Node), Attempt: a.ref.Token}
+	for i := range parallelism {
+		p.Nodes = append(p.Nodes, string(a.place(dataflow.SubtaskID{Task: task, Index: i})))
+	}
+	if a.asked.From != nil {
+		p.From = a.asked.From.ID
+	}
+	for _, c := range a.asked.Job.Sinks {
+		if c.Operator == op {
+			p.Commits = append(p.Commits, sensors.Commit{Target: c.Target, Through: c.Through, Length: c.Length})
+		}
+	}
+	return p
+}
+
+// cutBack makes the files of sinks that this agent has lost what is on record of
+// them: another one commits what is behind that.
+func (a *attempt) cutBack() error {
+	written := make(map[string]bool)
+	for i := range a.parsed.graph.Subtasks {
+		st := &a.parsed.graph.Subtasks[i]
+		for _, l := range st.Task.Links {
+			s, ok := l.Node.Sink.(*job.Sink)
+			if ok && s.File != nil && a.here(st.ID) {
+				written[file.SiteTarget(string(a.x.o.Node), file.Target(s.File.Path, st.ID.Index, st.Task.Parallelism))] = true
+			}
+		}
+	}
+	return a.x.cutBack(a.asked.Job, func(target string) bool { return written[target] })
+}
+
+// Lost cuts back the files of a job that has no subtask on this agent any more:
+// call it when the state here says so of the job's present attempt.
+func (x *Executor) Lost(j *coordinator.Job) error {
+	here := slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return p.Node == x.o.Node })
+	x.mu.Lock()
+	busy := x.attempts[j.ID] != nil
+	x.mu.Unlock()
+	if here || busy || len(j.Places) == 0 {
+		return nil
+	}
+	return x.cutBack(j, func(string) bool { return false })
+}
+
+func (x *Executor) cutBack(j *coordinator.Job, written func(string) bool) error {
+	var errs []error
+	files := connect.Rooted(x.o.Files, x.out())
+	for _, c := range j.Sinks {
+		if c.Node != x.o.Node || written(c.Target) || !isFile(j, c.Operator) {
+			continue
+		}
+		errs = append(errs, file.CutBack(files, string(x.o.Node), c.Target, c.Length))
+	}
+	return errors.Join(errs...)
+}
+
+// isFile tells whether an operator of a job is a file sink.
+func isFile(spec *coordinator.Job, op dataflow.OperatorID) bool {
+	j, err := job.Load(spec.Name, spec.Spec, job.Options{Set: spec.Sets, Parallelism: spec.Parallelism})
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(j.Sinks, func(s *job.Sink) bool { return s.ID == op && s.File != nil })
+}
+
+// fetch gets the parts that the subtasks here are restored from.
+func (a *attempt) fetch() error {
+	if a.parsed.rows == nil {
+		return nil
+	}
+	holders := make(map[store.Digest][]mesh.NodeID)
+	for _, c := range a.asked.From.Copies {
+		holders[c.Part] = c.Nodes
+	}
+	needed := durable.Needed(a.parsed.rows, a.parsed.layout, a.local())
+	err := a.x.peers.FetchAll(a.ctx, needed, func(d store.Digest) []mesh.NodeID { return holders[d] })
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.asked.From.Name, err)
+	}
+	a.x.holds.Take(a.held(), dataflow.CheckpointID{}, needed...)
+	return nil
+}
+
+// defaultCommit is how often sinks that do not commit with checkpoints make
+// their rows visible when the job names no interval.
+const defaultCommit = time.Second
+
+func (a *attempt) runtimeOptions() runtime.Options {
+	commit := defaultCommit
+	if i := a.parsed.job.Checkpoint.Interval; i > 0 {
+		commit = i.Go()
+	}
+	a.memory = a.x.takeMemory()
+	o := runtime.Options{
+		Memory: a.memory, CommitInterval: commit, Now: time.Now, Events: a.heard, AtLeastOnce: a.parsed.job.Checkpoint.Mode == job.AtLeastOnce,
+		Collector: collector{a}, Outlet: func(c runtime.Channel) (runtime.Outlet, error) { return a.joined.Outlet(c) },
+	}
+	if a.parsed.rows != nil {
+		o.Restore = a.x.o.State.Restore(a.parsed.rows, a.parsed.layout)
+	}
+	return o
+}

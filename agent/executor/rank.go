@@ -1,0 +1,47 @@
+package executor
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Rank orders the members of self's site that are alive, without self, by who is
+// to have copies of something: each key has an order of its own that changes
+// little when members come and go, and those on hosts that have none yet come
+// first.
+func Rank(key string, self mesh.NodeID, members []mesh.Member) []mesh.NodeID {
+	hosts := make(map[string]bool)
+	site := mesh.Site("")
+	for _, m := range members {
+		if m.Node == self {
+			hosts[m.Host], site = true, m.Site
+		}
+	}
+	type ranked struct {
+		mesh.Member
+		score uint64
+	}
+	var all []ranked
+	for _, m := range members {
+		if m.Node != self && m.Status == mesh.Alive && (site == "" || m.Site == site) {
+			all = append(all, ranked{m, xxh3.HashString(key + "\x00" + string(m.Node))})
+		}
+	}
+	slices.SortFunc(all, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.Node, b.Node))
+	})
+	var first, rest []mesh.NodeID
+	for _, m := range all {
+		if hosts[m.Host] {
+			rest = append(rest, m.Node)
+			continue
+		}
+		hosts[m.Host] = true
+		first = append(first, m.Node)
+	}
+	return append(first, rest...)
+}

@@ -1,0 +1,150 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// DefaultReplicas is how many agents have each part, if the job says nothing and
+// there are so many.
+const DefaultReplicas = 2
+
+// collector hands what subtasks say to the attempt's goroutine.
+type collector struct{ a *attempt }
+
+var _ runtime.Recorder = collector{}
+
+// Taken is runtime.Collector's.
+func (c collector) Taken(t runtime.SnapshotTaken) {
+	if !c.a.post(func() { c.a.shares.Take(t) }) {
+		for _, r := range t.State {
+			r.Batch.Release()
+		}
+	}
+}
+
+// Exhausted is runtime.Collector's.
+func (c collector) Exhausted(s dataflow.SubtaskID) {
+	c.a.post(func() {
+		c.a.x.o.Events(worker.AttemptEvent{Exhausted: &coordinator.Exhausted{AttemptRef: c.a.ref, Subtask: s}})
+	})
+}
+
+// Committed is runtime.Collector's.
+func (c collector) Committed(s dataflow.SubtaskID, id dataflow.CheckpointID) {
+	c.SinksCommitted(s, id, nil)
+}
+
+// SinksCommitted is runtime.Recorder's.
+func (c collector) SinksCommitted(s dataflow.SubtaskID, id dataflow.CheckpointID, commits []runtime.SinkCommit) {
+	done := &coordinator.Committed{AttemptRef: c.a.ref, Subtask: s, ID: id}
+	for _, k := range commits {
+		done.Commits = append(done.Commits, coordinator.SinkCommit{Operator: k.Operator, Node: c.a.x.o.Node, Target: k.Target, Through: k.Through, Length: k.Length})
+	}
+	c.a.post(func() { c.a.x.o.Events(worker.AttemptEvent{Committed: done}) })
+}
+
+// stored: a share is on this disk, or lost. Its copies follow.
+func (a *attempt) stored(s durable.Stored) {
+	id := s.Barrier.ID
+	if s.Err != nil {
+		a.notStored(s.Subtask, id, s.Failure, true, s.Err)
+		return
+	}
+	m := a.manifest(id, a.shares.Operators(s.Subtask))
+	data, err := manifest.Encode(m)
+	if err != nil {
+		a.notStored(s.Subtask, id, checkpoint.Async, true, err)
+		return
+	}
+	parts := manifest.Needed(m)
+	for i, p := range parts { // beyond their chain, until it is known what became of the checkpoint
+		if err := a.x.o.State.Parts().Pin(p); err != nil {
+			a.x.o.State.Parts().Unpin(parts[:i]...)
+			a.notStored(s.Subtask, id, checkpoint.Async, true, err)
+			return
+		}
+	}
+	a.x.holds.Take(string(a.ref.Job), id, parts...)
+	a.pushes.Go(func() {
+		to, err := a.copy(s.Subtask, id, parts)
+		a.post(func() {
+			if err != nil {
+				a.notStored(s.Subtask, id, checkpoint.Async, false, err)
+				return
+			}
+			said := &coordinator.Stored{AttemptRef: a.ref, ID: id, Subtask: s.Subtask, Share: coordinator.Share{
+				Manifest: data, Bytes: s.Bytes, Pause: dataflow.Duration(s.Pause.Microseconds()), Align: dataflow.Duration(s.Align.Microseconds()),
+			}}
+			for _, p := range parts {
+				said.Share.Copies = append(said.Share.Copies, coordinator.PartCopies{Part: p.Digest, Nodes: to})
+			}
+			a.x.o.Events(worker.AttemptEvent{Stored: said})
+		})
+	})
+}
+
+// manifest is a subtask's share.
+func (a *attempt) manifest(id dataflow.CheckpointID, operators []manifest.Operator) manifest.Manifest {
+	m := manifest.Manifest{
+		Kind: manifest.Checkpoint, Name: checkpoint.Name(id), Job: a.asked.Job.Name, ID: id, Mode: manifest.ExactlyOnce,
+		MaxParallelism: a.parsed.graph.Job.Stream.MaxParallelism, Operators: operators,
+	}
+	if a.parsed.job.Checkpoint.Mode == job.AtLeastOnce {
+		m.Mode = manifest.AtLeastOnce
+	}
+	return m
+}
+
+// copy pushes the parts of a share to as many peers as there are to be copies,
+// and says who has them. Where fewer agents are alive there are fewer: who
+// completes the checkpoint sees it.
+func (a *attempt) copy(sub dataflow.SubtaskID, id dataflow.CheckpointID, parts []store.Part) ([]mesh.NodeID, error) {
+	have := []mesh.NodeID{a.x.o.Node}
+	want := a.replicas - 1
+	if a.replicas == 0 {
+		want = DefaultReplicas - 1
+	}
+	if len(parts) == 0 || want <= 0 || a.x.o.Peers == nil {
+		return have, nil
+	}
+	candidates := a.x.o.Peers(string(a.ref.Job) + "/" + sub.String())
+	want = min(want, len(candidates))
+	var errs []error
+	for _, node := range candidates {
+		if len(have) > want {
+			break
+		}
+		if _, err := a.x.peers.Push(a.ctx, node, string(a.ref.Job), id, parts); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		have = append(have, node)
+	}
+	if a.ctx.Err() != nil {
+		return nil, context.Cause(a.ctx)
+	}
+	if len(have) <= want {
+		return nil, fmt.Errorf("subtask %s: %d copies of %d: %w", sub, len(have), want+1, errors.Join(errs...))
+	}
+	return have, nil
+}
+
+func (a *attempt) notStored(sub dataflow.SubtaskID, id dataflow.CheckpointID, kind checkpoint.Failure, lost bool, why error) {
+	if a.ctx.Err() != nil {
+		return // the attempt ends: that is what failed
+	}
+	a.x.o.Events(worker.AttemptEvent{NotStored: &coordinator.NotStored{AttemptRef: a.ref, ID: id, Subtask: sub, Kind: uint8(kind), Lost: lost, Why: why.Error()}})
+}
