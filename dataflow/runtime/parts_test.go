@@ -9,13 +9,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
-	"github.com/tidemark-mesh/tidemark/sensors"
-	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // parts is a job in several parts, as on several agents: each is a Job of its
@@ -397,48 +394,4 @@ func TestCrossing(t *testing.T) {
 	if err := j.RunPart(t.Context(), all); err == nil || !strings.Contains(err.Error(), "nothing is known of subtask pass/0") {
 		t.Errorf("without the facts of the other part: %v", err)
 	}
-}
-
-// A sender whose outlet is full commits what completes, and is ended.
-func TestSenderToAFullOutlet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := sensortest.NewTable("numbers", number).Writer(0, 1)
-		if err := w.Recover(t.Context(), nil, func(string) bool { return true }); err != nil {
-			t.Fatal(err)
-		}
-		committed := make(chan dataflow.CheckpointID, 1)
-		j := &Job{inboxes: []*inbox{nil}, opt: Options{Collector: committedTo(committed)}}
-		o := &wire{room: make(chan struct{}, 1), filled: make(chan struct{}, 1)}
-		d := &driver{job: j, sub: sub(), control: newControl(), writers: []sensors.Writer{w}, outlets: map[Target]Outlet{{}: o}}
-		j.local = []*driver{d}
-		ctx, cancel := context.WithCancel(t.Context())
-		sent := make(chan error, 1)
-		go func() {
-			for range 3 {
-				if err := d.send(ctx, Target{}, Message{}); err != nil {
-					sent <- err
-				}
-			}
-			sent <- nil
-			sent <- d.send(ctx, Target{}, Message{})
-		}()
-		synctest.Wait()
-		if len(sent) > 0 {
-			t.Fatal("a full outlet took a message")
-		}
-		j.Completed(ckpt(1))
-		synctest.Wait()
-		if len(committed) != 1 {
-			t.Error("nothing was committed")
-		}
-		o.next()
-		if err := <-sent; err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		cancel()
-		if err := <-sent; !errors.Is(err, context.Canceled) {
-			t.Fatalf("send returned %v", err)
-		}
-	})
 }
