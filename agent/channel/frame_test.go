@@ -138,6 +138,29 @@ func TestPackingWhereItPays(t *testing.T) {
 	}
 }
 
+// Hashes are computed where they are needed, and the batch that others may hold
+// too keeps its own.
+func TestHashesStayHere(t *testing.T) {
+	p := batch.NewPool(0, nil)
+	b := rows(p, schema(), 10, rand.New(rand.NewPCG(1, 2)), false)
+	clear(b.OwnHashes(10))
+	var stream bytes.Buffer
+	w := wire.NewWriter(&stream, 1)
+	k := packer{max: maxBatch}
+	if err := k.write(w, b); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := read(t, p, stream.Bytes())
+	if len(got) != 1 || got[0].Hashes != nil || len(b.Hashes) != 10 || !slices.Equal(got[0].Times, b.Times) {
+		t.Errorf("%d batches, hashes %v", len(got), b.Hashes)
+	}
+	got[0].Release()
+	b.Release()
+	if p.Out() != 0 {
+		t.Errorf("%d batches were not released", p.Out())
+	}
+}
+
 // A batch that is too large for a frame comes in pieces: the same rows and marks.
 func TestLargeBatchesAreCut(t *testing.T) {
 	p := batch.NewPool(0, nil)

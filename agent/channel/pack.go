@@ -29,8 +29,15 @@ type packer struct {
 // errTooLarge: a row does not fit a frame.
 var errTooLarge = errors.New("a row is too large to be sent to another agent")
 
-// write puts a batch into frames. It borrows b.
+// write puts a batch into frames. It borrows b. The hashes of keys stay here: to
+// compute them again costs a tenth of what eight bytes a row cost on the way.
 func (k *packer) write(w *wire.Writer, b *batch.Batch) error {
+	if b.Hashes != nil {
+		bare := b.Pool().DeriveAll(b)
+		bare.Hashes, bare.HashedColumn, bare.ColumnHashes = nil, nil, nil
+		defer bare.Release()
+		b = bare
+	}
 	buf := w.Begin(frameBatch)
 	at := len(buf)
 	buf = batch.Encode(buf, b)

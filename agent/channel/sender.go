@@ -255,7 +255,8 @@ func (o *Outlet) send(ctx context.Context, s mesh.Stream, w *wire.Writer, taken 
 				err = w.Flush()
 			}
 			if err == nil {
-				return s.CloseWrite()
+				s.CloseWrite() //nolint:errcheck // the receiver may have taken the end already, and gone
+				return nil
 			}
 		}
 		if err != nil {
