@@ -127,25 +127,28 @@ func (s *segment) cut(seq int64) (end state, err error) {
 				return err
 			}
 			end = s.head.clone()
-			for {
-				k, _ := groups.Cursor().Last()
-				if k == nil {
-					break
-				}
+			// A cursor does not find its way in pages that deleting has emptied: first
+			// look, then delete.
+			var gone [][]byte
+			c := groups.Cursor()
+			for k, _ := c.Last(); k != nil; k, _ = c.Prev() {
 				g := groups.Bucket(k)
 				if g == nil {
 					return damagedFile(s.path, "a commit is none")
 				}
-				if next := g.Sequence(); next > uint64(seq) {
-					if err := groups.DeleteBucket(slices.Clone(k)); err != nil {
-						return err
-					}
+				if g.Sequence() > uint64(seq) {
+					gone = append(gone, slices.Clone(k))
 					continue
 				}
 				if err := end.decode(g.Get(keyState())); err != nil {
 					return fmt.Errorf("ingestlog: %s: the commit that began with entry %d of the log does not say where the log was: %w; without an epoch it cannot be cut", s.path, seqOf(k), err)
 				}
 				break
+			}
+			for _, k := range gone {
+				if err := groups.DeleteBucket(k); err != nil {
+					return err
+				}
 			}
 			end.segment, end.anew = s.head.segment, false
 			if !fits(&s.head, &end, s.head.segment) {
