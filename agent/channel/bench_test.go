@@ -64,8 +64,6 @@ func (s *self) Verify(cs *tls.ConnectionState, _ mesh.NodeID) (mesh.Peer, error)
 	return mesh.Peer{Node: mesh.NodeID(cs.PeerCertificates[0].Subject.CommonName)}, nil
 }
 
-func (s *self) ResetKey() (k [32]byte) { return k }
-
 type addresses map[mesh.NodeID]string
 
 func (a addresses) Addresses(n mesh.NodeID) []string { return []string{a[n]} }

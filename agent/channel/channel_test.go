@@ -139,7 +139,9 @@ func TestRefused(t *testing.T) {
 			defer w.close()
 			w.refuse = c.err
 			o := w.sender.Outlet("b", c.send)
-			o.Offer(runtime.Message{Batch: rows(w.pool, schema(), 5, rand.New(rand.NewPCG(1, 2)), false)})
+			if b := rows(w.pool, schema(), 5, rand.New(rand.NewPCG(1, 2)), false); !o.Offer(runtime.Message{Batch: b}) {
+				b.Release() // it has been refused already
+			}
 			err := w.sender.Drain(t.Context())
 			var refusal *Refusal
 			if !errors.As(err, &refusal) || refusal.Reason != c.why || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "of job j7, attempt 3, to node b") {

@@ -30,8 +30,6 @@ type Security interface {
 	// Verify judges the peer of a handshake (expect: the node that was dialled;
 	// empty: any) and says who it is. The error's text is told to the peer.
 	Verify(cs *tls.ConnectionState, expect mesh.NodeID) (mesh.Peer, error)
-	// ResetKey is a secret that stays the same when the process starts again.
-	ResetKey() [32]byte
 }
 
 // Resolver says where a node may be: host:port, the best first; none: it is not
@@ -50,8 +48,12 @@ type Config struct {
 
 	// Boot is greater after each start of the process: a peer that sees a greater
 	// one lets the connections of the process before go.
-	Boot   uint64
-	Events func(Event) // must not block; nil: nobody listens
+	Boot uint64
+	// ResetKey is a secret of the node that stays the same when the process starts
+	// again: then it can end the connections of the process before. Zero: it
+	// cannot.
+	ResetKey [32]byte
+	Events   func(Event) // must not block; nil: nobody listens
 
 	KeepAlive time.Duration // 0: 500 ms
 	Idle      time.Duration // without any packet a connection is lost; 0: 3 s
@@ -62,8 +64,9 @@ type Config struct {
 // Limits of a link.
 const (
 	maxStreams   = 10_000 // that a peer may have open in one connection; an Open beyond waits
-	maxJoins     = 8      // at a time; more are refused
+	maxJoins     = 128    // at a time; more are refused
 	joinTime     = 30 * time.Second
+	lingerTime   = 5 * time.Second // for a joiner to open its stream, and to close when it is answered
 	prefaceTime  = 10 * time.Second
 	maxReason    = 400 // bytes of a refusal
 	maxRounds    = 3   // connections that an Open may find ended

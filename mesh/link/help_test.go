@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
 )
+
+var _ Security = (*identity.Identity)(nil)
 
 // papers is a Security whose certificates nobody signed: their names are
 // believed. refuse says who is not let in.
@@ -66,8 +69,6 @@ func (p *papers) Verify(cs *tls.ConnectionState, expect mesh.NodeID) (mesh.Peer,
 	return mesh.Peer{Node: node, Site: "s"}, nil
 }
 
-func (p *papers) ResetKey() [32]byte { return sha256.Sum256([]byte("reset " + p.node)) }
-
 // book is a Resolver.
 type book struct {
 	mu sync.Mutex
@@ -103,7 +104,7 @@ func (s *site) link(node mesh.NodeID, change func(*Config)) *Link {
 	c := Config{
 		Self: node, Site: "s", Listen: "127.0.0.1:0", Security: newPapers(s.t, node), Resolver: s.book,
 		// No test depends on how soon a peer that is well answers.
-		Idle: time.Hour, Dial: time.Hour,
+		Idle: time.Hour, Dial: time.Hour, ResetKey: sha256.Sum256([]byte("reset " + node)),
 		Events: func(e Event) {
 			if e.Kind != SmallBuffer {
 				s.events <- e

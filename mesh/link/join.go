@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -18,6 +20,8 @@ import (
 type JoinConn struct {
 	q      *quic.Conn
 	s      *quic.Stream
+	ended  atomic.Bool // CloseWrite was called
+	once   sync.Once   // of Close
 	closed func()
 }
 
@@ -41,8 +45,11 @@ func joinMeaning(err error) error {
 	return err
 }
 
-// CloseWrite ends this side's direction.
-func (j *JoinConn) CloseWrite() error { return j.s.Close() }
+// CloseWrite ends this side's direction after what was written.
+func (j *JoinConn) CloseWrite() error {
+	j.ended.Store(true)
+	return j.s.Close()
+}
 
 // SetDeadline bounds Read and Write.
 func (j *JoinConn) SetDeadline(t time.Time) error { return j.s.SetDeadline(t) }
@@ -53,17 +60,23 @@ func (j *JoinConn) ConnectionState() tls.ConnectionState { return j.q.Connection
 // RemoteAddr is where the other side is.
 func (j *JoinConn) RemoteAddr() net.Addr { return j.q.RemoteAddr() }
 
-// Close ends the conversation. On the side that was dialled what was written is
-// still delivered, if the dialler waits for it.
+// Close ends the conversation; any goroutine may call it, and again. On the side
+// that was dialled what was written before CloseWrite is still delivered, if the
+// dialler waits for it.
 func (j *JoinConn) Close() error {
-	j.s.CancelRead(streamClosed)
-	err := j.s.Close()
-	j.closed()
-	return err
+	j.once.Do(func() {
+		j.s.CancelRead(streamClosed)
+		if !j.ended.Load() {
+			j.s.CancelWrite(streamClosed)
+		}
+		j.closed()
+	})
+	return nil
 }
 
-// HandleJoin sets who answers new agents: in a goroutine of its own, at most
-// eight at a time, for at most 30 s. Once, before Start; without it nobody can
+// HandleJoin sets who answers new agents, from begin to end of a conversation: in
+// a goroutine of its own, at most
+// 128 at a time, for at most 30 s. Once, before Start; without it nobody can
 // join through this agent.
 func (l *Link) HandleJoin(take func(*JoinConn)) {
 	l.mu.Lock()
@@ -88,7 +101,9 @@ func (l *Link) takeJoin(q *quic.Conn) {
 	ctx, cancel := context.WithTimeout(l.ctx, joinTime)
 	defer cancel()
 	defer q.CloseWithError(codeClosed, "") //nolint:errcheck // always nil
-	s, err := q.AcceptStream(ctx)
+	first, stop := context.WithTimeout(ctx, lingerTime)
+	defer stop()
+	s, err := q.AcceptStream(first)
 	if err != nil {
 		return
 	}
@@ -100,17 +115,14 @@ func (l *Link) takeJoin(q *quic.Conn) {
 	})
 	deadline, _ := ctx.Deadline()
 	s.SetDeadline(deadline) //nolint:errcheck // always nil
-	done := make(chan struct{}, 1)
-	l.join(&JoinConn{q: q, s: s, closed: func() {
-		select {
-		case done <- struct{}{}:
-		default:
-		}
-	}})
-	<-done
+	j := &JoinConn{q: q, s: s, closed: func() {}}
+	l.join(j)
+	j.Close() //nolint:errcheck // always nil
+	last, stop := context.WithTimeout(ctx, lingerTime)
+	defer stop()
 	select { // the dialler closes when it has read the answer
 	case <-q.Context().Done():
-	case <-ctx.Done():
+	case <-last.Done():
 	}
 }
 

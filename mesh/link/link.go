@@ -51,14 +51,17 @@ func New(cfg Config) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on UDP %s: %w: does another agent run here?", cfg.Listen, err)
 	}
-	key := quic.StatelessResetKey(cfg.Security.ResetKey())
 	l := &Link{
 		cfg: cfg, conf: cfg.quicConfig(), udp: udp,
 		news: make(chan struct{}, 1), joins: make(chan struct{}, maxJoins),
 		handlers: make(map[mesh.Kind]func(mesh.Stream)), peers: make(map[mesh.NodeID]*peer), raw: make(map[*quic.Conn]struct{}),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
-	l.quic = &quic.Transport{Conn: udp, StatelessResetKey: &key, ConnectionIDLength: 8, ConnContext: l.incoming}
+	l.quic = &quic.Transport{Conn: udp, ConnectionIDLength: 8, ConnContext: l.incoming}
+	if cfg.ResetKey != [32]byte{} {
+		key := quic.StatelessResetKey(cfg.ResetKey)
+		l.quic.StatelessResetKey = &key
+	}
 	return l, nil
 }
 

@@ -322,7 +322,7 @@ func TestJoin(t *testing.T) {
 		if err == nil {
 			_, err = fmt.Fprintf(j, "welcome, %s", got)
 		}
-		if err != nil {
+		if err := errors.Join(err, j.CloseWrite()); err != nil {
 			t.Error(err)
 		}
 	})
