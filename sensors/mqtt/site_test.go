@@ -1,6 +1,7 @@
 package mqtt_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -64,6 +65,17 @@ func (c *pconn) rows(texts ...string) {
 	c.finish(c.published(false, texts...), "", false)
 }
 
+// under calls f with a context that die ends; it then waits for f.
+func under(f func(ctx context.Context) error) (die func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // A sink moves to another agent with a commit on record: nothing comes again.
 // Without: all of that checkpoint's rows do.
 func TestSinkMovesToAnotherAgent(t *testing.T) {
@@ -109,11 +121,11 @@ func TestJournalOfAnEarlierAttemptIsNotBelieved(t *testing.T) {
 			c := x.fresh()
 			must(t, ready)
 			x.prepare(a, "1", "2")
-			x.commit(a)
+			die := under(func(ctx context.Context) error { return a.CommitThrough(ctx, x.id()) })
 			ids := c.published(false, "1", "2")
 			c.answer(packets.Pubrec, ids...)
-			c.acks(packets.Pubrel, ids...) // the journal says released; the agent dies
-			c.cut()
+			c.acks(packets.Pubrel, ids...) // the journal says released
+			die()
 			_ = a.Close()
 
 			_, ready = x.process(x.on("a", attempt, x.fsys), x.held)
@@ -139,15 +151,22 @@ func TestJournalThatWasTakenOverIsForgotten(t *testing.T) {
 	c := x.fresh()
 	must(t, ready)
 	x.prepare(a, "1", "2")
-	x.commit(a)
+	die := under(func(ctx context.Context) error { return a.CommitThrough(ctx, x.id()) })
 	ids := c.published(false, "1", "2")
 	c.answer(packets.Pubrec, ids...)
 	c.acks(packets.Pubrel, ids...)
-	c.cut()
+	die()
 	_ = a.Close()
-	a, _ = x.process(x.on("a", 3, x.fsys), x.held)
+	a, err := mqtt.NewTransactionalWriter(x.on("a", 3, x.fsys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	die = under(func(ctx context.Context) error {
+		return a.Recover(ctx, sensortest.Pending(x.held), func(string) bool { return false })
+	})
 	c = x.p.accept(t) // it dies here
-	_ = a.Close()
+	die()
 	c.cut()
 	_, ready = x.process(x.on("a", 4, x.fsys), x.held)
 	c = x.fresh()
