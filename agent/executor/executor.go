@@ -164,6 +164,8 @@ func (x *Executor) Do(e worker.Effect) {
 		x.close(*e.Close)
 	case e.Kept != nil:
 		x.kept.tell(*e.Kept)
+	case e.Lost != nil:
+		x.Lost(e.Lost)
 	default:
 		x.logs.do(e)
 	}

@@ -142,9 +142,8 @@ func TestLostAgent(t *testing.T) {
 				s.finish()
 				s.closeAll()
 				back := s.start("b", lost.dir) // and what it has that does not count is cut
-				if err := back.x.Lost(s.job); err != nil {
-					t.Error(err)
-				}
+				back.x.Do(worker.Effect{Lost: s.job})
+				synctest.Wait()
 				compare(t, linesOf(t, dirs...), want)
 			})
 		})

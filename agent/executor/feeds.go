@@ -1,11 +1,15 @@
 package executor
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
@@ -20,8 +24,7 @@ type Feeds interface {
 	Rest(feed string) error
 	Drop(feed string) error
 	// Reader reads the lanes of a feed that are a subtask's; who names it for
-	// people. The feed must be owned here: if it is not yet, Reader waits, or fails
-	// so that another attempt comes.
+	// people. feed.ErrNotOwner: it is not owned here, or not yet.
 	Reader(feed, who string, s *job.Source, subtask, parallelism int) (sensors.Reader, error)
 }
 
@@ -125,9 +128,37 @@ func (l *logs) close() {
 	l.working.Wait()
 }
 
-func (l *logs) reader(id coordinator.JobID, jobName string, s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
+// passing is an error that says nothing of the job: the next attempt may not meet
+// it.
+type passing struct{ error }
+
+func (p passing) Unwrap() error { return p.error }
+
+// How long a reader waits until its feed is owned here: the agent hears of both
+// at the same time.
+const (
+	ownedWithin = 10 * dataflow.Second
+	ownedCheck  = 50 * dataflow.Millisecond
+)
+
+// reader reads a subtask's lanes of a feed.
+func (l *logs) reader(ctx context.Context, id coordinator.JobID, jobName string, s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
 	if l.o.Feeds == nil {
 		return nil, fmt.Errorf("source %q: this agent keeps no feeds", s.ID)
 	}
-	return l.o.Feeds.Reader(FeedOf(id, s), fmt.Sprintf("%s, %s/%d", jobName, s.ID, subtask), s, subtask, parallelism)
+	who := fmt.Sprintf("%s, %s/%d", jobName, s.ID, subtask)
+	for waited := dataflow.Duration(0); ; waited += ownedCheck {
+		r, err := l.o.Feeds.Reader(FeedOf(id, s), who, s, subtask, parallelism)
+		switch {
+		case err == nil:
+			return r, nil
+		case !errors.Is(err, feed.ErrNotOwner) || waited >= ownedWithin:
+			return nil, passing{err}
+		}
+		select {
+		case <-l.o.Clock.After(ownedCheck):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }

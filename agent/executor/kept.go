@@ -24,21 +24,22 @@ type keeper struct {
 	x       *Executor
 	release func() // what was here at the start
 
-	mu     sync.Mutex // guards queue
-	queue  []worker.Kept
+	mu     sync.Mutex    // guards queue
+	queue  []any         // worker.Kept, *coordinator.Job
 	signal chan struct{} // 1: the queue may have something
 	quit   chan struct{}
 	done   sync.WaitGroup
 
 	// Of its goroutine.
-	failed map[coordinator.JobID]worker.Kept // to be tried again
-	owed   bool                              // a collection
-	last   dataflow.Time                     // when parts were last collected
-	until  dataflow.Time                     // when release is due; MaxTime: it is done
+	failed map[coordinator.JobID]worker.Kept      // to be tried again
+	lost   map[coordinator.JobID]*coordinator.Job // whose files are to be cut back; tried again
+	owed   bool                                   // a collection
+	last   dataflow.Time                          // when parts were last collected
+	until  dataflow.Time                          // when release is due; MaxTime: it is done
 }
 
 func newKeeper(x *Executor, release func()) *keeper {
-	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept)}
+	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job)}
 	now := x.o.Clock.Now()
 	k.last, k.until = now.Add(-collectEvery), now.Add(x.o.Hold)
 	k.done.Go(k.run)
@@ -52,9 +53,14 @@ func (k *keeper) close() {
 }
 
 // tell never blocks. What waits is as much as the site has jobs, a few times.
-func (k *keeper) tell(kept worker.Kept) {
+func (k *keeper) tell(kept worker.Kept) { k.put(kept) }
+
+// lose is Executor.Lost's.
+func (k *keeper) lose(j *coordinator.Job) { k.put(j) }
+
+func (k *keeper) put(item any) {
 	k.mu.Lock()
-	k.queue = append(k.queue, kept)
+	k.queue = append(k.queue, item)
 	k.mu.Unlock()
 	select {
 	case k.signal <- struct{}{}:
@@ -62,22 +68,28 @@ func (k *keeper) tell(kept worker.Kept) {
 	}
 }
 
-func (k *keeper) next() (worker.Kept, bool) {
+func (k *keeper) next() (any, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.queue) == 0 {
-		return worker.Kept{}, false
+		return nil, false
 	}
-	kept := k.queue[0]
+	item := k.queue[0]
 	k.queue = k.queue[1:]
-	return kept, true
+	return item, true
 }
 
 func (k *keeper) run() {
 	for {
-		kept, ok := k.next()
-		for ; ok; kept, ok = k.next() {
-			k.keep(kept)
+		item, ok := k.next()
+		for ; ok; item, ok = k.next() {
+			switch item := item.(type) {
+			case worker.Kept:
+				k.keep(item)
+			case *coordinator.Job:
+				k.lost[item.ID] = item
+				k.cut(item)
+			}
 		}
 		k.collect()
 		var wake <-chan time.Time
@@ -92,6 +104,9 @@ func (k *keeper) run() {
 			for _, again := range k.failed {
 				k.keep(again)
 			}
+			for _, again := range k.lost {
+				k.cut(again)
+			}
 		}
 	}
 }
@@ -102,7 +117,7 @@ func (k *keeper) due() (dataflow.Duration, bool) {
 	if k.owed {
 		at = min(at, k.last.Add(collectEvery))
 	}
-	if len(k.failed) > 0 {
+	if len(k.failed) > 0 || len(k.lost) > 0 {
 		at = min(at, now.Add(keepAgain))
 	}
 	at = min(at, k.until)
@@ -144,6 +159,16 @@ func (k *keeper) keep(kept worker.Kept) {
 		if _, there := k.x.o.Present(kept.Job); !there { // forgotten
 			k.x.holds.Drop(job)
 		}
+	}
+}
+
+// cut makes a job's files here what is on record of them.
+func (k *keeper) cut(j *coordinator.Job) {
+	done, err := k.x.loses(j)
+	if err != nil {
+		k.x.o.Tell(fmt.Sprintf("files of job %s could not be cut back to what counts of them; it is tried again in %v: %v", j.Name, keepAgain, err))
+	} else if done {
+		delete(k.lost, j.ID)
 	}
 }
 

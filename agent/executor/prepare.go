@@ -87,8 +87,8 @@ func (a *attempt) unopened(err error) error {
 		a.tell("%d damaged parts were removed, and are to be fetched anew (%v): %v", n, e, err)
 		return err
 	}
-	passing := errors.Is(err, sensors.ErrNotPermitted) || a.ctx.Err() != nil
-	if errors.Is(err, file.ErrNotReplayable) || a.ref.Token.Attempt == 1 && !passing {
+	passes := errors.Is(err, sensors.ErrNotPermitted) || errors.As(err, new(passing)) || a.ctx.Err() != nil
+	if errors.Is(err, file.ErrNotReplayable) || a.ref.Token.Attempt == 1 && !passes {
 		return final{err}
 	}
 	return err
@@ -223,7 +223,7 @@ func (a *attempt) plan(p *parsed, g *graph.StreamGraph) (err error) {
 			return a.sinkPlaced(op, task[op], parallelism)
 		},
 		Feed: func(s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
-			return x.logs.reader(a.ref.Job, a.asked.Job.Name, s, subtask, parallelism)
+			return x.logs.reader(a.ctx, a.ref.Job, a.asked.Job.Name, s, subtask, parallelism)
 		},
 	}
 	if p.plan, err = runtime.NewPlan(p.graph, connect.New(o)); err != nil {
@@ -267,17 +267,32 @@ func (a *attempt) cutBack() error {
 	return a.x.cutBack(a.asked.Job, func(target string) bool { return written[target] })
 }
 
-// Lost cuts back the files of a job that has no subtask on this agent any more:
-// call it when the state here says so of the job's present attempt.
-func (x *Executor) Lost(j *coordinator.Job) error {
+// Lost has the files of a job cut back that has no subtask on this agent any
+// more: what a zombie, or a process that was killed, committed here without its
+// being on record, another agent commits again. It is for whenever the state here
+// says so of the job's present attempt; doing it again is nothing. It does not
+// block.
+func (x *Executor) Lost(j *coordinator.Job) {
+	mine := slices.ContainsFunc(j.Sinks, func(c coordinator.SinkCommit) bool { return c.Node == x.o.Node })
 	here := slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return p.Node == x.o.Node })
-	x.mu.Lock()
-	busy := x.attempts[j.ID] != nil
-	x.mu.Unlock()
-	if here || busy || len(j.Places) == 0 {
-		return nil
+	if mine && !here && len(j.Places) > 0 {
+		x.kept.lose(j)
 	}
-	return x.cutBack(j, func(string) bool { return false })
+}
+
+// loses cuts back the files of such a job; false: its last attempt here still
+// ends. A later one may have begun here meanwhile, which did it itself.
+func (x *Executor) loses(j *coordinator.Job) (bool, error) {
+	x.mu.Lock()
+	busy, last := x.attempts[j.ID] != nil, x.tokens[j.ID]
+	x.mu.Unlock()
+	switch {
+	case !last.Less(j.Token(x.o.Site)):
+		return true, nil
+	case busy:
+		return false, nil
+	}
+	return true, x.cutBack(j, func(string) bool { return false })
 }
 
 func (x *Executor) cutBack(j *coordinator.Job, written func(string) bool) error {

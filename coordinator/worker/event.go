@@ -72,6 +72,10 @@ type Effect struct {
 	Rest   *string // neither: keep the log, do nothing with it
 	Drop   *string // the feed is deleted, or lives elsewhere: remove its log
 
+	// Lost: the job's present attempt has no subtask here, and files of its sinks are
+	// here: they are cut back to what is on record of them.
+	Lost *coordinator.Job
+
 	// Kept: these are the job's checkpoints, and everybody's savepoints, that the
 	// site keeps: what is in none of them may be deleted. Job empty: savepoints.
 	Kept *Kept
