@@ -38,6 +38,23 @@ func TestFoundAndPropose(t *testing.T) {
 	})
 }
 
+// Commands enter in the order of the calls, whatever is waited for first.
+func TestEnterKeepsTheOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		a := s.open("a", founder)
+		s.leader()
+		first, second := a.Enter([]byte("1")), a.Enter([]byte("2"))
+		at2, _, err := second(soon(t))
+		must(t, err)
+		at1, result, err := first(soon(t))
+		must(t, err)
+		if at2 != at1+1 || result != "did 1" {
+			t.Errorf("at %d and %d, %v", at1, at2, result)
+		}
+	})
+}
+
 // A new leader has all that the one before committed, and the last life of each
 // agent is not missed by it.
 func TestLeaderIsKilled(t *testing.T) {

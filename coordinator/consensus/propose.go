@@ -48,7 +48,8 @@ func (n *Node) Propose(ctx context.Context, command []byte) (index uint64, resul
 }
 
 // Enter is Propose in two steps: commands enter the log in the order of the
-// calls, and the function, called once, waits for what becomes of one.
+// calls, and the function, called once, waits for what becomes of one. Enter may
+// block while the library writes to disk.
 func (n *Node) Enter(command []byte) func(ctx context.Context) (index uint64, result any, err error) {
 	if len(command) > MaxCommand {
 		return refused(fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(command), MaxCommand))
