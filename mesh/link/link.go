@@ -93,12 +93,15 @@ func (l *Link) Watch(f func(node mesh.NodeID, up bool)) {
 // Start lets others in.
 func (l *Link) Start() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	listener, err := l.quic.Listen(l.serverTLS(), l.conf)
+	conf := l.serverTLS()
+	l.mu.Unlock()
+	listener, err := l.quic.Listen(conf, l.conf)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", l.Addr(), err)
 	}
+	l.mu.Lock()
 	l.listener = listener
+	l.mu.Unlock()
 	if got, ok := receiveBuffer(l.udp); ok && got < bufferWanted {
 		l.cfg.Events(Event{Kind: SmallBuffer, Why: fmt.Sprintf(
 			"the UDP receive buffer has %d KiB, it should have %d: raise net.core.rmem_max and wmem_max, or packets are lost under load", got>>10, bufferWanted>>10)})
