@@ -61,12 +61,20 @@ type Placed struct {
 	Commits []Commit              // what is on record of the sink's targets, of all agents
 }
 
-// Recorded is what is on record of a target.
-func (p *Placed) Recorded(target string) (c Commit, known bool) {
+// Recorded is what is on record of a target: the latest, if several agents have
+// had it.
+func (p *Placed) Recorded(target string) (latest Commit, known bool) {
 	for _, c := range p.Commits {
-		if c.Target == target {
-			return c, true
+		if c.Target == target && (!known || before(latest.Through, c.Through)) {
+			latest, known = c, true
 		}
 	}
-	return Commit{}, false
+	return latest, known
+}
+
+func before(a, b dataflow.CheckpointID) bool {
+	if a.Token != b.Token {
+		return a.Token.Less(b.Token)
+	}
+	return a.Counter < b.Counter
 }
