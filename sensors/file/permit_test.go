@@ -260,3 +260,15 @@ func TestSiteConfigIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// The record of a target, byte by byte, as docs/FILES.md has it.
+func TestRecordGolden(t *testing.T) {
+	r := record{Version: 1, Path: "out/x.csv", Length: 6, Next: 4}
+	if got, want := string(r.bytes()), `{"version":1,"path":"out/x.csv","length":6,"next":4}`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	r.Node = "n1"
+	if got, want := string(r.bytes()), `{"version":1,"path":"out/x.csv","length":6,"next":4,"node":"n1"}`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

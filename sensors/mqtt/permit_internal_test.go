@@ -68,3 +68,15 @@ func TestNothingIsDialledWithoutAPermit(t *testing.T) {
 		}
 	}
 }
+
+// An entry of the journal in a site, as docs/MQTT.md has it.
+func TestJournalOfASiteGolden(t *testing.T) {
+	slot, err := encodeProgress(&progress{Seq: 7, QoS: 2, Piece: pieceKey{Epoch: 1, Site: "north", Attempt: 3, Counter: 7, Piece: 2}, Half: 1, Stage: released, Holder: &holder{1, "north", 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"seq":7,"qos":2,"piece":{"epoch":1,"site":"north","attempt":3,"counter":7,"piece":2},"half":1,"stage":"released","holder":{"epoch":1,"site":"north","attempt":3}}`
+	if got := string(slot[slotHead : slotHead+len(want)]); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
