@@ -40,8 +40,10 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 	}
 	owners, why := l.owners(j, p)
 	var places schedule.Placement
-	if why == "" {
-		places, why = l.place(r, j, p, owners)
+	if r.moves = nil; why == "" {
+		if places, why = l.place(r, j, p, owners); why != "" {
+			r.moves = l.elsewhere(r, j, p)
+		}
 	}
 	switch {
 	case why != "" && j.Then != dataflow.GoOn:
@@ -150,6 +152,22 @@ func (l *Leader) place(r *jobRun, j *coordinator.Job, p *Parsed, owners map[data
 		return nil, why[0]
 	}
 	return places, ""
+}
+
+// elsewhere says where the logs of a job's own feeds would have to be owned, so
+// that there is room for it.
+func (l *Leader) elsewhere(r *jobRun, j *coordinator.Job, p *Parsed) map[string]mesh.NodeID {
+	moves := make(map[string]mesh.NodeID)
+	places, _ := l.place(r, j, p, nil)
+	for _, use := range p.Feeds {
+		f := l.st.Feeds[use.Feed]
+		for _, place := range places {
+			if f.Job == r.id && l.readsLanes(use, place.Subtask) && place.Node != f.Log.Owner {
+				moves[use.Feed] = place.Node
+			}
+		}
+	}
+	return moves
 }
 
 // readsLanes tells whether a subtask of a source has lanes of its feed. It runs

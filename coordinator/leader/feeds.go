@@ -36,6 +36,8 @@ type feedRun struct {
 	ends   map[mesh.NodeID]int64         // of the present epoch, as far as agents said
 	bad    map[mesh.NodeID]bool          // members that the owner does not reach, or that cannot write
 	away   map[mesh.NodeID]dataflow.Time // members that are lost or bad, since when
+	inSync bool                          // all members have everything
+	bring  mesh.NodeID                   // who is to own it, because the job has room there; empty: nobody
 	why    string                        // for what it waits
 }
 
@@ -199,6 +201,7 @@ func (l *Leader) beginEpoch(r *feedRun, f *coordinator.Feed, c schedule.FeedChoi
 			return
 		}
 		clear(r.ends)
+		r.inSync = false
 		l.tell("feed %s: epoch %d of its log is owned by %s, with copies on %s", f.Name, next.Epoch, l.name(next.Owner), l.names(next.Members))
 	})
 }
@@ -237,7 +240,7 @@ func (l *Leader) improve(r *feedRun, f *coordinator.Feed) {
 		}
 		return r.ends[node]
 	})
-	if why != "" || c.Same(f.Log) || !l.usable(f.Log.Owner) {
+	if why != "" || !l.usable(f.Log.Owner) || l.moveLog(r, f) || c.Same(f.Log) {
 		return
 	}
 	more := slices.ContainsFunc(c.Members, func(n mesh.NodeID) bool { return !slices.Contains(f.Log.Members, n) })
@@ -256,6 +259,24 @@ func (l *Leader) improve(r *feedRun, f *coordinator.Feed) {
 	default:
 		l.askSeal(r, f, []mesh.NodeID{c.Owner})
 	}
+}
+
+// moveLog makes another agent the owner of a log, because the job that reads it
+// has no room where it is owned. That one gets a copy first.
+func (l *Leader) moveLog(r *feedRun, f *coordinator.Feed) bool {
+	run := l.jobs[f.Job]
+	if run == nil || run.moves[f.Name] == "" || l.st.Jobs[f.Job].Deployed() {
+		r.bring = ""
+		return false
+	}
+	r.bring = run.moves[f.Name]
+	switch to := r.bring; {
+	case !slices.Contains(f.Log.Members, to):
+		l.askSeal(r, f, []mesh.NodeID{f.Log.Owner})
+	case r.inSync:
+		l.askSeal(r, f, []mesh.NodeID{to})
+	}
+	return true
 }
 
 // read tells whether a job that is deployed reads a feed.
@@ -300,6 +321,12 @@ func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
 		}
 		return -1 // it has not promised: it cannot own the next, and may copy it
 	})
+	if why == "" && r.bring != "" && !slices.Contains(c.Members, r.bring) && l.usable(r.bring) {
+		if last := len(c.Members) - 1; last > 0 && c.Members[last] != c.Owner {
+			c.Members = c.Members[:last]
+		}
+		c.Members = append(c.Members, r.bring)
+	}
 	if why == "" {
 		why = l.enough(f, &c)
 	}
@@ -347,7 +374,7 @@ func (l *Leader) heardInSync(node mesh.NodeID, s *coordinator.InSync) {
 	if r == nil || s.Epoch != f.Log.Epoch || node != f.Log.Owner {
 		return
 	}
-	r.bad = nil
+	r.bad, r.inSync = nil, true
 	for _, m := range f.Log.Members {
 		r.ends[m] = max(r.ends[m], f.Log.Start)
 	}
@@ -361,6 +388,6 @@ func (l *Leader) heardOutOfSync(s *coordinator.OutOfSync) {
 	if r.bad == nil {
 		r.bad = make(map[mesh.NodeID]bool)
 	}
-	r.bad[s.Member] = true
+	r.bad[s.Member], r.inSync = true, false
 	l.tell("feed %s: agent %s is not in step: %s", s.Feed, l.name(s.Member), s.Why)
 }

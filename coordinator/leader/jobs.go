@@ -28,6 +28,7 @@ type jobRun struct {
 	at       dataflow.Time // not before this the next attempt
 	stopNow  bool          // it was told to stop while nothing of it was deployed
 	placing  []coordinator.Place
+	moves    map[string]mesh.NodeID // feeds whose owner has no room for the job, and who would have
 
 	// left is the attempt before; closing are the agents of it that have not said
 	// that nothing of it is left; overAt is when it was given up.

@@ -70,7 +70,7 @@ func (l *Leader) Step(st *coordinator.State, e Event) []Effect {
 		return l.effects
 	}
 	if st.Term == l.cfg.Term && !l.leads {
-		l.leads = true
+		l.leads = true // not before: the state may be an old one
 		l.sync()
 		for _, f := range l.early {
 			l.from(f)
@@ -79,9 +79,9 @@ func (l *Leader) Step(st *coordinator.State, e Event) []Effect {
 	}
 	l.sync()
 	l.hear(e)
-	l.sync()
 	l.begin()
 	if l.leads {
+		l.sync()
 		l.watch()
 		l.level()
 		for _, name := range sorted(l.feeds) {
@@ -107,7 +107,7 @@ func (l *Leader) hear(e Event) {
 		}
 	case e.From != nil:
 		l.from(e.From)
-	case e.Gone != nil:
+	case e.Gone != nil && l.leads:
 		l.gone(e.Gone)
 	case e.Applied != nil:
 		l.applied(e.Applied)
@@ -116,6 +116,8 @@ func (l *Leader) hear(e Event) {
 			delete(l.proposals, e.Refused.Ref)
 			p.done(cmp.Or(e.Refused.Err, errRefused))
 		}
+	case e.Wish != nil && !l.leads:
+		l.put(Effect{Answer: &Answer{Ref: e.Wish.Ref, Err: errEarly}})
 	case e.Wish != nil:
 		l.wish(e.Wish)
 	case e.Confirmed != nil:
@@ -170,6 +172,9 @@ func (l *Leader) tell(format string, args ...any) {
 
 // sync makes what is known of agents, jobs and feeds follow the state.
 func (l *Leader) sync() {
+	if !l.leads {
+		return
+	}
 	for _, node := range sorted(l.st.Agents) {
 		l.agent(node)
 	}

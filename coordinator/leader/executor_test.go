@@ -1,0 +1,363 @@
+package leader_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// executor answers as one would that has nothing to do.
+type executor struct {
+	n        *node
+	attempts map[coordinator.JobID]*running
+	prepared map[coordinator.AttemptRef]bool
+	roles    map[string]*worker.LogRole // feeds that are owned or followed
+	owns     map[string]bool
+	synced   map[string]bool
+	done     map[coordinator.AttemptRef]uint64
+	// What a script holds back.
+	noPrepared, noStored, noClosed bool
+	failPrepare                    string
+}
+
+// running is an attempt on a node.
+type running struct {
+	ref      coordinator.AttemptRef
+	job      *coordinator.Job
+	parsed   *leader.Parsed
+	subtasks []dataflow.SubtaskID
+	began    bool
+	closing  bool
+	barriers map[uint64]bool
+}
+
+func newExecutor(n *node) *executor {
+	return &executor{n: n, attempts: make(map[coordinator.JobID]*running), prepared: make(map[coordinator.AttemptRef]bool), roles: make(map[string]*worker.LogRole),
+		owns: make(map[string]bool), synced: make(map[string]bool), done: make(map[coordinator.AttemptRef]uint64)}
+}
+
+func (x *executor) say(e worker.AttemptEvent) { x.n.step(worker.Event{Attempt: &e}) }
+
+// later says something of an attempt, unless it is closed meanwhile.
+func (x *executor) later(d dataflow.Time, r *running, f func()) {
+	x.n.site.after(d, x.n.life(func() {
+		if x.attempts[r.ref.Job] == r && !r.closing {
+			f()
+		}
+	}))
+}
+
+func (x *executor) perform(f worker.Effect) {
+	switch {
+	case f.Prepare != nil:
+		x.prepare(f.Prepare)
+	case f.Begin != nil:
+		x.begin(f.Begin)
+	case f.Trigger != nil:
+		x.trigger(f.Trigger)
+	case f.Complete != nil:
+		x.complete(f.Complete)
+	case f.Finish != nil:
+		r := x.attempts[f.Finish.Job]
+		x.n.site.trace("%s: finish %s", x.n.id, refText(f.Finish.AttemptRef))
+		x.later(10*ms, r, func() { x.say(worker.AttemptEvent{Ended: &coordinator.AttemptEnded{AttemptRef: r.ref}}) })
+	case f.Close != nil:
+		ref := *f.Close
+		x.n.site.trace("%s: close %s", x.n.id, refText(ref))
+		x.attempts[ref.Job].closing = true
+		x.n.site.after(10*ms, x.n.life(func() { x.closed(ref) }))
+	default:
+		x.performLog(f)
+	}
+}
+
+func (x *executor) closed(ref coordinator.AttemptRef) {
+	if x.noClosed || x.attempts[ref.Job] == nil || x.attempts[ref.Job].ref != ref {
+		return
+	}
+	delete(x.attempts, ref.Job)
+	x.say(worker.AttemptEvent{Closed: &ref})
+}
+
+func (x *executor) prepare(p *worker.Prepare) {
+	if x.attempts[p.AttemptRef.Job] != nil || x.prepared[p.AttemptRef] {
+		x.n.site.fail("%s: attempt %s is prepared while %v is open, or again", x.n.id, refText(p.AttemptRef), x.attempts[p.AttemptRef.Job])
+	}
+	x.prepared[p.AttemptRef] = true
+	parsed, err := leader.Parse(p.Job)
+	if err != nil {
+		x.n.site.fail("%v", err)
+		return
+	}
+	r := &running{ref: p.AttemptRef, job: p.Job, parsed: parsed, barriers: make(map[uint64]bool)}
+	said := &coordinator.Prepared{AttemptRef: p.AttemptRef}
+	for _, place := range p.Job.Places {
+		if place.Node == x.n.id {
+			r.subtasks = append(r.subtasks, place.Subtask)
+			s := coordinator.PreparedSubtask{Subtask: place.Subtask, Source: r.source(place.Subtask), Commits: r.commits(place.Subtask)}
+			said.Subtasks = append(said.Subtasks, s)
+		}
+	}
+	x.attempts[p.AttemptRef.Job] = r
+	from := "afresh"
+	if p.From != nil {
+		from = "from " + p.From.Name
+	}
+	x.n.site.trace("%s: prepare %s %s: %v", x.n.id, refText(r.ref), from, r.subtasks)
+	x.later(20*ms, r, func() {
+		switch {
+		case x.failPrepare != "":
+			x.failed(r, x.failPrepare, false)
+		case !x.noPrepared:
+			x.say(worker.AttemptEvent{Prepared: said})
+		}
+	})
+}
+
+// failed ends an attempt by itself.
+func (x *executor) failed(r *running, why string, final bool) {
+	delete(x.attempts, r.ref.Job)
+	x.say(worker.AttemptEvent{Failed: &coordinator.AttemptFailed{AttemptRef: r.ref, Subtask: r.subtasks[0], Why: why, Final: final}})
+}
+
+func (r *running) task(s dataflow.SubtaskID) *graph.Task {
+	for i := range r.parsed.Graph.Subtasks {
+		if r.parsed.Graph.Subtasks[i].ID == s {
+			return r.parsed.Graph.Subtasks[i].Task
+		}
+	}
+	return nil
+}
+
+func (r *running) source(s dataflow.SubtaskID) bool { return r.task(s).Head().Role == graph.SourceNode }
+
+func (r *running) commits(s dataflow.SubtaskID) bool {
+	return slices.ContainsFunc(r.task(s).Links, func(l graph.Link) bool { return l.Node.Role == graph.SinkNode && l.Node.ID == "out" })
+}
+
+func (x *executor) begin(b *coordinator.Begin) {
+	r := x.attempts[b.Job]
+	r.began = true
+	x.n.site.trace("%s: begin %s", x.n.id, refText(b.AttemptRef))
+	if slices.Contains(r.job.Sets, "bounded") || r.job.Name == "bounded" {
+		for _, s := range r.subtasks {
+			if r.source(s) {
+				x.later(400*ms, r, func() {
+					x.say(worker.AttemptEvent{Exhausted: &coordinator.Exhausted{AttemptRef: r.ref, Subtask: s}})
+				})
+			}
+		}
+	}
+}
+
+// trigger: sources have their share at once; others when all sources have put
+// their barrier into the streams.
+func (x *executor) trigger(t *coordinator.Trigger) {
+	r := x.attempts[t.Job]
+	r.barriers[t.Barrier.ID.Counter] = true
+	words := ""
+	if t.Barrier.Full {
+		words += " full"
+	}
+	if t.Barrier.Then != dataflow.GoOn {
+		words += " " + t.Barrier.Then.String()
+	}
+	x.n.site.trace("%s: trigger %s %d%s", x.n.id, refText(r.ref), t.Barrier.ID.Counter, words)
+	all := x.n.site.executorsOf(r.ref)
+	for _, o := range all {
+		or := o.attempts[r.ref.Job]
+		if slices.ContainsFunc(or.subtasks, or.source) && !or.barriers[t.Barrier.ID.Counter] {
+			return
+		}
+	}
+	for _, o := range all {
+		or := o.attempts[r.ref.Job]
+		for _, s := range or.subtasks {
+			o.later(20*ms, or, func() { o.store(or, s, t.Barrier) })
+		}
+	}
+}
+
+// executorsOf are those that have an attempt.
+func (s *site) executorsOf(ref coordinator.AttemptRef) []*executor {
+	var all []*executor
+	for _, n := range s.sorted() {
+		if n.up && n.exec.attempts[ref.Job] != nil && n.exec.attempts[ref.Job].ref == ref {
+			all = append(all, n.exec)
+		}
+	}
+	return all
+}
+
+func (x *executor) store(r *running, s dataflow.SubtaskID, b dataflow.Barrier) {
+	if x.noStored {
+		return
+	}
+	if rng := x.n.site.rng; rng != nil && rng.IntN(100) == 0 {
+		x.say(worker.AttemptEvent{NotStored: &coordinator.NotStored{AttemptRef: r.ref, ID: b.ID, Subtask: s, Kind: 3, Lost: true, Why: "disk full"}})
+		return
+	}
+	m := manifest.Manifest{Kind: manifest.Checkpoint, Name: "share", Job: r.job.Name, ID: b.ID, MaxParallelism: 128, Mode: manifest.ExactlyOnce}
+	digest := store.Digest(sha256.Sum256(fmt.Append(nil, r.ref, s, b.ID.Counter)))
+	for _, link := range r.task(s).Links {
+		t := manifest.Table{Name: "t", Schema: `"x"`, Keyed: true, Identity: 1}
+		for i := range r.task(s).Parallelism {
+			shard := manifest.Shard{Subtask: i}
+			if i == s.Index {
+				shard.Parts = []manifest.PartUse{{Part: store.Part{Digest: digest, Size: 10}, Rows: 1}}
+			}
+			t.Shards = append(t.Shards, shard)
+		}
+		m.Operators = append(m.Operators, manifest.Operator{ID: link.Node.ID, Parallelism: r.task(s).Parallelism, Tables: []manifest.Table{t}})
+	}
+	data, err := manifest.Encode(m)
+	if err != nil {
+		x.n.site.fail("%v", err)
+		return
+	}
+	copies := []coordinator.PartCopies{{Part: digest, Nodes: []mesh.NodeID{x.n.id}}}
+	x.say(worker.AttemptEvent{Stored: &coordinator.Stored{AttemptRef: r.ref, ID: b.ID, Subtask: s, Share: coordinator.Share{Manifest: data, Copies: copies, Bytes: 10}}})
+}
+
+// complete: sinks commit, as soon as the lease lets them.
+func (x *executor) complete(c *worker.Complete) {
+	r := x.attempts[c.Job]
+	if x.done[c.AttemptRef] >= c.Snapshot.ID.Counter {
+		x.n.site.fail("%s: %s is complete again", x.n.id, c.Snapshot.Name)
+	}
+	x.done[c.AttemptRef] = c.Snapshot.ID.Counter
+	x.n.site.trace("%s: complete %s", x.n.id, c.Snapshot.Name)
+	for _, s := range r.subtasks {
+		if r.commits(s) {
+			x.commit(r, s, c.Snapshot.ID)
+		}
+	}
+}
+
+func (x *executor) commit(r *running, s dataflow.SubtaskID, id dataflow.CheckpointID) {
+	x.later(10*ms, r, func() {
+		if x.n.site.now >= x.n.lease {
+			x.commit(r, s, id)
+			return
+		}
+		done := coordinator.SinkCommit{Operator: "out", Node: x.n.id, Target: fmt.Sprintf("out-%d", s.Index), Through: id, Length: int64(id.Counter)}
+		x.say(worker.AttemptEvent{Committed: &coordinator.Committed{AttemptRef: r.ref, Subtask: s, ID: id, Commits: []coordinator.SinkCommit{done}}})
+	})
+}
+
+// performLog keeps logs as agent/feed would.
+func (x *executor) performLog(f worker.Effect) {
+	s := x.n.site
+	switch {
+	case f.Own != nil || f.Follow != nil:
+		as := f.Own
+		if as == nil {
+			as = f.Follow
+		}
+		name := as.Feed.Name
+		s.trace("%s: %s %s epoch %d of %v from %d", x.n.id, map[bool]string{true: "own", false: "follow"}[f.Own != nil], name, as.Epoch.Epoch, as.Epoch.Members, as.Epoch.Start)
+		x.roles[name], x.owns[name], x.synced[name] = as, f.Own != nil, false
+		d := x.n.disk[name]
+		x.n.disk[name] = coordinator.LogNow{Feed: name, Epoch: as.Epoch.Epoch, End: min(d.End, as.Epoch.Cut(d.Epoch))}
+		if f.Own != nil {
+			x.own(as)
+		}
+	case f.Seal != nil:
+		delete(x.roles, f.Seal.Feed)
+		d := x.n.disk[f.Seal.Feed]
+		x.n.disk[f.Seal.Feed] = coordinator.LogNow{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, End: d.End, Sealed: true}
+		s.trace("%s: seal %s below %d at %d", x.n.id, f.Seal.Feed, f.Seal.Epoch, d.End)
+		sealed := &coordinator.Sealed{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, End: d.End}
+		s.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Log: &worker.LogEvent{Sealed: sealed}}) }))
+	case f.Rest != nil:
+		s.trace("%s: rest %s", x.n.id, *f.Rest)
+		delete(x.roles, *f.Rest)
+	case f.Drop != nil:
+		s.trace("%s: drop %s", x.n.id, *f.Drop)
+		delete(x.roles, *f.Drop)
+		delete(x.n.disk, *f.Drop)
+	}
+}
+
+// own appends to a log now and then, copies, and acknowledges what all members
+// have.
+func (x *executor) own(as *worker.LogRole) {
+	s, name := x.n.site, as.Feed.Name
+	s.after(20*ms, x.n.life(func() {
+		if x.roles[name] != as {
+			return
+		}
+		all := true
+		d := x.n.disk[name]
+		if x.n.site.now < x.n.lease {
+			d.End++ // a message came
+		}
+		for _, m := range as.Epoch.Members {
+			o := s.nodes[m]
+			if o == x.n {
+				continue
+			}
+			role := o.exec
+			if !o.up || o.frozen || x.n.cut(o.id) || role.roles[name] == nil || role.roles[name].Epoch.Epoch != as.Epoch.Epoch {
+				all = false
+				continue
+			}
+			o.disk[name] = coordinator.LogNow{Feed: name, Epoch: d.Epoch, End: d.End}
+		}
+		x.n.disk[name] = d
+		if all && s.now < x.n.lease {
+			s.acked[name] = max(s.acked[name], d.End)
+			if !x.synced[name] {
+				x.synced[name] = true
+				x.n.step(worker.Event{Log: &worker.LogEvent{InSync: &coordinator.InSync{Feed: name, Epoch: as.Epoch.Epoch}}})
+			}
+		}
+		x.own(as)
+	}))
+}
+
+// observe looks at what was decided.
+func (s *site) observe(c *coordinator.Command) {
+	if b := c.LogEpochBegun; b != nil && b.Log.Start < s.acked[b.Feed] {
+		s.fail("epoch %d of feed %s starts at %d, and %d were acknowledged", b.Log.Epoch, b.Feed, b.Log.Start, s.acked[b.Feed])
+	}
+	if d := c.CheckpointDone; d != nil && d.Checkpoint != nil {
+		job := d.Checkpoint.Job
+		if was, ok := s.newest[job]; ok && !manifest.Less(was, d.Checkpoint.ID) && was != d.Checkpoint.ID {
+			s.fail("checkpoint %v of job %s came after %v", d.Checkpoint.ID, job, was)
+		}
+		s.newest[job] = d.Checkpoint.ID
+	}
+}
+
+// check judges the site as it is: where no token helps, no attempt acts while a
+// later one is open anywhere.
+func (s *site) check() {
+	last := make(map[coordinator.JobID]uint64)
+	for _, n := range s.nodes {
+		if n.up {
+			for id, r := range n.exec.attempts {
+				last[id] = max(last[id], r.ref.Token.Attempt)
+			}
+		}
+	}
+	for _, n := range s.nodes {
+		if !n.up || n.frozen || s.now >= n.lease {
+			continue
+		}
+		for id, r := range n.exec.attempts {
+			if r.began && r.parsed.Unfenced && r.ref.Token.Attempt < last[id] {
+				s.fail("%s acts for attempt %s while attempt %d is open", n.id, refText(r.ref), last[id])
+			}
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package leader_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// The scripts in testdata: what happens to a site, and what its agents then do,
+// each line with its time in milliseconds.
+//
+//	site n1=2 n2=2              agents with so many slots, all started; the first leads
+//	submit files                a job of script.jobs; its first, second … parallelism: p=2
+//	run 5s                      time passes; everything that was done until then
+//	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
+//	hold n2 prepared, stored or closed · let n2      its executor says nothing of that kind · it does again
+//	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
+//	fail n2 JOB WHY             a task of the job fails there; final: for good
+//	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
+//	gone n2                     somebody knows that its process has ended
+//	jobs · feeds                what the state says
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := &script{t: t}
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			s.d, s.args = d, nil
+			for _, a := range d.CmdArgs {
+				s.args = append(s.args, a.String())
+			}
+			s.do()
+			text := s.out.String()
+			s.out.Reset()
+			return text
+		})
+	})
+}
+
+type script struct {
+	*site
+	t    *testing.T
+	d    *datadriven.TestData
+	args []string
+	out  strings.Builder
+}
+
+const steps = `
+steps: [{id: a, from: in, key_by: [key], window: {tumbling: 1s}, select: {n: count(*)}}]
+`
+
+// jobs of scripts.
+var jobs = map[string]string{
+	"files":   "name: files\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"bounded": "name: bounded\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"acts":    "name: acts\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + `sinks: [{id: pub, from: a, mqtt: {broker: "mqtt://h", topic: t}}]`,
+	"none":    "name: none\nrestart: {strategy: none}\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"logged": `name: logged
+sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
+sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
+}
+
+func (s *script) do() {
+	switch s.d.Cmd {
+	case "site":
+		s.begin()
+	case "submit":
+		s.submitJob()
+	case "run":
+		d, err := time.ParseDuration(s.args[0])
+		if err != nil {
+			s.d.Fatalf(s.t, "%v", err)
+		}
+		s.run(s.now + dataflow.Time(d.Microseconds()))
+	case "lead":
+		s.lead(s.node().id)
+	case "crash":
+		s.node().crash()
+	case "start":
+		s.node().start()
+	case "freeze":
+		s.node().freeze()
+	case "thaw":
+		s.node().thaw()
+	case "break":
+		s.node().breakStream()
+	case "cut":
+		s.cuts[[2]mesh.NodeID{mesh.NodeID(s.args[0]), mesh.NodeID(s.args[1])}] = true
+	case "heal":
+		clear(s.cuts)
+	case "gone":
+		n := s.node()
+		s.leads.step(leader.Event{Gone: &leader.Gone{Node: n.id, Boot: n.boot, Sure: true}})
+	case "hold", "let", "refuse", "fail":
+		s.executor()
+	case "savepoint", "stop", "drain", "cancel", "rescale":
+		s.wish()
+	case "jobs":
+		s.sayJobs()
+	case "feeds":
+		s.sayFeeds()
+	default:
+		s.d.Fatalf(s.t, "unknown command")
+	}
+}
+
+func (s *script) node() *node { return s.nodes[mesh.NodeID(s.args[0])] }
+
+func (s *script) begin() {
+	s.site = newSite(nil, s.t.Errorf, func(format string, args ...any) {
+		fmt.Fprintf(&s.out, "%d %s\n", s.now/ms, fmt.Sprintf(format, args...))
+	})
+	first := ""
+	for _, a := range s.args {
+		name, slots, _ := strings.Cut(a, "=")
+		n, _ := strconv.Atoi(slots)
+		s.add(mesh.NodeID(name), n).start()
+		first = min(name, first+strings.Repeat("~", max(0, 1-len(first))))
+	}
+	s.lead(mesh.NodeID(first))
+}
+
+func (s *script) submitJob() {
+	name, p := s.args[0], 1
+	if len(s.args) > 1 {
+		_, _ = fmt.Sscanf(s.args[1], "p=%d", &p)
+	}
+	var feeds []coordinator.Feed
+	if name == "logged" {
+		feeds = append(feeds, coordinator.Feed{Name: "in", Config: []byte(`{"lanes":1}`), Degrade: slices.Contains(s.args, "degrade")})
+	}
+	s.submit(name, fmt.Sprintf("parallelism: %d\n%s", p, jobs[name]), "", feeds...)
+}
+
+func (s *script) executor() {
+	x := s.node().exec
+	rest := strings.Join(s.args[1:], " ")
+	switch s.d.Cmd {
+	case "hold":
+		x.noPrepared, x.noStored, x.noClosed = rest == "prepared", rest == "stored", rest == "closed"
+	case "let":
+		x.noPrepared, x.noStored, x.noClosed = false, false, false
+		for id, r := range x.attempts {
+			if r.closing {
+				x.closed(r.ref)
+			} else if !r.began {
+				s.d.Fatalf(s.t, "job %s was held before it was prepared", id)
+			}
+		}
+	case "refuse":
+		x.failPrepare = rest
+	case "fail":
+		j := s.job(s.args[1])
+		why := strings.Join(s.args[2:], " ")
+		x.failed(x.attempts[j.ID], why, strings.HasPrefix(why, "final"))
+	}
+}
+
+func (s *script) wish() {
+	j := s.job(s.args[0])
+	ref := 0
+	if len(s.args) > 1 {
+		ref, _ = strconv.Atoi(s.args[1])
+	}
+	w := &leader.Wish{Ref: ref}
+	switch s.d.Cmd {
+	case "savepoint":
+		w.Savepoint = &j.ID
+	case "stop":
+		w.Stop = &coordinator.JobTold{Job: j.ID, Then: dataflow.Halt}
+	case "drain":
+		w.Stop = &coordinator.JobTold{Job: j.ID, Then: dataflow.Drain}
+	case "cancel":
+		w.Stop = &coordinator.JobTold{Job: j.ID, Cancel: true}
+	case "rescale":
+		s.log = append(s.log, entry{command: &coordinator.Command{Level: coordinator.BaseLevel, JobRescaled: &coordinator.JobRescaled{Job: j.ID, Parallelism: ref}}})
+		return
+	}
+	s.leads.step(leader.Event{Wish: w})
+}
+
+func (s *script) sayJobs() {
+	st := s.state()
+	var ids []string
+	for id := range st.Jobs {
+		ids = append(ids, string(id))
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		j := st.Jobs[coordinator.JobID(id)]
+		fmt.Fprintf(&s.out, "%s: %s, attempt %d", j.Name, j.Status, j.Attempt)
+		if j.Deployed() {
+			fmt.Fprintf(&s.out, " on %v", j.Places)
+		}
+		for _, c := range j.Checkpoints {
+			fmt.Fprintf(&s.out, " %s", c.Name)
+		}
+		if j.Savepoint != "" {
+			fmt.Fprintf(&s.out, ", savepoint %s", j.Savepoint)
+		}
+		for _, c := range j.Sinks {
+			fmt.Fprintf(&s.out, ", %s on %s through %d-%d", c.Target, c.Node, c.Through.Token.Attempt, c.Through.Counter)
+		}
+		if j.Why != "" {
+			fmt.Fprintf(&s.out, ": %s", j.Why)
+		}
+		fmt.Fprintln(&s.out)
+	}
+}
+
+func (s *script) sayFeeds() {
+	for name, f := range s.state().Feeds {
+		fmt.Fprintf(&s.out, "%s: epoch %d of %s, copies on %v, from %d, acknowledged to %d\n", name, f.Log.Epoch, f.Log.Owner, f.Log.Members, f.Log.Start, s.acked[name])
+	}
+}
