@@ -11,6 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/wire"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
 // follower keeps the copy of a log that another agent owns. It serves one stream
@@ -53,10 +54,30 @@ func (f *follower) open() (err error) {
 		return nil
 	}
 	f.log, err = ingestlog.Open(ingestlog.Options{Dir: folder(f.s.o.Dir, f.name), Lanes: f.lanes, FS: f.s.o.FS, Events: f.s.hearCopy(f.name)})
-	if err != nil {
+	if err == nil {
+		err = f.place()
+	}
+	if err != nil && f.log != nil {
+		_ = f.log.Close()
 		f.log = nil
 	}
 	return err
+}
+
+// place cuts the copy to the chain of epochs, so that where it ends means
+// something to who asks (Seal) before its owner comes.
+func (f *follower) place() error {
+	c := copyOf(f.log)
+	cut := logepoch.Keeps(&f.epoch, c)
+	if cut < c.First {
+		return nil // the owner makes it begin anew
+	}
+	if cut < c.End {
+		if _, err := f.log.CutTo(cut); err != nil {
+			return err
+		}
+	}
+	return f.log.Place(f.epoch.Epoch)
 }
 
 // take serves a stream that the owner of a log has opened.
@@ -226,6 +247,9 @@ func (c *copying) frame(kind byte, b []byte, more bool) (ack int64, err error) {
 		return seq, err
 	case frameAnew:
 		err := l.BeginAnew(by, b)
+		if err == nil {
+			err = l.Place(by)
+		}
 		_, end := l.End()
 		return end, err
 	}

@@ -7,18 +7,25 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
 // ownership is what a feed is in a mesh.
 type ownership struct{ epoch coordinator.LogEpoch }
 
+// copyOf is what a log is.
+func copyOf(log *ingestlog.Log) logepoch.Copy {
+	c := logepoch.Copy{ID: log.ID()}
+	c.First, _ = log.First()
+	c.Epoch, c.End = log.End()
+	return c
+}
+
 // lead makes the log that of the epoch's owner: what never belonged to it goes.
 func (f *Feed) lead() error {
 	e := &f.role.epoch
-	c := logepoch.Copy{ID: f.log.ID()}
-	c.First, _ = f.log.First()
-	c.Epoch, c.End = f.log.End()
+	c := copyOf(f.log)
 	cut, err := logepoch.Owns(e, c)
 	if err == nil && cut < c.End {
 		_, err = f.log.CutTo(cut)

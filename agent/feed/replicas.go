@@ -230,8 +230,5 @@ func (r *replicas) keep(m *member) {
 
 // plan is what a member has to do first.
 func (r *replicas) plan(s copyState) logepoch.Plan {
-	owner := logepoch.Copy{ID: r.log.ID()}
-	owner.First, _ = r.log.First()
-	owner.Epoch, owner.End = r.log.End()
-	return logepoch.Join(&r.epoch, owner, logepoch.Copy{ID: s.id, Epoch: s.epoch, First: s.first, End: s.end})
+	return logepoch.Join(&r.epoch, copyOf(r.log), logepoch.Copy{ID: s.id, Epoch: s.epoch, First: s.first, End: s.end})
 }

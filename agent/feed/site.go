@@ -76,7 +76,8 @@ func (s *Feeds) Follow(name string, e coordinator.LogEpoch, c Config) error {
 
 // Seal ends what this agent does with a log, and promises durably to take
 // nothing of an epoch below. It says where the log ends. ErrSealed: a later
-// epoch was promised.
+// epoch was promised. ErrBehind: this agent was not told of the epoch before, so
+// that what it has may not belong to the log; the promise stands for all that.
 func (s *Feeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
 	sealed := coordinator.Sealed{Feed: name, Epoch: epoch}
 	if err := s.leave(name, epoch, fmt.Sprintf("epoch %d of it is about to begin", epoch)); err != nil {
@@ -90,11 +91,23 @@ func (s *Feeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
 		return sealed, fmt.Errorf("feed %q: %w", name, err)
 	}
 	err = log.Promise(epoch)
-	_, sealed.End = log.End()
+	if _, sealed.End = log.End(); err == nil && !meaningful(log, epoch) {
+		err = fmt.Errorf("%w: it knows up to epoch %d, and %d is to begin", ErrBehind, log.Placed(), epoch)
+	}
 	if err = errors.Join(err, log.Close()); err != nil {
 		return sealed, fmt.Errorf("feed %q: %w", name, err)
 	}
 	return sealed, nil
+}
+
+// ErrBehind is wrapped where a copy says nothing about where its log ends.
+var ErrBehind = errors.New("its copy was not part of the epoch before")
+
+// meaningful tells whether the end of a log says where an epoch may start: a tail
+// that the log went on without was cut off.
+func meaningful(log *ingestlog.Log, epoch uint64) bool {
+	_, end := log.End()
+	return end == 0 || log.Placed()+1 >= epoch
 }
 
 // Rest ends what this agent does with a log, and keeps it.
@@ -185,9 +198,10 @@ func (s *Feeds) logNow(name string) (coordinator.LogNow, error) {
 		return now, err
 	}
 	now.Epoch, now.End = log.End()
-	if p := log.Promised(); p > now.Epoch {
-		now.Epoch, now.Sealed = p, true
+	if p := log.Promised(); p > log.Placed() {
+		now.Epoch, now.Sealed = p, meaningful(log, p)
 	}
+	now.Epoch = max(now.Epoch, log.Placed())
 	return now, log.Close()
 }
 

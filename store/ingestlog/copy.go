@@ -25,7 +25,7 @@ func (l *Log) Take(by uint64, groups ...*Group) error {
 		return err
 	}
 	switch {
-	case by != l.promised:
+	case by != l.promised.epoch:
 		return l.sealed(by)
 	case l.epoch > 0 || l.pending > 0:
 		return fmt.Errorf("ingestlog: %s: it has an owner here, of epoch %d", l.o.Dir, l.epoch)

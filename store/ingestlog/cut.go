@@ -167,7 +167,7 @@ func (l *Log) BeginAnew(by uint64, head []byte) error {
 	if err := l.writable(); err != nil {
 		return err
 	}
-	if by != l.promised {
+	if by != l.promised.epoch {
 		return l.sealed(by)
 	}
 	if l.epoch > 0 {

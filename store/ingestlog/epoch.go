@@ -85,7 +85,7 @@ func (l *Log) Lead(epoch uint64) error {
 	if last := l.done.epoch; epoch == 0 || epoch < last || l.pending > 0 {
 		return fmt.Errorf("ingestlog: %s: epoch %d cannot begin: the last is %d, %d bytes wait for a commit", l.o.Dir, epoch, last, l.pending)
 	}
-	if err := l.Promise(epoch); err != nil {
+	if err := l.Place(epoch); err != nil {
 		return err
 	}
 	if l.last().end.id == (LogID{}) {
@@ -108,7 +108,7 @@ func (l *Log) mayAppend() error {
 	switch {
 	case l.follows:
 		return fmt.Errorf("ingestlog: %s is a copy: only what its owner sends is added", l.o.Dir)
-	case l.epoch < l.promised:
+	case l.epoch < l.promised.epoch:
 		return l.sealed(l.epoch)
 	}
 	return nil

@@ -126,7 +126,7 @@ type Log struct {
 
 	// The owner's, of a log with copies: see epoch.go.
 	epoch    uint64  // that it leads; 0: none
-	promised uint64  // nothing of a lower epoch is taken
+	promised promise // what PROMISE says
 	follows  bool    // it takes what another owner sends
 	staged   *staged // ended and not written yet; nil: none
 	broken   error   // a cut failed half way: the log must be opened again

@@ -14,74 +14,89 @@ import (
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
-// promiseFile holds the epoch below which nothing is taken. It is no part of
-// the segments: a cut, or a log that begins anew, does not touch it.
+// promiseFile holds the epoch below which nothing is taken, and the one to whose
+// chain the log was cut. It is no part of the segments: a cut, or a log that
+// begins anew, does not touch it.
 const promiseFile = "PROMISE"
 
 // promiseVersion is that of the file's bytes.
 const promiseVersion = 1
 
-func encodePromise(epoch uint64) []byte {
+// promise is what the file says.
+type promise struct {
+	epoch  uint64 // nothing of a lower one is taken
+	placed uint64 // the copy has nothing that the chain up to this one cuts off; at most epoch
+}
+
+func (p promise) encode() []byte {
 	b := append(make([]byte, sumBytes), promiseVersion)
-	b = appendUvarint(b, epoch)
+	b = appendUvarint(appendUvarint(b, p.epoch), p.placed)
 	binary.LittleEndian.PutUint64(b, xxh3.Hash(b[sumBytes:]))
 	return b
 }
 
-func decodePromise(b []byte) (uint64, error) {
+func (p *promise) decode(b []byte) error {
 	if err := verify(b); err != nil {
-		return 0, err
+		return err
 	}
 	if b[sumBytes] != promiseVersion {
-		return 0, errVersion
+		return errVersion
 	}
 	in := source{b: b[sumBytes+1:]}
-	epoch := in.uvarint()
-	if in.bad || len(in.b) > 0 {
-		return 0, errMalformed
+	p.epoch, p.placed = in.uvarint(), in.uvarint()
+	if in.bad || len(in.b) > 0 || p.placed > p.epoch {
+		return errMalformed
 	}
-	return epoch, nil
+	return nil
 }
 
 // readPromise is what was promised last; 0: nothing. One that cannot be read is
 // an error: what it said must not be forgotten.
-func readPromise(o *Options) (epoch uint64, err error) {
+func readPromise(o *Options) (p promise, err error) {
 	path := filepath.Join(o.Dir, promiseFile)
 	f, err := o.FS.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return p, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("ingestlog: %w", err)
+		return p, fmt.Errorf("ingestlog: %w", err)
 	}
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 64))
 	if err = errors.Join(err, f.Close()); err != nil {
-		return 0, fmt.Errorf("ingestlog: %s: %w", path, err)
+		return p, fmt.Errorf("ingestlog: %s: %w", path, err)
 	}
-	if epoch, err = decodePromise(b); err != nil {
-		return 0, fmt.Errorf("ingestlog: %s: %w: %w; without it nobody knows what this copy may take: delete the folder, and the copy is made again", path, store.ErrCorrupt, err)
+	if err = p.decode(b); err != nil {
+		return p, fmt.Errorf("ingestlog: %s: %w: %w; without it nobody knows what this copy may take: delete the folder, and the copy is made again", path, store.ErrCorrupt, err)
 	}
-	return epoch, nil
+	return p, nil
 }
 
 // Promise makes durable that nothing of an epoch below it is taken any more: not
 // from another owner, and not by Append. One that is lower than what was
 // promised is ErrSealed.
 func (l *Log) Promise(epoch uint64) error {
+	return l.vow(promise{epoch, l.promised.placed})
+}
+
+// Place promises an epoch, and notes that the log was cut to the chain of epochs
+// up to it: where it ends is then the end of what this copy has of the log.
+func (l *Log) Place(epoch uint64) error { return l.vow(promise{epoch, epoch}) }
+
+func (l *Log) vow(p promise) error {
 	if err := l.writable(); err != nil {
 		return err
 	}
 	switch {
-	case epoch < l.promised:
-		return l.sealed(epoch)
-	case epoch == l.promised:
+	case p.epoch < l.promised.epoch:
+		return l.sealed(p.epoch)
+	case p == l.promised:
 		return nil
 	}
 	path := filepath.Join(l.o.Dir, promiseFile)
 	tmp := path + newSuffix
 	f, err := l.o.FS.Open(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err == nil {
-		_, err = f.WriteAt(encodePromise(epoch), 0)
+		_, err = f.WriteAt(p.encode(), 0)
 		if err == nil {
 			err = f.Sync()
 		}
@@ -94,15 +109,19 @@ func (l *Log) Promise(epoch uint64) error {
 		err = l.o.FS.SyncDir(l.o.Dir)
 	}
 	if err != nil {
-		return fmt.Errorf("ingestlog: promising epoch %d in %s: %w", epoch, path, diskError(err))
+		return fmt.Errorf("ingestlog: promising epoch %d in %s: %w", p.epoch, path, diskError(err))
 	}
-	l.promised = epoch
+	l.promised = p
 	return nil
 }
 
 func (l *Log) sealed(epoch uint64) error {
-	return fmt.Errorf("ingestlog: %s: epoch %d: %w: %d was promised", l.o.Dir, epoch, ErrSealed, l.promised)
+	return fmt.Errorf("ingestlog: %s: epoch %d: %w: %d was promised", l.o.Dir, epoch, ErrSealed, l.promised.epoch)
 }
 
 // Promised is the epoch below which nothing is taken. The owner calls it.
-func (l *Log) Promised() uint64 { return l.promised }
+func (l *Log) Promised() uint64 { return l.promised.epoch }
+
+// Placed is the last epoch to whose chain the log was cut, or of which it has an
+// entry: it has nothing that a chain up to there cuts off. The owner calls it.
+func (l *Log) Placed() uint64 { return max(l.promised.placed, l.done.epoch) }

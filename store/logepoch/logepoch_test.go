@@ -1,0 +1,263 @@
+package logepoch
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+func TestJoin(t *testing.T) {
+	// Epochs 1 to 5 started at 0, 100, 200, 200, 300.
+	e := &coordinator.LogEpoch{Epoch: 5, Start: 300, Starts: []int64{0, 100, 200, 200, 300}}
+	late := &coordinator.LogEpoch{Epoch: 5, Start: 300, Starts: []int64{200, 300}, Forgotten: 3}
+	id := [16]byte{1}
+	owner := Copy{ID: id, Epoch: 5, First: 50, End: 400}
+	for _, c := range []struct {
+		name   string
+		e      *coordinator.LogEpoch
+		member Copy
+		want   Plan
+	}{
+		{"it has everything", e, Copy{id, 5, 50, 400}, Plan{From: 400}},
+		{"it lacks some", e, Copy{id, 5, 50, 350}, Plan{From: 350}},
+		{"it has what the owner lost", e, Copy{id, 5, 50, 410}, Plan{Cut: true, From: 400}},
+		{"an older epoch, not behind its end", e, Copy{id, 2, 50, 200}, Plan{From: 200}},
+		{"an older epoch, behind its end", e, Copy{id, 2, 50, 250}, Plan{Cut: true, From: 200}},
+		{"an older epoch, behind the end of a later one", e, Copy{id, 3, 50, 450}, Plan{Cut: true, From: 200}},
+		{"the last epoch before", e, Copy{id, 4, 50, 301}, Plan{Cut: true, From: 300}},
+		{"what it has is not kept any more", e, Copy{id, 1, 0, 40}, Plan{Anew: true, From: 50}},
+		{"it has not where it must be cut", e, Copy{id, 1, 120, 400}, Plan{Anew: true, From: 50}},
+		{"it is empty", e, Copy{}, Plan{Anew: true, From: 50}},
+		{"another log", e, Copy{[16]byte{2}, 5, 50, 400}, Plan{Anew: true, From: 50}},
+		{"an epoch that is forgotten", late, Copy{id, 2, 50, 100}, Plan{Anew: true, From: 50}},
+		{"one whose next is known", late, Copy{id, 3, 50, 300}, Plan{Cut: true, From: 200}},
+	} {
+		if got := Join(c.e, owner, c.member); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
+	}
+	if cut, err := Owns(e, Copy{id, 4, 50, 350}); cut != 300 || err != nil {
+		t.Error(cut, err)
+	}
+	if _, err := Owns(e, Copy{id, 3, 50, 299}); !errors.Is(err, ErrLacking) {
+		t.Error(err)
+	}
+}
+
+// entry is one of a log in the model: who appended it, in which epoch and life.
+type entry struct {
+	epoch  uint64
+	serial int
+}
+
+// node is an agent with its log, in the model. Groups are single entries.
+type node struct {
+	log      []entry
+	promised uint64
+	placed   uint64 // the epoch to whose chain it was cut
+	up       bool
+	joined   map[mesh.NodeID]bool // of an owner: members that are up to date in this life
+}
+
+func (n *node) copy() Copy {
+	c := Copy{End: int64(len(n.log))}
+	if len(n.log) > 0 {
+		c.Epoch = n.log[len(n.log)-1].epoch
+	}
+	return c
+}
+
+// group is the world.
+type group struct {
+	t     *testing.T
+	rnd   *rand.Rand
+	nodes map[mesh.NodeID]*node
+	names []mesh.NodeID
+	epoch coordinator.LogEpoch
+	acked []entry
+	next  int // serial
+}
+
+// What was acknowledged stays, and all logs agree, whatever happens in whatever
+// order: owners and members die at every step, come back, and epochs change.
+func TestNothingAcknowledgedIsLost(t *testing.T) {
+	changes, acked := 0, 0
+	for seed := range uint64(300) {
+		g := &group{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), nodes: make(map[mesh.NodeID]*node), names: []mesh.NodeID{"a", "b", "c"}}
+		for _, name := range g.names {
+			g.nodes[name] = &node{up: true}
+		}
+		g.epoch = coordinator.LogEpoch{Epoch: 1, Owner: "a", Members: []mesh.NodeID{"a", "b"}, Starts: []int64{0}}
+		g.own()
+		for range 300 {
+			g.step()
+			g.check(fmt.Sprintf("seed %d", seed))
+			if t.Failed() {
+				return
+			}
+		}
+		changes += int(g.epoch.Epoch)
+		acked += len(g.acked)
+	}
+	if changes < 1000 || acked < 1000 {
+		t.Errorf("only %d epochs, %d acknowledged", changes, acked)
+	}
+	t.Logf("%d epochs, %d acknowledged", changes, acked)
+}
+
+// own begins the life of an owner.
+func (g *group) own() {
+	o := g.nodes[g.epoch.Owner]
+	o.joined = nil
+	if !o.up || o.promised > g.epoch.Epoch {
+		return
+	}
+	cut, err := Owns(&g.epoch, o.copy())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	o.log, o.promised, o.placed, o.joined = o.log[:cut], g.epoch.Epoch, g.epoch.Epoch, make(map[mesh.NodeID]bool)
+}
+
+func (g *group) step() {
+	name := g.names[g.rnd.IntN(len(g.names))]
+	n := g.nodes[name]
+	switch k := g.rnd.IntN(60); {
+	case k < 4:
+		if n.up = !n.up; !n.up {
+			n.joined = nil
+			for _, o := range g.nodes {
+				delete(o.joined, name)
+			}
+		} else if name == g.epoch.Owner {
+			g.own()
+		}
+	case k < 8:
+		g.change(name)
+	case k < 30:
+		g.join(name)
+	default:
+		g.append()
+	}
+}
+
+// join brings a member up to date, or some of the way.
+func (g *group) join(name mesh.NodeID) {
+	o, n := g.nodes[g.epoch.Owner], g.nodes[name]
+	if o == n || !n.up || o.joined == nil || n.promised > g.epoch.Epoch || !slices.Contains(g.epoch.Members, name) {
+		return
+	}
+	n.promised, n.placed = g.epoch.Epoch, g.epoch.Epoch
+	n.log = n.log[:Keeps(&g.epoch, n.copy())]
+	p := Join(&g.epoch, o.copy(), n.copy())
+	if p.Anew {
+		n.log = nil
+	}
+	n.log = slices.Clone(n.log[:p.From])
+	for _, e := range o.log[p.From:] {
+		if g.rnd.IntN(10) == 0 {
+			return // the stream broke
+		}
+		n.log = append(n.log, e)
+	}
+	o.joined[name] = true
+}
+
+// append is a commit of the owner, of which any part may not happen.
+func (g *group) append() {
+	o := g.nodes[g.epoch.Owner]
+	if o.joined == nil || o.promised != g.epoch.Epoch {
+		return
+	}
+	for _, m := range g.epoch.Members {
+		if m != g.epoch.Owner && !o.joined[m] {
+			return
+		}
+	}
+	g.next++
+	e := entry{g.epoch.Epoch, g.next}
+	all := true
+	for _, m := range g.epoch.Members {
+		n := g.nodes[m]
+		if g.rnd.IntN(8) == 0 || !n.up || n.promised != g.epoch.Epoch {
+			all = false // it did not get there before somebody died
+			continue
+		}
+		n.log = append(slices.Clone(n.log), e)
+	}
+	if all {
+		g.acked = append(g.acked, e)
+		return
+	}
+	// A member that missed it joins again; an owner that missed it has died.
+	for _, m := range g.epoch.Members {
+		if len(g.nodes[m].log) < len(o.log) {
+			delete(o.joined, m)
+		}
+	}
+	if n := len(o.log); n == 0 || o.log[n-1] != e {
+		o.joined, o.up = nil, false
+	}
+}
+
+// change begins the next epoch with a survivor of this one that was sealed.
+func (g *group) change(name mesh.NodeID) {
+	n := g.nodes[name]
+	if !n.up || !slices.Contains(g.epoch.Members, name) {
+		return
+	}
+	n.promised = max(n.promised, g.epoch.Epoch+1)
+	if n.joined = nil; g.rnd.IntN(4) == 0 {
+		return // the leader died before it could say so
+	}
+	end := int64(len(n.log))
+	if end < g.epoch.Start || max(n.placed, n.copy().Epoch) < g.epoch.Epoch {
+		return // it has not all, or what the log went on without
+	}
+	g.nodes[g.epoch.Owner].joined = nil // at the latest a member tells it
+	members := []mesh.NodeID{name}
+	for _, m := range g.names {
+		if m != name && g.rnd.IntN(2) == 0 {
+			members = append(members, m)
+		}
+	}
+	g.epoch = coordinator.LogEpoch{Epoch: g.epoch.Epoch + 1, Owner: name, Members: members, Start: end, Starts: append(slices.Clone(g.epoch.Starts), end)}
+	g.own()
+}
+
+// check: the owner of the epoch, and every member that is up to date, has all
+// that was acknowledged.
+func (g *group) check(what string) {
+	o := g.nodes[g.epoch.Owner]
+	has := func(name mesh.NodeID, n *node) {
+		if end := min(Keeps(&g.epoch, n.copy()), int64(len(n.log))); end < int64(len(g.acked)) && slices.Contains(g.epoch.Members, name) && n.promised == g.epoch.Epoch && (n == o && n.joined != nil || o.joined[name]) {
+			g.t.Errorf("%s: %s has %d of %d entries in epoch %d", what, name, end, len(g.acked), g.epoch.Epoch)
+		}
+	}
+	for _, name := range g.names {
+		has(name, g.nodes[name])
+	}
+	if o.joined == nil {
+		return
+	}
+	at := 0
+	for _, e := range g.acked {
+		i := slices.Index(o.log[at:], e)
+		if i < 0 {
+			g.t.Errorf("%s: %+v was acknowledged and is not in the log of %s", what, e, g.epoch.Owner)
+			return
+		}
+		at += i + 1
+	}
+	for name := range o.joined {
+		n := g.nodes[name]
+		if k := min(len(n.log), len(o.log)); !slices.Equal(n.log[:k], o.log[:k]) {
+			g.t.Errorf("%s: the logs of %s and %s differ", what, name, g.epoch.Owner)
+		}
+	}
+}
