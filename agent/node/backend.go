@@ -241,5 +241,5 @@ func (n *Node) narrate(c *coordinator.Command, r jobmanager.Result, changes []jo
 // heartbeat is what a heartbeat carries for people. Status is sent every second
 // or so, not with each.
 func (n *Node) heartbeat() *coordinator.Heartbeat {
-	return &coordinator.Heartbeat{Status: n.exec.Status(), Logs: n.exec.LogStatus(), Disk: n.exec.Free()}
+	return &coordinator.Heartbeat{Status: n.exec.Status(), Logs: n.feeds.feeds.Statuses()}
 }

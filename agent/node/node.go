@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/channel"
 	"github.com/tidemark-mesh/tidemark/agent/config"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
-	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
@@ -26,7 +27,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
-	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
 // Options are what an agent is started with.
@@ -46,49 +46,79 @@ type Node struct {
 	contacts []join.Contact // of a join; empty later on
 	founding *Founding      // nil: another node founded the site
 
-	link    *link.Link
-	gossip  *gossip.Pool
-	replica *replica
-	raft    *consensus.Node
-	lease   *lease.Lease
-	feeds   *feed.Feeds
-	exec    *executor.Executor
-	hands   *hands
-	calls   *calls
-	hub     *hub
-	uptime  func() dataflow.Time
+	link     *link.Link
+	gossip   *gossip.Pool
+	replica  *replica
+	raft     *consensus.Node
+	lease    *lease.Lease
+	state    *durable.State
+	feeds    *keptFeeds
+	exec     *executor.Executor
+	channels *channels
+	hands    *hands
+	calls    *calls
+	hub      *hub
+	uptime   func() dataflow.Time
 
 	toLeader *http.Client
-	failed   chan error // 1: why the agent ends
-	ready    chan struct{}
+	failed   chan error // 1: why the agent ends; nil: it was told to
+	http     net.Addr
+	done     chan struct{} // closed when all has ended
+	ended    error         // valid then
 
 	mu     sync.Mutex // guards what follows
 	office *office    // nil: this agent does not lead
 }
 
 // Run runs an agent until ctx ends, or it cannot go on.
-func Run(ctx context.Context, o Options) (err error) {
-	n := &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), ready: make(chan struct{})}
-	n.replica = newReplica()
+func Run(ctx context.Context, o Options) error {
+	n, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	return n.Wait()
+}
+
+// Start starts an agent; it runs until ctx ends, or it cannot go on, and Wait
+// returns then.
+func Start(ctx context.Context, o Options) (n *Node, err error) {
+	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{})}
+	n.replica, n.hands = newReplica(), newHands()
+	n.feeds = newKeptFeeds(n.replica.view, func(s string) { n.tell("feed", s) })
 	n.replica.applied, n.replica.renewed, n.replica.fatal = n.applied, n.renewed, n.fail
 	n.lease = lease.New(n.uptime)
 	n.toLeader = newLeaderClient(n.CallLeader)
 	if err := os.MkdirAll(o.Config.DataDir, 0o750); err != nil {
-		return err
+		return nil, err
 	}
-	lock, err := part.LockDir(o.Config.DataDir)
-	if err != nil {
-		return fmt.Errorf("%w; another agent runs there, or a verb that needs the folder for itself", err)
-	}
-	defer lock.Close()
 	var ends ends
-	defer func() { err = errors.Join(err, ends.run()) }()
-	if err := n.start(ctx, &ends); err != nil {
-		return err
+	if n.state, err = durable.Open(o.Config.DataDir, nil); err != nil {
+		return nil, fmt.Errorf("%w; another agent runs there, or a verb that needs the folder for itself", err)
 	}
-	n.tell("agent", fmt.Sprintf("agent %s (%s) of mesh %s, site %s, runs: QUIC %s, API http://%s", o.Config.Name, n.id.Node(), n.id.Mesh(), n.id.Site(), n.link.Addr(), o.Config.HTTP.Bind))
-	return n.loop(ctx)
+	ends.add(n.state.Close)
+	if err := n.start(ctx, &ends); err != nil {
+		return nil, errors.Join(err, ends.run())
+	}
+	n.tell("agent", fmt.Sprintf("agent %s (%s) of mesh %s, site %s, runs: QUIC %s, API http://%s", o.Config.Name, n.id.Node(), n.id.Mesh(), n.id.Site(), n.link.Addr(), n.http))
+	go func() {
+		defer close(n.done)
+		err := n.loop(ctx)
+		n.ended = errors.Join(err, ends.run())
+	}()
+	return n, nil
 }
+
+// Wait waits until the agent has ended, and says why if it was not told to.
+func (n *Node) Wait() error {
+	<-n.done
+	return n.ended
+}
+
+// Link is where the agent's QUIC port is, HTTP its API.
+func (n *Node) Link() string { return n.link.Addr().String() }
+
+// HTTP is host:port of the agent's API.
+func (n *Node) HTTP() string { return n.http.String() }
 
 // ends stops what was started, in reverse.
 type ends []func() error
@@ -146,6 +176,9 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 func (n *Node) handlers(ends *ends) error {
 	n.link.Handle(mesh.Control, n.takeControl)
 	n.link.Handle(mesh.Call, n.calls.take)
+	n.channels = newChannels(n.link)
+	n.link.Handle(mesh.Channel, channel.Handler(n.channels.ctx, n.channels))
+	ends.add(func() error { n.channels.cancel(); return nil })
 	server := join.NewServer(issuer{n})
 	n.link.HandleJoin(func(c *link.JoinConn) {
 		defer c.Close()
@@ -295,9 +328,8 @@ func (n *Node) applied(index uint64, c *coordinator.Command, r jobmanager.Result
 func (n *Node) renewed() { n.changed() }
 
 func (n *Node) changed() {
-	if h := n.hands; h != nil {
-		h.stateChanged()
-	}
+	n.hands.stateChanged()
+	n.feeds.stateChanged()
 }
 
 // resolver says where nodes are.

@@ -15,8 +15,8 @@ import (
 // decodes commands and applies them.
 type replica struct {
 	applied func(index uint64, c *coordinator.Command, r jobmanager.Result, changes []jobmanager.Change) // must not block
-	renewed func()                                                                                      // everything may have changed; must not block
-	fatal   func(error)                                                                                 // a command that this binary cannot read; must not block
+	renewed func()                                                                                       // everything may have changed; must not block
+	fatal   func(error)                                                                                  // a command that this binary cannot read; must not block
 
 	mu      sync.RWMutex // guards what follows
 	machine *jobmanager.Machine

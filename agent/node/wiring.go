@@ -7,13 +7,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
+	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
@@ -146,24 +146,24 @@ func (n *Node) suspect(node mesh.NodeID) {
 func (n *Node) hearLink(e link.Event) { n.tell("agent", e.String()) }
 
 func (n *Node) startHands(ends *ends) (err error) {
-	h := newHands()
+	h := n.hands
 	h.worker = worker.New(worker.Config{Agent: n.agent(), Site: n.id.Site(), Boot: n.boot, Timing: worker.DefaultTiming()})
 	h.view, h.now, h.extend, h.events = n.replica.view, n.uptime, n.lease.Extend, func(s string) { n.tell("agent", s) }
 	h.dial = n.dialLeader
 	h.status = n.heartbeat
-	if n.exec, err = executor.New(n.executorOptions(h)); err != nil {
+	n.startFeeds(ends)
+	if n.exec, err = executor.New(n.executorOptions()); err != nil {
 		return err
 	}
 	ends.add(n.exec.Close)
 	h.do = n.exec
-	logs, err := n.exec.Logs()
+	logs, err := n.feeds.feeds.Logs()
 	if err != nil {
 		return err
 	}
 	for i := range logs {
 		h.tell(worker.Event{Log: &worker.LogEvent{Opened: &logs[i]}})
 	}
-	n.hands = h
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); h.run(ctx) }()
@@ -306,6 +306,7 @@ func (n *Node) startAPI(ends *ends) error {
 	if err != nil {
 		return fmt.Errorf("http.bind: %w", err)
 	}
+	n.http = ln.Addr()
 	outer := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	inner := &http.Server{Handler: inside, ReadHeaderTimeout: 10 * time.Second, ConnContext: withCaller}
 	serve := func(s *http.Server, f func() error) {
@@ -327,8 +328,37 @@ func (n *Node) startAPI(ends *ends) error {
 	return nil
 }
 
+// startFeeds makes the feeds of this agent; nothing is opened yet.
+func (n *Node) startFeeds(ends *ends) {
+	n.feeds.mesh = n.id.Mesh()
+	n.feeds.feeds = feed.New(feed.Options{
+		Dir: n.o.Config.DataDir, Secrets: n.o.Secrets, Transport: n.link, Permit: n.lease,
+		Events: func(e feed.Event) { n.tell("feed", e.String()) },
+		Tell:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
+	})
+	ends.add(n.feeds.feeds.Close)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); n.feeds.run(ctx) }()
+	ends.add(func() error { cancel(); <-done; return nil })
+}
+
 // executorOptions are what the executor works with.
-func (n *Node) executorOptions(h *hands) executor.Options {
-	_ = filepath.Join
-	return executor.Options{}
+func (n *Node) executorOptions() executor.Options {
+	return executor.Options{
+		Node: n.id.Node(), Site: n.id.Site(), Dir: n.o.Config.DataDir, State: n.state, Transport: n.link, Channels: n.channels, Feeds: n.feeds,
+		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory,
+		Peers: func(key string) []mesh.NodeID { return executor.Rank(key, n.id.Node(), n.gossipMembers()) },
+		Present: func(id coordinator.JobID) (t dataflow.FencingToken, there bool) {
+			n.replica.view(func(st *coordinator.State) {
+				if j := st.Jobs[id]; j != nil {
+					t, there = j.Token(n.id.Site()), true
+				}
+			})
+			return t, there
+		},
+		Events: func(e worker.AttemptEvent) { n.hands.tell(worker.Event{Attempt: &e}) },
+		Logs:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
+		Tell:   func(s string) { n.tell("job", s) },
+	}
 }

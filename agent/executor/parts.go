@@ -1,0 +1,59 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+)
+
+// OpenPart reads a part from the disk here, or fetches it from an agent that has
+// it. store.ErrMissing if nobody does who can be reached.
+func (x *Executor) OpenPart(ctx context.Context, p store.Part, copies []coordinator.PartCopies) (io.ReadCloser, error) {
+	parts := x.o.State.Parts()
+	if !parts.Has(p) {
+		var from []mesh.NodeID
+		for _, c := range copies {
+			if c.Part == p.Digest {
+				from = c.Nodes
+			}
+		}
+		if err := x.peers.Fetch(ctx, from, p); err != nil {
+			return nil, err
+		}
+		defer parts.Unpin(p) // an open file outlives its name
+	}
+	return parts.Open(p)
+}
+
+// imported is the job under which parts are pushed that belong to none: those of
+// savepoints that were brought in.
+const imported = "imported"
+
+// PutPart stores a part here and on another agent, if there is one, and says
+// where it is. It is kept until the next restart at least; a savepoint that names
+// it must be in the state by then.
+func (x *Executor) PutPart(ctx context.Context, write func(io.Writer) error) (store.Part, []mesh.NodeID, error) {
+	p, err := x.o.State.Parts().Put(write)
+	if err != nil {
+		return p, nil, err
+	}
+	nodes := []mesh.NodeID{x.o.Node}
+	var errs []error
+	peers := x.o.Peers(p.Digest.String())
+	for _, to := range peers {
+		if _, err := x.peers.Push(ctx, to, imported, dataflow.CheckpointID{}, []store.Part{p}); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		return p, append(nodes, to), nil
+	}
+	if len(peers) > 0 {
+		return p, nil, errors.Join(errs...)
+	}
+	return p, nodes, nil
+}

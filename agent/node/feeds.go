@@ -1,0 +1,256 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tidemark-mesh/tidemark/agent/executor"
+	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// keptFeeds are the feeds of this agent as the executor wants them, and the pins
+// that keep what jobs may have to read again.
+//
+// What a feed's log must keep is in the replicated state: for each live job that
+// reads it, from the oldest of its kept checkpoints on, or all of it while it
+// has none; and what each savepoint stands at.
+type keptFeeds struct {
+	feeds *feed.Feeds
+	view  func(func(*coordinator.State))
+	mesh  string
+	tell  func(string)
+
+	changed chan struct{} // 1: the state may need other pins
+	mu      sync.Mutex    // guards owned
+	owned   map[string]bool
+}
+
+var _ executor.Feeds = (*keptFeeds)(nil)
+
+// newKeptFeeds makes them; feeds and mesh are set before anything else is called.
+func newKeptFeeds(view func(func(*coordinator.State)), tell func(string)) *keptFeeds {
+	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), owned: make(map[string]bool)}
+}
+
+// Own is executor.Feeds'.
+func (k *keptFeeds) Own(r *worker.LogRole) error {
+	c, err := k.config(r.Feed)
+	if err != nil {
+		return err
+	}
+	var needed map[string]map[int]int64
+	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
+	k.set(r.Feed.Name, true)
+	return k.feeds.Own(r.Feed.Name, r.Epoch, c, needed)
+}
+
+// Follow is executor.Feeds'.
+func (k *keptFeeds) Follow(r *worker.LogRole) error {
+	c, err := k.config(r.Feed)
+	if err != nil {
+		return err
+	}
+	k.set(r.Feed.Name, false)
+	return k.feeds.Follow(r.Feed.Name, r.Epoch, c)
+}
+
+// Seal is executor.Feeds'.
+func (k *keptFeeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
+	k.set(name, false)
+	return k.feeds.Seal(name, epoch)
+}
+
+// Rest is executor.Feeds'.
+func (k *keptFeeds) Rest(name string) error {
+	k.set(name, false)
+	return k.feeds.Rest(name)
+}
+
+// Drop is executor.Feeds'.
+func (k *keptFeeds) Drop(name string) error {
+	k.set(name, false)
+	return k.feeds.Drop(name)
+}
+
+func (k *keptFeeds) set(name string, owned bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if owned {
+		k.owned[name] = true
+	} else {
+		delete(k.owned, name)
+	}
+}
+
+// config is a feed's, whose broker session is named after the mesh and the feed
+// unless its user named it.
+func (k *keptFeeds) config(f *coordinator.Feed) (feed.Config, error) {
+	c, err := feed.ParseConfig(f.Name, f.Config)
+	if err == nil && c.ClientID == "" {
+		c.ClientID = k.mesh + "/" + f.Name
+	}
+	return c, err
+}
+
+// Reader is executor.Feeds'.
+func (k *keptFeeds) Reader(name, who string, s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
+	f, err := k.feeds.OpenKeeping(name, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := f.Reader(who, f.LanesOf(subtask, parallelism))
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &feedReader{Reader: r, feed: f}, nil
+}
+
+// feedReader gives its feed back.
+type feedReader struct {
+	*feed.Reader
+	feed *feed.Feed
+}
+
+// Close is sensors.Reader's.
+func (r *feedReader) Close() error { return errors.Join(r.Reader.Close(), r.feed.Close()) }
+
+// stateChanged says that pins may have to move.
+func (k *keptFeeds) stateChanged() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run moves pins until ctx ends.
+func (k *keptFeeds) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.changed:
+		}
+		k.mu.Lock()
+		names := slices.Sorted(maps.Keys(k.owned))
+		k.mu.Unlock()
+		for _, name := range names {
+			if err := k.pin(name); err != nil && !errors.Is(err, feed.ErrNotOwner) && !errors.Is(err, feed.ErrClosed) {
+				k.tell(fmt.Sprintf("feed %s keeps more than it has to: %v", name, err))
+			}
+		}
+	}
+}
+
+// pin makes a feed's pins those of the state.
+func (k *keptFeeds) pin(name string) (err error) {
+	f, err := k.feeds.OpenKeeping(name, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var want map[string]map[int]int64
+	k.view(func(st *coordinator.State) { want = pinsOf(st, name, f.Config().Lanes) })
+	for _, pin := range slices.Sorted(maps.Keys(want)) {
+		if err := f.Pin(pin, want[pin]); err != nil {
+			return err
+		}
+	}
+	for _, p := range f.Pins() {
+		if _, there := want[p.Name]; !there && (strings.HasPrefix(p.Name, jobPin) || strings.HasPrefix(p.Name, savepointPin)) {
+			if err := f.Unpin(p.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// The pins' names begin with these.
+const (
+	jobPin       = "job "
+	savepointPin = "savepoint "
+)
+
+// pinsOf is what the state needs of a feed, by the names of pins and lanes.
+func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]int64 {
+	pins := make(map[string]map[int]int64)
+	for id, j := range st.Jobs {
+		source, reads := sourceOf(st, j, name)
+		if !reads || j.Status.Ended() && len(j.Checkpoints) == 0 {
+			continue
+		}
+		pins[jobPin+string(id)] = least(lanes, source, j.Checkpoints...)
+	}
+	for _, s := range st.Savepoints {
+		j := st.Jobs[s.Job]
+		if j == nil {
+			continue // whose job is forgotten: its own feed is gone, and nobody knows what it read
+		}
+		if source, reads := sourceOf(st, j, name); reads {
+			pins[savepointPin+s.Name] = least(lanes, source, s)
+		}
+	}
+	return pins
+}
+
+// sourceOf is the source of a job that reads a feed; empty: any may.
+func sourceOf(st *coordinator.State, j *coordinator.Job, name string) (dataflow.OperatorID, bool) {
+	if own, ok := strings.CutPrefix(name, string(j.ID)+"."); ok && st.Feeds[name] != nil && st.Feeds[name].Job == j.ID {
+		return dataflow.OperatorID(own), true
+	}
+	return "", slices.Contains(j.Reads, name)
+}
+
+// least is the least position of each lane in the snapshots: 0 where one does
+// not say, or there is none.
+func least(lanes int, source dataflow.OperatorID, all ...*coordinator.Snapshot) map[int]int64 {
+	at := make(map[int]int64)
+	for l := range lanes {
+		at[l] = 0
+	}
+	for i, s := range all {
+		of := positions(s, source)
+		for l := range at {
+			if i == 0 {
+				at[l] = of[l]
+			}
+			at[l] = min(at[l], of[l])
+		}
+	}
+	return at
+}
+
+// positions are where a snapshot's source stands, by lane. Where several sources
+// of a job may read the feed, the least of theirs.
+func positions(s *coordinator.Snapshot, source dataflow.OperatorID) map[int]int64 {
+	at := make(map[int]int64)
+	m, err := manifest.Decode(s.Manifest)
+	if err != nil {
+		return at // all is kept
+	}
+	for _, o := range m.Operators {
+		if source != "" && o.ID != source {
+			continue
+		}
+		for _, p := range o.Positions {
+			if lane, ok := ingestlog.LaneOf(p.Split); ok {
+				if was, there := at[lane]; !there || p.Offset < was {
+					at[lane] = p.Offset
+				}
+			}
+		}
+	}
+	return at
+}

@@ -1,0 +1,198 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/config"
+	"github.com/tidemark-mesh/tidemark/agent/node"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// patience only decides how long a failing test takes.
+const patience = 60 * time.Second
+
+// box is a machine of the test: its folder outlives its agents.
+type box struct {
+	t    *testing.T
+	name string
+	dir  string
+	stop context.CancelFunc
+	*node.Node
+
+	mu  sync.Mutex // guards log
+	log []string
+}
+
+func newBox(t *testing.T, name string) *box { return &box{t: t, name: name, dir: t.TempDir()} }
+
+func (b *box) options(joinAt, token string) node.Options {
+	c := config.Default()
+	c.Name, c.DataDir, c.Slots, c.HTTP.Bind = b.name, b.dir, 2, "127.0.0.1:0"
+	c.Bind, c.GossipBind = "127.0.0.1:0", "127.0.0.1:0"
+	if joinAt != "" {
+		c.Join, c.Token = []string{joinAt}, token
+	}
+	return node.Options{Config: c, Version: "test", Level: coordinator.BaseLevel, Secrets: job.Resolver{}, Events: func(e api.Event) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.log = append(b.log, fmt.Sprintf("%s %s %s", e.What, e.Job, e.Text))
+	}}
+}
+
+func (b *box) start(joinAt, token string) {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	n, err := node.Start(ctx, b.options(joinAt, token))
+	if err != nil {
+		cancel()
+		b.t.Fatalf("%s: %v\n%s", b.name, err, b.said())
+	}
+	b.Node, b.stop = n, cancel
+	b.t.Cleanup(func() { b.end() })
+}
+
+func (b *box) end() {
+	b.stop()
+	if err := b.Wait(); err != nil {
+		b.t.Errorf("%s: %v", b.name, err)
+	}
+	if b.t.Failed() {
+		b.t.Logf("--- %s\n%s", b.name, b.said())
+	}
+}
+
+func (b *box) said() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Join(b.log, "\n")
+}
+
+// await waits until ok.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// site is n boxes, the first of which founds.
+func site(t *testing.T, n int) []*box {
+	t.Helper()
+	first := newBox(t, "n1")
+	_, token, err := node.Found(first.dir, "test", "plant", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.start("", "")
+	all := []*box{first}
+	for i := 2; i <= n; i++ {
+		b := newBox(t, fmt.Sprintf("n%d", i))
+		b.start(first.Link(), token.String())
+		all = append(all, b)
+	}
+	for _, b := range all {
+		await(t, b.name+" to know all", func() bool {
+			agents := 0
+			b.View(func(st *coordinator.State) { agents = len(st.Agents) })
+			return agents == n && b.Leader() != "" && b.Health().Ready
+		})
+	}
+	return all
+}
+
+// leading is the box that leads.
+func leading(t *testing.T, all []*box) *box {
+	t.Helper()
+	var found *box
+	await(t, "a leader", func() bool {
+		for _, b := range all {
+			if l := b.Leader(); l == b.Self() && b.Current(context.Background()) == nil {
+				found = b
+			}
+		}
+		return found != nil
+	})
+	return found
+}
+
+func TestSiteOfOne(t *testing.T) {
+	all := site(t, 1)
+	runWords(t, all)
+}
+
+func TestSiteOfThree(t *testing.T) {
+	all := site(t, 3)
+	runWords(t, all)
+}
+
+// runWords submits a bounded job and compares its output.
+func runWords(t *testing.T, all []*box) {
+	t.Helper()
+	lead := leading(t, all)
+	in := filepath.Join(t.TempDir(), "in.txt")
+	var text strings.Builder
+	want := make(map[string]int)
+	for i := range 3000 {
+		w := fmt.Sprintf("w%d", i%7)
+		want[w]++
+		fmt.Fprintln(&text, w)
+	}
+	if err := os.WriteFile(in, []byte(text.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	spec := fmt.Sprintf(`
+name: words
+parallelism: 2
+checkpoint: {interval: 1s}
+sources:
+  lines: {file: {path: %q}, format: text, parallelism: 1, event_time: ingestion}
+steps:
+  - {id: counts, from: lines, key_by: [line], select: {n: count(*)}}
+sinks:
+  - {id: out, from: counts, file: {path: counts.jsonl}}
+`, in)
+	id, err := lead.Propose(context.Background(), coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{
+		Namespace: coordinator.DefaultNamespace, Name: "words", Spec: []byte(spec),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the job to finish", func() bool {
+		var j *coordinator.Job
+		all[0].View(func(st *coordinator.State) { j = st.Jobs[id] })
+		if j != nil && j.Status == coordinator.Failed {
+			t.Fatalf("it failed: %s", j.Why)
+		}
+		return j != nil && j.Status == coordinator.Finished
+	})
+	lines := 0
+	for _, b := range all {
+		out, err := os.ReadFile(filepath.Join(b.dir, "out", "counts.jsonl"))
+		if err == nil {
+			lines += strings.Count(string(out), "\n")
+		}
+	}
+	if lines != 3000 {
+		t.Errorf("%d lines came out of 3000", lines)
+	}
+}
+
+var (
+	_ = dataflow.Second
+	_ = mesh.Alive
+)
