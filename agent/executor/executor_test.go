@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,8 +11,12 @@ import (
 	"time"
 
 	local "github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // countsJob counts rows that come in virtual time.
@@ -115,14 +120,7 @@ func TestLostAgent(t *testing.T) {
 					if kill == "after a commit" {
 						s.committed(snap.ID)
 					} else {
-						synctest.Wait()
-						for drained := false; !drained; {
-							select {
-							case <-s.events:
-							default:
-								drained = true
-							}
-						}
+						s.drain()
 					}
 				}
 				time.Sleep(300 * time.Millisecond)
@@ -209,5 +207,132 @@ func TestCloseOfNothing(t *testing.T) {
 		s := newSite(t, "", "a")
 		s.agents["a"].x.Do(worker.Effect{Close: &s.ref})
 		s.await("Closed", func(e *happened) bool { return e.Closed != nil })
+	})
+}
+
+// A peer that is out of reach is passed over for another one; with nobody to copy
+// to a share has one copy; with peers that all refuse it is not stored.
+func TestCopiesGoWhereTheyCan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b", "c")
+		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
+			t.Fatal(f.Why)
+		}
+		time.Sleep(500 * time.Millisecond)
+		s.net.Cut("a", "b")
+		snap := s.trigger(true)
+		if len(snap.Copies) == 0 {
+			t.Error("there is no part")
+		}
+		for _, c := range snap.Copies {
+			if !slices.Equal(c.Nodes, []mesh.NodeID{"a", "c"}) {
+				t.Errorf("part %v is on %v", c.Part, c.Nodes)
+			}
+		}
+		s.net.Cut("a", "c")
+		s.counts++
+		id := dataflow.CheckpointID{Token: s.ref.Token, Counter: s.counts}
+		s.tellAll(worker.Effect{Trigger: &coordinator.Trigger{AttemptRef: s.ref, Barrier: dataflow.Barrier{ID: id}}})
+		e := s.await("NotStored", func(e *happened) bool { return e.NotStored != nil })
+		if n := e.NotStored; n.Lost || checkpoint.Failure(n.Kind) != checkpoint.Async || n.ID != id {
+			t.Errorf("%+v", n)
+		}
+		time.Sleep(10 * time.Second) // the others' shares
+		s.drain()
+		s.stop("b")
+		s.stop("c")
+		for _, c := range s.trigger(false).Copies {
+			if !slices.Equal(c.Nodes, []mesh.NodeID{"a"}) {
+				t.Errorf("alone: part %v is on %v", c.Part, c.Nodes)
+			}
+		}
+		s.closeAll()
+	})
+}
+
+// A part that was damaged on the disk is found when a job is restored from it;
+// the attempt after that fetches it anew.
+func TestDamagedPartIsFetchedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		want := oracle(t)
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b")
+		places := []coordinator.Place{at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "b")}
+		if f := s.deploy(places...); f != nil {
+			t.Fatal(f.Why)
+		}
+		time.Sleep(time.Second)
+		snap := s.trigger(true)
+		s.complete(snap, 2)
+		s.committed(snap.ID)
+		s.closeAll()
+		damage(t, s.agents["b"], snap)
+		f := s.deploy(places...)
+		if f == nil || f.Final || !strings.Contains(f.Why, "damaged") {
+			t.Fatalf("%+v", f)
+		}
+		s.closeRest()
+		if f := s.deploy(places...); f != nil {
+			t.Fatal(f.Why)
+		}
+		snap = s.trigger(true)
+		s.complete(snap, 2)
+		s.committed(snap.ID)
+		s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
+		s.finish()
+		s.closeAll()
+		compare(t, linesOf(t, s.agents["a"].dir, s.agents["b"].dir), want)
+	})
+}
+
+// damage changes a byte near the end of all parts of a snapshot on an agent.
+func damage(t *testing.T, a *agent, snap *coordinator.Snapshot) {
+	t.Helper()
+	n := 0
+	for _, c := range snap.Copies {
+		name := filepath.Join(a.dir, "parts", c.Part.String()[:2], c.Part.String()+".avro")
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		n++
+		b[len(b)-17] ^= 1 // in the last row, before the marker
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n == 0 {
+		t.Fatal("no part is there")
+	}
+}
+
+// An attempt that is closed while it waits for parts ends at once, and an older
+// one's parts are not taken any more.
+func TestCloseWhileFetching(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b", "c")
+		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "b")); f != nil {
+			t.Fatal(f.Why)
+		}
+		time.Sleep(500 * time.Millisecond)
+		snap := s.trigger(true)
+		s.complete(snap, 2)
+		s.committed(snap.ID)
+		s.closeAll()
+		s.net.Cut("c", "a")
+		s.net.Cut("c", "b")
+		s.job.Attempt++
+		j := *s.job
+		j.Places = []coordinator.Place{at("in", 0, "c"), at("sums", 0, "c"), at("sums", 1, "c")}
+		s.job, s.ref = &j, coordinator.AttemptRef{Job: j.ID, Token: j.Token("home")}
+		s.tellAll(worker.Effect{Prepare: &worker.Prepare{AttemptRef: s.ref, Job: &j, From: j.Newest()}})
+		time.Sleep(time.Second)
+		began := time.Now()
+		s.closeAll()
+		if d := time.Since(began); d > 0 {
+			t.Errorf("it took %v", d)
+		}
+		if n := s.agents["c"].state.Parts().Pinned(); n > len(snap.Copies) {
+			t.Errorf("%d parts are pinned", n)
+		}
 	})
 }

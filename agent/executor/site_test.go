@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
@@ -372,4 +373,26 @@ func linesOf(t *testing.T, dirs ...string) (lines []string) {
 
 func at(task string, index int, node mesh.NodeID) coordinator.Place {
 	return coordinator.Place{Subtask: dataflow.SubtaskID{Task: dataflow.TaskID(task), Index: index}, Node: node}
+}
+
+// closeRest closes what is left of an attempt of which a part has failed.
+func (s *site) closeRest() {
+	s.t.Helper()
+	nodes := s.nodes()
+	s.tellAll(worker.Effect{Close: &s.ref})
+	for range nodes {
+		s.await("Closed", func(e *happened) bool { return e.Closed != nil })
+	}
+}
+
+// drain forgets what was said until now.
+func (s *site) drain() {
+	synctest.Wait()
+	for {
+		select {
+		case <-s.events:
+		default:
+			return
+		}
+	}
 }
