@@ -221,7 +221,8 @@ func TestSilenceEndsAConnection(t *testing.T) {
 }
 
 // A process that takes the port of the one before resets its connections, though
-// neither the probe nor silence has told of its end.
+// neither the probe nor silence has told of its end, once it is sent more than a
+// keepalive.
 func TestStartedAgainOnItsPort(t *testing.T) {
 	s := newSite(t)
 	blind := func(c *Config) { c.NoProbe = true }
@@ -237,6 +238,10 @@ func TestStartedAgainOnItsPort(t *testing.T) {
 	again := s.link("b", func(c *Config) { c.NoProbe, c.Listen = true, at })
 	echo(again, mesh.Control)
 	s.start(again)
+	if st, err := a.Open(t.Context(), "b", mesh.Control); err == nil {
+		st.Write(make([]byte, 1000)) //nolint:errcheck // it may be reset
+		defer st.Close()             //nolint:errcheck // always nil
+	}
 	for _, want := range []string{"b up", "b down"} {
 		if m := <-told; m != want {
 			t.Errorf("told %q, want %q", m, want)
@@ -290,7 +295,7 @@ func TestStartedAgainElsewhere(t *testing.T) {
 func TestStreamsThatNobodyTakes(t *testing.T) {
 	s := newSite(t)
 	a, b := s.link("a", nil), s.link("b", nil)
-	echo(b, mesh.Control)
+	echo(b, mesh.Control, mesh.Channel)
 	s.start(a, b)
 	if err := ask(t.Context(), a, "b", mesh.Control); err != nil {
 		t.Fatal(err)
