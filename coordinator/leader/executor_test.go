@@ -57,6 +57,7 @@ func (x *executor) later(d dataflow.Time, r *running, f func()) {
 }
 
 func (x *executor) perform(f worker.Effect) {
+	x.n.site.dirty = true
 	switch {
 	case f.Prepare != nil:
 		x.prepare(f.Prepare)

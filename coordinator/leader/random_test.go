@@ -42,7 +42,7 @@ sinks: [{id: out, from: in, file: {path: out.jsonl}}]
 `
 )
 
-var seeds = flag.Uint64("seeds", 20, "how many random schedules are tried")
+var seeds = flag.Uint64("seeds", 12, "how many random schedules are tried")
 
 // Whatever fails in whatever order: what check, observe and the executors judge
 // holds at every step, and after the last fault everything goes on.

@@ -37,6 +37,9 @@ type site struct {
 	cuts   map[[2]mesh.NodeID]bool
 	newest map[coordinator.JobID]dataflow.CheckpointID
 	wishes map[int]string
+
+	dirty   bool // what check looks at has changed
+	checked dataflow.Time
 }
 
 type entry struct {
@@ -124,7 +127,10 @@ func (s *site) run(until dataflow.Time) {
 		e := heap.Pop(&s.queue).(event)
 		s.now = max(s.now, e.at)
 		e.f()
-		s.check()
+		if s.dirty || s.now >= s.checked+5*ms {
+			s.dirty, s.checked = false, s.now
+			s.check()
+		}
 	}
 	s.now = max(s.now, until)
 }
@@ -265,7 +271,7 @@ func (n *node) perform(f worker.Effect) {
 	case f.Send != nil:
 		n.send(*f.Send)
 	case f.Lease != nil:
-		n.lease = *f.Lease
+		n.lease, n.site.dirty = *f.Lease, true
 	default:
 		n.exec.perform(f)
 	}
