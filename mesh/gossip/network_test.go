@@ -64,6 +64,14 @@ func (e *end) kill() {
 	e.net.mu.Lock()
 	defer e.net.mu.Unlock()
 	e.dead = true
+	for { // nobody accepts what waits
+		select {
+		case c := <-e.streams:
+			_ = c.Close()
+		default:
+			return
+		}
+	}
 }
 
 // way is the other end of a packet or stream.
@@ -121,14 +129,27 @@ func (e *end) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) 
 }
 
 func (e *end) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	peer, _, ok := e.way(addr, 0)
-	if !ok {
+	_, delay, ok := e.way(addr, 0)
+	if !ok || delay >= timeout {
 		<-time.After(max(timeout, time.Millisecond))
 		return nil, errors.New("timeout")
 	}
+	if delay > 0 {
+		<-time.After(delay)
+	}
+	e.net.mu.Lock()
+	defer e.net.mu.Unlock()
+	peer := e.net.ends[addr]
 	a, b := net.Pipe()
-	peer.streams <- b
-	return a, nil
+	if e.dead || peer.dead {
+		return nil, errors.New("refused")
+	}
+	select {
+	case peer.streams <- b:
+		return a, nil
+	default:
+		return nil, errors.New("refused")
+	}
 }
 
 func (e *end) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {

@@ -85,7 +85,7 @@ func until(t *testing.T, most time.Duration, what string, ok func() bool) time.D
 		if time.Since(begin) > most {
 			t.Fatalf("not within %s: %s", most, what)
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 	return time.Since(begin)
 }

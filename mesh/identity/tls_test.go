@@ -14,7 +14,7 @@ import (
 
 // shake lets a client and a server meet over a pipe. Each side then reads a byte
 // of the other: a client of TLS 1.3 learns of a refusal only by reading.
-func shake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error, state tls.ConnectionState) {
+func shake(t *testing.T, client, server *tls.Config) (state tls.ConnectionState, clientErr, serverErr error) {
 	t.Helper()
 	a, b := net.Pipe()
 	deadline := time.Now().Add(30 * time.Second)
@@ -39,7 +39,7 @@ func shake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error
 		_, clientErr = c.Read(make([]byte, 1))
 	}
 	a.Close()
-	return clientErr, <-done, c.ConnectionState()
+	return c.ConnectionState(), clientErr, <-done
 }
 
 func TestMutualTLS(t *testing.T) {
@@ -51,7 +51,7 @@ func TestMutualTLS(t *testing.T) {
 	twin := newBox(t, "2026-03-01").found("plant", "hall")
 	listen := server.ListenTLS("tidemark/1")
 
-	ce, se, cs := shake(t, client.ClientTLS(server.Node(), "tidemark/1"), listen)
+	cs, ce, se := shake(t, client.ClientTLS(server.Node(), "tidemark/1"), listen)
 	if ce != nil || se != nil || cs.Version != tls.VersionTLS13 || cs.NegotiatedProtocol != "tidemark/1" {
 		t.Fatalf("client %v, server %v, %s", ce, se, cs.NegotiatedProtocol)
 	}
@@ -74,19 +74,19 @@ func TestMutualTLS(t *testing.T) {
 		"TLS 1.2":              {&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, nil, nil},
 		"another protocol":     {client.ClientTLS("", "h3"), nil, nil},
 	} {
-		ce, se, _ := shake(t, c.client, listen)
+		_, ce, se := shake(t, c.client, listen)
 		if ce == nil || se == nil || c.clientIs != nil && !errors.Is(ce, c.clientIs) || c.serves != nil && !errors.Is(se, c.serves) {
 			t.Errorf("%s: client %v, server %v", name, ce, se)
 		}
 	}
 
 	f.clock = at("2027-03-02")
-	ce, se, _ = shake(t, trusting(client.ClientTLS("", "tidemark/1")), listen)
+	_, ce, se = shake(t, trusting(client.ClientTLS("", "tidemark/1")), listen)
 	if ce == nil || !errors.Is(se, ErrExpired) || !strings.Contains(se.Error(), "2027-03-02") {
 		t.Errorf("the server's own certificate ended: client %v, server %v", ce, se)
 	}
 	f.clock, b.clock = at("2026-03-01"), at("2027-03-02")
-	ce, se, _ = shake(t, trusting(client.ClientTLS("", "tidemark/1")), listen)
+	_, ce, se = shake(t, trusting(client.ClientTLS("", "tidemark/1")), listen)
 	if !errors.Is(ce, ErrExpired) || se == nil || !strings.Contains(ce.Error(), "join again") {
 		t.Errorf("the client's own certificate ended: client %v, server %v", ce, se)
 	}
@@ -110,11 +110,11 @@ func TestExpiredPeer(t *testing.T) {
 	if err := server.Renew(chain); err != nil {
 		t.Fatal(err)
 	}
-	if ce, se, _ := shake(t, client.ClientTLS("", "x"), server.ServerTLS("x")); ce != nil || se != nil {
+	if _, ce, se := shake(t, client.ClientTLS("", "x"), server.ServerTLS("x")); ce != nil || se != nil {
 		t.Errorf("while it lasts: client %v, server %v", ce, se)
 	}
 	f.clock = at("2027-03-02")
-	ce, se, _ := shake(t, client.ClientTLS("", "x"), server.ServerTLS("x"))
+	_, ce, se := shake(t, client.ClientTLS("", "x"), server.ServerTLS("x"))
 	if ce == nil || !errors.Is(se, ErrExpired) || !strings.Contains(se.Error(), string(client.Node())) {
 		t.Errorf("client %v, server %v", ce, se)
 	}
@@ -129,7 +129,7 @@ func TestTwoMeshes(t *testing.T) {
 		from, to *Identity
 		ok       bool
 	}{{a, a2, true}, {a2, a, true}, {b, b2, true}, {a, b, false}, {b2, a2, false}, {a2, b, false}} {
-		ce, se, _ := shake(t, c.from.ClientTLS(c.to.Node(), "x"), c.to.ServerTLS("x"))
+		_, ce, se := shake(t, c.from.ClientTLS(c.to.Node(), "x"), c.to.ServerTLS("x"))
 		if (ce == nil && se == nil) != c.ok || !c.ok && (!errors.Is(ce, ErrMesh) || !strings.Contains(ce.Error(), c.to.Mesh())) {
 			t.Errorf("%s to %s: client %v, server %v", c.from.Mesh(), c.to.Mesh(), ce, se)
 		}
@@ -146,7 +146,7 @@ func TestJoinTLS(t *testing.T) {
 	listen := server.ListenTLS("tidemark/1")
 	clock := func(s string) func() time.Time { return func() time.Time { return at(s) } }
 	for _, when := range []string{"2026-03-01", "1970-01-01"} {
-		ce, se, cs := shake(t, JoinTLS(server.NewToken(), clock(when)), listen)
+		cs, ce, se := shake(t, JoinTLS(server.NewToken(), clock(when)), listen)
 		if ce != nil || se != nil || cs.NegotiatedProtocol != JoinALPN {
 			t.Errorf("%s: client %v, server %v, %s", when, ce, se, cs.NegotiatedProtocol)
 		}
@@ -164,22 +164,22 @@ func TestJoinTLS(t *testing.T) {
 		"a server that only has a name":  {server.NewToken(), "2026-03-01", showing(newBox(t, "2026-03-01").found("x", "hall"), server), ErrMesh},
 		"a server with a root of itself": {server.NewToken(), "2026-03-01", twin.JoinServerTLS(), ErrMesh},
 	} {
-		ce, se, _ := shake(t, JoinTLS(c.token, clock(c.when)), c.listen)
+		_, ce, se := shake(t, JoinTLS(c.token, clock(c.when)), c.listen)
 		if !errors.Is(ce, c.want) || se == nil {
 			t.Errorf("%s: client %v, server %v, want %v", name, ce, se, c.want)
 		}
 	}
 	// Who has a certificate shows it, for a renewal; a wrong one is refused.
 	client := newBox(t, "2026-03-01").joins(server)
-	if ce, se, _ := shake(t, client.ClientTLS("", JoinALPN), listen); ce != nil || se != nil {
+	if _, ce, se := shake(t, client.ClientTLS("", JoinALPN), listen); ce != nil || se != nil {
 		t.Errorf("renewal: client %v, server %v", ce, se)
 	}
 	foreign := twin.ClientTLS("", JoinALPN)
 	foreign.VerifyConnection = nil
-	if ce, se, _ := shake(t, foreign, listen); ce == nil || !errors.Is(se, ErrForeign) {
+	if _, ce, se := shake(t, foreign, listen); ce == nil || !errors.Is(se, ErrForeign) {
 		t.Errorf("renewal with a foreign certificate: client %v, server %v", ce, se)
 	}
-	if ce, se, _ := shake(t, JoinTLS(server.NewToken(), clock("2026-03-01")), server.ServerTLS(JoinALPN)); ce == nil || se == nil {
+	if _, ce, se := shake(t, JoinTLS(server.NewToken(), clock("2026-03-01")), server.ServerTLS(JoinALPN)); ce == nil || se == nil {
 		t.Error("a joiner came into the mesh's own protocol")
 	}
 }
@@ -232,7 +232,7 @@ func TestSameSitePeers(t *testing.T) {
 		}
 		return nil
 	})
-	if ce, se, _ := shake(t, client.ClientTLS("", "x"), server.ServerTLS("x")); ce == nil || !errors.Is(se, ErrRefused) || !strings.Contains(se.Error(), "only the depot") {
+	if _, ce, se := shake(t, client.ClientTLS("", "x"), server.ServerTLS("x")); ce == nil || !errors.Is(se, ErrRefused) || !strings.Contains(se.Error(), "only the depot") {
 		t.Errorf("client %v, server %v", ce, se)
 	}
 }
