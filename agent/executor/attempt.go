@@ -168,6 +168,9 @@ func (a *attempt) play() error {
 	})
 	defer running.Wait()
 	err := a.hear(ended, func() bool { return false })
+	if err != nil { // a Flush that waits ends; without an error others still hear that all was taken
+		a.closeChannels()
+	}
 	if errors.Is(err, file.ErrNotReplayable) || errors.Is(err, file.ErrChanged) && a.ref.Token.Attempt == 1 {
 		return final{err}
 	}
@@ -183,11 +186,7 @@ func (a *attempt) tearDown() {
 			a.tell("closing it: %v", err)
 		}
 	}
-	if a.joined != nil {
-		if err := a.joined.Close(); err != nil {
-			a.tell("closing its channels: %v", err)
-		}
-	}
+	a.closeChannels()
 	a.pushes.Wait()
 	if a.shares != nil {
 		a.shares.Quiet()
@@ -204,6 +203,15 @@ func (a *attempt) tearDown() {
 	if a.shares != nil {
 		a.shares.Quiet()
 		a.shares.Close()
+	}
+}
+
+func (a *attempt) closeChannels() {
+	if a.joined == nil {
+		return
+	}
+	if err := a.joined.Close(); err != nil {
+		a.tell("closing its channels: %v", err)
 	}
 }
 

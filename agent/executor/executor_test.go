@@ -336,3 +336,18 @@ func TestCloseWhileFetching(t *testing.T) {
 		}
 	})
 }
+
+// An attempt whose channels are never taken to their end can be closed.
+func TestCloseWhileFlushing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b")
+		s.wires.stuck = true
+		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "b")); f != nil {
+			t.Fatal(f.Why)
+		}
+		s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
+		s.tellAll(worker.Effect{Finish: &coordinator.Finish{AttemptRef: s.ref}})
+		synctest.Wait()
+		s.closeAll()
+	})
+}

@@ -27,6 +27,7 @@ import (
 type wires struct {
 	mu    sync.Mutex // guards parts
 	parts map[string]*wire
+	stuck bool // nobody says that all was taken
 }
 
 // wire is one part's end.
@@ -39,6 +40,8 @@ type wire struct {
 	plan   *runtime.Plan
 	lost   func(mesh.NodeID, error)
 	node   mesh.NodeID
+	closed chan struct{}
+	once   sync.Once
 }
 
 // on is the wires as one agent has them.
@@ -51,7 +54,7 @@ func nameOf(node mesh.NodeID, ref coordinator.AttemptRef) string { return fmt.Sp
 
 // Join is executor.Channels'.
 func (o on) Join(ref coordinator.AttemptRef, j *runtime.Job, p *runtime.Plan, places []coordinator.Place, lost func(mesh.NodeID, error)) (executor.Joined, error) {
-	part := &wire{w: o.w, name: nameOf(o.node, ref), ref: ref, job: j, places: places, plan: p, lost: lost, node: o.node}
+	part := &wire{w: o.w, name: nameOf(o.node, ref), ref: ref, job: j, places: places, plan: p, lost: lost, node: o.node, closed: make(chan struct{})}
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
 	o.w.parts[part.name] = part
@@ -78,13 +81,19 @@ func (p *wire) Outlet(c runtime.Channel) (runtime.Outlet, error) {
 // Flush is executor.Joined's.
 func (p *wire) Flush() error {
 	p.w.mu.Lock()
-	defer p.w.mu.Unlock()
 	delete(p.w.parts, p.name)
+	stuck := p.w.stuck
+	p.w.mu.Unlock()
+	if stuck {
+		<-p.closed
+		return errors.New("it was closed")
+	}
 	return nil
 }
 
 // Close is executor.Joined's: the others lose their channels.
 func (p *wire) Close() error {
+	p.once.Do(func() { close(p.closed) })
 	p.w.mu.Lock()
 	var others []*wire
 	if p.w.parts[p.name] == p {
