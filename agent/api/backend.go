@@ -36,6 +36,9 @@ type Backend interface {
 	// only the leader has them.
 	Statuses(job coordinator.JobID) []coordinator.SubtaskStatus
 	Logs() []coordinator.LogStatus
+	// Here are the subtasks that run on this agent, the feeds that it owns, and the
+	// free bytes of its data folder; 0: not known.
+	Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64)
 
 	// CallLeader opens a connection to the leader's API. ErrNoLeader.
 	CallLeader(ctx context.Context) (net.Conn, error)

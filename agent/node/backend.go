@@ -143,6 +143,11 @@ func (n *Node) Logs() []coordinator.LogStatus {
 	return nil
 }
 
+// Here is api.Backend's.
+func (n *Node) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64) {
+	return n.exec.Status(), n.feeds.feeds.Statuses(), 0
+}
+
 // NewToken is api.Backend's; the caller sets Expires and Uses.
 func (n *Node) NewToken() (string, coordinator.Token, error) {
 	t := n.id.NewToken()
@@ -241,5 +246,6 @@ func (n *Node) narrate(c *coordinator.Command, r jobmanager.Result, changes []jo
 // heartbeat is what a heartbeat carries for people. Status is sent every second
 // or so, not with each.
 func (n *Node) heartbeat() *coordinator.Heartbeat {
-	return &coordinator.Heartbeat{Status: n.exec.Status(), Logs: n.feeds.feeds.Statuses()}
+	status, logs, free := n.Here()
+	return &coordinator.Heartbeat{Status: status, Logs: logs, Disk: free}
 }

@@ -57,6 +57,25 @@ func addFile(t *tar.Writer, name string, size int64, r io.Reader) error {
 // another name if one is given. Every part is verified; what is missing,
 // damaged or too much is store.ErrCorrupt, and then no manifest is stored.
 func Import(r io.Reader, into *Manifests, name string) (manifest.Manifest, error) {
+	var stored []store.Part
+	defer func() { into.parts.Unpin(stored...) }() // the manifest names them, or a collection takes them
+	m, err := ImportTo(r, name, func(p store.Part, write func(io.Writer) error) error {
+		_, err := into.parts.Put(write)
+		if err == nil {
+			stored = append(stored, p)
+		}
+		return err
+	})
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	return m, into.Put(m)
+}
+
+// ImportTo reads what Export wrote, and has put store each part: write writes
+// its bytes, and is store.ErrCorrupt if they are not the part. The manifest is
+// returned, under another name if one is given, when all are stored.
+func ImportTo(r io.Reader, name string, put func(p store.Part, write func(io.Writer) error) error) (manifest.Manifest, error) {
 	t := tar.NewReader(r)
 	m, err := importManifest(t)
 	if err != nil {
@@ -68,21 +87,18 @@ func Import(r io.Reader, into *Manifests, name string) (manifest.Manifest, error
 	if err := manifest.CheckName(m.Name); err != nil {
 		return manifest.Manifest{}, err
 	}
-	var stored []store.Part
-	defer func() { into.parts.Unpin(stored...) }() // the manifest names them, or a collection takes them
 	for _, p := range manifest.Needed(m) {
 		if err := nextFile(t, exported(p), p.Size); err != nil {
 			return manifest.Manifest{}, err
 		}
-		if _, err := into.parts.Put(func(w io.Writer) error { return copyPart(w, t, p) }); err != nil {
+		if err := put(p, func(w io.Writer) error { return copyPart(w, t, p) }); err != nil {
 			return manifest.Manifest{}, err
 		}
-		stored = append(stored, p)
 	}
 	if _, err := t.Next(); err != io.EOF {
 		return manifest.Manifest{}, errMore
 	}
-	return m, into.Put(m)
+	return m, nil
 }
 
 var errMore = fmt.Errorf("export: %w: there is more in it than its manifest names", store.ErrCorrupt)

@@ -1,0 +1,155 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+)
+
+type feedPath struct {
+	Feed string `path:"feed" doc:"its name; of a job's own source JOB.SOURCE"`
+}
+
+func (s *server) registerFeeds() {
+	huma.Register(s.huma, op(http.MethodGet, "/v1/feeds", "list-feeds", "All feeds"), s.listFeeds)
+	huma.Register(s.huma, op(http.MethodPost, "/v1/feeds", "create-feed", "Make a feed that jobs read with feed: NAME", status(http.StatusCreated)), s.createFeed)
+	huma.Register(s.huma, op(http.MethodGet, "/v1/feeds/{feed}", "show-feed", "A feed, its log and where that is"), s.showFeed)
+	huma.Register(s.huma, op(http.MethodDelete, "/v1/feeds/{feed}", "delete-feed", "Delete a feed with its log", status(http.StatusNoContent)), s.deleteFeed)
+}
+
+func describeFeed(st *coordinator.State, f *coordinator.Feed) Feed {
+	out := Feed{
+		Name: f.Name, Namespace: f.Namespace, Job: string(f.Job), Replicas: f.Replicas, WhenShort: "block", Epoch: f.Log.Epoch,
+		Topics: []string{}, Members: []string{}, Readers: []string{}, State: "nothing was heard of it",
+	}
+	if f.Degrade {
+		out.WhenShort = "degrade"
+	}
+	if f.Log.Epoch == 0 {
+		out.State = "never opened"
+	} else {
+		out.Owner, out.Entries = nameOf(st.Agents, f.Log.Owner), f.Log.Start
+	}
+	for _, n := range f.Log.Members {
+		out.Members = append(out.Members, nameOf(st.Agents, n))
+	}
+	for _, j := range sortedJobs(st) {
+		if !j.Status.Ended() && (j.ID == f.Job || slices.Contains(j.Reads, f.Name)) {
+			out.Readers = append(out.Readers, j.Name)
+		}
+	}
+	c, err := feed.ParseConfig(f.Name, f.Config)
+	if err != nil {
+		out.Error = err.Error()
+		return out
+	}
+	out.Broker, out.Topics, out.QoS, out.Lanes, out.ClientID = c.Broker, c.Topics, c.QoS, c.Lanes, c.ClientID
+	return out
+}
+
+// measured adds what owners said of their logs.
+func (s *server) measured(all []Feed) {
+	for _, l := range s.b.Logs() {
+		for i := range all {
+			f := &all[i]
+			if f.Name != l.Feed || l.Epoch < f.Epoch {
+				continue
+			}
+			f.Entries, f.Bytes, f.Messages, f.Why = l.End, l.Bytes, l.Messages, l.Why
+			f.State = cmp.Or(l.Broker, "connecting")
+		}
+	}
+}
+
+func feedsOfJob(st *coordinator.State, j *coordinator.Job) []Feed {
+	all := []Feed{}
+	for _, name := range slices.Sorted(maps.Keys(st.Feeds)) {
+		if f := st.Feeds[name]; f.Job == j.ID || slices.Contains(j.Reads, name) {
+			all = append(all, describeFeed(st, f))
+		}
+	}
+	return all
+}
+
+func (s *server) listFeeds(ctx context.Context, in *Stale) (*body[[]Feed], error) {
+	all := []Feed{}
+	err := s.read(ctx, *in, func(st *coordinator.State) error {
+		for _, name := range slices.Sorted(maps.Keys(st.Feeds)) {
+			all = append(all, describeFeed(st, st.Feeds[name]))
+		}
+		return nil
+	})
+	s.measured(all)
+	return answer(all), err
+}
+
+func (s *server) showFeed(ctx context.Context, in *struct {
+	feedPath
+	Stale
+}) (*body[Feed], error) {
+	one := make([]Feed, 1)
+	err := s.read(ctx, in.Stale, func(st *coordinator.State) error {
+		f := st.Feeds[in.Feed]
+		if f == nil {
+			return missing("feed", in.Feed, slices.Sorted(maps.Keys(st.Feeds)))
+		}
+		one[0] = describeFeed(st, f)
+		return nil
+	})
+	s.measured(one)
+	return answer(one[0]), err
+}
+
+func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*body[Feed], error) {
+	n := in.Body
+	bad := func(err error) error { return refusal(http.StatusUnprocessableEntity, "feed %q: %v", n.Name, err) }
+	c := feed.Config{
+		Broker: n.Broker, Topics: n.Topics, QoS: n.QoS, Lanes: n.Lanes, ClientID: n.ClientID, TLS: job.TLS{CA: n.CA, Cert: n.Cert, Key: n.Key},
+		Keep:     job.Retention{Age: dataflow.Duration(n.KeepAge) * dataflow.Millisecond, Size: n.KeepSize, Cap: n.Cap},
+		Retained: map[string]job.Retained{"all": job.RetainedAll, "never": job.RetainedNever}[n.Retained],
+	}
+	if c.Keep == (job.Retention{}) { // jobs that read it come later
+		c.Keep.Age, c.Keep.Size = feed.DefaultKeepAge, feed.DefaultKeepSize
+	}
+	var err error
+	if c.Username, err = job.ParseSecret(n.Username); err != nil {
+		return nil, refusal(http.StatusUnprocessableEntity, "username: %v", err)
+	}
+	if c.Password, err = job.ParseSecret(n.Password); err != nil {
+		return nil, refusal(http.StatusUnprocessableEntity, "password: it is no reference; give ${file:PATH} or ${env:NAME}")
+	}
+	if c.ClientID == "" {
+		s.b.View(func(st *coordinator.State) { c.ClientID = st.Mesh + "/" + n.Name })
+	}
+	text, err := feedText(n.Name, c)
+	if err != nil {
+		return nil, bad(err)
+	}
+	f := coordinator.Feed{Name: n.Name, Namespace: coordinator.DefaultNamespace, Config: text, Replicas: n.Replicas, Degrade: n.WhenShort == "degrade"}
+	if _, err := s.propose(ctx, coordinator.Command{FeedCreated: &f}); err != nil {
+		return nil, err
+	}
+	var out Feed
+	s.b.View(func(st *coordinator.State) { out = describeFeed(st, &f) })
+	return answer(out), nil
+}
+
+func (s *server) deleteFeed(ctx context.Context, in *feedPath) (*struct{}, error) {
+	if _, err := s.showFeed(ctx, &struct {
+		feedPath
+		Stale
+	}{feedPath: *in}); err != nil {
+		return nil, err
+	}
+	_, err := s.propose(ctx, coordinator.Command{FeedDeleted: &coordinator.FeedDeleted{Name: in.Feed}})
+	return nil, err
+}

@@ -1,0 +1,210 @@
+package api
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// HealthInfo is what an agent thinks of itself.
+type HealthInfo struct {
+	Ready   bool     `json:"ready"`
+	Why     []string `json:"why"`
+	Applied uint64   `json:"applied"`
+	Lease   bool     `json:"lease"`
+	Leader  string   `json:"leader"`
+	Node    string   `json:"node"`
+	Version string   `json:"version"`
+}
+
+func (s *server) registerHealth() {
+	hidden := func(o *huma.Operation) { o.Security = []map[string][]string{} }
+	huma.Register(s.huma, op(http.MethodGet, "/healthz", "alive", "The process answers", hidden), func(context.Context, *struct{}) (*body[map[string]bool], error) {
+		return answer(map[string]bool{"alive": true}), nil
+	})
+	type ready struct {
+		Status int
+		Body   HealthInfo
+	}
+	huma.Register(s.huma, op(http.MethodGet, "/readyz", "ready", "200 if the agent takes requests, else 503, with why not"), func(context.Context, *struct{}) (*ready, error) {
+		h := s.b.Health()
+		out := &ready{Status: http.StatusOK, Body: HealthInfo{Ready: h.Ready, Why: append([]string{}, h.Why...), Applied: h.Applied, Lease: h.Lease,
+			Leader: string(s.b.Leader()), Node: string(s.b.Self()), Version: s.o.Version}}
+		if !h.Ready {
+			out.Status = http.StatusServiceUnavailable
+		}
+		return out, nil
+	})
+}
+
+// metrics answers with this agent's numbers; those of the whole site are on the
+// leader only, so that nothing is counted twice.
+func (s *server) metrics() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newCollector(s))
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// collector reads the numbers when they are asked for.
+type collector struct {
+	s    *server
+	desc map[string]*prometheus.Desc
+}
+
+func newCollector(s *server) *collector {
+	c := &collector{s: s, desc: make(map[string]*prometheus.Desc)}
+	of := func(labels []string, names map[string]string) {
+		for name, help := range names {
+			c.desc[name] = prometheus.NewDesc("tidemark_"+name, help, labels, nil)
+		}
+	}
+	of([]string{"job", "name", "subtask", "operator"}, map[string]string{
+		"operator_in_rows_total":       "Rows into an operator, in this attempt.",
+		"operator_out_rows_total":      "Rows out of an operator.",
+		"operator_late_rows_total":     "Rows that came too late for their window.",
+		"operator_rejected_rows_total": "Rows that were rejected.",
+	})
+	of([]string{"job", "name", "subtask"}, map[string]string{
+		"subtask_busy_seconds_total":    "Time at work.",
+		"subtask_blocked_seconds_total": "Time blocked by those behind it.",
+		"subtask_watermark_seconds":     "Event time, as seconds since 1970.",
+		"subtask_watermark_lag_seconds": "Arrival clock less event time.",
+	})
+	of([]string{"feed"}, map[string]string{
+		"log_end": "Sequence number behind the last entry of a feed's log.", "log_bytes": "Size of a feed's log.", "feed_messages_total": "Messages taken.",
+		"feed_connected": "1 while the broker is connected.", "feed_blocked": "1 while nothing is acknowledged.",
+	})
+	of([]string{"job", "name"}, map[string]string{
+		"job_attempt": "Number of the present attempt.", "job_restarts_total": "Attempts that failed.",
+		"checkpoint_duration_seconds": "How long the newest checkpoint took.", "checkpoint_bytes": "What was written for the newest checkpoint.",
+		"checkpoint_counter": "Counter of the newest checkpoint.", "checkpoint_completed_seconds": "When the newest checkpoint was begun, as seconds since 1970.",
+	})
+	of([]string{"job", "name", "status"}, map[string]string{"job_status": "1 for the status that a job has."})
+	of([]string{"status"}, map[string]string{"members": "Agents of the site, as gossip knows them."})
+	of(nil, map[string]string{
+		"raft_applied_index": "Index of the last command applied here.", "raft_is_leader": "1 on the leader.", "ready": "1 if the agent takes requests.",
+		"lease_held": "1 if the agent may act on the world.", "disk_free_bytes": "Free space where the data folder is.",
+	})
+	return c
+}
+
+// Describe is prometheus.Collector's.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, name := range slices.Sorted(maps.Keys(c.desc)) {
+		ch <- c.desc[name]
+	}
+}
+
+// put is a number on its way out.
+type put func(name string, kind prometheus.ValueType, v float64, labels ...string)
+
+// Collect is prometheus.Collector's.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	const gauge = prometheus.GaugeValue
+	send := func(name string, kind prometheus.ValueType, v float64, labels ...string) {
+		m, err := prometheus.NewConstMetric(c.desc[name], kind, v, labels...)
+		if err != nil {
+			m = prometheus.NewInvalidMetric(c.desc[name], err)
+		}
+		ch <- m
+	}
+	b := c.s.b
+	h, leads := b.Health(), b.Leader() == b.Self()
+	send("raft_applied_index", gauge, float64(h.Applied))
+	send("raft_is_leader", gauge, one(leads))
+	send("ready", gauge, one(h.Ready))
+	send("lease_held", gauge, one(h.Lease))
+	names := make(map[coordinator.JobID]string)
+	var jobs []*coordinator.Job
+	b.View(func(st *coordinator.State) {
+		for _, j := range sortedJobs(st) {
+			names[j.ID] = j.Name
+			jobs = append(jobs, j)
+		}
+	})
+	statuses, logs, free := b.Here()
+	if free > 0 {
+		send("disk_free_bytes", gauge, float64(free))
+	}
+	for _, s := range statuses {
+		collectSubtask(send, &s, names[s.Job])
+	}
+	for _, l := range logs {
+		send("log_end", gauge, float64(l.End), l.Feed)
+		send("log_bytes", gauge, float64(l.Bytes), l.Feed)
+		send("feed_messages_total", prometheus.CounterValue, float64(l.Messages), l.Feed)
+		send("feed_connected", gauge, one(l.Broker == "connected"), l.Feed)
+		send("feed_blocked", gauge, one(l.Why != ""), l.Feed)
+	}
+	count := make(map[string]int)
+	for _, m := range b.Members() {
+		count[m.Status.String()]++
+	}
+	for _, st := range slices.Sorted(maps.Keys(count)) {
+		send("members", gauge, float64(count[st]), st)
+	}
+	if leads {
+		for _, j := range jobs {
+			collectJob(send, j)
+		}
+	}
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seconds(d dataflow.Duration) float64 { return float64(d) / float64(dataflow.Second) }
+
+func collectSubtask(send put, s *coordinator.SubtaskStatus, name string) {
+	const counter = prometheus.CounterValue
+	id, sub := string(s.Job), s.Subtask.String()
+	for _, o := range s.Operators {
+		send("operator_in_rows_total", counter, float64(o.In), id, name, sub, string(o.Operator))
+		send("operator_out_rows_total", counter, float64(o.Out), id, name, sub, string(o.Operator))
+		send("operator_late_rows_total", counter, float64(o.Late), id, name, sub, string(o.Operator))
+		send("operator_rejected_rows_total", counter, float64(o.Rejected), id, name, sub, string(o.Operator))
+	}
+	send("subtask_busy_seconds_total", counter, seconds(s.Busy), id, name, sub)
+	send("subtask_blocked_seconds_total", counter, seconds(s.Blocked), id, name, sub)
+	if s.Watermark > dataflow.MinTime && s.Watermark < dataflow.MaxTime {
+		send("subtask_watermark_seconds", prometheus.GaugeValue, seconds(dataflow.Duration(s.Watermark)), id, name, sub)
+		if s.Arrival > dataflow.MinTime && s.Arrival < dataflow.MaxTime {
+			send("subtask_watermark_lag_seconds", prometheus.GaugeValue, seconds(dataflow.Duration(s.Arrival-s.Watermark)), id, name, sub)
+		}
+	}
+}
+
+func collectJob(send put, j *coordinator.Job) {
+	const gauge = prometheus.GaugeValue
+	id := string(j.ID)
+	send("job_status", gauge, 1, id, j.Name, j.Status.String())
+	if j.Status.Ended() {
+		return
+	}
+	send("job_attempt", gauge, float64(j.Attempt), id, j.Name)
+	send("job_restarts_total", prometheus.CounterValue, float64(j.Restarts), id, j.Name)
+	n := j.Newest()
+	if n == nil {
+		return
+	}
+	send("checkpoint_bytes", gauge, float64(n.Bytes), id, j.Name)
+	send("checkpoint_counter", gauge, float64(n.ID.Counter), id, j.Name)
+	if m, err := manifest.Decode(n.Manifest); err == nil {
+		send("checkpoint_duration_seconds", gauge, seconds(m.Took), id, j.Name)
+		send("checkpoint_completed_seconds", gauge, seconds(dataflow.Duration(m.Created)), id, j.Name)
+	}
+}

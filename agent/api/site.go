@@ -1,0 +1,177 @@
+package api
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// pathLeave is for the agent that is asked, whoever leads.
+const pathLeave = "/v1/members/self/leave"
+
+func (s *server) registerSite() {
+	huma.Register(s.huma, op(http.MethodGet, "/v1/site", "show-site", "The site"), s.showSite)
+	huma.Register(s.huma, op(http.MethodGet, "/v1/members", "list-members", "The agents of the site"), s.listMembers)
+	huma.Register(s.huma, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(5*time.Minute), status(http.StatusNoContent)), s.leave)
+	huma.Register(s.huma, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
+}
+
+func (s *server) members() []Agent {
+	used := make(map[mesh.NodeID]int)
+	all := []Agent{}
+	s.b.View(func(st *coordinator.State) {
+		for _, j := range st.Jobs {
+			slots := make(map[mesh.NodeID]int) // a slot has a subtask of each task: the largest index counts
+			if j.Deployed() {
+				per := make(map[mesh.NodeID]map[int]bool)
+				for _, p := range j.Places {
+					if per[p.Node] == nil {
+						per[p.Node] = make(map[int]bool)
+					}
+					per[p.Node][p.Subtask.Index] = true
+				}
+				for n, is := range per {
+					slots[n] = len(is)
+				}
+			}
+			for n, k := range slots {
+				used[n] += k
+			}
+		}
+	})
+	for _, m := range s.b.Members() {
+		a := Agent{
+			Node: string(m.Node), Name: m.Name, Site: string(m.Site), Status: m.Status.String(), Role: m.Role, Slots: m.Slots, Free: max(0, m.Slots-used[m.Node]),
+			Host: m.Host, Labels: m.Labels, Version: m.Version, Level: m.Level, Addr: m.Link, HTTP: m.HTTP,
+		}
+		if a.Labels == nil {
+			a.Labels = map[string]string{}
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+func (s *server) listMembers(ctx context.Context, in *Stale) (*body[[]Agent], error) {
+	if err := s.read(ctx, *in, func(*coordinator.State) error { return nil }); err != nil {
+		return nil, err
+	}
+	return answer(s.members()), nil
+}
+
+func (s *server) showSite(ctx context.Context, in *Stale) (*body[SiteInfo], error) {
+	var out SiteInfo
+	err := s.read(ctx, *in, func(st *coordinator.State) error {
+		out = SiteInfo{Mesh: st.Mesh, Site: string(st.Site), Agents: len(st.Agents), Level: st.Level, Index: st.Index}
+		if l := s.b.Leader(); l != "" {
+			out.Leader = nameOf(st.Agents, l)
+		}
+		return nil
+	})
+	for _, m := range s.b.Members() {
+		if m.Role == "leader" || m.Role == "voter" {
+			out.Voters++
+		}
+	}
+	return answer(out), err
+}
+
+func (s *server) leave(ctx context.Context, _ *struct{}) (*struct{}, error) {
+	if err := s.b.Leave(ctx); err != nil {
+		return nil, asked(err)
+	}
+	return nil, nil
+}
+
+func (s *server) removeMember(ctx context.Context, in *struct {
+	Member string `path:"member" doc:"its name or node id"`
+	Force  bool   `query:"force" doc:"although it is alive"`
+}) (*struct{}, error) {
+	if err := s.b.Current(ctx); err != nil {
+		return nil, failed(err)
+	}
+	var names []string
+	for _, m := range s.b.Members() {
+		if string(m.Node) != in.Member && m.Name != in.Member {
+			names = append(names, m.Name)
+			continue
+		}
+		switch {
+		case m.Node == s.b.Self():
+			return nil, refusal(http.StatusConflict, "agent %s leads the site; let it leave by itself: `tidemark member leave` with --addr of that agent", m.Name)
+		case m.Status == mesh.Alive && !in.Force:
+			return nil, refusal(http.StatusConflict, "agent %s is alive; let it leave by itself: `tidemark member leave` with --addr of that agent, or give --force", m.Name)
+		}
+		if err := s.b.Remove(ctx, m.Node); err != nil {
+			return nil, failed(err)
+		}
+		return nil, nil
+	}
+	return nil, missing("agent", in.Member, names)
+}
+
+func (s *server) registerTokens() {
+	huma.Register(s.huma, op(http.MethodGet, "/v1/tokens", "list-tokens", "Join tokens, without their secrets"), s.listTokens)
+	huma.Register(s.huma, op(http.MethodPost, "/v1/tokens", "create-token", "Make a join token", status(http.StatusCreated)), s.createToken)
+	huma.Register(s.huma, op(http.MethodDelete, "/v1/tokens/{token}", "revoke-token", "Revoke a join token; who has joined with it stays", status(http.StatusNoContent)), s.revokeToken)
+}
+
+func describeToken(t *coordinator.Token, now time.Time) TokenInfo {
+	out := TokenInfo{ID: t.ID, Created: stamp(t.Created), Expires: stamp(t.Expires), Uses: t.Uses, State: "good", Nodes: []string{}}
+	for _, n := range t.Nodes {
+		out.Nodes = append(out.Nodes, string(n))
+	}
+	switch {
+	case t.Revoked:
+		out.State = "revoked"
+	case t.Expires != dataflow.MaxTime && t.Expires.GoTime().Before(now):
+		out.State = "expired"
+	case t.Uses == 0:
+		out.State = "used up"
+	}
+	return out
+}
+
+func (s *server) listTokens(ctx context.Context, in *Stale) (*body[[]TokenInfo], error) {
+	all := []TokenInfo{}
+	err := s.read(ctx, *in, func(st *coordinator.State) error {
+		for _, id := range slices.Sorted(maps.Keys(st.Tokens)) {
+			all = append(all, describeToken(st.Tokens[id], time.Now()))
+		}
+		return nil
+	})
+	return answer(all), err
+}
+
+func (s *server) createToken(ctx context.Context, in *struct{ Body NewToken }) (*body[TokenMade], error) {
+	text, t, err := s.b.NewToken()
+	if err != nil {
+		return nil, failed(err)
+	}
+	t.Uses, t.Expires = -1, dataflow.MaxTime
+	if in.Body.Uses > 0 {
+		t.Uses = in.Body.Uses
+	}
+	if in.Body.TTL > 0 {
+		t.Expires = t.Created.Add(dataflow.Duration(min(in.Body.TTL, int64(dataflow.MaxTime)/int64(dataflow.Millisecond))) * dataflow.Millisecond)
+	}
+	if _, err := s.propose(ctx, coordinator.Command{TokenCreated: &t}); err != nil {
+		return nil, err
+	}
+	return answer(TokenMade{describeToken(&t, time.Now()), text}), nil
+}
+
+func (s *server) revokeToken(ctx context.Context, in *struct {
+	Token string `path:"token" doc:"its id, as the list has it"`
+}) (*struct{}, error) {
+	_, err := s.propose(ctx, coordinator.Command{TokenRevoked: &coordinator.TokenRevoked{ID: in.Token}})
+	return nil, err
+}

@@ -1,0 +1,293 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidemark-mesh/tidemark/agent/connect"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/graph"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/dataflow/restore"
+	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+func (s *server) submit(ctx context.Context, in *struct{ Body Submission }) (*body[Submitted], error) {
+	sub := in.Body
+	j, err := load(&sub)
+	if err != nil {
+		return nil, err
+	}
+	if done, err := s.submitted(ctx, j, sub.Request); done != nil || err != nil {
+		return done, err
+	}
+	c := coordinator.JobSubmitted{
+		Namespace: coordinator.DefaultNamespace, Name: j.Name, Spec: []byte(sub.Spec), Sets: sub.Set, AllowNonRestored: sub.AllowNonRestored, Request: sub.Request,
+	}
+	from, err := s.begin(ctx, j, &sub, &c)
+	if err != nil {
+		return nil, err
+	}
+	if from != nil {
+		report, _, err := fits(j, from, sub.AllowNonRestored)
+		if err == nil {
+			err = report.Err()
+		}
+		if err != nil {
+			return nil, refusal(http.StatusUnprocessableEntity, "%v", err)
+		}
+	}
+	id, err := s.propose(ctx, coordinator.Command{JobSubmitted: &c})
+	if err != nil {
+		return nil, err
+	}
+	return answer(Submitted{ID: string(id), Name: j.Name, Notes: notes(j)}), nil
+}
+
+// submitted answers a submission that came before, whatever has become of the
+// job since.
+func (s *server) submitted(ctx context.Context, j *job.Job, request string) (done *body[Submitted], err error) {
+	err = s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		for _, k := range st.Jobs {
+			if request != "" && k.Request == request {
+				done = answer(Submitted{ID: string(k.ID), Name: k.Name, Notes: notes(j)})
+			}
+		}
+		return nil
+	})
+	return done, err
+}
+
+// begin settles what a job's feeds are and what it begins with, as the state is
+// now.
+func (s *server) begin(ctx context.Context, j *job.Job, sub *Submission, c *coordinator.JobSubmitted) (from *coordinator.Snapshot, err error) {
+	err = s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		if sub.From != "" {
+			if from, c.From, err = findSnapshot(st, sub.From); err != nil {
+				return err
+			}
+		}
+		return feedsFor(st, j, c)
+	})
+	return from, err
+}
+
+// load reads and checks a job; everything that is wrong with it is in the error.
+func load(sub *Submission) (*job.Job, error) {
+	file := cmp.Or(sub.File, "job")
+	j, err := job.Load(file, []byte(sub.Spec), job.Options{Set: sub.Set})
+	var wrong job.Errors
+	if errors.As(err, &wrong) {
+		return nil, invalid(file, wrong)
+	}
+	if err != nil {
+		return nil, refusal(http.StatusUnprocessableEntity, "%v", err)
+	}
+	if wrong = unfit(j); len(wrong) > 0 {
+		return nil, invalid(file, wrong)
+	}
+	return j, nil
+}
+
+// notValid is the title of a problem that is a job's own errors.
+const notValid = "The job is not valid"
+
+func invalid(file string, wrong job.Errors) error {
+	what := "1 error"
+	if len(wrong) > 1 {
+		what = fmt.Sprintf("%d errors", len(wrong))
+	}
+	e := &huma.ErrorModel{Status: http.StatusUnprocessableEntity, Title: notValid, Detail: file + ": " + what}
+	for _, w := range wrong {
+		d := &huma.ErrorDetail{Message: w.Error(), Location: w.Path}
+		e.Errors = append(e.Errors, d)
+	}
+	return e
+}
+
+// unfit is what is wrong with a valid job in a mesh.
+func unfit(j *job.Job) (wrong job.Errors) {
+	bad := func(path, msg, hint string) {
+		wrong = append(wrong, &job.Error{File: j.File, Path: path, Msg: msg, Hint: hint})
+	}
+	secret := func(path string, password job.Secret, broker string) {
+		const hint = "give a reference, ${file:PATH} or ${env:NAME}: it is looked up on the agent that connects"
+		if !password.Stored() {
+			bad(path+".password", "is given as text, and the mesh stores no secrets", hint)
+		}
+		if u, err := url.Parse(broker); err == nil && u.User != nil {
+			bad(path+".broker", "has a user or password in it, and the mesh stores no secrets", "use the keys username and password; for the password "+hint)
+		}
+	}
+	for _, s := range j.Sources {
+		switch {
+		case s.MQTT != nil:
+			secret("sources."+string(s.ID)+".mqtt", s.MQTT.Password, s.MQTT.Broker)
+		case s.File != nil && s.File.Path == "-":
+			bad("sources."+string(s.ID)+".file.path", "is stdin, which an agent does not have", "name a file that is on the agent")
+		}
+	}
+	for _, s := range j.Sinks {
+		if s.MQTT != nil {
+			secret("sinks."+string(s.ID)+".mqtt", s.MQTT.Password, s.MQTT.Broker)
+		}
+	}
+	for _, n := range j.NotYet {
+		if n.Fatal {
+			wrong = append(wrong, &job.Error{File: j.File, Line: n.Line, Path: n.Path, Msg: n.Msg})
+		}
+	}
+	return wrong
+}
+
+// notes are what is worth telling of a job that is valid.
+func notes(j *job.Job) (all []string) {
+	for _, n := range j.NotYet {
+		if n.Path == "replicate_to" || n.Path == "on_isolation" { // the others are for a run without a mesh
+			all = append(all, j.File+": note: "+n.String())
+		}
+	}
+	for _, n := range j.Warnings {
+		all = append(all, j.File+": warning: "+n.String())
+	}
+	return all
+}
+
+// feedsFor names the shared feeds that a job reads, and makes those of its own
+// sources.
+func feedsFor(st *coordinator.State, j *job.Job, c *coordinator.JobSubmitted) error {
+	for _, s := range j.Sources {
+		switch {
+		case s.Feed != nil:
+			f := st.Feeds[s.Feed.Name]
+			if f == nil || f.Job != "" {
+				return refusal(http.StatusUnprocessableEntity, "source %q reads feed %q, and there is none that is shared; make it with `tidemark feed create`", s.ID, s.Feed.Name)
+			}
+			cfg, err := feed.ParseConfig(f.Name, f.Config)
+			if err == nil {
+				err = s.CheckFilters(cfg.Topics)
+			}
+			if err != nil {
+				return refusal(http.StatusUnprocessableEntity, "source %q: %v", s.ID, err)
+			}
+			c.Reads = append(c.Reads, f.Name)
+		case s.MQTT != nil:
+			name, cfg := feed.FromSource(j.Name, s)
+			if s.MQTT.ClientID == "" {
+				cfg.ClientID = st.Mesh + "/" + name
+			}
+			text, err := feedText(name, cfg)
+			if err != nil {
+				return refusal(http.StatusUnprocessableEntity, "source %q: %v", s.ID, err)
+			}
+			c.Feeds = append(c.Feeds, coordinator.Feed{
+				Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Config: text, Replicas: j.Replicas, Degrade: j.WhenShort == job.Degrade,
+			})
+		}
+	}
+	return nil
+}
+
+// feedText is a feed's config as the state keeps it, checked. A user name may be
+// text there, a password may not.
+func feedText(name string, c feed.Config) ([]byte, error) {
+	if !c.Password.Stored() {
+		return nil, errors.New("the password is given as text, and the mesh stores no secrets; give a reference, ${file:PATH} or ${env:NAME}")
+	}
+	text, err := c.Format()
+	if err == nil && !c.Username.Stored() {
+		text, err = withUser(text, c.Username)
+	}
+	if err == nil {
+		_, err = feed.ParseConfig(name, text)
+	}
+	return text, err
+}
+
+// withUser puts a user name that is given as text into a config, from which the
+// feed package leaves it out.
+func withUser(text []byte, user job.Secret) ([]byte, error) {
+	var all map[string]any
+	d := json.NewDecoder(strings.NewReader(string(text)))
+	d.UseNumber()
+	if err := d.Decode(&all); err != nil {
+		return nil, err
+	}
+	name, err := user.Resolve(job.Resolver{})
+	if err != nil {
+		return nil, err
+	}
+	all["username"] = name
+	return json.MarshalIndent(all, "", "  ")
+}
+
+// fits compares a job with what it is to begin with.
+func fits(j *job.Job, from *coordinator.Snapshot, allow bool) (*restore.Report, *manifest.Manifest, error) {
+	m, err := manifest.Decode(from.Manifest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", from.Name, err)
+	}
+	nowhere := func(dataflow.OperatorID, int) bool { return false } // files of the job are on other agents
+	c := connect.New(connect.Options{
+		Job: j, Clock: sensors.Wall{}, Events: func(string) {}, From: &m, Durable: true, Local: nowhere, Stdout: io.Discard,
+		Feed: func(*job.Source, int, int) (sensors.Reader, error) { return connect.Nothing{}, nil },
+	})
+	plan, err := runtime.NewPlan(graph.Expand(graph.Chain(j.Graph, graph.Options{})), c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("job %q: %w", j.Name, err)
+	}
+	tables := durable.TablesOf(runtime.New(plan, runtime.Options{}).Tables())
+	report := restore.Check(&m, restore.JobOf(j.Graph, tables), restore.Options{AllowNonRestored: allow})
+	for _, s := range j.Sources {
+		for _, o := range m.Operators {
+			if s.MQTT != nil && o.ID == s.ID && len(o.Positions) > 0 {
+				refuse(report, fmt.Errorf("source %q stands at positions of the log of another job's feed, and this job's mqtt: source begins a log of its own; read a shared feed (feed: NAME), or give the source another id to begin with what arrives", s.ID))
+			}
+		}
+	}
+	return report, &m, nil
+}
+
+func refuse(r *restore.Report, err error) {
+	r.OK = false
+	r.Findings = append(r.Findings, restore.Finding{Verdict: restore.Refused, Reason: strings.ReplaceAll(err.Error(), "\n", "; ")})
+}
+
+func (s *server) check(ctx context.Context, in *struct{ Body Dry }) (*body[Checked], error) {
+	j, err := load(&in.Body.Submission)
+	if err != nil {
+		return nil, err
+	}
+	g := graph.Chain(j.Graph, graph.Options{})
+	out := Checked{OK: true, Job: j.Name, Operators: len(j.Graph.Nodes), Tasks: g.Subtasks(), Slots: g.Slots(), Notes: notes(j)}
+	var c coordinator.JobSubmitted
+	from, err := s.begin(ctx, j, &in.Body.Submission, &c)
+	if err != nil || from == nil {
+		return answer(out), err
+	}
+	report, m, err := fits(j, from, in.Body.AllowNonRestored)
+	if err != nil {
+		return nil, failed(err)
+	}
+	if in.Body.Verify {
+		if err := s.saved(ctx, from, *m).Verify(); err != nil {
+			refuse(report, err)
+		}
+	}
+	out.Restore, out.OK = report, report.OK
+	return answer(out), nil
+}
