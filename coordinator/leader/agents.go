@@ -9,6 +9,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
+// errRefused: a command did not come into the log, as far as is known.
 var errRefused = errors.New("the command was not accepted; ask again")
 
 // agent is what is known of a node in this term.
@@ -203,8 +204,10 @@ func (l *Leader) join(a *agent, now *coordinator.Agent) {
 	a.joining = true
 	l.propose(coordinator.Command{AgentJoined: now}, func(err error) {
 		a.joining = false
-		if err != nil {
-			l.send(a.node, coordinator.ToAgent{Refused: &coordinator.Refused{Why: err.Error()}})
+		if err != nil { // it says Hello again
+			if !errors.Is(err, errRefused) {
+				l.send(a.node, coordinator.ToAgent{Refused: &coordinator.Refused{Why: err.Error()}})
+			}
 			a.there = false
 			l.drop(a.node)
 		}

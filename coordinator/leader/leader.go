@@ -114,7 +114,7 @@ func (l *Leader) hear(e Event) {
 	case e.Refused != nil:
 		if p, ok := l.proposals[e.Refused.Ref]; ok {
 			delete(l.proposals, e.Refused.Ref)
-			p.done(cmp.Or(e.Refused.Err, errRefused))
+			p.done(fmt.Errorf("%w: %v", errRefused, e.Refused.Err))
 		}
 	case e.Wish != nil && !l.leads:
 		l.put(Effect{Answer: &Answer{Ref: e.Wish.Ref, Err: errEarly}})

@@ -1,0 +1,257 @@
+package worker
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// bench is a worker with its state. The flows with a leader are in
+// coordinator/leader; here is what a leader that behaves never does.
+type bench struct {
+	t   *testing.T
+	w   *Worker
+	st  *coordinator.State
+	now dataflow.Time
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, w: New(Config{Agent: coordinator.Agent{Node: "n1", Name: "n1"}, Site: "s", Boot: 1, Timing: DefaultTiming()}),
+		st: &coordinator.State{Index: 10, Term: 5, Site: "s", Jobs: map[coordinator.JobID]*coordinator.Job{}, Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}}}
+	return b
+}
+
+// step gives an event and checks the effects, in short.
+func (b *bench) step(e Event, want ...string) {
+	b.t.Helper()
+	b.now += dataflow.Time(dataflow.Millisecond)
+	e.Now = b.now
+	var got []string
+	for _, f := range b.w.Step(b.st, e) {
+		got = append(got, short(f))
+	}
+	if !slices.Equal(got, want) {
+		b.t.Errorf("at %d: %s\nwant %s", b.now/1000, strings.Join(got, " | "), strings.Join(want, " | "))
+	}
+}
+
+func short(f Effect) string {
+	ref := func(what string, r coordinator.AttemptRef) string {
+		return fmt.Sprintf("%s %s/%d", what, r.Job, r.Token.Attempt)
+	}
+	switch {
+	case f.Connect != nil:
+		return "connect " + string(*f.Connect)
+	case f.Lease != nil:
+		return fmt.Sprintf("lease %d", *f.Lease/1000)
+	case f.Prepare != nil:
+		return ref("prepare", f.Prepare.AttemptRef)
+	case f.Begin != nil:
+		return ref("begin", f.Begin.AttemptRef)
+	case f.Trigger != nil:
+		return fmt.Sprintf("trigger %d", f.Trigger.Barrier.ID.Counter)
+	case f.Complete != nil:
+		return "complete " + f.Complete.Snapshot.Name
+	case f.Finish != nil:
+		return ref("finish", f.Finish.AttemptRef)
+	case f.Close != nil:
+		return ref("close", *f.Close)
+	case f.Own != nil:
+		return fmt.Sprintf("own %d", f.Own.Epoch.Epoch)
+	case f.Follow != nil:
+		return fmt.Sprintf("follow %d", f.Follow.Epoch.Epoch)
+	case f.Seal != nil:
+		return fmt.Sprintf("seal %d", f.Seal.Epoch)
+	case f.Rest != nil:
+		return "rest"
+	case f.Drop != nil:
+		return "drop"
+	case f.Kept != nil:
+		return fmt.Sprintf("kept %s%d", f.Kept.Job, len(f.Kept.Snapshots))
+	}
+	return said(f.Send)
+}
+
+func said(m *coordinator.ToLeader) string {
+	switch {
+	case m.Hello != nil:
+		text := "hello"
+		for _, a := range m.Hello.Attempts {
+			text += fmt.Sprintf(" %d:%d", a.Token.Attempt, a.Phase)
+		}
+		for _, l := range m.Hello.Logs {
+			text += fmt.Sprintf(" log %d-%d", l.Epoch, l.End)
+		}
+		return text
+	case m.Heartbeat != nil:
+		return fmt.Sprintf("beat %d", m.Heartbeat.Seq)
+	case m.Failed != nil:
+		return "failed " + m.Failed.Why
+	case m.Prepared != nil:
+		return "prepared"
+	case m.Stored != nil:
+		return fmt.Sprintf("stored %d", m.Stored.ID.Counter)
+	case m.NotStored != nil:
+		return fmt.Sprintf("not stored %d", m.NotStored.ID.Counter)
+	case m.Committed != nil:
+		return fmt.Sprintf("committed %d of %d", m.Committed.ID.Counter, len(m.Committed.Commits))
+	case m.Sealed != nil:
+		return fmt.Sprintf("sealed %d at %d", m.Sealed.Epoch, m.Sealed.End)
+	}
+	return "?"
+}
+
+func (b *bench) ref(attempt uint64) coordinator.AttemptRef {
+	return coordinator.AttemptRef{Job: "j", Token: dataflow.FencingToken{Epoch: 1, Site: "s", Attempt: attempt}}
+}
+
+func (b *bench) job(attempt uint64, s coordinator.Status, checkpoints ...uint64) {
+	j := &coordinator.Job{ID: "j", Epoch: 1, Attempt: attempt, Status: s, Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "in"}, Node: "n1"}}}
+	for _, c := range checkpoints {
+		id := dataflow.CheckpointID{Token: b.ref(attempt).Token, Counter: c}
+		j.Checkpoints = append(j.Checkpoints, &coordinator.Snapshot{Name: fmt.Sprintf("c%d", c), Job: "j", ID: id})
+	}
+	b.st.Jobs["j"] = j
+	b.st.Index++
+}
+
+func (b *bench) tell(term uint64, m coordinator.ToAgent) Event {
+	m.Term = term
+	return Event{Message: &m}
+}
+
+// connect makes a worker that knows the leader and holds a lease.
+func (b *bench) connect() {
+	b.t.Helper()
+	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello", "beat 1")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3002", "kept 0")
+}
+
+func TestStaleAndRepeated(t *testing.T) {
+	b := newBench(t)
+	b.connect()
+	b.job(1, coordinator.Restoring)
+	b.step(Event{State: true}, "prepare j/1", "kept j0")
+	b.step(Event{State: true})
+	begin := coordinator.ToAgent{Begin: &coordinator.Begin{AttemptRef: b.ref(1)}}
+	b.step(b.tell(5, begin)) // it is not prepared: a leader that errs
+	b.step(Event{Attempt: &AttemptEvent{Prepared: &coordinator.Prepared{AttemptRef: b.ref(1)}}}, "prepared")
+	b.step(b.tell(4, begin)) // of the leader before
+	b.step(b.tell(5, coordinator.ToAgent{Begin: &coordinator.Begin{AttemptRef: b.ref(2)}}))
+	b.step(b.tell(5, begin), "begin j/1")
+	b.step(b.tell(5, begin))
+	trigger := func(n uint64) coordinator.ToAgent {
+		return coordinator.ToAgent{Trigger: &coordinator.Trigger{AttemptRef: b.ref(1), Barrier: dataflow.Barrier{ID: dataflow.CheckpointID{Token: b.ref(1).Token, Counter: n}}}}
+	}
+	b.step(b.tell(5, trigger(3)), "trigger 3")
+	b.step(b.tell(5, trigger(3)))
+	b.step(b.tell(5, trigger(2)))
+	b.job(1, coordinator.Running, 1, 3)
+	b.step(Event{State: true}, "complete c3", "kept j2") // the newest is enough
+	b.step(Event{State: true})
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second}})) // repeated
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 9, Lease: 3 * dataflow.Second}})) // never sent
+	finish := coordinator.ToAgent{Finish: &coordinator.Finish{AttemptRef: b.ref(1)}}
+	b.step(b.tell(6, finish), "finish j/1")
+	b.step(b.tell(6, finish))
+	b.step(b.tell(5, trigger(4))) // the term is 6 now
+}
+
+// What a broken stream swallowed is said again, and a failed attempt is not
+// prepared a second time.
+func TestAgainAfterHello(t *testing.T) {
+	b := newBench(t)
+	b.connect()
+	b.job(1, coordinator.Restoring)
+	b.step(Event{State: true}, "prepare j/1", "kept j0")
+	b.step(Event{Attempt: &AttemptEvent{Prepared: &coordinator.Prepared{AttemptRef: b.ref(1)}}}, "prepared")
+	b.step(b.tell(5, coordinator.ToAgent{Begin: &coordinator.Begin{AttemptRef: b.ref(1)}}), "begin j/1")
+	id := func(n uint64) dataflow.CheckpointID {
+		return dataflow.CheckpointID{Token: b.ref(1).Token, Counter: n}
+	}
+	b.step(Event{Connected: new(false)})
+	b.step(Event{Attempt: &AttemptEvent{Stored: &coordinator.Stored{AttemptRef: b.ref(1), ID: id(1)}}})
+	b.step(Event{Attempt: &AttemptEvent{NotStored: &coordinator.NotStored{AttemptRef: b.ref(1), ID: id(2), Lost: true}}})
+	b.step(Event{Attempt: &AttemptEvent{Stored: &coordinator.Stored{AttemptRef: b.ref(1), ID: id(2)}}})
+	b.now += dataflow.Time(DefaultTiming().Redial)
+	b.step(Event{}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello 1:3", "stored 2", "not stored 2", "beat 2")
+	b.step(Event{Attempt: &AttemptEvent{Failed: &coordinator.AttemptFailed{AttemptRef: b.ref(1), Why: "panic"}}}, "failed panic")
+	b.step(Event{State: true})
+	b.step(Event{Connected: new(false)})
+	b.now += dataflow.Time(DefaultTiming().Redial)
+	b.step(Event{}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello 1:5", "beat 3")
+	// The old one is closed before the new one is prepared.
+	b.job(2, coordinator.Restoring)
+	b.step(Event{State: true}, "prepare j/2")
+	b.job(3, coordinator.Restoring)
+	b.step(Event{State: true}, "close j/2")
+	b.step(Event{Attempt: &AttemptEvent{Prepared: &coordinator.Prepared{AttemptRef: b.ref(2)}}}) // too late
+	b.step(Event{Attempt: &AttemptEvent{Closed: new(b.ref(2))}}, "failed ", "prepare j/3")
+	// Commits that were not heard of come together.
+	commit := func(target string, n uint64) *AttemptEvent {
+		return &AttemptEvent{Committed: &coordinator.Committed{AttemptRef: b.ref(3), ID: id(n), Commits: []coordinator.SinkCommit{{Target: target}}}}
+	}
+	b.step(Event{Attempt: commit("a", 1)}, "committed 1 of 1")
+	b.step(Event{Attempt: commit("b", 2)}, "committed 2 of 1")
+	if h := b.w.hello(b.st); len(h.Attempts) != 1 || len(h.Attempts[0].Committed[0].Commits) != 2 {
+		t.Errorf("%+v, want both targets", h.Attempts)
+	}
+}
+
+// A process that has just started does nothing on a state that may be old.
+func TestBehind(t *testing.T) {
+	b := newBench(t)
+	b.job(4, coordinator.Restoring)
+	b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Log: coordinator.LogEpoch{Epoch: 1, Owner: "n1", Members: []mesh.NodeID{"n1", "n3"}}}
+	b.step(Event{State: true})
+	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello", "beat 1")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 30}}), "lease 3003")
+	b.st.Index = 29
+	b.step(Event{State: true})
+	b.st.Index = 30
+	b.job(5, coordinator.Running) // it was prepared by the process before
+	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept j0", "kept 0")
+	b.step(Event{State: true})
+}
+
+func TestLogs(t *testing.T) {
+	b := newBench(t)
+	members := []mesh.NodeID{"n1", "n3"}
+	b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Log: coordinator.LogEpoch{Epoch: 2, Owner: "n1", Members: members}}
+	b.step(Event{Log: &LogEvent{Opened: &coordinator.LogNow{Feed: "f", Epoch: 2, End: 70}}})
+	b.step(Event{Log: &LogEvent{Opened: &coordinator.LogNow{Feed: "gone", Epoch: 1, End: 7}}})
+	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello log 2-70 log 1-7", "beat 1")
+	// It owned the epoch in another process: it ends it by itself, once.
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3004", "seal 3", "drop", "kept 0")
+	b.step(b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}})) // asked as well: it is on its way
+	b.step(Event{Log: &LogEvent{Sealed: &coordinator.Sealed{Feed: "f", Epoch: 3, End: 71}}}, "sealed 3 at 71")
+	b.step(b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}}), "sealed 3 at 71")
+	b.step(Event{Connected: new(false)})
+	b.now += dataflow.Time(DefaultTiming().Redial)
+	b.step(Event{}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello log 3-71", "sealed 3 at 71", "beat 2")
+	next := func(epoch uint64, owner mesh.NodeID, members ...mesh.NodeID) {
+		b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Log: coordinator.LogEpoch{Epoch: epoch, Owner: owner, Members: members}}
+		b.st.Index++
+	}
+	next(3, "n3", members...)
+	b.step(Event{State: true}, "follow 3")
+	b.step(Event{State: true})
+	next(4, "n1", members...)
+	b.step(Event{State: true}, "own 4") // begun in this process
+	b.step(Event{Log: &LogEvent{Sealed: &coordinator.Sealed{Feed: "f", Epoch: 3, End: 71}}})
+	next(5, "n3", "n3", "n4")
+	b.step(Event{State: true}, "rest")
+	delete(b.st.Feeds, "f")
+	b.step(Event{State: true}, "drop")
+}
