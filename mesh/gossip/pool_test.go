@@ -145,7 +145,7 @@ func TestMembersKnowEachOther(t *testing.T) {
 func TestKilled(t *testing.T) {
 	for _, size := range []int{2, 3, 5, 9} {
 		var worst time.Duration
-		for seed := range uint64(10) {
+		for seed := range uint64(5) {
 			synctest.Test(t, func(t *testing.T) {
 				all := site(t, newNetwork(t, seed), size)
 				time.Sleep(time.Duration(seed) * 37 * time.Millisecond) // at any moment of their rounds
@@ -267,7 +267,7 @@ func TestUpdate(t *testing.T) {
 // TestPartition: two halves take each other for failed, and find each other again
 // when they can, also after memberlist has forgotten the other half.
 func TestPartition(t *testing.T) {
-	for _, long := range []time.Duration{5 * time.Second, 10 * time.Minute} {
+	for _, long := range []time.Duration{5 * time.Second, 2 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNetwork(t, 1)
 			all := site(t, n, 4)
@@ -323,7 +323,7 @@ func TestBusy(t *testing.T) {
 			n.mu.Lock()
 			prepare(n, all)
 			n.mu.Unlock()
-			time.Sleep(2 * time.Minute)
+			time.Sleep(30 * time.Second)
 			for _, a := range all {
 				if got := a.heard(); got != "" {
 					t.Errorf("%s: heard %q", name, got)
