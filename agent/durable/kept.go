@@ -67,20 +67,14 @@ func (s *State) SinkDir(jobName string, sink dataflow.OperatorID) string {
 	return filepath.Join(s.dir, "jobs", jobName, "sinks", string(sink))
 }
 
-// Mend removes those of the parts that are damaged here, so that they are fetched
-// anew, and says how many were. One that is used cannot be removed.
-func (s *State) Mend(parts []store.Part) (removed int, err error) {
+// Damaged are those of the parts that are here and damaged.
+func (s *State) Damaged(parts []store.Part) (bad []store.Part) {
 	for _, p := range parts {
-		if e := s.parts.Verify(p); !errors.Is(e, store.ErrCorrupt) {
-			continue
+		if errors.Is(s.parts.Verify(p), store.ErrCorrupt) {
+			bad = append(bad, p)
 		}
-		gone, e := s.parts.Remove(p)
-		if gone {
-			removed++
-		}
-		err = errors.Join(err, e)
 	}
-	return removed, err
+	return bad
 }
 
 // Needed are the parts that Restore reads for the subtasks of a layout, each

@@ -89,6 +89,7 @@ type Executor struct {
 	attempts map[coordinator.JobID]*attempt
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
 	memory   int64                                       // not given to an attempt
+	damaged  map[store.Digest]bool                       // parts that were found so, to be fetched anew
 	closed   bool
 	running  sync.WaitGroup // attempts
 }
@@ -107,7 +108,7 @@ func New(o Options) (*Executor, error) {
 	if o.Hold == 0 {
 		o.Hold = dataflow.Hour
 	}
-	x := &Executor{o: o, memory: o.Memory, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken)}
+	x := &Executor{o: o, memory: o.Memory, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[store.Digest]bool)}
 	out := x.out()
 	if err := errors.Join(o.Files.MkdirAll(out), o.Files.SyncDir(filepath.Dir(out))); err != nil {
 		return nil, err

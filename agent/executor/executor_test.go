@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -349,5 +350,53 @@ func TestCloseWhileFlushing(t *testing.T) {
 		s.tellAll(worker.Effect{Finish: &coordinator.Finish{AttemptRef: s.ref}})
 		synctest.Wait()
 		s.closeAll()
+	})
+}
+
+// A part that is brought in is on two agents, can be read from a third, and is
+// let go after a while.
+func TestPartsThatAreBroughtIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "", "a", "b", "c")
+		p, nodes, err := s.agents["a"].x.PutPart(t.Context(), func(w io.Writer) error { _, err := io.WriteString(w, "rows"); return err })
+		if err != nil || len(nodes) != 2 || nodes[0] != "a" {
+			t.Fatalf("%v, %v", nodes, err)
+		}
+		third := s.agents["b"]
+		if nodes[1] == "b" {
+			third = s.agents["c"]
+		}
+		r, err := third.x.OpenPart(t.Context(), p, []coordinator.PartCopies{{Part: p.Digest, Nodes: nodes}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(r); err != nil || string(text) != "rows" {
+			t.Errorf("%q, %v", text, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		pinned := func(want int) {
+			t.Helper()
+			for _, a := range s.agents {
+				a.x.Do(worker.Effect{Kept: &worker.Kept{}})
+			}
+			time.Sleep(10 * time.Second)
+			n := 0
+			for _, a := range s.agents {
+				n += a.state.Parts().Pinned()
+			}
+			if n != want {
+				t.Errorf("%d are held, want %d", n, want)
+			}
+		}
+		pinned(2)
+		time.Sleep(59 * time.Minute)
+		pinned(2)
+		time.Sleep(2 * time.Minute)
+		pinned(0)
+		if a := s.agents["a"]; a.state.Parts().Has(p) {
+			t.Error("it is still there")
+		}
 	})
 }

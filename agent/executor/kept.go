@@ -31,15 +31,17 @@ type keeper struct {
 	done   sync.WaitGroup
 
 	// Of its goroutine.
-	failed map[coordinator.JobID]worker.Kept      // to be tried again
-	lost   map[coordinator.JobID]*coordinator.Job // whose files are to be cut back; tried again
-	owed   bool                                   // a collection
-	last   dataflow.Time                          // when parts were last collected
-	until  dataflow.Time                          // when release is due; MaxTime: it is done
+	failed map[coordinator.JobID]worker.Kept       // to be tried again
+	lost   map[coordinator.JobID]*coordinator.Job  // whose files are to be cut back; tried again
+	owed   bool                                    // a collection
+	last   dataflow.Time                           // when parts were last collected
+	until  dataflow.Time                           // when release is due; MaxTime: it is done
+	seen   map[dataflow.CheckpointID]dataflow.Time // what is held as imported, and since when that is known
 }
 
 func newKeeper(x *Executor, release func()) *keeper {
-	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job)}
+	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job),
+		seen: make(map[dataflow.CheckpointID]dataflow.Time)}
 	now := x.o.Clock.Now()
 	k.last, k.until = now.Add(-collectEvery), now.Add(x.o.Hold)
 	k.done.Go(k.run)
@@ -121,6 +123,9 @@ func (k *keeper) due() (dataflow.Duration, bool) {
 		at = min(at, now.Add(keepAgain))
 	}
 	at = min(at, k.until)
+	for _, since := range k.seen {
+		at = min(at, since.Add(k.x.o.Hold))
+	}
 	if at == dataflow.MaxTime {
 		return 0, false
 	}
@@ -172,6 +177,21 @@ func (k *keeper) cut(j *coordinator.Job) {
 	}
 }
 
+// expire lets go what was imported long ago: a savepoint names it by now.
+func (k *keeper) expire(now dataflow.Time) {
+	held := k.x.holds.Checkpoints(imported)
+	for _, id := range held {
+		since, known := k.seen[id]
+		if !known {
+			k.seen[id] = now
+		} else if now >= since.Add(k.x.o.Hold) {
+			k.x.holds.Only(imported, id)
+			delete(k.seen, id)
+			k.owed = true
+		}
+	}
+}
+
 // collect removes what nobody needs, where everything that is kept is on disk.
 func (k *keeper) collect() {
 	now := k.x.o.Clock.Now()
@@ -180,6 +200,7 @@ func (k *keeper) collect() {
 		k.release()
 		k.owed = true
 	}
+	k.expire(now)
 	if !k.owed || len(k.failed) > 0 || now < k.last.Add(collectEvery) {
 		return
 	}

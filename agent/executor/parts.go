@@ -2,6 +2,8 @@ package executor
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"io"
 
@@ -30,23 +32,31 @@ func (x *Executor) OpenPart(ctx context.Context, p store.Part, copies []coordina
 	return parts.Open(p)
 }
 
-// imported is the job under which parts are pushed that belong to none: those of
-// savepoints that were brought in.
+// imported is the job under which parts are held that belong to none: those of
+// savepoints that were brought in. Each part has an id of its own there, that no
+// other process gives: so it can be let go by its age.
 const imported = "imported"
 
 // PutPart stores a part here and on another agent, if there is one, and says
-// where it is. It is kept until the next restart at least; a savepoint that names
-// it must be in the state by then.
+// where it is. It is kept for Options.Hold: a savepoint that names it must be in
+// the state by then.
 func (x *Executor) PutPart(ctx context.Context, write func(io.Writer) error) (store.Part, []mesh.NodeID, error) {
 	p, err := x.o.State.Parts().Put(write)
 	if err != nil {
 		return p, nil, err
 	}
+	var serial [8]byte
+	_, _ = rand.Read(serial[:]) // it never fails
+	id := dataflow.CheckpointID{Token: dataflow.FencingToken{Site: string(x.o.Node)}, Counter: binary.BigEndian.Uint64(serial[:])}
+	x.holds.Take(imported, id, p)
 	nodes := []mesh.NodeID{x.o.Node}
 	var errs []error
-	peers := x.o.Peers(p.Digest.String())
+	var peers []mesh.NodeID
+	if x.o.Peers != nil {
+		peers = x.o.Peers(p.Digest.String())
+	}
 	for _, to := range peers {
-		if _, err := x.peers.Push(ctx, to, imported, dataflow.CheckpointID{}, []store.Part{p}); err != nil {
+		if _, err := x.peers.Push(ctx, to, imported, id, []store.Part{p}); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -78,13 +78,17 @@ func (a *attempt) context() error {
 }
 
 // unopened judges an error of what was opened. What is not there, or not
-// allowed, when a job runs for the first time is told at once; damaged parts
-// are removed, so that the next attempt fetches them anew.
+// allowed, when a job runs for the first time is told at once; parts that are
+// damaged the next attempt fetches anew.
 func (a *attempt) unopened(err error) error {
 	if errors.Is(err, store.ErrCorrupt) && a.parsed.rows != nil {
-		a.x.holds.Drop(a.held())
-		n, e := a.x.o.State.Mend(durable.Needed(a.parsed.rows, a.parsed.layout, a.local()))
-		a.tell("%d damaged parts were removed, and are to be fetched anew (%v): %v", n, e, err)
+		bad := a.x.o.State.Damaged(durable.Needed(a.parsed.rows, a.parsed.layout, a.local()))
+		a.x.mu.Lock()
+		for _, p := range bad {
+			a.x.damaged[p.Digest] = true
+		}
+		a.x.mu.Unlock()
+		a.tell("%d parts are damaged here, and are to be fetched anew: %v", len(bad), err)
 		return err
 	}
 	passes := errors.Is(err, sensors.ErrNotPermitted) || errors.As(err, new(passing)) || a.ctx.Err() != nil
@@ -326,11 +330,34 @@ func (a *attempt) fetch() error {
 		holders[c.Part] = c.Nodes
 	}
 	needed := durable.Needed(a.parsed.rows, a.parsed.layout, a.local())
+	for _, p := range needed {
+		if err := a.x.mend(a.ctx, holders[p.Digest], p); err != nil {
+			return fmt.Errorf("%s: %w", a.asked.From.Name, err)
+		}
+	}
 	err := a.x.peers.FetchAll(a.ctx, needed, func(d store.Digest) []mesh.NodeID { return holders[d] })
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.asked.From.Name, err)
 	}
 	a.x.holds.Take(a.held(), dataflow.CheckpointID{}, needed...)
+	return nil
+}
+
+// mend fetches a part anew that was found damaged here.
+func (x *Executor) mend(ctx context.Context, from []mesh.NodeID, p store.Part) error {
+	x.mu.Lock()
+	bad := x.damaged[p.Digest]
+	x.mu.Unlock()
+	if !bad {
+		return nil
+	}
+	if err := x.peers.Replace(ctx, from, p); err != nil {
+		return err
+	}
+	x.o.State.Parts().Unpin(p) // it is pinned again with the others
+	x.mu.Lock()
+	delete(x.damaged, p.Digest)
+	x.mu.Unlock()
 	return nil
 }
 

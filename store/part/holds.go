@@ -2,6 +2,7 @@ package part
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 
@@ -60,6 +61,28 @@ func (h *Holds) Through(job string, id dataflow.CheckpointID) {
 // completed has its manifest on disk, and they will complete nothing more.
 func (h *Holds) Before(job string, token dataflow.FencingToken) {
 	h.release(job, func(of dataflow.CheckpointID) bool { return of.Token.Less(token) })
+}
+
+// Only lets go what is held for one checkpoint.
+func (h *Holds) Only(job string, id dataflow.CheckpointID) {
+	h.release(job, func(of dataflow.CheckpointID) bool { return of == id })
+}
+
+// Checkpoints are those of a job for which something is held, oldest first.
+func (h *Holds) Checkpoints(job string) []dataflow.CheckpointID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := slices.Collect(maps.Keys(h.jobs[job]))
+	slices.SortFunc(all, func(a, b dataflow.CheckpointID) int {
+		switch {
+		case later(b, a):
+			return -1
+		case later(a, b):
+			return 1
+		}
+		return 0
+	})
+	return all
 }
 
 // Drop lets go everything that is held for the job.

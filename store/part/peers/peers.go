@@ -290,10 +290,16 @@ func (p *Peers) Fetch(ctx context.Context, from []mesh.NodeID, one store.Part) e
 	if p.o.Store.Pin(one) == nil {
 		return nil
 	}
+	return p.Replace(ctx, from, one)
+}
+
+// Replace is Fetch of a part that is damaged here, if it is here: it is written
+// anew.
+func (p *Peers) Replace(ctx context.Context, from []mesh.NodeID, one store.Part) error {
 	var errs []error
 	for _, node := range from {
 		if node == p.o.Transport.Self() {
-			continue // it is not here
+			continue // it is not here, or damaged
 		}
 		err := p.ask(ctx, node, beginning{}, func(s idle) error { return p.fetch(s, one) })
 		if err == nil {

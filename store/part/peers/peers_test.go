@@ -150,6 +150,11 @@ func TestFetch(t *testing.T) {
 			t.Errorf("what is here: %v", err)
 		}
 		a.store.Unpin(p, p)
+		spoil(t, a, p)
+		if err := a.peers.Replace(t.Context(), []mesh.NodeID{"a", "c"}, p); err != nil || a.text(t, p) != text {
+			t.Errorf("one that is damaged here: %v", err)
+		}
+		a.store.Unpin(p)
 		only := func(nodes ...mesh.NodeID) func(store.Digest) []mesh.NodeID {
 			return func(store.Digest) []mesh.NodeID { return nodes }
 		}
