@@ -143,10 +143,10 @@ func (w *Worker) seal(st *coordinator.State, s *coordinator.Seal) {
 }
 
 func (w *Worker) ask(feed string, l *feedLog, epoch uint64) {
-	if l.asked >= epoch {
+	if l.asked >= epoch || l.again != dataflow.MaxTime && w.now < l.again {
 		return
 	}
-	l.asked = epoch
+	l.asked, l.again = epoch, dataflow.MaxTime
 	w.put(Effect{Seal: &coordinator.Seal{Feed: feed, Epoch: epoch}})
 }
 
@@ -166,7 +166,7 @@ func (w *Worker) logSays(e *LogEvent) {
 		if e.Sealed.Epoch <= l.now.Epoch {
 			return // it has a role in that epoch by now
 		}
-		l.sealed, l.onDisk, l.role, l.away = e.Sealed, true, resting, nil
+		l.sealed, l.onDisk, l.role, l.away, l.again = e.Sealed, true, resting, nil, dataflow.MaxTime
 		l.now = coordinator.LogNow{Feed: e.Sealed.Feed, Epoch: e.Sealed.Epoch, End: e.Sealed.End, Sealed: true}
 		w.say(coordinator.ToLeader{Sealed: e.Sealed})
 	case e.InSync != nil:
@@ -180,7 +180,12 @@ func (w *Worker) logSays(e *LogEvent) {
 			w.say(coordinator.ToLeader{OutOfSync: e.OutOfSync})
 		}
 	case e.Failed != nil:
-		if l := w.log(e.Failed.Feed); l.role != resting && l.epoch == e.Failed.Epoch {
+		l := w.log(e.Failed.Feed)
+		if l.asked == e.Failed.Epoch && (l.sealed == nil || l.sealed.Epoch < l.asked) { // the promise
+			l.asked, l.again = 0, w.now.Add(patience)
+			return
+		}
+		if l.role != resting && l.epoch == e.Failed.Epoch {
 			l.now.InSync, l.again = false, w.now.Add(patience)
 			l.away = &coordinator.OutOfSync{Feed: e.Failed.Feed, Epoch: e.Failed.Epoch, Member: w.self, Why: e.Failed.Why}
 			w.say(coordinator.ToLeader{OutOfSync: l.away})

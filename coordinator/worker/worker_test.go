@@ -234,12 +234,19 @@ func TestLogs(t *testing.T) {
 	// It owned the epoch in another process: it ends it by itself, once.
 	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3004", "seal 3", "drop", "kept 0")
 	b.step(b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}})) // asked as well: it is on its way
+	b.step(Event{Log: &LogEvent{Failed: &LogFailed{Feed: "f", Epoch: 3, Why: "disk full"}}})
+	if at := b.w.Wake(); at > b.now.Add(patience) {
+		t.Errorf("it sleeps until %d, and a promise is to be tried again", at)
+	}
+	b.step(Event{State: true})
+	b.now += dataflow.Time(patience)
+	b.step(Event{}, "beat 2", "seal 3")
 	b.step(Event{Log: &LogEvent{Sealed: &coordinator.Sealed{Feed: "f", Epoch: 3, End: 71}}}, "sealed 3 at 71")
 	b.step(b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}}), "sealed 3 at 71")
 	b.step(Event{Connected: new(false)})
 	b.now += dataflow.Time(DefaultTiming().Redial)
 	b.step(Event{}, "connect n2")
-	b.step(Event{Connected: new(true)}, "hello log 3-71", "sealed 3 at 71", "beat 2")
+	b.step(Event{Connected: new(true)}, "hello log 3-71", "sealed 3 at 71", "beat 3")
 	next := func(epoch uint64, owner mesh.NodeID, members ...mesh.NodeID) {
 		b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Log: coordinator.LogEpoch{Epoch: epoch, Owner: owner, Members: members}}
 		b.st.Index++
