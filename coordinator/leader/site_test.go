@@ -462,10 +462,12 @@ func (s *site) state() *coordinator.State {
 	return best.machine.State()
 }
 
+// job is the last one that was submitted under a name.
 func (s *site) job(name string) *coordinator.Job {
 	var last *coordinator.Job
-	for _, j := range s.state().Jobs {
-		if j.Name == name && (last == nil || j.Created >= last.Created) {
+	younger := func(a, b coordinator.JobID) bool { return len(a) > len(b) || len(a) == len(b) && a > b }
+	for id, j := range s.state().Jobs {
+		if j.Name == name && (last == nil || younger(id, last.ID)) {
 			last = j
 		}
 	}
