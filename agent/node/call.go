@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -10,11 +11,13 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
-// calls is a net.Listener of the streams of mesh.Call that others open.
+// calls is a net.Listener of the streams of mesh.Call that others open, and the
+// owner of both ends of such streams here until they are over.
 type calls struct {
-	conns chan net.Conn
-	quit  chan struct{}
-	once  sync.Once
+	conns  chan net.Conn
+	quit   chan struct{}
+	once   sync.Once
+	linger sync.WaitGroup // of streams that were closed, and whose last bytes are on their way
 }
 
 func newCalls() *calls { return &calls{conns: make(chan net.Conn), quit: make(chan struct{})} }
@@ -22,7 +25,7 @@ func newCalls() *calls { return &calls{conns: make(chan net.Conn), quit: make(ch
 // take hands a stream to the HTTP server; it returns when that has it.
 func (c *calls) take(s mesh.Stream) {
 	select {
-	case c.conns <- streamConn{s}:
+	case c.conns <- c.conn(s):
 	case <-c.quit:
 		_ = s.Close()
 	}
@@ -44,24 +47,54 @@ func (c *calls) Close() error {
 	return nil
 }
 
+// wait waits for streams that linger; at most lingerTime.
+func (c *calls) wait() error {
+	c.linger.Wait()
+	return nil
+}
+
+// lingerTime is how long a closed stream is given for its last bytes.
+const lingerTime = 2 * time.Second
+
+func (c *calls) conn(s mesh.Stream) *streamConn { return &streamConn{Stream: s, calls: c} }
+
 // Addr is net.Listener's.
 func (c *calls) Addr() net.Addr { return nodeAddr("mesh") }
 
-// streamConn is a stream as a net.Conn.
-type streamConn struct{ mesh.Stream }
+// streamConn is a stream as a net.Conn: Close lets what was written arrive.
+type streamConn struct {
+	mesh.Stream
+	calls *calls
+	once  sync.Once
+}
+
+// Close is net.Conn's. The stream itself ends when the peer has taken everything
+// and closed its end, or soon.
+func (s *streamConn) Close() (err error) {
+	s.once.Do(func() {
+		err = s.CloseWrite()
+		s.calls.linger.Go(func() {
+			end := time.AfterFunc(lingerTime, func() { _ = s.Stream.Close() })
+			defer end.Stop()
+			_, _ = io.Copy(io.Discard, s.Stream)
+			_ = s.Stream.Close()
+		})
+	})
+	return err
+}
 
 // LocalAddr is net.Conn's.
-func (s streamConn) LocalAddr() net.Addr { return nodeAddr("here") }
+func (s *streamConn) LocalAddr() net.Addr { return nodeAddr("here") }
 
 // RemoteAddr is net.Conn's.
-func (s streamConn) RemoteAddr() net.Addr { return nodeAddr(s.Peer().Node) }
+func (s *streamConn) RemoteAddr() net.Addr { return nodeAddr(s.Peer().Node) }
 
 // SetReadDeadline is net.Conn's. A stream has one for both directions; an HTTP
 // server sets this one only to wake a read that is to end, and zero.
-func (s streamConn) SetReadDeadline(t time.Time) error { return s.SetDeadline(t) }
+func (s *streamConn) SetReadDeadline(t time.Time) error { return s.SetDeadline(t) }
 
 // SetWriteDeadline is net.Conn's.
-func (s streamConn) SetWriteDeadline(time.Time) error { return nil }
+func (s *streamConn) SetWriteDeadline(time.Time) error { return nil }
 
 // nodeAddr is a node as a net.Addr.
 type nodeAddr mesh.NodeID
@@ -76,7 +109,7 @@ type callerKey struct{}
 
 // withCaller keeps who called, for handlers.
 func withCaller(ctx context.Context, c net.Conn) context.Context {
-	if s, ok := c.(streamConn); ok {
+	if s, ok := c.(*streamConn); ok {
 		return context.WithValue(ctx, callerKey{}, s.Peer())
 	}
 	return ctx

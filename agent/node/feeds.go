@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
@@ -106,6 +108,14 @@ func (k *keptFeeds) config(f *coordinator.Feed) (feed.Config, error) {
 
 // Reader is executor.Feeds'.
 func (k *keptFeeds) Reader(name, who string, s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
+	var spec *coordinator.Feed
+	k.view(func(st *coordinator.State) { spec = st.Feeds[name] })
+	if spec == nil {
+		return nil, fmt.Errorf("feed %q: %w", name, store.ErrMissing)
+	}
+	if c, err := k.config(spec); err == nil && subtask >= max(1, c.Lanes) {
+		return noLanes{}, nil
+	}
 	f, err := k.feeds.OpenKeeping(name, nil, nil)
 	if err != nil {
 		return nil, err
@@ -116,6 +126,27 @@ func (k *keptFeeds) Reader(name, who string, s *job.Source, subtask, parallelism
 	}
 	return &feedReader{Reader: r, feed: f}, nil
 }
+
+// noLanes is the reader of a subtask for which there is no lane: wherever it
+// runs, it has nothing to read.
+type noLanes struct{}
+
+// Splits is sensors.Reader's.
+func (noLanes) Splits() int { return 0 }
+
+// Read is sensors.Reader's.
+func (noLanes) Read(context.Context, *sensors.Records, int) error { return io.EOF }
+
+// Ack is sensors.Reader's.
+func (noLanes) Ack(sensors.Position) {}
+
+// Seek is sensors.Reader's.
+func (noLanes) Seek(p sensors.Position) error {
+	return fmt.Errorf("split %d of a subtask without lanes", p.Split)
+}
+
+// Close is sensors.Reader's.
+func (noLanes) Close() error { return nil }
 
 // feedReader gives its feed back.
 type feedReader struct {

@@ -196,6 +196,7 @@ func (n *Node) handlers(ends *ends) error {
 			n.suspect(node)
 		}
 	})
+	ends.add(n.calls.wait)
 	ends.add(n.calls.Close)
 	return nil
 }
@@ -375,11 +376,11 @@ func (n *Node) CallLeader(ctx context.Context) (net.Conn, error) {
 	case n.id.Node():
 		a, b := newPipe(mesh.Peer{Node: n.id.Node(), Site: n.id.Site()})
 		go n.calls.take(b)
-		return streamConn{a}, nil
+		return n.calls.conn(a), nil
 	}
 	s, err := n.link.Open(ctx, leader, mesh.Call)
 	if err != nil {
 		return nil, err
 	}
-	return streamConn{s}, nil
+	return n.calls.conn(s), nil
 }

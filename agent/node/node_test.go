@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,9 +15,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/coordinator"
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
-	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // patience only decides how long a failing test takes.
@@ -27,6 +26,7 @@ type box struct {
 	t    *testing.T
 	name string
 	dir  string
+	bind string
 	stop context.CancelFunc
 	*node.Node
 
@@ -34,14 +34,47 @@ type box struct {
 	log []string
 }
 
-func newBox(t *testing.T, name string) *box { return &box{t: t, name: name, dir: t.TempDir()} }
+func newBox(t *testing.T, name string) *box {
+	t.Helper()
+	return &box{t: t, name: name, dir: t.TempDir(), bind: freePorts(t)}
+}
+
+// freePorts is an address of loopback whose port and the one after nobody has.
+func freePorts(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		first, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := first.LocalAddr().(*net.UDPAddr).Port
+		next := fmt.Sprintf("127.0.0.1:%d", port+1)
+		second, err := net.ListenPacket("udp", next)
+		if err == nil {
+			var third net.Listener
+			if third, err = net.Listen("tcp", next); err == nil {
+				_ = third.Close()
+			}
+			_ = second.Close()
+		}
+		_ = first.Close()
+		if err == nil {
+			return fmt.Sprintf("127.0.0.1:%d", port)
+		}
+	}
+	t.Fatal("no two free ports side by side")
+	return ""
+}
 
 func (b *box) options(joinAt, token string) node.Options {
 	c := config.Default()
 	c.Name, c.DataDir, c.Slots, c.HTTP.Bind = b.name, b.dir, 2, "127.0.0.1:0"
-	c.Bind, c.GossipBind = "127.0.0.1:0", "127.0.0.1:0"
+	c.Bind = b.bind
 	if joinAt != "" {
 		c.Join, c.Token = []string{joinAt}, token
+	}
+	if err := c.Check(); err != nil {
+		b.t.Fatal(err)
 	}
 	return node.Options{Config: c, Version: "test", Level: coordinator.BaseLevel, Secrets: job.Resolver{}, Events: func(e api.Event) {
 		b.mu.Lock()
@@ -191,8 +224,3 @@ sinks:
 		t.Errorf("%d lines came out of 3000", lines)
 	}
 }
-
-var (
-	_ = dataflow.Second
-	_ = mesh.Alive
-)

@@ -1,0 +1,230 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/sensors/broker"
+)
+
+const countsJob = `
+name: counts
+parallelism: 2
+replicas: 2
+checkpoint: {interval: 200ms}
+restart: {strategy: exponential-delay, initial: 50ms, max: 500ms}
+sources:
+  readings:
+    mqtt: {broker: "mqtt://%s", topics: [t/+], qos: 1}
+    format: json
+    fields: {id: bigint, k: string}
+    event_time: ingestion
+steps:
+  - {id: counts, from: readings, key_by: [k], select: {n: count(*), last_id: max(id)}}
+sinks:
+  - {id: out, from: counts, file: {path: counts.jsonl}}
+  - {id: raw, from: readings, file: {path: raw.jsonl}}
+`
+
+// submit submits a job as the API does.
+func submit(t *testing.T, lead *box, spec string) coordinator.JobID {
+	t.Helper()
+	j, err := job.Load("job.yaml", []byte(spec), job.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := coordinator.JobSubmitted{Namespace: coordinator.DefaultNamespace, Name: j.Name, Spec: []byte(spec)}
+	for _, s := range j.Sources {
+		if s.MQTT != nil {
+			_, config := feed.FromSource(j.Name, s)
+			config.ClientID = "test/" + j.Name
+			b, err := config.Format()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Feeds = append(c.Feeds, coordinator.Feed{Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Config: b, Replicas: j.Replicas})
+		}
+	}
+	id, err := lead.Propose(context.Background(), coordinator.Command{JobSubmitted: &c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (b *box) job(id coordinator.JobID) (j *coordinator.Job) {
+	b.View(func(st *coordinator.State) { j = st.Jobs[id] })
+	return j
+}
+
+// out is what all boxes' files of one sink hold.
+func out(t *testing.T, all []*box, name string) []byte {
+	t.Helper()
+	var text []byte
+	for _, b := range all {
+		part, err := os.ReadFile(filepath.Join(b.dir, "out", name))
+		if err == nil {
+			text = append(text, part...)
+		}
+	}
+	return text
+}
+
+// publisher publishes numbered messages, each acknowledged before the next.
+type publisher struct {
+	t    *testing.T
+	c    mqtt.Client
+	next int
+}
+
+func newPublisher(t *testing.T, addr string) *publisher {
+	t.Helper()
+	c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("publisher"))
+	if token := c.Connect(); token.Wait() && token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+	t.Cleanup(func() { c.Disconnect(0) })
+	return &publisher{t: t, c: c}
+}
+
+const keys = 7
+
+func (p *publisher) publish(n int) {
+	p.t.Helper()
+	for range n {
+		text := fmt.Sprintf(`{"id":%d,"k":"k%d"}`, p.next, p.next%keys)
+		if token := p.c.Publish(fmt.Sprintf("t/%d", p.next%keys), 1, false, text); token.Wait() && token.Error() != nil {
+			p.t.Fatal(token.Error())
+		}
+		p.next++
+	}
+}
+
+// TestFeedMovesWithItsAgent: the agent that has the session ends, and another
+// member of the log goes on. Each message is counted once.
+func TestFeedMovesWithItsAgent(t *testing.T) {
+	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	all := site(t, 3)
+	id := submit(t, leading(t, all), fmt.Sprintf(countsJob, b.Addr()))
+	p := newPublisher(t, b.Addr())
+	running := func(attempt uint64) {
+		t.Helper()
+		await(t, fmt.Sprintf("attempt %d to run", attempt), func() bool {
+			for _, x := range all {
+				if j := x.job(id); j != nil && j.Status == coordinator.Running && j.Attempt >= attempt && connected(all) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	running(1)
+	p.publish(500)
+	for round := range 3 {
+		owner := ownerOf(t, all, string(id)+".readings")
+		before := owner.job(id).Attempt
+		owner.end()
+		p.publish(200)
+		owner.start("", "")
+		running(before + 1)
+		p.publish(300)
+		t.Logf("round %d: %s ended", round, owner.name)
+	}
+	await(t, "everything to come out", func() bool {
+		return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next
+	})
+	lead := leading(t, all)
+	lead.Propose(context.Background(), coordinator.Command{JobTold: &coordinator.JobTold{Job: id, Then: dataflow.Halt}}) //nolint:errcheck // awaited below
+	await(t, "the job to stop", func() bool { return lead.job(id).Status == coordinator.Stopped })
+	compare(t, all, p.next)
+}
+
+// connected tells whether some feed of the site hears its broker.
+func connected(all []*box) bool {
+	for _, x := range all {
+		for _, l := range x.Logs() {
+			if l.Broker == "connected" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func ownerOf(t *testing.T, all []*box, name string) (owner *box) {
+	t.Helper()
+	all[0].View(func(st *coordinator.State) {
+		for _, x := range all {
+			if f := st.Feeds[name]; f != nil && f.Log.Owner == x.Self() {
+				owner = x
+			}
+		}
+	})
+	if owner == nil {
+		t.Fatalf("nobody owns %s", name)
+	}
+	return owner
+}
+
+// compare: each message is copied once, and each key's totals are 1, 2, 3, ...
+func compare(t *testing.T, all []*box, n int) {
+	t.Helper()
+	copies := make(map[int]int)
+	d := json.NewDecoder(bytes.NewReader(out(t, all, "raw.jsonl")))
+	for d.More() {
+		var row struct {
+			ID int `json:"id"`
+		}
+		if err := d.Decode(&row); err != nil {
+			t.Fatal(err)
+		}
+		copies[row.ID]++
+	}
+	for i := range n {
+		if copies[i] != 1 {
+			t.Errorf("message %d came out %d times", i, copies[i])
+		}
+	}
+	totals := make(map[string]map[int]int)
+	d = json.NewDecoder(bytes.NewReader(out(t, all, "counts.jsonl")))
+	for d.More() {
+		var row struct {
+			K string `json:"k"`
+			N int    `json:"n"`
+		}
+		if err := d.Decode(&row); err != nil {
+			t.Fatal(err)
+		}
+		if totals[row.K] == nil {
+			totals[row.K] = make(map[int]int)
+		}
+		totals[row.K][row.N]++
+	}
+	for k := range keys {
+		want := (n + keys - 1 - k) / keys
+		got := totals[fmt.Sprintf("k%d", k)]
+		for i := 1; i <= want; i++ {
+			if got[i] != 1 {
+				t.Errorf("key %d: total %d came out %d times", k, i, got[i])
+			}
+		}
+		if len(got) != want {
+			t.Errorf("key %d: %d totals, want %d", k, len(got), want)
+		}
+	}
+}

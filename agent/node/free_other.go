@@ -1,0 +1,6 @@
+//go:build !unix
+
+package node
+
+// freeBytes is not known here; agents are for Linux.
+func freeBytes(string) int64 { return 0 }

@@ -1,0 +1,45 @@
+package node
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/part"
+)
+
+// Left says how much a stopped agent's data folder has of its site.
+func Left(data string) (consensus.Found, error) {
+	return consensus.Inspect(filepath.Join(data, "raft"))
+}
+
+// Recover makes a stopped agent the one voter of its site, with all that its
+// folder has, after the majority is gone for good. It returns what was there.
+func Recover(data string) (consensus.Found, error) {
+	lock, err := part.LockDir(data)
+	if err != nil {
+		return consensus.Found{}, fmt.Errorf("%w; stop the agent first", err)
+	}
+	defer lock.Close()
+	dir := filepath.Join(data, "raft")
+	found, err := consensus.Inspect(dir)
+	if err != nil {
+		return found, err
+	}
+	var broken error
+	r := newReplica()
+	r.applied = func(uint64, *coordinator.Command, jobmanager.Result, []jobmanager.Change) {}
+	r.renewed = func() {}
+	r.fatal = func(err error) { broken = err }
+	if _, err := consensus.Recover(dir, found.Node, []mesh.NodeID{found.Node}, r); err != nil {
+		return found, err
+	}
+	return found, broken
+}
+
+// Forget puts aside what a stopped agent has of its site, so that it begins again
+// with what the recovered one has.
+func Forget(data string) error { return consensus.Forget(filepath.Join(data, "raft")) }
