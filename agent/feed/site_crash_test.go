@@ -46,7 +46,7 @@ func agentsDie(t *testing.T, rnd *rand.Rand) {
 	down := make(map[mesh.NodeID]string)
 	sent := 0
 	for range 30 {
-		time.Sleep(time.Duration(rnd.IntN(100)) * time.Millisecond)
+		<-time.After(time.Duration(rnd.IntN(100)) * time.Millisecond) // virtual
 		node := nodes[rnd.IntN(len(nodes))]
 		switch k := rnd.IntN(10); {
 		case k < 4:
@@ -81,7 +81,7 @@ func agentsDie(t *testing.T, rnd *rand.Rand) {
 		}
 	}
 	s.broker.publish("end")
-	time.Sleep(time.Minute)
+	<-time.After(time.Minute) // virtual
 	acked := s.broker.acks()
 	if len(acked) == 0 || acked[len(acked)-1] != "end" || s.broker.waiting() != 0 {
 		t.Fatalf("%d of %d are acknowledged, %d wait; %v", len(acked), sent+1, s.broker.waiting(), s.agents[s.epoch.Owner].events())

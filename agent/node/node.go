@@ -149,7 +149,7 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 		return err
 	}
 	if n.link, err = link.New(link.Config{
-		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, Events: n.hearLink,
+		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, ResetKey: n.id.ResetKey(), Events: n.hearLink,
 	}); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -29,6 +30,12 @@ func (id *Identity) GossipKey() []byte { return slices.Clone(id.gossip[:]) }
 
 // NewToken makes a join token of this mesh. The site must keep its SecretHash.
 func (id *Identity) NewToken() Token { return NewToken(id.root) }
+
+// ResetKey is a secret of this agent that stays the same when its process starts
+// again: by it a peer knows that the process before is gone.
+func (id *Identity) ResetKey() [32]byte {
+	return sha256.Sum256(append([]byte("tidemark reset key\x00"), id.key.Seed()...))
+}
 
 // Expires tells when the certificates end.
 func (id *Identity) Expires() (agent, site, root time.Time) {
