@@ -15,7 +15,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 )
 
-type feedPath struct {
+type FeedPath struct {
 	Feed string `path:"feed" doc:"its name; of a job's own source JOB.SOURCE"`
 }
 
@@ -93,7 +93,7 @@ func (s *server) listFeeds(ctx context.Context, in *Stale) (*body[[]Feed], error
 }
 
 func (s *server) showFeed(ctx context.Context, in *struct {
-	feedPath
+	FeedPath
 	Stale
 }) (*body[Feed], error) {
 	one := make([]Feed, 1)
@@ -143,11 +143,11 @@ func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*b
 	return answer(out), nil
 }
 
-func (s *server) deleteFeed(ctx context.Context, in *feedPath) (*struct{}, error) {
+func (s *server) deleteFeed(ctx context.Context, in *FeedPath) (*struct{}, error) {
 	if _, err := s.showFeed(ctx, &struct {
-		feedPath
+		FeedPath
 		Stale
-	}{feedPath: *in}); err != nil {
+	}{FeedPath: *in}); err != nil {
 		return nil, err
 	}
 	_, err := s.propose(ctx, coordinator.Command{FeedDeleted: &coordinator.FeedDeleted{Name: in.Feed}})

@@ -18,8 +18,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// jobPath is the {job} of a path.
-type jobPath struct {
+// JobPath is the {job} of a path.
+type JobPath struct {
 	Job string `path:"job" doc:"its id, or its name: of a live job, else of the one that ended last"`
 }
 
@@ -117,7 +117,7 @@ func (s *server) job(ctx context.Context, stale Stale, ref string) (found *coord
 }
 
 func (s *server) showJob(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	Stale
 }) (*body[JobDetail], error) {
 	var out JobDetail
@@ -236,7 +236,7 @@ func (out *Subtask) count(h *coordinator.SubtaskStatus, roles map[dataflow.Opera
 }
 
 func (s *server) stopJob(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	Drain bool `query:"drain" doc:"end the input first, so that all windows fire"`
 }) (*body[Savepointed], error) {
 	j, err := s.job(ctx, Stale{}, in.Job)
@@ -283,7 +283,7 @@ func is500(err error) bool {
 	return ok && e.GetStatus() == http.StatusInternalServerError
 }
 
-func (s *server) cancelJob(ctx context.Context, in *jobPath) (*body[Job], error) {
+func (s *server) cancelJob(ctx context.Context, in *JobPath) (*body[Job], error) {
 	j, err := s.job(ctx, Stale{}, in.Job)
 	switch {
 	case err != nil:
@@ -302,7 +302,7 @@ func (s *server) cancelJob(ctx context.Context, in *jobPath) (*body[Job], error)
 }
 
 func (s *server) rescaleJob(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	Body Rescaling
 }) (*body[Job], error) {
 	j, err := s.job(ctx, Stale{}, in.Job)
@@ -332,7 +332,7 @@ func (s *server) rescaleJob(ctx context.Context, in *struct {
 	return answer(shortJob(j)), nil
 }
 
-func (s *server) forgetJob(ctx context.Context, in *jobPath) (*struct{}, error) {
+func (s *server) forgetJob(ctx context.Context, in *JobPath) (*struct{}, error) {
 	j, err := s.job(ctx, Stale{}, in.Job)
 	if err != nil {
 		return nil, err

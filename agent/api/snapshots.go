@@ -22,8 +22,8 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
-// snapshotPath is the {savepoint} of a path; the slash of JOB/ID is escaped.
-type snapshotPath struct {
+// SnapshotPath is the {savepoint} of a path; the slash of JOB/ID is escaped.
+type SnapshotPath struct {
 	Savepoint string `path:"savepoint" doc:"id of a savepoint, JOB/ID of a checkpoint (the slash as %2F), or JOB for its newest"`
 }
 
@@ -178,7 +178,7 @@ func describeOperators(m manifest.Manifest) (all []SnapshotOperator) {
 }
 
 func (s *server) listCheckpoints(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	Stale
 }) (*body[[]Snapshot], error) {
 	all := []Snapshot{}
@@ -212,7 +212,7 @@ func (s *server) listSavepoints(ctx context.Context, in *Stale) (*body[[]Snapsho
 	return answer(all), err
 }
 
-func (s *server) createSavepoint(ctx context.Context, in *jobPath) (*body[Savepointed], error) {
+func (s *server) createSavepoint(ctx context.Context, in *JobPath) (*body[Savepointed], error) {
 	j, err := s.job(ctx, Stale{}, in.Job)
 	if err != nil {
 		return nil, err
@@ -246,14 +246,14 @@ func (s *server) saved(ctx context.Context, c *coordinator.Snapshot, m manifest.
 }
 
 func (s *server) showSavepoint(ctx context.Context, in *struct {
-	snapshotPath
+	SnapshotPath
 	Stale
 }) (*body[Snapshot], error) {
 	_, d, _, err := s.snapshot(ctx, in.Stale, in.Savepoint)
 	return answer(d), err
 }
 
-func (s *server) deleteSavepoint(ctx context.Context, in *snapshotPath) (*struct{}, error) {
+func (s *server) deleteSavepoint(ctx context.Context, in *SnapshotPath) (*struct{}, error) {
 	if strings.Contains(in.Savepoint, "/") {
 		return nil, refusal(http.StatusUnprocessableEntity, "%s is no savepoint; the checkpoints of a job are its own, and it lets them go itself", in.Savepoint)
 	}
@@ -273,7 +273,7 @@ func (s *server) deleteSavepoint(ctx context.Context, in *snapshotPath) (*struct
 	return nil, err
 }
 
-func (s *server) verifySavepoint(ctx context.Context, in *snapshotPath) (*body[Verified], error) {
+func (s *server) verifySavepoint(ctx context.Context, in *SnapshotPath) (*body[Verified], error) {
 	c, d, m, err := s.snapshot(ctx, Stale{}, in.Savepoint)
 	if err != nil {
 		return nil, err
@@ -284,7 +284,7 @@ func (s *server) verifySavepoint(ctx context.Context, in *snapshotPath) (*body[V
 	return answer(Verified{ID: c.Name, OK: true, Parts: manifest.Sizes(*m).Parts, Bytes: d.Bytes}), nil
 }
 
-func (s *server) exportSavepoint(ctx context.Context, in *snapshotPath) (*huma.StreamResponse, error) {
+func (s *server) exportSavepoint(ctx context.Context, in *SnapshotPath) (*huma.StreamResponse, error) {
 	c, _, m, err := s.snapshot(ctx, Stale{}, in.Savepoint)
 	if err != nil {
 		return nil, err

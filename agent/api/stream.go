@@ -72,7 +72,7 @@ func (s *server) registerState() {
 }
 
 func (s *server) readState(ctx context.Context, in *struct {
-	snapshotPath
+	SnapshotPath
 	Operator string `query:"operator" required:"true" doc:"the operator's id in the job"`
 	State    string `query:"state" required:"true" doc:"the name of its state"`
 }) (*huma.StreamResponse, error) {
@@ -87,7 +87,7 @@ func (s *server) readState(ctx context.Context, in *struct {
 }
 
 func (s *server) diffState(ctx context.Context, in *struct {
-	snapshotPath
+	SnapshotPath
 	Other string `path:"other" doc:"as savepoint"`
 }) (*huma.StreamResponse, error) {
 	a, _, ma, err := s.snapshot(ctx, Stale{}, in.Savepoint)
@@ -122,7 +122,7 @@ func (s *server) registerEvents() {
 		return s.events(""), nil
 	})
 	huma.Register(s.huma, op(http.MethodGet, "/v1/jobs/{job}/events", "watch-job", "What happens to a job from now on, as server-sent events", lasting(0), gives("text/event-stream"),
-		describe("It begins with what the job is at, and ends with an event `end` when the job does. The stream ends when the site's leader changes; ask again.")), func(ctx context.Context, in *jobPath) (*huma.StreamResponse, error) {
+		describe("It begins with what the job is at, and ends with an event `end` when the job does. The stream ends when the site's leader changes; ask again.")), func(ctx context.Context, in *JobPath) (*huma.StreamResponse, error) {
 		j, err := s.job(ctx, Stale{}, in.Job)
 		if err != nil {
 			return nil, err

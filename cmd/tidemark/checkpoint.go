@@ -11,22 +11,33 @@ import (
 )
 
 func newCheckpoint(t *terminal) *cobra.Command {
-	var folder folderFlag
+	var place placeFlag
 	cmd := &cobra.Command{
 		Use:     "checkpoint",
 		Short:   "Look at the checkpoints of a job",
-		Example: "  tidemark checkpoint list cold-chain --state state",
+		Example: "  tidemark checkpoint list cold-chain\n  tidemark checkpoint list cold-chain --state state",
 		Args:    knownVerb,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	folder.register(cmd)
+	place.register(cmd)
 	cmd.AddCommand(&cobra.Command{
 		Use:     "list JOB",
 		Short:   "The checkpoints of a job that are kept, oldest first",
-		Example: "  tidemark checkpoint list cold-chain --state state",
+		Example: "  tidemark checkpoint list cold-chain\n  tidemark checkpoint list cold-chain --state state",
 		Args:    exactly(1, "the name of one job"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := folder.view()
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := place.remote()
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				list, err := c.Checkpoints(cmd.Context(), args[0])
+				if err != nil {
+					return place.answered(err)
+				}
+				return showRemoteCheckpoints(t, list)
+			}
+			s, err := place.view()
 			if err != nil {
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 )
 
 func newFeed(t *terminal) *cobra.Command {
-	var folder folderFlag
+	var place placeFlag
 	cmd := &cobra.Command{
 		Use:   "feed",
 		Short: "Durable MQTT ingestion that several jobs can read",
@@ -23,28 +23,35 @@ func newFeed(t *terminal) *cobra.Command {
 		Args: knownVerb,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	folder.register(cmd)
-	cmd.AddCommand(newFeedList(t, &folder), newFeedShow(t, &folder), newFeedCreate(t, &folder), newFeedDelete(t, &folder))
+	place.register(cmd)
+	cmd.AddCommand(newFeedList(t, &place), newFeedShow(t, &place), newFeedCreate(t, &place), newFeedDelete(t, &place))
 	return cmd
 }
 
-func newFeedList(t *terminal, folder *folderFlag) *cobra.Command {
+func newFeedList(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Short:   "The feeds of a state folder",
-		Example: "  tidemark feed list --state state",
+		Short:   "The feeds of the mesh, or of a state folder",
+		Example: "  tidemark feed list\n  tidemark feed list --state state",
 		Args:    exactly(0, "no argument"),
-		RunE: func(*cobra.Command, []string) error {
-			if _, err := folder.view(); err != nil {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := place.remote()
+			if err != nil {
 				return err
 			}
-			names, err := feed.List(feed.Options{Dir: folder.dir})
+			if c != nil {
+				return place.answered(listFeedsRemote(cmd.Context(), t, c))
+			}
+			if _, err := place.view(); err != nil {
+				return err
+			}
+			names, err := feed.List(feed.Options{Dir: place.dir})
 			if err != nil {
 				return err
 			}
 			w := newTable(t, "feed", "broker", "topics", "qos", "lanes", "entries", "size", "state")
 			for _, name := range names {
-				d := describeFeed(feed.Show(feed.Options{Dir: folder.dir}, name))
+				d := describeFeed(feed.Show(feed.Options{Dir: place.dir}, name))
 				if t.json() {
 					if err := json.NewEncoder(t.out).Encode(d); err != nil {
 						return err
@@ -110,17 +117,24 @@ func describeFeed(info feed.Info, err error) feedJSON {
 	return d
 }
 
-func newFeedShow(t *terminal, folder *folderFlag) *cobra.Command {
+func newFeedShow(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "show NAME",
 		Short:   "A feed: its session, its log lane by lane, and who keeps it from where on",
-		Example: "  tidemark feed show cold-chain.readings --state state",
+		Example: "  tidemark feed show plant\n  tidemark feed show cold-chain.readings --state state",
 		Args:    exactly(1, "the name of one feed"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if _, err := folder.view(); err != nil {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := place.remote()
+			if err != nil {
 				return err
 			}
-			info, err := feed.Show(feed.Options{Dir: folder.dir}, args[0])
+			if c != nil {
+				return place.answered(showFeedRemote(cmd.Context(), t, c, args[0]))
+			}
+			if _, err := place.view(); err != nil {
+				return err
+			}
+			info, err := feed.Show(feed.Options{Dir: place.dir}, args[0])
 			if err != nil && !errors.Is(err, store.ErrLocked) {
 				return err
 			}
@@ -166,6 +180,8 @@ type feedFlags struct {
 	retained                             string
 	keepAge, keepSize, limit             string
 	ca, cert, key                        string
+	replicas                             int
+	whenShort                            string
 }
 
 func (f *feedFlags) config() (c feed.Config, err error) {
@@ -207,25 +223,42 @@ func (f *feedFlags) config() (c feed.Config, err error) {
 	return c, nil
 }
 
-func newFeedCreate(t *terminal, folder *folderFlag) *cobra.Command {
+func newFeedCreate(t *terminal, place *placeFlag) *cobra.Command {
 	var f feedFlags
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a feed that jobs read with `feed: NAME`",
-		Long: `Makes a feed: one session with a broker, and its replayable log. It runs while a
-job that reads it runs. Secrets are given as references, ${env:NAME} or
+		Long: `Makes a feed: one session with a broker, and its replayable log. In a state folder
+it runs while a job that reads it runs, on the mesh from now on. Secrets are given as references, ${env:NAME} or
 ${file:PATH}, and looked up when the feed connects.`,
-		Example: "  tidemark feed create plant --state state --broker mqtt://127.0.0.1:1883 --topic 'plant/+/telemetry' --qos 1 --lanes 4 --keep 7d",
-		Args:    exactly(1, "the name of the feed"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := folder.given(); err != nil {
+		Example: "  tidemark feed create plant --broker mqtt://10.0.0.9:1883 --topic 'plant/+/telemetry' --lanes 4\n" +
+			"  tidemark feed create plant --state state --broker mqtt://127.0.0.1:1883 --topic 'plant/+/telemetry' --qos 1 --lanes 4 --keep 7d",
+		Args: exactly(1, "the name of the feed"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asked, err := place.remote()
+			if err != nil {
+				return err
+			}
+			if asked != nil {
+				n, err := f.request(args[0])
+				if err != nil {
+					return err
+				}
+				made, err := asked.CreateFeed(cmd.Context(), n)
+				if err != nil {
+					return place.answered(err)
+				}
+				if t.json() {
+					return json.NewEncoder(t.out).Encode(made)
+				}
+				_, err = fmt.Fprintf(t.err, "feed %s: made; a job reads it with `feed: %s`\n", args[0], args[0])
 				return err
 			}
 			c, err := f.config()
 			if err != nil {
 				return err
 			}
-			if err := feed.Create(feed.Options{Dir: folder.dir}, args[0], c); err != nil {
+			if err := feed.Create(feed.Options{Dir: place.dir}, args[0], c); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(t.err, "feed %s: made; a job reads it with `feed: %s`\n", args[0], args[0])
@@ -244,31 +277,44 @@ ${file:PATH}, and looked up when the feed connects.`,
 	fl.StringVar(&f.keepAge, "keep", "", "how long entries are kept that nobody needs, such as 7d; empty: a day")
 	fl.StringVar(&f.keepSize, "keep-size", "", "how much of such entries is kept at most, such as 10GB")
 	fl.StringVar(&f.limit, "cap", "", "size of the log at which the broker has to wait, such as 20GB")
+	fl.IntVar(&f.replicas, "replicas", 0, "copies of its log on the mesh; 0: 2, or 1 in a site that has only ever had one agent")
+	fl.StringVar(&f.whenShort, "when-short", "block", "with too few agents for the copies: block or degrade")
 	fl.StringVar(&f.ca, "ca", "", "PEM file of the authorities that are believed")
 	fl.StringVar(&f.cert, "cert", "", "PEM file of our certificate")
 	fl.StringVar(&f.key, "key", "", "PEM file of its key")
 	return cmd
 }
 
-func newFeedDelete(t *terminal, folder *folderFlag) *cobra.Command {
+func newFeedDelete(t *terminal, place *placeFlag) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:     "delete NAME",
 		Short:   "Delete a feed with its log",
-		Example: "  tidemark feed delete plant --state state",
+		Example: "  tidemark feed delete plant\n  tidemark feed delete plant --state state",
 		Args:    exactly(1, "the name of one feed"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if _, err := folder.view(); err != nil {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := place.remote()
+			if err != nil {
 				return err
 			}
-			info, err := feed.Show(feed.Options{Dir: folder.dir}, args[0])
+			if c != nil {
+				if err := c.DeleteFeed(cmd.Context(), args[0]); err != nil {
+					return place.answered(err)
+				}
+				_, err = fmt.Fprintf(t.err, "%s: deleted\n", args[0])
+				return err
+			}
+			if _, err := place.view(); err != nil {
+				return err
+			}
+			info, err := feed.Show(feed.Options{Dir: place.dir}, args[0])
 			if err != nil {
 				return err
 			}
 			if len(info.Pins) > 0 && !force {
 				return fmt.Errorf("feed %s is needed by %s, which cannot go on without it; delete those first, or give --force", args[0], info.Pins[0].Name)
 			}
-			if err := feed.Delete(feed.Options{Dir: folder.dir}, args[0]); err != nil {
+			if err := feed.Delete(feed.Options{Dir: place.dir}, args[0]); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(t.err, "%s: deleted\n", args[0])

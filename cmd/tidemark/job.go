@@ -15,13 +15,15 @@ import (
 
 func newJob(t *terminal) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "job",
-		Short:   "Check, look at and stop jobs",
-		Example: "  tidemark job check my-job.yaml\n  tidemark job explain my-job.yaml --dot | dot -Tsvg > job.svg\n  tidemark job stop cold-chain --state state",
-		Args:    knownVerb,
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:   "job",
+		Short: "Check, run, look at and stop jobs",
+		Example: "  tidemark job check my-job.yaml\n  tidemark job explain my-job.yaml --dot | dot -Tsvg > job.svg\n  tidemark job submit my-job.yaml\n" +
+			"  tidemark job watch cold-chain\n  tidemark job stop cold-chain",
+		Args: knownVerb,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(newJobCheck(t), newJobExplain(t), newJobList(t), newJobStop(t))
+	cmd.AddCommand(newJobCheck(t), newJobExplain(t), newJobSubmit(t), newJobList(t), newJobShow(t), newJobWatch(t),
+		newJobStop(t), newJobCancel(t), newJobRescale(t))
 	return cmd
 }
 
@@ -35,9 +37,12 @@ func newJobCheck(t *terminal) *cobra.Command {
 
 With --against it also says what becomes of the state in a savepoint if the job
 is started from it, whether every part of the savepoint can be read, and whether
-the job's files and brokers are there. Exit code 1 if it would not work.`,
+the job's files and brokers are there. Exit code 1 if it would not work.
+
+The savepoint is one of a state folder, or a file, or else of the mesh; files and
+brokers are not looked at then, since they are on the agents' machines.`,
 		Example: "  tidemark job check configs/cold-chain.yaml\n  tidemark job check new.yaml --against sp-2f9c41d0 --state state\n" +
-			"  tidemark job check new.yaml --against cold-chain --state state --parallelism 4\n  tidemark job check new.yaml --against cold-chain.savepoint",
+			"  tidemark job check new.yaml --against cold-chain --state state --parallelism 4\n  tidemark job check new.yaml --against cold-chain.savepoint\n  tidemark job check new.yaml --against cold-chain",
 		Args: jobFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if against.allowNonRestored && against.savepoint == "" {
@@ -51,6 +56,13 @@ the job's files and brokers are there. Exit code 1 if it would not work.`,
 				return err
 			}
 			if against.savepoint != "" {
+				c, err := against.place.agent(against.savepoint)
+				if err != nil {
+					return err
+				}
+				if c != nil {
+					return against.ask(cmd.Context(), t, c, args[0], &load)
+				}
 				return against.check(cmd.Context(), t, j)
 			}
 			jg := graph.Chain(j.Graph, graph.Options{})
@@ -64,7 +76,7 @@ the job's files and brokers are there. Exit code 1 if it would not work.`,
 		},
 	}
 	load.register(cmd)
-	against.folder.register(cmd)
+	against.place.register(cmd)
 	cmd.Flags().StringVar(&against.savepoint, "against", "", "a `SAVEPOINT`: its id, JOB/ID of a checkpoint, JOB for its newest one, or an exported file")
 	cmd.Flags().BoolVar(&against.allowNonRestored, "allow-non-restored", false, "state that no operator of the job takes may go")
 	return cmd
@@ -72,18 +84,18 @@ the job's files and brokers are there. Exit code 1 if it would not work.`,
 
 // against is what a job is compared with.
 type against struct {
-	folder           folderFlag
+	place            placeFlag
 	savepoint        string
 	allowNonRestored bool
 }
 
 func (a *against) check(ctx context.Context, t *terminal, j *job.Job) (err error) {
-	v, err := a.folder.saved(a.savepoint)
+	v, err := a.place.saved(a.savepoint)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	c, err := agent.Check(ctx, j, v, agent.CheckOptions{Dir: a.folder.dir, AllowNonRestored: a.allowNonRestored, Secrets: machineSecrets()})
+	c, err := agent.Check(ctx, j, v, agent.CheckOptions{Dir: a.place.dir, AllowNonRestored: a.allowNonRestored, Secrets: machineSecrets()})
 	if err != nil {
 		return err
 	}

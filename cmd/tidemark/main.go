@@ -112,8 +112,9 @@ func newRoot(t *terminal) *cobra.Command {
 		Use:   "tidemark",
 		Short: "Stream processing on sensor event time, for the edge",
 		Long: `Tidemark runs stream jobs over sensor data: event time, punctuated watermarks,
-windows, from MQTT or files, in one static binary.`,
-		Example:       "  tidemark demo\n  tidemark run configs/wordcount.yaml\n  tidemark job check my-job.yaml",
+windows, from MQTT or files, in one static binary. It runs a job by itself (run), or
+on a mesh of agents (agent, job submit).`,
+		Example:       "  tidemark demo\n  tidemark run configs/wordcount.yaml\n  tidemark agent --dev\n  tidemark job submit my-job.yaml",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          knownVerb,
@@ -131,7 +132,7 @@ windows, from MQTT or files, in one static binary.`,
 		}
 		return nil
 	}
-	root.AddCommand(newDemo(t), newRun(t), newJob(t), newCheckpoint(t), newSavepoint(t), newState(t), newFeed(t), newSensor(t), newBench(t), newVersion(t))
+	root.AddCommand(newDemo(t), newRun(t), newAgent(t), newInit(t), newJob(t), newCheckpoint(t), newSavepoint(t), newState(t), newFeed(t), newMember(t), newSite(t), newToken(t), newSensor(t), newBench(t), newVersion(t))
 	root.SetHelpCommand(newHelp(root))
 	return root
 }

@@ -12,21 +12,32 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 )
 
-// This file is the verbs that speak to the process that runs a job on a state
-// folder.
+// This file is the verbs that speak to whoever runs a job: the mesh, or the
+// process that runs it on a state folder.
 
-func newSavepointCreate(t *terminal, folder *folderFlag) *cobra.Command {
+func newSavepointCreate(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "create JOB",
 		Short:   "Take a savepoint of a running job, which goes on",
-		Example: "  tidemark savepoint create cold-chain --state state",
+		Example: "  tidemark savepoint create cold-chain\n  tidemark savepoint create cold-chain --state state",
 		Args:    exactly(1, "the name of one job"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := folder.view()
+			c, err := place.remote()
 			if err != nil {
 				return err
 			}
-			name, err := agent.ControlClient{Dir: folder.dir}.Savepoint(cmd.Context(), args[0])
+			if c != nil {
+				done, err := c.CreateSavepoint(cmd.Context(), args[0])
+				if err != nil {
+					return place.answered(err)
+				}
+				return printSavepoint(t, done.Savepoint)
+			}
+			s, err := place.view()
+			if err != nil {
+				return err
+			}
+			name, err := agent.ControlClient{Dir: place.dir}.Savepoint(cmd.Context(), args[0])
 			if errors.Is(err, agent.ErrNoProcess) {
 				return notRunning(s, args[0], err)
 			}
@@ -63,24 +74,39 @@ func printSavepoint(t *terminal, name string) error {
 }
 
 func newJobStop(t *terminal) *cobra.Command {
-	var folder folderFlag
+	var place placeFlag
 	var drain bool
 	cmd := &cobra.Command{
 		Use:   "stop JOB",
 		Short: "Stop a running job with a savepoint",
-		Long: `Stops a job that runs on a state folder, with a savepoint, and prints its id. The
-next run goes on from there.
+		Long: `Stops a job of the mesh, or one that runs on a state folder, with a savepoint, and
+prints its id. On a folder the next run goes on from there; on the mesh
+job submit --from-savepoint does.
 
 With --drain the input is ended first: all open windows fire, and nothing can go
 on from there.`,
-		Example: "  tidemark job stop cold-chain --state state",
+		Example: "  tidemark job stop cold-chain\n  tidemark job stop cold-chain --drain\n  tidemark job stop cold-chain --state state",
 		Args:    exactly(1, "the name of one job"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := folder.view()
+			c, err := place.remote()
 			if err != nil {
 				return err
 			}
-			name, err := agent.ControlClient{Dir: folder.dir}.Stop(cmd.Context(), args[0], drain)
+			if c != nil {
+				line := newStatusLine(t.err)
+				line.update("stopping " + args[0] + " with a savepoint")
+				done, err := c.Stop(cmd.Context(), args[0], drain)
+				line.done()
+				if err != nil {
+					return place.answered(err)
+				}
+				return printSavepoint(t, done.Savepoint)
+			}
+			s, err := place.view()
+			if err != nil {
+				return err
+			}
+			name, err := agent.ControlClient{Dir: place.dir}.Stop(cmd.Context(), args[0], drain)
 			if errors.Is(err, agent.ErrNoProcess) {
 				return notRunning(s, args[0], err)
 			}
@@ -90,7 +116,7 @@ on from there.`,
 			return printSavepoint(t, name)
 		},
 	}
-	folder.register(cmd)
+	place.register(cmd)
 	cmd.Flags().BoolVar(&drain, "drain", false, "end the input first, so that all windows fire")
 	return cmd
 }
@@ -105,14 +131,21 @@ type jobLine struct {
 }
 
 func newJobList(t *terminal) *cobra.Command {
-	var folder folderFlag
+	var place placeFlag
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "The jobs of a state folder, and what they are at",
-		Example: "  tidemark job list --state state",
+		Short:   "The jobs of the mesh, or of a state folder, and what they are at",
+		Example: "  tidemark job list\n  tidemark job list --state state",
 		Args:    exactly(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := folder.view()
+			c, err := place.remote()
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				return place.answered(listRemote(cmd.Context(), t, c))
+			}
+			s, err := place.view()
 			if err != nil {
 				return err
 			}
@@ -140,7 +173,7 @@ func newJobList(t *terminal) *cobra.Command {
 			return nil
 		},
 	}
-	folder.register(cmd)
+	place.register(cmd)
 	return cmd
 }
 

@@ -17,29 +17,40 @@ import (
 )
 
 func newSavepoint(t *terminal) *cobra.Command {
-	var folder folderFlag
+	var place placeFlag
 	cmd := &cobra.Command{
 		Use:   "savepoint",
 		Short: "Make, look at, move and delete savepoints",
-		Example: "  tidemark savepoint create cold-chain --state state\n  tidemark savepoint list --state state\n" +
+		Example: "  tidemark savepoint create cold-chain\n  tidemark savepoint list --state state\n" +
 			"  tidemark savepoint export sp-2f9c41d0 cold-chain.savepoint --state state",
 		Args: knownVerb,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	folder.register(cmd)
-	cmd.AddCommand(newSavepointCreate(t, &folder), newSavepointList(t, &folder), newSavepointShow(t, &folder), newSavepointVerify(t, &folder),
-		newSavepointExport(t, &folder), newSavepointImport(t, &folder), newSavepointDelete(t, &folder))
+	place.register(cmd)
+	cmd.AddCommand(newSavepointCreate(t, &place), newSavepointList(t, &place), newSavepointShow(t, &place), newSavepointVerify(t, &place),
+		newSavepointExport(t, &place), newSavepointImport(t, &place), newSavepointDelete(t, &place))
 	return cmd
 }
 
-func newSavepointList(t *terminal, folder *folderFlag) *cobra.Command {
+func newSavepointList(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Short:   "The savepoints of a state folder, oldest first",
-		Example: "  tidemark savepoint list --state state --output json",
+		Short:   "The savepoints of the mesh, or of a state folder, oldest first",
+		Example: "  tidemark savepoint list\n  tidemark savepoint list --state state --output json",
 		Args:    exactly(0, "no argument"),
-		RunE: func(*cobra.Command, []string) error {
-			s, err := folder.view()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := place.remote()
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				list, err := c.Savepoints(cmd.Context())
+				if err != nil {
+					return place.answered(err)
+				}
+				return showRemoteSavepoints(t, list)
+			}
+			s, err := place.view()
 			if err != nil {
 				return err
 			}
@@ -154,14 +165,28 @@ func describeState(tab manifest.Table) savepointState {
 	return st
 }
 
-func newSavepointShow(t *terminal, folder *folderFlag) *cobra.Command {
+func newSavepointShow(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "show ID",
 		Short:   "Operators, states, schemas, rows and source positions of a savepoint, a checkpoint (JOB/ID) or an exported file",
-		Example: "  tidemark savepoint show sp-2f9c41d0 --state state\n  tidemark savepoint show cold-chain/chk-1-17 --state state\n  tidemark savepoint show cold-chain.savepoint",
+		Example: "  tidemark savepoint show sp-2f9c41d0\n  tidemark savepoint show sp-2f9c41d0 --state state\n  tidemark savepoint show cold-chain/chk-1-17 --state state\n  tidemark savepoint show cold-chain.savepoint",
 		Args:    exactly(1, savepointWanted),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
-			v, err := folder.saved(args[0])
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			c, err := place.agent(args[0])
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				d, err := c.Savepoint(cmd.Context(), args[0])
+				switch {
+				case err != nil:
+					return place.answered(err)
+				case t.json():
+					return json.NewEncoder(t.out).Encode(d)
+				}
+				return showSaved(t, savepointJSON{ID: d.ID, Job: d.Job, Created: d.Created, MaxParallelism: d.MaxParallelism, Bytes: d.Bytes, Rows: d.Rows, Operators: localOperators(d.Operators)}, d.Kind)
+			}
+			v, err := place.saved(args[0])
 			if err != nil {
 				return err
 			}
@@ -171,37 +196,53 @@ func newSavepointShow(t *terminal, folder *folderFlag) *cobra.Command {
 			if t.json() {
 				return json.NewEncoder(t.out).Encode(d)
 			}
-			fmt.Fprintf(t.out, "%s of job %q, %s, %s, max_parallelism %d, %s, %d rows\n", d.ID, d.Job, d.Created, checkpointKind(m), d.MaxParallelism, bytesText(d.Bytes), d.Rows)
-			states := newTable(t, "operator", "parallelism", "state", "keyed", "rows", "size", "columns")
-			positions := newTable(t, "source", "split", "position", "")
-			for _, o := range d.Operators {
-				for _, st := range o.States {
-					states.AppendRow([]any{o.ID, o.Parallelism, st.Name, st.Keyed, st.Rows, bytesText(st.Bytes), st.Columns})
-				}
-				for _, p := range o.Positions {
-					positions.AppendRow([]any{o.ID, p.Split, p.Offset, map[bool]string{true: "ended"}[p.Ended]})
-				}
-			}
-			states.Render()
-			if positions.Length() > 0 {
-				positions.Render()
-			}
-			return nil
+			return showSaved(t, d, checkpointKind(m))
 		},
 	}
+}
+
+// showSaved is a savepoint for people.
+func showSaved(t *terminal, d savepointJSON, kind string) error {
+	fmt.Fprintf(t.out, "%s of job %q, %s, %s, max_parallelism %d, %s, %d rows\n", d.ID, d.Job, d.Created, kind, d.MaxParallelism, bytesText(d.Bytes), d.Rows)
+	states := newTable(t, "operator", "parallelism", "state", "keyed", "rows", "size", "columns")
+	positions := newTable(t, "source", "split", "position", "")
+	for _, o := range d.Operators {
+		for _, st := range o.States {
+			states.AppendRow([]any{o.ID, o.Parallelism, st.Name, st.Keyed, st.Rows, bytesText(st.Bytes), st.Columns})
+		}
+		for _, p := range o.Positions {
+			positions.AppendRow([]any{o.ID, p.Split, p.Offset, map[bool]string{true: "ended"}[p.Ended]})
+		}
+	}
+	states.Render()
+	if positions.Length() > 0 {
+		positions.Render()
+	}
+	return nil
 }
 
 // savepointWanted is the argument of verbs that look at a savepoint.
 const savepointWanted = "the id of a savepoint, JOB/ID of a checkpoint, JOB for its newest one, or an exported file"
 
-func newSavepointVerify(t *terminal, folder *folderFlag) *cobra.Command {
+func newSavepointVerify(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "verify ID",
 		Short:   "Read every part of a savepoint, a checkpoint (JOB/ID) or an exported file, and compare it with its digest",
-		Example: "  tidemark savepoint verify sp-2f9c41d0 --state state\n  tidemark savepoint verify cold-chain.savepoint",
+		Example: "  tidemark savepoint verify sp-2f9c41d0\n  tidemark savepoint verify sp-2f9c41d0 --state state\n  tidemark savepoint verify cold-chain.savepoint",
 		Args:    exactly(1, savepointWanted),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
-			v, err := folder.saved(args[0])
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			c, err := place.agent(args[0])
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				done, err := c.Verify(cmd.Context(), args[0])
+				if err != nil {
+					return place.answered(err)
+				}
+				return showVerified(t, done.ID, done.Parts, done.Bytes)
+			}
+			v, err := place.saved(args[0])
 			if err != nil {
 				return err
 			}
@@ -210,23 +251,34 @@ func newSavepointVerify(t *terminal, folder *folderFlag) *cobra.Command {
 				return fmt.Errorf("%s is not whole, and no job can go on from it: %w", v.Manifest.Name, err)
 			}
 			size := manifest.Sizes(v.Manifest)
-			if t.json() {
-				return json.NewEncoder(t.out).Encode(map[string]any{"id": v.Manifest.Name, "ok": true, "parts": size.Parts, "bytes": size.Bytes})
-			}
-			_, err = fmt.Fprintf(t.out, "%s: ok: %d parts, %s, every digest right\n", v.Manifest.Name, size.Parts, bytesText(size.Bytes))
-			return err
+			return showVerified(t, v.Manifest.Name, size.Parts, size.Bytes)
 		},
 	}
 }
 
-func newSavepointExport(t *terminal, folder *folderFlag) *cobra.Command {
+func showVerified(t *terminal, name string, parts int, bytes int64) error {
+	if t.json() {
+		return json.NewEncoder(t.out).Encode(map[string]any{"id": name, "ok": true, "parts": parts, "bytes": bytes})
+	}
+	_, err := fmt.Fprintf(t.out, "%s: ok: %d parts, %s, every digest right\n", name, parts, bytesText(bytes))
+	return err
+}
+
+func newSavepointExport(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "export ID FILE",
 		Short:   "Write a savepoint, or a checkpoint (JOB/ID), with all its parts to one file",
-		Example: "  tidemark savepoint export sp-2f9c41d0 cold-chain.savepoint --state state",
+		Example: "  tidemark savepoint export sp-2f9c41d0 cold-chain.savepoint\n  tidemark savepoint export sp-2f9c41d0 cold-chain.savepoint --state state",
 		Args:    exactly(2, "the id of a savepoint, and the file to write (- for stdout)"),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
-			s, err := folder.view()
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			c, err := place.remote()
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				return place.answered(exportRemote(cmd.Context(), t, c, args[0], args[1]))
+			}
+			s, err := place.view()
 			if err != nil {
 				return err
 			}
@@ -255,13 +307,16 @@ func newSavepointExport(t *terminal, folder *folderFlag) *cobra.Command {
 }
 
 // exportTo writes the file whole or not at all.
-func exportTo(v *durable.Saved, name string) (err error) {
+func exportTo(v *durable.Saved, name string) error { return wholeFile(name, v.Export) }
+
+// wholeFile makes a file of what write writes, whole or not at all.
+func wholeFile(name string, write func(io.Writer) error) (err error) {
 	tmp := name + ".part"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(v.Export(f), f.Sync(), f.Close())
+	err = errors.Join(write(f), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(tmp, name)
 	}
@@ -271,15 +326,16 @@ func exportTo(v *durable.Saved, name string) (err error) {
 	return err
 }
 
-func newSavepointImport(t *terminal, folder *folderFlag) *cobra.Command {
+func newSavepointImport(t *terminal, place *placeFlag) *cobra.Command {
 	var as string
 	cmd := &cobra.Command{
 		Use:     "import FILE",
-		Short:   "Take an exported savepoint into a state folder; every part is verified",
-		Example: "  tidemark savepoint import cold-chain.savepoint --state state",
+		Short:   "Take an exported savepoint into the mesh, or into a state folder; every part is verified",
+		Example: "  tidemark savepoint import cold-chain.savepoint\n  tidemark savepoint import cold-chain.savepoint --state state",
 		Args:    exactly(1, "the file of one savepoint (- for stdin)"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := folder.given(); err != nil {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := place.remote()
+			if err != nil {
 				return err
 			}
 			in := t.in
@@ -291,15 +347,18 @@ func newSavepointImport(t *terminal, folder *folderFlag) *cobra.Command {
 				defer f.Close()
 				in = f
 			}
-			return importFrom(t, folder, in, as)
+			if c != nil {
+				return place.answered(importRemote(cmd.Context(), t, c, in, as))
+			}
+			return importFrom(t, place, in, as)
 		},
 	}
-	cmd.Flags().StringVar(&as, "as", "", "its id in the folder; empty: the one it has")
+	cmd.Flags().StringVar(&as, "as", "", "its id there; empty: the one it has")
 	return cmd
 }
 
-func importFrom(t *terminal, folder *folderFlag, in io.Reader, as string) (err error) {
-	s, err := durable.Open(folder.dir, nil) // a folder that is not there is made: this may be its first savepoint
+func importFrom(t *terminal, place *placeFlag, in io.Reader, as string) (err error) {
+	s, err := durable.Open(place.dir, nil) // a folder that is not there is made: this may be its first savepoint
 	if err != nil {
 		return err
 	}
@@ -315,23 +374,30 @@ func importFrom(t *terminal, folder *folderFlag, in io.Reader, as string) (err e
 	return err
 }
 
-func newSavepointDelete(t *terminal, folder *folderFlag) *cobra.Command {
+func newSavepointDelete(t *terminal, place *placeFlag) *cobra.Command {
 	return &cobra.Command{
 		Use:     "delete ID",
 		Short:   "Delete a savepoint and the parts that nothing else needs",
-		Example: "  tidemark savepoint delete sp-2f9c41d0 --state state",
+		Example: "  tidemark savepoint delete sp-2f9c41d0\n  tidemark savepoint delete sp-2f9c41d0 --state state",
 		Args:    exactly(1, "the id of one savepoint"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return folder.change(func(s *durable.State) error {
-				if err := deleteSavepoint(s, args[0]); err != nil {
-					return err
-				}
-				if t.json() {
-					return json.NewEncoder(t.out).Encode(map[string]any{"id": args[0], "deleted": true})
-				}
-				_, err := fmt.Fprintf(t.err, "%s: deleted\n", args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := place.remote()
+			if err != nil {
 				return err
-			})
+			}
+			if c != nil {
+				err = place.answered(c.DeleteSavepoint(cmd.Context(), args[0]))
+			} else {
+				err = place.change(func(s *durable.State) error { return deleteSavepoint(s, args[0]) })
+			}
+			if err != nil {
+				return err
+			}
+			if t.json() {
+				return json.NewEncoder(t.out).Encode(map[string]any{"id": args[0], "deleted": true})
+			}
+			_, err = fmt.Fprintf(t.err, "%s: deleted\n", args[0])
+			return err
 		},
 	}
 }

@@ -27,7 +27,7 @@ func newState(t *terminal) *cobra.Command {
 }
 
 func newStateRead(t *terminal) *cobra.Command {
-	var folder folderFlag
+	var place placeFlag
 	var op, name string
 	cmd := &cobra.Command{
 		Use:   "read SAVEPOINT --operator UID --state NAME",
@@ -36,14 +36,22 @@ func newStateRead(t *terminal) *cobra.Command {
 SAVEPOINT is the id of a savepoint, JOB/ID of a checkpoint, JOB for its newest
 one, or an exported file. The state "positions" is where a source stands.
 
-Here --state names the state; the folder is --dir, or $` + folderVariable + `. Without
+Here --state names the state; a state folder is --dir, or $` + folderVariable + `, and without
+one an agent is asked. Without
 --state or --operator it says which there are.`,
-		Example: "  tidemark state read sp-2f9c41d0 --operator per_sensor --state windows --dir state\n" +
+		Example: "  tidemark state read sp-2f9c41d0 --operator per_sensor --state windows\n  tidemark state read sp-2f9c41d0 --operator per_sensor --state windows --dir state\n" +
 			"  tidemark state read cold-chain --operator readings --state positions --dir state\n" +
 			"  tidemark state read cold-chain.savepoint --operator per_sensor --state windows",
 		Args: exactly(1, savepointWanted),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
-			v, err := folder.saved(args[0])
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			c, err := place.agent(args[0])
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				return place.answered(readRemote(cmd.Context(), t, c, args[0], op, name))
+			}
+			v, err := place.saved(args[0])
 			if err != nil {
 				return err
 			}
@@ -64,7 +72,7 @@ Here --state names the state; the folder is --dir, or $` + folderVariable + `. W
 	}
 	cmd.Flags().StringVar(&op, "operator", "", "the `UID` of the operator: its id in the job")
 	cmd.Flags().StringVar(&name, "state", "", "the `NAME` of its state")
-	folder.registerDir(cmd)
+	place.registerDir(cmd)
 	return cmd
 }
 
@@ -84,7 +92,7 @@ func whichState(v *durable.Saved, op, name string) error {
 }
 
 func newStateDiff(t *terminal) *cobra.Command {
-	var folder folderFlag
+	var place placeFlag
 	cmd := &cobra.Command{
 		Use:   "diff A B",
 		Short: "What is different in B, row by row, as JSON lines",
@@ -96,13 +104,20 @@ value by value, NaN included. Where sources stand is the state "positions".
 
 A and B are ids of savepoints, JOB/ID of checkpoints, JOB for its newest one, or
 exported files. Exit code 0, whether they differ or not.`,
-		Example: "  tidemark state diff sp-2f9c41d0 sp-71e09a3c --dir state\n" +
+		Example: "  tidemark state diff sp-2f9c41d0 sp-71e09a3c\n  tidemark state diff sp-2f9c41d0 sp-71e09a3c --dir state\n" +
 			"  tidemark state diff cold-chain/chk-1-17 cold-chain/chk-1-18 --dir state | jq -r .change | sort | uniq -c",
 		Args: exactly(2, "two savepoints"),
-		RunE: func(_ *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			c, err := place.agent(args[0])
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				return place.answered(diffRemote(cmd.Context(), t, c, args[0], args[1]))
+			}
 			var both [2]*durable.Saved
 			for i, name := range args {
-				if both[i], err = folder.saved(name); err != nil {
+				if both[i], err = place.saved(name); err != nil {
 					return err
 				}
 				defer func() { err = errors.Join(err, both[i].Close()) }()
@@ -124,7 +139,7 @@ exported files. Exit code 0, whether they differ or not.`,
 			return nil
 		},
 	}
-	folder.register(cmd)
+	place.register(cmd)
 	return cmd
 }
 
