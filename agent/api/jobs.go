@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
@@ -139,7 +141,7 @@ func (s *server) showJob(ctx context.Context, in *struct {
 	out.Job = shortJob(j)
 	s.measured(out.Feeds)
 	for _, c := range j.Sinks {
-		out.Sinks = append(out.Sinks, SinkFile{string(c.Operator), cmp.Or(names[c.Node], string(c.Node)), c.Target, c.Length})
+		out.Sinks = append(out.Sinks, SinkFile{string(c.Operator), cmp.Or(names[c.Node], string(c.Node)), strings.TrimPrefix(c.Target, string(c.Node)+":"), c.Length})
 	}
 	out.Checkpoints.Kept = len(j.Checkpoints)
 	if c := j.Newest(); c != nil {
@@ -294,11 +296,31 @@ func (s *server) cancelJob(ctx context.Context, in *JobPath) (*body[Job], error)
 	if _, err := s.propose(ctx, coordinator.Command{JobTold: &coordinator.JobTold{Job: j.ID, Cancel: true}}); err != nil {
 		return nil, err
 	}
-	j, err = s.job(ctx, Stale{Stale: true}, string(j.ID))
-	if err != nil {
+	if j, err = s.settled(ctx, j.ID); err != nil {
 		return nil, err
 	}
 	return answer(shortJob(j)), nil
+}
+
+// settled is a job when it has ended; one that takes long as it is then.
+func (s *server) settled(ctx context.Context, id coordinator.JobID) (*coordinator.Job, error) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	late := time.NewTimer(quick / 2)
+	defer late.Stop()
+	for {
+		j, err := s.job(ctx, Stale{Stale: true}, string(id))
+		if err != nil || j.Status.Ended() {
+			return j, err
+		}
+		select {
+		case <-tick.C:
+		case <-late.C:
+			return j, nil
+		case <-ctx.Done():
+			return j, nil
+		}
+	}
 }
 
 func (s *server) rescaleJob(ctx context.Context, in *struct {

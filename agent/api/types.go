@@ -122,7 +122,7 @@ type Totals struct {
 
 // Checkpoints is how a job's checkpoints go.
 type Checkpoints struct {
-	Completed uint64          `json:"completed" doc:"the counter of the newest: barriers so far, also those of savepoints and of checkpoints that failed"`
+	Completed uint64          `json:"completed" doc:"the counter of the newest: barriers of its attempt so far, also those of savepoints and of checkpoints that failed"`
 	Kept      int             `json:"kept"`
 	Last      *LastCheckpoint `json:"last"`
 }
@@ -153,7 +153,7 @@ type Rescaling struct {
 	Parallelism int `json:"parallelism" minimum:"1"`
 }
 
-// Event is something that happened.
+// EventLine is something that happened.
 type EventLine struct {
 	At   string `json:"at"`
 	Job  string `json:"job,omitempty"`
