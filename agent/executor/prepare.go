@@ -272,14 +272,14 @@ func (a *attempt) cutBack() error {
 }
 
 // Lost has the files of a job cut back that has no subtask on this agent any
-// more: what a zombie, or a process that was killed, committed here without its
+// more, or has ended: what a zombie, or a process that was killed, committed here without its
 // being on record, another agent commits again. It is for whenever the state here
 // says so of the job's present attempt; doing it again is nothing. It does not
 // block.
 func (x *Executor) Lost(j *coordinator.Job) {
 	mine := slices.ContainsFunc(j.Sinks, func(c coordinator.SinkCommit) bool { return c.Node == x.o.Node })
 	here := slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return p.Node == x.o.Node })
-	if mine && !here && len(j.Places) > 0 {
+	if mine && !here && (len(j.Places) > 0 || j.Status.Ended()) {
 		x.kept.lose(j)
 	}
 }
@@ -291,7 +291,7 @@ func (x *Executor) loses(j *coordinator.Job) (bool, error) {
 	busy, last := x.attempts[j.ID] != nil, x.tokens[j.ID]
 	x.mu.Unlock()
 	switch {
-	case !last.Less(j.Token(x.o.Site)):
+	case !last.Less(j.Token(x.o.Site)) && !j.Status.Ended():
 		return true, nil
 	case busy:
 		return false, nil

@@ -158,7 +158,7 @@ func (s *site) awaitSubscribed(t *testing.T) {
 	await(t, "a feed that hears its broker", func() bool {
 		out, _, code := s.nodes[0].try("feed", "list", "--output", "json")
 		said = out
-		return code == 0 && bytes.Contains(out, []byte(`"broker":"connected"`))
+		return code == 0 && bytes.Contains(out, []byte(`"state":"connected"`))
 	}, func() string { return fmt.Sprintf("%s\n%s", said, s.said()) })
 }
 
