@@ -1,0 +1,46 @@
+package sim_test
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/agent/sim"
+)
+
+// How many runs, and which: go test ./agent/sim -run TestSite -v -seed N shows
+// what happened in one.
+var (
+	seeds = flag.Uint64("seeds", 200, "how many seeds are tried")
+	first = flag.Uint64("first", 1, "the first of them")
+	seed  = flag.Uint64("seed", 0, "only this one, told line by line with -v")
+)
+
+// Whatever fails, in whatever order, every invariant holds at every step, and
+// after the last fault everything goes on.
+func TestSite(t *testing.T) {
+	if *seed != 0 {
+		site(t, *seed)
+		return
+	}
+	for n := *first; n < *first+*seeds; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			site(t, n)
+		})
+	}
+}
+
+func site(t *testing.T, n uint64) {
+	cfg := sim.Config{Seed: n}
+	if *seed != 0 && testing.Verbose() {
+		cfg.Trace = func(line string) { fmt.Println(line) }
+	}
+	stats, v := sim.Run(cfg)
+	if v != nil {
+		t.Errorf("%v\nreplay: go test ./agent/sim -run TestSite -v -seed %d", v, n)
+	}
+	if *seed != 0 {
+		t.Logf("%+v", *stats)
+	}
+}
