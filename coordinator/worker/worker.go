@@ -64,11 +64,20 @@ func (w *Worker) Step(st *coordinator.State, e Event) []Effect {
 	return w.effects
 }
 
-// Wake is when a tick is wanted; MaxTime: not until something else happens.
+// Wake is when a tick is wanted; MaxTime: not until something else happens. It is
+// always later than the last Step: what was due then and could not be done waits
+// for another event.
 func (w *Worker) Wake() dataflow.Time {
-	at := min(w.link.beat, w.link.dial)
+	at := dataflow.MaxTime
+	soon := func(t dataflow.Time) {
+		if t > w.now {
+			at = min(at, t)
+		}
+	}
+	soon(w.link.beat)
+	soon(w.link.dial)
 	for _, l := range w.logs {
-		at = min(at, l.again)
+		soon(l.again)
 	}
 	return at
 }
