@@ -10,7 +10,7 @@ import (
 // What was not acknowledged is delivered again, marked so, to the next one.
 type broker struct {
 	w         *World
-	published int // messages, numbered from 0
+	published int  // messages, numbered from 0
 	closed    bool // nobody publishes any more
 	sessions  map[string]*session
 }

@@ -316,4 +316,3 @@ func (w *World) judgePublished() {
 		}
 	}
 }
-

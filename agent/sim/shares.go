@@ -345,7 +345,9 @@ func (a *attempt) copy(said *coordinator.Stored, parts []store.Part) {
 			a.notStored(said.Subtask, said.ID, checkpoint.Async, false, fmt.Errorf("1 copy of 2"))
 			return
 		}
-		p.call(to[0], func(q *proc, reply func(func())) { q.exec.takeParts(a.ref, said.ID, data, reply, func() { say(p.n.id, to[0]) }, func() { push(to[1:]) }) },
+		p.call(to[0], func(q *proc, reply func(func())) {
+			q.exec.takeParts(a.ref, said.ID, data, reply, func() { say(p.n.id, to[0]) }, func() { push(to[1:]) })
+		},
 			func(string) { push(to[1:]) })
 	}
 	push(peers)

@@ -145,4 +145,6 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 }
 
 // rowOf is what the jobs put out for the n-th message of a key.
-func rowOf(key string, n int, id int) string { return fmt.Sprintf(`{"key":%q,"n":%d,"id":%d}`, key, n, id) }
+func rowOf(key string, n int, id int) string {
+	return fmt.Sprintf(`{"key":%q,"n":%d,"id":%d}`, key, n, id)
+}

@@ -175,7 +175,9 @@ func (w *World) procs() (all []*proc) {
 }
 
 // hears tells whether packets of a node reach another one.
-func (w *World) hears(from, to mesh.NodeID) bool { return from == to || !w.cuts[[2]mesh.NodeID{from, to}] }
+func (w *World) hears(from, to mesh.NodeID) bool {
+	return from == to || !w.cuts[[2]mesh.NodeID{from, to}]
+}
 
 // linked tells whether two nodes can talk now.
 func (w *World) linked(a, b *node) bool {
