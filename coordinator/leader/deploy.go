@@ -157,15 +157,19 @@ func (l *Leader) place(r *jobRun, j *coordinator.Job, p *Parsed, owners map[data
 // elsewhere says where the logs of a job's own feeds would have to be owned, so
 // that there is room for it.
 func (l *Leader) elsewhere(r *jobRun, j *coordinator.Job, p *Parsed) map[string]mesh.NodeID {
-	moves := make(map[string]mesh.NodeID)
+	moves, owners := make(map[string]mesh.NodeID), make(map[dataflow.OperatorID]mesh.NodeID)
 	places, _ := l.place(r, j, p, nil)
 	for _, use := range p.Feeds {
 		f := l.st.Feeds[use.Feed]
+		owners[use.Source] = f.Log.Owner
 		for _, place := range places {
 			if f.Job == r.id && l.readsLanes(use, place.Subtask) && place.Node != f.Log.Owner {
-				moves[use.Feed] = place.Node
+				moves[use.Feed], owners[use.Source] = place.Node, place.Node
 			}
 		}
+	}
+	if _, why := l.place(r, j, p, owners); why != "" {
+		return nil // it would be no better there
 	}
 	return moves
 }

@@ -69,7 +69,53 @@ type Placement []coordinator.Place
 type Waiting []string
 
 // Place places all slots, or none. Equal requests are placed equally.
+//
+// Where an agent has too few slots for all that is pinned to it, what is pinned
+// to it goes into one slot of its own: sources of a feed that an agent with one
+// free slot owns run there, and the rest of the job elsewhere.
 func Place(r Request) (Placement, Waiting) {
+	places, waiting := place(r)
+	if len(waiting) > 0 {
+		if gathered, ok := gather(r.Slots); ok {
+			r.Slots = gathered
+			if again, still := place(r); len(still) == 0 {
+				return again, nil
+			}
+		}
+	}
+	return places, waiting
+}
+
+// gather takes what is pinned to an agent out of its slots, into one. ok is false
+// if that changes nothing.
+func gather(slots []Slot) (gathered []Slot, ok bool) {
+	pinned := make(map[mesh.NodeID]*Slot)
+	for _, s := range slots {
+		var rest Slot
+		for _, t := range s.Subtasks {
+			if t.Pin == "" {
+				rest.Subtasks = append(rest.Subtasks, t)
+				continue
+			}
+			if pinned[t.Pin] == nil {
+				pinned[t.Pin] = &Slot{}
+			} else {
+				ok = true
+			}
+			pinned[t.Pin].Subtasks = append(pinned[t.Pin].Subtasks, t)
+		}
+		ok = ok || len(rest.Subtasks) > 0 && len(rest.Subtasks) < len(s.Subtasks)
+		if len(rest.Subtasks) > 0 {
+			gathered = append(gathered, rest)
+		}
+	}
+	for _, pin := range slices.Sorted(maps.Keys(pinned)) {
+		gathered = append(gathered, *pinned[pin])
+	}
+	return gathered, ok
+}
+
+func place(r Request) (Placement, Waiting) {
 	p := newPlacer(r)
 	p.keep()
 	rest := make([]int, 0, len(p.pieces))
@@ -304,23 +350,38 @@ func (p *placer) makeRoom(i int) bool {
 }
 
 // Used counts the slots that a job takes on each agent, where its places are
-// those.
+// those. Of a slot that is on several agents, the one with most of it has the
+// slot; what all the others' pieces of a job are on one agent is one slot of its
+// own, as Place gathers them.
 func Used(slots []Slot, places []coordinator.Place) map[mesh.NodeID]int {
 	at := make(map[dataflow.SubtaskID]mesh.NodeID, len(places))
 	for _, p := range places {
 		at[p.Subtask] = p.Node
 	}
 	used := make(map[mesh.NodeID]int)
+	apart := make(map[mesh.NodeID]bool)
 	for _, s := range slots {
-		nodes := make(map[mesh.NodeID]bool)
+		nodes := make(map[mesh.NodeID]int)
+		most := mesh.NodeID("")
 		for _, t := range s.Subtasks {
-			if node := at[t.ID]; node != "" {
-				nodes[node] = true
+			node := at[t.ID]
+			if node == "" {
+				continue
+			}
+			if nodes[node]++; most == "" || nodes[node] > nodes[most] || nodes[node] == nodes[most] && node < most {
+				most = node
 			}
 		}
-		for node := range maps.Keys(nodes) {
-			used[node]++
+		for node := range nodes {
+			if node == most {
+				used[node]++
+			} else {
+				apart[node] = true
+			}
 		}
+	}
+	for node := range apart {
+		used[node]++
 	}
 	return used
 }

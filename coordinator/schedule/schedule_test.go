@@ -246,11 +246,38 @@ func judge(t *rapid.T, r schedule.Request, places schedule.Placement) {
 			}
 		}
 	}
+	gathered := schedule.Used(gatheredSlots(r.Slots), places)
 	for node, n := range schedule.Used(r.Slots, places) {
-		if n > agents[node].Slots {
+		if n > agents[node].Slots && gathered[node] > agents[node].Slots {
 			t.Fatalf("%d slots on %s, which has %d", n, node, agents[node].Slots)
 		}
 	}
+}
+
+// gatheredSlots are the slots with all that is pinned to an agent in one.
+func gatheredSlots(slots []schedule.Slot) []schedule.Slot {
+	var all []schedule.Slot
+	pinned := map[mesh.NodeID]*schedule.Slot{}
+	for _, s := range slots {
+		var rest schedule.Slot
+		for _, sub := range s.Subtasks {
+			if sub.Pin == "" {
+				rest.Subtasks = append(rest.Subtasks, sub)
+				continue
+			}
+			if pinned[sub.Pin] == nil {
+				pinned[sub.Pin] = &schedule.Slot{}
+			}
+			pinned[sub.Pin].Subtasks = append(pinned[sub.Pin].Subtasks, sub)
+		}
+		if len(rest.Subtasks) > 0 {
+			all = append(all, rest)
+		}
+	}
+	for _, s := range pinned {
+		all = append(all, *s)
+	}
+	return all
 }
 
 // possible tells whether some placement of the slots exists, trying all; slots
@@ -494,5 +521,39 @@ func TestSlotsOfAnExecutionGraph(t *testing.T) {
 	}
 	if w := slots[0].Subtasks[1].Wants; len(w) != 1 || w[0].Site != "s" {
 		t.Errorf("sum/0 wants %v", w)
+	}
+}
+
+// TestPinnedSubtasksShareASlot: three sources must run on an agent that has two
+// slots; they take one, and the rest of the job is wherever there is room.
+func TestPinnedSubtasksShareASlot(t *testing.T) {
+	r := schedule.Request{Agents: []schedule.Agent{{Node: "a", Slots: 2}, {Node: "b", Slots: 2}}}
+	for i := range 3 {
+		r.Slots = append(r.Slots, schedule.Slot{Subtasks: []schedule.Subtask{
+			{ID: dataflow.SubtaskID{Task: "readings", Index: i}, Pin: "a", PinWhy: "feed f"}, {ID: dataflow.SubtaskID{Task: "windows", Index: i}},
+		}})
+	}
+	places, waiting := schedule.Place(r)
+	if len(waiting) > 0 {
+		t.Fatalf("it waits for %q", waiting)
+	}
+	on := map[mesh.NodeID]int{}
+	for _, p := range places {
+		if p.Subtask.Task == "readings" && p.Node != "a" {
+			t.Errorf("%v is not where its feed is", p)
+		}
+		if p.Subtask.Task == "windows" {
+			on[p.Node]++
+		}
+	}
+	if on["a"] != 1 || on["b"] != 2 {
+		t.Errorf("windows: %v", on)
+	}
+	if used := schedule.Used(r.Slots, places); used["a"] != 2 || used["b"] != 2 {
+		t.Errorf("used: %v", used)
+	}
+	r.Agents[0].Slots = 0
+	if _, waiting := schedule.Place(r); len(waiting) == 0 {
+		t.Error("there was no slot at all on a")
 	}
 }
