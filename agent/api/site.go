@@ -20,7 +20,7 @@ const pathLeave = "/v1/members/self/leave"
 func (s *server) registerSite() {
 	huma.Register(s.huma, op(http.MethodGet, "/v1/site", "show-site", "The site"), s.showSite)
 	huma.Register(s.huma, op(http.MethodGet, "/v1/members", "list-members", "The agents of the site"), s.listMembers)
-	huma.Register(s.huma, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(5*time.Minute), status(http.StatusNoContent)), s.leave)
+	huma.Register(s.huma, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(time.Minute), status(http.StatusNoContent)), s.leave)
 	huma.Register(s.huma, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -173,18 +175,51 @@ func (n *Node) Health() api.Health {
 	return h
 }
 
-// Leave is api.Backend's: this agent gives up leading, is taken out of the site,
-// and ends.
+// Leave is api.Backend's: this agent gives up leading, is taken out of the site
+// by whoever leads then, and ends.
 func (n *Node) Leave(ctx context.Context) error {
-	if n.Leader() == n.id.Node() {
-		if err := n.raft.Transfer(ctx, ""); err != nil && len(n.raft.Members()) > 1 {
-			return fmt.Errorf("another agent must lead first: %w", err)
+	if len(n.raft.Members()) > 1 {
+		if err := n.parted(ctx); err != nil {
+			return err
 		}
 	}
 	if err := n.gossip.Leave(ctx); err != nil {
 		return err
 	}
 	n.fail(nil)
+	return nil
+}
+
+// parted has another agent lead, and take this one out of the site.
+func (n *Node) parted(ctx context.Context) error {
+	self := n.id.Node()
+	if n.Leader() == self {
+		if err := n.raft.Transfer(ctx, ""); err != nil {
+			return fmt.Errorf("another agent must lead first: %w", err)
+		}
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for n.Leader() == self || n.Leader() == "" {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("no other agent leads: %w", context.Cause(ctx))
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodDelete, "http://leader"+api.Path("members", string(self))+"?force=true", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := n.toLeader.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusMultipleChoices && resp.StatusCode != http.StatusNotFound { // not found: it was taken out before
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxJoin))
+		return fmt.Errorf("the leader did not take this agent out: %s", text)
+	}
 	return nil
 }
 

@@ -82,11 +82,17 @@ and on each other node:
 
 // fileMeaning says what a file of a new data folder is.
 func fileMeaning(name string) string {
-	switch {
-	case name == "founding.json":
+	switch name {
+	case "founding.json":
 		return "what the first leader tells the others"
-	case name == "root.json" || name == "root.pem" || name == "root.key":
-		return "the mesh's root key: keep a copy elsewhere; other sites are signed with it"
+	case "root.key":
+		return "the mesh's root key: move it to a safe place; other sites are signed with it"
+	case "site.pem":
+		return "the site's authority, which lets agents join"
+	case "gossip.key":
+		return "the key of gossip"
+	case "seen":
+		return "the latest time that was seen"
 	}
-	return "this node's identity"
+	return "this node's own identity"
 }

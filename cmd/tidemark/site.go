@@ -82,8 +82,10 @@ func newMemberLeave(t *terminal, at *agentFlag) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave [AGENT]",
 		Short: "The agent that is asked leaves in order; or take out one that is gone for good",
-		Long: `Without a name the agent that is asked (--addr) leaves the site in order: what it
-runs goes on elsewhere, and its process ends. Its data folder stays.
+		Long: `Without a name the agent that is asked (--addr) leaves the site for good: another
+one leads, what it runs goes on elsewhere, and its process ends. Its data folder
+stays, and is of no use to the site any more. To stop an agent for a while end
+its process.
 
 With the name or node id of an agent that has failed for good, that one is taken
 out: its copies are made anew elsewhere, and it cannot come back without a token.`,
