@@ -51,6 +51,7 @@ type attempt struct {
 	triggered   dataflow.Time           // when
 	shares      map[dataflow.SubtaskID]*coordinator.Stored
 	exhausted   map[dataflow.SubtaskID]bool
+	held        *held                                        // a checkpoint that waits for commits; nil: none
 	commits     []*coordinator.Committed                     // that are not proposed yet
 	committing  bool                                         // a SinkCommitted is proposed
 	recorded    map[dataflow.SubtaskID]dataflow.CheckpointID // the last commit of each that the state has

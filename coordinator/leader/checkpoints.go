@@ -66,6 +66,7 @@ func (l *Leader) tick(r *jobRun, j *coordinator.Job) {
 	}
 	l.step(r, checkpoint.Event{Kind: checkpoint.Tick})
 	l.commit(r)
+	l.record(r)
 }
 
 // step gives the coordinator of the present attempt an event, and does what it
@@ -92,7 +93,7 @@ func (l *Leader) perform(r *jobRun, a *attempt, f checkpoint.Effect) {
 	case checkpoint.Write:
 		l.write(r, a, f.ID, f.What)
 	case checkpoint.Abort:
-		a.current = dataflow.Barrier{}
+		a.current, a.held = dataflow.Barrier{}, nil
 		clear(a.shares)
 		l.tell("checkpoint %s of job %s failed: %s: %v", checkpoint.Name(f.ID), l.st.Jobs[r.id].Name, f.Failure.Words(), f.Err)
 	case checkpoint.Answer:
@@ -147,14 +148,38 @@ func savepointName(job coordinator.JobID, id dataflow.CheckpointID) string {
 	return fmt.Sprintf("sp-%s-%d-%d", job, id.Token.Attempt, id.Counter)
 }
 
-// write makes the manifest of a checkpoint of all shares, and proposes it. It
-// counts when the command is applied.
+// held is a checkpoint that is complete, and whose command waits.
+type held struct {
+	id   dataflow.CheckpointID
+	done *coordinator.CheckpointDone
+}
+
+// write makes the manifest of a checkpoint of all shares. It counts when its
+// command is applied.
 func (l *Leader) write(r *jobRun, a *attempt, id dataflow.CheckpointID, what checkpoint.What) {
 	j := l.st.Jobs[r.id]
 	c, err := l.assemble(r, a, j, id, what)
 	a.current = dataflow.Barrier{}
 	clear(a.shares)
-	written := func(err error) {
+	if err != nil {
+		l.step(r, checkpoint.Event{Kind: checkpoint.Failed, ID: id, Failure: checkpoint.IO, Err: err})
+		return
+	}
+	a.held = &held{id, c}
+}
+
+// record proposes a checkpoint that is complete, behind everything that sinks
+// have said before. A share does not hold what its sink had committed when it
+// was taken: if only the checkpoint were known, and then the agent lost, its
+// file would be cut back to before that commit, and nobody would have the rest.
+func (l *Leader) record(r *jobRun) {
+	a := r.attempt
+	if a == nil || a.held == nil || a.committing || len(a.commits) > 0 {
+		return
+	}
+	id, c := a.held.id, a.held.done
+	a.held = nil
+	l.propose(coordinator.Command{CheckpointDone: c}, func(err error) {
 		if r.attempt != a {
 			return
 		}
@@ -163,12 +188,7 @@ func (l *Leader) write(r *jobRun, a *attempt, id dataflow.CheckpointID, what che
 			e = checkpoint.Event{Kind: checkpoint.Failed, ID: id, Failure: checkpoint.IO, Err: err}
 		}
 		l.step(r, e)
-	}
-	if err != nil {
-		written(err)
-		return
-	}
-	l.propose(coordinator.Command{CheckpointDone: c}, written)
+	})
 }
 
 var errNoCopy = errors.New("nobody is said to have it")

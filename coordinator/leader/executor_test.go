@@ -31,13 +31,14 @@ type executor struct {
 
 // running is an attempt on a node.
 type running struct {
-	ref      coordinator.AttemptRef
-	job      *coordinator.Job
-	parsed   *leader.Parsed
-	subtasks []dataflow.SubtaskID
-	began    bool
-	closing  bool
-	barriers map[uint64]bool
+	ref       coordinator.AttemptRef
+	job       *coordinator.Job
+	parsed    *leader.Parsed
+	subtasks  []dataflow.SubtaskID
+	began     bool
+	closing   bool
+	barriers  map[uint64]bool
+	committed []coordinator.SinkCommit // all, in order
 }
 
 func newExecutor(n *node) *executor {
@@ -207,6 +208,7 @@ func (x *executor) store(r *running, s dataflow.SubtaskID, b dataflow.Barrier) {
 		x.say(worker.AttemptEvent{NotStored: &coordinator.NotStored{AttemptRef: r.ref, ID: b.ID, Subtask: s, Kind: 3, Lost: true, Why: "disk full"}})
 		return
 	}
+	x.n.site.before[sharing{r.ref.Job, b.ID, s}] = slices.Clone(r.committed)
 	m := manifest.Manifest{Kind: manifest.Checkpoint, Name: "share", Job: r.job.Name, ID: b.ID, MaxParallelism: 128, Mode: manifest.ExactlyOnce}
 	digest := store.Digest(sha256.Sum256(fmt.Append(nil, r.ref, s, b.ID.Counter)))
 	for _, link := range r.task(s).Links {
@@ -251,6 +253,7 @@ func (x *executor) commit(r *running, s dataflow.SubtaskID, id dataflow.Checkpoi
 			return
 		}
 		done := coordinator.SinkCommit{Operator: "out", Node: x.n.id, Target: fmt.Sprintf("out-%d", s.Index), Through: id, Length: int64(id.Counter)}
+		r.committed = append(r.committed, done)
 		x.say(worker.AttemptEvent{Committed: &coordinator.Committed{AttemptRef: r.ref, Subtask: s, ID: id, Commits: []coordinator.SinkCommit{done}}})
 	})
 }
@@ -327,7 +330,7 @@ func (x *executor) own(as *worker.LogRole) {
 }
 
 // observe looks at what was decided.
-func (s *site) observe(c *coordinator.Command) {
+func (s *site) observe(st *coordinator.State, c *coordinator.Command) {
 	if b := c.LogEpochBegun; b != nil && b.Log.Start < s.acked[b.Feed] {
 		s.fail("epoch %d of feed %s starts at %d, and %d were acknowledged", b.Log.Epoch, b.Feed, b.Log.Start, s.acked[b.Feed])
 	}
@@ -337,6 +340,7 @@ func (s *site) observe(c *coordinator.Command) {
 			s.fail("checkpoint %v of job %s came after %v", d.Checkpoint.ID, job, was)
 		}
 		s.newest[job] = d.Checkpoint.ID
+		s.commitsKnown(st.Jobs[job], d.Checkpoint.ID)
 	}
 }
 
@@ -359,6 +363,27 @@ func (s *site) check() {
 			if r.began && r.parsed.Unfenced && r.ref.Token.Attempt < last[id] {
 				s.fail("%s acts for attempt %s while attempt %d is open", n.id, refText(r.ref), last[id])
 			}
+		}
+	}
+}
+
+// commitsKnown: what sinks committed before their shares of a checkpoint is on
+// record when that is.
+func (s *site) commitsKnown(j *coordinator.Job, id dataflow.CheckpointID) {
+	for share, commits := range s.before {
+		if share.job != j.ID {
+			continue
+		}
+		for _, c := range commits {
+			known := slices.ContainsFunc(j.Sinks, func(k coordinator.SinkCommit) bool {
+				return k.Operator == c.Operator && k.Node == c.Node && k.Target == c.Target && !manifest.Less(k.Through, c.Through)
+			})
+			if share.id == id && !known {
+				s.fail("checkpoint %v counts, and that %s on %s is committed through %v is not on record", id, c.Target, c.Node, c.Through)
+			}
+		}
+		if share.id.Token == id.Token && share.id.Counter <= id.Counter {
+			delete(s.before, share)
 		}
 	}
 }

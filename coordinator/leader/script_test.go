@@ -27,6 +27,7 @@ import (
 //	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
+//	commits off · commits on    no SinkCommitted comes into the log · it does again
 //	gone n2                     somebody knows that its process has ended
 //	jobs · feeds                what the state says
 func TestScripts(t *testing.T) {
@@ -99,6 +100,8 @@ func (s *script) do() {
 	case "gone":
 		n := s.node()
 		s.leads.step(leader.Event{Gone: &leader.Gone{Node: n.id, Boot: n.boot, Sure: true}})
+	case "commits":
+		s.noCommits = s.args[0] == "off"
 	case "hold", "let", "refuse", "fail":
 		s.executor()
 	case "savepoint", "stop", "drain", "cancel", "rescale":

@@ -37,9 +37,19 @@ type site struct {
 	cuts   map[[2]mesh.NodeID]bool
 	newest map[coordinator.JobID]dataflow.CheckpointID
 	wishes map[int]string
+	// before is what the sinks of a subtask had committed when its share was stored.
+	before    map[sharing][]coordinator.SinkCommit
+	noCommits bool // no SinkCommitted comes into the log
 
 	dirty   bool // what check looks at has changed
 	checked dataflow.Time
+}
+
+// sharing is a subtask's share of a checkpoint.
+type sharing struct {
+	job     coordinator.JobID
+	id      dataflow.CheckpointID
+	subtask dataflow.SubtaskID
 }
 
 type entry struct {
@@ -108,7 +118,7 @@ func (e *events) Pop() any {
 func newSite(rng *rand.Rand, fail, trace func(string, ...any)) *site {
 	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: "s"}}}
 	return &site{log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), cuts: make(map[[2]mesh.NodeID]bool),
-		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string)}
+		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), before: make(map[sharing][]coordinator.SinkCommit)}
 }
 
 // after does something later: between least and twice that, or just then.
@@ -229,7 +239,7 @@ func (n *node) replicate() {
 	result, _ := n.machine.Apply(uint64(n.applied), e.command)
 	if result.Err == nil && n.applied > n.site.judged {
 		n.site.judged = n.applied
-		n.site.observe(e.command)
+		n.site.observe(n.machine.State(), e.command)
 	}
 	n.step(worker.Event{State: true})
 	for _, l := range append(slices.Clone(n.site.stale), n.site.leads) {
@@ -410,6 +420,9 @@ func (l *lead) perform(f leader.Effect) {
 			ok := s.leads == l && !l.dead
 			if s.rng != nil && s.rng.IntN(50) == 0 {
 				ok = !ok && l.term == s.term // a disk that is full for a moment; or lost, and applied all the same
+			}
+			if s.noCommits && f.Propose.Command.SinkCommitted != nil {
+				ok = false
 			}
 			if ok {
 				s.log = append(s.log, entry{&f.Propose.Command, l, ref})
