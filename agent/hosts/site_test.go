@@ -251,9 +251,9 @@ func (a *node) submit(t *testing.T, text string, args ...string) string {
 // from outside.
 func (s *site) startBroker(t *testing.T) *relay {
 	t.Helper()
-	m := newMosquitto(t, raised)
+	m := newMosquitto(t, raised+persistent)
 	m.on, m.port = s.sw, brokerPort
-	m.configure(t, s.sw.ip, raised)
+	m.configure(t, s.sw.ip, raised+persistent)
 	m.start(t)
 	s.broker = m
 	return newRelayBy(t, m.addr(), s.sw.dial)

@@ -360,24 +360,31 @@ func Used(slots []Slot, places []coordinator.Place) map[mesh.NodeID]int {
 	}
 	used := make(map[mesh.NodeID]int)
 	apart := make(map[mesh.NodeID]bool)
+	var split []map[mesh.NodeID]int // subtasks by agent, of slots that are on several
+	times := make(map[mesh.NodeID]int)
 	for _, s := range slots {
 		nodes := make(map[mesh.NodeID]int)
-		most := mesh.NodeID("")
 		for _, t := range s.Subtasks {
-			node := at[t.ID]
-			if node == "" {
-				continue
-			}
-			if nodes[node]++; most == "" || nodes[node] > nodes[most] || nodes[node] == nodes[most] && node < most {
-				most = node
+			if node := at[t.ID]; node != "" {
+				nodes[node]++
 			}
 		}
+		if len(nodes) > 1 {
+			split = append(split, nodes)
+		}
 		for node := range nodes {
-			if node == most {
+			if times[node]++; len(nodes) == 1 {
 				used[node]++
-			} else {
-				apart[node] = true
 			}
+		}
+	}
+	for _, nodes := range split {
+		all := slices.SortedFunc(maps.Keys(nodes), func(a, b mesh.NodeID) int { // where much is gathered comes last
+			return cmp.Or(cmp.Compare(nodes[b], nodes[a]), cmp.Compare(times[a], times[b]), cmp.Compare(a, b))
+		})
+		used[all[0]]++
+		for _, node := range all[1:] {
+			apart[node] = true
 		}
 	}
 	for node := range apart {
