@@ -75,6 +75,9 @@ func (l *logs) do(e worker.Effect) {
 	case e.Seal != nil:
 		l.put(e.Seal.Feed, func() {
 			sealed, err := f.Seal(e.Seal.Feed, e.Seal.Epoch)
+			if errors.Is(err, feed.ErrBehind) { // the promise stands
+				sealed.Why, err = err.Error(), nil
+			}
 			if err != nil {
 				failed(e.Seal.Feed, e.Seal.Epoch, err)
 				return

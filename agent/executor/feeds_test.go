@@ -42,8 +42,14 @@ func (f *slowFeeds) Follow(r *worker.LogRole) error { return f.note("follow", r.
 func (f *slowFeeds) Rest(feed string) error         { return f.note("rest", feed, false) }
 func (f *slowFeeds) Drop(feed string) error         { return f.note("drop", feed, false) }
 func (f *slowFeeds) Seal(feed string, epoch uint64) (coordinator.Sealed, error) {
-	return coordinator.Sealed{Feed: feed, Epoch: epoch, End: 7}, f.note("seal", feed, false)
+	err := f.note("seal", feed, false)
+	if epoch == 9 {
+		err = errBehind
+	}
+	return coordinator.Sealed{Feed: feed, Epoch: epoch, End: 7}, err
 }
+
+var errBehind = fmt.Errorf("feed: %w", feed.ErrBehind)
 
 func (f *slowFeeds) Reader(name, who string, _ *job.Source, _, _ int) (sensors.Reader, error) {
 	f.mu.Lock()
@@ -88,6 +94,12 @@ func TestFeedsInOrder(t *testing.T) {
 		synctest.Wait()
 		if len(said) != 2 || said[1].Failed.Why != "no disk" || len(told) != 1 {
 			t.Errorf("%+v, %q", said, told)
+		}
+		l.do(worker.Effect{Seal: &coordinator.Seal{Feed: one, Epoch: 9}})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if len(said) != 3 || said[2].Sealed == nil || said[2].Sealed.Why != errBehind.Error() {
+			t.Errorf("%+v, want a promise whose end means nothing", said[2:])
 		}
 		_, err := l.reader(t.Context(), "j7", "counts", &job.Source{ID: "in", Feed: &job.FeedSource{Name: one}}, 0, 1)
 		if !errors.Is(err, feed.ErrNotOwner) || !errors.As(err, new(passing)) {

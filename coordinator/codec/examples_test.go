@@ -123,7 +123,7 @@ func toLeader() []any {
 		{Exhausted: &coordinator.Exhausted{AttemptRef: ref(), Subtask: subtask("in", 0)}},
 		{Committed: new(committed())},
 		{Ended: &coordinator.AttemptEnded{AttemptRef: ref()}},
-		{Sealed: &coordinator.Sealed{Feed: "j7.in", Epoch: 3, End: 600}},
+		{Sealed: &coordinator.Sealed{Feed: "j7.in", Epoch: 3, End: 600, Why: "behind"}},
 		{InSync: &coordinator.InSync{Feed: "j7.in", Epoch: 3}},
 		{OutOfSync: &coordinator.OutOfSync{Feed: "j7.in", Epoch: 3, Member: "n3", Why: "not reached"}},
 	} {

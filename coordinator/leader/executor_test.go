@@ -25,8 +25,8 @@ type executor struct {
 	synced   map[string]bool
 	done     map[coordinator.AttemptRef]uint64
 	// What a script holds back.
-	noPrepared, noStored, noClosed bool
-	failPrepare                    string
+	noPrepared, noStored, noClosed, noSeal, behind bool
+	failPrepare                                    string
 }
 
 // running is an attempt on a node.
@@ -277,10 +277,18 @@ func (x *executor) performLog(f worker.Effect) {
 		}
 	case f.Seal != nil:
 		delete(x.roles, f.Seal.Feed)
+		if x.noSeal {
+			failed := &worker.LogFailed{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, Why: "no disk"}
+			s.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Log: &worker.LogEvent{Failed: failed}}) }))
+			return
+		}
 		d := x.n.disk[f.Seal.Feed]
-		x.n.disk[f.Seal.Feed] = coordinator.LogNow{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, End: d.End, Sealed: true}
-		s.trace("%s: seal %s below %d at %d", x.n.id, f.Seal.Feed, f.Seal.Epoch, d.End)
 		sealed := &coordinator.Sealed{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, End: d.End}
+		if x.behind || d.Epoch+1 < f.Seal.Epoch || d.Epoch == f.Seal.Epoch && !d.Sealed {
+			sealed.Why = ": it is behind"
+		}
+		x.n.disk[f.Seal.Feed] = coordinator.LogNow{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, End: d.End, Sealed: sealed.Why == ""}
+		s.trace("%s: seal %s below %d at %d%s", x.n.id, f.Seal.Feed, f.Seal.Epoch, d.End, sealed.Why)
 		s.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Log: &worker.LogEvent{Sealed: sealed}}) }))
 	case f.Rest != nil:
 		s.trace("%s: rest %s", x.n.id, *f.Rest)

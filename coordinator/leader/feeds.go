@@ -29,8 +29,9 @@ type feedRun struct {
 	name   string
 	epoch  uint64 // that is to begin; 0: none
 	asked  dataflow.Time
-	to     map[mesh.NodeID]bool  // who was asked
-	sealed map[mesh.NodeID]int64 // where the log ends on those that have promised
+	to     map[mesh.NodeID]bool   // who was asked
+	sealed map[mesh.NodeID]int64  // where the log ends on those that have promised
+	unfit  map[mesh.NodeID]string // why it cannot start where it ends there
 	busy   bool
 	retry  dataflow.Time
 	ends   map[mesh.NodeID]int64         // of the present epoch, as far as agents said
@@ -48,10 +49,12 @@ func (l *Leader) decideFeed(r *feedRun) {
 		return
 	}
 	if r.epoch > 0 && r.epoch <= f.Log.Epoch {
-		r.epoch, r.to, r.sealed, r.bad = 0, nil, nil, nil
+		r.epoch, r.to, r.sealed, r.unfit, r.bad = 0, nil, nil, nil, nil
 	}
 	l.missed(r, f)
-	r.why = ""
+	if r.epoch == 0 {
+		r.why = ""
+	}
 	switch {
 	case f.Log.Epoch == 0:
 		l.firstEpoch(r, f)
@@ -293,7 +296,7 @@ func (l *Leader) read(feed string) bool {
 
 func (l *Leader) askSeal(r *feedRun, f *coordinator.Feed, to []mesh.NodeID) {
 	r.epoch, r.asked = f.Log.Epoch+1, l.now
-	r.to, r.sealed = make(map[mesh.NodeID]bool), make(map[mesh.NodeID]int64)
+	r.to, r.sealed, r.unfit = make(map[mesh.NodeID]bool), make(map[mesh.NodeID]int64), make(map[mesh.NodeID]string)
 	for _, node := range to {
 		r.to[node] = true
 		l.seal(r, node)
@@ -307,11 +310,14 @@ func (l *Leader) seal(r *feedRun, node mesh.NodeID) {
 	}
 }
 
-// nextEpoch begins the next epoch when those that were asked have answered.
+// nextEpoch begins the next epoch when those that were asked have answered. Where
+// none of them can say where it starts, all members that are there are asked, and
+// asked again.
 func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
 	late := l.now >= r.asked.Add(l.cfg.Timing.Silence)
 	for _, node := range sorted(r.to) {
-		if _, done := r.sealed[node]; !done && !l.away(node) && !late {
+		_, done := r.sealed[node]
+		if !done && r.unfit[node] == "" && !l.away(node) && !late {
 			return
 		}
 	}
@@ -331,8 +337,13 @@ func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
 		why = l.enough(f, &c)
 	}
 	if why != "" {
-		if r.why = why; late || len(r.sealed) == 0 {
-			l.leaveOwner(r, f) // others may be there now
+		for _, node := range sorted(r.unfit) {
+			why += fmt.Sprintf("; %s: %s", l.name(node), r.unfit[node])
+		}
+		r.why = why
+		others := slices.ContainsFunc(f.Log.Members, func(node mesh.NodeID) bool { return !r.to[node] && l.usable(node) && !l.spoilt(r, node) })
+		if late || others {
+			l.leaveOwner(r, f)
 		}
 		return
 	}
@@ -347,8 +358,14 @@ func (l *Leader) heardSealed(node mesh.NodeID, s *coordinator.Sealed) {
 	}
 	if r.epoch != s.Epoch {
 		r.epoch, r.asked = s.Epoch, l.now
-		r.to, r.sealed = map[mesh.NodeID]bool{node: true}, make(map[mesh.NodeID]int64)
+		r.to, r.sealed, r.unfit = map[mesh.NodeID]bool{node: true}, make(map[mesh.NodeID]int64), make(map[mesh.NodeID]string)
 	}
+	if s.Why != "" {
+		delete(r.sealed, node)
+		r.unfit[node] = s.Why
+		return
+	}
+	delete(r.unfit, node)
 	r.sealed[node] = s.End
 }
 
@@ -359,7 +376,9 @@ func (l *Leader) logNow(node mesh.NodeID, n *coordinator.LogNow) {
 	if r == nil {
 		return
 	}
-	r.ends[node] = min(n.End, f.Log.Cut(n.Epoch))
+	if r.ends[node] = min(n.End, f.Log.Cut(n.Epoch)); n.Epoch > f.Log.Epoch && !n.Sealed {
+		r.ends[node] = 0 // it has promised without knowing of the epoch before
+	}
 	if n.Sealed {
 		l.heardSealed(node, &coordinator.Sealed{Feed: n.Feed, Epoch: n.Epoch, End: n.End})
 	}

@@ -20,10 +20,10 @@ import (
 // each line with its time in milliseconds.
 //
 //	site n1=2 n2=2              agents with so many slots, all started; the first leads
-//	submit files                a job of script.jobs; its first, second … parallelism: p=2
+//	submit files                a job of script.jobs; its first, second … parallelism: p=2; copies of its log: copies=3
 //	run 5s                      time passes; everything that was done until then
 //	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
-//	hold n2 prepared, stored or closed · let n2      its executor says nothing of that kind · it does again
+//	hold n2 prepared, stored, closed, seal or end (of a log) · let n2      its executor says nothing of that kind · it does again
 //	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
@@ -132,13 +132,14 @@ func (s *script) begin() {
 }
 
 func (s *script) submitJob() {
-	name, p := s.args[0], 1
-	if len(s.args) > 1 {
-		_, _ = fmt.Sscanf(s.args[1], "p=%d", &p)
+	name, p, copies := s.args[0], 1, 0
+	for _, a := range s.args[1:] {
+		_, _ = fmt.Sscanf(a, "p=%d", &p)
+		_, _ = fmt.Sscanf(a, "copies=%d", &copies)
 	}
 	var feeds []coordinator.Feed
 	if name == "logged" {
-		feeds = append(feeds, coordinator.Feed{Name: "in", Config: []byte(`{"lanes":1}`), Degrade: slices.Contains(s.args, "degrade")})
+		feeds = append(feeds, coordinator.Feed{Name: "in", Config: []byte(`{"lanes":1}`), Replicas: copies, Degrade: slices.Contains(s.args, "degrade")})
 	}
 	s.submit(name, fmt.Sprintf("parallelism: %d\n%s", p, jobs[name]), "", feeds...)
 }
@@ -148,9 +149,9 @@ func (s *script) executor() {
 	rest := strings.Join(s.args[1:], " ")
 	switch s.d.Cmd {
 	case "hold":
-		x.noPrepared, x.noStored, x.noClosed = rest == "prepared", rest == "stored", rest == "closed"
+		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.behind = rest == "prepared", rest == "stored", rest == "closed", rest == "seal", rest == "end"
 	case "let":
-		x.noPrepared, x.noStored, x.noClosed = false, false, false
+		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.behind = false, false, false, false, false
 		for id, r := range x.attempts {
 			if r.closing {
 				x.closed(r.ref)

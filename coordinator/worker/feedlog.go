@@ -35,6 +35,7 @@ type feedLog struct {
 	onDisk bool
 	old    bool   // it was found at the start, and had no role in this process yet
 	asked  uint64 // Seal was said with this epoch
+	wanted uint64 // the leader has asked for this promise, and the state here does not know the epoch before; 0: none
 	sealed *coordinator.Sealed
 	away   *coordinator.OutOfSync
 	role   role
@@ -65,6 +66,12 @@ func epochOf(st *coordinator.State, feed string) uint64 {
 func (w *Worker) reconcileLogs(st *coordinator.State) {
 	for _, name := range sorted(st.Feeds) {
 		w.reconcileLog(st, st.Feeds[name])
+		if l := w.logs[name]; l != nil && l.wanted > 0 && l.wanted <= epochOf(st, name)+1 {
+			if l.wanted > epochOf(st, name) {
+				w.ask(name, l, l.wanted)
+			}
+			l.wanted = 0
+		}
 	}
 	for _, name := range sorted(w.logs) {
 		if st.Feeds[name] == nil && st.Index > 0 {
@@ -84,7 +91,7 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 		}
 		l = w.log(f.Name)
 	}
-	if l.now.Epoch > f.Log.Epoch && l.now.Sealed {
+	if l.now.Epoch > f.Log.Epoch {
 		return // promised: what comes is the next epoch
 	}
 	if want == owning && l.old && l.now.Epoch == f.Log.Epoch && !l.now.Sealed {
@@ -131,12 +138,16 @@ func (w *Worker) roleOf(st *coordinator.State, f *coordinator.Feed) role {
 	return resting
 }
 
-// seal: the leader asks for a promise. One that was made is said again.
+// seal: the leader asks for a promise. One that was made is said again. It is not
+// made before this agent was told of the epoch before, and has cut its copy to
+// it: else where the copy ends would say nothing.
 func (w *Worker) seal(st *coordinator.State, s *coordinator.Seal) {
 	l := w.log(s.Feed)
 	switch {
 	case l.sealed != nil && l.sealed.Epoch >= s.Epoch:
 		w.say(coordinator.ToLeader{Sealed: l.sealed})
+	case w.behind || s.Epoch > epochOf(st, s.Feed)+1:
+		l.wanted = s.Epoch
 	case s.Epoch > epochOf(st, s.Feed):
 		w.ask(s.Feed, l, s.Epoch)
 	}
@@ -163,11 +174,11 @@ func (w *Worker) logSays(e *LogEvent) {
 		}
 	case e.Sealed != nil:
 		l := w.log(e.Sealed.Feed)
-		if e.Sealed.Epoch <= l.now.Epoch {
+		if e.Sealed.Epoch <= l.epoch {
 			return // it has a role in that epoch by now
 		}
 		l.sealed, l.onDisk, l.role, l.away, l.again = e.Sealed, true, resting, nil, dataflow.MaxTime
-		l.now = coordinator.LogNow{Feed: e.Sealed.Feed, Epoch: e.Sealed.Epoch, End: e.Sealed.End, Sealed: true}
+		l.now = coordinator.LogNow{Feed: e.Sealed.Feed, Epoch: e.Sealed.Epoch, End: e.Sealed.End, Sealed: e.Sealed.Why == ""}
 		w.say(coordinator.ToLeader{Sealed: e.Sealed})
 	case e.InSync != nil:
 		if l := w.log(e.InSync.Feed); l.role == owning && l.epoch == e.InSync.Epoch {
@@ -183,6 +194,7 @@ func (w *Worker) logSays(e *LogEvent) {
 		l := w.log(e.Failed.Feed)
 		if l.asked == e.Failed.Epoch && (l.sealed == nil || l.sealed.Epoch < l.asked) { // the promise
 			l.asked, l.again = 0, w.now.Add(patience)
+			w.say(coordinator.ToLeader{Sealed: &coordinator.Sealed{Feed: e.Failed.Feed, Epoch: e.Failed.Epoch, Why: e.Failed.Why}})
 			return
 		}
 		if l.role != resting && l.epoch == e.Failed.Epoch {

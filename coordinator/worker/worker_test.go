@@ -101,6 +101,9 @@ func said(m *coordinator.ToLeader) string {
 	case m.Committed != nil:
 		return fmt.Sprintf("committed %d of %d", m.Committed.ID.Counter, len(m.Committed.Commits))
 	case m.Sealed != nil:
+		if m.Sealed.Why != "" {
+			return fmt.Sprintf("sealed %d: %s", m.Sealed.Epoch, m.Sealed.Why)
+		}
 		return fmt.Sprintf("sealed %d at %d", m.Sealed.Epoch, m.Sealed.End)
 	}
 	return "?"
@@ -223,6 +226,44 @@ func TestBehind(t *testing.T) {
 	b.step(Event{State: true})
 }
 
+// A member promises nothing before it was told of the epoch before. One whose
+// copy was not part of that says so, again and again, and takes no role before
+// the promised epoch.
+func TestPromiseOfWhoIsBehind(t *testing.T) {
+	b := newBench(t)
+	epoch := func(n uint64) {
+		b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Log: coordinator.LogEpoch{Epoch: n, Owner: "n3", Members: []mesh.NodeID{"n1", "n3"}}}
+		b.st.Index++
+	}
+	epoch(1)
+	b.step(Event{Log: &LogEvent{Opened: &coordinator.LogNow{Feed: "f", Epoch: 1, End: 70}}})
+	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello log 1-70", "beat 1")
+	seal := b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}})
+	b.step(seal) // it may not know what there was before
+	epoch(2)
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3003", "follow 2", "seal 3", "kept 0")
+	b.step(seal)
+	behind := &coordinator.Sealed{Feed: "f", Epoch: 3, End: 70, Why: "behind"}
+	b.step(Event{Log: &LogEvent{Sealed: behind}}, "sealed 3: behind")
+	b.step(Event{State: true})
+	if h := b.w.hello(b.st); len(h.Logs) != 1 || h.Logs[0].Sealed {
+		t.Errorf("%+v: its end means nothing", h.Logs)
+	}
+	b.step(seal, "sealed 3: behind")
+	epoch(3)
+	b.step(Event{State: true}, "follow 3")
+
+	b = newBench(t) // the next process
+	epoch(2)
+	b.step(Event{Log: &LogEvent{Opened: &coordinator.LogNow{Feed: "f", Epoch: 3, End: 70}}})
+	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello log 3-70", "beat 1")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3003", "kept 0")
+	b.step(seal, "seal 3")
+	b.step(Event{Log: &LogEvent{Sealed: behind}}, "sealed 3: behind")
+}
+
 func TestLogs(t *testing.T) {
 	b := newBench(t)
 	members := []mesh.NodeID{"n1", "n3"}
@@ -234,7 +275,7 @@ func TestLogs(t *testing.T) {
 	// It owned the epoch in another process: it ends it by itself, once.
 	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3004", "seal 3", "drop", "kept 0")
 	b.step(b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}})) // asked as well: it is on its way
-	b.step(Event{Log: &LogEvent{Failed: &LogFailed{Feed: "f", Epoch: 3, Why: "disk full"}}})
+	b.step(Event{Log: &LogEvent{Failed: &LogFailed{Feed: "f", Epoch: 3, Why: "disk full"}}}, "sealed 3: disk full")
 	if at := b.w.Wake(); at > b.now.Add(patience) {
 		t.Errorf("it sleeps until %d, and a promise is to be tried again", at)
 	}
