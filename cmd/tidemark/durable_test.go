@@ -289,8 +289,8 @@ func TestWrongFoldersAndNames(t *testing.T) {
 		code int
 		says string
 	}{
-		{"savepoint list", exitUsage, "Give --state DIR"},
-		{"checkpoint list counting", exitUsage, "TIDEMARK_STATE"},
+		{"savepoint list", exitFailed, "name a state folder with --state DIR"},
+		{"checkpoint list counting", exitFailed, "TIDEMARK_STATE"},
 		{"savepoint list --state " + none, exitFailed, "none: missing; give the folder that a job was run with"},
 		{"savepoint list --state " + p.job, exitFailed, "give the folder"},
 		{"savepoint delete sp-1 --state " + none, exitFailed, "missing"},
@@ -307,7 +307,7 @@ func TestWrongFoldersAndNames(t *testing.T) {
 		{"state read counting --operator w --dir " + dir, exitUsage, "operator w has "},
 		{"state read counting --operator nobody --dir " + dir, exitUsage, `operator "nobody" has no state`},
 		{"state read counting --operator w --state x --dir " + dir, exitFailed, `state "x" of operator "w" is missing`},
-		{"state read counting --operator w --state windows", exitUsage, "there is no file counting"},
+		{"state read counting --operator w --state windows", exitFailed, "no agent answers"},
 		{"state diff counting --dir " + dir, exitUsage, "two savepoints"},
 		{"job check " + p.job + " --allow-non-restored", exitUsage, "--against"},
 		{"job check " + p.job + " --against sp-1 --state " + dir, exitFailed, "there is counting/chk-"},
