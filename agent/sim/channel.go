@@ -213,6 +213,7 @@ func (in *inlet) taken() { in.stream.send(1, channelTaken{}) }
 
 // trigger puts a barrier into the streams of the sources here.
 func (a *attempt) trigger(b dataflow.Barrier) {
+	a.x.p.n.w.check.triggered(a, b)
 	for _, s := range a.subs {
 		if s.sub.Config.Source != nil {
 			s.trigger = &b

@@ -85,13 +85,11 @@ func (c *checker) elected(term uint64, node mesh.NodeID) {
 	c.leaders[term] = node
 }
 
-func (c *checker) told(*proc, *coordinator.ToAgent) {}
-
-// triggered: the id of a barrier is never used again (5).
-func (c *checker) triggered(term uint64, t *coordinator.Trigger) {
-	k := barrierKey{t.Job, t.Barrier.ID}
+// triggered: the id of a barrier that anybody has seen is never used again (5).
+func (c *checker) triggered(a *attempt, b dataflow.Barrier) {
+	k, term := barrierKey{a.ref.Job, b.ID}, a.x.p.heard
 	if was, ok := c.barriers[k]; ok && was != term {
-		c.fail(5, "barrier %d of %s was triggered in term %d, and again in term %d", k.id.Counter, refText(t.AttemptRef), was, term)
+		c.fail(5, "barrier %d of %s was triggered in term %d, and again in term %d", b.ID.Counter, refText(a.ref), was, term)
 	}
 	c.barriers[k] = term
 }

@@ -260,9 +260,6 @@ func (l *lead) send(f *leader.Send) {
 		w.check.fail(0, "a message to %s cannot be encoded: %v", f.To, err)
 		return
 	}
-	if t := f.Message.Trigger; t != nil {
-		w.check.triggered(l.term, t)
-	}
 	s.send(1, data)
 }
 

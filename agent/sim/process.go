@@ -37,6 +37,7 @@ type proc struct {
 	silent  dataflow.Time
 	talk    *stream
 	dials   int
+	heard   uint64 // the term of the last message of a leader
 }
 
 // now is the process's clock: it does not go exactly as the others do.
@@ -243,7 +244,7 @@ func (p *proc) hear(s *stream, data []byte) {
 		p.n.w.check.fail(0, "agent %s cannot read a message of the leader: %v", p.n.id, err)
 		return
 	}
-	p.n.w.check.told(p, m)
+	p.heard = m.Term
 	p.step(worker.Event{Message: m})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
@@ -165,7 +166,7 @@ func (w *World) unsettled() string {
 		rows += n
 	}
 	if want := w.accepted(counts); rows < want {
-		return fmt.Sprintf("%d rows of %d are in the files", rows, want)
+		return fmt.Sprintf("%d rows of %d are in the files: %s", rows, want, w.filesText(counts))
 	}
 	publish := w.job("publish")
 	if got, want := len(w.outside.seen[publish.ID]), w.accepted(publish); got < want {
@@ -228,7 +229,7 @@ func (w *World) filesOf(j *coordinator.Job) map[row]int {
 			if n.gone {
 				recorded := int64(0)
 				for _, c := range j.Sinks {
-					if c.Node == n.id && c.Target == string(n.id)+":"+name {
+					if c.Node == n.id && c.Target == string(n.id)+":"+strings.TrimPrefix(name, "/") {
 						recorded = c.Length
 					}
 				}
@@ -315,4 +316,17 @@ func (w *World) judgePublished() {
 			return
 		}
 	}
+}
+
+// filesText is what the site has on record of files, and what there is, for people.
+func (w *World) filesText(j *coordinator.Job) (text string) {
+	for _, c := range j.Sinks {
+		text += fmt.Sprintf(" [%s %d through %d-%d]", c.Target, c.Length, c.Through.Token.Attempt, c.Through.Counter)
+	}
+	for _, n := range w.nodes {
+		for _, name := range n.disk.fs.Files() {
+			text += fmt.Sprintf(" %s:%s has %d,", n.id, name, len(readFile(n.disk.fs, name)))
+		}
+	}
+	return text
 }
