@@ -332,9 +332,9 @@ func (s *server) rescaleJob(ctx context.Context, in *struct {
 		return nil, err
 	}
 	p := in.Body.Parallelism
-	loaded, err := job.Load(j.Name, j.Spec, job.Options{Set: j.Sets, Parallelism: min(p, dataflow.MaxMaxParallelism)})
+	loaded, err := job.Load(j.Name, j.Spec, job.Options{Set: j.Sets})
 	if err != nil {
-		return nil, refusal(http.StatusUnprocessableEntity, "job %s with parallelism %d: %v", j.Name, p, err)
+		return nil, refusal(http.StatusUnprocessableEntity, "job %s: %v", j.Name, err)
 	}
 	most := loaded.Graph.MaxParallelism
 	if c := j.Newest(); c != nil { // of the saved state, which decides

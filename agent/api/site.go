@@ -69,9 +69,10 @@ func (s *server) listMembers(ctx context.Context, in *Stale) (*body[[]Agent], er
 
 func (s *server) showSite(ctx context.Context, in *Stale) (*body[SiteInfo], error) {
 	var out SiteInfo
+	l := s.b.Leader()
 	err := s.read(ctx, *in, func(st *coordinator.State) error {
 		out = SiteInfo{Mesh: st.Mesh, Site: string(st.Site), Agents: len(st.Agents), Level: st.Level, Index: st.Index}
-		if l := s.b.Leader(); l != "" {
+		if l != "" {
 			out.Leader = nameOf(st.Agents, l)
 		}
 		return nil

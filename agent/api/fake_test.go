@@ -1,0 +1,340 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+)
+
+// site is a site in memory: one replicated state, on which the agent called n1
+// leads, until told otherwise.
+type site struct {
+	mu      sync.Mutex // guards what follows
+	machine *jobmanager.Machine
+	index   uint64
+	leader  mesh.NodeID
+	parts   map[store.Digest][]byte
+	subs    map[chan api.Event]bool
+	urls    map[mesh.NodeID]string // of the servers inside
+	tokens  int
+}
+
+// member is an agent of it.
+type member struct {
+	*site
+	self mesh.NodeID
+	left chan struct{}
+}
+
+var _ api.Backend = (*member)(nil)
+
+func newSite(t *testing.T) *site {
+	s := &site{machine: jobmanager.New(), leader: "n1", parts: make(map[store.Digest][]byte), subs: make(map[chan api.Event]bool), urls: make(map[mesh.NodeID]string)}
+	for _, c := range []coordinator.Command{
+		{SiteFounded: &coordinator.SiteFounded{Mesh: "plant", Site: "hall"}},
+		{AgentJoined: &coordinator.Agent{Node: "n1", Name: "press-1", Host: "a", Slots: 4, Level: 1, Link: "10.0.0.1:7071"}},
+		{AgentJoined: &coordinator.Agent{Node: "n2", Name: "press-2", Host: "b", Slots: 4, Level: 1, Link: "10.0.0.2:7071"}},
+		{LeaderBegan: &coordinator.LeaderBegan{Term: 1, Node: "n1"}},
+	} {
+		s.must(t, c)
+	}
+	return s
+}
+
+func (s *site) must(t *testing.T, c coordinator.Command) coordinator.JobID {
+	t.Helper()
+	r := s.apply(c)
+	if r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	return r.Job
+}
+
+func (s *site) apply(c coordinator.Command) jobmanager.Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.Level = coordinator.BaseLevel
+	if c.At == 0 {
+		c.At = 1_700_000_000_000_000
+	}
+	s.index++
+	r, _ := s.machine.Apply(s.index, &c)
+	return r
+}
+
+func (s *site) leads(n mesh.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leader = n
+}
+
+func (s *site) tell(e api.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ch := range s.subs {
+		ch <- e
+	}
+}
+
+func (m *member) Self() mesh.NodeID { return m.self }
+
+func (m *member) Leader() mesh.NodeID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.leader
+}
+
+func (m *member) View(f func(*coordinator.State)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m.machine.State())
+}
+
+func (m *member) Current(context.Context) error {
+	if m.Leader() != m.self {
+		return api.ErrNotLeader
+	}
+	return nil
+}
+
+func (m *member) Members() (all []api.Member) {
+	m.View(func(st *coordinator.State) {
+		for _, id := range []mesh.NodeID{"n1", "n2"} {
+			a := st.Agents[id]
+			if a == nil {
+				continue
+			}
+			role := "voter"
+			if id == m.leader {
+				role = "leader"
+			}
+			all = append(all, api.Member{Role: role, Member: mesh.Member{Node: id, Name: a.Name, Site: st.Site, Slots: a.Slots, Host: a.Host, Link: a.Link, Status: mesh.Alive}})
+		}
+	})
+	return all
+}
+
+func (m *member) Propose(ctx context.Context, c coordinator.Command) (coordinator.JobID, error) {
+	if err := m.Current(ctx); err != nil {
+		return "", err
+	}
+	r := m.apply(c)
+	if told := c.JobTold; r.Err == nil && told != nil && told.Cancel { // as the leader's machine does
+		return r.Job, m.apply(coordinator.Command{JobBecame: &coordinator.JobBecame{Job: told.Job, Attempt: m.attempt(told.Job), Status: coordinator.Cancelled}}).Err
+	}
+	return r.Job, r.Err
+}
+
+func (m *member) attempt(id coordinator.JobID) (n uint64) {
+	m.View(func(st *coordinator.State) {
+		if j := st.Jobs[id]; j != nil {
+			n = j.Attempt
+		}
+	})
+	return n
+}
+
+// Ask stops a job with the savepoint sp-1 that a test has put there.
+func (m *member) Ask(ctx context.Context, w leader.Wish) (leader.Answer, error) {
+	if err := m.Current(ctx); err != nil {
+		return leader.Answer{}, err
+	}
+	if w.Savepoint != nil {
+		return leader.Answer{Savepoint: "sp-asked"}, nil
+	}
+	if _, err := m.Propose(ctx, coordinator.Command{JobTold: w.Stop}); err != nil {
+		return leader.Answer{}, err
+	}
+	_, err := m.Propose(ctx, coordinator.Command{JobBecame: &coordinator.JobBecame{Job: w.Stop.Job, Attempt: m.attempt(w.Stop.Job), Status: coordinator.Stopped, Savepoint: "sp-1"}})
+	return leader.Answer{Savepoint: "sp-1"}, err
+}
+
+func (m *member) Statuses(job coordinator.JobID) []coordinator.SubtaskStatus {
+	if m.Leader() != m.self {
+		return nil
+	}
+	ref := coordinator.AttemptRef{Job: job, Token: dataflow.FencingToken{Epoch: 1, Site: "hall", Attempt: 1}}
+	return []coordinator.SubtaskStatus{{AttemptRef: ref, Subtask: dataflow.SubtaskID{Task: "in"}, Watermark: 1_700_000_000_000_000, Arrival: 1_700_000_001_000_000,
+		Operators: []coordinator.OperatorCounters{{Operator: "in", In: 7, Out: 6, Rejected: 1, First: "no JSON"}}}}
+}
+
+func (m *member) Logs() []coordinator.LogStatus { return nil }
+
+func (m *member) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64) {
+	return m.Statuses("j5"), []coordinator.LogStatus{{Feed: "plant", End: 12, Bytes: 99, Broker: "connected"}}, 1 << 30
+}
+
+func (m *member) CallLeader(ctx context.Context) (net.Conn, error) {
+	m.mu.Lock()
+	url, there := m.urls[m.leader]
+	m.mu.Unlock()
+	if !there {
+		return nil, api.ErrNoLeader
+	}
+	return (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(url, "http://"))
+}
+
+func (m *member) OpenPart(_ context.Context, p store.Part, _ []coordinator.PartCopies) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.parts[p.Digest]
+	if !ok {
+		return nil, fmt.Errorf("part %v: %w", p.Digest, store.ErrMissing)
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+func (m *member) PutPart(_ context.Context, write func(io.Writer) error) (store.Part, []mesh.NodeID, error) {
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		return store.Part{}, nil, err
+	}
+	p := store.Part{Digest: sha256.Sum256(b.Bytes()), Size: int64(b.Len())}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.parts[p.Digest] = b.Bytes()
+	return p, []mesh.NodeID{m.self}, nil
+}
+
+func (m *member) NewToken() (string, coordinator.Token, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tokens++
+	return fmt.Sprintf("tm1-secret-%d", m.tokens), coordinator.Token{ID: fmt.Sprintf("t%d", m.tokens), Hash: make([]byte, 32), Created: 1_700_000_000_000_000, Uses: -1, Expires: dataflow.MaxTime}, nil
+}
+
+func (m *member) Leave(context.Context) error { close(m.left); return nil }
+
+func (m *member) Remove(ctx context.Context, n mesh.NodeID) error {
+	_, err := m.Propose(ctx, coordinator.Command{AgentLeft: &coordinator.AgentLeft{Node: n}})
+	return err
+}
+
+func (m *member) Subscribe(ctx context.Context) <-chan api.Event {
+	ch := make(chan api.Event, 16)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.subs[ch] = true
+	context.AfterFunc(ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.subs, ch)
+		close(ch)
+	})
+	return ch
+}
+
+func (m *member) Health() api.Health {
+	if m.Leader() == "" {
+		return api.Health{Why: []string{"no leader"}}
+	}
+	return api.Health{Ready: true, Applied: 4, Lease: true}
+}
+
+// agent serves a member to users and to other agents.
+type agent struct {
+	*member
+	url string
+}
+
+func (s *site) agent(t *testing.T, self mesh.NodeID, token string) *agent {
+	m := &member{site: s, self: self, left: make(chan struct{})}
+	inside := httptest.NewServer(api.New(m, api.Options{Version: "test", Inside: true}))
+	outside := httptest.NewServer(api.New(m, api.Options{Version: "test", Token: token}))
+	t.Cleanup(outside.Close)
+	t.Cleanup(inside.Close)
+	s.mu.Lock()
+	s.urls[self] = inside.URL
+	s.mu.Unlock()
+	return &agent{m, outside.URL}
+}
+
+// reply is what came of a request.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// send sends a request; of a map or struct the body is JSON, of a string that.
+func send(t *testing.T, url, method, path string, in any, headers ...string) reply {
+	t.Helper()
+	var body io.Reader
+	switch v := in.(type) {
+	case nil:
+	case string:
+		body = strings.NewReader(v)
+	default:
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			r.Host = headers[i+1]
+		}
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{resp.StatusCode, resp.Header, string(b)}
+}
+
+// want checks the status, and that the body says each of the texts.
+func (r reply) want(t *testing.T, status int, says ...string) reply {
+	t.Helper()
+	if r.status != status {
+		t.Fatalf("status %d, want %d: %s", r.status, status, r.body)
+	}
+	for _, s := range says {
+		if !strings.Contains(r.body, s) {
+			t.Errorf("it does not say %q: %s", s, r.body)
+		}
+	}
+	if status >= 400 && !strings.HasPrefix(r.header.Get("Content-Type"), "application/problem+json") {
+		t.Errorf("an error as %s", r.header.Get("Content-Type"))
+	}
+	return r
+}
+
+// post asks a handler in this goroutine.
+func post(h http.Handler, path, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
