@@ -20,6 +20,12 @@ type fault struct {
 	most time.Duration // it lasts, at most
 }
 
+const brokerKilled = "the broker killed"
+
+// quiet tells whether nothing may be on its way to the broker: publishers would
+// send it twice, and no QoS 1 makes one of it.
+func (f fault) quiet() bool { return f.name == brokerKilled }
+
 // chaos is a site under faults.
 type chaos struct {
 	*site
@@ -62,7 +68,7 @@ func faults() []fault {
 			}
 			return func() {}
 		}, second},
-		{"the broker killed", func(t *testing.T, c *chaos) func() {
+		{brokerKilled, func(t *testing.T, c *chaos) func() {
 			c.broker.save(t)
 			c.broker.end(t, syscall.SIGTERM)
 			return func() { c.broker.start(t) }
@@ -128,6 +134,12 @@ func TestHostsSiteChaos(t *testing.T) {
 		sent = min(total, max(sent, int(float64(total)*float64(time.Since(began))/float64(span))))
 		wait := f.sending(sent)
 		k := all[c.rng.IntN(len(all))]
+		if k.quiet() {
+			if err := wait(); err != nil {
+				t.Fatal(err)
+			}
+			wait = func() error { return nil }
+		}
 		undo := k.do(t, c)
 		c.wait(k.most)
 		undo()
@@ -135,7 +147,7 @@ func TestHostsSiteChaos(t *testing.T) {
 		if err := wait(); err != nil {
 			t.Fatal(err)
 		}
-		c.wait(6 * time.Second)
+		c.wait(4 * time.Second)
 	}
 	s.awaitMembers(t, len(s.nodes))
 	s.awaitJob(t, "crash", "running")
