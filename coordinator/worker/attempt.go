@@ -5,6 +5,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // phase is what an attempt is at here.
@@ -125,11 +126,31 @@ func (w *Worker) reconcileAttempts(st *coordinator.State) {
 		case a.phase == running:
 			w.complete(st.Jobs[id], a)
 		}
+		w.lose(st.Jobs[id])
 	}
 	for _, id := range sorted(w.gone) {
 		if st.Jobs[id] == nil {
 			delete(w.gone, id)
 		}
+	}
+	for _, id := range sorted(w.lost) {
+		if st.Jobs[id] == nil {
+			delete(w.lost, id)
+		}
+	}
+}
+
+// lose says, once an attempt, that a job is elsewhere now of which files of
+// sinks are here: what was committed here and is not on record is committed
+// there.
+func (w *Worker) lose(j *coordinator.Job) {
+	self := func(n mesh.NodeID) bool { return n == w.self }
+	switch {
+	case !j.Deployed() || w.lost[j.ID] == j.Attempt:
+	case slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return self(p.Node) }):
+	case slices.ContainsFunc(j.Sinks, func(c coordinator.SinkCommit) bool { return self(c.Node) }):
+		w.lost[j.ID] = j.Attempt
+		w.put(Effect{Lost: j})
 	}
 }
 

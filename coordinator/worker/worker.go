@@ -22,6 +22,7 @@ type Worker struct {
 	behind   bool
 	attempts map[coordinator.JobID]*attempt // at most one a job
 	gone     map[coordinator.JobID]*coordinator.AttemptFailed
+	lost     map[coordinator.JobID]uint64 // the attempt with which Lost was said
 	logs     map[string]*feedLog
 	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
 	effects  []Effect
@@ -30,7 +31,7 @@ type Worker struct {
 // New makes the worker of a process.
 func New(cfg Config) *Worker {
 	return &Worker{
-		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), logs: make(map[string]*feedLog),
+		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog),
 		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot),
 		link: link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, lease: dataflow.MinTime},
 	}
