@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,16 +40,18 @@ func newBox(t *testing.T, name string) *box {
 	return &box{t: t, name: name, dir: t.TempDir(), bind: freePorts(t)}
 }
 
-// freePorts is an address of loopback whose port and the one after nobody has.
+// freePorts is an address of loopback whose port and the one after nobody has. It
+// is below those that systems give to whoever asks for any port: an agent that
+// starts again finds it free.
 func freePorts(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		first, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := first.LocalAddr().(*net.UDPAddr).Port
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
 		next := fmt.Sprintf("127.0.0.1:%d", port+1)
+		first, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
 		second, err := net.ListenPacket("udp", next)
 		if err == nil {
 			var third net.Listener
@@ -163,6 +166,29 @@ func leading(t *testing.T, all []*box) *box {
 	return found
 }
 
+// propose submits a job. A slow machine may change its leader at any moment, and
+// then nobody knows whether the command was accepted: the state does.
+func propose(t *testing.T, all []*box, c coordinator.JobSubmitted) (id coordinator.JobID) {
+	t.Helper()
+	await(t, "the job to be submitted", func() bool {
+		lead := leading(t, all)
+		var err error
+		if id, err = lead.Propose(t.Context(), coordinator.Command{JobSubmitted: &c}); err == nil {
+			return true
+		}
+		t.Logf("%s: %v", lead.name, err)
+		lead.View(func(st *coordinator.State) {
+			for _, j := range st.Jobs {
+				if j.Name == c.Name {
+					id = j.ID
+				}
+			}
+		})
+		return id != ""
+	})
+	return id
+}
+
 func TestSiteOfOne(t *testing.T) {
 	all := site(t, 1)
 	runWords(t, all)
@@ -176,7 +202,6 @@ func TestSiteOfThree(t *testing.T) {
 // runWords submits a bounded job and compares its output.
 func runWords(t *testing.T, all []*box) {
 	t.Helper()
-	lead := leading(t, all)
 	in := filepath.Join(t.TempDir(), "in.txt")
 	var text strings.Builder
 	want := make(map[string]int)
@@ -199,12 +224,7 @@ steps:
 sinks:
   - {id: out, from: counts, file: {path: counts.jsonl}}
 `, in)
-	id, err := lead.Propose(context.Background(), coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{
-		Namespace: coordinator.DefaultNamespace, Name: "words", Spec: []byte(spec),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := propose(t, all, coordinator.JobSubmitted{Namespace: coordinator.DefaultNamespace, Name: "words", Spec: []byte(spec)})
 	await(t, "the job to finish", func() bool {
 		var j *coordinator.Job
 		all[0].View(func(st *coordinator.State) { j = st.Jobs[id] })
