@@ -162,7 +162,7 @@ func (a *attempt) play() error {
 	running.Go(func() {
 		err := a.job.RunPart(a.ctx, all)
 		if err == nil {
-			err = a.joined.Flush()
+			err = a.flush()
 		}
 		ended <- err
 	})
@@ -224,8 +224,31 @@ func (a *attempt) failure(err error) *coordinator.AttemptFailed {
 	f := &coordinator.AttemptFailed{AttemptRef: a.ref, Why: err.Error(), Final: errors.As(err, new(final))}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	f.Subtask, f.Peer = a.first, a.peer
+	f.Subtask = a.first
+	var broken brokenChannels
+	if errors.As(err, &broken) { // not where they broke because it failed here
+		f.Peer = broken.peer
+	}
 	return f
+}
+
+// brokenChannels is the failure of an attempt whose channels to a peer broke.
+type brokenChannels struct {
+	peer mesh.NodeID
+	error
+}
+
+func (b brokenChannels) Unwrap() error { return b.error }
+
+// flush waits until others have taken what was sent.
+func (a *attempt) flush() error {
+	err := a.joined.Flush()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && a.peer != "" {
+		return brokenChannels{a.peer, err}
+	}
+	return err
 }
 
 // lost is Channels.Join's.
@@ -237,7 +260,7 @@ func (a *attempt) lost(peer mesh.NodeID, err error) {
 	j := a.job
 	a.mu.Unlock()
 	if j != nil {
-		j.Fail(fmt.Errorf("the channels to agent %s: %w", peer, err))
+		j.Fail(brokenChannels{peer, fmt.Errorf("the channels to agent %s: %w", peer, err)})
 	}
 }
 

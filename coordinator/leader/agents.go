@@ -119,6 +119,7 @@ func (l *Leader) watch() {
 func (l *Leader) lose(a *agent, why string) {
 	a.lost, a.there = true, false
 	clear(a.debts)
+	l.another(a.node)
 	l.tell("agent %s is lost: %s", l.name(a.node), why)
 	l.drop(a.node)
 }
@@ -177,6 +178,9 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 	if h.Agent.Node != a.node || h.Boot < a.boot {
 		l.drop(a.node) // of a process that has ended
 		return
+	}
+	if h.Boot > a.boot {
+		l.another(a.node)
 	}
 	a.boot, a.there, a.lost, a.hint, a.heard = h.Boot, true, false, false, l.now
 	clear(a.debts)

@@ -41,6 +41,7 @@ const (
 type attempt struct {
 	ref   coordinator.AttemptRef
 	phase phase
+	since dataflow.Time // when this leader began to gather it
 	nodes []mesh.NodeID // in order
 	parts map[mesh.NodeID]*part
 	at    map[dataflow.SubtaskID]mesh.NodeID
@@ -169,6 +170,9 @@ func (l *Leader) inventory(r *jobRun, g *agent, h *coordinator.Hello) {
 	}
 	if n := find(r.left); n == nil || n.Phase == coordinator.PhaseGone {
 		delete(r.closing, g.node)
+		if n != nil && n.Failed != nil {
+			l.excused(r, g.node, n.Failed)
+		}
 	}
 	a := r.attempt
 	if a == nil || a.parts[g.node] == nil {
@@ -186,6 +190,7 @@ func (l *Leader) inventory(r *jobRun, g *agent, h *coordinator.Hello) {
 		if f == nil {
 			f = &coordinator.AttemptFailed{AttemptRef: n.AttemptRef}
 		}
+		l.suspect(r, g.node, f)
 		l.fail(r, l.whyFailed(g.node, f), f.Final)
 	default:
 		p.phase, p.prepared = n.Phase, n.Prepared
@@ -209,8 +214,10 @@ func (l *Leader) heardFailed(g *agent, f *coordinator.AttemptFailed) {
 	if r.left == f.AttemptRef {
 		delete(r.closing, g.node)
 	}
+	l.excused(r, g.node, f)
 	if a := r.attempt; a != nil && a.ref == f.AttemptRef && a.parts[g.node] != nil {
 		a.parts[g.node].phase = coordinator.PhaseGone
+		l.suspect(r, g.node, f)
 		l.fail(r, l.whyFailed(g.node, f), f.Final)
 	}
 }

@@ -25,12 +25,16 @@ type Timing struct {
 	Retry   dataflow.Duration // after a proposal was refused
 	Finish  dataflow.Duration // for all agents to end an attempt whose last checkpoint is complete
 	Replace dataflow.Duration // a member of a log that is lost for so long is replaced, if there is somebody
+	Close   dataflow.Duration // for an agent that is there to end an attempt; then it gets no lease until it has
+	Prepare dataflow.Duration // for an agent that is there to prepare an attempt
+	Apart   dataflow.Duration // two agents that did not reach each other are kept apart for so long
 }
 
 // DefaultTiming is that of a site.
 func DefaultTiming() Timing {
 	return Timing{Lease: 3 * dataflow.Second, Silence: 1500 * dataflow.Millisecond, Confirm: 500 * dataflow.Millisecond,
-		Retry: 200 * dataflow.Millisecond, Finish: 5 * dataflow.Second, Replace: 5 * dataflow.Second}
+		Retry: 200 * dataflow.Millisecond, Finish: 5 * dataflow.Second, Replace: 5 * dataflow.Second, Close: 30 * dataflow.Second, Prepare: 10 * dataflow.Minute,
+		Apart: dataflow.Minute}
 }
 
 // Safe is how long after the leader granted a lease nobody acts on it any more,

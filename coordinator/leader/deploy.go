@@ -16,7 +16,7 @@ import (
 // and there is room.
 func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 	if j.Then != dataflow.GoOn && (j.Status == coordinator.Created || r.stopNow) {
-		l.become(r, coordinator.Stopped, "it did not run when it was told to stop, so there is no savepoint", "")
+		l.become(r, coordinator.Stopped, "it did not run when it was told to stop, so there is no savepoint; "+again(j), "")
 		return
 	}
 	if l.now < r.at || !l.settled() {
@@ -32,6 +32,7 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		l.become(r, coordinator.Failed, err.Error(), "")
 		return
 	}
+	l.overdue(r)
 	if why, soon := l.unclosed(r, p); why != "" {
 		if !soon {
 			l.waits(r, j, why)
@@ -47,7 +48,7 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 	}
 	switch {
 	case why != "" && j.Then != dataflow.GoOn:
-		l.become(r, coordinator.Stopped, "it could not run any more to take a savepoint: "+why, "")
+		l.become(r, coordinator.Stopped, "it could not run any more to take a savepoint: "+why+"; "+again(j), "")
 	case why != "":
 		l.waits(r, j, why)
 	default:
@@ -60,6 +61,17 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 			l.decided(r, err)
 		})
 	}
+}
+
+// again says from what a job that has no savepoint can be started again.
+func again(j *coordinator.Job) string {
+	switch n := j.Newest(); {
+	case n != nil:
+		return fmt.Sprintf("it can be started again from its last checkpoint, %s/%s", j.ID, n.Name)
+	case j.Begin != "":
+		return "it has no checkpoint, and can be started again from " + j.Begin + ", as it was"
+	}
+	return "it has no checkpoint, and can only be started afresh"
 }
 
 // goesOnFrom is what the next attempt goes on from.
@@ -111,6 +123,20 @@ func (l *Leader) unclosed(r *jobRun, p *Parsed) (why string, soon bool) {
 	return "", false
 }
 
+// overdue takes the lease from agents that are there and do not end the last
+// attempt: when it has run out they cannot act, for this job or another.
+func (l *Leader) overdue(r *jobRun) {
+	if len(r.closing) == 0 || l.now < r.overAt.Add(l.cfg.Timing.Close) {
+		return
+	}
+	for _, node := range sorted(r.closing) {
+		if g := l.agents[node]; g != nil && g.there && !g.debts[r.left] {
+			g.debts[r.left] = true
+			l.tell("agent %s has not ended attempt %d of job %s in %v: it gets no lease until it has", l.name(node), r.left.Token.Attempt, l.st.Jobs[r.id].Name, l.cfg.Timing.Close)
+		}
+	}
+}
+
 // owners are the agents that own the logs of a job's feeds, by source.
 func (l *Leader) owners(j *coordinator.Job, p *Parsed) (map[dataflow.OperatorID]mesh.NodeID, string) {
 	owners := make(map[dataflow.OperatorID]mesh.NodeID)
@@ -132,7 +158,7 @@ func (l *Leader) owners(j *coordinator.Job, p *Parsed) (map[dataflow.OperatorID]
 
 // place finds room for a job.
 func (l *Leader) place(r *jobRun, j *coordinator.Job, p *Parsed, owners map[dataflow.OperatorID]mesh.NodeID) (schedule.Placement, string) {
-	req := schedule.Request{Site: l.cfg.Site, Agents: l.free(r), Before: j.Places}
+	req := schedule.Request{Site: l.cfg.Site, Agents: l.free(r), Before: j.Places, Avoid: sorted(r.slow), Apart: l.pairs()}
 	near := near(j, p)
 	for _, s := range p.Slots {
 		var slot schedule.Slot

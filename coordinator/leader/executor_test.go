@@ -23,6 +23,7 @@ type executor struct {
 	roles    map[string]*worker.LogRole // feeds that are owned or followed
 	owns     map[string]bool
 	synced   map[string]bool
+	short    map[string]dataflow.Time // since when a member of an owned log is not reached
 	done     map[coordinator.AttemptRef]uint64
 	// What a script holds back.
 	noPrepared, noStored, noClosed, noSeal, behind bool
@@ -43,7 +44,7 @@ type running struct {
 
 func newExecutor(n *node) *executor {
 	return &executor{n: n, attempts: make(map[coordinator.JobID]*running), prepared: make(map[coordinator.AttemptRef]bool), roles: make(map[string]*worker.LogRole),
-		owns: make(map[string]bool), synced: make(map[string]bool), done: make(map[coordinator.AttemptRef]uint64)}
+		owns: make(map[string]bool), synced: make(map[string]bool), short: make(map[string]dataflow.Time), done: make(map[coordinator.AttemptRef]uint64)}
 }
 
 func (x *executor) say(e worker.AttemptEvent) { x.n.step(worker.Event{Attempt: &e}) }
@@ -150,6 +151,7 @@ func (x *executor) begin(b *coordinator.Begin) {
 	r := x.attempts[b.Job]
 	r.began = true
 	x.n.site.trace("%s: begin %s", x.n.id, refText(b.AttemptRef))
+	x.listen(r)
 	if slices.Contains(r.job.Sets, "bounded") || r.job.Name == "bounded" {
 		for _, s := range r.subtasks {
 			if r.source(s) {
@@ -159,6 +161,20 @@ func (x *executor) begin(b *coordinator.Begin) {
 			}
 		}
 	}
+}
+
+// listen fails an attempt when a channel to another agent has broken.
+func (x *executor) listen(r *running) {
+	x.later(200*ms, r, func() {
+		for _, p := range r.job.Places {
+			if p.Node != x.n.id && x.n.cut(p.Node) {
+				delete(x.attempts, r.ref.Job)
+				x.say(worker.AttemptEvent{Failed: &coordinator.AttemptFailed{AttemptRef: r.ref, Why: "the channels to agent " + string(p.Node) + " broke", Peer: p.Node}})
+				return
+			}
+		}
+		x.listen(r)
+	})
 }
 
 // trigger: sources have their share at once; others when all sources have put
@@ -270,6 +286,7 @@ func (x *executor) performLog(f worker.Effect) {
 		name := as.Feed.Name
 		s.trace("%s: %s %s epoch %d of %v from %d", x.n.id, map[bool]string{true: "own", false: "follow"}[f.Own != nil], name, as.Epoch.Epoch, as.Epoch.Members, as.Epoch.Start)
 		x.roles[name], x.owns[name], x.synced[name] = as, f.Own != nil, false
+		clear(x.short)
 		d := x.n.disk[name]
 		x.n.disk[name] = coordinator.LogNow{Feed: name, Epoch: as.Epoch.Epoch, End: min(d.End, as.Epoch.Cut(d.Epoch))}
 		if f.Own != nil {
@@ -321,8 +338,10 @@ func (x *executor) own(as *worker.LogRole) {
 			role := o.exec
 			if !o.up || o.frozen || x.n.cut(o.id) || role.roles[name] == nil || role.roles[name].Epoch.Epoch != as.Epoch.Epoch {
 				all = false
+				x.outOfSync(as, m)
 				continue
 			}
+			delete(x.short, name+string(m))
 			o.disk[name] = coordinator.LogNow{Feed: name, Epoch: d.Epoch, End: d.End}
 		}
 		x.n.disk[name] = d
@@ -335,6 +354,20 @@ func (x *executor) own(as *worker.LogRole) {
 		}
 		x.own(as)
 	}))
+}
+
+// outOfSync tells once of a member that is not reached for a second.
+func (x *executor) outOfSync(as *worker.LogRole, m mesh.NodeID) {
+	key := as.Feed.Name + string(m)
+	since, known := x.short[key]
+	switch now := x.n.site.now; {
+	case !known:
+		x.short[key] = now
+	case since != dataflow.MaxTime && now >= since+1000*ms:
+		x.short[key] = dataflow.MaxTime
+		x.synced[as.Feed.Name] = false
+		x.n.step(worker.Event{Log: &worker.LogEvent{OutOfSync: &coordinator.OutOfSync{Feed: as.Feed.Name, Epoch: as.Epoch.Epoch, Member: m, Why: "it is not reached"}}})
+	}
 }
 
 // observe looks at what was decided.

@@ -123,7 +123,7 @@ func (l *Leader) choose(r *feedRun, f *coordinator.Feed, end func(mesh.NodeID) i
 		}
 	}
 	for _, node := range sorted(l.st.Agents) {
-		if a := l.st.Agents[node]; l.usable(node) && !l.spoilt(r, node) {
+		if a := l.st.Agents[node]; l.usable(node) && !l.spoilt(r, node) && !l.strange(f, node) {
 			req.Agents = append(req.Agents, schedule.FeedAgent{Node: node, Host: a.Host, Labels: a.Labels, Feeds: logs[node], End: end(node)})
 		}
 	}
@@ -131,6 +131,12 @@ func (l *Leader) choose(r *feedRun, f *coordinator.Feed, end func(mesh.NodeID) i
 		return schedule.FeedChoice{}, why
 	}
 	return schedule.Owner(req)
+}
+
+// strange tells whether the owner of a log did not reach an agent lately that has
+// no copy: it would get none.
+func (l *Leader) strange(f *coordinator.Feed, node mesh.NodeID) bool {
+	return f.Log.Epoch > 0 && l.usable(f.Log.Owner) && !slices.Contains(f.Log.Members, node) && l.parted(f.Log.Owner, node)
 }
 
 // suits adds what the job whose feed it is wants: its source runs where the log
@@ -395,6 +401,7 @@ func (l *Leader) heardInSync(node mesh.NodeID, s *coordinator.InSync) {
 	}
 	r.bad, r.inSync = nil, true
 	for _, m := range f.Log.Members {
+		delete(l.apart, schedule.PairOf(node, m))
 		r.ends[m] = max(r.ends[m], f.Log.Start)
 	}
 }
@@ -408,5 +415,8 @@ func (l *Leader) heardOutOfSync(s *coordinator.OutOfSync) {
 		r.bad = make(map[mesh.NodeID]bool)
 	}
 	r.bad[s.Member], r.inSync = true, false
+	if s.Member != f.Log.Owner && !l.away(s.Member) {
+		l.part(f.Log.Owner, s.Member)
+	}
 	l.tell("feed %s: agent %s is not in step: %s", s.Feed, l.name(s.Member), s.Why)
 }

@@ -28,6 +28,8 @@ type jobRun struct {
 	at       dataflow.Time // not before this the next attempt
 	stopNow  bool          // it was told to stop while nothing of it was deployed
 	placing  []coordinator.Place
+	suspect  suspicion              // of the last failure
+	slow     map[mesh.NodeID]bool   // agents that did not prepare it in time, since it ran last
 	moves    map[string]mesh.NodeID // feeds whose owner has no room for the job, and who would have
 
 	// left is the attempt before; closing are the agents of it that have not said
@@ -54,7 +56,7 @@ type ending struct {
 }
 
 func (l *Leader) newRun(j *coordinator.Job) *jobRun {
-	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool)}
+	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool), slow: make(map[mesh.NodeID]bool)}
 	if j.Status == coordinator.Restarting { // by a leader of before
 		r.left, r.overAt = coordinator.AttemptRef{Job: j.ID, Token: j.Token(l.cfg.Site)}, l.now
 		for _, p := range j.Places {
@@ -88,6 +90,7 @@ func (l *Leader) follow(r *jobRun, j *coordinator.Job) {
 	}
 	if j.Deployed() && r.attempt == nil {
 		r.attempt = newAttempt(ref, j.Places)
+		r.attempt.since = l.now
 		for node := range r.closing { // it is done without their word
 			if g := l.agents[node]; g != nil && g.there {
 				g.debts[r.left] = true
@@ -203,6 +206,7 @@ func (l *Leader) drive(r *jobRun, j *coordinator.Job) {
 			return
 		}
 		l.beginAttempt(a)
+		clear(r.slow)
 	}
 	if j.Status == coordinator.Restoring {
 		l.become(r, coordinator.Running, "", "")
@@ -227,6 +231,15 @@ func (l *Leader) check(r *jobRun, j *coordinator.Job) {
 	for _, node := range a.nodes {
 		if l.away(node) {
 			l.fail(r, fmt.Sprintf("agent %s is lost", l.name(node)), false)
+			return
+		}
+		if g := l.agents[node]; len(g.debts) > 0 && l.safe(node) {
+			l.fail(r, fmt.Sprintf("agent %s has no lease: it does not end an attempt that it was told to end", l.name(node)), false)
+			return
+		}
+		if a.phase == gathering && a.parts[node].phase < coordinator.PhasePrepared && l.now >= a.since.Add(l.cfg.Timing.Prepare) {
+			r.slow[node] = true
+			l.fail(r, fmt.Sprintf("agent %s has not prepared it in %v", l.name(node), l.cfg.Timing.Prepare), false)
 			return
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -29,7 +30,8 @@ type Leader struct {
 	agents    map[mesh.NodeID]*agent
 	jobs      map[coordinator.JobID]*jobRun
 	feeds     map[string]*feedRun
-	raising   bool // LevelRaised was proposed
+	apart     map[schedule.Pair]dataflow.Time // agents that did not reach each other, since when; at most maxApart
+	raising   bool                            // LevelRaised was proposed
 	effects   []Effect
 }
 
@@ -49,6 +51,7 @@ func New(cfg Config) *Leader {
 	return &Leader{
 		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
 		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
+		apart: make(map[schedule.Pair]dataflow.Time),
 	}
 }
 
@@ -227,11 +230,12 @@ func (l *Leader) next() dataflow.Time {
 		soon(a.granted.Add(l.cfg.Timing.Safe()))
 	}
 	for _, r := range l.jobs {
-		for _, t := range []dataflow.Time{r.at, r.retry, r.overAt.Add(l.cfg.Timing.Lease)} {
+		for _, t := range []dataflow.Time{r.at, r.retry, r.overAt.Add(l.cfg.Timing.Lease), r.overAt.Add(l.cfg.Timing.Close)} {
 			soon(t)
 		}
 		if a := r.attempt; a != nil {
 			soon(a.sealedAt.Add(l.cfg.Timing.Finish))
+			soon(a.since.Add(l.cfg.Timing.Prepare))
 			if a.coordinator != nil {
 				soon(a.coordinator.Wake())
 			}

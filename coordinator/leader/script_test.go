@@ -20,7 +20,7 @@ import (
 // each line with its time in milliseconds.
 //
 //	site n1=2 n2=2              agents with so many slots, all started; the first leads
-//	submit files                a job of script.jobs; its first, second … parallelism: p=2; copies of its log: copies=3
+//	submit files                a job of script.jobs; its first, second … parallelism: p=2; of its log: copies=3 lanes=2
 //	run 5s                      time passes; everything that was done until then
 //	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
 //	hold n2 prepared, stored, closed, seal or end (of a log) · let n2      its executor says nothing of that kind · it does again
@@ -132,14 +132,15 @@ func (s *script) begin() {
 }
 
 func (s *script) submitJob() {
-	name, p, copies := s.args[0], 1, 0
+	name, p, copies, lanes := s.args[0], 1, 0, 1
 	for _, a := range s.args[1:] {
 		_, _ = fmt.Sscanf(a, "p=%d", &p)
 		_, _ = fmt.Sscanf(a, "copies=%d", &copies)
+		_, _ = fmt.Sscanf(a, "lanes=%d", &lanes)
 	}
 	var feeds []coordinator.Feed
 	if name == "logged" {
-		feeds = append(feeds, coordinator.Feed{Name: "in", Config: []byte(`{"lanes":1}`), Replicas: copies, Degrade: slices.Contains(s.args, "degrade")})
+		feeds = append(feeds, coordinator.Feed{Name: "in", Config: fmt.Appendf(nil, `{"lanes":%d}`, lanes), Replicas: copies, Degrade: slices.Contains(s.args, "degrade")})
 	}
 	s.submit(name, fmt.Sprintf("parallelism: %d\n%s", p, jobs[name]), "", feeds...)
 }

@@ -22,6 +22,10 @@ type Request struct {
 	// Rebalance lets go of an agent's slots beyond its fair share; else everything
 	// stays where it ran, if it can.
 	Rebalance bool
+	// Avoid are agents, and Apart pairs of agents, that are not to be used (not
+	// both) if there is room without.
+	Avoid []mesh.NodeID
+	Apart []Pair
 }
 
 // Agent is an agent that is there.
@@ -68,12 +72,12 @@ type Placement []coordinator.Place
 // is a placement.
 type Waiting []string
 
-// Place places all slots, or none. Equal requests are placed equally.
+// placeAll places all slots on the agents that there are, or none.
 //
 // Where an agent has too few slots for all that is pinned to it, what is pinned
 // to it goes into one slot of its own: sources of a feed that an agent with one
 // free slot owns run there, and the rest of the job elsewhere.
-func Place(r Request) (Placement, Waiting) {
+func placeAll(r Request) (Placement, Waiting) {
 	places, waiting := place(r)
 	if len(waiting) > 0 {
 		if gathered, ok := gather(r.Slots); ok {
