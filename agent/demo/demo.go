@@ -1,27 +1,29 @@
 package demo
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
-	"github.com/tidemark-mesh/tidemark/agent"
-	"github.com/tidemark-mesh/tidemark/agent/fleet"
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
 	"github.com/tidemark-mesh/tidemark/sensors/simulate"
 )
 
-// jobText is the demo's job: a sensor above 8 °C is worth telling.
+// jobText is the demo's job: a sensor above 8 °C is worth telling. Every reading
+// is kept as well, so that each of them can be looked for at the end.
 const jobText = `
 name: cold-chain-demo
-parallelism: 2
+parallelism: 3
+replicas: 2
+checkpoint: {interval: 500ms}
+restart: {strategy: exponential-delay, initial: 100ms, max: 2s}
 sources:
   readings:
     mqtt: {broker: "mqtt://%s", topics: [plant/+/telemetry], qos: 1}
@@ -31,6 +33,7 @@ sources:
       ts:     {type: timestamp, unit: ms}
       temp:   {type: double, path: data.temp}
       kind:   string
+      seq:    bigint
     event_time: ts
     watermark:
       punctuated: {when: "kind = 'flush'", at: ts, emit: false}
@@ -45,9 +48,10 @@ steps:
     window: {tumbling: %s}
     select: {avg_temp: avg(temp), max_temp: max(temp), n: count(*)}
 sinks:
-  - {id: alerts, from: per_sensor, stdout: {timestamps: us}}
-  - {id: late, from: per_sensor.late, blackhole: {}}
-  - {id: rejected, from: readings.rejected, blackhole: {}}
+  - {id: alerts,   from: per_sensor,        file: {path: windows.jsonl, timestamps: us}}
+  - {id: archive,  from: readings,          file: {path: readings.jsonl, timestamps: us}}
+  - {id: late,     from: per_sensor.late,   file: {path: late.jsonl, timestamps: us}}
+  - {id: rejected, from: readings.rejected, file: {path: rejected.jsonl, timestamps: us}}
 `
 
 // The demo's scale: small windows, so that a minute shows many.
@@ -59,20 +63,19 @@ const (
 	perSecond = 5 // readings of one sensor
 )
 
-// settleTime is how long the demo waits at most for the last rows to arrive.
-const settleTime = 20 * time.Second
-
 // Options are the flags of the demo.
 type Options struct {
 	Sensors int
-	For     time.Duration
+	For     time.Duration // of the fleet's clock, which stands while nobody listens
 	Seed    uint64
-	Speed   float64 // virtual seconds a second; 0: 1
 	Out     io.Writer
-	Live    bool // Out is a terminal: draw the view again and again
-	Width   int  // columns of the terminal
+	Live    bool     // Out is a terminal: draw the view again and again
+	Width   int      // columns of the terminal
+	Agent   []string // the command of an agent, before its configuration file; nil: this program's own
 
-	sent func() // of tests: called after each message
+	temp string        // of tests: where the folder is made; empty: where the system wants it
+	away time.Duration // of tests: how long a killed agent stays away; 0: awayFor
+	sent func()        // of tests: called after each message
 }
 
 // ErrMismatch means that the job's results are not what the fleet sent.
@@ -82,73 +85,84 @@ var ErrMismatch = errors.New("the results differ from what the fleet sent")
 type demo struct {
 	opt    Options
 	config simulate.Config
-	oracle *simulate.Oracle
-	local  *agent.Local
+	broker *broker.Broker
+	site   *site
+	output *output
+	job    string // its id
+	fail   func(error)
 	began  time.Time
 
-	mu      sync.Mutex // guards what follows: the job's sink, the sender and the view meet here
-	results []simulate.Result
-	partial []byte // the beginning of a line
-	sent    int64
-	faults  [4]int64 // messages sent with each fault
-	notes   []string
-	bad     error // a result line that cannot be read
+	mu        sync.Mutex // guards what follows: the sender, the faults, the watch and the view meet here
+	oracle    *simulate.Oracle
+	readings  map[reading]int // that were sent and must come out, and how often
+	sent      int64
+	clock     dataflow.Time // the fleet's
+	faults    [4]int64      // messages sent with each fault
+	now       status
+	watermark dataflow.Time
+	outages   []*outage
+	over      int // outages that are over
+	rows      int // windows that were seen last
+	notes     []string
+	printed   int // notes that plain lines have shown
+	phase     string
 }
 
 // Run runs the demo to its end. It returns ErrMismatch if a count is wrong.
-func Run(ctx context.Context, opt Options) error {
-	if opt.Speed == 0 {
-		opt.Speed = 1
+func Run(ctx context.Context, opt Options) (err error) {
+	if opt.Agent == nil {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		opt.Agent = []string{self, "agent", "--config"}
 	}
-	d := &demo{opt: opt, began: time.Now()}
-	d.config = fleetConfig(opt, dataflow.FromGo(time.Now().Truncate(time.Millisecond)))
-	d.oracle = simulate.NewOracle(d.config, simulate.Settings{Threshold: simulate.Limit, Window: window, IdleAfter: idleAfter, MaxAhead: maxAhead, Slack: slack})
-
-	b, err := broker.Start(broker.Options{})
-	if err != nil {
+	d := &demo{opt: opt, began: time.Now(), readings: make(map[reading]int), watermark: dataflow.MinTime, phase: "starting"}
+	d.configure(dataflow.FromGo(time.Now().Truncate(time.Millisecond)))
+	// An interrupt ends the fleet; the job goes on until it has taken what was
+	// sent, and is judged by that. A failure ends everything.
+	within, fail := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer fail(nil)
+	d.fail = fail
+	if d.broker, err = broker.Start(broker.Options{}); err != nil {
 		return fmt.Errorf("demo: the embedded broker: %w", err)
 	}
-	defer b.Close()
-	clock := &fleet.Clock{}
-	if err := d.load(b.Addr(), clock); err != nil {
-		return err
+	defer d.broker.Close()
+	if d.site, err = newSite(opt.temp, opt.Agent, fail); err != nil {
+		return fmt.Errorf("demo: %w", err)
 	}
+	defer func() { err = errors.Join(err, d.site.close()) }()
+	d.output = newOutput(d.site)
 	view := newView(d)
-	view.intro(b.Addr())
-
-	// An interrupt ends the fleet; the job goes on until it has taken what was
-	// sent, and is judged by that.
-	jobCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	jobDone := make(chan error, 1)
-	go func() { err := d.local.Run(jobCtx); cancel(err); jobDone <- err }()
-	stopView := view.start()
-	sendCtx, stopSending := context.WithCancelCause(ctx)
+	view.intro()
+	sending, stopSending := context.WithCancelCause(ctx)
 	defer stopSending(nil)
-	defer context.AfterFunc(jobCtx, func() { stopSending(context.Cause(jobCtx)) })()
-	err = d.send(sendCtx, b.Addr(), clock)
-	interrupted := ctx.Err() != nil
-	if err == nil || interrupted {
-		err = d.settle(jobCtx)
+	defer context.AfterFunc(within, func() { stopSending(context.Cause(within)) })()
+	if err := d.begin(sending); err != nil {
+		return d.unless(ctx, err)
 	}
-	d.local.Stop()
-	jobErr := <-jobDone
-	stopView()
-	if err := errors.Join(err, jobErr, d.bad); err != nil {
-		return err
+	stop := view.start(within)
+	err = d.play(ctx, within, sending)
+	stop()
+	if err != nil {
+		return d.unless(ctx, err)
 	}
-	j := d.judge()
-	if interrupted && j.verdict.Right+j.verdict.Wrong+j.verdict.Missing+j.verdict.Surplus == 0 {
-		fmt.Fprintln(opt.Out, "Stopped before any window was complete: nothing to check.")
-		return nil
-	}
-	return view.report(j)
+	return view.report(d.judge(ctx.Err() != nil))
 }
 
-// fleetConfig is a fleet with every fault, scaled to the demo's windows.
-func fleetConfig(opt Options, start dataflow.Time) simulate.Config {
-	c := simulate.Default(opt.Sensors)
-	c.Seed, c.Start, c.Duration = opt.Seed, start, dataflow.Duration(opt.For.Microseconds())/1000*1000
+// unless says less where a person has ended the demo before there was anything.
+func (d *demo) unless(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		fmt.Fprintln(d.opt.Out, "Stopped before any window was complete: nothing to check.")
+		return nil
+	}
+	return err
+}
+
+// configure makes a fleet with every fault, scaled to the demo's windows.
+func (d *demo) configure(start dataflow.Time) {
+	c := simulate.Default(d.opt.Sensors)
+	c.Seed, c.Start, c.Duration = d.opt.Seed, start, dataflow.Duration(d.opt.For.Microseconds())/1000*1000
 	c.Every, c.Interval, c.Delay = dataflow.Second/perSecond, window, 20*dataflow.Millisecond
 	c.Settle = 2 * slack
 	c.Talk = simulate.Span{Min: 6 * dataflow.Second, Max: 15 * dataflow.Second}
@@ -156,155 +170,160 @@ func fleetConfig(opt Options, start dataflow.Time) simulate.Config {
 	c.BehindBy = window
 	least := c.SureLate(window, idleAfter, slack)
 	c.LateBy = simulate.Span{Min: least, Max: least + 2*dataflow.Second}
-	return c
+	d.config, d.clock = c, start
+	d.oracle = simulate.NewOracle(c, simulate.Settings{Threshold: simulate.Limit, Window: window, IdleAfter: idleAfter, MaxAhead: maxAhead, Slack: slack})
 }
 
-// load builds the job.
-func (d *demo) load(addr string, clock *fleet.Clock) error {
-	text := fmt.Sprintf(jobText, addr, job.FormatDuration(idleAfter), job.FormatDuration(maxAhead), job.FormatDuration(window))
-	j, err := job.Load("demo", []byte(text), job.Options{})
+// begin starts the agents, submits the job and waits until it hears the broker.
+func (d *demo) begin(ctx context.Context) error {
+	for i, a := range d.site.agents {
+		if err := a.start(); err != nil {
+			return err
+		}
+		if i == 0 { // the others join through it
+			if err := d.until(ctx, "the first agent to lead", func() bool { return a.ready(ctx) }); err != nil {
+				return err
+			}
+		}
+	}
+	for _, a := range d.site.agents {
+		if err := d.until(ctx, "agent "+a.name+" to join", func() bool { return a.ready(ctx) }); err != nil {
+			return err
+		}
+	}
+	first := d.site.agents[0].client
+	voters := func() bool {
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		s, err := first.Site(ctx, false)
+		return err == nil && s.Agents == agents && s.Voters == agents
+	}
+	if err := d.until(ctx, "all agents to have a vote", voters); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.opt.Out, "%s: the mesh stands, three agents in one site, each with a vote.\n", seconds(time.Since(d.began)))
+	text := fmt.Sprintf(jobText, d.broker.Addr(), job.FormatDuration(idleAfter), job.FormatDuration(maxAhead), job.FormatDuration(window))
+	made, err := first.Submit(ctx, api.Submission{Spec: text, File: "demo"})
 	if err != nil {
 		return fmt.Errorf("demo: its own job: %w", err)
 	}
-	d.local, err = agent.NewLocal(j, agent.LocalOptions{Stdout: (*resultLines)(d), Clock: clock, Events: d.note})
+	d.job = made.ID
+	err = d.until(ctx, "the job to run and to hear the broker", func() bool {
+		s, err := d.look(ctx)
+		return err == nil && s.running() && d.broker.Stats().Subscriptions > 0
+	})
+	if err == nil {
+		fmt.Fprintf(d.opt.Out, "%s: job %s was submitted, and runs.\n\n", seconds(time.Since(d.began)), d.job)
+	}
 	return err
 }
 
-func (d *demo) note(line string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.notes = append(d.notes, line); len(d.notes) > 3 {
-		d.notes = d.notes[1:]
-	}
-}
-
-// send lets the fleet send until its time is over. It never gets further ahead
-// of the job than the slack that the oracle assumes.
-func (d *demo) send(ctx context.Context, addr string, clock *fleet.Clock) error {
-	f, err := simulate.New(d.config)
-	if err != nil {
-		return fmt.Errorf("demo: %w", err)
-	}
-	p, err := fleet.Connect("mqtt://"+addr, "demo-fleet", 1)
-	if err != nil {
+// play lets the fleet send and the faults happen, and ends the job when it has
+// made of it all that it will.
+func (d *demo) play(ctx, within, sending context.Context) error {
+	watching, stop := context.WithCancel(within)
+	var all, harm sync.WaitGroup
+	all.Go(func() { d.watch(watching) })
+	harm.Go(func() {
+		if err := d.harm(sending); err != nil && sending.Err() == nil {
+			d.fail(err)
+		}
+	})
+	defer all.Wait()
+	defer stop()
+	d.enter("running")
+	err := d.send(sending)
+	harm.Wait()
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	if err := d.waitForSubscription(ctx); err != nil {
-		return errors.Join(err, p.Close())
+	if err := d.mend(); err != nil {
+		return err
 	}
-	// What may be under way between fleet and job: half of what is sent in the
-	// slack that the oracle assumes.
-	ahead := int64(d.opt.Sensors) * perSecond * int64(slack/dataflow.Second) / 2
-	s := &fleet.Sender{Fleet: f, Publisher: p, Start: d.config.Start, Speed: d.opt.Speed, Clock: clock, Sent: func(ev *simulate.Event) {
-		d.mu.Lock()
-		d.oracle.Add(ev)
-		d.sent++
-		for i := range d.faults {
-			if ev.Fault&(1<<i) != 0 {
-				d.faults[i]++
+	d.enter("settling")
+	if ctx.Err() != nil {
+		d.say("interrupted: the fleet has stopped, and the job takes what is under way; Ctrl-C again ends it at once")
+	}
+	if err := d.settle(within); err != nil {
+		return err
+	}
+	d.enter("stopping")
+	return d.stop(within)
+}
+
+// mend starts agents that an interrupt found dead.
+func (d *demo) mend() error {
+	for _, a := range d.site.agents {
+		if !a.runs() {
+			if err := a.start(); err != nil {
+				return err
 			}
-		}
-		sent := d.sent
-		d.mu.Unlock()
-		if d.opt.sent != nil {
-			d.opt.sent()
-		}
-		if sent%max(1, ahead/4) == 0 {
-			d.waitFor(ctx, sent-ahead)
-		}
-	}}
-	return errors.Join(s.Send(ctx), p.Close())
-}
-
-// poll is how often the demo looks whether the job has come so far.
-const poll = 5 * time.Millisecond
-
-// waitForSubscription waits until the job's session is at the broker: what is
-// sent before that, nobody would hear.
-func (d *demo) waitForSubscription(ctx context.Context) error {
-	select {
-	case <-d.local.Heard():
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// waitFor waits until the job has taken n messages.
-func (d *demo) waitFor(ctx context.Context, n int64) {
-	_ = d.until(ctx, settleTime, func() bool { return d.local.Totals().In >= n })
-}
-
-// settle waits until the job has taken everything that was sent.
-func (d *demo) settle(ctx context.Context) error {
-	d.mu.Lock()
-	sent := d.sent
-	d.mu.Unlock()
-	return d.until(ctx, settleTime, func() bool { return d.local.Totals().In >= sent })
-}
-
-// until asks again and again whether something has happened.
-func (d *demo) until(ctx context.Context, most time.Duration, happened func() bool) error {
-	t := time.NewTicker(poll)
-	defer t.Stop()
-	deadline := time.NewTimer(most)
-	defer deadline.Stop()
-	for !happened() {
-		select {
-		case <-t.C:
-		case <-deadline.C:
-			return fmt.Errorf("demo: the job took %d of %d messages in %v", d.local.Totals().In, d.sent, most)
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
 	}
 	return nil
 }
 
-// resultLines takes the JSON lines of the job's stdout sink.
-type resultLines demo
-
-// Write is io.Writer's; the job's sink calls it.
-func (r *resultLines) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.partial = append(r.partial, p...)
-	for {
-		line, rest, whole := bytes.Cut(r.partial, []byte{'\n'})
-		if !whole {
-			return len(p), nil
+// settle waits until the job has taken all that was sent, or nothing comes any
+// more: then the report says what is missing.
+func (d *demo) settle(ctx context.Context) error {
+	if err := d.until(ctx, "the last messages to be acknowledged", func() bool { return d.underWay() <= 0 }); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	want := 0
+	for _, n := range d.readings {
+		want += n
+	}
+	totals := d.oracle.Totals()
+	end := d.config.Start.Add(d.config.Duration)
+	interrupted := d.clock < end.Add(-window)
+	d.mu.Unlock()
+	seen, since := -1, time.Now()
+	return d.until(ctx, "the last rows", func() bool {
+		rows, _ := d.output.readings.count()
+		rejected, _ := d.output.rejected.count()
+		if n := rows + rejected; n != seen {
+			seen, since = n, time.Now()
 		}
-		r.take(line)
-		r.partial = append(r.partial[:0], rest...)
-	}
+		d.mu.Lock()
+		complete := interrupted || d.watermark >= end
+		d.mu.Unlock()
+		all := rows >= want && int64(rejected) >= totals.Refused+totals.RefusedM
+		return all && complete || time.Since(since) > giveUp
+	})
 }
 
-func (r *resultLines) take(line []byte) {
-	var v struct {
-		Sensor  string  `json:"sensor"`
-		Start   int64   `json:"window_start"`
-		AvgTemp float64 `json:"avg_temp"`
-		MaxTemp float64 `json:"max_temp"`
-		N       int64   `json:"n"`
-	}
-	if err := json.Unmarshal(line, &v); err != nil {
-		r.bad = fmt.Errorf("demo: result %q: %w", line, err)
-		return
-	}
-	r.results = append(r.results, simulate.Result{Sensor: v.Sensor, Start: dataflow.Time(v.Start), Count: v.N, Avg: v.AvgTemp, Max: v.MaxTemp})
+// giveUp is how long nothing must come for the demo to believe that nothing will.
+const giveUp = 30 * time.Second
+
+// stop stops the job with a savepoint, through any agent.
+func (d *demo) stop(ctx context.Context) error {
+	var last error
+	err := d.until(ctx, "the job to stop", func() bool {
+		for _, a := range d.site.agents {
+			if _, last = a.client.Stop(ctx, d.job, false); last == nil {
+				return true
+			}
+		}
+		return false
+	})
+	return errors.Join(err, last)
 }
 
-// judgement is what came out in the end.
-type judgement struct {
-	verdict simulate.Verdict
-	expect  simulate.Totals
-	got     agent.Totals
-}
-
-// judge compares every window and every count with what was sent.
-func (d *demo) judge() judgement {
+func (d *demo) enter(phase string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	got := d.local.Totals()
-	return judgement{verdict: d.oracle.Compare(d.results, got.Watermark), expect: d.oracle.Totals(), got: got}
+	d.phase = phase
+}
+
+// say tells what happens.
+func (d *demo) say(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note(fmt.Sprintf(format, args...))
+}
+
+// note is say for who holds the lock.
+func (d *demo) note(line string) {
+	d.notes = append(d.notes, fmt.Sprintf("%5.1f s  %s", time.Since(d.began).Seconds(), line))
 }

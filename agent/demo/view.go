@@ -1,13 +1,12 @@
 package demo
 
 import (
+	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors/simulate"
 )
@@ -21,8 +20,9 @@ type view struct {
 
 const (
 	redraw     = 250 * time.Millisecond
-	plainEvery = 5 * time.Second
-	recent     = 8 // windows shown
+	plainEvery = 2 * time.Second
+	recent     = 6 // windows shown
+	recently   = 4 // notes shown
 	barWidth   = 24
 )
 
@@ -33,20 +33,22 @@ const (
 
 func newView(d *demo) *view { return &view{d: d} }
 
-func (v *view) intro(addr string) {
-	fmt.Fprintf(v.d.opt.Out, "Tidemark demo: %d simulated cold-chain sensors send to an embedded broker at %s for %v.\n", v.d.opt.Sensors, addr, v.d.opt.For)
-	fmt.Fprintf(v.d.opt.Out, "Some are late, send twice, fall silent or have a wrong clock. One job watches them: readings above %v °C, by sensor,\n", simulate.Limit)
-	fmt.Fprintf(v.d.opt.Out, "in %v windows of event time, closed by the sensors' own end-of-interval markers.\n\n", window)
+func (v *view) intro() {
+	o := v.d.opt
+	fmt.Fprintf(o.Out, "Tidemark demo: %d simulated cold-chain sensors send to an embedded broker at %s for %v.\n", o.Sensors, v.d.broker.Addr(), o.For)
+	fmt.Fprintf(o.Out, "Some are late, send twice, fall silent or have a wrong clock. Three agents, each a process with a folder of its own\n")
+	fmt.Fprintf(o.Out, "in %s, run one job: readings above %v °C, by sensor, in %v windows of event time, closed by the\n", v.d.site.folder, simulate.Limit, window)
+	fmt.Fprintf(o.Out, "sensors' own end-of-interval markers. An agent is killed, and then the leader; both come back.\n\n")
 }
 
 // start draws until the returned function is called, which waits for the last
 // drawing.
-func (v *view) start() (stop func()) {
+func (v *view) start(ctx context.Context) (stop func()) {
 	every := plainEvery
 	if v.d.opt.Live {
 		every = redraw
 	}
-	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		t := time.NewTicker(every)
@@ -55,65 +57,120 @@ func (v *view) start() (stop func()) {
 			select {
 			case <-t.C:
 				v.draw()
-			case <-done:
+			case <-ctx.Done():
 				v.draw()
 				return
 			}
 		}
 	})
-	return func() { close(done); wg.Wait() }
+	return func() { cancel(); wg.Wait() }
 }
 
 func (v *view) draw() {
-	now := v.d.local.Totals()
-	v.d.mu.Lock()
-	defer v.d.mu.Unlock()
-	if !v.d.opt.Live {
-		fmt.Fprintf(v.d.opt.Out, "%4.0f s  sent %d  taken %d  windows %d  late %d  rejected %d  watermark lag %s\n",
-			time.Since(v.d.began).Seconds(), v.d.sent, now.In, len(v.d.results), now.Late, now.Rejected, lag(now))
+	d := v.d
+	rows := d.output.last(recent)
+	windows, _ := d.output.windows.count()
+	readings, _ := d.output.readings.count()
+	late, _ := d.output.late.count()
+	rejected, _ := d.output.rejected.count()
+	c := counts{windows, readings, late, rejected}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.opt.Live {
+		v.plain(c)
 		return
 	}
-	text := v.picture(now)
+	text := v.picture(c, rows)
 	if v.lines > 0 {
-		fmt.Fprintf(v.d.opt.Out, "\x1b[%dA", v.lines)
+		fmt.Fprintf(d.opt.Out, "\x1b[%dA", v.lines)
 	}
-	fmt.Fprint(v.d.opt.Out, "\x1b[J", text)
+	fmt.Fprint(d.opt.Out, "\x1b[J", text)
 	v.lines = strings.Count(text, "\n")
 }
 
+// counts are the rows that the job has written for good.
+type counts struct{ windows, readings, late, rejected int }
+
+// plain is a line, and what was noted since the last one. The caller holds the
+// demo's lock.
+func (v *view) plain(c counts) {
+	d := v.d
+	for _, n := range d.notes[d.printed:] {
+		fmt.Fprintf(d.opt.Out, "%s\n", n)
+	}
+	d.printed = len(d.notes)
+	fmt.Fprintf(d.opt.Out, "%5.1f s  sent %d  written %d  windows %d  late %d  rejected %d  lag %s  job %s, attempt %d  leader %s\n",
+		time.Since(d.began).Seconds(), d.sent, c.readings, c.windows, c.late, c.rejected, d.lag(), d.now.job.Status, d.now.job.Attempt, d.now.leader())
+}
+
 // picture is the whole view; the caller holds the demo's lock.
-func (v *view) picture(now agent.Totals) string {
+func (v *view) picture(c counts, rows []simulate.Result) string {
 	d := v.d
 	var b strings.Builder
-	elapsed := min(time.Since(d.began), d.opt.For)
-	part := int(float64(barWidth) * elapsed.Seconds() / d.opt.For.Seconds())
-	fmt.Fprintf(&b, "%s%s%s%s%s %3.0f of %.0f s\n\n", green, strings.Repeat("█", part), dim, strings.Repeat("░", barWidth-part), plain, elapsed.Seconds(), d.opt.For.Seconds())
-	fmt.Fprintf(&b, "  %sfleet%s      sent %s%7d%s   held back %d   twice %d   clock ahead %d   clock behind %d\n", bold, plain, bold, d.sent, plain, d.faults[0], d.faults[1], d.faults[2], d.faults[3])
-	fmt.Fprintf(&b, "  %sjob%s       taken %s%7d%s   markers %d   cold (filtered) %d   %slate %d%s   %srejected %d%s\n", bold, plain, bold, now.In, plain, now.Markers, now.Filtered, yellow, now.Late, plain, red, now.Rejected, plain)
-	fmt.Fprintf(&b, "  %swatermark%s %s   lag %s behind the fleet's clock\n\n", bold, plain, now.Watermark.GoTime().Format("15:04:05.000"), lag(now))
-	fmt.Fprintf(&b, "  %slast of %d windows%s\n", bold, len(d.results), plain)
-	rows := d.results[max(0, len(d.results)-recent):]
+	elapsed := dataflow.Duration(d.clock - d.config.Start).Go()
+	part := min(barWidth, int(float64(barWidth)*elapsed.Seconds()/d.opt.For.Seconds()))
+	fmt.Fprintf(&b, "%s%s%s%s%s %3.0f of %.0f s  %s\n\n", green, strings.Repeat("█", part), dim, strings.Repeat("░", barWidth-part), plain, elapsed.Seconds(), d.opt.For.Seconds(), d.phase)
+	for _, a := range d.site.agents {
+		v.agent(&b, a)
+	}
+	j := &d.now.job
+	color := green
+	if !d.now.running() {
+		color = yellow
+	}
+	fmt.Fprintf(&b, "\n  %sfleet%s      sent %s%7d%s   held back %d   twice %d   clock ahead %d   clock behind %d\n", bold, plain, bold, d.sent, plain, d.faults[0], d.faults[1], d.faults[2], d.faults[3])
+	fmt.Fprintf(&b, "  %sjob%s        %s%s%s, attempt %d   checkpoints %d   restarts %d\n", bold, plain, color, j.Status, plain, j.Attempt, j.Checkpoints.Completed, j.Restarts)
+	fmt.Fprintf(&b, "  %swritten%s    readings %s%7d%s   windows %d   %slate %d%s   %srejected %d%s\n", bold, plain, bold, c.readings, plain, c.windows, yellow, c.late, plain, red, c.rejected, plain)
+	mark := "–"
+	if d.watermark != dataflow.MinTime {
+		mark = d.watermark.GoTime().Format("15:04:05.000")
+	}
+	fmt.Fprintf(&b, "  %swatermark%s  %s   lag %s behind the fleet's clock\n\n", bold, plain, mark, d.lag())
+	fmt.Fprintf(&b, "  %slast of %d windows%s\n", bold, c.windows, plain)
 	for i := range recent {
 		if i >= len(rows) {
 			b.WriteString("\n")
 			continue
 		}
-		r := rows[len(rows)-1-i]
+		r := rows[i]
 		fmt.Fprintf(&b, "  %s  %s–%s  %3d readings  avg %5.2f °C  max %s%5.2f °C%s %s\n", r.Sensor, r.Start.GoTime().Format("15:04:05"),
 			r.Start.Add(window).GoTime().Format("15:04:05"), r.Count, r.Avg, heat(r.Max), r.Max, plain, thermometer(r.Max))
 	}
-	for _, n := range d.notes {
+	b.WriteString("\n")
+	for _, n := range d.notes[max(0, len(d.notes)-recently):] {
 		fmt.Fprintf(&b, "  %s%s%s\n", dim, cut(n, d.opt.Width-3), plain)
 	}
 	return b.String()
 }
 
-// lag is how far the watermark is behind the arrival clock.
-func lag(t agent.Totals) string {
-	if t.Arrival == dataflow.MinTime || t.Watermark == dataflow.MinTime || t.Watermark == dataflow.MaxTime {
+// agent is the line of one agent; the caller holds the demo's lock.
+func (v *view) agent(b *strings.Builder, a *process) {
+	d := v.d
+	role, state := d.now.role(a.name)
+	color := green
+	switch {
+	case !a.runs():
+		role, state, color = "", "killed", red
+	case state != "alive":
+		color = yellow
+	}
+	does := fmt.Sprintf("%d subtasks", d.now.runs(a.name))
+	if d.now.owner() == a.name {
+		does += ", broker session"
+	}
+	if !a.runs() {
+		does = ""
+	}
+	fmt.Fprintf(b, "  %s%s%s  %s%-7s%s %-8s %s\n", bold, a.name, plain, color, state, plain, role, does)
+}
+
+// lag is how far the watermark is behind the fleet's clock; the caller holds the
+// lock.
+func (d *demo) lag() string {
+	if d.watermark == dataflow.MinTime {
 		return "–"
 	}
-	return fmt.Sprintf("%.1f s", dataflow.Duration(t.Arrival-t.Watermark).Go().Seconds())
+	return fmt.Sprintf("%.1f s", max(0, dataflow.Duration(d.clock-d.watermark).Go().Seconds()))
 }
 
 func heat(temp float64) string {
@@ -134,49 +191,4 @@ func cut(s string, width int) string {
 		return string(r[:width-1]) + "…"
 	}
 	return s
-}
-
-// report says what was checked and how it came out.
-func (v *view) report(j judgement) error {
-	w := v.d.opt.Out
-	e, g := j.expect, j.got
-	type check struct {
-		what      string
-		got, want int64
-		unsure    int64 // how much the two may differ, because the fleet cannot know
-	}
-	checks := []check{
-		{"messages sent and taken", g.In, e.Messages, 0},
-		{"markers", g.Markers, e.Markers, e.UnsureM},
-		{"cold readings filtered", g.Filtered, e.Filtered, e.Unsure},
-		{"late readings", g.Late, e.Late, e.Unsure},
-		{"rejected: clock too far ahead", g.Rejected, e.Refused + e.RefusedM, e.Unsure + e.UnsureM},
-	}
-	fmt.Fprintf(w, "\nChecked against what the fleet really sent:\n")
-	good := j.verdict.Good()
-	for _, c := range checks {
-		ok := c.got-c.want <= c.unsure && c.want-c.got <= c.unsure
-		good = good && ok
-		fmt.Fprintf(w, "  %-4s %-32s %8d of %d\n", okay(ok), c.what, c.got, c.want)
-	}
-	n := j.verdict
-	fmt.Fprintf(w, "  %-4s %-32s %8d of %d right; %d wrong, %d missing, %d that should not be\n", okay(n.Good()), "windows (count, average, maximum)", n.Right, n.Right+n.Wrong+n.Missing, n.Wrong, n.Missing, n.Surplus)
-	if n.Unsure > 0 {
-		fmt.Fprintf(w, "       %d windows were not judged: the fleet cannot know whether a reading in them was late\n", n.Unsure)
-	}
-	for _, d := range slices.Clone(n.Details) {
-		fmt.Fprintf(w, "       %s\n", d)
-	}
-	if !good {
-		return ErrMismatch
-	}
-	fmt.Fprintf(w, "Every window is right.\n")
-	return nil
-}
-
-func okay(ok bool) string {
-	if ok {
-		return "ok"
-	}
-	return "BAD"
 }

@@ -19,12 +19,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidemark-mesh/tidemark/agent/bench"
+	"github.com/tidemark-mesh/tidemark/agent/demo"
 )
 
 func main() {
 	if bench.Child() {
 		return
 	}
+	demo.Leash()
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -36,6 +36,7 @@ const defaultPending = 16384
 type Broker struct {
 	server   *mochi.Server
 	listener *listener
+	acks     *ackHook
 	closed   atomic.Bool
 }
 
@@ -45,6 +46,9 @@ type Stats struct {
 	Sent      int64 // messages delivered to clients
 	Dropped   int64 // deliveries given up because a client was too slow: PendingMax or InflightMax was reached
 	Connected int64 // clients connected now
+
+	Acknowledged  int64 // acknowledgements of deliveries with QoS 1 that came from clients
+	Subscriptions int64 // of all sessions
 }
 
 // Start listens and serves until Close.
@@ -76,10 +80,11 @@ func Start(o Options) (*Broker, error) {
 			}
 		}
 	}}
-	if err := errors.Join(s.AddHook(&authHook{users: o.Users}, nil), s.AddListener(l), s.Serve()); err != nil {
+	acks := &ackHook{}
+	if err := errors.Join(s.AddHook(&authHook{users: o.Users}, nil), s.AddHook(acks, nil), s.AddListener(l), s.Serve()); err != nil {
 		return nil, errors.Join(fmt.Errorf("broker: %w", err), ln.Close())
 	}
-	return &Broker{server: s, listener: l}, nil
+	return &Broker{server: s, listener: l, acks: acks}, nil
 }
 
 func serverOptions(o Options) *mochi.Options {
@@ -119,6 +124,9 @@ func (b *Broker) Stats() Stats {
 		Sent:      atomic.LoadInt64(&i.MessagesSent),
 		Dropped:   atomic.LoadInt64(&i.MessagesDropped) + atomic.LoadInt64(&i.InflightDropped),
 		Connected: atomic.LoadInt64(&i.ClientsConnected),
+
+		Acknowledged:  b.acks.n.Load(),
+		Subscriptions: atomic.LoadInt64(&i.Subscriptions),
 	}
 }
 
@@ -156,3 +164,23 @@ func (h *authHook) OnConnectAuthenticate(_ *mochi.Client, pk packets.Packet) boo
 
 // OnACLCheck allows every topic.
 func (h *authHook) OnACLCheck(*mochi.Client, string, bool) bool { return true }
+
+// ackHook counts what clients acknowledge.
+type ackHook struct {
+	mochi.HookBase
+	n atomic.Int64
+}
+
+// ID names the hook in the broker's log.
+func (h *ackHook) ID() string { return "tidemark-acks" }
+
+// Provides tells which of the broker's questions the hook answers.
+func (h *ackHook) Provides(b byte) bool { return b == mochi.OnPacketRead }
+
+// OnPacketRead changes nothing.
+func (h *ackHook) OnPacketRead(_ *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	if pk.FixedHeader.Type == packets.Puback {
+		h.n.Add(1)
+	}
+	return pk, nil
+}

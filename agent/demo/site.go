@@ -1,0 +1,257 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/config"
+	"github.com/tidemark-mesh/tidemark/agent/node"
+)
+
+// The site's size.
+const (
+	agents = 3
+	slots  = 2
+)
+
+// site is the agents, each a process with a folder of its own.
+type site struct {
+	folder string
+	run    []string // the command of an agent, before the path of its configuration
+	agents []*process
+	failed func(error) // an agent ended by itself
+}
+
+// process is one agent; it may be killed and started again.
+type process struct {
+	s      *site
+	name   string
+	dir    string // its data folder
+	config string // its configuration file
+	log    string // where its log goes
+	addr   string // host:port of its API
+	link   string // host:port of its QUIC port
+	client *api.Client
+
+	mu    sync.Mutex // guards what follows
+	cmd   *exec.Cmd  // nil: it does not run
+	leash io.Closer  // its stdin
+	ended chan struct{}
+	wish  bool // that it ends
+}
+
+// newSite makes the folder, the mesh and the configurations. Nothing runs yet.
+func newSite(temp string, run []string, failed func(error)) (*site, error) {
+	folder, err := os.MkdirTemp(temp, folderPrefix)
+	if err != nil {
+		return nil, err
+	}
+	s := &site{folder: folder, run: run, failed: failed}
+	if err := s.configure(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	return s, nil
+}
+
+func (s *site) configure() error {
+	var token string
+	for i := range agents {
+		a := &process{s: s, name: fmt.Sprintf("n%d", i+1)}
+		a.dir, a.log, a.config = filepath.Join(s.folder, a.name), filepath.Join(s.folder, a.name+".log"), filepath.Join(s.folder, a.name+".yaml")
+		var err error
+		if a.link, a.addr, err = s.freePorts(); err != nil {
+			return err
+		}
+		if a.client, err = api.NewClient(a.addr, ""); err != nil {
+			return err
+		}
+		text := fmt.Sprintf("name: %s\ndata_dir: %q\nslots: %d\nmemory: 64MiB\nbind: %q\nhttp: {bind: %q}\n", a.name, a.dir, slots, a.link, a.addr)
+		if i == 0 {
+			_, t, err := node.Found(a.dir, "demo", config.DefaultSite, time.Now())
+			if err != nil {
+				return err
+			}
+			token = t.String()
+		} else {
+			text += fmt.Sprintf("join: [%q]\ntoken: %q\n", s.agents[0].link, token)
+		}
+		if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
+			return err
+		}
+		s.agents = append(s.agents, a)
+	}
+	return nil
+}
+
+// Ports of the agents are below those that systems give to outgoing connections:
+// an agent that is away for a moment finds its own again.
+const leastPort, mostPort = 18000, 32000
+
+// freePorts are three ports of loopback that nobody has: of an agent's link, of
+// gossip, which is the one after it, and of its API.
+func (s *site) freePorts() (link, http string, err error) {
+	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	free := func(port int) bool {
+		u, err := net.ListenPacket("udp", at(port))
+		if err != nil {
+			return false
+		}
+		t, err := net.Listen("tcp", at(port))
+		if err == nil {
+			_ = t.Close()
+		}
+		_ = u.Close()
+		return err == nil
+	}
+	for range 1000 {
+		p := leastPort + rand.IntN((mostPort-leastPort)/4)*4
+		taken := slices.ContainsFunc(s.agents, func(a *process) bool { return a.link == at(p) })
+		if !taken && free(p) && free(p+1) && free(p+2) {
+			return at(p), at(p + 2), nil
+		}
+	}
+	return "", "", fmt.Errorf("no three free ports side by side on 127.0.0.1 between %d and %d", leastPort, mostPort)
+}
+
+// start starts the process.
+func (a *process) start() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	log, err := os.OpenFile(a.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(a.s.run[0], append(append([]string(nil), a.s.run[1:]...), a.config)...)
+	cmd.Env = append(os.Environ(), leashEnv+"="+a.s.folder)
+	cmd.Stdout, cmd.Stderr = log, log
+	apart(cmd)
+	if a.leash, err = cmd.StdinPipe(); err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("agent %s cannot be started: %w", a.name, err)
+	}
+	a.cmd, a.wish, a.ended = cmd, false, make(chan struct{})
+	go a.wait(cmd, a.ended)
+	return nil
+}
+
+func (a *process) wait(cmd *exec.Cmd, ended chan struct{}) {
+	err := cmd.Wait()
+	a.mu.Lock()
+	wish := a.wish
+	a.cmd = nil
+	a.mu.Unlock()
+	close(ended)
+	if !wish {
+		a.s.failed(fmt.Errorf("agent %s ended by itself (%v); the last it said:\n%s", a.name, err, a.tail()))
+	}
+}
+
+// end ends the process, at once or in order, and waits for it.
+func (a *process) end(atOnce bool) {
+	a.mu.Lock()
+	cmd, ended := a.cmd, a.ended
+	a.wish = true
+	if cmd == nil {
+		a.mu.Unlock()
+		return
+	}
+	if atOnce {
+		_ = cmd.Process.Kill() // it has ended otherwise
+	} else {
+		_ = ask(cmd)
+	}
+	a.mu.Unlock()
+	select {
+	case <-ended:
+	case <-time.After(goodbye):
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+}
+
+// goodbye is how long an agent may take to end in order.
+const goodbye = 10 * time.Second
+
+func (a *process) runs() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cmd != nil
+}
+
+// tailLines is how much of a log is shown.
+const tailLines = 15
+
+// tail is the last lines of the agent's log.
+func (a *process) tail() string {
+	text, err := os.ReadFile(a.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(string(bytes.TrimSpace(text)), "\n")
+	for i := range lines {
+		lines[i] = "    " + lines[i]
+	}
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
+}
+
+// tails is what all agents said last.
+func (s *site) tails() string {
+	var b strings.Builder
+	for _, a := range s.agents {
+		fmt.Fprintf(&b, "\n  %s:\n%s", a.name, a.tail())
+	}
+	return b.String()
+}
+
+// ready tells whether the agent serves, knows a leader and has a lease.
+func (a *process) ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.addr+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// close ends all agents and removes the folder.
+func (s *site) close() error {
+	var all sync.WaitGroup
+	for _, a := range s.agents {
+		all.Go(func() { a.end(false) })
+	}
+	all.Wait()
+	http.DefaultClient.CloseIdleConnections()
+	return os.RemoveAll(s.folder)
+}
+
+func (s *site) byName(name string) *process {
+	for _, a := range s.agents {
+		if a.name == name {
+			return a
+		}
+	}
+	return nil
+}
