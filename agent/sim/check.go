@@ -200,12 +200,19 @@ func (c *checker) restores(p *proc, a *attempt) {
 		return
 	}
 	if a.asked.From == nil || manifest.Less(a.asked.From.ID, newest) {
-		c.fail(6, "agent %s prepares %s from %v, and %v is complete", p.n.id, refText(a.ref), a.asked.From, newest)
+		c.fail(6, "agent %s prepares %s from %s, and barrier %d of attempt %d is complete", p.n.id, refText(a.ref), fromText(a.asked.From), newest.Counter, newest.Token.Attempt)
 	}
 }
 
-// begins: from now on the attempt acts.
+// begins: from now on the attempt acts. 7, where no token is looked at nobody may
+// act for an older one any more, even if it stands still and goes on later.
 func (c *checker) begins(a *attempt) {
+	for _, p := range c.w.procs() {
+		o := p.exec.attempts[a.ref.Job]
+		if o != nil && !o.over && o.begin != nil && o.ref.Token.Less(a.ref.Token) && a.asked.Job.Name == "publish" && p.lease.Err() == nil {
+			c.fail(7, "agent %s begins %s, and agent %s has a lease and may publish for %s", a.x.p.n.id, refText(a.ref), p.n.id, refText(o.ref))
+		}
+	}
 	c.begun[a.ref.Job] = max(c.begun[a.ref.Job], a.ref.Token.Attempt)
 }
 
@@ -225,6 +232,7 @@ func (c *checker) takesPart(p *proc, ref coordinator.AttemptRef, greatest datafl
 
 // publishes: 7, nobody publishes for an attempt when a later one has begun.
 func (c *checker) publishes(a *attempt) {
+	c.acts(a.x.p, "publishes")
 	if last := c.begun[a.ref.Job]; last > a.ref.Token.Attempt {
 		c.fail(7, "agent %s publishes for attempt %s, and attempt %d has begun", a.x.p.n.id, refText(a.ref), last)
 	}
@@ -308,4 +316,11 @@ func (c *checker) wakes(p *proc, at dataflow.Time) {
 	if at <= p.now() {
 		c.fail(12, "the worker of %s wants to be woken at %d, and it is %d: it would never rest", p.n.id, at, p.now())
 	}
+}
+
+func fromText(s *coordinator.Snapshot) string {
+	if s == nil {
+		return "nothing"
+	}
+	return s.Name
 }

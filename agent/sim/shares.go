@@ -393,12 +393,8 @@ func (x *executor) keep(k *worker.Kept) {
 	needed := make(map[store.Digest]bool)
 	for _, k := range x.kept {
 		for _, s := range k.Snapshots {
-			m, err := manifest.Decode(s.Manifest)
-			if err != nil {
-				continue
-			}
-			for _, p := range manifest.Needed(m) {
-				needed[p.Digest] = true
+			for _, k := range s.Copies {
+				needed[k.Part] = true
 			}
 		}
 	}

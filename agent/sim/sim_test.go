@@ -3,6 +3,7 @@ package sim_test
 import (
 	"flag"
 	"fmt"
+	"reflect"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim"
@@ -14,6 +15,7 @@ var (
 	seeds = flag.Uint64("seeds", 200, "how many seeds are tried")
 	first = flag.Uint64("first", 1, "the first of them")
 	seed  = flag.Uint64("seed", 0, "only this one, told line by line with -v")
+	bug   = flag.String("bug", "", "a field of sim.Bugs that is planted")
 )
 
 // Whatever fails, in whatever order, every invariant holds at every step, and
@@ -33,6 +35,9 @@ func TestSite(t *testing.T) {
 
 func site(t *testing.T, n uint64) {
 	cfg := sim.Config{Seed: n}
+	if *bug != "" {
+		reflect.ValueOf(&cfg.Bugs).Elem().FieldByName(*bug).SetBool(true)
+	}
 	if *seed != 0 && testing.Verbose() {
 		cfg.Trace = func(line string) { fmt.Println(line) }
 	}

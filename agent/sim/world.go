@@ -25,7 +25,7 @@ const siteName = mesh.Site("s")
 type Config struct {
 	Seed   uint64
 	Agents int           // 0: 3 to 5, by the seed
-	Faulty dataflow.Time // how long faults come; 0: 30 s
+	Faulty dataflow.Time // how long faults come; 0: 12 s
 	Bugs   Bugs
 	Trace  func(string) // a line for each thing worth telling; nil: nobody listens
 }
@@ -82,7 +82,7 @@ func New(cfg Config) *World {
 		w.cfg.Agents = 3 + w.rng.IntN(3)
 	}
 	if w.cfg.Faulty == 0 {
-		w.cfg.Faulty = 30 * sec
+		w.cfg.Faulty = 12 * sec
 	}
 	w.check = newChecker(w)
 	w.raft = newRaft(w)
