@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -119,6 +121,7 @@ func TestSiteSampleRuns(t *testing.T) {
 	}
 	submitted := tidemark(t, "", append([]string{"job", "submit", siteSample + "/machines.yaml"}, short...)...)
 	submitted.want(t, exitDone)
+	metricsAreDocumented(t)
 	tidemark(t, "", "job", "watch", strings.TrimSpace(submitted.out)).want(t, exitDone)
 	files, err := filepath.Glob(filepath.Join(data, "n*", "out", "machines.jsonl"))
 	if err != nil || len(files) == 0 {
@@ -126,6 +129,33 @@ func TestSiteSampleRuns(t *testing.T) {
 	}
 	if got := sampleRows(t, files...); !slices.Equal(got, want) {
 		t.Errorf("%d rows on the site, %d in one process:\n%v\n%v", len(got), len(want), got, want)
+	}
+}
+
+// metricsAreDocumented asks the agent for its numbers: the page has each name.
+func metricsAreDocumented(t *testing.T) {
+	t.Helper()
+	page, err := os.ReadFile("docs/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.Get(os.Getenv(addrVariable) + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`(?m)^# TYPE (tidemark_\w+) `).FindAllStringSubmatch(string(text), -1)
+	if len(names) == 0 {
+		t.Errorf("no metric of its own:\n%s", text)
+	}
+	for _, n := range names {
+		if !strings.Contains(string(page), "`"+n[1]+"`") {
+			t.Errorf("docs/METRICS.md does not have %s", n[1])
+		}
 	}
 }
 
