@@ -18,17 +18,20 @@ const childEnv = "TIDEMARK_BENCH_PART"
 
 // part is what a child is.
 type part struct {
-	Role     string        // "publish", "bare" or "job"
+	Role     string        // "publish", "bare", "job", "agent" or "exchange"
 	Broker   string        // host:port
 	Topic    string        // of what it reads: a level with the publisher's number follows
 	Dir      string        // of a job's state; empty: it keeps none
 	Interval time.Duration // of its checkpoints; 0: the default
+	Agent    *agentPart    `json:",omitempty"`
+	Peer     string        // "exchange": where the other end is; empty: this is the receiving one
 }
 
 // order is a line to a child, report its answer.
 type order struct {
 	Publish *publishing // by publishers
 	Until   int64       // by readers: answer when so many messages have come in all, or no more come
+	Send    *sending    // by the sending end of an exchange
 }
 
 type report struct {
@@ -37,7 +40,10 @@ type report struct {
 	Bad     int64         // of these: rejected, or late
 	CPU     time.Duration // of the process, so far
 	Mallocs uint64        // so far
-	Took    time.Duration // to publish
+	Took    time.Duration // to publish, or to send
+
+	Link, HTTP string // of an agent: where it is; of an exchange's end: its two ports
+	Resident   int64  // bytes
 }
 
 // Child plays a part of a benchmark if this process was started for that, and
@@ -91,6 +97,10 @@ func (p part) start(ctx context.Context) (obey func(order) (report, error), stop
 		return startBare(p)
 	case "job":
 		return startMessageJob(ctx, p)
+	case "agent":
+		return startAgent(ctx, *p.Agent)
+	case "exchange":
+		return startExchange(ctx, p)
 	}
 	return nil, nil, fmt.Errorf("no part %q in any benchmark", p.Role)
 }

@@ -19,8 +19,15 @@ func All() []Benchmark {
 		{"durability", "the same without a log, and with checkpoints each 10 s and each second", []string{"durability/off", "durability/10s", "durability/1s"}, runDurability},
 		{"checkpoint-1", "checkpoints of a million keys, one in a hundred changed, beside none", []string{"checkpoint/pause-1", "checkpoint/rate-1"}, runCheckpointSome},
 		{"checkpoint-100", "the same with all of them changed", []string{"checkpoint/pause-100", "checkpoint/rate-100"}, runCheckpointAll},
+		{"exchange", "keyed rows from one agent's process to another's, beside a bare QUIC stream", []string{"exchange"}, runExchange},
+		{"recovery", "an agent with 100 MB of state is killed: until the next row", []string{"recovery"}, runRecovery},
+		{"leader", "a leader is killed while rows flow elsewhere", []string{"leader"}, runLeader},
+		{"footprint/rss", "memory of an agent that has nothing to do", []string{"footprint/rss"}, runIdle},
+		{"footprint/binary", "size of the program", []string{"footprint/binary"}, runBinary},
 		{"scale/keys", "a row with a million keys in memory beside a thousand", []string{"scale/keys"}, runKeys},
 		{"scale/statedb", "ten million keys in the state of one operator, most of them on disk", []string{"scale/statedb"}, runStateDB},
+		{"scale/agents", "what an agent costs the JobManager among a thousand beside among ten", []string{"scale/agents"}, runAgents},
+		{"scale/jobs", "what a job costs the JobManager among a hundred beside alone", []string{"scale/jobs"}, runJobs},
 	}
 }
 
