@@ -47,7 +47,11 @@ var seeds = flag.Uint64("seeds", 12, "how many random schedules are tried")
 // Whatever fails in whatever order: what check, observe and the executors judge
 // holds at every step, and after the last fault everything goes on.
 func TestAnySchedule(t *testing.T) {
-	for seed := range *seeds {
+	n := *seeds
+	if testing.Short() {
+		n = min(n, 3)
+	}
+	for seed := range n {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			schedule(t, seed)

@@ -10,7 +10,7 @@ const (
 	Joined    Kind = iota + 1 // it was not known before
 	Changed                   // its addresses, labels, slots, version
 	Suspected                 // somebody lost it: Pool.Suspect
-	Failed                    // it does not answer: told within 2 s on a quiet LAN
+	Failed                    // it does not answer: told in about 2 s on a quiet LAN
 	Back                      // it was suspect, failed or had left, or has started anew
 	Left                      // it said so
 )

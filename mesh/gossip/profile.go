@@ -11,7 +11,7 @@ type Profile uint8
 
 // The profiles. docs/SECURITY.md says nothing of them: their numbers are here.
 const (
-	// LAN: an agent that is killed is known to have failed after at most
+	// LAN: an agent that is killed is known to have failed after about
 	//
 	//	0.2 s x (members - 1)  until it is asked, far less with several that ask
 	//	0.2 s                  that it does not answer, directly, through others, by TCP
