@@ -10,7 +10,7 @@ import (
 
 const (
 	managerBar = 1.2
-	simRound   = 4 * dataflow.Second // of virtual time
+	simRound   = 2 * dataflow.Second // of virtual time
 )
 
 // runAgents compares what an agent costs the JobManager of a site of a thousand
@@ -48,7 +48,7 @@ func compareSites(ctx context.Context, o Options, id, what string, units int, si
 	measures := make([]samples, len(sides))
 	seconds := dataflow.Duration(o.scaled(int(simRound), int(dataflow.Second)))
 	before := sides[0].checkpoints() + sides[1].checkpoints()
-	rounds := o.rounds(5)
+	rounds := o.rounds(3)
 	for i := range rounds {
 		o.progress("%s: round %d of %d", id, i+1, rounds)
 		for k, s := range sides {
