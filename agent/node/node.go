@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"net"
 	"net/http"
 	"os"
@@ -63,8 +61,7 @@ type Node struct {
 	uptime   func() dataflow.Time
 
 	toLeader *http.Client
-	failed   chan error    // 1: why the agent ends; nil: it was told to
-	touched  chan struct{} // 1: the state may have changed
+	failed   chan error // 1: why the agent ends; nil: it was told to
 	http     net.Addr
 	done     chan struct{} // closed when all has ended
 	ended    error         // valid then
@@ -85,7 +82,7 @@ func Run(ctx context.Context, o Options) error {
 // Start starts an agent; it runs until ctx ends, or it cannot go on, and Wait
 // returns then.
 func Start(ctx context.Context, o Options) (n *Node, err error) {
-	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), touched: make(chan struct{}, 1), done: make(chan struct{})}
+	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{})}
 	n.replica, n.hands = newReplica(), newHands()
 	n.feeds = newKeptFeeds(n.replica.view, func(s string) { n.tell("feed", s) })
 	n.replica.applied, n.replica.renewed, n.replica.fatal = n.applied, n.renewed, n.fail
@@ -259,43 +256,17 @@ func (n *Node) loop(ctx context.Context) error {
 	}
 }
 
-// keepUp does what is due from time to time, and with the state, until ctx ends.
+// keepUp does what is due from time to time, until ctx ends.
 func (n *Node) keepUp(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	told := make(map[coordinator.JobID]uint64)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 			n.upkeep(ctx)
-		case <-n.touched:
-			n.lose(told)
 		}
-	}
-}
-
-// lose has files cut back that this agent wrote for a job that does not run here
-// any more: what it committed without its being on record is another's to
-// commit. Once for each attempt, and once for a job that has ended.
-func (n *Node) lose(told map[coordinator.JobID]uint64) {
-	var lost []*coordinator.Job
-	n.replica.view(func(st *coordinator.State) {
-		for id, j := range st.Jobs {
-			attempt := j.Attempt
-			if j.Status.Ended() {
-				attempt = math.MaxUint64
-			}
-			if at, done := told[id]; !done || at != attempt {
-				told[id] = attempt
-				lost = append(lost, j)
-			}
-		}
-		maps.DeleteFunc(told, func(id coordinator.JobID, _ uint64) bool { return st.Jobs[id] == nil })
-	})
-	for _, j := range lost {
-		n.exec.Lost(j) // it sees for itself whether there is anything to do
 	}
 }
 
@@ -372,10 +343,6 @@ func (n *Node) renewed() { n.changed() }
 func (n *Node) changed() {
 	n.hands.stateChanged()
 	n.feeds.stateChanged()
-	select {
-	case n.touched <- struct{}{}:
-	default:
-	}
 }
 
 // resolver says where nodes are.

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"math"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -142,14 +143,18 @@ func (w *Worker) reconcileAttempts(st *coordinator.State) {
 
 // lose says, once an attempt, that a job is elsewhere now of which files of
 // sinks are here: what was committed here and is not on record is committed
-// there.
+// there. Of a job that has ended it is said once more.
 func (w *Worker) lose(j *coordinator.Job) {
 	self := func(n mesh.NodeID) bool { return n == w.self }
+	attempt := j.Attempt
+	if j.Status.Ended() {
+		attempt = math.MaxUint64
+	}
 	switch {
-	case !j.Deployed() || w.lost[j.ID] == j.Attempt:
+	case !j.Deployed() && !j.Status.Ended() || w.lost[j.ID] == attempt:
 	case slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return self(p.Node) }):
 	case slices.ContainsFunc(j.Sinks, func(c coordinator.SinkCommit) bool { return self(c.Node) }):
-		w.lost[j.ID] = j.Attempt
+		w.lost[j.ID] = attempt
 		w.put(Effect{Lost: j})
 	}
 }
