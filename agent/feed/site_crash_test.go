@@ -25,7 +25,11 @@ import (
 // flow: all that was acknowledged is in the log of the last epoch, in order, and
 // all copies are the same.
 func TestAgentsDie(t *testing.T) {
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { agentsDie(t, rand.New(rand.NewPCG(seed, 5))) })
 		})

@@ -37,15 +37,15 @@ func TestAcknowledgedIsOnAllDisks(t *testing.T) {
 		}
 		s.begin("a", 0, "a", "b", "c")
 		s.knows("a", "b", "c")
-		s.broker.publish(numbers(0, 50)...)
+		s.broker.publish(numbers(0, 20)...)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		wants(t, s.broker.acks(), numbers(0, 50)...)
-		if acks < 10 {
+		wants(t, s.broker.acks(), numbers(0, 20)...)
+		if acks < 5 {
 			t.Errorf("only %d acknowledgements", acks)
 		}
 		for _, a := range s.agents {
-			wants(t, onDisk(t, a.dir), numbers(0, 50)...)
+			wants(t, onDisk(t, a.dir), numbers(0, 20)...)
 			if !reflect.DeepEqual(groups(t, a.dir), groups(t, s.agents["a"].dir)) {
 				t.Errorf("the groups of %s are others", a.node)
 			}
