@@ -331,11 +331,9 @@ func (a *attempt) cutBack() {
 			written[t] = true
 		}
 	}
-	if !a.x.p.n.w.cfg.Bugs.NoCutBack {
-		if err := a.x.cutBack(a.asked.Job, func(t string) bool { return written[t] }); err != nil {
-			a.fail("a file cannot be cut back: "+err.Error(), "")
-			return
-		}
+	if err := a.x.cutBack(a.asked.Job, func(t string) bool { return written[t] }); err != nil {
+		a.fail("a file cannot be cut back: "+err.Error(), "")
+		return
 	}
 	a.open()
 }

@@ -3,20 +3,18 @@ package sim
 // Bugs are faults that are built into a run, to see that a checker finds them.
 // Each breaks one rule of the drivers, as a programmer might.
 type Bugs struct {
-	IgnoreLease    bool // acts on the world without asking the lease
-	ConfirmAlways  bool // a leader is told that it leads although no majority was asked
-	TwoLeaders     bool // a term is given out twice, and both leaders commit
-	SkipSeal       bool // a member says that it has sealed, and has not
-	NoCut          bool // a copy that is ahead is not cut
-	AckEarly       bool // the broker is acknowledged when the owner alone has it
-	StoredEarly    bool // a share is said to have its copies before they are made
-	RestoreOlder   bool // an attempt goes on from an older checkpoint than the newest
-	ForgetInputs   bool // the watermarks of inputs are not restored
-	CommitEarly    bool // sinks commit before their checkpoint is complete
-	NoCutBack      bool // files of a sink that was lost are not cut back
-	IgnoreToken    bool // a channel or part of an older attempt is taken
-	ForgetBarriers bool // a new leader is not told which barriers were seen
-	DropRows       bool // now and then a batch loses its rows on its way
-	NeverClosed    bool // an attempt that is to be closed stays
-	Unbounded      bool // a channel takes whatever comes
+	IgnoreLease   bool // acts on the world without asking the lease
+	ConfirmAlways bool // a leader is told that it leads although no majority was asked, and does not step down
+	TwoLeaders    bool // a term is given out twice, and both leaders commit
+	SkipSeal      bool // a member says that it has sealed, and has not
+	NoCut         bool // a copy that is ahead is not cut
+	AckEarly      bool // the broker is acknowledged when the owner alone has it
+	StoredEarly   bool // a share is said to have its copies before they are made
+	RestoreOlder  bool // an attempt goes on from an older checkpoint than the newest
+	ForgetInputs  bool // the watermarks of inputs are not restored
+	CommitEarly   bool // sinks commit before their checkpoint is complete
+	IgnoreToken   bool // a channel or part of an older attempt is taken
+	DropRows      bool // now and then a batch loses its rows on its way
+	NeverClosed   bool // an attempt that is to be closed stays
+	Unbounded     bool // a channel takes whatever comes
 }

@@ -13,6 +13,10 @@ func (w *World) fault() {
 	if n.gone {
 		return
 	}
+	if w.cfg.Zombies && !w.chance(3) {
+		w.zombie(n)
+		return
+	}
 	switch w.rng.IntN(14) {
 	case 0, 1, 2:
 		w.faultKill(n)
@@ -45,6 +49,28 @@ func (w *World) fault() {
 		w.after(3*sec, func() { n.slow = 0 })
 	case 13:
 		w.breakStreams(n)
+	}
+}
+
+// zombie stops a process for longer than a lease, or takes the leader away from
+// the others.
+func (w *World) zombie(n *node) {
+	for _, o := range w.nodes {
+		if o.p != nil && o.p.paused {
+			return
+		}
+	}
+	if l := w.raft.leader; len(w.cuts) == 0 && w.chance(3) && l != nil && !l.over {
+		w.isolate(l.p.n)
+	} else if n.p != nil {
+		n.slow = 300 * ms // so that much is on its way when it stops
+		w.after(sec, func() {
+			n.slow = 0
+			if n.p != nil && !n.p.paused && !w.calm {
+				n.pause()
+				w.after(5*sec, n.resume)
+			}
+		})
 	}
 }
 

@@ -161,7 +161,7 @@ func (l *lead) usurped() {
 		now := w.raft.leader
 		switch {
 		case l.over || l.p.dead:
-		case now != nil && now != l && w.linked(l.p.n, now.p.n) && w.chance(3), !w.raft.majority(l.p) && w.now > since+stepDown:
+		case now != nil && now != l && w.linked(l.p.n, now.p.n) && w.chance(3), !w.cfg.Bugs.ConfirmAlways && !w.raft.majority(l.p) && w.now > since+stepDown:
 			l.leave()
 		default:
 			l.p.after(40*ms, notice)

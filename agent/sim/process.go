@@ -260,14 +260,6 @@ func (p *proc) say(m *coordinator.ToLeader) {
 	if p.talk == nil {
 		return
 	}
-	if b := &p.n.w.cfg.Bugs; b.ForgetBarriers && m.Hello != nil {
-		h := *m.Hello
-		h.Attempts = append([]coordinator.AttemptNow(nil), h.Attempts...)
-		for i := range h.Attempts {
-			h.Attempts[i].Barrier = 0
-		}
-		m = &coordinator.ToLeader{Hello: &h}
-	}
 	data, err := codec.EncodeToLeader(m)
 	if err != nil {
 		p.n.w.check.fail(0, "agent %s cannot encode a message: %v", p.n.id, err)

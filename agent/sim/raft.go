@@ -92,7 +92,7 @@ func (r *raft) watch() {
 		r.lonely = r.w.now
 		return
 	}
-	if l != nil && !l.over && !l.p.paused && r.w.now >= r.lonely+stepDown {
+	if l != nil && !l.over && !l.p.paused && !r.w.cfg.Bugs.ConfirmAlways && r.w.now >= r.lonely+stepDown {
 		l.leave()
 	}
 	if r.w.now >= r.lonely+patience {

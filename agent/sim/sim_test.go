@@ -12,10 +12,11 @@ import (
 // How many runs, and which: go test ./agent/sim -run TestSite -v -seed N shows
 // what happened in one.
 var (
-	seeds = flag.Uint64("seeds", 200, "how many seeds are tried")
-	first = flag.Uint64("first", 1, "the first of them")
-	seed  = flag.Uint64("seed", 0, "only this one, told line by line with -v")
-	bug   = flag.String("bug", "", "a field of sim.Bugs that is planted")
+	seeds   = flag.Uint64("seeds", 200, "how many seeds are tried")
+	first   = flag.Uint64("first", 1, "the first of them")
+	seed    = flag.Uint64("seed", 0, "only this one, told line by line with -v")
+	zombies = flag.Bool("zombies", false, "more processes that stand still, and leaders that are alone")
+	bug     = flag.String("bug", "", "a field of sim.Bugs that is planted")
 )
 
 // Whatever fails, in whatever order, every invariant holds at every step, and
@@ -34,7 +35,7 @@ func TestSite(t *testing.T) {
 }
 
 func site(t *testing.T, n uint64) {
-	cfg := sim.Config{Seed: n}
+	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7}
 	if *bug != "" {
 		reflect.ValueOf(&cfg.Bugs).Elem().FieldByName(*bug).SetBool(true)
 	}

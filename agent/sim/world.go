@@ -27,7 +27,10 @@ type Config struct {
 	Agents int           // 0: 3 to 5, by the seed
 	Faulty dataflow.Time // how long faults come; 0: 12 s
 	Bugs   Bugs
-	Trace  func(string) // a line for each thing worth telling; nil: nobody listens
+	// Zombies makes most faults such after which somebody acts who should not:
+	// processes that stand still for seconds, and leaders that are alone.
+	Zombies bool
+	Trace   func(string) // a line for each thing worth telling; nil: nobody listens
 }
 
 // World is a site and all that surrounds it. One goroutine owns it.
