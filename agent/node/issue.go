@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -131,18 +132,37 @@ func (n *Node) askToAdmit(ctx context.Context, r join.Request) (join.Grant, erro
 		return join.Grant{}, unavailable(err)
 	}
 	if status != http.StatusOK {
-		for _, kind := range refusals() {
-			if rest, ok := bytes.CutPrefix(answer, []byte(kind.Error())); ok {
-				return join.Grant{}, fmt.Errorf("%w%s", kind, rest)
-			}
-		}
-		return join.Grant{}, fmt.Errorf("%w: %s", join.ErrUnavailable, answer)
+		return join.Grant{}, refused(answer)
 	}
 	var g join.Grant
 	if err := cbor.Unmarshal(answer, &g); err != nil {
 		return join.Grant{}, unavailable(err)
 	}
 	return g, nil
+}
+
+// refusal is the leader's reason as another agent hands it on: of the kind that
+// it names, so that the applicant does not try in vain.
+type refusal struct {
+	kind error
+	why  string
+}
+
+func (r *refusal) Error() string { return r.why }
+
+// Unwrap is the kind.
+func (r *refusal) Unwrap() error { return r.kind }
+
+// refused reads the text of a refusal. Its kind stands before the details, or
+// behind them.
+func refused(text []byte) error {
+	why := string(bytes.TrimSpace(text))
+	for _, kind := range refusals() {
+		if k := kind.Error(); strings.HasPrefix(why, k) || strings.HasSuffix(why, k) {
+			return &refusal{kind, why}
+		}
+	}
+	return fmt.Errorf("%w: %s", join.ErrUnavailable, why)
 }
 
 func refusals() []error {

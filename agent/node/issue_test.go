@@ -1,0 +1,64 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/agent/node"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh/join"
+)
+
+// Who asks an agent that does not lead is refused with the leader's reason, and
+// does not go on asking.
+func TestRefusedThroughAnother(t *testing.T) {
+	all := site(t, 2)
+	lead := leading(t, all)
+	asked := all[0]
+	if asked == lead {
+		asked = all[1]
+	}
+	ids := make(map[string]string)
+	token := func(change func(*coordinator.Token)) string {
+		text, made, err := lead.NewToken()
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.Uses, made.Expires = -1, dataflow.MaxTime
+		change(&made)
+		if _, err := lead.Propose(t.Context(), coordinator.Command{TokenCreated: &made}); err != nil {
+			t.Fatal(err)
+		}
+		ids[text] = made.ID
+		return text
+	}
+	good := token(func(*coordinator.Token) {})
+	revoked := token(func(*coordinator.Token) {})
+	if _, err := lead.Propose(t.Context(), coordinator.Command{TokenRevoked: &coordinator.TokenRevoked{ID: ids[revoked]}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what, name, token string
+		kind              error
+		says              string
+	}{
+		{"expired", "n9", token(func(made *coordinator.Token) { made.Expires = 1 }), join.ErrExpired, "until 1970"},
+		{"revoked", "n9", revoked, join.ErrRevoked, "was revoked"},
+		{"of a name that is taken", lead.name, good, join.ErrRequest, `the name "` + lead.name + `" is taken`},
+	} {
+		b := newBox(t, c.name)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		n, err := node.Start(ctx, b.options(asked.Link(), c.token))
+		if err == nil {
+			cancel()
+			_ = n.Wait()
+		}
+		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v\n%s", c.what, err, b.said())
+		}
+		cancel()
+	}
+}
