@@ -152,7 +152,11 @@ func (m *model) before() *model {
 // At every commit of a random run the power fails in many ways: the log holds
 // what was acknowledged, or the whole commit besides, never a part of it.
 func TestPowerLossAtEveryCommit(t *testing.T) {
-	for seed := range uint64(2) {
+	seeds := uint64(2)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { powerLoss(t, rand.New(rand.NewPCG(seed, 7))) })
 	}
 }
