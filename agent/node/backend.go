@@ -147,7 +147,7 @@ func (n *Node) Logs() []coordinator.LogStatus {
 
 // Here is api.Backend's.
 func (n *Node) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64) {
-	return n.exec.Status(), n.feeds.feeds.Statuses(), 0
+	return n.exec.Status(), n.feeds.feeds.Statuses(), freeBytes(n.o.Config.DataDir)
 }
 
 // NewToken is api.Backend's; the caller sets Expires and Uses.

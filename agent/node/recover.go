@@ -1,7 +1,10 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -41,5 +44,13 @@ func Recover(data string) (consensus.Found, error) {
 }
 
 // Forget puts aside what a stopped agent has of its site, so that it begins again
-// with what the recovered one has.
-func Forget(data string) error { return consensus.Forget(filepath.Join(data, "raft")) }
+// with what the recovered one has. A founder founds nothing then.
+func Forget(data string) error {
+	if err := os.Rename(foundingFile(data), foundingFile(data)+".forgotten"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := (part.Disk{}).SyncDir(data); err != nil {
+		return err
+	}
+	return consensus.Forget(filepath.Join(data, "raft"))
+}

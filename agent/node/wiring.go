@@ -55,15 +55,21 @@ func (n *Node) linkAddr() string {
 	return net.JoinHostPort(host, fmt.Sprint(n.link.Addr().Port))
 }
 
-// outward is this machine's address for others: that from which it would send.
-// Nothing is sent.
+// outward is this machine's address for others: that from which it would send to
+// far away, or, where there is no way out, that of its first network. Nothing is
+// sent.
 func outward() string {
-	c, err := net.Dial("udp", "192.0.2.1:9") // of a net that is for documentation
-	if err != nil {
-		return "127.0.0.1"
+	if c, err := net.Dial("udp", "192.0.2.1:9"); err == nil { // of a net that is for documentation
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).IP.String()
 	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).IP.String()
+	addrs, _ := net.InterfaceAddrs() // none: there is only loopback
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.1"
 }
 
 // shownHTTP is where others may ask this agent; empty if nobody else can.
@@ -299,9 +305,10 @@ func (n *Node) startAPI(ends *ends) error {
 		return fmt.Errorf("http.token: %w", err)
 	}
 	handler := api.New(n, api.Options{Version: n.o.Version, Token: token})
-	inside := http.NewServeMux()
-	n.internal(inside)
-	inside.Handle("/", api.New(n, api.Options{Version: n.o.Version, Inside: true}))
+	mux := http.NewServeMux()
+	n.internal(mux)
+	mux.Handle("/", api.New(n, api.Options{Version: n.o.Version, Inside: true}))
+	inside := n.membersOnly(mux)
 	ln, err := net.Listen("tcp", c.Bind)
 	if err != nil {
 		return fmt.Errorf("http.bind: %w", err)
@@ -326,6 +333,22 @@ func (n *Node) startAPI(ends *ends) error {
 		serve(outer, func() error { return outer.Serve(ln) })
 	}
 	return nil
+}
+
+// membersOnly refuses agents that do not belong to the site any more: their
+// certificates are right until they end.
+func (n *Node) membersOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller, ok := callerOf(r.Context())
+		if ok {
+			n.replica.view(func(st *coordinator.State) { ok = st.Agents[caller.Node] != nil || len(st.Agents) == 0 })
+		}
+		if !ok {
+			http.Error(w, "this agent does not belong to the site, as far as is known here: it was removed, or has just joined", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // startFeeds makes the feeds of this agent; nothing is opened yet.

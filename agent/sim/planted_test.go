@@ -10,6 +10,9 @@ import (
 // Each rule of the drivers is broken once, and a checker finds it: what it
 // finds, it finds by the invariant that the rule keeps.
 func TestPlantedBugs(t *testing.T) {
+	if !*planted {
+		t.Skip("a minute or more; -planted does it")
+	}
 	const most = 60 // seeds
 	for _, c := range []struct {
 		name string

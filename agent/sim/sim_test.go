@@ -12,7 +12,8 @@ import (
 // How many runs, and which: go test ./agent/sim -run TestSite -v -seed N shows
 // what happened in one.
 var (
-	seeds   = flag.Uint64("seeds", 200, "how many seeds are tried")
+	seeds   = flag.Uint64("seeds", 40, "how many seeds are tried; 5 with -short")
+	planted = flag.Bool("planted", false, "plant the bugs, one after the other")
 	first   = flag.Uint64("first", 1, "the first of them")
 	seed    = flag.Uint64("seed", 0, "only this one, told line by line with -v")
 	zombies = flag.Bool("zombies", false, "more processes that stand still, and leaders that are alone")
@@ -25,6 +26,9 @@ func TestSite(t *testing.T) {
 	if *seed != 0 {
 		site(t, *seed)
 		return
+	}
+	if testing.Short() {
+		*seeds = min(*seeds, 5)
 	}
 	for n := *first; n < *first+*seeds; n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
