@@ -70,10 +70,31 @@ func New(b Backend, o Options) http.Handler {
 	s.registerHealth()
 	s.mux.Handle("GET /metrics", s.metrics())
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if allow := s.methods(r); len(allow) > 0 {
+			w.Header().Set("Allow", strings.Join(allow, ", "))
+			problem(w, http.StatusMethodNotAllowed, "%s is not for %s; there is %s", r.Method, r.URL.Path, strings.Join(allow, ", "))
+			return
+		}
 		problem(w, http.StatusNotFound, "there is no %s; GET /openapi.json lists what there is", r.URL.Path)
 	})
 	// Pages of other origins may ask a browser to post here; it says where from.
-	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(s.serve))
+	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		problem(w, http.StatusForbidden, "a page of another origin had a browser send this; that is not taken")
+	}))
+	return guard.Handler(http.HandlerFunc(s.serve))
+}
+
+// methods are those that the path of a request takes; none: there is no such path.
+func (s *server) methods(r *http.Request) (all []string) {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := s.mux.Handler(other); pattern != "" && pattern != "/" {
+			all = append(all, method)
+		}
+	}
+	return all
 }
 
 func (s *server) config() huma.Config {

@@ -171,7 +171,7 @@ func TestCheck(t *testing.T) {
 	send(t, a.url, "POST", "/v1/check", api.Submission{Spec: generated}).want(t, 200, `"ok":true`, `"operators":2`)
 	send(t, a.url, "POST", "/v1/check", api.Submission{Spec: generated, From: "sp-1"}).want(t, 200, `"restore":{`)
 	send(t, a.url, "POST", "/v1/check", api.Submission{Spec: "name: x"}).want(t, 422, "not valid")
-	send(t, a.url, "POST", "/v1/check", api.Submission{Spec: generated, From: "gen"}).want(t, 404, "no savepoint or job")
+	send(t, a.url, "POST", "/v1/check", api.Submission{Spec: generated, From: "gen"}).want(t, 404, "no savepoint or job", "there is sp-1")
 }
 
 func TestSavepoints(t *testing.T) {
@@ -277,7 +277,8 @@ func TestWho(t *testing.T) {
 	s := newSite(t)
 	open, closed := s.agent(t, "n1", ""), s.agent(t, "n1", "secret")
 	send(t, open.url, "GET", "/v1/jobs", nil, "Host", "evil.example").want(t, 403, "not this machine")
-	send(t, open.url, "POST", "/v1/members/self/leave", nil, "Origin", "http://evil.example", "Sec-Fetch-Site", "cross-site").status403(t)
+	send(t, open.url, "POST", "/v1/members/self/leave", nil, "Origin", "http://evil.example", "Sec-Fetch-Site", "cross-site").want(t, 403, `"detail":"a page of another origin`)
+	send(t, open.url, "PUT", "/v1/jobs", nil).want(t, 405, "GET, POST")
 	for _, shown := range []string{"", "Bearer ", "Bearer other", "secret", "Basic secret"} {
 		send(t, closed.url, "GET", "/v1/jobs", nil, "Authorization", shown).want(t, 401, "TIDEMARK_TOKEN")
 	}
@@ -290,13 +291,6 @@ func TestWho(t *testing.T) {
 	send(t, open.url, "POST", "/v1/jobs", strings.Repeat("x", 5<<20)).want(t, 413, "bytes")
 	s.leads("")
 	send(t, open.url, "GET", "/readyz", nil).status503(t)
-}
-
-func (r reply) status403(t *testing.T) {
-	t.Helper()
-	if r.status != http.StatusForbidden {
-		t.Errorf("status %d: %s", r.status, r.body)
-	}
 }
 
 func (r reply) status503(t *testing.T) {

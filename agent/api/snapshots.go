@@ -69,6 +69,9 @@ func findSnapshot(st *coordinator.State, ref string) (*coordinator.Snapshot, str
 		for _, c := range sortedSavepoints(st) {
 			names = append(names, c.Name)
 		}
+		for _, j := range sortedJobs(st) {
+			names = append(names, j.Name)
+		}
 		return nil, "", missing("savepoint or job", ref, names)
 	case both:
 		if c := j.Checkpoint(own); c != nil {

@@ -33,7 +33,7 @@ type Config struct {
 
 	HTTP HTTP `yaml:"http"`
 
-	Voters int  `yaml:"voters" help:"the most Raft voters of the site: 1, 3 or 5; the founder's counts"`
+	Voters int  `yaml:"voters" help:"the most Raft voters of the site: 1, 3 or 5; that of the agent that leads counts"`
 	Dev    bool `yaml:"dev" help:"a mesh of its own on loopback, founded at the first start, for trying things out"`
 }
 

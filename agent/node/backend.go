@@ -123,10 +123,15 @@ func (n *Node) Ask(ctx context.Context, w leader.Wish) (leader.Answer, error) {
 		return leader.Answer{}, api.ErrNotLeader
 	}
 	a, err := o.ask(ctx, w)
-	if errors.Is(err, ErrOver) {
-		err = fmt.Errorf("%w: %w", api.ErrNotLeader, err)
+	return a, wished(err)
+}
+
+// wished is an answer's error: while the leader changes, one to ask again after.
+func wished(err error) error {
+	if errors.Is(err, ErrOver) || errors.Is(err, leader.ErrEarly) {
+		return fmt.Errorf("%w: %w", api.ErrNotLeader, err)
 	}
-	return a, err
+	return err
 }
 
 // Statuses is api.Backend's.
@@ -147,7 +152,8 @@ func (n *Node) Logs() []coordinator.LogStatus {
 
 // Here is api.Backend's.
 func (n *Node) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64) {
-	return n.exec.Status(), n.feeds.feeds.Statuses(), freeBytes(n.o.Config.DataDir)
+	free, _ := freeBytes(n.o.Config.DataDir)
+	return n.exec.Status(), n.feeds.feeds.Statuses(), free
 }
 
 // NewToken is api.Backend's; the caller sets Expires and Uses.
@@ -158,6 +164,9 @@ func (n *Node) NewToken() (string, coordinator.Token, error) {
 
 // Subscribe is api.Backend's.
 func (n *Node) Subscribe(ctx context.Context) <-chan api.Event { return n.hub.subscribe(ctx) }
+
+// leastFree is how many bytes of disk an agent wants to call itself ready.
+const leastFree = 1 << 20
 
 // Health is api.Backend's.
 func (n *Node) Health() api.Health {
@@ -170,6 +179,9 @@ func (n *Node) Health() api.Health {
 	}
 	if s := n.raft.Stats(); s.Short {
 		h.Why = append(h.Why, "the disk is full: the reserve is in use; make room in the data folder")
+	}
+	if free, known := freeBytes(n.o.Config.DataDir); known && free < leastFree {
+		h.Why = append(h.Why, fmt.Sprintf("the disk is full: %d KiB are free in the data folder; make room, or logs and checkpoints are refused", free>>10))
 	}
 	h.Ready = len(h.Why) == 0
 	return h

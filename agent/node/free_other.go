@@ -3,4 +3,4 @@
 package node
 
 // freeBytes is not known here; agents are for Linux.
-func freeBytes(string) int64 { return 0 }
+func freeBytes(string) (int64, bool) { return 0, false }

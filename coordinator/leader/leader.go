@@ -120,7 +120,7 @@ func (l *Leader) hear(e Event) {
 			p.done(fmt.Errorf("%w: %v", errRefused, e.Refused.Err))
 		}
 	case e.Wish != nil && !l.leads:
-		l.put(Effect{Answer: &Answer{Ref: e.Wish.Ref, Err: errEarly}})
+		l.put(Effect{Answer: &Answer{Ref: e.Wish.Ref, Err: ErrEarly}})
 	case e.Wish != nil:
 		l.wish(e.Wish)
 	case e.Confirmed != nil:

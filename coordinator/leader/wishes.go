@@ -9,7 +9,8 @@ import (
 )
 
 var (
-	errEarly      = errors.New("this leader has only just begun; ask again")
+	// ErrEarly answers a wish that comes before this leader knows how all stands.
+	ErrEarly      = errors.New("this leader has only just begun; ask again")
 	errRestarting = errors.New("the job failed meanwhile, and is restarted; ask again when it runs")
 	errEnded      = errors.New("the job has ended; its last checkpoint or savepoint is where it can be started again")
 )
