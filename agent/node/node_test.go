@@ -244,3 +244,39 @@ sinks:
 		t.Errorf("%d lines came out of 3000", lines)
 	}
 }
+
+// TestARemovedAgentStaysOut: its certificate is right, and it says Hello again.
+func TestARemovedAgentStaysOut(t *testing.T) {
+	all := site(t, 2)
+	lead := leading(t, all)
+	other := all[0]
+	if lead == other {
+		other = all[1]
+	}
+	if err := lead.Remove(context.Background(), other.Self()); err != nil {
+		t.Fatal(err)
+	}
+	agents := func() (n int) {
+		lead.View(func(st *coordinator.State) { n = len(st.Agents) })
+		return n
+	}
+	await(t, "it to be removed", func() bool { return agents() == 1 })
+	other.end()
+	other.start("", "")
+	// An agent that joins meanwhile is let in: whatever the removed one said before came first.
+	token, stored, err := lead.NewToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lead.Propose(context.Background(), coordinator.Command{TokenCreated: &stored}); err != nil {
+		t.Fatal(err)
+	}
+	third := newBox(t, "n3")
+	third.start(lead.Link(), token)
+	await(t, "the third to be ready", func() bool { return third.Health().Ready })
+	lead.View(func(st *coordinator.State) {
+		if st.Agents[other.Self()] != nil || st.Agents[third.Self()] == nil {
+			t.Errorf("agents %v; removed was %s, joined %s", st.Agents, other.Self(), third.Self())
+		}
+	})
+}

@@ -233,11 +233,23 @@ func (o *office) hear(d *desk, message []byte) error {
 		o.note(m.Heartbeat)
 	}
 	o.inbox.post(func() {
-		if o.talks[d.node] == d {
+		switch {
+		case o.talks[d.node] != d:
+		case m.Hello != nil && !o.belongs(d.node):
+			o.send(leader.Send{To: d.node, Message: coordinator.ToAgent{Term: o.term, Refused: &coordinator.Refused{
+				Why: "this agent does not belong to the site any more: stop it, remove its data folder, and let it join with a token"}}})
+		default:
 			o.step(leader.Event{From: &leader.From{Node: d.node, Message: *m}})
 		}
 	})
 	return nil
+}
+
+// belongs tells whether a node is one of the site's agents: who joins is made one
+// before it gets its certificate, and who left is none.
+func (o *office) belongs(node mesh.NodeID) (yes bool) {
+	o.view(func(st *coordinator.State) { yes = st.Agents[node] != nil || len(st.Agents) == 0 })
+	return yes
 }
 
 // parted: an agent's stream ended.
