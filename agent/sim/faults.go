@@ -86,11 +86,15 @@ func (w *World) faultKill(n *node) {
 	if w.chance(12) && w.wipe(n) {
 		return
 	}
-	w.after(wait, func() {
-		if n.p == nil && !n.gone {
-			n.start()
-		}
-	})
+	w.after(wait, n.again)
+}
+
+// again starts a process where none runs: what heals everything may have done so
+// already.
+func (n *node) again() {
+	if n.p == nil && !n.gone {
+		n.start()
+	}
 }
 
 // wipe takes an agent's disk away for good; another agent takes its place.
@@ -108,7 +112,7 @@ func (w *World) wipe(n *node) bool {
 			w.raft.voters[i] = o.id
 		}
 	}
-	w.after(sec, o.start)
+	w.after(sec, o.again)
 	return true
 }
 
@@ -201,12 +205,7 @@ func (w *World) heal() {
 	for _, n := range append([]*node(nil), w.nodes...) {
 		n.slow = 0
 		n.disk.heal()
-		switch {
-		case n.gone:
-		case n.p == nil:
-			n.start()
-		case n.p.paused:
-			n.resume()
-		}
+		n.again()
+		n.resume()
 	}
 }

@@ -72,6 +72,10 @@ func (p *proc) post(f func()) { p.n.w.at(p.n.w.now, func() { p.live(f) }) }
 
 // start begins a process with what is on the node's disk.
 func (n *node) start() {
+	if n.p != nil {
+		n.w.check.fail(0, "agent %s is started twice: two processes would share its disk", n.id)
+		return
+	}
 	n.boots++
 	p := &proc{n: n, boot: n.boots, machine: jobmanager.New(), waits: make(map[uint64]func(jobmanager.Result))}
 	n.p = p
