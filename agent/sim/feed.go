@@ -54,12 +54,11 @@ func (l *flog) now(feed string) coordinator.LogNow {
 // feeds is what an agent does with the logs of feeds: agent/feed with the
 // decisions of store/logepoch. What is asked of one feed is done in order.
 type feeds struct {
-	p       *proc
-	queues  map[string][]func(done func())
-	owned   map[string]*owner
-	copies  map[string]*follower
-	epochs  map[string]uint64
-	readers int
+	p      *proc
+	queues map[string][]func(done func())
+	owned  map[string]*owner
+	copies map[string]*follower
+	epochs map[string]uint64
 }
 
 func newFeeds(p *proc) *feeds {

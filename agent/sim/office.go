@@ -24,7 +24,6 @@ type lead struct {
 	desks   map[mesh.NodeID]*stream
 	boots   map[mesh.NodeID]uint64 // of whom a desk is
 	timer   int
-	asked   bool
 	wishes  map[int]func(leader.Answer)
 	wishRef int
 }

@@ -75,15 +75,6 @@ func (r *raft) majority(p *proc) bool {
 	return 2*n > len(r.voters)
 }
 
-func (r *raft) voter(id mesh.NodeID) bool {
-	for _, v := range r.voters {
-		if v == id {
-			return true
-		}
-	}
-	return false
-}
-
 // watch elects somebody when there is nobody who leads a majority.
 func (r *raft) watch() {
 	defer r.w.after(100*ms, r.watch)

@@ -3,7 +3,6 @@ package sim
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -84,9 +83,7 @@ func (p *publisher) Write(_ context.Context, b *batch.Batch) error {
 	if len(p.rows) >= mostRows {
 		return sensors.ErrFull
 	}
-	for _, line := range splitLines(p.encode.Append(nil, b)) {
-		p.rows = append(p.rows, line)
-	}
+	p.rows = append(p.rows, splitLines(p.encode.Append(nil, b))...)
 	return nil
 }
 
@@ -142,9 +139,4 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-// rowOf is what the jobs put out for the n-th message of a key.
-func rowOf(key string, n int, id int) string {
-	return fmt.Sprintf(`{"key":%q,"n":%d,"id":%d}`, key, n, id)
 }

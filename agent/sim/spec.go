@@ -121,7 +121,6 @@ type laneReader struct {
 	offset []int64 // the next entry of each lane, counted in the lane
 	at     int64   // the entry of the log that is looked at next
 	seen   []int64 // so many of each lane are before it
-	turn   int
 	sub    *subtask
 	lost   string
 }
