@@ -177,7 +177,9 @@ func TestE52_CrashAroundTheSecondCheckpoint(t *testing.T) {
 		if err := state.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := values(t, out, "v"); !slices.Equal(got, []int64{1, 2, 3}) {
+		// A sink may not have heard of the checkpoint that has r3 when the crash comes; of
+		// what none has, nothing is visible.
+		if got := values(t, out, "v"); len(got) > 3 || !slices.Equal(got, []int64{1, 2, 3}[:len(got)]) {
 			t.Errorf("there %t: after the crash %v are visible", there, got)
 		}
 		if o, err := d.run(text, setting{}, nil); err != nil || o.Status != coordinator.Finished {
