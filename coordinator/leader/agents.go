@@ -146,7 +146,14 @@ func (l *Leader) from(f *From) {
 		return
 	}
 	a.heard, a.hint = l.now, false
-	switch m := f.Message; {
+	l.listen(a, &f.Message)
+}
+
+// listen hears a message of an agent that is there.
+func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
+	switch {
+	case l.isAhead(m):
+		l.keep(&From{Node: a.node, Message: *m})
 	case m.Heartbeat != nil:
 		l.heartbeat(a, m.Heartbeat)
 	case m.Failed != nil:
@@ -158,7 +165,7 @@ func (l *Leader) from(f *From) {
 	case m.OutOfSync != nil:
 		l.heardOutOfSync(m.OutOfSync)
 	default:
-		l.heardOfAttempt(a, &m)
+		l.heardOfAttempt(a, m)
 	}
 }
 
@@ -184,9 +191,10 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 	}
 	a.boot, a.there, a.lost, a.hint, a.heard = h.Boot, true, false, false, l.now
 	clear(a.debts)
+	l.forget(a.node)
 	l.join(a, &h.Agent)
 	for i := range h.Attempts {
-		if n := &h.Attempts[i]; n.Phase != coordinator.PhaseGone && !l.present(n.AttemptRef) {
+		if n := &h.Attempts[i]; !l.keepHello(a.node, n) && n.Phase != coordinator.PhaseGone && !l.present(n.AttemptRef) {
 			a.debts[n.AttemptRef] = true
 		}
 	}

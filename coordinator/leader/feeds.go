@@ -389,7 +389,7 @@ func (l *Leader) logNow(node mesh.NodeID, n *coordinator.LogNow) {
 		l.heardSealed(node, &coordinator.Sealed{Feed: n.Feed, Epoch: n.Epoch, End: n.End})
 	}
 	if n.InSync {
-		l.heardInSync(node, &coordinator.InSync{Feed: n.Feed, Epoch: n.Epoch})
+		l.listen(l.agent(node), &coordinator.ToLeader{InSync: &coordinator.InSync{Feed: n.Feed, Epoch: n.Epoch}})
 	}
 }
 

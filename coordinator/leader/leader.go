@@ -27,6 +27,7 @@ type Leader struct {
 	refs      int
 	proposals map[int]proposal
 	early     []*From // heard before leads; at most maxEarly
+	ahead     []*From // about what the state here does not have yet; at most maxEarly
 	agents    map[mesh.NodeID]*agent
 	jobs      map[coordinator.JobID]*jobRun
 	feeds     map[string]*feedRun
@@ -85,6 +86,7 @@ func (l *Leader) Step(st *coordinator.State, e Event) []Effect {
 	l.begin()
 	if l.leads {
 		l.sync()
+		l.catchUp()
 		l.watch()
 		l.level()
 		for _, name := range sorted(l.feeds) {
@@ -109,6 +111,7 @@ func (l *Leader) hear(e Event) {
 			l.drop(e.From.Node)
 		}
 	case e.From != nil:
+		l.catchUp()
 		l.from(e.From)
 	case e.Gone != nil && l.leads:
 		l.gone(e.Gone)
