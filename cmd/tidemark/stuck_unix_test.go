@@ -48,7 +48,7 @@ func TestSecondInterruptWhileStdoutHangs(t *testing.T) {
 	}
 	heard := make(chan os.Signal, 1)
 	signal.Notify(heard, os.Interrupt) // for ever: one that is on its way when this test ends would end the process
-	for { // the first ones come together with the interrupt
+	for {                              // the first ones come together with the interrupt
 		select {
 		case err := <-done:
 			if err == nil || !strings.Contains(err.Error(), "stopped at once") {
