@@ -77,12 +77,6 @@ func (h *host) must(t *testing.T, name string, args ...string) {
 	command(t, "ip", append([]string{"netns", "exec", h.ns, name}, args...)...)
 }
 
-// launch starts a program on the host.
-func (h *host) launch(t *testing.T, dir string, name string, args ...string) *process {
-	t.Helper()
-	return launch(t, dir, nil, "ip", append([]string{"netns", "exec", h.ns, name}, args...)...)
-}
-
 // direction is which packets of a host are lost.
 type direction int
 
