@@ -43,8 +43,8 @@ func TestSite(t *testing.T) {
 
 // known are the seeds that show a bug which is not mended yet: docs/SIMULATION.md.
 func known(n uint64) string {
-	if n == 148 {
-		return "a known bug: a log whose two members' disks were full while its owner changed is not owned again by itself"
+	if n == 148 || n == 200 {
+		return "a known bug: a log of which one member has promised the next epoch, and the other, which has everything, does not hear of it"
 	}
 	return ""
 }
