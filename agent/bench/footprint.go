@@ -24,7 +24,7 @@ const (
 
 // runIdle starts an agent that founds a site and has nothing to do.
 func runIdle(ctx context.Context, o Options) (_ []Figure, err error) {
-	wait := time.Duration(o.scaled(int(idleTime), int(10*time.Millisecond)))
+	wait := time.Duration(o.scaled(int(idleTime/time.Millisecond), 10)) * time.Millisecond
 	var least, most []float64
 	rounds := o.rounds(3)
 	for i := range rounds {

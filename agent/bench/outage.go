@@ -309,7 +309,7 @@ func leaderRound(ctx context.Context, o Options, what string) (r ledOut, err err
 	if err := await(ctx, func() (bool, error) { return rows.since(began), nil }); err != nil {
 		return r, err
 	}
-	d := time.Duration(o.scaled(int(leaderTime), int(100*time.Millisecond)))
+	d := time.Duration(o.scaled(int(leaderTime/time.Millisecond), 100)) * time.Millisecond
 	if err := pauseFor(ctx, d/5); err != nil { // the first rows are not the rule
 		return r, err
 	}
