@@ -55,6 +55,7 @@ func newSite(t *testing.T, n int, args ...string) *site {
 		a.start(t, s)
 	}
 	s.awaitMembers(t, n)
+	s.awaitVoters(t)
 	return s
 }
 
@@ -154,6 +155,26 @@ func (s *site) awaitMembers(t *testing.T, n int) {
 			return alive == n && leaders == 1
 		}, func() string { return fmt.Sprintf("%+v\n%s", a.members(t), tail(a.output())) })
 	}
+}
+
+// awaitVoters waits until the site has as many voters as its size asks for: one
+// whose founder is still its only voter does not outlive the founder.
+func (s *site) awaitVoters(t *testing.T) {
+	t.Helper()
+	want := 1
+	if n := len(s.nodes); n >= 3 {
+		want = min(5, n-(n+1)%2)
+	}
+	a := s.nodes[0]
+	await(t, fmt.Sprintf("%d voters", want), func() bool {
+		voters := 0
+		for _, m := range a.members(t) {
+			if m.Role == "leader" || m.Role == "voter" {
+				voters++
+			}
+		}
+		return voters == want
+	}, func() string { return fmt.Sprintf("%+v\n%s", a.members(t), tail(a.output())) })
 }
 
 func (p *process) ended() bool {
