@@ -45,7 +45,7 @@ func (l *loader) time(o *op, s *Source) {
 	if !wm.given() {
 		l.arrival(o, s, arrival)
 		if s.MQTT != nil || s.Feed != nil || s.Generate != nil && s.Generate.Rows == 0 {
-			l.warn(o.obj.value, "has event time but no watermark: its windows fire only at the end of input, which never comes")
+			l.warn(o.at, "has event time but no watermark: its windows fire only at the end of input, which never comes")
 		}
 		return
 	}

@@ -16,7 +16,8 @@ import (
 type op struct {
 	id          string
 	role        graph.Role
-	obj         *object
+	at          value   // all of it
+	obj         *object // its keys; nil: it is no mapping, which was said
 	parallelism int
 	own         value // where it names its parallelism; not given: the job's
 	was         value // where it names the id it had; not given: it has not been renamed
@@ -68,7 +69,7 @@ func (l *loader) collectSources(v value) {
 	}
 	for i, k := range keys {
 		id, _ := value{l, k.node, k.path}.identifier("a source's name")
-		l.collect(&op{id: id, role: graph.SourceNode, obj: vals[i].object()}, k)
+		l.collect(&op{id: id, role: graph.SourceNode, at: vals[i], obj: vals[i].object()}, k)
 	}
 }
 
@@ -86,7 +87,7 @@ func (l *loader) collectList(v value, role graph.Role) {
 		if id := findChild(n, "id"); id != nil && (*id).Kind == yaml.ScalarNode && isIdentifier((*id).Value) {
 			e.path = join(v.path, (*id).Value)
 		}
-		o := &op{role: role, obj: e.object()}
+		o := &op{role: role, at: e, obj: e.object()}
 		if o.obj == nil {
 			continue
 		}
@@ -120,7 +121,7 @@ func (l *loader) collect(o *op, at value) {
 		return
 	}
 	if was := l.ops[o.id]; was != nil {
-		at.fail("give each its own: state is kept under it", "the id %q is taken by a %s%s", o.id, was.role, lineSuffix(was.obj.line()))
+		at.fail("give each its own: state is kept under it", "the id %q is taken by a %s%s", o.id, was.role, lineSuffix(was.at.line()))
 		return
 	}
 	l.ops[o.id] = o
@@ -328,7 +329,7 @@ func (l *loader) renamed() {
 		case id == o.id:
 			o.was.fail("remove it", "%q is the id it has", id)
 		case other != nil:
-			o.was.fail("state goes to the operator that has the id now", "%q is the id of a %s%s", id, other.role, lineSuffix(other.obj.line()))
+			o.was.fail("state goes to the operator that has the id now", "%q is the id of a %s%s", id, other.role, lineSuffix(other.at.line()))
 		case claimed[id] != "":
 			o.was.fail("keep one of them", "%q says that it was %q too", claimed[id], id)
 		}
@@ -347,7 +348,7 @@ func (l *loader) unread() {
 	}
 	for _, o := range l.order {
 		if o.role != graph.SinkNode && o.id != "" && !read[o.id] {
-			l.warn(o.obj.value, "nobody reads this %s", o.role)
+			l.warn(o.at, "nobody reads this %s", o.role)
 		}
 	}
 }
