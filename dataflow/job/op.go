@@ -22,7 +22,7 @@ type op struct {
 	own         value // where it names its parallelism; not given: the job's
 	was         value // where it names the id it had; not given: it has not been renamed
 	inputs      []input
-	node        *graph.Node
+	node        *graph.Node // from compile on
 	stage       stage
 
 	columns *batch.Schema   // the main stream; nil: not known, because of an error
@@ -167,7 +167,11 @@ func (l *loader) readInputs(o *op) {
 
 // compile makes the node of o, its inputs' first.
 func (l *loader) compile(o *op) {
-	if o.stage == compiled || o.obj == nil || len(l.errs) >= maxErrors {
+	if o.stage == compiled {
+		return
+	}
+	o.node = &graph.Node{ID: dataflow.OperatorID(o.id), Role: o.role, Parallelism: o.parallelism, SlotGroup: graph.DefaultSlotGroup}
+	if o.obj == nil || len(l.errs) >= maxErrors {
 		o.stage = compiled
 		return
 	}
@@ -178,7 +182,6 @@ func (l *loader) compile(o *op) {
 		streams[i] = l.resolve(o, in)
 	}
 	l.stack = l.stack[:len(l.stack)-1]
-	o.node = &graph.Node{ID: dataflow.OperatorID(o.id), Role: o.role, Parallelism: o.parallelism, SlotGroup: graph.DefaultSlotGroup}
 	before := len(l.errs)
 	l.common(o)
 	switch o.role {
@@ -236,10 +239,7 @@ func (l *loader) resolve(o *op, in input) *stream {
 		return nil
 	}
 	l.compile(from)
-	s := &stream{from: from, columns: from.columns, lost: from.lost}
-	if from.node != nil {
-		s.kind = from.node.Kind
-	}
+	s := &stream{from: from, columns: from.columns, lost: from.lost, kind: from.node.Kind}
 	if !sided {
 		return s
 	}
@@ -264,7 +264,7 @@ func (l *loader) resolveSide(in input, s *stream, suffix string) *stream {
 		return nil
 	case s.from.role == graph.SourceNode && s.from.source != nil:
 		s.columns = s.from.source.Side(side)
-	case s.from.role == graph.StepNode && s.from.node != nil && s.from.node.Operator != nil:
+	case s.from.role == graph.StepNode && s.from.node.Operator != nil:
 		s.columns = s.from.node.Operator.Side(side)
 	default:
 		return s // an error of s.from hides what the side stream looks like
@@ -321,7 +321,7 @@ func (l *loader) streamNames(o *op) []string {
 func (l *loader) renamed() {
 	claimed := make(map[string]string)
 	for _, o := range l.order {
-		if !o.was.given() || o.node == nil {
+		if !o.was.given() || o.node.Was == "" {
 			continue
 		}
 		id := string(o.node.Was)
