@@ -59,6 +59,9 @@ type Hello struct {
 	Attempts []AttemptNow `cbor:"3,keyasint,omitempty"`
 	Logs     []LogNow     `cbor:"4,keyasint,omitempty"`
 	Applied  uint64       `cbor:"5,keyasint"` // Raft index up to which it knows the state
+	// Leaving: its process is about to end. It is given nothing more, and what it has
+	// goes to others.
+	Leaving bool `cbor:"6,keyasint,omitempty"`
 }
 
 // AttemptNow is an attempt on an agent.

@@ -144,15 +144,7 @@ func TestFeedMovesWithItsAgent(t *testing.T) {
 	await(t, "everything to come out", func() bool {
 		return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next
 	})
-	await(t, "the job to stop", func() bool {
-		if j := current(t, all, id); j.Status == coordinator.Stopped || j.Then == dataflow.Halt {
-			return j.Status == coordinator.Stopped
-		}
-		if _, err := leading(t, all).Propose(t.Context(), coordinator.Command{JobTold: &coordinator.JobTold{Job: id, Then: dataflow.Halt}}); err != nil {
-			t.Log(err) // asked again
-		}
-		return false
-	})
+	halt(t, all, id)
 	compare(t, all, p.next)
 }
 
@@ -245,4 +237,65 @@ func compare(t *testing.T, all []*box, n int) {
 			t.Errorf("key %d: %d totals, want %d", k, len(got), want)
 		}
 	}
+}
+
+// TestRollingRestart: each agent is told to end, the leader first, and comes back.
+// What it had is elsewhere before it is gone, and each message is counted once.
+func TestRollingRestart(t *testing.T) {
+	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	all := site(t, 3)
+	id := submit(t, all, fmt.Sprintf(countsJob, b.Addr()))
+	p := newPublisher(t, b.Addr())
+	await(t, "three voters", func() bool { return voters(leading(t, all)) == 3 })
+	first := leading(t, all)
+	order := []*box{first}
+	for _, x := range all {
+		if x != first {
+			order = append(order, x)
+		}
+	}
+	for _, x := range order {
+		await(t, "the job to run", func() bool { return current(t, all, id).Status == coordinator.Running && subscribed(all) })
+		p.publish(100)
+		x.end()
+		if !strings.Contains(x.said(), "what it had was handed over") {
+			t.Errorf("%s did not hand over:\n%s", x.name, x.said())
+		}
+		p.publish(100)
+		x.start("", "")
+		await(t, x.name+" to be ready", func() bool { return x.Health().Ready })
+	}
+	await(t, "everything to come out", func() bool {
+		return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next
+	})
+	halt(t, all, id)
+	compare(t, all, p.next)
+}
+
+// voters is how many votes a box knows of.
+func voters(b *box) (n int) {
+	for _, m := range b.Members() {
+		if m.Role == "leader" || m.Role == "voter" {
+			n++
+		}
+	}
+	return n
+}
+
+// halt has a job stopped with a savepoint.
+func halt(t *testing.T, all []*box, id coordinator.JobID) {
+	t.Helper()
+	await(t, "the job to stop", func() bool {
+		if j := current(t, all, id); j.Status == coordinator.Stopped || j.Then == dataflow.Halt {
+			return j.Status == coordinator.Stopped
+		}
+		if _, err := leading(t, all).Propose(t.Context(), coordinator.Command{JobTold: &coordinator.JobTold{Job: id, Then: dataflow.Halt}}); err != nil {
+			t.Log(err) // asked again
+		}
+		return false
+	})
 }

@@ -39,7 +39,8 @@ type hands struct {
 	// Of the goroutine of run.
 	ctx    context.Context
 	talk   *talk
-	serial int // of talks: what an older one says is not heard
+	serial int             // of talks: what an older one says is not heard
+	left   chan<- struct{} // closed when nothing is left here; nil: nobody asks
 }
 
 func newHands() *hands {
@@ -51,6 +52,17 @@ func newHands() *hands {
 // messages are taken, for it is part of the same process only where it is the
 // leader's own.
 func (h *hands) tell(e worker.Event) { h.inbox.post(func() { h.step(e) }) }
+
+// leave has the leader give what is here to others. The channel is closed when
+// nothing is left here.
+func (h *hands) leave() <-chan struct{} {
+	left := make(chan struct{})
+	h.inbox.post(func() {
+		h.left = left
+		h.step(worker.Event{Leave: true})
+	})
+	return left
+}
 
 // stateChanged says that the replicated state has changed.
 func (h *hands) stateChanged() {
@@ -109,9 +121,17 @@ func (h *hands) wait(ctx context.Context, wake <-chan time.Time) {
 func (h *hands) step(e worker.Event) {
 	e.Now = h.now()
 	var effects []worker.Effect
-	h.view(func(st *coordinator.State) { effects = slices.Clone(h.worker.Step(st, e)) })
+	var left bool
+	h.view(func(st *coordinator.State) {
+		effects = slices.Clone(h.worker.Step(st, e))
+		left = h.left != nil && h.worker.Left(st)
+	})
 	for _, f := range effects {
 		h.perform(f)
+	}
+	if left {
+		close(h.left)
+		h.left = nil
 	}
 }
 

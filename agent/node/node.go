@@ -36,6 +36,9 @@ type Options struct {
 	Level   uint32 // the feature level that this binary knows
 	Secrets job.Resolver
 	Events  func(api.Event) // what happens, for the log; must not block
+	// HandOver bounds how long an agent that is told to end goes on until others
+	// have what it had; 0: 5 s.
+	HandOver time.Duration
 }
 
 // Node is a running agent.
@@ -229,17 +232,23 @@ func (n *Node) candidates() []consensus.Candidate {
 }
 
 // loop leads whenever this agent is elected, and keeps up what is kept up with
-// time, until ctx ends or something fails for good.
-func (n *Node) loop(ctx context.Context) error {
+// time, until told ends and what is here was handed over, or something fails for
+// good.
+func (n *Node) loop(told context.Context) error {
 	var leading, upkeep sync.WaitGroup
 	stop := func() {}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer func() { cancel(); stop(); leading.Wait(); upkeep.Wait() }()
 	upkeep.Go(func() { n.keepUp(ctx) })
+	end := told.Done()
 	for {
 		select {
-		case <-ctx.Done():
-			return nil
+		case <-end:
+			end = nil
+			upkeep.Go(func() {
+				n.handOver(ctx)
+				n.fail(nil)
+			})
 		case err := <-n.failed:
 			return err
 		case <-n.raft.Changed():

@@ -252,8 +252,9 @@ func (n *Node) found(ctx context.Context) error {
 		return nil
 	}
 	me := n.agent()
+	// The site's name comes last: with it the founding is over, and nobody joins before.
 	for _, c := range []coordinator.Command{
-		{SiteFounded: &coordinator.SiteFounded{Mesh: f.Mesh, Site: f.Site}}, {AgentJoined: &me}, {TokenCreated: &f.Token},
+		{TokenCreated: &f.Token}, {AgentJoined: &me}, {SiteFounded: &coordinator.SiteFounded{Mesh: f.Mesh, Site: f.Site}},
 	} {
 		c.At = dataflow.Time(n.id.Now().UnixMicro())
 		if _, err := n.Propose(ctx, c); err != nil && !errors.Is(err, jobmanager.ErrExists) {

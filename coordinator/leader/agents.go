@@ -26,6 +26,9 @@ var errRefused = errors.New("the command was not accepted; ask again")
 //	there   --silence, and somebody said that it is gone; a lease of silence; Gone with Sure--> lost
 //	lost    --Hello--> there
 //
+// One that is there may be leaving: it is given nothing, and what it has goes to
+// others as if it were lost, but is no failure of it, and is closed in order.
+//
 // Lost is not safe: until Safe after the last grant it may act on the world. And
 // one that comes back gets no lease while it has attempts that were given up:
 // those may be running elsewhere.
@@ -33,6 +36,7 @@ type agent struct {
 	node    mesh.NodeID
 	boot    uint64
 	there   bool // it has said Hello, and is not lost
+	leaving bool // its process is about to end, as its last Hello said
 	lost    bool
 	hint    bool          // somebody said that it is gone
 	heard   dataflow.Time // when it spoke last
@@ -56,13 +60,13 @@ func (l *Leader) agent(node mesh.NodeID) *agent {
 // usable tells whether something new can be given to a node.
 func (l *Leader) usable(node mesh.NodeID) bool {
 	a := l.agents[node]
-	return a != nil && a.there && len(a.debts) == 0 && l.st.Agents[node] != nil
+	return a != nil && a.there && !a.leaving && len(a.debts) == 0 && l.st.Agents[node] != nil
 }
 
-// away tells whether what a node had is to be taken for lost.
+// away tells whether what a node had is to be taken for lost, or will be.
 func (l *Leader) away(node mesh.NodeID) bool {
 	a := l.agents[node]
-	return a == nil || a.lost || l.st.Agents[node] == nil
+	return a == nil || a.lost || a.leaving || l.st.Agents[node] == nil
 }
 
 // safe tells whether a node cannot act on the world by a lease that it had.
@@ -190,6 +194,10 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 		l.another(a.node)
 	}
 	a.boot, a.there, a.lost, a.hint, a.heard = h.Boot, true, false, false, l.now
+	if h.Leaving && !a.leaving {
+		l.tell("agent %s is about to end: what it has goes to others", l.name(a.node))
+	}
+	a.leaving = h.Leaving
 	clear(a.debts)
 	l.forget(a.node)
 	l.join(a, &h.Agent)

@@ -229,6 +229,10 @@ func (l *Leader) check(r *jobRun, j *coordinator.Job) {
 		return
 	}
 	for _, node := range a.nodes {
+		if g := l.agents[node]; g != nil && g.there && g.leaving {
+			l.giveOver(r, fmt.Sprintf("agent %s is about to end", l.name(node)))
+			return
+		}
 		if l.away(node) {
 			l.fail(r, fmt.Sprintf("agent %s is lost", l.name(node)), false)
 			return
@@ -248,8 +252,7 @@ func (l *Leader) check(r *jobRun, j *coordinator.Job) {
 		return
 	}
 	if j.Then == dataflow.GoOn && !p.fits(a) {
-		a.phase, r.at = over, l.now
-		r.verdict = verdict{coordinator.Restarting, fmt.Sprintf("it is rescaled to parallelism %d", j.Parallelism)}
+		l.giveOver(r, fmt.Sprintf("it is rescaled to parallelism %d", j.Parallelism))
 		return
 	}
 	for _, use := range p.Feeds {
@@ -270,6 +273,13 @@ func (p *Parsed) fits(a *attempt) bool {
 		}
 	}
 	return len(p.Graph.Subtasks) == len(a.at)
+}
+
+// giveOver ends the present attempt for the next one, which follows at once: it is
+// no failure.
+func (l *Leader) giveOver(r *jobRun, why string) {
+	r.attempt.phase, r.at = over, l.now
+	r.verdict = verdict{coordinator.Restarting, why}
 }
 
 // fail ends the present attempt, and decides what follows; the first reason is

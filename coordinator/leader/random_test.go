@@ -113,7 +113,7 @@ func tail(s string) string { return s[max(0, len(s)-9000):] }
 func (s *site) fault(rng *rand.Rand, ids []mesh.NodeID) {
 	id := ids[rng.IntN(len(ids))]
 	n := s.nodes[id]
-	switch rng.IntN(9) {
+	switch rng.IntN(10) {
 	case 0, 1:
 		if n.up {
 			s.trace("FAULT crash %s", id)
@@ -150,6 +150,12 @@ func (s *site) fault(rng *rand.Rand, ids []mesh.NodeID) {
 			n.exec.failed(r, "panic", false)
 			break
 		}
+	case 9: // it says that it ends, and does, early or late
+		if n.up && !n.frozen {
+			s.trace("FAULT leave %s", id)
+			n.leave()
+			s.after(dataflow.Time(rng.Int64N(int64(3000*ms))), n.life(func() { s.trace("FAULT end %s", id); n.crash() }))
+		}
 	}
 	if l := s.leads; l == nil || l.node.frozen || rng.IntN(5) == 0 {
 		for _, i := range rng.Perm(len(ids)) {
@@ -179,7 +185,11 @@ func (s *site) heal(ids []mesh.NodeID) {
 	s.trace("HEAL")
 	clear(s.cuts)
 	for _, id := range ids {
-		switch n := s.nodes[id]; {
+		n := s.nodes[id]
+		if n.up && n.leaving { // it ends anyway
+			n.crash()
+		}
+		switch {
 		case !n.up:
 			n.start()
 		case n.frozen:

@@ -85,6 +85,12 @@ func (s *script) do() {
 		s.lead(s.node().id)
 	case "crash":
 		s.node().crash()
+	case "leave":
+		s.node().leave()
+	case "left":
+		if !s.node().left() {
+			s.d.Fatalf(s.t, "it has not left")
+		}
 	case "start":
 		s.node().start()
 	case "freeze":

@@ -76,6 +76,7 @@ type node struct {
 	disk    map[string]coordinator.LogNow
 	up      bool
 	frozen  bool // the process stands still, as after SIGSTOP
+	leaving bool // it has said that it is about to end
 	held    []func()
 	boot    uint64
 	machine *jobmanager.Machine
@@ -170,7 +171,7 @@ func (n *node) life(f func()) func() {
 }
 
 func (n *node) start() {
-	n.up, n.frozen, n.boot, n.applied = true, false, n.boot+1, 0
+	n.up, n.frozen, n.leaving, n.boot, n.applied = true, false, false, n.boot+1, 0
 	n.machine, n.held, n.lease, n.stream = jobmanager.New(), nil, dataflow.MinTime, nil
 	n.exec = newExecutor(n)
 	n.worker = worker.New(worker.Config{Agent: n.agent, Site: "s", Boot: n.boot, Timing: worker.DefaultTiming()})
@@ -195,6 +196,15 @@ func (n *node) crash() {
 		l.dead = true
 	}
 }
+
+// leave is the beginning of an end in order.
+func (n *node) leave() {
+	n.leaving = true
+	n.step(worker.Event{Leave: true})
+}
+
+// left tells whether all that was here is elsewhere.
+func (n *node) left() bool { return n.worker.Left(n.machine.State()) }
 
 // freeze stops the process, as SIGSTOP does.
 func (n *node) freeze() { n.frozen = true }

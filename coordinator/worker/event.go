@@ -18,6 +18,7 @@ type Event struct {
 	Message   *coordinator.ToAgent
 	Attempt   *AttemptEvent // the executor says something of an attempt
 	Log       *LogEvent     // and of a feed's log
+	Leave     bool          // the process is about to end: the leader is told, and gives what is here to others
 }
 
 // AttemptEvent is what became of an attempt here: what is to be passed to the

@@ -67,7 +67,7 @@ func (w *Worker) connected(st *coordinator.State, up bool) {
 }
 
 func (w *Worker) hello(st *coordinator.State) *coordinator.Hello {
-	h := &coordinator.Hello{Agent: w.cfg.Agent, Boot: w.cfg.Boot, Applied: st.Index}
+	h := &coordinator.Hello{Agent: w.cfg.Agent, Boot: w.cfg.Boot, Applied: st.Index, Leaving: w.leaving}
 	for _, id := range sorted(w.attempts) {
 		h.Attempts = append(h.Attempts, w.attempts[id].inventory())
 	}
@@ -82,6 +82,28 @@ func (w *Worker) hello(st *coordinator.State) *coordinator.Hello {
 		}
 	}
 	return h
+}
+
+// leave says in this Hello, and in all that follow, that the process will end.
+func (w *Worker) leave(st *coordinator.State) {
+	if w.leaving = true; w.link.up {
+		w.put(Effect{Send: &coordinator.ToLeader{Hello: w.hello(st)}})
+		w.repeat(st)
+	}
+}
+
+// Left tells whether others have what was here, as far as anybody can take it:
+// no attempt, and no log that has a copy elsewhere and is owned here.
+func (w *Worker) Left(st *coordinator.State) bool {
+	if len(w.attempts) > 0 {
+		return false
+	}
+	for name, l := range w.logs {
+		if f := st.Feeds[name]; l.role == owning && f != nil && len(f.Log.Members) > 1 {
+			return false
+		}
+	}
+	return true
 }
 
 // repeat says again what Hello has no room for and may have been lost with the

@@ -22,6 +22,7 @@ type Worker struct {
 	behind   bool
 	attempts map[coordinator.JobID]*attempt // at most one a job
 	gone     map[coordinator.JobID]*coordinator.AttemptFailed
+	leaving  bool                         // Leave was told
 	lost     map[coordinator.JobID]uint64 // the attempt with which Lost was said
 	logs     map[string]*feedLog
 	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
@@ -54,6 +55,8 @@ func (w *Worker) Step(st *coordinator.State, e Event) []Effect {
 		w.attemptSays(e.Attempt)
 	case e.Log != nil:
 		w.logSays(e.Log)
+	case e.Leave:
+		w.leave(st)
 	}
 	w.tick(st)
 	w.behind = w.behind && (w.link.granted == 0 || st.Index < w.link.granted)

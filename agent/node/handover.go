@@ -1,0 +1,104 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Limits of an end in order. What is not handed over by then the others take
+// over as after a loss.
+const (
+	handOverTime = 5 * time.Second // if Options do not say
+	leaveTime    = time.Second     // besides, for gossip to say that it goes
+)
+
+// handOver gives what is here to the other agents, before this one ends: another
+// one leads, then what runs here runs elsewhere, then gossip says that it has
+// gone, so that nobody waits for it.
+func (n *Node) handOver(ctx context.Context) {
+	if !n.accompanied() {
+		return
+	}
+	began := time.Now()
+	limit, cancel := context.WithTimeout(ctx, cmp.Or(n.o.HandOver, handOverTime))
+	defer cancel()
+	if err := n.given(limit); err != nil {
+		n.tell("agent", fmt.Sprintf("this agent ends; the others take over what it had, as after a loss: %v", err))
+	} else {
+		n.tell("agent", fmt.Sprintf("this agent ends; what it had was handed over in %v", time.Since(began).Round(time.Millisecond)))
+	}
+	last, stop := context.WithTimeout(ctx, leaveTime)
+	defer stop()
+	if err := n.gossip.Leave(last); err != nil {
+		n.tell("agent", err.Error())
+	}
+}
+
+// given hands over leadership, tasks and feeds.
+func (n *Node) given(ctx context.Context) error {
+	self := n.id.Node()
+	if n.Leader() == self {
+		if !n.heir() {
+			return errors.New("no other agent has a vote")
+		}
+		if err := n.raft.Transfer(ctx, ""); err != nil {
+			return fmt.Errorf("no other agent leads: %w", err)
+		}
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	var left <-chan struct{} // nil: nobody leads yet who could be told
+	for {
+		if l := n.Leader(); left == nil && l != "" && l != self {
+			left = n.hands.leave()
+		}
+		select {
+		case <-left:
+			return nil
+		case <-tick.C:
+			if !n.accompanied() {
+				return errors.New("no other agent is there any more")
+			}
+		case <-ctx.Done():
+			return errors.New("not all could be handed over in time")
+		}
+	}
+}
+
+// accompanied tells whether there is another agent of the site, as gossip knows.
+func (n *Node) accompanied() (yes bool) {
+	alive := n.aliveOthers()
+	n.replica.view(func(st *coordinator.State) {
+		for id := range st.Agents {
+			yes = yes || alive[id]
+		}
+	})
+	return yes
+}
+
+// heir tells whether another voter is there.
+func (n *Node) heir() bool {
+	alive := n.aliveOthers()
+	for _, m := range n.raft.Members() {
+		if m.Voter && alive[m.Node] {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *Node) aliveOthers() map[mesh.NodeID]bool {
+	alive := make(map[mesh.NodeID]bool)
+	for _, m := range n.gossipMembers() {
+		if m.Status == mesh.Alive && m.Node != n.id.Node() {
+			alive[m.Node] = true
+		}
+	}
+	return alive
+}
