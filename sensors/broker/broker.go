@@ -52,7 +52,10 @@ type Stats struct {
 }
 
 // Start listens and serves until Close.
-func Start(o Options) (*Broker, error) {
+func Start(o Options) (*Broker, error) { return start(o) }
+
+// start takes hooks that are asked before the broker's own.
+func start(o Options, first ...mochi.Hook) (*Broker, error) {
 	if o.Addr == "" {
 		o.Addr = "127.0.0.1:0"
 	}
@@ -73,7 +76,8 @@ func Start(o Options) (*Broker, error) {
 		ln = tls.NewListener(ln, o.TLS)
 	}
 	s := mochi.New(serverOptions(o))
-	l := &listener{ln: ln, conns: make(map[net.Conn]struct{}), goodbye: func() {
+	sessions := &sessions{holders: make(map[string]*conn)}
+	l := &listener{ln: ln, sessions: sessions, conns: make(map[*conn]struct{}), goodbye: func() {
 		for _, c := range s.Clients.GetAll() {
 			if !c.Closed() {
 				_ = s.DisconnectClient(c, packets.ErrServerShuttingDown)
@@ -81,7 +85,10 @@ func Start(o Options) (*Broker, error) {
 		}
 	}}
 	acks := &ackHook{}
-	if err := errors.Join(s.AddHook(&authHook{users: o.Users}, nil), s.AddHook(acks, nil), s.AddListener(l), s.Serve()); err != nil {
+	for _, h := range append(first, &authHook{users: o.Users}, acks, sessions) {
+		err = errors.Join(err, s.AddHook(h, nil))
+	}
+	if err := errors.Join(err, s.AddListener(l), s.Serve()); err != nil {
 		return nil, errors.Join(fmt.Errorf("broker: %w", err), ln.Close())
 	}
 	return &Broker{server: s, listener: l, acks: acks}, nil

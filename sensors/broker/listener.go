@@ -19,8 +19,10 @@ type listener struct {
 	ln      net.Listener
 	goodbye func() // the server takes leave of all its clients
 
+	sessions *sessions
+
 	mu     sync.Mutex // guards what follows
-	conns  map[net.Conn]struct{}
+	conns  map[*conn]struct{}
 	closed bool
 	wg     sync.WaitGroup // the goroutines of connections
 }
@@ -33,10 +35,11 @@ func (l *listener) Protocol() string        { return l.ln.Addr().Network() }
 // Serve accepts until the listener is closed.
 func (l *listener) Serve(establish listeners.EstablishFn) {
 	for {
-		c, err := l.ln.Accept()
+		nc, err := l.ln.Accept()
 		if err != nil {
 			return
 		}
+		c := &conn{Conn: nc, sessions: l.sessions, ended: make(chan struct{})}
 		if !l.add(c) {
 			_ = c.Close()
 			return
@@ -48,7 +51,7 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 	}
 }
 
-func (l *listener) add(c net.Conn) bool {
+func (l *listener) add(c *conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -59,8 +62,9 @@ func (l *listener) add(c net.Conn) bool {
 	return true
 }
 
-func (l *listener) remove(c net.Conn) {
+func (l *listener) remove(c *conn) {
 	_ = c.Close()
+	l.sessions.end(c)
 	l.mu.Lock()
 	delete(l.conns, c)
 	l.mu.Unlock()
