@@ -172,7 +172,7 @@ type FeedDeleted struct {
 }
 
 // LogEpochBegun begins the next epoch of a feed's log: Log.Epoch must be the one
-// after the present. Log.Starts is filled in when it is applied.
+// after the present. Log.Starts and Log.Heirs are filled in when it is applied.
 type LogEpochBegun struct {
 	Feed string   `cbor:"1,keyasint"`
 	Term uint64   `cbor:"2,keyasint"`

@@ -211,6 +211,10 @@ type Feed struct {
 // That is Start of the next; members cut what they have behind Start of a
 // later epoch than theirs, and copy what they lack, before the owner
 // acknowledges anything.
+//
+// Until that is done the new members may have less than the old ones: so these
+// stay Heirs. One of them owns the next epoch, and nothing is lost, as long as a
+// member of this one shows that nothing was acknowledged in it: store/logepoch.
 type LogEpoch struct {
 	Epoch   uint64        `cbor:"1,keyasint"` // from 1; 0: the log was never begun
 	Owner   mesh.NodeID   `cbor:"2,keyasint"` // one of Members
@@ -220,6 +224,14 @@ type LogEpoch struct {
 	// several: Starts[i] is that of epoch Forgotten+i+1. Use Cut.
 	Starts    []int64 `cbor:"5,keyasint"`
 	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more
+	Heirs     []Heir  `cbor:"7,keyasint,omitempty"` // by node
+}
+
+// Heir was a member of an epoch before. Its copy has all that was acknowledged
+// before the present epoch, if it reaches From.
+type Heir struct {
+	Node mesh.NodeID `cbor:"1,keyasint"`
+	From int64       `cbor:"2,keyasint"`
 }
 
 // Cut is where a log must be cut that took nothing of a later epoch than the

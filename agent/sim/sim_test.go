@@ -32,21 +32,10 @@ func TestSite(t *testing.T) {
 	}
 	for n := *first; n < *first+*seeds; n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			if why := known(n); why != "" {
-				t.Skip(why)
-			}
 			t.Parallel()
 			site(t, n)
 		})
 	}
-}
-
-// known are the seeds that show a bug which is not mended yet: docs/SIMULATION.md.
-func known(n uint64) string {
-	if n == 148 || n == 200 {
-		return "a known bug: a log of which one member has promised the next epoch, and the other, which has everything, does not hear of it"
-	}
-	return ""
 }
 
 func site(t *testing.T, n uint64) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -88,11 +89,8 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 		return refuse(ErrStale, "feed %q: epoch %d is to begin, and the present one is %d", f.Name, log.Epoch, old.Epoch)
 	case !slices.Contains(log.Members, log.Owner):
 		return refuse(ErrRefused, "feed %q: the owner %q is not one of the members", f.Name, log.Owner)
-	case old.Epoch > 0 && !slices.Contains(old.Members, log.Owner):
-		// Only a member of the last epoch has all that was acknowledged.
-		return refuse(ErrRefused, "feed %q: the owner %q was no member of epoch %d", f.Name, log.Owner, old.Epoch)
-	case log.Start < 0 || log.Start < old.Start:
-		return refuse(ErrRefused, "feed %q: epoch %d is to start at %d, and the one before started at %d", f.Name, log.Epoch, log.Start, old.Start)
+	case log.Start < 0:
+		return refuse(ErrRefused, "feed %q: epoch %d is to start at %d", f.Name, log.Epoch, log.Start)
 	case len(log.Members) > MaxReplicas:
 		return refuse(ErrRefused, "feed %q: %d members; at most %d are possible", f.Name, len(log.Members), MaxReplicas)
 	}
@@ -101,9 +99,12 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 			return refuse(ErrStale, "feed %q: member %q is there twice, or no agent of the site any more", f.Name, node)
 		}
 	}
+	if why := logepoch.Refuse(&old, log.Owner, log.Start); why != "" {
+		return refuse(ErrRefused, "feed %q: %s", f.Name, why)
+	}
 	next := *f
-	next.Log = coordinator.LogEpoch{Epoch: log.Epoch, Owner: log.Owner, Members: cloneNodes(log.Members), Start: log.Start, Forgotten: old.Forgotten}
-	next.Log.Starts = append(slices.Clone(old.Starts), log.Start)
+	next.Log = logepoch.Next(&old, log.Owner, log.Members, log.Start)
+	next.Log.Heirs = slices.DeleteFunc(next.Log.Heirs, func(h coordinator.Heir) bool { return a.Agents[h.Node] == nil })
 	if drop := len(next.Log.Starts) - MaxStarts; drop > 0 {
 		next.Log.Starts = slices.Clone(next.Log.Starts[drop:])
 		next.Log.Forgotten += uint64(drop)

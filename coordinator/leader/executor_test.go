@@ -26,8 +26,8 @@ type executor struct {
 	short    map[string]dataflow.Time // since when a member of an owned log is not reached
 	done     map[coordinator.AttemptRef]uint64
 	// What a script holds back.
-	noPrepared, noStored, noClosed, noSeal, behind bool
-	failPrepare                                    string
+	noPrepared, noStored, noClosed, noSeal, noRole, behind bool
+	failPrepare                                            string
 }
 
 // running is an attempt on a node.
@@ -285,6 +285,11 @@ func (x *executor) performLog(f worker.Effect) {
 		}
 		name := as.Feed.Name
 		s.trace("%s: %s %s epoch %d of %v from %d", x.n.id, map[bool]string{true: "own", false: "follow"}[f.Own != nil], name, as.Epoch.Epoch, as.Epoch.Members, as.Epoch.Start)
+		if x.noRole {
+			delete(x.roles, name)
+			x.failLog(name, as.Epoch.Epoch)
+			return
+		}
 		x.roles[name], x.owns[name], x.synced[name] = as, f.Own != nil, false
 		clear(x.short)
 		d := x.n.disk[name]
@@ -295,8 +300,7 @@ func (x *executor) performLog(f worker.Effect) {
 	case f.Seal != nil:
 		delete(x.roles, f.Seal.Feed)
 		if x.noSeal {
-			failed := &worker.LogFailed{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, Why: "no disk"}
-			s.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Log: &worker.LogEvent{Failed: failed}}) }))
+			x.failLog(f.Seal.Feed, f.Seal.Epoch)
 			return
 		}
 		d := x.n.disk[f.Seal.Feed]
@@ -315,6 +319,12 @@ func (x *executor) performLog(f worker.Effect) {
 		delete(x.roles, *f.Drop)
 		delete(x.n.disk, *f.Drop)
 	}
+}
+
+// failLog says that what was asked of a log cannot be done.
+func (x *executor) failLog(feed string, epoch uint64) {
+	failed := &worker.LogFailed{Feed: feed, Epoch: epoch, Why: "no disk"}
+	x.n.site.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Log: &worker.LogEvent{Failed: failed}}) }))
 }
 
 // own appends to a log now and then, copies, and acknowledges what all members
@@ -336,6 +346,11 @@ func (x *executor) own(as *worker.LogRole) {
 				continue
 			}
 			role := o.exec
+			if o.up && !o.frozen && !x.n.cut(o.id) && o.disk[name].Epoch > as.Epoch.Epoch {
+				delete(x.roles, name)
+				x.failLog(name, as.Epoch.Epoch) // it has promised a later epoch
+				return
+			}
 			if !o.up || o.frozen || x.n.cut(o.id) || role.roles[name] == nil || role.roles[name].Epoch.Epoch != as.Epoch.Epoch {
 				all = false
 				x.outOfSync(as, m)

@@ -9,6 +9,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
 // feedRun is what this term knows of a feed's log.
@@ -111,8 +112,9 @@ func (l *Leader) wanted(f *coordinator.Feed) int {
 	return 1
 }
 
-// choose asks schedule for owner and members. end says what each agent has.
-func (l *Leader) choose(r *feedRun, f *coordinator.Feed, end func(mesh.NodeID) int64) (schedule.FeedChoice, string) {
+// choose asks schedule for owner and members. end says what each agent has; heirs
+// may own the log whatever that is.
+func (l *Leader) choose(r *feedRun, f *coordinator.Feed, end func(mesh.NodeID) int64, heirs map[mesh.NodeID]bool, without func(mesh.NodeID) bool) (schedule.FeedChoice, string) {
 	req := schedule.FeedRequest{Feed: f.Name, Site: l.cfg.Site, Log: f.Log, Replicas: l.wanted(f)}
 	logs := make(map[mesh.NodeID]int)
 	for name, o := range l.st.Feeds {
@@ -123,8 +125,8 @@ func (l *Leader) choose(r *feedRun, f *coordinator.Feed, end func(mesh.NodeID) i
 		}
 	}
 	for _, node := range sorted(l.st.Agents) {
-		if a := l.st.Agents[node]; l.usable(node) && !l.spoilt(r, node) && !l.strange(f, node) {
-			req.Agents = append(req.Agents, schedule.FeedAgent{Node: node, Host: a.Host, Labels: a.Labels, Feeds: logs[node], End: end(node)})
+		if a := l.st.Agents[node]; l.usable(node) && !without(node) && !l.strange(f, node) {
+			req.Agents = append(req.Agents, schedule.FeedAgent{Node: node, Host: a.Host, Labels: a.Labels, Feeds: logs[node], End: end(node), Heir: heirs[node]})
 		}
 	}
 	if why := l.suits(f, &req); why != "" {
@@ -192,7 +194,7 @@ func (l *Leader) enough(f *coordinator.Feed, c *schedule.FeedChoice) string {
 }
 
 func (l *Leader) firstEpoch(r *feedRun, f *coordinator.Feed) {
-	c, why := l.choose(r, f, func(mesh.NodeID) int64 { return 0 })
+	c, why := l.choose(r, f, func(mesh.NodeID) int64 { return 0 }, nil, func(mesh.NodeID) bool { return false })
 	if why == "" {
 		why = l.enough(f, &c)
 	}
@@ -223,15 +225,21 @@ func (l *Leader) names(nodes []mesh.NodeID) string {
 	return strings.Join(all, ", ")
 }
 
-// leaveOwner asks all members that are there: who has the whole log only they
-// know.
-func (l *Leader) leaveOwner(r *feedRun, f *coordinator.Feed) {
-	var to []mesh.NodeID
-	for _, node := range f.Log.Members {
-		if l.usable(node) && !l.spoilt(r, node) {
-			to = append(to, node)
+// holders are who may have everything that was acknowledged: members, and heirs.
+func holders(f *coordinator.Feed) []mesh.NodeID {
+	all := slices.Clone(f.Log.Members)
+	for _, h := range f.Log.Heirs {
+		if !slices.Contains(all, h.Node) {
+			all = append(all, h.Node)
 		}
 	}
+	return all
+}
+
+// leaveOwner asks all that are there, of use lately or not: who has the whole log
+// only they know, and it may be any one of them.
+func (l *Leader) leaveOwner(r *feedRun, f *coordinator.Feed) {
+	to := slices.DeleteFunc(holders(f), func(node mesh.NodeID) bool { return !l.usable(node) })
 	if len(to) == 0 {
 		r.why = fmt.Sprintf("the log of feed %s is on %s, and none of them is there", f.Name, l.names(f.Log.Members))
 		return
@@ -248,7 +256,7 @@ func (l *Leader) improve(r *feedRun, f *coordinator.Feed) {
 			return max(r.ends[node], f.Log.Start)
 		}
 		return r.ends[node]
-	})
+	}, nil, func(node mesh.NodeID) bool { return l.spoilt(r, node) })
 	if why != "" || !l.usable(f.Log.Owner) || l.moveLog(r, f) || c.Same(f.Log) {
 		return
 	}
@@ -321,18 +329,24 @@ func (l *Leader) seal(r *feedRun, node mesh.NodeID) {
 // asked again.
 func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
 	late := l.now >= r.asked.Add(l.cfg.Timing.Silence)
-	for _, node := range sorted(r.to) {
-		_, done := r.sealed[node]
-		if !done && r.unfit[node] == "" && !l.away(node) && !late {
+	awaited := func(without func(mesh.NodeID) bool) bool {
+		return !late && slices.ContainsFunc(sorted(r.to), func(node mesh.NodeID) bool {
+			_, done := r.sealed[node]
+			return !done && r.unfit[node] == "" && !l.away(node) && !without(node)
+		})
+	}
+	// Those that were of no use lately, and heirs, are not waited for while others do.
+	poor := func(node mesh.NodeID) bool { return l.spoilt(r, node) || !slices.Contains(f.Log.Members, node) }
+	if awaited(poor) {
+		return
+	}
+	c, why := l.successor(r, f, func(node mesh.NodeID) bool { return l.spoilt(r, node) })
+	if why != "" {
+		if awaited(func(mesh.NodeID) bool { return false }) {
 			return
 		}
+		c, why = l.successorOfPoor(r, f)
 	}
-	c, why := l.choose(r, f, func(node mesh.NodeID) int64 {
-		if end, ok := r.sealed[node]; ok {
-			return end
-		}
-		return -1 // it has not promised: it cannot own the next, and may copy it
-	})
 	if why == "" && r.bring != "" && !slices.Contains(c.Members, r.bring) && l.usable(r.bring) {
 		if last := len(c.Members) - 1; last > 0 && c.Members[last] != c.Owner {
 			c.Members = c.Members[:last]
@@ -347,7 +361,7 @@ func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
 			why += fmt.Sprintf("; %s: %s", l.name(node), r.unfit[node])
 		}
 		r.why = why
-		others := slices.ContainsFunc(f.Log.Members, func(node mesh.NodeID) bool { return !r.to[node] && l.usable(node) && !l.spoilt(r, node) })
+		others := slices.ContainsFunc(holders(f), func(node mesh.NodeID) bool { return !r.to[node] && l.usable(node) })
 		if late || others {
 			l.leaveOwner(r, f)
 		}
@@ -356,13 +370,39 @@ func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
 	l.beginEpoch(r, f, c, r.sealed[c.Owner])
 }
 
+// successor chooses who owns and copies the next epoch, of those that have
+// promised it.
+func (l *Leader) successor(r *feedRun, f *coordinator.Feed, without func(mesh.NodeID) bool) (schedule.FeedChoice, string) {
+	owners := logepoch.Owners(&f.Log, r.sealed)
+	return l.choose(r, f, func(node mesh.NodeID) int64 {
+		if end, ok := r.sealed[node]; ok {
+			return end
+		}
+		return -1 // it has not promised: it cannot own the next, and may copy it
+	}, owners, without)
+}
+
+// successorOfPoor is for when all that could own the next epoch were of no use
+// lately: they get another chance, the owner of now last.
+func (l *Leader) successorOfPoor(r *feedRun, f *coordinator.Feed) (schedule.FeedChoice, string) {
+	owners := logepoch.Owners(&f.Log, r.sealed)
+	c, why := l.successor(r, f, func(node mesh.NodeID) bool { return l.spoilt(r, node) && (!owners[node] || node == f.Log.Owner) })
+	if why != "" {
+		c, why = l.successor(r, f, func(node mesh.NodeID) bool { return l.spoilt(r, node) && !owners[node] })
+	}
+	return c, why
+}
+
 // heardSealed: a member has promised, asked or by itself.
 func (l *Leader) heardSealed(node mesh.NodeID, s *coordinator.Sealed) {
 	r, f := l.feeds[s.Feed], l.st.Feeds[s.Feed]
-	if r == nil || s.Epoch != f.Log.Epoch+1 || !slices.Contains(f.Log.Members, node) {
+	if r == nil || s.Epoch != f.Log.Epoch+1 || !slices.Contains(holders(f), node) {
 		return
 	}
 	if r.epoch != s.Epoch {
+		if !slices.Contains(f.Log.Members, node) {
+			return // the epoch goes on without it
+		}
 		r.epoch, r.asked = s.Epoch, l.now
 		r.to, r.sealed, r.unfit = map[mesh.NodeID]bool{node: true}, make(map[mesh.NodeID]int64), make(map[mesh.NodeID]string)
 	}

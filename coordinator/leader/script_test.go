@@ -23,7 +23,7 @@ import (
 //	submit files                a job of script.jobs; its first, second … parallelism: p=2; of its log: copies=3 lanes=2
 //	run 5s                      time passes; everything that was done until then
 //	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
-//	hold n2 prepared, stored, closed, seal or end (of a log) · let n2      its executor says nothing of that kind · it does again
+//	hold n2 prepared, stored, closed, or of a log seal, role or end · let n2      its executor says nothing of that kind · it does again
 //	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
@@ -156,9 +156,10 @@ func (s *script) executor() {
 	rest := strings.Join(s.args[1:], " ")
 	switch s.d.Cmd {
 	case "hold":
-		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.behind = rest == "prepared", rest == "stored", rest == "closed", rest == "seal", rest == "end"
+		x.noPrepared, x.noStored, x.noClosed = rest == "prepared", rest == "stored", rest == "closed"
+		x.noSeal, x.noRole, x.behind = rest == "seal", rest == "role", rest == "end"
 	case "let":
-		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.behind = false, false, false, false, false
+		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole, x.behind = false, false, false, false, false, false
 		for id, r := range x.attempts {
 			if r.closing {
 				x.closed(r.ref)

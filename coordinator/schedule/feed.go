@@ -30,6 +30,7 @@ type FeedAgent struct {
 	Labels map[string]string
 	Feeds  int   // how many logs it owns or copies, without this one
 	End    int64 // behind the last entry that it is known to have of this log; 0: it has none
+	Heir   bool  // it has all that was acknowledged, although it is no member, or ends before the epoch's start
 }
 
 // FeedChoice is who runs a feed in its next epoch, or in the present one if that
@@ -54,7 +55,7 @@ func sameSet(a, b []mesh.NodeID) bool {
 // begun one of its members owns the next epoch, since only they have all that
 // was acknowledged, and only those that have come to the epoch's start: nothing
 // of the epoch is acknowledged before all have, but much of the epochs before
-// was. One that meets the source's constraints is taken if there is any, the
+// was. An heir may, too. One that meets the source's constraints is taken if there is any, the
 // present owner before others. Where none meets them, an agent that does becomes
 // a member, beyond the copies that are wanted, and may own the epoch after.
 // Copies stay where they are, and else go to other hosts. The sentence says why
@@ -68,7 +69,7 @@ func Owner(r FeedRequest) (FeedChoice, string) {
 		if r.Log.Epoch == 0 {
 			return !meets(a)
 		}
-		return !slices.Contains(r.Log.Members, a.Node) || a.End < r.Log.Start
+		return !a.Heir && (!slices.Contains(r.Log.Members, a.Node) || a.End < r.Log.Start)
 	})
 	if len(able) == 0 {
 		return FeedChoice{}, nobodyOwns(r, n)

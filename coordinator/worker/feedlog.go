@@ -13,7 +13,7 @@ import (
 // role is what this agent does with a feed's log.
 //
 //	resting    nothing: it is kept as it is
-//	following  it takes what the owner sends
+//	following  it takes what the owner sends, if it is a member; an heir only cuts its copy to the epochs
 //	owning     session, log, copies to the members
 //
 // The state decides: what the present epoch says this agent is, it is, but for
@@ -95,7 +95,12 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 		return // promised: what comes is the next epoch
 	}
 	if want == owning && l.old && l.now.Epoch == f.Log.Epoch && !l.now.Sealed {
-		w.ask(f.Name, l, f.Log.Epoch+1)
+		if w.now >= l.again {
+			l.again = dataflow.MaxTime
+		}
+		if l.again == dataflow.MaxTime {
+			w.ask(f.Name, l, f.Log.Epoch+1)
+		}
 		return
 	}
 	if l.again != dataflow.MaxTime && w.now >= l.again {
@@ -132,7 +137,7 @@ func (w *Worker) roleOf(st *coordinator.State, f *coordinator.Feed) role {
 		return resting
 	case f.Log.Owner == w.self:
 		return owning
-	case slices.Contains(f.Log.Members, w.self):
+	case slices.Contains(f.Log.Members, w.self), slices.ContainsFunc(f.Log.Heirs, func(h coordinator.Heir) bool { return h.Node == w.self }):
 		return following
 	}
 	return resting
@@ -140,7 +145,9 @@ func (w *Worker) roleOf(st *coordinator.State, f *coordinator.Feed) role {
 
 // seal: the leader asks for a promise. One that was made is said again. It is not
 // made before this agent was told of the epoch before, and has cut its copy to
-// it: else where the copy ends would say nothing.
+// it: else where the copy ends would say nothing. A role that has failed does not
+// keep it from being asked: it may have failed because others go on to the next
+// epoch, which then needs this one.
 func (w *Worker) seal(st *coordinator.State, s *coordinator.Seal) {
 	l := w.log(s.Feed)
 	switch {
@@ -154,10 +161,10 @@ func (w *Worker) seal(st *coordinator.State, s *coordinator.Seal) {
 }
 
 func (w *Worker) ask(feed string, l *feedLog, epoch uint64) {
-	if l.asked >= epoch || l.again != dataflow.MaxTime && w.now < l.again {
+	if l.asked >= epoch {
 		return
 	}
-	l.asked, l.again = epoch, dataflow.MaxTime
+	l.asked = epoch
 	w.put(Effect{Seal: &coordinator.Seal{Feed: feed, Epoch: epoch}})
 }
 
@@ -193,7 +200,7 @@ func (w *Worker) logSays(e *LogEvent) {
 	case e.Failed != nil:
 		l := w.log(e.Failed.Feed)
 		if l.asked == e.Failed.Epoch && (l.sealed == nil || l.sealed.Epoch < l.asked) { // the promise
-			l.asked, l.again = 0, w.now.Add(patience)
+			l.asked, l.again = 0, min(l.again, w.now.Add(patience))
 			w.say(coordinator.ToLeader{Sealed: &coordinator.Sealed{Feed: e.Failed.Feed, Epoch: e.Failed.Epoch, Why: e.Failed.Why}})
 			return
 		}

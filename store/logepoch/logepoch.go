@@ -1,6 +1,7 @@
-// Package logepoch decides how a copy of a feed's log becomes like its owner's:
-// what it cuts off, whether it begins anew, and from where it is copied. The
-// chain of log epochs is the coordinator's; what is cut and copied is
+// Package logepoch decides who may own the next epoch of a feed's log, and how a
+// copy becomes like its owner's: what it cuts off, whether it begins anew, and
+// from where it is copied. When an epoch ends, and whom it goes to of those who
+// may, is coordinator/leader's; what is cut and copied is
 // store/ingestlog's; who talks to whom is agent/feed's.
 //
 // It is pure, and never looks at an entry. docs/INGEST_LOG.md has the rule and
@@ -10,8 +11,11 @@ package logepoch
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Copy is what a log is on one disk.
@@ -20,6 +24,72 @@ type Copy struct {
 	Epoch uint64   // of its last entry; 0: it has none
 	First int64    // sequence of the oldest entry that is kept
 	End   int64    // behind the last
+}
+
+// Next is the epoch behind old, of which owner, members and start were chosen.
+// Where nothing was acknowledged in old, as its start shows, heirs of old stay
+// heirs. An heir may have less than its successors had: what these have beyond
+// the new start goes, so no start in the chain is greater.
+func Next(old *coordinator.LogEpoch, owner mesh.NodeID, members []mesh.NodeID, start int64) coordinator.LogEpoch {
+	from := make(map[mesh.NodeID]int64)
+	if start <= old.Start {
+		for _, h := range old.Heirs {
+			from[h.Node] = min(h.From, start)
+		}
+	}
+	for _, m := range old.Members {
+		if f, ok := from[m]; !ok || f > old.Start {
+			from[m] = min(old.Start, start)
+		}
+	}
+	delete(from, owner) // it has all, and is asked first
+	next := coordinator.LogEpoch{Epoch: old.Epoch + 1, Owner: owner, Members: slices.Clone(members), Start: start, Forgotten: old.Forgotten}
+	for _, node := range slices.Sorted(maps.Keys(from)) {
+		next.Heirs = append(next.Heirs, coordinator.Heir{Node: node, From: from[node]})
+	}
+	for _, s := range old.Starts {
+		next.Starts = append(next.Starts, min(s, start))
+	}
+	next.Starts = append(next.Starts, start)
+	return next
+}
+
+// Owners are those who may own the epoch behind e, of those that have promised
+// it: ends says where their copies end, cut to the chain of e.
+//
+// Everything that was acknowledged in e is on all its members. So a member that
+// has come to where e starts has all; and one that has nothing of e shows that
+// nothing was acknowledged in it: then heirs have all, too.
+func Owners(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64) map[mesh.NodeID]bool {
+	all, unused := make(map[mesh.NodeID]bool), false
+	for _, m := range e.Members {
+		if end, ok := ends[m]; ok {
+			all[m] = end >= e.Start
+			unused = unused || end <= e.Start
+		}
+	}
+	for _, h := range e.Heirs {
+		if end, ok := ends[h.Node]; ok && unused && h.From <= end && end <= e.Start {
+			all[h.Node] = true
+		}
+	}
+	return all
+}
+
+// Refuse says why an epoch of an owner cannot start there; empty: it can.
+func Refuse(old *coordinator.LogEpoch, owner mesh.NodeID, start int64) string {
+	if old.Epoch == 0 || slices.Contains(old.Members, owner) && start >= old.Start {
+		return ""
+	}
+	i := slices.IndexFunc(old.Heirs, func(h coordinator.Heir) bool { return h.Node == owner })
+	switch {
+	case i >= 0 && old.Heirs[i].From <= start && start <= old.Start:
+		return ""
+	case i < 0 && !slices.Contains(old.Members, owner):
+		// Nobody else has all that was acknowledged.
+		return fmt.Sprintf("the owner %q was no member of epoch %d, and is no heir of it", owner, old.Epoch)
+	}
+	return fmt.Sprintf("epoch %d is to start at %d, and the one before started at %d", old.Epoch+1, start, old.Start)
 }
 
 // ErrLacking is wrapped where an owner has not what was acknowledged before its

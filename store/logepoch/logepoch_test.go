@@ -5,11 +5,70 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
+
+// A log of a and b goes over to a and c.
+func TestHeirs(t *testing.T) {
+	first := coordinator.LogEpoch{Epoch: 2, Owner: "a", Members: []mesh.NodeID{"a", "b"}, Start: 40, Starts: []int64{0, 40}}
+	e := Next(&first, "a", []mesh.NodeID{"a", "c"}, 50)
+	if want := []coordinator.Heir{{Node: "b", From: 40}}; !slices.Equal(e.Heirs, want) || e.Epoch != 3 || !slices.Equal(e.Starts, []int64{0, 40, 50}) {
+		t.Fatalf("%+v", e)
+	}
+	for _, c := range []struct {
+		name string
+		ends map[mesh.NodeID]int64
+		want string
+	}{
+		{"the owner", map[mesh.NodeID]int64{"a": 50}, "a"},
+		{"a member in step", map[mesh.NodeID]int64{"c": 50}, "c"},
+		{"one that is not", map[mesh.NodeID]int64{"c": 49}, ""},
+		{"the heir alone cannot know what was acknowledged", map[mesh.NodeID]int64{"b": 45}, ""},
+		{"with a member that has nothing of the epoch", map[mesh.NodeID]int64{"b": 45, "c": 10}, "b"},
+		{"with one that has", map[mesh.NodeID]int64{"b": 45, "c": 51}, "c"},
+		{"an heir that was not in step itself", map[mesh.NodeID]int64{"b": 39, "c": 10}, ""},
+	} {
+		var got []string
+		for name, ok := range Owners(&e, c.ends) {
+			if ok {
+				got = append(got, string(name))
+				if why := Refuse(&e, name, c.ends[name]); why != "" {
+					t.Errorf("%s: %s", c.name, why)
+				}
+			}
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: %q own it", c.name, s)
+		}
+	}
+	for _, refused := range []struct {
+		owner mesh.NodeID
+		start int64
+	}{{"a", 49}, {"b", 39}, {"b", 51}, {"d", 50}} {
+		if Refuse(&e, refused.owner, refused.start) == "" {
+			t.Errorf("%+v is not refused", refused)
+		}
+	}
+	// What a has beyond the heir's end goes, and who stays an heir needs no more than that.
+	e = Next(&e, "b", []mesh.NodeID{"b", "d"}, 45)
+	if cut := Keeps(&e, Copy{Epoch: 2, End: 50}); cut != 45 || !slices.Equal(e.Starts, []int64{0, 40, 45, 45}) {
+		t.Errorf("cut at %d, %+v", cut, e)
+	}
+	if want := []coordinator.Heir{{Node: "a", From: 45}, {Node: "c", From: 45}}; !slices.Equal(e.Heirs, want) {
+		t.Errorf("%+v", e.Heirs)
+	}
+	// Nothing came: those of before may still be what saves it. Then something did.
+	if n := Next(&e, "b", []mesh.NodeID{"b", "a"}, 45); len(n.Heirs) != 3 {
+		t.Errorf("%+v", n.Heirs)
+	}
+	if n := Next(&e, "b", []mesh.NodeID{"b", "a"}, 46); !slices.Equal(n.Heirs, []coordinator.Heir{{Node: "d", From: 45}}) {
+		t.Errorf("%+v", n.Heirs)
+	}
+}
 
 func TestJoin(t *testing.T) {
 	// Epochs 1 to 5 started at 0, 100, 200, 200, 300.
@@ -61,6 +120,7 @@ type node struct {
 	promised uint64
 	placed   uint64 // the epoch to whose chain it was cut
 	up       bool
+	lost     bool                 // its disk, for good
 	joined   map[mesh.NodeID]bool // of an owner: members that are up to date in this life
 }
 
@@ -81,14 +141,16 @@ type group struct {
 	epoch coordinator.LogEpoch
 	acked []entry
 	next  int // serial
+	lost  int // disks: one at most, so that no copy more may be lost than there are
+	heirs int // that own an epoch
 }
 
 // What was acknowledged stays, and all logs agree, whatever happens in whatever
 // order: owners and members die at every step, come back, and epochs change.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
-	changes, acked := 0, 0
-	for seed := range uint64(300) {
-		g := &group{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), nodes: make(map[mesh.NodeID]*node), names: []mesh.NodeID{"a", "b", "c"}}
+	changes, acked, heirs, lost := 0, 0, 0, 0
+	for seed := range uint64(600) {
+		g := &group{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), nodes: make(map[mesh.NodeID]*node), names: []mesh.NodeID{"a", "b", "c", "d"}}
 		for _, name := range g.names {
 			g.nodes[name] = &node{up: true}
 		}
@@ -101,13 +163,16 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 				return
 			}
 		}
+		lost += g.lost
+		g.last(fmt.Sprintf("seed %d", seed))
+		heirs += g.heirs
 		changes += int(g.epoch.Epoch)
 		acked += len(g.acked)
 	}
-	if changes < 1000 || acked < 1000 {
-		t.Errorf("only %d epochs, %d acknowledged", changes, acked)
+	if changes < 1000 || acked < 1000 || heirs < 20 || lost < 100 {
+		t.Errorf("only %d epochs, %d of them heirs', %d acknowledged, %d disks lost", changes, heirs, acked, lost)
 	}
-	t.Logf("%d epochs, %d acknowledged", changes, acked)
+	t.Logf("%d epochs, %d of them heirs', %d acknowledged, %d disks lost", changes, heirs, acked, lost)
 }
 
 // own begins the life of an owner.
@@ -128,6 +193,13 @@ func (g *group) step() {
 	name := g.names[g.rnd.IntN(len(g.names))]
 	n := g.nodes[name]
 	switch k := g.rnd.IntN(60); {
+	case n.lost:
+	case k == 0 && g.lost == 0 && g.rnd.IntN(10) == 0 && len(g.epoch.Members) > 1:
+		g.lost++
+		n.up, n.lost, n.log, n.joined = false, true, nil, nil
+		for _, o := range g.nodes {
+			delete(o.joined, name)
+		}
 	case k < 4:
 		if n.up = !n.up; !n.up {
 			n.joined = nil
@@ -205,29 +277,84 @@ func (g *group) append() {
 	}
 }
 
-// change begins the next epoch with a survivor of this one that was sealed.
-func (g *group) change(name mesh.NodeID) {
-	n := g.nodes[name]
-	if !n.up || !slices.Contains(g.epoch.Members, name) {
-		return
+// seal asks holders to promise the next epoch, and says where the copies end of
+// those that have.
+func (g *group) seal(asked func(*node) bool) map[mesh.NodeID]int64 {
+	ends := make(map[mesh.NodeID]int64)
+	for _, name := range g.names {
+		n := g.nodes[name]
+		heir := slices.ContainsFunc(g.epoch.Heirs, func(h coordinator.Heir) bool { return h.Node == name })
+		if !n.up || !asked(n) || !heir && !slices.Contains(g.epoch.Members, name) {
+			continue
+		}
+		if n.placed < g.epoch.Epoch { // it hears of its role first
+			n.log, n.placed = n.log[:Keeps(&g.epoch, n.copy())], g.epoch.Epoch
+		}
+		n.promised = max(n.promised, g.epoch.Epoch+1)
+		n.joined = nil
+		ends[name] = int64(len(n.log))
 	}
-	n.promised = max(n.promised, g.epoch.Epoch+1)
-	if n.joined = nil; g.rnd.IntN(4) == 0 {
+	return ends
+}
+
+// change begins the next epoch with one that was sealed, and may own it.
+func (g *group) change(first mesh.NodeID) {
+	ends := g.seal(func(n *node) bool { return n == g.nodes[first] || g.rnd.IntN(2) == 0 })
+	if g.rnd.IntN(4) == 0 {
 		return // the leader died before it could say so
 	}
-	end := int64(len(n.log))
-	if end < g.epoch.Start || max(n.placed, n.copy().Epoch) < g.epoch.Epoch {
-		return // it has not all, or what the log went on without
+	owners := Owners(&g.epoch, ends)
+	for _, name := range g.rnd.Perm(len(g.names)) {
+		if owners[g.names[name]] {
+			g.begin(g.names[name], ends)
+			return
+		}
 	}
-	g.nodes[g.epoch.Owner].joined = nil // at the latest a member tells it
+}
+
+func (g *group) begin(name mesh.NodeID, ends map[mesh.NodeID]int64) {
+	if o := g.nodes[g.epoch.Owner]; o != nil {
+		o.joined = nil // at the latest a member tells it
+	}
 	members := []mesh.NodeID{name}
 	for _, m := range g.names {
-		if m != name && g.rnd.IntN(2) == 0 {
+		if m != name && g.rnd.IntN(2) == 0 && !g.nodes[m].lost {
 			members = append(members, m)
 		}
 	}
-	g.epoch = coordinator.LogEpoch{Epoch: g.epoch.Epoch + 1, Owner: name, Members: members, Start: end, Starts: append(slices.Clone(g.epoch.Starts), end)}
+	if len(members) == 1 && g.lost == 0 { // with a single copy a disk may not be lost
+		for _, m := range g.names {
+			if m != name {
+				members = append(members, m)
+				break
+			}
+		}
+	}
+	if why := Refuse(&g.epoch, name, ends[name]); why != "" {
+		g.t.Error(why)
+	}
+	if !slices.Contains(g.epoch.Members, name) || ends[name] < g.epoch.Start {
+		g.heirs++
+	}
+	g.epoch = Next(&g.epoch, name, members, ends[name])
 	g.own()
+}
+
+// last: whatever happened, with all but the disk that was lost somebody owns the
+// next epoch.
+func (g *group) last(what string) {
+	for _, n := range g.nodes {
+		n.up = !n.lost
+	}
+	ends := g.seal(func(*node) bool { return true })
+	for name, ok := range Owners(&g.epoch, ends) {
+		if ok {
+			g.begin(name, ends)
+			g.check(what)
+			return
+		}
+	}
+	g.t.Errorf("%s: of %+v nobody owns the next epoch: %v", what, g.epoch, ends)
 }
 
 // check: the owner of the epoch, and every member that is up to date, has all
