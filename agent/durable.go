@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
@@ -316,11 +317,13 @@ func lastly(f runtime.Restore, n int, begun chan struct{}) runtime.Restore {
 		close(begun)
 		return nil
 	}
+	var left atomic.Int64
+	left.Store(int64(n))
 	return func(id dataflow.SubtaskID, give func(dataflow.OperatorID, string, *batch.Batch) error) error {
 		if err := f(id, give); err != nil {
 			return err
 		}
-		if n--; n == 0 {
+		if left.Add(-1) == 0 {
 			close(begun)
 		}
 		return nil

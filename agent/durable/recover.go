@@ -241,64 +241,65 @@ func (r *restorer) count(table string, old int) (int64, error) {
 			case len(sh.Parts) == 1:
 				return sh.Parts[0].Rows, nil
 			default:
-				return r.merged(io.Discard, t, sh.Parts)
+				n := int64(0)
+				err := r.merged(t, sh.Parts, func(b *batch.Batch) error { n += int64(b.Len()); return nil })
+				return n, err
 			}
 		}
 	}
 	return 0, nil
 }
 
-// merged writes a shard's rows in the writer's columns and identity.
-func (r *restorer) merged(w io.Writer, t *restore.TablePlan, parts []manifest.PartUse) (int64, error) {
+// merged calls f with a shard's rows in the writer's columns and identity.
+func (r *restorer) merged(t *restore.TablePlan, parts []manifest.PartUse, f func(*batch.Batch) error) error {
+	saved, err := savedTable(t)
+	if err != nil {
+		return err
+	}
+	return eachMerged(r.state.parts.Open, saved, parts, f)
+}
+
+// savedTable is a table as it was saved.
+func savedTable(t *restore.TablePlan) (operator.StateTable, error) {
 	h, err := avro.ParseSchema(t.Saved.Schema)
 	if err != nil {
-		return 0, err
+		return operator.StateTable{}, err
 	}
-	saved := operator.StateTable{Name: h.Table, Schema: h.Schema, Keyed: h.Keyed, Identity: t.Saved.Identity}
-	return r.state.mergeTo(w, saved, parts, nil)
+	if t.AsIs {
+		h.Schema = t.Table.Schema
+	}
+	return operator.StateTable{Name: h.Table, Schema: h.Schema, Keyed: h.Keyed, Identity: t.Saved.Identity}, nil
 }
 
-// share gives the rows that the subtask keeps of one old subtask's.
+// share gives the rows that the subtask keeps of one old subtask's. They are
+// read, compared with their digests and decoded ahead of the operator that takes
+// them.
 func (r *restorer) share(sh *restore.Share) error {
-	if len(sh.Parts) == 1 {
-		f, err := r.state.parts.Open(sh.Parts[0].Part)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return r.rows(f, sh)
-	}
-	pr, pw := io.Pipe()
-	done := make(chan struct{})
-	go func() { // ends with the pipe, at the latest when it is closed below
-		_, err := r.merged(pw, r.table, sh.Parts)
-		pw.CloseWithError(err)
-		close(done)
+	const ahead = 4 // batches
+	var failed error
+	read, quit := make(chan *batch.Batch, ahead), make(chan struct{})
+	go func() { // ends with the parts, at the latest when quit is closed below
+		defer close(read)
+		failed = r.read(sh, func(b *batch.Batch) error {
+			select {
+			case read <- b.Retain():
+				return nil
+			case <-quit:
+				b.Release()
+				return errQuit
+			}
+		})
 	}()
-	err := r.rows(pr, sh)
-	pr.Close()
-	<-done
-	return err
-}
-
-func (r *restorer) rows(f io.Reader, sh *restore.Share) error {
-	rd, err := avro.NewReader(f, batch.NewPool(0, nil))
-	if err != nil {
-		return err
-	}
-	if err := rd.ResolveTo(r.table.Reader, r.table.Table.Schema); err != nil {
-		return err
-	}
+	defer func() {
+		close(quit)
+		for b := range read {
+			b.Release()
+		}
+	}()
 	first := int64(0)
-	for {
-		b, err := rd.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	for b := range read {
 		n := int64(b.Len())
+		var err error
 		if sh.Filter(b, first) > 0 {
 			err = r.give(b)
 		}
@@ -308,6 +309,52 @@ func (r *restorer) rows(f io.Reader, sh *restore.Share) error {
 		}
 		first += n
 	}
+	return failed
+}
+
+// read calls f with all rows of a shard as the job has the table; f borrows
+// them.
+func (r *restorer) read(sh *restore.Share, f func(*batch.Batch) error) error {
+	switch {
+	case len(sh.Parts) == 1:
+		part, err := r.state.parts.Open(sh.Parts[0].Part)
+		if err != nil {
+			return err
+		}
+		defer part.Close()
+		return r.resolved(part, f)
+	case r.table.AsIs:
+		return r.merged(r.table, sh.Parts, f)
+	}
+	saved, err := savedTable(r.table) // first merged, then resolved, as if it had been one part
+	if err != nil {
+		return err
+	}
+	pr, pw := io.Pipe()
+	done := make(chan struct{})
+	go func() { // ends with the pipe, at the latest when it is closed below
+		_, err := r.state.mergeTo(pw, saved, sh.Parts, nil)
+		pw.CloseWithError(err)
+		close(done)
+	}()
+	err = r.resolved(pr, f)
+	pr.Close()
+	<-done
+	return err
+}
+
+func (r *restorer) resolved(part io.Reader, f func(*batch.Batch) error) error {
+	rd, err := avro.NewReader(part, batch.NewPool(0, nil))
+	if err != nil {
+		return err
+	}
+	if err := rd.ResolveTo(r.table.Reader, r.table.Table.Schema); err != nil {
+		return err
+	}
+	return eachBatch(rd, func(b *batch.Batch) error {
+		defer b.Release()
+		return f(b)
+	})
 }
 
 // From is the savepoint that a person wants the job to begin at. on is true if

@@ -303,6 +303,26 @@ func (s *State) mergeTo(w io.Writer, t operator.StateTable, parts []manifest.Par
 }
 
 func mergeTo(open func(store.Part) (io.ReadCloser, error), w io.Writer, t operator.StateTable, parts []manifest.PartUse, quit <-chan struct{}) (rows int64, err error) {
+	err = together(open, parts, quit, func(readers []io.Reader) error {
+		rows, err = avro.Merge(w, headerOf(t), readers, t.Identity, batch.NewPool(0, nil))
+		return err
+	})
+	return rows, err
+}
+
+// eachMerged calls f with the rows that a chain has when merged; f borrows them.
+func eachMerged(open func(store.Part) (io.ReadCloser, error), t operator.StateTable, parts []manifest.PartUse, f func(*batch.Batch) error) error {
+	return together(open, parts, nil, func(readers []io.Reader) error {
+		return avro.EachMerged(headerOf(t), readers, t.Identity, batch.NewPool(0, nil), f)
+	})
+}
+
+func headerOf(t operator.StateTable) avro.Header {
+	return avro.Header{Table: t.Name, Schema: t.Schema, Keyed: t.Keyed}
+}
+
+// together calls f with the parts of a chain, open.
+func together(open func(store.Part) (io.ReadCloser, error), parts []manifest.PartUse, quit <-chan struct{}, f func([]io.Reader) error) (err error) {
 	var opened []io.Closer
 	defer func() {
 		for _, c := range opened {
@@ -313,11 +333,10 @@ func mergeTo(open func(store.Part) (io.ReadCloser, error), w io.Writer, t operat
 	for _, u := range parts {
 		r, err := open(u.Part)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		opened = append(opened, r)
 		readers = append(readers, quitReader{r, quit})
 	}
-	h := avro.Header{Table: t.Name, Schema: t.Schema, Keyed: t.Keyed}
-	return avro.Merge(w, h, readers, t.Identity, batch.NewPool(0, nil))
+	return f(readers)
 }

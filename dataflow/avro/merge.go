@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/state"
 )
 
 // Merge writes one whole part of what a base and the deltas after it hold, and
@@ -24,54 +26,70 @@ import (
 // The base is streamed. Of the deltas the rows that are there at the end, and
 // the identities of all, are held in memory: about twice their parts' size.
 func Merge(w io.Writer, h Header, parts []io.Reader, identity int, p *batch.Pool) (rows int64, err error) {
+	h.Delta = false
+	out := NewWriter(w, h)
+	if err := EachMerged(h, parts, identity, p, out.Append); err != nil {
+		return 0, err
+	}
+	return out.Rows(), out.Close()
+}
+
+// EachMerged calls f with the rows that Merge writes, in their order, without
+// making a part of them. f borrows the batches. As with a Reader, rows come
+// before the digests of all parts have been seen: nobody acts on them before it
+// has returned nil.
+func EachMerged(h Header, parts []io.Reader, identity int, p *batch.Pool, f func(*batch.Batch) error) error {
 	switch {
 	case len(parts) == 0:
-		return 0, fmt.Errorf("avro: table %q: no parts to merge", h.Table)
+		return fmt.Errorf("avro: table %q: no parts to merge", h.Table)
 	case identity > h.Schema.Len():
-		return 0, fmt.Errorf("avro: table %q: %d columns tell rows apart, and it has %d", h.Table, identity, h.Schema.Len())
+		return fmt.Errorf("avro: table %q: %d columns tell rows apart, and it has %d", h.Table, identity, h.Schema.Len())
 	}
 	if identity == 0 {
 		parts = parts[len(parts)-1:]
 	}
 	h.Delta = false
-	m := merger{h: h, pool: p, schema: h.avro(), out: NewWriter(w, h), identity: identity, entries: make(map[string]int32)}
+	m := newMerger(h, identity, p, f)
 	defer m.release()
 	base, err := m.open(parts[0])
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if base.Header().Delta {
-		return 0, fmt.Errorf("avro: table %q: the first part to merge is a delta; it must be whole", h.Table)
+		return fmt.Errorf("avro: table %q: the first part to merge is a delta; it must be whole", h.Table)
 	}
 	for _, d := range parts[1:] {
 		if err := m.delta(d); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := m.base(base); err != nil {
-		return 0, err
+		return err
 	}
-	if err := m.added(); err != nil {
-		return 0, err
-	}
-	return m.out.Rows(), m.out.Close()
+	return m.added()
 }
 
-// merger holds what the deltas say. Rows are kept in a builder's batches, the
-// latest version of each.
+// merger holds what the deltas say: their batches, and for each identity in them
+// the latest row.
 type merger struct {
 	h        Header
 	pool     *batch.Pool
 	schema   string
-	out      *Writer
 	identity int
+	f        func(*batch.Batch) error
 
-	entries map[string]int32 // identity to its place in list
+	entries *state.KeyTable // identity to its place in list
 	list    []change
 	order   []int32 // places in list, as they became new
 	held    []*batch.Batch
-	key     []byte
-	one     [1]int32
+
+	bl     *batch.Builder // of rows that cannot be handed on in the batch that they came in
+	rows   []int32        // of a batch
+	hashes []uint64
+	more   []uint64
+	ids    []int32
+	kept   []int32
+	one    [1]int32
 }
 
 // change is what the deltas make of a row.
@@ -83,8 +101,19 @@ type change struct {
 	since int32 // its place in order, while it is there
 }
 
+func newMerger(h Header, identity int, p *batch.Pool, f func(*batch.Batch) error) *merger {
+	var types []batch.Type
+	for _, c := range h.Schema.Fields()[:identity] {
+		types = append(types, c.Type)
+	}
+	return &merger{h: h, pool: p, schema: h.avro(), identity: identity, f: f, entries: state.NewKeyTable(types), bl: batch.NewBuilder(p, h.Schema)}
+}
+
 func (m *merger) release() {
 	for _, b := range m.held {
+		b.Release()
+	}
+	if b := m.bl.Take(); b != nil {
 		b.Release()
 	}
 }
@@ -128,19 +157,43 @@ func (m *merger) delta(r io.Reader) error {
 	}
 	return each(rd, func(b *batch.Batch) error {
 		m.held = append(m.held, b)
-		for row := range b.Rows {
-			m.note(b, row)
+		cols := m.identify(b)
+		m.entries.Lookup(cols, m.rows, m.hashes, m.ids)
+		for row, at := range m.ids {
+			m.note(b, row, at)
 		}
+		b.Kinds = nil
 		return nil
 	})
 }
 
-func (m *merger) note(b *batch.Batch, row int) {
-	m.key = AppendIdentity(m.key[:0], b, m.identity, row)
-	at, known := m.entries[string(m.key)]
-	if !known {
-		at = int32(len(m.list))
-		m.entries[string(m.key)] = at
+// identify gives each row of b a hash of what tells it apart, by which it is
+// found in entries.
+func (m *merger) identify(b *batch.Batch) []*batch.Column {
+	for i := len(m.rows); i < b.Rows; i++ {
+		m.rows = append(m.rows, int32(i))
+	}
+	m.rows = m.rows[:b.Rows]
+	if cap(m.ids) < b.Rows {
+		m.ids, m.hashes, m.more = make([]int32, batch.MaxRows), make([]uint64, batch.MaxRows), make([]uint64, batch.MaxRows)
+	}
+	m.ids, m.hashes = m.ids[:b.Rows], m.hashes[:b.Rows]
+	for i, c := range b.Cols[:m.identity] {
+		if i == 0 {
+			state.HashColumn(c, m.rows, m.hashes)
+			continue
+		}
+		state.HashColumn(c, m.rows, m.more)
+		for k, h := range m.hashes {
+			h = (h ^ bits.RotateLeft64(m.more[k], 32)) * 0x9e3779b97f4a7c15
+			m.hashes[k] = h ^ h>>32
+		}
+	}
+	return b.Cols[:m.identity]
+}
+
+func (m *merger) note(b *batch.Batch, row int, at int32) {
+	if int(at) == len(m.list) {
 		m.list = append(m.list, change{})
 	}
 	c := &m.list[at]
@@ -155,19 +208,20 @@ func (m *merger) note(b *batch.Batch, row int) {
 	c.batch, c.row = b, int32(row)
 }
 
-// base writes the base's rows with the changes made to them.
+// base hands on the base's rows with the changes made to them.
 func (m *merger) base(rd *Reader) error {
 	return each(rd, func(b *batch.Batch) error {
 		defer b.Release()
-		if len(m.list) == 0 {
-			return m.out.Append(b)
+		if len(m.list) == 0 || !m.changed(b) {
+			if err := m.flush(); err != nil {
+				return err
+			}
+			return m.f(b)
 		}
-		sel := b.OwnSel(b.Rows)
-		for row := range b.Rows {
-			m.key = AppendIdentity(m.key[:0], b, m.identity, row)
-			at, changed := m.entries[string(m.key)]
-			if !changed {
-				sel = append(sel, int32(row))
+		m.kept = m.kept[:0]
+		for row, at := range m.ids {
+			if at < 0 {
+				m.kept = append(m.kept, int32(row))
 				continue
 			}
 			c := &m.list[at]
@@ -175,49 +229,71 @@ func (m *merger) base(rd *Reader) error {
 				continue
 			}
 			c.used = true
-			if err := m.some(b, sel); err != nil {
+			if err := m.some(b, m.kept); err != nil {
 				return err
 			}
-			sel = sel[:0]
-			if err := m.single(c); err != nil {
+			m.kept = m.kept[:0]
+			m.one[0] = c.row
+			if err := m.some(c.batch, m.one[:]); err != nil {
 				return err
 			}
 		}
-		return m.some(b, sel)
+		return m.some(b, m.kept)
 	})
 }
 
-// some writes the rows of b at the given positions.
-func (m *merger) some(b *batch.Batch, sel []int32) error {
-	if len(sel) == 0 {
+// changed tells whether any row of b is named in the deltas; ids are their
+// places.
+func (m *merger) changed(b *batch.Batch) bool {
+	cols := m.identify(b)
+	return m.entries.FindAll(cols, m.rows, m.hashes, m.ids)
+}
+
+// some hands on the rows of b at the given positions, with others.
+func (m *merger) some(b *batch.Batch, rows []int32) error {
+	for len(rows) > 0 {
+		if m.bl.Full() {
+			if err := m.flush(); err != nil {
+				return err
+			}
+		}
+		n := min(len(rows), batch.MaxRows-m.bl.Len())
+		m.bl.Append(b, rows[:n])
+		rows = rows[n:]
+	}
+	return nil
+}
+
+func (m *merger) flush() error {
+	b := m.bl.Take()
+	if b == nil {
 		return nil
 	}
-	b.Sel = sel
-	return m.out.Append(b)
+	defer b.Release()
+	return m.f(b)
 }
 
-// single writes the row of a change.
-func (m *merger) single(c *change) error {
-	m.one[0] = c.row
-	was, kinds := c.batch.Sel, c.batch.Kinds
-	c.batch.Sel, c.batch.Kinds = m.one[:], nil
-	err := m.out.Append(c.batch)
-	c.batch.Sel, c.batch.Kinds = was, kinds
-	return err
-}
-
-// added writes the rows that the base does not have.
+// added hands on the rows that the base does not have.
 func (m *merger) added() error {
+	var of *batch.Batch
+	m.kept = m.kept[:0]
 	for i, at := range m.order {
 		c := &m.list[at]
 		if c.batch == nil || c.used || c.since != int32(i) {
 			continue
 		}
-		if err := m.single(c); err != nil {
-			return err
+		if c.batch != of {
+			if err := m.some(of, m.kept); err != nil {
+				return err
+			}
+			of, m.kept = c.batch, m.kept[:0]
 		}
+		m.kept = append(m.kept, c.row)
 	}
-	return nil
+	if err := m.some(of, m.kept); err != nil {
+		return err
+	}
+	return m.flush()
 }
 
 // AppendIdentity appends the first n values of a row so that equal ones, as

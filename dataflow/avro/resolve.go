@@ -22,6 +22,14 @@ type plan struct {
 	delta  bool
 	least  int // bytes of a row
 	most   int // rows of a batch
+	into   []target
+}
+
+// target is where the values of a step go in the batch at hand.
+type target struct {
+	col     *batch.Column // nil: it is no column
+	ints    []int64       // of a column whose values are written as they are: bigint, timestamp
+	doubles []float64     // the same: double
 }
 
 // step is one field of the writer's, in its order.
@@ -121,6 +129,7 @@ func (p *plan) decode(pool *batch.Pool, data []byte, at, n int) (b *batch.Batch,
 	if p.delta {
 		b.OwnKinds(n)
 	}
+	p.aim(b)
 	for row := 0; row < n; row++ {
 		if at = p.row(b, row, data, at); at < 0 {
 			b.Release()
@@ -134,10 +143,29 @@ func (p *plan) decode(pool *batch.Pool, data []byte, at, n int) (b *batch.Batch,
 	return b, at
 }
 
+// aim finds where the steps' values go in b.
+func (p *plan) aim(b *batch.Batch) {
+	p.into = p.into[:0]
+	for i := range p.steps {
+		var t target
+		if s := &p.steps[i]; s.to >= 0 {
+			t.col = b.Cols[s.to]
+			switch {
+			case s.kind == double:
+				t.doubles = t.col.Doubles
+			case (s.kind == long || s.kind == integer) && t.col.Type != batch.Double:
+				t.ints = t.col.Ints
+			}
+		}
+		p.into = append(p.into, t)
+	}
+}
+
 // row takes one row off data and returns where the next is.
 func (p *plan) row(b *batch.Batch, row int, data []byte, at int) int {
+	into := p.into[:len(p.steps)]
 	for i := range p.steps {
-		s := &p.steps[i]
+		s, t := &p.steps[i], &into[i]
 		if s.branch {
 			var branch int64
 			if branch, at = getLong(data, at); at < 0 {
@@ -145,8 +173,8 @@ func (p *plan) row(b *batch.Batch, row int, data []byte, at int) int {
 			}
 			switch branch {
 			case s.null:
-				if s.to >= 0 {
-					putNull(b.Cols[s.to], row, b.Rows)
+				if t.col != nil {
+					putNull(t.col, row, b.Rows)
 				}
 				continue
 			case s.value:
@@ -154,10 +182,15 @@ func (p *plan) row(b *batch.Batch, row int, data []byte, at int) int {
 				return -1
 			}
 		}
-		if s.to < 0 {
+		switch {
+		case t.ints != nil:
+			t.ints[row], at = getLong(data, at)
+		case t.doubles != nil:
+			t.doubles[row], at = getDouble(data, at)
+		case t.col != nil:
+			at = put(t.col, s.kind, row, b.Rows, data, at)
+		default:
 			at = s.aside(b, row, data, at)
-		} else {
-			at = put(b.Cols[s.to], s.kind, row, b.Rows, data, at)
 		}
 		if at < 0 {
 			return at

@@ -76,6 +76,26 @@ func kept(o *restore.OperatorPlan, table string, subtask int, pool *batch.Pool, 
 	return got
 }
 
+// Without a rescale no row is looked at: all are kept, and no selection is made.
+func TestSameGroupsKeepAll(t *testing.T) {
+	for _, to := range []int{2, 3} {
+		tab, saved := list("k", true, 0, 64, 64)
+		o := planned(t, 2, to, 128, []restore.Table{tab}, []manifest.Table{saved})
+		for i := range to {
+			for _, s := range o.Shares("k", i, nil) {
+				b := batch.NewPool(0, nil).Get(values())
+				b.Rows = 4
+				b.Own(0, 4)
+				clear(b.OwnHashes(4))
+				n := s.Filter(b, 0)
+				if all := b.Sel == nil; all != (to == 2) || all && n != 4 {
+					t.Errorf("2 to %d, subtask %d: %d rows, selected %v", to, i, n, b.Sel)
+				}
+			}
+		}
+	}
+}
+
 func TestE60_KeyedStateFromTwoToThree(t *testing.T) {
 	tab, saved := list("k", true, 0, 64, 64)
 	o := planned(t, 2, 3, 128, []restore.Table{tab}, []manifest.Table{saved})

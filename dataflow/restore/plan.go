@@ -52,6 +52,7 @@ type Share struct {
 	// chosen by their key group instead.
 	First, End int64
 	max        int
+	whole      bool // Groups are all that the old subtask had
 }
 
 // Counts tells how many rows the merged shard of a table has. Where no shard
@@ -83,6 +84,9 @@ func (o *OperatorPlan) Shares(table string, subtask int, rows Counts) []Share {
 // many. b, which nobody else sees, is the piece of the merged shard that begins
 // at row first; rows of keyed tables have their hashes.
 func (s *Share) Filter(b *batch.Batch, first int64) int {
+	if s.all() {
+		return b.Len()
+	}
 	sel := b.OwnSel(b.Len())
 	for k := range b.Len() {
 		if i := b.Position(k); s.keeps(b, i, first+int64(k)) {
@@ -91,6 +95,14 @@ func (s *Share) Filter(b *batch.Batch, first int64) int {
 	}
 	b.Sel = sel
 	return len(sel)
+}
+
+// all tells whether every row is kept, as where nothing was rescaled.
+func (s *Share) all() bool {
+	if s.Groups != nil {
+		return s.whole
+	}
+	return s.First == 0 && s.End < 0
 }
 
 func (s *Share) keeps(b *batch.Batch, i int, at int64) bool {

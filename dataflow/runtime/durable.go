@@ -71,7 +71,8 @@ type TableOf = task.TableOf
 // Restore gives a subtask its state back: it calls give with the rows of one
 // table after the other, in the order of Job.Tables, any number of batches each;
 // give borrows them. Deltas have been merged, and the rows are those that the
-// table's spread gives to the subtask. It is called before anything runs.
+// table's spread gives to the subtask. It is called before anything runs, for
+// several subtasks at once.
 type Restore func(id dataflow.SubtaskID, give func(op dataflow.OperatorID, table string, b *batch.Batch) error) error
 
 // Backing is the disk of one operator of one subtask. The subtask's goroutine

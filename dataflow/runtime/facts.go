@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
@@ -20,11 +21,15 @@ type Fact struct {
 type Opened struct {
 	Subtasks []Fact
 	Moved    bool // a task of them is fed in another way than before: task.Task.Moved
+
+	// Connecting and Restoring are how long it took to open connectors, and to give
+	// tasks and sinks their state back; for people.
+	Connecting, Restoring time.Duration
 }
 
 // facts are those of the local subtasks.
 func (j *Job) facts() Opened {
-	var o Opened
+	o := Opened{Connecting: j.connecting, Restoring: j.restoring}
 	for _, d := range j.local {
 		f := Fact{Subtask: d.sub.Config.ID, Source: d.sub.Config.Source != nil}
 		if f.Source {

@@ -1,9 +1,11 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	goruntime "runtime"
 	"sync"
 	"time"
 
@@ -69,6 +71,8 @@ type Job struct {
 	room    chan struct{} // 1: the pool may have room again
 	inboxes []*inbox      // by subtask of the plan; nil: it is remote
 	local   []*driver     // of the subtasks that run here, in the order of the plan
+
+	connecting, restoring time.Duration // what Opened says
 
 	failed context.Context         // ends with what Fail says
 	fail   context.CancelCauseFunc // ends it
@@ -236,6 +240,7 @@ func (a anotherFailed) Is(target error) bool { return target == errAnother }
 
 // open opens the connectors, and gives the tasks and sinks their state back.
 func (j *Job) open(ctx context.Context) error {
+	began := j.opt.Now()
 	for _, d := range j.local {
 		if err := d.guarded(d.open); err != nil {
 			return err
@@ -246,12 +251,27 @@ func (j *Job) open(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, d := range j.local {
-		if err := d.guarded(func() error { return d.restore(ctx) }); err != nil {
-			return err
-		}
+	opened := j.opt.Now()
+	err := j.restore(ctx)
+	j.connecting, j.restoring = opened.Sub(began), j.opt.Now().Sub(opened)
+	return err
+}
+
+// restore restores the local subtasks, as many at a time as can work at once.
+// The first error, in their order, is returned.
+func (j *Job) restore(ctx context.Context) error {
+	errs := make([]error, len(j.local))
+	turns := make(chan struct{}, goruntime.GOMAXPROCS(0))
+	var restoring sync.WaitGroup
+	for i, d := range j.local {
+		turns <- struct{}{}
+		restoring.Go(func() {
+			errs[i] = d.guarded(func() error { return d.restore(ctx) })
+			<-turns
+		})
 	}
-	return nil
+	restoring.Wait()
+	return cmp.Or(errs...)
 }
 
 func (j *Job) close() error {

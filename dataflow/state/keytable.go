@@ -236,6 +236,20 @@ func (t *KeyTable) Find(cols []*batch.Column, p int, h uint64) int32 {
 	return -1
 }
 
+// FindAll puts the id of the key at each position into ids, as Lookup does, and
+// -1 where there is none. It tells whether there was any.
+func (t *KeyTable) FindAll(cols []*batch.Column, positions []int32, hashes []uint64, ids []int32) (any bool) {
+	ids, hashes = ids[:len(positions)], hashes[:len(positions)]
+	t.candidates(hashes, ids)
+	for i, p := range positions {
+		if id := ids[i]; len(t.cols) == 0 || id < 0 || !t.equal(id, cols, int(p)) {
+			ids[i] = t.Find(cols, int(p), hashes[i])
+		}
+		any = any || ids[i] >= 0
+	}
+	return any
+}
+
 func (t *KeyTable) equal(id int32, cols []*batch.Column, p int) bool {
 	for i := range t.cols {
 		if !t.cols[i].equal(id, cols[i], p) {

@@ -376,3 +376,44 @@ func TestHashesOfAColumnTravel(t *testing.T) {
 		t.Error("a batch that is used again still has hashes")
 	}
 }
+
+// FindAll finds what Find finds, and changes nothing.
+func TestFindAll(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, s := batch.NewPool(0, nil), drawTypes(t)
+		draw := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+		keys := make([]int, s.Len())
+		for i := range keys {
+			keys[i] = i
+		}
+		var types []batch.Type
+		for _, f := range s.Fields() {
+			types = append(types, f.Type)
+		}
+		table := NewKeyTable(types)
+		rows := func(n int) (*batch.Batch, []int32, []uint64) {
+			b := keyBatch(p, s, n, draw)
+			HashKeys(b, keys)
+			at := make([]int32, n)
+			for i := range at {
+				at[i] = int32(i)
+			}
+			return b, at, b.Hashes
+		}
+		b, at, hashes := rows(20)
+		table.Lookup(b.Cols, at[:draw(20)], hashes, make([]int32, 20))
+		before, known := table.Cap(), false
+		b, at, hashes = rows(20)
+		ids := make([]int32, 20)
+		any := table.FindAll(b.Cols, at, hashes, ids)
+		for i, id := range ids {
+			want := table.Find(b.Cols, i, hashes[i])
+			if known = known || want >= 0; id != want {
+				t.Fatalf("row %d: %d, want %d", i, id, want)
+			}
+		}
+		if any != known || table.Cap() != before {
+			t.Fatalf("any %t, %d keys of %d", any, table.Cap(), before)
+		}
+	})
+}

@@ -77,10 +77,14 @@ func (f *runningForm) saveAll(save func(*table, []int32, putExtra) error) error 
 }
 
 func (f *runningForm) load(_ *batch.Batch, _ int, id int32) (*table, int32) {
-	f.count.OpenWindows++
 	f.one[0] = id
-	f.t.find(f.one[:], f.one[:], f.keys)
-	return f.t, f.one[0]
+	return f.loadAll(f.one[:], f.one[:]), f.one[0]
+}
+
+func (f *runningForm) loadAll(ids, slots []int32) *table {
+	f.count.OpenWindows += int64(len(ids))
+	f.t.find(ids, slots, f.keys)
+	return f.t
 }
 
 func (f *runningForm) slotOf(id int32, _ int64) (*table, int32) {

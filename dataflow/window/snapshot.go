@@ -466,34 +466,76 @@ func (o *core) compacted(b *batch.Batch) *batch.Batch {
 	return bl.Take()
 }
 
+// bulk is a form whose slots all lie in one table, and need nothing but their
+// keys: it makes those of many rows at once.
+type bulk interface {
+	loadAll(ids, slots []int32) *table
+}
+
 func (o *core) loadRows(b *batch.Batch, rows, ids []int32) {
-	extra, _ := o.form.extra()
-	slot := make([]int32, 1)
+	slots := make([]int32, len(rows))
+	if f, is := o.form.(bulk); is {
+		o.loadRun(f.loadAll(ids, slots), b, rows, slots)
+		return
+	}
+	var t *table
+	from := 0
 	for i := range rows {
-		t, s := o.form.load(b, i, ids[i])
-		c := len(o.spec.Keys) + len(extra)
-		t.rows[s] = b.Cols[c].Ints[i]
-		c++
-		for a := range t.nulls {
-			if b.Cols[c].IsNull(i) {
-				t.lack(a, s)
-			} else if v := b.Cols[c].Ints[i]; v != 0 {
-				t.nullsOf(a)[s] = v
-			}
-			c++
+		next, s := o.form.load(b, i, ids[i])
+		if next != t && i > from {
+			o.loadRun(t, b, rows[from:i], slots[from:i])
+			from = i
 		}
-		slot[0] = s
-		for a, p := range o.in.plan.accs {
-			n := len(p.kind.fields(o.in.plan.args[p.arg].typ))
-			switch {
-			case !b.Cols[c+n-1].IsNull(i):
-				t.accs[a].load(b.Cols[c:c+n], rows[i:i+1], slot)
-			case t.present(p.arg, s) > 0: // it has values, and what they made was not saved
-				t.lack(len(t.nulls)+a, s)
-			}
-			c += n
-		}
+		t, slots[i] = next, s
+	}
+	o.loadRun(t, b, rows[from:], slots[from:])
+}
+
+// loadRun fills slots of one table, which have been made, column by column.
+func (o *core) loadRun(t *table, b *batch.Batch, rows, slots []int32) {
+	extra, _ := o.form.extra()
+	c := len(o.spec.Keys) + len(extra)
+	counts := b.Cols[c].Ints
+	for i, s := range slots {
+		t.rows[s] = counts[rows[i]]
 		t.dirty[s], t.saved[s] = 0, 1
+	}
+	c++
+	for a := range t.nulls {
+		o.loadNulls(t, a, b.Cols[c], rows, slots)
+		c++
+	}
+	for a, p := range o.in.plan.accs {
+		n := len(p.kind.fields(o.in.plan.args[p.arg].typ))
+		if cols := b.Cols[c : c+n]; cols[n-1].Valid == nil {
+			t.accs[a].load(cols, rows, slots)
+		} else {
+			o.loadSome(t, a, cols, rows, slots)
+		}
+		c += n
+	}
+}
+
+func (o *core) loadNulls(t *table, arg int, col *batch.Column, rows, slots []int32) {
+	for i, s := range slots {
+		if r := int(rows[i]); col.IsNull(r) {
+			t.lack(arg, s)
+		} else if v := col.Ints[r]; v != 0 {
+			t.nullsOf(arg)[s] = v
+		}
+	}
+}
+
+// loadSome is for an accumulator that some rows have no value of.
+func (o *core) loadSome(t *table, acc int, cols []*batch.Column, rows, slots []int32) {
+	last, arg := cols[len(cols)-1], o.in.plan.accs[acc].arg
+	for i, s := range slots {
+		switch {
+		case !last.IsNull(int(rows[i])):
+			t.accs[acc].load(cols, rows[i:i+1], slots[i:i+1])
+		case t.present(arg, s) > 0: // it has values, and what they made was not saved
+			t.lack(len(t.nulls)+acc, s)
+		}
 	}
 }
 
