@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow/restore"
 	tstore "github.com/tidemark-mesh/tidemark/store"
@@ -333,6 +335,29 @@ func TestE66_ClaimAndNeed(t *testing.T) {
 	}
 }
 
+// partsOf is the files of parts that the manifest of a checkpoint names, without
+// those that were there before.
+func (d *stateful) partsOf(checkpoint string, before []string) (parts []string) {
+	d.Helper()
+	files := d.disk.Files()
+	k := slices.IndexFunc(files, func(f string) bool { return strings.Contains(f, checkpoint+".") && strings.HasSuffix(f, ".manifest") })
+	if k < 0 {
+		d.Errorf("%s has no manifest:\n%s", checkpoint, strings.Join(files, "\n"))
+		return nil
+	}
+	var m []byte
+	if err := d.disk.Damage(files[k], func(b []byte) []byte { m = bytes.Clone(b); return b }); err != nil {
+		d.Errorf("%v", err)
+	}
+	for _, f := range files {
+		digest, err := hex.DecodeString(strings.TrimSuffix(filepath.Base(f), ".avro"))
+		if err == nil && bytes.Contains(m, digest) && !slices.Contains(before, f) {
+			parts = append(parts, f)
+		}
+	}
+	return parts
+}
+
 // A part that is damaged or gone is named, and the checkpoint before is used,
 // loudly; a damaged manifest the same. With nothing whole left the job does not
 // begin afresh.
@@ -355,19 +380,23 @@ func TestDamageGoesBackLoudly(t *testing.T) {
 			put(t, in, events("e1 e2 w2 e3 e4 e5 e12"))
 			text := fmt.Sprintf(sumJob, "damage", in, out)
 			d := newStateful(t, filepath.Join(dir, "state"))
-			old := map[string]bool{}
-			g := &gate{stops: []int{2, 4}, crashAt: 6}
-			g.passing = func(n int) {
-				for _, f := range d.disk.Files() {
-					old[f] = old[f] || n == 3
+			// It crashes with the first checkpoint that has parts which the one before,
+			// that is kept, has not.
+			var before, newer []string
+			g := &gate{stops: []int{1, 2, 3, 4, 5, 6}}
+			_, err := d.until(text, g, setting{batchRows: 1}, nil, func(l *agent.LocalOptions) {
+				l.Checkpoints = func(c durable.Completed) {
+					if before != nil && newer == nil {
+						if newer = d.partsOf(c.Name, before); newer != nil {
+							g.crash()
+						}
+					}
+					before = d.disk.Files()
+					g.hear(c)
 				}
-			}
-			if _, err := d.until(text, g, setting{batchRows: 1}, nil, nil); !errors.Is(err, errCrash) {
+			})
+			if !errors.Is(err, errCrash) {
 				t.Fatalf("%v\n%s", err, d.said)
-			}
-			newer := slices.DeleteFunc(d.disk.Files(), func(f string) bool { return old[f] || !strings.HasSuffix(f, ".avro") })
-			if len(newer) == 0 {
-				t.Fatal("the second checkpoint has no part of its own")
 			}
 			for _, f := range newer {
 				damage(t, d.disk, f)
@@ -375,7 +404,6 @@ func TestDamageGoesBackLoudly(t *testing.T) {
 			if o, err := d.run(text, setting{}, nil); err != nil || o.Status != coordinator.Finished {
 				t.Fatalf("%+v, %v\n%s", o, err, d.said)
 			}
-			// Some may be of a third checkpoint, which the crash left without a manifest.
 			if !slices.ContainsFunc(newer, func(f string) bool { return strings.Contains(d.said.String(), filepath.Base(f)) }) {
 				t.Errorf("it named none of %v:\n%s", newer, d.said)
 			}
