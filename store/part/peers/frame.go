@@ -200,6 +200,19 @@ func decodeParts(body []byte) ([]store.Part, error) {
 	return parts, c.end("of parts")
 }
 
+// oneBatch tells whether parts have at most batchBytes together. Their sum may not
+// fit into an int64.
+func oneBatch(parts []store.Part) bool {
+	left := int64(batchBytes)
+	for _, p := range parts {
+		if p.Size > left {
+			return false
+		}
+		left -= p.Size
+	}
+	return true
+}
+
 func encodeRefusal(err error) []byte {
 	k := codeOther
 	for _, kind := range kinds {

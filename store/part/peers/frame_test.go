@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,12 +115,18 @@ func FuzzFrames(f *testing.F) {
 	f.Add(encodeBegin(beginning{job: "j", id: dataflow.CheckpointID{Counter: 1}}))
 	f.Add(encodeParts([]store.Part{{Digest: digestOf(3), Size: 77}}))
 	f.Add(encodeRefusal(store.ErrFull))
+	f.Add(encodeParts([]store.Part{{Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}}))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if b, err := decodeBegin(body); err == nil && !bytes.Equal(encodeBegin(b), body) {
 			t.Errorf("begin %x", body)
 		}
-		if p, err := decodeParts(body); err == nil && !bytes.Equal(encodeParts(p), body) {
-			t.Errorf("parts %x", body)
+		if p, err := decodeParts(body); err == nil {
+			if !bytes.Equal(encodeParts(p), body) {
+				t.Errorf("parts %x", body)
+			}
+			if oneBatch(p) && slices.ContainsFunc(p, func(p store.Part) bool { return p.Size > batchBytes }) {
+				t.Errorf("parts %x are held in memory", body)
+			}
 		}
 		_ = decodeRefusal(body)
 		_, _, _ = readFrame(bytes.NewReader(body))

@@ -266,6 +266,10 @@ func TestServeRefuses(t *testing.T) {
 	ours := encodeBegin(beginning{"j7", id(1, 1)})
 	one := encodeParts([]store.Part{{Digest: digestOf(1), Size: 4}})
 	two := encodeParts([]store.Part{{Digest: digestOf(1), Size: batchBytes}, {Digest: digestOf(2), Size: 4}})
+	var wraps []store.Part // their sum is 0, as an int64
+	for i := range byte(4) {
+		wraps = append(wraps, store.Part{Digest: digestOf(i), Size: 1 << 62})
+	}
 	frame := func(t frameType, body []byte, more ...byte) []byte {
 		var w bytes.Buffer
 		_ = writeFrame(&w, t, body)
@@ -278,6 +282,7 @@ func TestServeRefuses(t *testing.T) {
 		"another version":  frame(begin, append([]byte{9}, ours[1:]...)),
 		"what is not ours": slices.Concat(frame(begin, ours), frame(0x70, nil)),
 		"too much at once": slices.Concat(frame(begin, ours), frame(push, two)),
+		"sizes that wrap":  slices.Concat(frame(begin, ours), frame(push, encodeParts(wraps))),
 		"for nobody":       slices.Concat(frame(begin, encodeBegin(beginning{})), frame(push, one)),
 		"have for nobody":  slices.Concat(frame(begin, encodeBegin(beginning{})), frame(have, one)),
 		"fetch of none":    slices.Concat(frame(begin, ours), frame(fetch, one)),

@@ -111,16 +111,12 @@ func (c *serving) push(body []byte) error {
 	if c.whose.job == "" {
 		return errNobody
 	}
-	total := int64(0)
-	for _, p := range parts {
-		total += p.Size
-	}
 	var writes []func(io.Writer) error
 	switch {
 	case len(parts) == 1:
 		writes = append(writes, func(w io.Writer) error { return receive(w, c.s, parts[0]) })
-	case total > batchBytes || total < 0:
-		return fmt.Errorf("parts: %d parts of %d bytes in one piece, at most %d are possible", len(parts), total, batchBytes)
+	case !oneBatch(parts):
+		return fmt.Errorf("parts: %d parts in one piece have more than %d bytes", len(parts), batchBytes)
 	default:
 		for _, p := range parts {
 			b := bytes.NewBuffer(make([]byte, 0, p.Size))
