@@ -195,7 +195,7 @@ func (n *Node) Leave(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := n.gossip.Leave(ctx); err != nil {
+	if err := n.gossip.Load().Leave(ctx); err != nil {
 		return err
 	}
 	n.fail(nil)

@@ -35,7 +35,7 @@ func (n *Node) handOver(ctx context.Context) {
 	}
 	last, stop := context.WithTimeout(ctx, leaveTime)
 	defer stop()
-	if err := n.gossip.Leave(last); err != nil {
+	if err := n.gossip.Load().Leave(last); err != nil {
 		n.tell("agent", err.Error())
 	}
 }

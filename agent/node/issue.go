@@ -51,9 +51,11 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 	var known *coordinator.Agent
 	var kept *join.Token
 	var taken string
-	var used, founded bool
+	var used bool
+	if n.leads() == nil || !n.founded() { // its state may lack what was decided before
+		return join.Grant{}, fmt.Errorf("%w: this agent is about to lead the site", join.ErrUnavailable)
+	}
 	n.replica.view(func(st *coordinator.State) {
-		founded = st.Site != ""
 		known = st.Agents[r.Node]
 		if t := st.Tokens[r.Token]; t != nil {
 			kept = &join.Token{Hash: t.Hash, Uses: t.Uses, Revoked: t.Revoked}
@@ -69,8 +71,6 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 		used = known != nil
 	})
 	switch {
-	case !founded:
-		return join.Grant{}, fmt.Errorf("%w: the site is being founded", join.ErrUnavailable)
 	case r.Renewal() && known == nil:
 		return join.Grant{}, join.ErrRemoved
 	case taken != "":

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
@@ -50,7 +51,7 @@ type Node struct {
 	founding *Founding      // nil: another node founded the site
 
 	link     *link.Link
-	gossip   *gossip.Pool
+	gossip   atomic.Pointer[gossip.Pool] // nil until it is started: Raft and links ask before
 	replica  *replica
 	raft     *consensus.Node
 	lease    *lease.Lease

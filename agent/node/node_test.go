@@ -261,6 +261,7 @@ func TestARemovedAgentStaysOut(t *testing.T) {
 		return n
 	}
 	await(t, "it to be removed", func() bool { return agents() == 1 })
+	await(t, "the Raft group to be without it", func() bool { return len(lead.Group()) == 1 })
 	other.end()
 	other.start("", "")
 	// An agent that joins meanwhile is let in: whatever the removed one said before came first.

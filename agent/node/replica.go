@@ -20,6 +20,7 @@ type replica struct {
 
 	mu      sync.RWMutex // guards what follows
 	machine *jobmanager.Machine
+	broken  error // of the first command that could not be read: none is applied after it
 }
 
 var _ consensus.Machine = (*replica)(nil)
@@ -36,11 +37,18 @@ func (r *replica) view(f func(*coordinator.State)) {
 // Apply is consensus.Machine's. What it returns is a jobmanager.Result.
 //
 // A command that cannot be read was written by a newer binary than this, or is
-// damaged: this agent would not be like the others any more, so it stops.
+// damaged: this agent would not be like the others any more, so it stops. Until it
+// has, it applies no other, and writes no snapshot: its log still has them all.
 func (r *replica) Apply(index uint64, command []byte) any {
+	if err := r.unreadable(); err != nil {
+		return jobmanager.Result{Err: err}
+	}
 	c, err := codec.DecodeCommand(command)
 	if err != nil {
 		err = fmt.Errorf("command %d of the site cannot be read by this binary; install the version that the others run: %w", index, err)
+		r.mu.Lock()
+		r.broken = err
+		r.mu.Unlock()
 		r.fatal(err)
 		return jobmanager.Result{Err: err}
 	}
@@ -51,10 +59,19 @@ func (r *replica) Apply(index uint64, command []byte) any {
 	return result
 }
 
-// Snapshot is consensus.Machine's.
+func (r *replica) unreadable() error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.broken
+}
+
+// Snapshot is consensus.Machine's. Of a state that lacks a command none is written.
 func (r *replica) Snapshot() func(io.Writer) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	if err := r.broken; err != nil {
+		return func(io.Writer) error { return err }
+	}
 	return r.machine.Snapshot()
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
-	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -80,14 +79,14 @@ func (n *Node) shownHTTP() string {
 	return n.o.Config.HTTP.Bind
 }
 
-func (n *Node) startGossip(ends *ends) (err error) {
+func (n *Node) startGossip(ends *ends) error {
 	c := n.o.Config
 	a := n.agent()
 	profile := gossip.LAN
 	if config.Loopback(c.Bind) {
 		profile = gossip.Loopback
 	}
-	n.gossip, err = gossip.Start(gossip.Config{
+	pool, err := gossip.Start(gossip.Config{
 		Bind: c.GossipBind, Advertise: c.GossipAdvertise, Key: n.id.GossipKey(), Label: n.id.Mesh() + "/" + string(n.id.Site()),
 		Self: mesh.Member{
 			Node: a.Node, Boot: n.boot, Name: a.Name, Site: n.id.Site(), Link: a.Link, HTTP: a.HTTP, Host: a.Host, Labels: a.Labels,
@@ -95,10 +94,12 @@ func (n *Node) startGossip(ends *ends) (err error) {
 		},
 		Join: n.gossipPeers(), Profile: profile, Events: n.hearGossip,
 	})
-	if err == nil {
-		ends.add(n.gossip.Close)
+	if err != nil {
+		return err
 	}
-	return err
+	n.gossip.Store(pool)
+	ends.add(pool.Close)
+	return nil
 }
 
 // gossipPeers are addresses to begin with: those given, those that the join
@@ -122,10 +123,10 @@ func (n *Node) gossipPeers() []string {
 }
 
 func (n *Node) gossipMembers() []mesh.Member {
-	if n.gossip == nil {
-		return nil
+	if pool := n.gossip.Load(); pool != nil {
+		return pool.Members()
 	}
-	return n.gossip.Members()
+	return nil
 }
 
 // hearGossip passes on what happens to members.
@@ -141,8 +142,8 @@ func (n *Node) hearGossip(e gossip.Event) {
 
 // suspect: the last connection to a node ended.
 func (n *Node) suspect(node mesh.NodeID) {
-	if n.gossip != nil {
-		n.gossip.Suspect(node)
+	if pool := n.gossip.Load(); pool != nil {
+		pool.Suspect(node)
 	}
 	if o := n.leads(); o != nil {
 		o.gone(leader.Gone{Node: node})
@@ -217,7 +218,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	o.events = func(s string) { n.tell("job", s) }
 	n.tell("leader", fmt.Sprintf("this agent leads the site, in term %d", term))
 	if err := n.found(ctx); err != nil {
-		n.tell("leader", fmt.Sprintf("the site could not be founded yet: %v", err))
+		n.tell("leader", err.Error()) // keepRoster tries again
 	}
 	n.mu.Lock()
 	n.office = o
@@ -240,61 +241,6 @@ func (n *Node) enter(ctx context.Context, c coordinator.Command) proposal {
 	return func() (uint64, error, error) {
 		index, r, err := wait(ctx)
 		return index, r.Err, err
-	}
-}
-
-// found puts into the state what init wrote down, once.
-func (n *Node) found(ctx context.Context) error {
-	f := n.founding
-	var founded bool
-	n.replica.view(func(st *coordinator.State) { founded = st.Site != "" })
-	if f == nil || founded {
-		return nil
-	}
-	me := n.agent()
-	// The site's name comes last: with it the founding is over, and nobody joins before.
-	for _, c := range []coordinator.Command{
-		{TokenCreated: &f.Token}, {AgentJoined: &me}, {SiteFounded: &coordinator.SiteFounded{Mesh: f.Mesh, Site: f.Site}},
-	} {
-		c.At = dataflow.Time(n.id.Now().UnixMicro())
-		if _, err := n.Propose(ctx, c); err != nil && !errors.Is(err, jobmanager.ErrExists) {
-			return err
-		}
-	}
-	return nil
-}
-
-// keepRoster makes the Raft group have the site's agents, and forgets what was
-// said of jobs that are no more.
-func (n *Node) keepRoster(ctx context.Context, o *office) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		belongs := make(map[mesh.NodeID]bool)
-		n.replica.view(func(st *coordinator.State) {
-			for id := range st.Agents {
-				belongs[id] = true
-			}
-			o.forget(st)
-		})
-		for _, m := range n.raft.Members() {
-			if !belongs[m.Node] && len(belongs) > 0 {
-				if err := n.raft.Remove(ctx, m.Node); err != nil {
-					n.tell("leader", fmt.Sprintf("agent %s left, and could not be taken out of the group yet: %v", m.Node, err))
-				}
-			}
-			delete(belongs, m.Node)
-		}
-		for id := range belongs {
-			if err := n.raft.AddNonvoter(ctx, id); err != nil {
-				n.tell("leader", fmt.Sprintf("agent %s could not be taken into the group yet: %v", id, err))
-			}
-		}
 	}
 }
 
