@@ -111,6 +111,14 @@ func (l *Leader) silentAt(a *agent) dataflow.Time {
 	return a.heard.Add(l.cfg.Timing.Lease)
 }
 
+// silentSince is when a node spoke last, as far as is known.
+func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
+	if a := l.agents[node]; a != nil {
+		return min(l.now, max(l.start, a.heard))
+	}
+	return l.now
+}
+
 // watch finds who is lost.
 func (l *Leader) watch() {
 	for _, node := range sorted(l.agents) {

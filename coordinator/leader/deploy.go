@@ -2,6 +2,7 @@ package leader
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
@@ -33,7 +34,7 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		return
 	}
 	l.overdue(r)
-	if why, soon := l.unclosed(r, p); why != "" {
+	if why, soon := l.unclosed(r, j, p); why != "" {
 		if !soon {
 			l.waits(r, j, why)
 		}
@@ -96,26 +97,35 @@ func (l *Leader) goesOnFrom(j *coordinator.Job) (string, error) {
 	return j.Begin, nil
 }
 
-// fenced tells whether everything that a zombie of the job could do is refused by
-// tokens, or needs agents that have gone over to the next attempt.
-func (l *Leader) fenced(p *Parsed) bool {
+// fenced tells whether everything that a zombie of the last attempt could do on a
+// node is refused by tokens, or needs agents that have gone over to the next
+// attempt.
+func (l *Leader) fenced(r *jobRun, j *coordinator.Job, p *Parsed, node mesh.NodeID) bool {
 	for _, use := range p.Feeds {
 		if f := l.st.Feeds[use.Feed]; f == nil || len(f.Log.Members) < 2 {
 			return false
 		}
 	}
-	return !p.Unfenced
+	if len(p.Unfenced) == 0 {
+		return true
+	}
+	// Where its sinks were is known if it had the subtasks that the job has now: the
+	// same ones have the same operators.
+	last := newAttempt(r.left, j.Places)
+	if j.Attempt != r.left.Token.Attempt || !p.fits(last) {
+		return false
+	}
+	return !slices.ContainsFunc(j.Places, func(at coordinator.Place) bool { return at.Node == node && p.Unfenced[at.Subtask.Task] })
 }
 
 // unclosed says which agent may still act for the last attempt; soon if that will
 // pass by itself. Who is there closes it and says so; who is lost cannot act when
 // its lease has ended. Where tokens refuse what it would do, nobody waits for one
 // that is lost, and not long for others.
-func (l *Leader) unclosed(r *jobRun, p *Parsed) (why string, soon bool) {
-	fenced := l.fenced(p)
+func (l *Leader) unclosed(r *jobRun, j *coordinator.Job, p *Parsed) (why string, soon bool) {
 	late := l.now >= r.overAt.Add(l.cfg.Timing.Lease)
 	for _, node := range sorted(r.closing) {
-		if l.safe(node) || fenced && (l.away(node) || late) {
+		if l.safe(node) || (l.away(node) || late) && l.fenced(r, j, p, node) {
 			continue
 		}
 		return fmt.Sprintf("agent %s has not ended attempt %d", l.name(node), r.left.Token.Attempt), !late || l.away(node)

@@ -416,7 +416,8 @@ func (s *site) check() {
 			continue
 		}
 		for id, r := range n.exec.attempts {
-			if r.began && r.parsed.Unfenced && r.ref.Token.Attempt < last[id] {
+			publishes := slices.ContainsFunc(r.subtasks, func(s dataflow.SubtaskID) bool { return r.parsed.Unfenced[s.Task] })
+			if r.began && publishes && r.ref.Token.Attempt < last[id] {
 				s.fail("%s acts for attempt %s while attempt %d is open", n.id, refText(r.ref), last[id])
 			}
 		}

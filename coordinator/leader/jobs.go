@@ -234,7 +234,7 @@ func (l *Leader) check(r *jobRun, j *coordinator.Job) {
 			return
 		}
 		if l.away(node) {
-			l.fail(r, fmt.Sprintf("agent %s is lost", l.name(node)), false)
+			l.failSince(r, fmt.Sprintf("agent %s is lost", l.name(node)), false, l.silentSince(node))
 			return
 		}
 		if g := l.agents[node]; len(g.debts) > 0 && l.safe(node) {
@@ -284,7 +284,11 @@ func (l *Leader) giveOver(r *jobRun, why string) {
 
 // fail ends the present attempt, and decides what follows; the first reason is
 // the one that counts.
-func (l *Leader) fail(r *jobRun, why string, final bool) {
+func (l *Leader) fail(r *jobRun, why string, final bool) { l.failSince(r, why, final, l.now) }
+
+// failSince is fail for what happened at a time before it was noticed: the delay
+// before the next attempt counts from then.
+func (l *Leader) failSince(r *jobRun, why string, final bool, at dataflow.Time) {
 	a := r.attempt
 	if a == nil || a.phase == over {
 		return
@@ -295,7 +299,7 @@ func (l *Leader) fail(r *jobRun, why string, final bool) {
 	if _, err := l.parse(r, l.st.Jobs[r.id]); final || err != nil {
 		return
 	}
-	d := r.restart.Failed(l.now)
+	d := r.restart.Failed(max(at, a.since))
 	if !d.Restart {
 		r.verdict.why += "; no restart: " + d.Why
 		return

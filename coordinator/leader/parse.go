@@ -19,8 +19,9 @@ type Parsed struct {
 	Feeds      []FeedUse
 	Checkpoint checkpoint.Config // its times and limits only
 	Restart    restart.Config
-	// Unfenced: a sink of it acts where no token is looked at. A broker knows none.
-	Unfenced bool
+	// Unfenced are the tasks with a sink that acts where no token is looked at. A
+	// broker knows none.
+	Unfenced map[dataflow.TaskID]bool
 }
 
 // FeedUse is a source that reads a feed.
@@ -45,7 +46,7 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 		return nil, err
 	}
 	x := graph.Expand(graph.Chain(loaded.Graph, graph.Options{}))
-	p := &Parsed{Graph: x, Slots: schedule.Slots(x, loaded.Constraints, loaded.Placement), Restart: restartConfig(loaded.Restart)}
+	p := &Parsed{Graph: x, Slots: schedule.Slots(x, loaded.Constraints, loaded.Placement), Restart: restartConfig(loaded.Restart), Unfenced: make(map[dataflow.TaskID]bool)}
 	ck := loaded.Checkpoint
 	p.Checkpoint = checkpoint.Config{Interval: ck.Interval, MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: retained, Full: true, Whole: true}
 	if ck.Interval == 0 {
@@ -70,7 +71,9 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 		p.Feeds = append(p.Feeds, use)
 	}
 	for _, s := range loaded.Sinks {
-		p.Unfenced = p.Unfenced || s.MQTT != nil
+		if t, _ := x.Job.Task(s.ID); s.MQTT != nil && t != nil {
+			p.Unfenced[t.ID] = true
+		}
 	}
 	return p, nil
 }

@@ -63,7 +63,11 @@ var jobs = map[string]string{
 	"files":   "name: files\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
 	"bounded": "name: bounded\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
 	"acts":    "name: acts\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + `sinks: [{id: pub, from: a, mqtt: {broker: "mqtt://h", topic: t}}]`,
-	"none":    "name: none\nrestart: {strategy: none}\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"far": `name: far
+sources: {in: {generate: {rate: 10, keys: 4}, slot_group: front}}
+steps: [{id: a, from: in, key_by: [key], window: {tumbling: 1s}, select: {n: count(*)}, slot_group: back}]
+sinks: [{id: pub, from: a, slot_group: front, mqtt: {broker: "mqtt://h", topic: t}}]`,
+	"none": "name: none\nrestart: {strategy: none}\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
 	"logged": `name: logged
 sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
 sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
