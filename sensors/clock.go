@@ -18,7 +18,11 @@ type Clock interface {
 type Wall struct{}
 
 // Now is the machine's time, cut to the microsecond.
-func (Wall) Now() dataflow.Time { return dataflow.FromGo(time.Now()) }
+func (Wall) Now() dataflow.Time { return dataflow.FromGo(WallTime()) }
+
+// WallTime is the machine's wall clock. All that an agent makes of the time of day
+// comes from here; every other time.Now measures how long something takes.
+func WallTime() time.Time { return time.Now() }
 
 // After is time.After.
 func (Wall) After(d dataflow.Duration) <-chan time.Time { return time.After(d.Go()) }

@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // pathLeave is for the agent that is asked, whoever leads.
@@ -145,7 +146,7 @@ func (s *server) listTokens(ctx context.Context, in *Stale) (*body[[]TokenInfo],
 	all := []TokenInfo{}
 	err := s.read(ctx, *in, func(st *coordinator.State) error {
 		for _, id := range slices.Sorted(maps.Keys(st.Tokens)) {
-			all = append(all, describeToken(st.Tokens[id], time.Now()))
+			all = append(all, describeToken(st.Tokens[id], sensors.WallTime()))
 		}
 		return nil
 	})
@@ -167,7 +168,7 @@ func (s *server) createToken(ctx context.Context, in *struct{ Body NewToken }) (
 	if _, err := s.propose(ctx, coordinator.Command{TokenCreated: &t}); err != nil {
 		return nil, err
 	}
-	return answer(TokenMade{describeToken(&t, time.Now()), text}), nil
+	return answer(TokenMade{describeToken(&t, sensors.WallTime()), text}), nil
 }
 
 func (s *server) revokeToken(ctx context.Context, in *struct {

@@ -18,6 +18,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // Founding is what a founder's folder says until the site's first leader, which
@@ -41,7 +42,7 @@ func Found(data, meshName string, site mesh.Site, now time.Time) (Founding, iden
 	if err := os.MkdirAll(data, 0o750); err != nil {
 		return Founding{}, identity.Token{}, err
 	}
-	id, err := identity.OpenFolder(identity.Disk{}, filepath.Join(data, "identity"), time.Now).Found(meshName, site)
+	id, err := identity.OpenFolder(identity.Disk{}, filepath.Join(data, "identity"), sensors.WallTime).Found(meshName, site)
 	if err != nil {
 		return Founding{}, identity.Token{}, err
 	}
@@ -85,7 +86,7 @@ var ErrNoMesh = errors.New("this data folder belongs to no mesh yet: found one w
 
 // identify loads the agent's identity. Without one it joins, or in dev founds.
 func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
-	folder := identity.OpenFolder(identity.Disk{}, filepath.Join(n.o.Config.DataDir, "identity"), time.Now)
+	folder := identity.OpenFolder(identity.Disk{}, filepath.Join(n.o.Config.DataDir, "identity"), sensors.WallTime)
 	id, err := folder.Load()
 	if !errors.Is(err, identity.ErrNone) {
 		return id, err
@@ -98,7 +99,7 @@ func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
 		if site == "" {
 			site = "dev"
 		}
-		_, t, err := Found(c.DataDir, "dev", mesh.Site(site), time.Now())
+		_, t, err := Found(c.DataDir, "dev", mesh.Site(site), sensors.WallTime())
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +125,7 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 	if err != nil {
 		return nil, err
 	}
-	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Now: time.Now}
+	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Now: sensors.WallTime}
 	if a.Node, err = folder.Node(); err != nil {
 		return nil, err
 	}

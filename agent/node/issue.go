@@ -55,7 +55,9 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 	if n.leads() == nil || !n.founded() { // its state may lack what was decided before
 		return join.Grant{}, fmt.Errorf("%w: this agent is about to lead the site", join.ErrUnavailable)
 	}
+	var level uint32 // in force
 	n.replica.view(func(st *coordinator.State) {
+		level = st.Level
 		known = st.Agents[r.Node]
 		if t := st.Tokens[r.Token]; t != nil {
 			kept = &join.Token{Hash: t.Hash, Uses: t.Uses, Revoked: t.Revoked}
@@ -82,6 +84,9 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 		}
 		if err := join.CheckToken(kept, r, n.id.Now()); err != nil {
 			return join.Grant{}, err
+		}
+		if max(r.Level, coordinator.BaseLevel) < level { // it would be refused for ever, and not cost a use
+			return join.Grant{}, fmt.Errorf("%w: agent %q knows feature level %d, and level %d is in force: give it a newer program", join.ErrRequest, r.Name, r.Level, level)
 		}
 		if _, err := n.Propose(ctx, coordinator.Command{TokenUsed: &coordinator.TokenUsed{ID: r.Token, Hash: r.SecretHash[:], Node: r.Node}}); err != nil {
 			return join.Grant{}, unavailable(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -61,4 +62,36 @@ func TestRefusedThroughAnother(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+// A program of an older feature level than is in force is refused for good, and
+// costs no use of its token.
+func TestRefusedOfOlderLevel(t *testing.T) {
+	first := newBox(t, "n1")
+	first.level = coordinator.BaseLevel + 1
+	_, token, err := node.Found(first.dir, "test", "plant", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.start("", "")
+	await(t, "the new level", func() (raised bool) {
+		first.View(func(st *coordinator.State) { raised = st.Level == first.level })
+		return raised
+	})
+	old := newBox(t, "n2")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	n, err := node.Start(ctx, old.options(first.Link(), token.String()))
+	if err == nil {
+		cancel()
+		_ = n.Wait()
+	}
+	if !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "level 2 is in force") {
+		t.Errorf("%v\n%s", err, old.said())
+	}
+	first.View(func(st *coordinator.State) {
+		if len(st.Agents) != 1 {
+			t.Errorf("%d agents", len(st.Agents))
+		}
+	})
 }

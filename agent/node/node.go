@@ -28,6 +28,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // Options are what an agent is started with.
@@ -283,7 +284,7 @@ func (n *Node) keepUp(ctx context.Context) {
 // upkeep is what is due from time to time; each part is quick, or bounded.
 func (n *Node) upkeep(ctx context.Context) {
 	n.fetchKey(ctx)
-	if err := n.id.Saw(time.Now()); err != nil {
+	if err := n.id.Saw(sensors.WallTime()); err != nil {
 		n.tell("agent", fmt.Sprintf("the time could not be written down: %v", err))
 	}
 	if n.id.NeedsRenewal(n.id.Now()) {
@@ -322,7 +323,7 @@ func (n *Node) fail(err error) {
 func (n *Node) tell(what, text string) { n.event(api.Event{What: what, Text: text}) }
 
 func (n *Node) event(e api.Event) {
-	e.At = dataflow.Time(time.Now().UnixMicro())
+	e.At = sensors.Wall{}.Now()
 	if n.o.Events != nil {
 		n.o.Events(e)
 	}

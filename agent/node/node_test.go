@@ -24,11 +24,12 @@ const patience = 60 * time.Second
 
 // box is a machine of the test: its folder outlives its agents.
 type box struct {
-	t    *testing.T
-	name string
-	dir  string
-	bind string
-	stop context.CancelFunc
+	t     *testing.T
+	name  string
+	dir   string
+	level uint32 // feature level; 0: the first
+	bind  string
+	stop  context.CancelFunc
 	*node.Node
 
 	mu  sync.Mutex // guards log
@@ -79,7 +80,7 @@ func (b *box) options(joinAt, token string) node.Options {
 	if err := c.Check(); err != nil {
 		b.t.Fatal(err)
 	}
-	return node.Options{Config: c, Version: "test", Level: coordinator.BaseLevel, Secrets: job.Resolver{}, HandOver: patience, Events: func(e api.Event) {
+	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.BaseLevel), Secrets: job.Resolver{}, HandOver: patience, Events: func(e api.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.log = append(b.log, fmt.Sprintf("%s %s %s", e.What, e.Job, e.Text))

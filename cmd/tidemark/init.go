@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 func newInit(t *terminal) *cobra.Command {
@@ -30,7 +30,7 @@ Run it once, on one node. All others join.`,
 		Example: "  tidemark init --data-dir /var/lib/tidemark --name press-1 --mesh plant --site hall-3\n  tidemark init --data-dir data --output json",
 		Args:    exactly(0, "no argument"),
 		RunE: func(*cobra.Command, []string) error {
-			f, token, err := node.Found(data, meshName, mesh.Site(site), time.Now())
+			f, token, err := node.Found(data, meshName, mesh.Site(site), sensors.WallTime())
 			if errors.Is(err, identity.ErrTaken) {
 				return fmt.Errorf("%w; a data folder belongs to one mesh: start its agent with tidemark agent --data-dir %s, or name another folder", err, data)
 			}
