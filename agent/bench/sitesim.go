@@ -3,7 +3,8 @@ package bench
 import (
 	"crypto/sha256"
 	"fmt"
-	"runtime"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -18,10 +19,10 @@ import (
 
 // simTick is how far the virtual time of a simSite goes at once.
 const (
-	simTick     = 50 * dataflow.Millisecond
-	beatTicks   = 10 // a heartbeat each half second
-	majorTicks  = 4  // a majority is asked each 200 ms
-	simParallel = 10 // subtasks of each task of a job
+	simTick    = 50 * dataflow.Millisecond
+	beatTicks  = 10   // a heartbeat each half second
+	majorTicks = 4    // a majority is asked each 200 ms
+	breakTicks = 2000 // each agent's stream breaks, and is opened again, each 100 s
 )
 
 // simJob has a checkpoint each second; %[1]d is its number.
@@ -42,12 +43,15 @@ sinks:
 type simSite struct {
 	machine *jobmanager.Machine
 	leader  *leader.Leader
+	journal *jobmanager.Journal
 	index   uint64
+	serial  int // of the site
 	ticks   int
 	now     dataflow.Time
 	agents  []mesh.NodeID
 	jobs    map[coordinator.JobID]*simRun
-	said    []leader.Event // what is to be measured next
+	beats   []leader.Event // what is to be measured next: what there is of agents that do nothing
+	said    []leader.Event // and all else
 	sent    []*leader.Send
 	seq     uint64
 
@@ -58,24 +62,25 @@ type simSite struct {
 type simRun struct {
 	ref     coordinator.AttemptRef
 	job     *coordinator.Job
+	on      map[mesh.NodeID]*coordinator.Prepared
 	tasks   map[dataflow.SubtaskID]*graph.Task
 	barrier uint64
 }
 
-func newSimSite(agents, jobs int) (*simSite, error) {
-	s := &simSite{machine: jobmanager.New(), jobs: make(map[coordinator.JobID]*simRun)}
+func newSimSite(serial int, z siteSize) (*simSite, error) {
+	s := &simSite{serial: serial, machine: jobmanager.New(), journal: jobmanager.NewJournal(), jobs: make(map[coordinator.JobID]*simRun)}
 	s.leader = leader.New(leader.Config{Term: 1, Self: "a0", Site: "s", Level: coordinator.BaseLevel, Timing: leader.DefaultTiming()})
 	s.apply(coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: "s"}}, 0)
-	slots := (jobs*simParallel + agents - 1) / agents
-	for i := range agents {
+	slots := (z.jobs*z.parallel + z.agents - 1) / z.agents
+	for i := range z.agents {
 		id := mesh.NodeID(fmt.Sprintf("a%d", i))
 		s.agents = append(s.agents, id)
 		a := coordinator.Agent{Node: id, Name: string(id), Host: string(id), Slots: slots, Level: coordinator.BaseLevel}
 		s.say(id, coordinator.ToLeader{Hello: &coordinator.Hello{Agent: a, Boot: 1}})
 	}
-	s.work()
-	for i := range jobs {
-		spec := fmt.Appendf(nil, simJob, i, simParallel)
+	s.workJobs()
+	for i := range z.jobs {
+		spec := fmt.Appendf(nil, simJob, i, z.parallel)
 		s.apply(coordinator.Command{Level: coordinator.BaseLevel, JobSubmitted: &coordinator.JobSubmitted{
 			Namespace: coordinator.DefaultNamespace, Name: fmt.Sprintf("job-%d", i), Spec: spec,
 		}}, 0)
@@ -89,15 +94,16 @@ func newSimSite(agents, jobs int) (*simSite, error) {
 		return n
 	}
 	for range 200 {
-		if running() == jobs && len(s.machine.State().Agents) == agents {
+		if running() == z.jobs && len(s.machine.State().Agents) == z.agents {
 			return s, nil
 		}
 		if err := s.prepare(); err != nil {
 			return nil, err
 		}
-		s.work()
+		s.workAgents()
+		s.workJobs()
 	}
-	return nil, fmt.Errorf("of %d jobs %d run", jobs, running())
+	return nil, fmt.Errorf("of %d jobs %d run", z.jobs, running())
 }
 
 func (s *simSite) say(from mesh.NodeID, m coordinator.ToLeader) {
@@ -115,7 +121,10 @@ func (s *simSite) prepare() error {
 	for i, id := range s.agents {
 		if i%beatTicks == s.ticks%beatTicks {
 			s.seq++
-			s.say(id, coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: s.seq, Applied: s.index}})
+			s.beat(id, coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: s.seq, Applied: s.index}})
+		}
+		if (s.serial*len(s.agents)+i)*2%breakTicks == s.ticks%breakTicks {
+			s.comeBack(id)
 		}
 	}
 	if err := s.deployed(); err != nil {
@@ -131,6 +140,26 @@ func (s *simSite) prepare() error {
 		}
 	}
 	return nil
+}
+
+func (s *simSite) beat(from mesh.NodeID, m coordinator.ToLeader) {
+	s.beats = append(s.beats, leader.Event{From: &leader.From{Node: from, Message: m}})
+}
+
+// comeBack: an agent's stream broke, and it has opened another one.
+func (s *simSite) comeBack(id mesh.NodeID) {
+	a := s.machine.State().Agents[id]
+	if a == nil {
+		return
+	}
+	h := &coordinator.Hello{Agent: *a, Boot: 1, Applied: s.index}
+	for _, j := range slices.Sorted(maps.Keys(s.jobs)) {
+		if r := s.jobs[j]; r.on[id] != nil && s.machine.State().Jobs[j].Status == coordinator.Running {
+			h.Attempts = append(h.Attempts, coordinator.AttemptNow{AttemptRef: r.ref, Phase: coordinator.PhaseRunning, Prepared: r.on[id], Barrier: r.barrier})
+		}
+	}
+	s.beats = append(s.beats, leader.Event{Gone: &leader.Gone{Node: id}})
+	s.beat(id, coordinator.ToLeader{Hello: h})
 }
 
 // deployed answers for new attempts.
@@ -150,6 +179,7 @@ func (s *simSite) deployed() error {
 		}
 		s.jobs[j.ID] = r
 		said := make(map[mesh.NodeID]*coordinator.Prepared)
+		r.on = said
 		for _, p := range j.Places {
 			if said[p.Node] == nil {
 				said[p.Node] = &coordinator.Prepared{AttemptRef: ref}
@@ -201,23 +231,33 @@ func (r *simRun) share(sub dataflow.SubtaskID, id dataflow.CheckpointID, nodes [
 	return coordinator.Share{Manifest: data, Copies: []coordinator.PartCopies{{Part: digest, Nodes: nodes}}, Bytes: 10}, err
 }
 
-// work does what is measured: everything that was said, and what is due.
-func (s *simSite) work() {
+// workAgents does what is measured of agents: each has its lease, comes and goes.
+func (s *simSite) workAgents() {
+	s.steps(s.beats)
+	s.beats = nil
+}
+
+// workJobs does what is measured of jobs: what is said of them, and what is due.
+func (s *simSite) workJobs() {
 	said := s.said
 	s.said = nil
-	for _, e := range said {
-		s.step(e)
-		s.decide()
-	}
+	s.steps(said)
 	if s.leader.Wake() <= s.now {
 		s.step(leader.Event{})
 		s.decide()
 	}
 }
 
+func (s *simSite) steps(events []leader.Event) {
+	for _, e := range events {
+		s.step(e)
+		s.decide()
+	}
+}
+
 func (s *simSite) step(e leader.Event) {
 	e.Now, e.Wall = s.now, s.now
-	for _, f := range s.leader.Step(s.machine.State(), e) {
+	for _, f := range s.leader.Step(s.machine.State(), s.journal.Take(), e) {
 		switch {
 		case f.Propose != nil:
 			s.proposed = append(s.proposed, f.Propose)
@@ -237,16 +277,17 @@ func (s *simSite) decide() {
 
 func (s *simSite) apply(c coordinator.Command, ref int) {
 	s.index++
-	r, _ := s.machine.Apply(s.index, &c)
+	r, changes := s.machine.Apply(s.index, &c)
+	s.journal.Add(changes)
 	s.step(leader.Event{Applied: &leader.Applied{Index: s.index, Command: &c, Err: r.Err, Ref: ref}})
 }
 
 // simSites are of the same size, and go through time together.
 type simSites []*simSite
 
-func newSimSites(n, agents, jobs int) (all simSites, err error) {
-	for range n {
-		s, err := newSimSite(agents, jobs)
+func newSimSites(z siteSize) (all simSites, err error) {
+	for i := range z.sites {
+		s, err := newSimSite(i, z)
 		if err != nil {
 			return nil, err
 		}
@@ -255,26 +296,44 @@ func newSimSites(n, agents, jobs int) (all simSites, err error) {
 	return all, nil
 }
 
-// pass lets so much time pass and says what the JobManagers cost.
-func (all simSites) pass(d dataflow.Duration) (w work, err error) {
-	var before, after runtime.MemStats
+// pass lets so much time pass and says what the JobManagers cost, for the agents
+// and for the jobs.
+func (all simSites) pass(d dataflow.Duration) (agents, jobs work, err error) {
 	for range d / simTick {
 		for _, s := range all {
 			if err := s.prepare(); err != nil {
-				return w, err
+				return agents, jobs, err
 			}
 		}
-		runtime.ReadMemStats(&before)
-		cpu, began := processorTime(), time.Now()
-		for _, s := range all {
-			s.work()
-		}
-		w.cpu += processorTime() - cpu
-		w.wall += time.Since(began)
-		runtime.ReadMemStats(&after)
-		w.mallocs += after.Mallocs - before.Mallocs
+		agents.add(all.measure((*simSite).workAgents))
+		jobs.add(all.measure((*simSite).workJobs))
 	}
-	return w, nil
+	return agents, jobs, nil
+}
+
+func (all simSites) measure(f func(*simSite)) work {
+	w, _ := watch(func() error {
+		for _, s := range all {
+			f(s)
+		}
+		return nil
+	})
+	return w
+}
+
+func (w *work) add(o work) {
+	w.cpu, w.wall, w.mallocs = w.cpu+o.cpu, w.wall+o.wall, w.mallocs+o.mallocs
+}
+
+// beyond is w and by how much other is more than a part of base.
+func (w work) beyond(other, base work, part int) work {
+	if more := other.cpu - base.cpu/time.Duration(part); more > 0 {
+		w.cpu, w.wall = w.cpu+more, w.wall+max(0, other.wall-base.wall/time.Duration(part))
+	}
+	if more := int64(other.mallocs) - int64(base.mallocs)/int64(part); more > 0 {
+		w.mallocs += uint64(more)
+	}
+	return w
 }
 
 // checkpoints is how many are complete, of all jobs.

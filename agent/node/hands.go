@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -24,8 +25,8 @@ type performer interface {
 // else is handed to it.
 type hands struct {
 	worker *worker.Worker
-	view   func(func(*coordinator.State))
-	now    func() dataflow.Time // counts the time in which the machine slept
+	look   func(func(*coordinator.State, jobmanager.Changed)) // what changed since the last look
+	now    func() dataflow.Time                               // counts the time in which the machine slept
 	extend func(until dataflow.Time)
 	dial   func(ctx context.Context, to mesh.NodeID) (mesh.Stream, error)
 	do     performer
@@ -122,8 +123,8 @@ func (h *hands) step(e worker.Event) {
 	e.Now = h.now()
 	var effects []worker.Effect
 	var left bool
-	h.view(func(st *coordinator.State) {
-		effects = slices.Clone(h.worker.Step(st, e))
+	h.look(func(st *coordinator.State, changed jobmanager.Changed) {
+		effects = slices.Clone(h.worker.Step(st, changed, e))
 		left = h.left != nil && h.worker.Left(st)
 	})
 	for _, f := range effects {

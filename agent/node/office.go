@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -22,6 +23,7 @@ type office struct {
 	term    uint64
 	leader  *leader.Leader
 	view    func(func(*coordinator.State))
+	look    func(func(*coordinator.State, jobmanager.Changed)) // what changed since the last look
 	now     func() dataflow.Time
 	wall    func() dataflow.Time
 	propose func(context.Context, coordinator.Command) proposal // in the order of the calls
@@ -142,7 +144,9 @@ func (o *office) step(e leader.Event) {
 	}
 	e.Now, e.Wall = o.now(), o.wall()
 	var effects []leader.Effect
-	o.view(func(st *coordinator.State) { effects = slices.Clone(o.leader.Step(st, e)) })
+	o.look(func(st *coordinator.State, changed jobmanager.Changed) {
+		effects = slices.Clone(o.leader.Step(st, changed, e))
+	})
 	for _, f := range effects {
 		o.perform(f)
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -18,9 +19,10 @@ type replica struct {
 	renewed func()                                                                                       // everything may have changed; must not block
 	fatal   func(error)                                                                                  // a command that this binary cannot read; must not block
 
-	mu      sync.RWMutex // guards what follows
-	machine *jobmanager.Machine
-	broken  error // of the first command that could not be read: none is applied after it
+	mu       sync.RWMutex // guards what follows; each journal is also taken by the one that watches, while it reads
+	machine  *jobmanager.Machine
+	journals []*jobmanager.Journal
+	broken   error // of the first command that could not be read: none is applied after it
 }
 
 var _ consensus.Machine = (*replica)(nil)
@@ -32,6 +34,29 @@ func (r *replica) view(f func(*coordinator.State)) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	f(r.machine.State())
+}
+
+// watch makes a journal of what changes from now on, until unwatch.
+func (r *replica) watch() *jobmanager.Journal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	j := jobmanager.NewJournal()
+	r.journals = append(r.journals, j)
+	return j
+}
+
+func (r *replica) unwatch(j *jobmanager.Journal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.journals = slices.DeleteFunc(r.journals, func(o *jobmanager.Journal) bool { return o == j })
+}
+
+// look calls f with the state, and with what has changed in it since the last
+// look of who watches with the journal: one goroutine. f must keep no map of it.
+func (r *replica) look(j *jobmanager.Journal, f func(*coordinator.State, jobmanager.Changed)) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	f(r.machine.State(), j.Take())
 }
 
 // Apply is consensus.Machine's. What it returns is a jobmanager.Result.
@@ -54,6 +79,9 @@ func (r *replica) Apply(index uint64, command []byte) any {
 	}
 	r.mu.Lock()
 	result, changes := r.machine.Apply(index, c)
+	for _, j := range r.journals {
+		j.Add(changes)
+	}
 	r.mu.Unlock()
 	r.applied(index, c, result, changes)
 	return result
@@ -79,6 +107,9 @@ func (r *replica) Snapshot() func(io.Writer) error {
 func (r *replica) Restore(in io.Reader) error {
 	r.mu.Lock()
 	err := r.machine.Restore(in)
+	for _, j := range r.journals {
+		j.AddAll()
+	}
 	r.mu.Unlock()
 	if err == nil {
 		r.renewed()

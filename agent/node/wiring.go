@@ -15,6 +15,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -155,7 +156,9 @@ func (n *Node) hearLink(e link.Event) { n.tell("agent", e.String()) }
 func (n *Node) startHands(ends *ends) (err error) {
 	h := n.hands
 	h.worker = worker.New(worker.Config{Agent: n.agent(), Site: n.id.Site(), Boot: n.boot, Timing: worker.DefaultTiming()})
-	h.view, h.now, h.extend, h.events = n.replica.view, n.uptime, n.lease.Extend, func(s string) { n.tell("agent", s) }
+	journal := n.replica.watch()
+	h.look = func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) }
+	h.now, h.extend, h.events = n.uptime, n.lease.Extend, func(s string) { n.tell("agent", s) }
 	h.dial = n.dialLeader
 	h.status = n.heartbeat
 	n.startFeeds(ends)
@@ -212,6 +215,9 @@ func (n *Node) leaderChanged() {
 func (n *Node) lead(ctx context.Context, term uint64) {
 	o := newOffice(term)
 	o.leader = leader.New(leader.Config{Term: term, Self: n.id.Node(), Site: n.id.Site(), Level: n.o.Level, Timing: leader.DefaultTiming()})
+	journal := n.replica.watch()
+	defer n.replica.unwatch(journal)
+	o.look = func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) }
 	o.view, o.now, o.confirm = n.replica.view, n.uptime, n.raft.Verify
 	o.wall = func() dataflow.Time { return dataflow.Time(n.id.Now().UnixMicro()) }
 	o.propose = n.enter

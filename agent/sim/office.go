@@ -18,6 +18,7 @@ type lead struct {
 	p       *proc
 	term    uint64
 	l       *leader.Leader
+	journal *jobmanager.Journal
 	over    bool // it knows that it leads no more
 	pending []entry
 	waiting []entry // committed, and not applied here yet
@@ -29,7 +30,7 @@ type lead struct {
 }
 
 func newLead(p *proc, term uint64) *lead {
-	l := &lead{p: p, term: term, desks: make(map[mesh.NodeID]*stream), boots: make(map[mesh.NodeID]uint64), wishes: make(map[int]func(leader.Answer))}
+	l := &lead{p: p, term: term, journal: jobmanager.NewJournal(), desks: make(map[mesh.NodeID]*stream), boots: make(map[mesh.NodeID]uint64), wishes: make(map[int]func(leader.Answer))}
 	l.l = leader.New(leader.Config{Term: term, Self: p.n.id, Site: siteName, Level: coordinator.BaseLevel, Timing: leader.DefaultTiming(), Parse: p.n.w.parse})
 	return l
 }
@@ -60,7 +61,7 @@ func (l *lead) step(e leader.Event) {
 	}
 	w := l.p.n.w
 	e.Now, e.Wall = l.p.now(), w.now
-	for _, f := range append([]leader.Effect(nil), l.l.Step(l.p.machine.State(), e)...) {
+	for _, f := range append([]leader.Effect(nil), l.l.Step(l.p.machine.State(), l.journal.Take(), e)...) {
 		l.perform(f)
 	}
 	l.timer++

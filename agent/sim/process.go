@@ -25,6 +25,7 @@ type proc struct {
 	paused  bool
 	held    []func()
 	machine *jobmanager.Machine
+	journal *jobmanager.Journal // for the worker
 	applied uint64
 	waits   map[uint64]func(jobmanager.Result) // for commands that were proposed here, by index
 	worker  *worker.Worker
@@ -77,7 +78,7 @@ func (n *node) start() {
 		return
 	}
 	n.boots++
-	p := &proc{n: n, boot: n.boots, machine: jobmanager.New(), waits: make(map[uint64]func(jobmanager.Result))}
+	p := &proc{n: n, boot: n.boots, machine: jobmanager.New(), journal: jobmanager.NewJournal(), waits: make(map[uint64]func(jobmanager.Result))}
 	n.p = p
 	p.lease = lease.New(p.now)
 	p.exec, p.feeds = newExecutor(p), newFeeds(p)
@@ -146,7 +147,7 @@ func (p *proc) step(e worker.Event) {
 		return
 	}
 	e.Now = p.now()
-	for _, f := range append([]worker.Effect(nil), p.worker.Step(p.machine.State(), e)...) {
+	for _, f := range append([]worker.Effect(nil), p.worker.Step(p.machine.State(), p.journal.Take(), e)...) {
 		p.perform(f)
 	}
 	p.timer++

@@ -182,7 +182,18 @@ func (p *proc) install(from *proc) {
 	}
 	p.n.w.trace("%s takes a snapshot of %d (it had %d)", p.n.id, from.applied, p.applied)
 	p.applied = from.applied
+	for _, j := range p.journals() {
+		j.AddAll()
+	}
 	p.step(worker.Event{State: true})
+}
+
+// journals are those of who watches the state here.
+func (p *proc) journals() []*jobmanager.Journal {
+	if p.lead != nil {
+		return []*jobmanager.Journal{p.journal, p.lead.journal}
+	}
+	return []*jobmanager.Journal{p.journal}
 }
 
 // apply applies the next command.
@@ -196,7 +207,10 @@ func (p *proc) apply() {
 	}
 	p.applied++
 	index := p.applied
-	result, _ := p.machine.Apply(index, c)
+	result, changes := p.machine.Apply(index, c)
+	for _, j := range p.journals() {
+		j.Add(changes)
+	}
 	if index%16 == 0 {
 		h := fnv.New64a()
 		h.Write(p.snapshot())

@@ -53,6 +53,7 @@ func (l *Leader) agent(node mesh.NodeID) *agent {
 		// The leader before may have granted a lease until somebody else was elected.
 		a = &agent{node: node, heard: l.now, granted: l.start.Add(l.cfg.Timing.Confirm), debts: make(map[coordinator.AttemptRef]bool)}
 		l.agents[node] = a
+		l.silence(a)
 	}
 	return a
 }
@@ -70,27 +71,19 @@ func (l *Leader) away(node mesh.NodeID) bool {
 }
 
 // safe tells whether a node cannot act on the world by a lease that it had.
-func (l *Leader) safe(node mesh.NodeID) bool {
+func (l *Leader) safe(node mesh.NodeID) bool { return l.now >= l.safeAt(node) }
+
+func (l *Leader) safeAt(node mesh.NodeID) dataflow.Time {
 	a := l.agents[node]
 	granted := l.start.Add(l.cfg.Timing.Confirm)
 	if a != nil {
 		granted = a.granted
 	}
-	return l.now >= granted.Add(l.cfg.Timing.Safe())
+	return granted.Add(l.cfg.Timing.Safe())
 }
 
 // settled tells whether all agents have had time to say that they are there.
-func (l *Leader) settled() bool {
-	if l.now >= l.start.Add(l.cfg.Timing.Lease) {
-		return true
-	}
-	for node := range l.st.Agents {
-		if a := l.agents[node]; !a.there && !a.lost {
-			return false
-		}
-	}
-	return true
-}
+func (l *Leader) settled() bool { return l.marks.calm }
 
 // name is what people call a node.
 func (l *Leader) name(node mesh.NodeID) string {
@@ -119,19 +112,11 @@ func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
 	return l.now
 }
 
-// watch finds who is lost.
-func (l *Leader) watch() {
-	for _, node := range sorted(l.agents) {
-		if a := l.agents[node]; !a.lost && l.now >= l.silentAt(a) {
-			l.lose(a, "it is silent")
-		}
-	}
-}
-
 func (l *Leader) lose(a *agent, why string) {
 	a.lost, a.there = true, false
 	clear(a.debts)
 	l.another(a.node)
+	l.touch(a.node)
 	l.tell("agent %s is lost: %s", l.name(a.node), why)
 	l.drop(a.node)
 }
@@ -141,7 +126,9 @@ func (l *Leader) gone(g *Gone) {
 	if a == nil || a.lost || g.Boot < a.boot {
 		return
 	}
-	if a.hint = true; g.Sure {
+	a.hint = true
+	l.silence(a)
+	if g.Sure {
 		l.lose(a, "its process has ended")
 	}
 }
@@ -163,6 +150,7 @@ func (l *Leader) from(f *From) {
 
 // listen hears a message of an agent that is there.
 func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
+	l.said(m)
 	switch {
 	case l.isAhead(m):
 		l.keep(&From{Node: a.node, Message: *m})
@@ -214,13 +202,14 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 			a.debts[n.AttemptRef] = true
 		}
 	}
-	for _, id := range sorted(l.jobs) {
+	for _, id := range sorted(l.marks.jobsOn[a.node]) {
 		l.inventory(l.jobs[id], a, h)
 	}
 	for i := range h.Logs {
 		l.logNow(a.node, &h.Logs[i])
 	}
 	l.remind(a.node)
+	l.touch(a.node)
 }
 
 // join makes an agent a member of the site, or what is known of it true.
@@ -237,6 +226,7 @@ func (l *Leader) join(a *agent, now *coordinator.Agent) {
 				l.send(a.node, coordinator.ToAgent{Refused: &coordinator.Refused{Why: err.Error()}})
 			}
 			a.there = false
+			l.touch(a.node)
 			l.drop(a.node)
 		}
 	})

@@ -74,7 +74,7 @@ func (l *Leader) keepHello(node mesh.NodeID, n *coordinator.AttemptNow) bool {
 // catchUp hears what was kept, as far as the state has come, in order; the rest is kept
 // again.
 func (l *Leader) catchUp() {
-	if len(l.ahead) == 0 {
+	if len(l.ahead) == 0 || !l.news {
 		return
 	}
 	all := l.ahead

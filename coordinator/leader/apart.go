@@ -25,6 +25,7 @@ const maxApart = 64
 func (l *Leader) suspect(r *jobRun, by mesh.NodeID, f *coordinator.AttemptFailed) {
 	if a := r.attempt; a.phase != over && f.Peer != by && a.parts[f.Peer] != nil {
 		r.suspect = suspicion{f.AttemptRef, by, f.Peer}
+		l.index(r)
 	}
 }
 
@@ -48,6 +49,7 @@ func (l *Leader) part(a, b mesh.NodeID) {
 			l.name(a), l.name(b), l.cfg.Timing.Apart)
 	}
 	l.apart[p] = l.now
+	l.marks.site, l.marks.room = true, true
 	for len(l.apart) > maxApart {
 		l.forgetPair(func(q schedule.Pair) bool { return l.apart[q] == slices.Min(values(l.apart)) })
 	}
@@ -61,7 +63,6 @@ func (l *Leader) parted(a, b mesh.NodeID) bool {
 
 // pairs are those that are kept apart.
 func (l *Leader) pairs() (all []schedule.Pair) {
-	l.forgetPair(func(p schedule.Pair) bool { return !l.parted(p[0], p[1]) })
 	for p := range l.apart {
 		all = append(all, p)
 	}
@@ -72,8 +73,8 @@ func (l *Leader) pairs() (all []schedule.Pair) {
 // the next.
 func (l *Leader) another(node mesh.NodeID) {
 	l.forgetPair(func(p schedule.Pair) bool { return p[0] == node || p[1] == node })
-	for _, r := range l.jobs {
-		if r.suspect.peer == node {
+	for id := range l.marks.jobsOn[node] {
+		if r := l.jobs[id]; r.suspect.peer == node {
 			r.suspect = suspicion{}
 		}
 	}

@@ -140,7 +140,7 @@ func (l *Leader) sendBegin(a *attempt, node mesh.NodeID) {
 
 // remind says again what an agent may not have heard before its stream broke.
 func (l *Leader) remind(node mesh.NodeID) {
-	for _, id := range sorted(l.jobs) {
+	for _, id := range sorted(l.marks.jobsOn[node]) {
 		a := l.jobs[id].attempt
 		if a == nil || a.parts[node] == nil || a.phase == over || a.phase == gathering {
 			continue
@@ -153,7 +153,7 @@ func (l *Leader) remind(node mesh.NodeID) {
 			l.send(node, coordinator.ToAgent{Finish: &coordinator.Finish{AttemptRef: a.ref}})
 		}
 	}
-	for _, name := range sorted(l.feeds) {
+	for _, name := range sorted(l.marks.feedsOn[node]) {
 		l.seal(l.feeds[name], node)
 	}
 }
@@ -206,7 +206,10 @@ func (l *Leader) inventory(r *jobRun, g *agent, h *coordinator.Hello) {
 
 // heardFailed: nothing of an attempt is left on an agent.
 func (l *Leader) heardFailed(g *agent, f *coordinator.AttemptFailed) {
-	delete(g.debts, f.AttemptRef)
+	if g.debts[f.AttemptRef] {
+		delete(g.debts, f.AttemptRef)
+		l.touch(g.node)
+	}
 	r := l.jobs[f.Job]
 	if r == nil {
 		return

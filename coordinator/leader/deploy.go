@@ -142,6 +142,7 @@ func (l *Leader) overdue(r *jobRun) {
 	for _, node := range sorted(r.closing) {
 		if g := l.agents[node]; g != nil && g.there && !g.debts[r.left] {
 			g.debts[r.left] = true
+			l.touch(node)
 			l.tell("agent %s has not ended attempt %d of job %s in %v: it gets no lease until it has", l.name(node), r.left.Token.Attempt, l.st.Jobs[r.id].Name, l.cfg.Timing.Close)
 		}
 	}
@@ -223,27 +224,10 @@ func (l *Leader) readsLanes(use FeedUse, s dataflow.SubtaskID) bool {
 
 // free are the agents that something can be given to, and their free slots.
 func (l *Leader) free(r *jobRun) []schedule.Agent {
-	used := make(map[mesh.NodeID]int)
-	for _, id := range sorted(l.jobs) {
-		o := l.jobs[id]
-		places := o.placing
-		if j := l.st.Jobs[id]; j.Deployed() {
-			places = j.Places
-			if _, err := l.parse(o, j); err != nil {
-				continue
-			}
-		}
-		if o == r || len(places) == 0 {
-			continue
-		}
-		for node, n := range schedule.Used(o.parsed.Slots, places) {
-			used[node] += n
-		}
-	}
 	var agents []schedule.Agent
 	for _, node := range sorted(l.st.Agents) {
 		if a := l.st.Agents[node]; l.usable(node) {
-			agents = append(agents, schedule.Agent{Node: node, Name: a.Name, Labels: a.Labels, Slots: a.Slots - used[node], Memory: a.Memory})
+			agents = append(agents, schedule.Agent{Node: node, Name: a.Name, Labels: a.Labels, Slots: a.Slots - l.marks.used[node] + r.used[node], Memory: a.Memory})
 		}
 	}
 	return agents

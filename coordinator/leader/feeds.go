@@ -41,6 +41,7 @@ type feedRun struct {
 	inSync bool                          // all members have everything
 	bring  mesh.NodeID                   // who is to own it, because the job has room there; empty: nobody
 	why    string                        // for what it waits
+	hosts  []mesh.NodeID                 // on which it depends, as marks know it
 }
 
 // decideFeed looks whether a log's epoch is as it should be.

@@ -38,6 +38,13 @@ type jobRun struct {
 	closing map[mesh.NodeID]bool
 	overAt  dataflow.Time
 
+	// What it depends on, as marks know it.
+	hosts    map[mesh.NodeID]bool
+	feeds    []string
+	deployed bool
+	used     map[mesh.NodeID]int // slots
+	usedFor  *coordinator.Place  // the first of the places for which
+
 	end   ending // what the newest checkpoint says
 	endOf *coordinator.Snapshot
 	stops []int // wishes that wait for its end
@@ -56,7 +63,7 @@ type ending struct {
 }
 
 func (l *Leader) newRun(j *coordinator.Job) *jobRun {
-	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool), slow: make(map[mesh.NodeID]bool)}
+	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool), slow: make(map[mesh.NodeID]bool), hosts: make(map[mesh.NodeID]bool)}
 	if j.Status == coordinator.Restarting { // by a leader of before
 		r.left, r.overAt = coordinator.AttemptRef{Job: j.ID, Token: j.Token(l.cfg.Site)}, l.now
 		for _, p := range j.Places {
@@ -94,6 +101,7 @@ func (l *Leader) follow(r *jobRun, j *coordinator.Job) {
 		for node := range r.closing { // it is done without their word
 			if g := l.agents[node]; g != nil && g.there {
 				g.debts[r.left] = true
+				l.touch(node)
 			}
 		}
 		clear(r.closing)
@@ -103,6 +111,7 @@ func (l *Leader) follow(r *jobRun, j *coordinator.Job) {
 // ended: nothing is left to do for a job.
 func (l *Leader) ended(r *jobRun, j *coordinator.Job) {
 	delete(l.jobs, r.id)
+	l.unmark(r)
 	l.unasked(r, errEnded)
 	for _, ref := range r.stops {
 		a := &Answer{Ref: ref}
@@ -293,7 +302,7 @@ func (l *Leader) failSince(r *jobRun, why string, final bool, at dataflow.Time) 
 	if a == nil || a.phase == over {
 		return
 	}
-	a.phase = over
+	a.phase, l.marks.jobs[r.id] = over, true
 	l.unasked(r, errRestarting)
 	r.verdict = verdict{coordinator.Failed, why}
 	if _, err := l.parse(r, l.st.Jobs[r.id]); final || err != nil {

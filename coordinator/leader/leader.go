@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -33,13 +34,17 @@ type Leader struct {
 	feeds     map[string]*feedRun
 	apart     map[schedule.Pair]dataflow.Time // agents that did not reach each other, since when; at most maxApart
 	raising   bool                            // LevelRaised was proposed
+	news      bool                            // the state has changed since the last Step
+	marks     marks
+	wakes     wakes
 	effects   []Effect
 }
 
 // proposal is a command of which it is not known yet what became of it.
 type proposal struct {
-	at   dataflow.Time
-	done func(err error)
+	at      dataflow.Time
+	command *coordinator.Command
+	done    func(err error)
 }
 
 const maxEarly = 1024
@@ -52,14 +57,14 @@ func New(cfg Config) *Leader {
 	return &Leader{
 		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
 		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
-		apart: make(map[schedule.Pair]dataflow.Time),
+		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), wakes: wakes{index: make(map[subject]int)},
 	}
 }
 
 // Step takes one event and returns what must be done, in order. st is the
 // replicated state of this agent, as it is now; it is not kept, but what its
-// pointers lead to is.
-func (l *Leader) Step(st *coordinator.State, e Event) []Effect {
+// pointers lead to is. changed is what is not as it was at the last Step.
+func (l *Leader) Step(st *coordinator.State, changed jobmanager.Changed, e Event) []Effect {
 	l.effects, l.st = nil, st
 	defer func() { l.st = nil }()
 	l.now, l.wall = max(l.now, e.Now), e.Wall
@@ -69,32 +74,22 @@ func (l *Leader) Step(st *coordinator.State, e Event) []Effect {
 	if st.Term > l.cfg.Term {
 		return nil // another one leads
 	}
-	if h := e.From; h != nil && h.Message.Heartbeat != nil && l.leads && l.now < l.wake {
-		l.from(h) // nothing can follow from it: the state is looked through later
-		return l.effects
-	}
-	if st.Term == l.cfg.Term && !l.leads {
+	if l.leads {
+		l.sync(changed)
+	} else if st.Term == l.cfg.Term {
 		l.leads = true // not before: the state may be an old one
-		l.sync()
+		l.sync(jobmanager.Changed{All: true})
 		for _, f := range l.early {
 			l.from(f)
 		}
 		l.early = nil
 	}
-	l.sync()
 	l.hear(e)
 	l.begin()
 	if l.leads {
-		l.sync()
 		l.catchUp()
-		l.watch()
-		l.level()
-		for _, name := range sorted(l.feeds) {
-			l.decideFeed(l.feeds[name])
-		}
-		for _, id := range sorted(l.jobs) {
-			l.decide(l.jobs[id])
-		}
+		l.due()
+		l.look()
 	}
 	l.wake = l.next()
 	return l.effects
@@ -120,6 +115,7 @@ func (l *Leader) hear(e Event) {
 	case e.Refused != nil:
 		if p, ok := l.proposals[e.Refused.Ref]; ok {
 			delete(l.proposals, e.Refused.Ref)
+			l.about(p.command)
 			p.done(fmt.Errorf("%w: %v", errRefused, e.Refused.Err))
 		}
 	case e.Wish != nil && !l.leads:
@@ -132,6 +128,7 @@ func (l *Leader) hear(e Event) {
 }
 
 func (l *Leader) applied(a *Applied) {
+	l.about(a.Command)
 	if t := a.Command.JobTold; t != nil && a.Err == nil {
 		l.told(t)
 	}
@@ -159,7 +156,7 @@ func (l *Leader) begin() {
 func (l *Leader) propose(c coordinator.Command, done func(err error)) {
 	c.Level, c.At = coordinator.BaseLevel, l.wall
 	l.refs++
-	l.proposals[l.refs] = proposal{at: l.now, done: done}
+	l.proposals[l.refs] = proposal{at: l.now, command: &c, done: done}
 	l.put(Effect{Propose: &Propose{Ref: l.refs, Command: c}})
 }
 
@@ -176,82 +173,15 @@ func (l *Leader) tell(format string, args ...any) {
 	l.put(Effect{Tell: fmt.Sprintf(format, args...)})
 }
 
-// sync makes what is known of agents, jobs and feeds follow the state.
-func (l *Leader) sync() {
-	if !l.leads {
-		return
-	}
-	for _, node := range sorted(l.st.Agents) {
-		l.agent(node)
-	}
-	for _, id := range sorted(l.st.Jobs) {
-		j := l.st.Jobs[id]
-		r := l.jobs[id]
-		if r == nil && !j.Status.Ended() {
-			r = l.newRun(j)
-			l.jobs[id] = r
-		}
-		if r != nil {
-			l.follow(r, j)
-		}
-	}
-	for _, id := range sorted(l.jobs) {
-		if l.st.Jobs[id] == nil {
-			l.ended(l.jobs[id], nil)
-		}
-	}
-	for name := range l.st.Feeds {
-		if l.feeds[name] == nil {
-			l.feeds[name] = &feedRun{name: name, ends: make(map[mesh.NodeID]int64), away: make(map[mesh.NodeID]dataflow.Time), retry: dataflow.MinTime}
-		}
-	}
-	for name := range l.feeds {
-		if l.st.Feeds[name] == nil {
-			delete(l.feeds, name)
-		}
-	}
-}
-
 // next is when something may change by time alone.
 func (l *Leader) next() dataflow.Time {
-	at := dataflow.MaxTime
-	soon := func(t dataflow.Time) {
-		if t > l.now {
-			at = min(at, t)
-		}
+	switch {
+	case l.leads:
+		return l.wakes.first()
+	case !l.begun && l.retry > l.now:
+		return l.retry
 	}
-	if !l.leads {
-		if !l.begun {
-			soon(l.retry)
-		}
-		return at
-	}
-	for _, a := range l.agents {
-		if !a.lost {
-			soon(l.silentAt(a))
-		}
-		soon(a.granted.Add(l.cfg.Timing.Safe()))
-	}
-	for _, r := range l.jobs {
-		for _, t := range []dataflow.Time{r.at, r.retry, r.overAt.Add(l.cfg.Timing.Lease), r.overAt.Add(l.cfg.Timing.Close)} {
-			soon(t)
-		}
-		if a := r.attempt; a != nil {
-			soon(a.sealedAt.Add(l.cfg.Timing.Finish))
-			soon(a.since.Add(l.cfg.Timing.Prepare))
-			if a.coordinator != nil {
-				soon(a.coordinator.Wake())
-			}
-		}
-	}
-	for _, f := range l.feeds {
-		soon(f.retry)
-		soon(f.asked.Add(l.cfg.Timing.Silence))
-		for _, t := range f.away {
-			soon(t.Add(l.cfg.Timing.Replace))
-		}
-	}
-	return at
+	return dataflow.MaxTime
 }
 
 func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -61,11 +61,12 @@ type entry struct {
 // lead is a leader on a node.
 type lead struct {
 	*leader.Leader
-	term  uint64
-	node  *node
-	boot  uint64
-	timer int
-	dead  bool
+	journal *jobmanager.Journal
+	term    uint64
+	node    *node
+	boot    uint64
+	timer   int
+	dead    bool
 }
 
 // node is an agent: what is on its disk, and its process.
@@ -80,6 +81,7 @@ type node struct {
 	held    []func()
 	boot    uint64
 	machine *jobmanager.Machine
+	journal *jobmanager.Journal // for the worker
 	applied int
 	worker  *worker.Worker
 	exec    *executor
@@ -173,6 +175,7 @@ func (n *node) life(f func()) func() {
 func (n *node) start() {
 	n.up, n.frozen, n.leaving, n.boot, n.applied = true, false, false, n.boot+1, 0
 	n.machine, n.held, n.lease, n.stream = jobmanager.New(), nil, dataflow.MinTime, nil
+	n.journal = jobmanager.NewJournal()
 	n.exec = newExecutor(n)
 	n.worker = worker.New(worker.Config{Agent: n.agent, Site: "s", Boot: n.boot, Timing: worker.DefaultTiming()})
 	var feeds []string
@@ -246,7 +249,13 @@ func (n *node) replicate() {
 	}
 	e := n.site.log[n.applied]
 	n.applied++
-	result, _ := n.machine.Apply(uint64(n.applied), e.command)
+	result, changes := n.machine.Apply(uint64(n.applied), e.command)
+	n.journal.Add(changes)
+	for _, l := range append(slices.Clone(n.site.stale), n.site.leads) {
+		if l != nil {
+			l.journal.Add(changes)
+		}
+	}
 	if result.Err == nil && n.applied > n.site.judged {
 		n.site.judged = n.applied
 		n.site.observe(n.machine.State(), e.command)
@@ -268,7 +277,7 @@ func (n *node) replicate() {
 // step gives the worker an event and does what it says.
 func (n *node) step(e worker.Event) {
 	e.Now = n.site.now
-	for _, f := range n.worker.Step(n.machine.State(), e) {
+	for _, f := range n.worker.Step(n.machine.State(), n.journal.Take(), e) {
 		n.perform(f)
 	}
 	n.timer++
@@ -369,7 +378,7 @@ func (s *site) lead(id mesh.NodeID) {
 	}
 	s.term++
 	n := s.nodes[id]
-	l := &lead{term: s.term, node: n, boot: n.boot}
+	l := &lead{term: s.term, node: n, boot: n.boot, journal: jobmanager.NewJournal()}
 	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: "s", Level: coordinator.BaseLevel, Timing: leader.DefaultTiming()})
 	s.leads = l
 	l.step(leader.Event{})
@@ -403,7 +412,11 @@ func (s *site) sorted() []*node {
 func (l *lead) step(e leader.Event) {
 	s := l.node.site
 	e.Now = s.now
-	for _, f := range l.Step(l.node.machine.State(), e) {
+	effects := l.Step(l.node.machine.State(), l.journal.Take(), e)
+	if missed := l.Overlooked(l.node.machine.State()); missed != "" {
+		s.fail("the leader has overlooked something: %s", missed)
+	}
+	for _, f := range effects {
 		l.perform(f)
 	}
 	l.timer++

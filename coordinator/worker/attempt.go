@@ -103,17 +103,22 @@ func (w *Worker) wanted(st *coordinator.State, id coordinator.JobID) *coordinato
 	return nil
 }
 
-// reconcileAttempts compares what the state wants with what is here.
-func (w *Worker) reconcileAttempts(st *coordinator.State) {
-	for _, id := range sorted(w.attempts) {
-		a := w.attempts[id]
-		if want := w.wanted(st, id); a.phase != closing && (want == nil || *want != a.AttemptRef) {
+// reconcileAttempts compares what the state wants of some jobs with what is here.
+func (w *Worker) reconcileAttempts(st *coordinator.State, jobs []coordinator.JobID) {
+	for _, id := range jobs {
+		a, want := w.attempts[id], w.wanted(st, id)
+		if a != nil && a.phase != closing && (want == nil || *want != a.AttemptRef) {
 			a.phase = closing
 			ref := a.AttemptRef
 			w.put(Effect{Close: &ref})
 		}
 	}
-	for _, id := range sorted(st.Jobs) {
+	for _, id := range jobs {
+		if st.Jobs[id] == nil {
+			delete(w.gone, id)
+			delete(w.lost, id)
+			continue
+		}
 		want := w.wanted(st, id)
 		if gone := w.gone[id]; gone != nil && (want == nil || gone.AttemptRef != *want) && w.attempts[id] == nil {
 			delete(w.gone, id)
@@ -128,16 +133,6 @@ func (w *Worker) reconcileAttempts(st *coordinator.State) {
 			w.complete(st.Jobs[id], a)
 		}
 		w.lose(st.Jobs[id])
-	}
-	for _, id := range sorted(w.gone) {
-		if st.Jobs[id] == nil {
-			delete(w.gone, id)
-		}
-	}
-	for _, id := range sorted(w.lost) {
-		if st.Jobs[id] == nil {
-			delete(w.lost, id)
-		}
 	}
 }
 
@@ -185,6 +180,7 @@ func (w *Worker) complete(j *coordinator.Job, a *attempt) {
 func (w *Worker) over(f *coordinator.AttemptFailed) {
 	delete(w.attempts, f.Job)
 	w.gone[f.Job] = f
+	w.marks.jobs[f.Job] = true
 	w.say(coordinator.ToLeader{Failed: f})
 }
 

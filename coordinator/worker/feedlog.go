@@ -62,9 +62,12 @@ func epochOf(st *coordinator.State, feed string) uint64 {
 	return 0
 }
 
-// reconcileLogs compares what the state says of feeds with what is done here.
-func (w *Worker) reconcileLogs(st *coordinator.State) {
-	for _, name := range sorted(st.Feeds) {
+// reconcileLogs compares what the state says of some feeds with what is done here.
+func (w *Worker) reconcileLogs(st *coordinator.State, feeds []string) {
+	for _, name := range feeds {
+		if st.Feeds[name] == nil {
+			continue
+		}
 		w.reconcileLog(st, st.Feeds[name])
 		if l := w.logs[name]; l != nil && l.wanted > 0 && l.wanted <= epochOf(st, name)+1 {
 			if l.wanted > epochOf(st, name) {
@@ -73,8 +76,8 @@ func (w *Worker) reconcileLogs(st *coordinator.State) {
 			l.wanted = 0
 		}
 	}
-	for _, name := range sorted(w.logs) {
-		if st.Feeds[name] == nil && st.Index > 0 {
+	for _, name := range feeds {
+		if w.logs[name] != nil && st.Feeds[name] == nil && st.Index > 0 {
 			delete(w.logs, name)
 			feed := name
 			w.put(Effect{Drop: &feed})

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
 
@@ -20,7 +21,7 @@ func TestLostFiles(t *testing.T) {
 	}
 	granted := func(st *coordinator.State) (n int) {
 		w.behind = false
-		for _, f := range w.Step(st, Event{State: true}) {
+		for _, f := range w.Step(st, jobmanager.Changed{All: true}, Event{State: true}) {
 			if f.Lost != nil {
 				n++
 			}

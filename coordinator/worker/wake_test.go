@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -14,10 +15,10 @@ func TestWakeIsLater(t *testing.T) {
 	w := New(Config{Agent: coordinator.Agent{Node: "n1"}, Site: "s", Boot: 1, Timing: DefaultTiming()})
 	st := &coordinator.State{}
 	sec := dataflow.Time(dataflow.Second)
-	w.Step(st, Event{Now: sec, Leader: new(mesh.NodeID("n2"))})
-	w.Step(st, Event{Now: 2 * sec, Connected: new(false)})
-	w.Step(st, Event{Now: 2 * sec, Leader: new(mesh.NodeID(""))})
-	w.Step(st, Event{Now: 3 * sec})
+	w.Step(st, jobmanager.Changed{All: true}, Event{Now: sec, Leader: new(mesh.NodeID("n2"))})
+	w.Step(st, jobmanager.Changed{All: true}, Event{Now: 2 * sec, Connected: new(false)})
+	w.Step(st, jobmanager.Changed{All: true}, Event{Now: 2 * sec, Leader: new(mesh.NodeID(""))})
+	w.Step(st, jobmanager.Changed{All: true}, Event{Now: 3 * sec})
 	if at := w.Wake(); at <= 3*sec {
 		t.Errorf("nobody leads, and at %d a tick is wanted at %d", 3*sec, at)
 	}

@@ -1,10 +1,10 @@
 package worker
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -26,13 +26,14 @@ type Worker struct {
 	lost     map[coordinator.JobID]uint64 // the attempt with which Lost was said
 	logs     map[string]*feedLog
 	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
+	marks    marks
 	effects  []Effect
 }
 
 // New makes the worker of a process.
 func New(cfg Config) *Worker {
 	return &Worker{
-		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog),
+		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog), marks: newMarks(),
 		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot),
 		link: link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, lease: dataflow.MinTime},
 	}
@@ -40,10 +41,11 @@ func New(cfg Config) *Worker {
 
 // Step takes one event and returns what must be done, in order. st is the
 // replicated state of this agent, as it is now; it is not kept, but what its
-// pointers lead to is.
-func (w *Worker) Step(st *coordinator.State, e Event) []Effect {
+// pointers lead to is. changed is what is not as it was at the last Step.
+func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event) []Effect {
 	w.effects, w.now = nil, max(w.now, e.Now)
 	w.link.term = max(w.link.term, st.Term)
+	w.sync(st, changed)
 	switch {
 	case e.Leader != nil:
 		w.led(*e.Leader)
@@ -54,6 +56,7 @@ func (w *Worker) Step(st *coordinator.State, e Event) []Effect {
 	case e.Attempt != nil:
 		w.attemptSays(e.Attempt)
 	case e.Log != nil:
+		w.marks.said(e.Log)
 		w.logSays(e.Log)
 	case e.Leave:
 		w.leave(st)
@@ -61,9 +64,7 @@ func (w *Worker) Step(st *coordinator.State, e Event) []Effect {
 	w.tick(st)
 	w.behind = w.behind && (w.link.granted == 0 || st.Index < w.link.granted)
 	if !w.behind {
-		w.reconcileAttempts(st)
-		w.reconcileLogs(st)
-		w.reconcileKept(st)
+		w.reconcile(st)
 	}
 	return w.effects
 }
@@ -80,8 +81,8 @@ func (w *Worker) Wake() dataflow.Time {
 	}
 	soon(w.link.beat)
 	soon(w.link.dial)
-	for _, l := range w.logs {
-		soon(l.again)
+	for name := range w.marks.failing {
+		soon(w.logs[name].again)
 	}
 	return at
 }
@@ -102,6 +103,7 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 		return
 	}
 	w.link.term = m.Term
+	w.marks.told(m)
 	switch {
 	case m.Granted != nil:
 		w.granted(m.Granted)
@@ -118,40 +120,10 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 	}
 }
 
-// reconcileKept says which snapshots are kept of whom, where that has changed.
-func (w *Worker) reconcileKept(st *coordinator.State) {
-	if st.Index == 0 {
-		return
-	}
-	for _, id := range sorted(st.Jobs) {
-		w.keep(id, st.Jobs[id].Checkpoints)
-	}
-	var savepoints []*coordinator.Snapshot
-	for _, name := range sorted(st.Savepoints) {
-		savepoints = append(savepoints, st.Savepoints[name])
-	}
-	w.keep("", savepoints)
-	for _, id := range sorted(w.kept) {
-		if st.Jobs[id] == nil && id != "" {
-			delete(w.kept, id)
-			w.put(Effect{Kept: &Kept{Job: id}})
-		}
-	}
-}
-
 func (w *Worker) keep(job coordinator.JobID, now []*coordinator.Snapshot) {
 	if was, said := w.kept[job]; said && slices.Equal(was, now) {
 		return
 	}
 	w.kept[job] = slices.Clone(now)
 	w.put(Effect{Kept: &Kept{Job: job, Snapshots: now}})
-}
-
-func sorted[K cmp.Ordered, V any](m map[K]V) []K {
-	keys := make([]K, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -32,7 +33,7 @@ func (b *bench) step(e Event, want ...string) {
 	b.now += dataflow.Time(dataflow.Millisecond)
 	e.Now = b.now
 	var got []string
-	for _, f := range b.w.Step(b.st, e) {
+	for _, f := range b.w.Step(b.st, jobmanager.Changed{All: true}, e) {
 		got = append(got, short(f))
 	}
 	if !slices.Equal(got, want) {

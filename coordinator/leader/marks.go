@@ -1,0 +1,231 @@
+package leader
+
+import (
+	"maps"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// A Step looks at what its event touches, and at nothing else: its cost does not
+// grow with the site. What is to be looked at is marked, by these rules:
+//
+//	a job    it changed in the state; an agent speaks of its attempt; a command of it is
+//	         applied or refused; an agent that it is placed on, or that has not ended its
+//	         last attempt, is lost, comes back, has debts or has none any more; a feed that
+//	         it reads changed, or waits for something else; its time has come
+//	a feed   it changed in the state; an agent speaks of its log; a command of it is applied
+//	         or refused; one of its members is lost, comes back, …; a job that reads it is
+//	         deployed, or is not any more; the site's agents are others; its time has come
+//	what waits or wants   also when there may be room: an agent comes or goes, a job gives slots back or
+//	         takes them, two agents are kept apart or not any more
+//
+// Marks that come while something is looked at are looked at in the same Step. So
+// after each Step a look at everything would find nothing to do; the tests
+// look.
+type marks struct {
+	jobs  map[coordinator.JobID]bool
+	feeds map[string]bool
+	room  bool // who waits for room, or wants an agent, is looked at
+	site  bool // what concerns no job and no feed alone
+
+	waiting map[coordinator.JobID]bool                 // jobs that are not deployed
+	wanting map[string]bool                            // feeds that are not as they should be
+	readers map[string]map[coordinator.JobID]bool      // jobs by the feeds that they read
+	jobsOn  map[mesh.NodeID]map[coordinator.JobID]bool // jobs by the agents on which they depend
+	feedsOn map[mesh.NodeID]map[string]bool
+	used    map[mesh.NodeID]int  // slots that jobs have
+	unheard map[mesh.NodeID]bool // agents of the site that are neither there nor lost
+	calm    bool                 // all agents have had time to say that they are there
+}
+
+func newMarks() marks {
+	return marks{
+		jobs: make(map[coordinator.JobID]bool), feeds: make(map[string]bool), site: true, waiting: make(map[coordinator.JobID]bool),
+		wanting: make(map[string]bool), readers: make(map[string]map[coordinator.JobID]bool), used: make(map[mesh.NodeID]int),
+		unheard: make(map[mesh.NodeID]bool), jobsOn: make(map[mesh.NodeID]map[coordinator.JobID]bool), feedsOn: make(map[mesh.NodeID]map[string]bool),
+	}
+}
+
+// sync makes what is known of agents, jobs and feeds follow the state.
+func (l *Leader) sync(changed jobmanager.Changed) {
+	if changed.All {
+		changed.Names = l.everything()
+	}
+	l.news = len(changed.Names) > 0
+	for _, c := range changed.Names {
+		switch c.What {
+		case jobmanager.Agent:
+			l.syncAgent(mesh.NodeID(c.Name))
+		case jobmanager.Job:
+			l.syncJob(coordinator.JobID(c.Name))
+		case jobmanager.Feed:
+			l.syncFeed(c.Name)
+		case jobmanager.Savepoint: // a job may be to begin with it
+			l.marks.room = true
+		case jobmanager.Leader, jobmanager.Site, jobmanager.Level:
+			l.marks.site = true
+		case jobmanager.Token: // the API's
+		}
+	}
+}
+
+// everything names all that the state has, and all that is known here.
+func (l *Leader) everything() []jobmanager.Change {
+	all := []jobmanager.Change{{What: jobmanager.Leader}}
+	for _, node := range sorted(l.st.Agents) {
+		all = append(all, jobmanager.Change{What: jobmanager.Agent, Name: string(node)})
+	}
+	for _, id := range sorted(l.st.Jobs) {
+		all = append(all, jobmanager.Change{What: jobmanager.Job, Name: string(id)})
+	}
+	for _, id := range sorted(l.jobs) {
+		if l.st.Jobs[id] == nil {
+			all = append(all, jobmanager.Change{What: jobmanager.Job, Name: string(id)})
+		}
+	}
+	for _, name := range sorted(l.st.Feeds) {
+		all = append(all, jobmanager.Change{What: jobmanager.Feed, Name: name})
+	}
+	for _, name := range sorted(l.feeds) {
+		if l.st.Feeds[name] == nil {
+			all = append(all, jobmanager.Change{What: jobmanager.Feed, Name: name})
+		}
+	}
+	for _, node := range sorted(l.agents) {
+		if l.st.Agents[node] == nil {
+			all = append(all, jobmanager.Change{What: jobmanager.Agent, Name: string(node)})
+		}
+	}
+	return all
+}
+
+func (l *Leader) syncAgent(node mesh.NodeID) {
+	if l.st.Agents[node] != nil {
+		l.agent(node)
+	}
+	l.touch(node)
+	l.marks.site = true
+	for name := range l.feeds { // their copies depend on how many agents there are, and on their labels
+		l.marks.feeds[name] = true
+	}
+}
+
+func (l *Leader) syncJob(id coordinator.JobID) {
+	r, j := l.jobs[id], l.st.Jobs[id]
+	switch {
+	case j == nil && r == nil:
+		return
+	case j == nil:
+		l.ended(r, nil)
+		return
+	case r == nil && j.Status.Ended():
+		return
+	case r == nil:
+		r = l.newRun(j)
+		l.jobs[id] = r
+	}
+	if l.follow(r, j); l.jobs[id] != nil {
+		l.marks.jobs[id] = true
+		l.account(r, j)
+		l.index(r)
+	}
+}
+
+func (l *Leader) syncFeed(name string) {
+	switch {
+	case l.st.Feeds[name] == nil:
+		if r := l.feeds[name]; r != nil {
+			l.hosts(r, nil)
+			delete(l.feeds, name)
+			delete(l.marks.wanting, name)
+			l.wakes.set(subject{aFeed, name}, dataflow.MaxTime)
+		}
+	case l.feeds[name] == nil:
+		l.feeds[name] = &feedRun{name: name, ends: make(map[mesh.NodeID]int64), away: make(map[mesh.NodeID]dataflow.Time), retry: dataflow.MinTime}
+	}
+	l.marks.feeds[name] = true
+	l.markReaders(name)
+}
+
+func (l *Leader) markReaders(feed string) { maps.Copy(l.marks.jobs, l.marks.readers[feed]) }
+
+// touch: an agent is lost, there again, in debt or out of it, or is another in the
+// state.
+func (l *Leader) touch(node mesh.NodeID) {
+	l.marks.room = true
+	maps.Copy(l.marks.jobs, l.marks.jobsOn[node])
+	maps.Copy(l.marks.feeds, l.marks.feedsOn[node])
+	a := l.agents[node]
+	if a == nil {
+		return
+	}
+	if l.st.Agents[node] != nil && !a.there && !a.lost {
+		l.marks.unheard[node] = true
+	} else {
+		delete(l.marks.unheard, node)
+	}
+	l.marks.site = l.marks.site || !l.marks.calm
+	l.silence(a)
+}
+
+// silence sets when an agent that says nothing is lost. What it says makes that
+// later, which is seen when the time has come.
+func (l *Leader) silence(a *agent) {
+	at := dataflow.MaxTime
+	if !a.lost {
+		at = l.silentAt(a)
+	}
+	l.wakes.set(subject{anAgent, string(a.node)}, at)
+}
+
+// about marks what a command of this leader decides, when it is known what became
+// of it.
+func (l *Leader) about(c *coordinator.Command) {
+	switch {
+	case c.JobDeployed != nil:
+		l.marks.jobs[c.JobDeployed.Job] = true
+	case c.JobBecame != nil:
+		l.marks.jobs[c.JobBecame.Job] = true
+	case c.JobTold != nil:
+		l.marks.jobs[c.JobTold.Job] = true
+	case c.SinkCommitted != nil:
+		l.marks.jobs[c.SinkCommitted.Job] = true
+	case c.CheckpointDone != nil && c.CheckpointDone.Checkpoint != nil:
+		l.marks.jobs[c.CheckpointDone.Checkpoint.Job] = true
+	case c.CheckpointDone != nil:
+		l.marks.jobs[c.CheckpointDone.Savepoint.Job] = true
+	case c.LogEpochBegun != nil:
+		l.marks.feeds[c.LogEpochBegun.Feed] = true
+	default:
+		l.marks.site = true
+	}
+}
+
+// said marks what a message of an agent is about.
+func (l *Leader) said(m *coordinator.ToLeader) {
+	switch {
+	case m.Prepared != nil:
+		l.marks.jobs[m.Prepared.Job] = true
+	case m.Failed != nil:
+		l.marks.jobs[m.Failed.Job] = true
+	case m.Stored != nil:
+		l.marks.jobs[m.Stored.Job] = true
+	case m.NotStored != nil:
+		l.marks.jobs[m.NotStored.Job] = true
+	case m.Exhausted != nil:
+		l.marks.jobs[m.Exhausted.Job] = true
+	case m.Committed != nil:
+		l.marks.jobs[m.Committed.Job] = true
+	case m.Ended != nil:
+		l.marks.jobs[m.Ended.Job] = true
+	case m.Sealed != nil:
+		l.marks.feeds[m.Sealed.Feed] = true
+	case m.InSync != nil: // its members reach each other
+		l.marks.feeds[m.InSync.Feed], l.marks.room = true, true
+	case m.OutOfSync != nil:
+		l.marks.feeds[m.OutOfSync.Feed] = true
+	}
+}
