@@ -307,7 +307,8 @@ func TestMetrics(t *testing.T) {
 	s.deploy(t, id)
 	send(t, a.url, "GET", "/metrics", nil).want(t, 200,
 		`tidemark_operator_in_rows_total{job="`+id+`",name="gen",operator="in",subtask="in/0"} 7`, `tidemark_log_end{feed="plant"} 12`,
-		`tidemark_job_status{job="`+id+`",name="gen",status="running"} 1`, `tidemark_subtask_watermark_lag_seconds`, "tidemark_raft_is_leader 1", "go_goroutines")
+		`tidemark_job_status{job="`+id+`",name="gen",status="running"} 1`, `tidemark_subtask_watermark_lag_seconds`, `tidemark_attempt_prepare_seconds{job="`+id+`",name="gen",phase="restore"} 1.5`,
+		`tidemark_attempt_fetched_bytes{job="`+id+`"`, "tidemark_raft_is_leader 1", "go_goroutines")
 	send(t, s.agent(t, "n2", "").url, "GET", "/metrics", nil).want(t, 200, "tidemark_raft_is_leader 0")
 }
 

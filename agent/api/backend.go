@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 
+	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -39,6 +40,8 @@ type Backend interface {
 	// Here are the subtasks that run on this agent, the feeds that it owns, and the
 	// free bytes of its data folder; 0: not known.
 	Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64)
+	// Preparations are how what runs here came to run.
+	Preparations() []executor.Preparation
 
 	// CallLeader opens a connection to the leader's API. ErrNoLeader.
 	CallLeader(ctx context.Context) (net.Conn, error)

@@ -13,8 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
@@ -179,6 +181,11 @@ func (m *member) Logs() []coordinator.LogStatus { return nil }
 
 func (m *member) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64) {
 	return m.Statuses("j5"), []coordinator.LogStatus{{Feed: "plant", End: 12, Bytes: 99, Broker: "connected"}}, 1 << 30
+}
+
+func (m *member) Preparations() []executor.Preparation {
+	ref := coordinator.AttemptRef{Job: "j5", Token: dataflow.FencingToken{Epoch: 1, Site: "hall", Attempt: 1}}
+	return []executor.Preparation{{AttemptRef: ref, From: "chk-1", Parts: 2, Bytes: 99, Fetched: 7, Phases: []executor.Phase{{Name: "restore", Took: 1500 * time.Millisecond}}}}
 }
 
 func (m *member) CallLeader(ctx context.Context) (net.Conn, error) {

@@ -90,6 +90,10 @@ func newCollector(s *server) *collector {
 		"checkpoint_counter": "Counter of the newest checkpoint.", "checkpoint_completed_seconds": "When the newest checkpoint was begun, as seconds since 1970.",
 	})
 	of([]string{"job", "name", "status"}, map[string]string{"job_status": "1 for the status that a job has."})
+	of([]string{"job", "name", "phase"}, map[string]string{"attempt_prepare_seconds": "How long what led to the present attempt took here, by phase."})
+	of([]string{"job", "name"}, map[string]string{
+		"attempt_restored_bytes": "Parts of state that the present attempt was restored from here.", "attempt_fetched_bytes": "Of these, what came from other agents.",
+	})
 	of([]string{"status"}, map[string]string{"members": "Agents of the site, as gossip knows them."})
 	of(nil, map[string]string{
 		"raft_applied_index": "Index of the last command applied here.", "raft_is_leader": "1 on the leader.", "ready": "1 if the agent takes requests.",
@@ -138,6 +142,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, s := range statuses {
 		collectSubtask(send, &s, names[s.Job])
+	}
+	for _, p := range b.Preparations() {
+		id, name := string(p.Job), names[p.Job]
+		for _, f := range p.Phases {
+			send("attempt_prepare_seconds", gauge, f.Took.Seconds(), id, name, f.Name)
+		}
+		send("attempt_restored_bytes", gauge, float64(p.Bytes), id, name)
+		send("attempt_fetched_bytes", gauge, float64(p.Fetched), id, name)
 	}
 	for _, l := range logs {
 		send("log_end", gauge, float64(l.End), l.Feed)

@@ -41,6 +41,7 @@ type attempt struct {
 	shut   bool          // nothing is taken any more
 	signal chan struct{} // 1: the inbox may have something
 	job    *runtime.Job  // for status; nil: it is not made yet
+	ran    *Preparation  // how it came to run; nil: it has not
 	first  dataflow.SubtaskID
 	peer   mesh.NodeID // whose channel broke first
 
@@ -52,6 +53,7 @@ type attempt struct {
 	pushes   sync.WaitGroup
 	parsed   *parsed
 	replicas int
+	phases   *timeline
 }
 
 var (
@@ -109,9 +111,11 @@ func (a *attempt) run() {
 // live leads from preparing to the end: it returns when the attempt is closed or
 // has failed.
 func (a *attempt) live() error {
+	a.phases = newTimeline(a.ref)
 	if a.before != nil {
 		<-a.before
 	}
+	a.phases.ends(phaseWait)
 	if err := a.prepare(); err != nil {
 		return err
 	}
@@ -119,11 +123,21 @@ func (a *attempt) live() error {
 	if err := a.hear(nil, func() bool { return a.begin != nil }); err != nil {
 		return err
 	}
+	a.begins()
 	if err := a.play(); err != nil {
 		return err
 	}
 	a.x.o.Events(worker.AttemptEvent{Ended: &coordinator.AttemptEnded{AttemptRef: a.ref}})
 	return a.hear(nil, func() bool { return false })
+}
+
+// begins says how it came to run.
+func (a *attempt) begins() {
+	a.phases.ends(phaseBegin)
+	a.mu.Lock()
+	a.ran = &a.phases.Preparation
+	a.mu.Unlock()
+	a.tell("%s", a.ran)
 }
 
 // hear does what is posted until enough says so, until closed, or until ended has

@@ -59,7 +59,7 @@ type Options struct {
 
 	// Peers are the agents to which copies of something go, the best first, without
 	// this one: see Rank. It is asked anew for each share.
-	Peers func(key string) []mesh.NodeID
+	Peers func(key string, suits func(*mesh.Member) bool) []mesh.NodeID
 	// Present is the token of a job's present attempt as the state here has it, and
 	// whether the job is there; nil: what was prepared here is all that is known.
 	Present func(coordinator.JobID) (dataflow.FencingToken, bool)
@@ -239,6 +239,18 @@ func (x *Executor) takeMemory() int64 {
 func (x *Executor) Status() (all []coordinator.SubtaskStatus) {
 	for _, a := range x.present() {
 		all = append(all, a.status()...)
+	}
+	return all
+}
+
+// Preparations are how those attempts came to run that run here.
+func (x *Executor) Preparations() (all []Preparation) {
+	for _, a := range x.present() {
+		a.mu.Lock()
+		if a.ran != nil {
+			all = append(all, *a.ran)
+		}
+		a.mu.Unlock()
 	}
 	return all
 }

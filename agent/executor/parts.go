@@ -53,7 +53,7 @@ func (x *Executor) PutPart(ctx context.Context, write func(io.Writer) error) (st
 	var errs []error
 	var peers []mesh.NodeID
 	if x.o.Peers != nil {
-		peers = x.o.Peers(p.Digest.String())
+		peers = x.o.Peers(p.Digest.String(), nil)
 	}
 	for _, to := range peers {
 		if _, err := x.peers.Push(ctx, to, imported, id, []store.Part{p}); err != nil {

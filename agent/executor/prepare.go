@@ -45,12 +45,14 @@ func (a *attempt) prepare() error {
 		return final{err}
 	}
 	a.parsed, a.replicas = p, p.job.Replicas
+	a.phases.ends(phasePlan)
 	if err := a.context(); err != nil {
 		return err
 	}
 	if err := a.fetch(); err != nil {
 		return err
 	}
+	a.phases.ends(phaseFetch)
 	if err := a.cutBack(); err != nil {
 		return err
 	}
@@ -65,6 +67,8 @@ func (a *attempt) prepare() error {
 	if a.opened, err = j.Open(a.ctx); err != nil {
 		return a.unopened(err)
 	}
+	a.phases.ends(phaseOpen)
+	a.phases.moves(a.opened.Restoring, phaseRestore)
 	a.joined, err = a.x.o.Channels.Join(a.ref, j, &p.plan, a.asked.Job.Places, a.lost)
 	return err
 }
@@ -330,7 +334,12 @@ func (a *attempt) fetch() error {
 		holders[c.Part] = c.Nodes
 	}
 	needed := durable.Needed(a.parsed.rows, a.parsed.layout, a.local())
+	a.phases.From, a.phases.Parts = a.asked.From.Name, len(needed)
 	for _, p := range needed {
+		a.phases.Bytes += p.Size
+		if !a.x.o.State.Parts().Has(p) {
+			a.phases.Fetched += p.Size
+		}
 		if err := a.x.mend(a.ctx, holders[p.Digest], p); err != nil {
 			return fmt.Errorf("%s: %w", a.asked.From.Name, err)
 		}

@@ -12,8 +12,9 @@ import (
 // Rank orders the members of self's site that are alive, without self, by who is
 // to have copies of something: each key has an order of its own that changes
 // little when members come and go, and those on hosts that have none yet come
-// first.
-func Rank(key string, self mesh.NodeID, members []mesh.Member) []mesh.NodeID {
+// first. Among these, and among the others, those that suit come first: who runs
+// next what the copies are of has them on its disk then. A nil suits: all do.
+func Rank(key string, self mesh.NodeID, members []mesh.Member, suits func(*mesh.Member) bool) []mesh.NodeID {
 	hosts := make(map[string]bool)
 	site := mesh.Site("")
 	for _, m := range members {
@@ -24,15 +25,20 @@ func Rank(key string, self mesh.NodeID, members []mesh.Member) []mesh.NodeID {
 	type ranked struct {
 		mesh.Member
 		score uint64
+		suits int // 1: it does
 	}
 	var all []ranked
 	for _, m := range members {
 		if m.Node != self && m.Status == mesh.Alive && (site == "" || m.Site == site) {
-			all = append(all, ranked{m, xxh3.HashString(key + "\x00" + string(m.Node))})
+			r := ranked{Member: m, score: xxh3.HashString(key + "\x00" + string(m.Node))}
+			if suits == nil || suits(&m) {
+				r.suits = 1
+			}
+			all = append(all, r)
 		}
 	}
 	slices.SortFunc(all, func(a, b ranked) int {
-		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.Node, b.Node))
+		return cmp.Or(cmp.Compare(b.suits, a.suits), cmp.Compare(b.score, a.score), cmp.Compare(a.Node, b.Node))
 	})
 	var first, rest []mesh.NodeID
 	for _, m := range all {

@@ -20,7 +20,7 @@ func TestRank(t *testing.T) {
 	got := make(map[mesh.NodeID]int)
 	for k := range 1000 {
 		key := fmt.Sprint("key", k)
-		all := executor.Rank(key, "n0", members)
+		all := executor.Rank(key, "n0", members, nil)
 		if len(all) != 5 || all[4] != "n1" && slices.Index(all, "n1") < 2 {
 			t.Fatalf("%v: all of the site that live, those on other hosts first", all)
 		}
@@ -29,7 +29,7 @@ func TestRank(t *testing.T) {
 		}
 		got[all[0]]++
 		without := slices.DeleteFunc(slices.Clone(members), func(m mesh.Member) bool { return m.Node == all[0] })
-		if next := executor.Rank(key, "n0", without); all[0] != "n2" && next[0] != all[1] && next[0][1]/2 != all[0][1]/2 {
+		if next := executor.Rank(key, "n0", without, nil); all[0] != "n2" && next[0] != all[1] && next[0][1]/2 != all[0][1]/2 {
 			t.Fatalf("%v became %v", all, next)
 		}
 	}
@@ -40,5 +40,20 @@ func TestRank(t *testing.T) {
 	}
 	if len(got) != 4 {
 		t.Errorf("%v", got)
+	}
+}
+
+// Who could run what the copies are of comes first, but another host still comes
+// before the same one.
+func TestRankSuits(t *testing.T) {
+	member := func(node mesh.NodeID, host, zone string) mesh.Member {
+		return mesh.Member{Node: node, Host: host, Site: "home", Status: mesh.Alive, Labels: map[string]string{"zone": zone}}
+	}
+	members := []mesh.Member{member("n0", "a", "x"), member("n1", "a", "x"), member("n2", "b", "y"), member("n3", "b", "x"), member("n4", "c", "y")}
+	for k := range 50 {
+		got := executor.Rank(fmt.Sprint(k), "n0", members, func(m *mesh.Member) bool { return m.Labels["zone"] == "x" })
+		if !slices.Equal(got, []mesh.NodeID{"n3", "n4", "n1", "n2"}) {
+			t.Fatalf("%v", got)
+		}
 	}
 }

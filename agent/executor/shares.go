@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -120,7 +122,7 @@ func (a *attempt) copy(sub dataflow.SubtaskID, id dataflow.CheckpointID, parts [
 	if len(parts) == 0 || want <= 0 || a.x.o.Peers == nil {
 		return have, nil
 	}
-	candidates := a.x.o.Peers(string(a.ref.Job) + "/" + sub.String())
+	candidates := a.x.o.Peers(string(a.ref.Job)+"/"+sub.String(), a.suits(sub))
 	want = min(want, len(candidates))
 	var errs []error
 	for _, node := range candidates {
@@ -140,6 +142,24 @@ func (a *attempt) copy(sub dataflow.SubtaskID, id dataflow.CheckpointID, parts [
 		return nil, fmt.Errorf("subtask %s: %d copies of %d: %w", sub, len(have), want+1, errors.Join(errs...))
 	}
 	return have, nil
+}
+
+// suits tells which agents could run a subtask, with those that share its slot.
+func (a *attempt) suits(sub dataflow.SubtaskID) func(*mesh.Member) bool {
+	var wants []schedule.Want
+	for _, slot := range schedule.Slots(a.parsed.graph, a.parsed.job.Constraints, a.parsed.job.Placement) {
+		if slices.ContainsFunc(slot.Subtasks, func(s schedule.Subtask) bool { return s.ID == sub }) {
+			for _, s := range slot.Subtasks {
+				wants = append(wants, s.Wants...)
+			}
+		}
+	}
+	return func(m *mesh.Member) bool {
+		return m.Slots > 0 && !slices.ContainsFunc(wants, func(w schedule.Want) bool {
+			v, ok := m.Labels[w.Label]
+			return w.Site == "" && (!ok || v != w.Value) || w.Site != "" && w.Site != m.Site
+		})
+	}
 }
 
 func (a *attempt) notStored(sub dataflow.SubtaskID, id dataflow.CheckpointID, kind checkpoint.Failure, lost bool, why error) {

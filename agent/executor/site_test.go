@@ -164,7 +164,9 @@ func (s *site) start(id mesh.NodeID, dir string) *agent {
 	a.tr = s.net.New(id, "home")
 	a.x, err = executor.New(executor.Options{
 		Node: id, Site: "home", Dir: a.dir, State: a.state, Transport: a.tr, Channels: on{s.wires, id},
-		Peers:  func(key string) []mesh.NodeID { return executor.Rank(key, id, s.members()) },
+		Peers: func(key string, suits func(*mesh.Member) bool) []mesh.NodeID {
+			return executor.Rank(key, id, s.members(), suits)
+		},
 		Events: func(e worker.AttemptEvent) { s.events <- happened{id, e} },
 		Tell: func(line string) {
 			s.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
@@ -155,6 +156,9 @@ func (n *Node) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int
 	free, _ := freeBytes(n.o.Config.DataDir)
 	return n.exec.Status(), n.feeds.feeds.Statuses(), free
 }
+
+// Preparations is api.Backend's.
+func (n *Node) Preparations() []executor.Preparation { return n.exec.Preparations() }
 
 // NewToken is api.Backend's; the caller sets Expires and Uses.
 func (n *Node) NewToken() (string, coordinator.Token, error) {

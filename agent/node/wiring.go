@@ -324,7 +324,9 @@ func (n *Node) executorOptions() executor.Options {
 	return executor.Options{
 		Node: n.id.Node(), Site: n.id.Site(), Dir: n.o.Config.DataDir, State: n.state, Transport: n.link, Channels: n.channels, Feeds: n.feeds,
 		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory,
-		Peers: func(key string) []mesh.NodeID { return executor.Rank(key, n.id.Node(), n.gossipMembers()) },
+		Peers: func(key string, suits func(*mesh.Member) bool) []mesh.NodeID {
+			return executor.Rank(key, n.id.Node(), n.gossipMembers(), suits)
+		},
 		Present: func(id coordinator.JobID) (t dataflow.FencingToken, there bool) {
 			n.replica.view(func(st *coordinator.State) {
 				if j := st.Jobs[id]; j != nil {

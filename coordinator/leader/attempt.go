@@ -191,7 +191,11 @@ func (l *Leader) inventory(r *jobRun, g *agent, h *coordinator.Hello) {
 			f = &coordinator.AttemptFailed{AttemptRef: n.AttemptRef}
 		}
 		l.suspect(r, g.node, f)
-		l.fail(r, l.whyFailed(g.node, f), f.Final)
+		at := l.now
+		if f.Peer != "" { // what broke is the peer's silence
+			at = l.silentSince(f.Peer)
+		}
+		l.failSince(r, l.whyFailed(g.node, f), f.Final, at)
 	default:
 		p.phase, p.prepared = n.Phase, n.Prepared
 		a.barrier = max(a.barrier, n.Barrier)
