@@ -17,7 +17,7 @@ import (
 
 // patience is how long the suites wait for what must come: it only decides how
 // long a failing test takes.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // ReaderCase tells the Reader suite about one connector.
 type ReaderCase struct {
