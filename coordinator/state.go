@@ -33,6 +33,15 @@ type State struct {
 	Feeds      map[string]*Feed
 	Savepoints map[string]*Snapshot
 	Tokens     map[string]*Token
+	Removed    map[mesh.NodeID]*Removed // agents that were taken out: whatever their certificates say, nobody lets them in
+}
+
+// Removed is an agent that belonged to the site. One that joins again with a token
+// is none any more.
+type Removed struct {
+	Node mesh.NodeID   `cbor:"1,keyasint"`
+	Name string        `cbor:"2,keyasint"`
+	At   dataflow.Time `cbor:"3,keyasint"`
 }
 
 // BaseLevel is the feature level of a new site: all that there was in the first
@@ -45,6 +54,7 @@ func (s *State) Clone() *State {
 	c := *s
 	c.Agents, c.Jobs, c.Names = maps.Clone(s.Agents), maps.Clone(s.Jobs), maps.Clone(s.Names)
 	c.Feeds, c.Savepoints, c.Tokens = maps.Clone(s.Feeds), maps.Clone(s.Savepoints), maps.Clone(s.Tokens)
+	c.Removed = maps.Clone(s.Removed)
 	return &c
 }
 

@@ -228,6 +228,9 @@ func (n *Node) parted(ctx context.Context) error {
 		return err
 	}
 	resp, err := n.toLeader.Do(r)
+	if errors.Is(err, mesh.ErrRefused) || err != nil && n.removed(self) != nil { // the answer came too late: it is out
+		return nil
+	}
 	if err != nil {
 		return err
 	}

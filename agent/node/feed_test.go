@@ -133,9 +133,11 @@ func TestFeedMovesWithItsAgent(t *testing.T) {
 	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 }) // from here on the session holds what comes
 	p.publish(500)
 	for round := range 3 {
+		await(t, "three voters", func() bool { return voters(leading(t, all)) == 3 }) // so that the others decide without it
 		owner := ownerOf(t, all, string(id)+".readings")
 		before := current(t, all, id).Attempt
 		owner.end()
+		running(before + 1)
 		p.publish(200)
 		owner.start("", "")
 		running(before + 1)
@@ -242,12 +244,14 @@ func TestRollingRestart(t *testing.T) {
 		}
 	}
 	for _, x := range order {
-		await(t, "the job to run", func() bool { return current(t, all, id).Status == coordinator.Running && b.Stats().Subscriptions > 0 })
+		runs := func() bool { return current(t, all, id).Status == coordinator.Running && b.Stats().Subscriptions > 0 }
+		await(t, "the job to run", runs)
 		p.publish(100)
 		x.end()
 		if !strings.Contains(x.said(), "what it had was handed over") {
 			t.Errorf("%s did not hand over:\n%s", x.name, x.said())
 		}
+		await(t, "the job to run without "+x.name, runs)
 		p.publish(100)
 		x.start("", "")
 		await(t, x.name+" to be ready", func() bool { return x.Health().Ready })

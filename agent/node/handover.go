@@ -43,19 +43,16 @@ func (n *Node) handOver(ctx context.Context) {
 // given hands over leadership, tasks and feeds.
 func (n *Node) given(ctx context.Context) error {
 	self := n.id.Node()
-	if n.Leader() == self {
-		if !n.heir() {
-			return errors.New("no other agent has a vote")
-		}
-		if err := n.raft.Transfer(ctx, ""); err != nil {
-			return fmt.Errorf("no other agent leads: %w", err)
-		}
-	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	var left <-chan struct{} // nil: nobody leads yet who could be told
 	for {
-		if l := n.Leader(); left == nil && l != "" && l != self {
+		switch l := n.Leader(); {
+		case l == self && !n.heir():
+			return errors.New("no other agent has a vote")
+		case l == self:
+			_ = n.raft.Transfer(ctx, "") // it may fail at any time, and is tried again
+		case l != "" && left == nil:
 			left = n.hands.leave()
 		}
 		select {

@@ -48,7 +48,8 @@ type Node struct {
 	o        Options
 	id       *identity.Identity
 	boot     uint64
-	contacts []join.Contact // of a join; empty later on
+	contacts []join.Contact // of a join, or of the last time
+	kept     []join.Contact // as they were written down; of upkeep
 	founding *Founding      // nil: another node founded the site
 
 	link     *link.Link
@@ -146,6 +147,12 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 	}
 	if c.Site != "" && mesh.Site(c.Site) != n.id.Site() {
 		return fmt.Errorf("site: %s is asked for, and the certificate in %s is for site %s; a data folder belongs to one site", c.Site, c.DataDir, n.id.Site())
+	}
+	n.id.SetAllow(n.allowed)
+	if n.contacts == nil {
+		if n.contacts, err = readPeers(c.DataDir); err != nil {
+			return err
+		}
 	}
 	if n.founding, err = readFounding(c.DataDir); err != nil {
 		return err
@@ -284,6 +291,8 @@ func (n *Node) keepUp(ctx context.Context) {
 // upkeep is what is due from time to time; each part is quick, or bounded.
 func (n *Node) upkeep(ctx context.Context) {
 	n.fetchKey(ctx)
+	n.expel()
+	n.keepPeers()
 	if err := n.id.Saw(sensors.WallTime()); err != nil {
 		n.tell("agent", fmt.Sprintf("the time could not be written down: %v", err))
 	}

@@ -263,6 +263,25 @@ func TestARemovedAgentStaysOut(t *testing.T) {
 	}
 	await(t, "it to be removed", func() bool { return agents() == 1 })
 	await(t, "the Raft group to be without it", func() bool { return len(lead.Group()) == 1 })
+	// Both say why, the others see it no more, and it does not try again and again.
+	const why = "was taken out of site plant"
+	says := func(b *box, what string) (n int) {
+		for _, l := range strings.Split(b.said(), "\n") {
+			if strings.Contains(l, what) && strings.Contains(l, why) {
+				n++
+			}
+		}
+		return n
+	}
+	await(t, "both to say why", func() bool { return says(other, "was refused") > 0 && says(lead, " refused") > 0 })
+	for _, m := range lead.Members() {
+		if m.Node == other.Self() {
+			t.Errorf("the removed one is still seen: %+v", m)
+		}
+	}
+	if n := says(other, "was refused"); n > 3 {
+		t.Errorf("it said so %d times", n)
+	}
 	other.end()
 	other.start("", "")
 	// An agent that joins meanwhile is let in: whatever the removed one said before came first.

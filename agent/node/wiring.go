@@ -94,6 +94,7 @@ func (n *Node) startGossip(ends *ends) error {
 			Slots: a.Slots, Version: a.Version, Level: a.Level,
 		},
 		Join: n.gossipPeers(), Profile: profile, Events: n.hearGossip,
+		Refuse: func(node mesh.NodeID) bool { return n.removed(node) != nil },
 	})
 	if err != nil {
 		return err

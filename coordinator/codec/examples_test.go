@@ -159,7 +159,8 @@ func state1() *coordinator.State {
 	f.Log = coordinator.LogEpoch{Epoch: 2, Owner: "n2", Members: []mesh.NodeID{"n2"}, Start: 500, Starts: []int64{0, 500}, Heirs: []coordinator.Heir{{Node: "n1", From: 0}}}
 	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,
 		Agents: map[mesh.NodeID]*coordinator.Agent{"n1": new(agent())}, Jobs: map[coordinator.JobID]*coordinator.Job{"j5": old, "j7": job}, Names: map[string]coordinator.JobID{"door": "j7"},
-		Feeds: map[string]*coordinator.Feed{"plant": &f}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()}}
+		Feeds: map[string]*coordinator.Feed{"plant": &f}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
+		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}}
 }
 
 // seal gives bytes the checksum that they need.

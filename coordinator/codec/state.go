@@ -21,7 +21,7 @@ const (
 	stateVersion = 1
 )
 
-// wireRecord is one of its pointers, in the order of their keys and then of the
+// wireRecord is one of its pointers, in the order in which they stand here and then of the
 // names of what they hold. A job's checkpoints follow the job.
 type wireRecord struct {
 	Head       *wireHead             `cbor:"1,keyasint,omitempty"`
@@ -29,6 +29,7 @@ type wireRecord struct {
 	Token      *coordinator.Token    `cbor:"3,keyasint,omitempty"`
 	Feed       *coordinator.Feed     `cbor:"4,keyasint,omitempty"`
 	Savepoint  *coordinator.Snapshot `cbor:"5,keyasint,omitempty"`
+	Removed    *coordinator.Removed  `cbor:"9,keyasint,omitempty"`
 	Job        *coordinator.Job      `cbor:"6,keyasint,omitempty"`
 	Checkpoint *coordinator.Snapshot `cbor:"7,keyasint,omitempty"`
 	End        *wireEnd              `cbor:"8,keyasint,omitempty"`
@@ -102,6 +103,9 @@ func eachRecord(s *coordinator.State, f func(wireRecord) error) error {
 	for _, k := range slices.Sorted(maps.Keys(s.Savepoints)) {
 		records = append(records, wireRecord{Savepoint: s.Savepoints[k]})
 	}
+	for _, k := range slices.Sorted(maps.Keys(s.Removed)) {
+		records = append(records, wireRecord{Removed: s.Removed[k]})
+	}
 	for _, k := range slices.Sorted(maps.Keys(s.Jobs)) {
 		job := *s.Jobs[k]
 		job.Checkpoints = nil
@@ -132,7 +136,7 @@ func DecodeState(r io.Reader) (*coordinator.State, error) {
 		return nil, fmt.Errorf("codec: the state's snapshot is of version %d, and this program reads version %d: use the program that wrote it, or a newer one", v, stateVersion)
 	}
 	b := builder{s: &coordinator.State{Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{}, Names: map[string]coordinator.JobID{},
-		Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{}}}
+		Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{}, Removed: map[mesh.NodeID]*coordinator.Removed{}}}
 	for !b.ended {
 		rec, err := readRecord(hashed)
 		if err == nil {
@@ -181,7 +185,7 @@ func readRecord(r io.Reader) (wireRecord, error) {
 type builder struct {
 	s       *coordinator.State
 	records uint64
-	kind    int    // key of the last record
+	kind    int    // place of the last record
 	name    string // and the name in it
 	job     *coordinator.Job
 	ended   bool
@@ -214,6 +218,8 @@ func (b *builder) add(r wireRecord) error {
 		s.Feeds[r.Feed.Name] = r.Feed
 	case r.Savepoint != nil:
 		s.Savepoints[r.Savepoint.Name] = r.Savepoint
+	case r.Removed != nil:
+		s.Removed[r.Removed.Node] = r.Removed
 	case r.Job != nil:
 		if r.Job.Status > coordinator.Cancelled || len(r.Job.Checkpoints) > 0 {
 			return fmt.Errorf("%w: job %s", errOther, r.Job.ID)
@@ -246,10 +252,12 @@ func (r wireRecord) order() (kind int, name string) {
 		return 4, r.Feed.Name
 	case r.Savepoint != nil:
 		return 5, r.Savepoint.Name
+	case r.Removed != nil:
+		return 6, string(r.Removed.Node)
 	case r.Job != nil:
-		return 6, string(r.Job.ID)
+		return 7, string(r.Job.ID)
 	case r.Checkpoint != nil:
-		return 7, r.Checkpoint.Name
+		return 8, r.Checkpoint.Name
 	}
-	return 8, ""
+	return 9, ""
 }

@@ -4,6 +4,7 @@ package jobmanager
 // says otherwise; the sentence says what to delete.
 const (
 	MaxAgents     = 1000
+	MaxRemoved    = 1000 // agents that were taken out; beyond it the one that was first goes, as its certificate ends first
 	MaxTokens     = 1000 // tokens that can admit nobody any more go first, oldest first
 	MaxTokenUses  = 1000 // of a token with a number of uses
 	MaxLiveJobs   = 1000

@@ -21,6 +21,7 @@ func New() *Machine {
 	return &Machine{s: &coordinator.State{
 		Level: coordinator.BaseLevel, Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{},
 		Names: map[string]coordinator.JobID{}, Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{},
+		Removed: map[mesh.NodeID]*coordinator.Removed{},
 	}}
 }
 

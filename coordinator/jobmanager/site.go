@@ -65,6 +65,7 @@ func (a *apply) agentJoined(c *coordinator.Agent) error {
 		return nil
 	}
 	a.Agents[c.Node] = &joined
+	delete(a.Removed, c.Node)
 	a.changed(Agent, string(c.Node))
 	return nil
 }
@@ -78,7 +79,7 @@ func (a *apply) agentLeft(c *coordinator.AgentLeft) error {
 	if a.Agents[c.Node] == nil {
 		return refuse(ErrUnknown, "no agent %q", c.Node)
 	}
-	delete(a.Agents, c.Node)
+	a.remove(a.Agents[c.Node])
 	a.changed(Agent, string(c.Node))
 	// What it committed is gone with its disk, or nobody's business any more.
 	for _, id := range sorted(a.Jobs) {
@@ -91,6 +92,22 @@ func (a *apply) agentLeft(c *coordinator.AgentLeft) error {
 		}
 	}
 	return nil
+}
+
+// remove notes an agent as one that nobody lets in.
+func (a *apply) remove(agent *coordinator.Agent) {
+	delete(a.Agents, agent.Node)
+	a.Removed[agent.Node] = &coordinator.Removed{Node: agent.Node, Name: agent.Name, At: a.c.At}
+	if len(a.Removed) <= MaxRemoved {
+		return
+	}
+	var first *coordinator.Removed
+	for _, node := range sorted(a.Removed) {
+		if r := a.Removed[node]; first == nil || r.At < first.At {
+			first = r
+		}
+	}
+	delete(a.Removed, first.Node)
 }
 
 func (a *apply) levelRaised(c *coordinator.LevelRaised) error {

@@ -16,6 +16,7 @@ type delegate struct{ *Pool }
 var (
 	_ memberlist.Delegate      = delegate{}
 	_ memberlist.EventDelegate = delegate{}
+	_ memberlist.AliveDelegate = delegate{}
 )
 
 // NodeMeta is this agent's facts.
@@ -72,6 +73,14 @@ func (d delegate) MergeRemoteState(data []byte, _ bool) {
 			d.broadcast(l)
 		}
 	}
+}
+
+// NotifyAlive refuses a life of a node that is no member.
+func (d delegate) NotifyAlive(n *memberlist.Node) error {
+	if node, _, ok := lifeOf(n.Name); ok && d.refuses(node) {
+		return ErrMember
+	}
+	return nil
 }
 
 // NotifyJoin: a life of a node began, or is back.

@@ -33,6 +33,9 @@ type Config struct {
 	// Events is told what happens to members, one after the other, from one
 	// goroutine. It may block: what is missed meanwhile is told in short.
 	Events func(Event)
+	// Refuse tells whether a node is no member, whatever it says; nil: none is
+	// refused. It must not block.
+	Refuse func(mesh.NodeID) bool
 	Log    *slog.Logger
 	// Transport is for tests; nil: UDP and TCP.
 	Transport memberlist.NodeAwareTransport
@@ -102,7 +105,7 @@ func Start(c Config) (*Pool, error) {
 	if c.Transport != nil {
 		mc.Transport = c.Transport
 	}
-	mc.Delegate, mc.Events = delegate{p}, delegate{p}
+	mc.Delegate, mc.Events, mc.Alive = delegate{p}, delegate{p}, delegate{p}
 	mc.Logger = log.New(logWriter{c.Log}, "", 0)
 	var err error
 	if p.list, err = memberlist.Create(mc); err != nil {
@@ -171,17 +174,26 @@ func (p *Pool) Addr() string { return p.list.LocalNode().Address() }
 // left among them, until others take their place.
 func (p *Pool) Members() []mesh.Member {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	all := []mesh.Member{p.self}
 	for _, m := range p.members {
 		all = append(all, m.Member)
 	}
+	p.mu.Unlock()
+	all = slices.DeleteFunc(all, func(m mesh.Member) bool { return p.refuses(m.Node) }) // it was a member once
 	slices.SortFunc(all, func(a, b mesh.Member) int { return strings.Compare(string(a.Node), string(b.Node)) })
 	return all
 }
 
+// refuses tells whether a node is not to be seen; this one always is.
+func (p *Pool) refuses(node mesh.NodeID) bool {
+	return p.config.Refuse != nil && node != p.config.Self.Node && p.config.Refuse(node)
+}
+
 // Member is one of Members.
 func (p *Pool) Member(node mesh.NodeID) (mesh.Member, bool) {
+	if p.refuses(node) {
+		return mesh.Member{}, false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if node == p.self.Node {

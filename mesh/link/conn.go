@@ -32,7 +32,7 @@ func (l *Link) incoming(ctx context.Context, info *quic.ClientInfo) (context.Con
 		if !errors.As(err, &crypto) || !crypto.ErrorCode.IsCryptoError() {
 			return
 		}
-		l.cfg.Events(Event{Kind: Refused, Peer: mesh.Peer{Addr: info.RemoteAddr.String()}, Why: crypto.Error()})
+		l.tellOnce(Event{Kind: Refused, Peer: mesh.Peer{Addr: info.RemoteAddr.String()}, Why: crypto.Error()})
 	})
 	return ctx, nil
 }
@@ -66,7 +66,11 @@ func (l *Link) dial(d *dial, node mesh.NodeID, k class, addrs []string) {
 	c, err := l.dialAny(node, k, addrs)
 	l.mu.Lock()
 	d.err = err
-	l.of(node).dials[k] = nil
+	p := l.of(node)
+	p.dials[k] = nil
+	if errors.Is(err, mesh.ErrRefused) {
+		p.refusedBy(err)
+	}
 	close(d.done)
 	l.mu.Unlock()
 	if c != nil {
@@ -128,10 +132,10 @@ func (l *Link) refusal(p mesh.Peer, err error) error {
 	var tr *quic.TransportError
 	switch {
 	case errors.As(err, &app) && app.Remote && app.ErrorCode == codeRefused:
-		l.cfg.Events(Event{Kind: WasRefused, Peer: p, Why: app.ErrorMessage})
+		l.tellOnce(Event{Kind: WasRefused, Peer: p, Why: app.ErrorMessage})
 		return fmt.Errorf("%w: %s", mesh.ErrRefused, app.ErrorMessage)
 	case errors.As(err, &tr) && tr.ErrorCode.IsCryptoError():
-		l.cfg.Events(Event{Kind: WasRefused, Peer: p, Why: tr.Error()})
+		l.tellOnce(Event{Kind: WasRefused, Peer: p, Why: tr.Error()})
 		return fmt.Errorf("%w: %s", mesh.ErrRefused, tr.Error())
 	}
 	return fmt.Errorf("%w: %s", mesh.ErrUnreachable, text(err))
@@ -198,8 +202,26 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 
 // refuse closes a connection with the reason, for the peer and for this side.
 func (l *Link) refuse(q *quic.Conn, p mesh.Peer, why error) {
-	l.cfg.Events(Event{Kind: Refused, Peer: p, Why: reason(why)})
+	l.tellOnce(Event{Kind: Refused, Peer: p, Why: reason(why)})
 	q.CloseWithError(codeRefused, reason(why)) //nolint:errcheck // always nil
+}
+
+// maxSaid bounds what tellOnce remembers.
+const maxSaid = 1024
+
+// tellOnce tells of a refusal that was not told since a connection was made last:
+// who is refused comes again and again.
+func (l *Link) tellOnce(e Event) {
+	l.mu.Lock()
+	told := l.said[e]
+	if len(l.said) >= maxSaid {
+		clear(l.said)
+	}
+	l.said[e] = true
+	l.mu.Unlock()
+	if !told {
+		l.cfg.Events(e)
+	}
 }
 
 func reason(why error) string {

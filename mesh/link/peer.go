@@ -21,6 +21,12 @@ type peer struct {
 	changed [classes]chan struct{} // closed when a connection comes
 	probing bool
 
+	// After a refusal, by either side, it is not dialled for a while: longer each
+	// time, until a connection stands.
+	rest    time.Duration
+	until   time.Time
+	refused error
+
 	told bool // what the watchers know: up
 	fell bool // it has been down since
 }
@@ -72,6 +78,8 @@ func (l *Link) pick(node mesh.NodeID, k class) (*conn, *dial, <-chan struct{}, e
 		return nil, nil, nil, errClosing
 	case p != nil && len(p.conns[k]) > 0:
 		return p.best(l.cfg.Self, k), nil, nil, nil
+	case p != nil && p.dials[k] == nil && time.Now().Before(p.until):
+		return nil, nil, nil, fmt.Errorf("%w; it is asked again in %v at the latest", p.refused, p.rest)
 	case p == nil || p.dials[k] == nil:
 		if len(addrs) == 0 {
 			return nil, nil, nil, mesh.ErrUnknown
@@ -82,6 +90,37 @@ func (l *Link) pick(node mesh.NodeID, k class) (*conn, *dial, <-chan struct{}, e
 		l.wg.Go(func() { l.dial(d, node, k, addrs) })
 	}
 	return nil, p.dials[k], p.changed[k], nil
+}
+
+// Limits of the rest after a refusal.
+const (
+	leastRest = 500 * time.Millisecond
+	mostRest  = 30 * time.Second
+)
+
+// refusedBy notes that a peer does not let this agent in, or is not let in, so
+// that nobody dials it in a tight loop. Link.mu is held.
+func (p *peer) refusedBy(err error) {
+	p.rest = min(max(2*p.rest, leastRest), mostRest)
+	p.until, p.refused = time.Now().Add(p.rest), err
+}
+
+// Expel ends all connections to a node that is not let in any more, and tells it
+// why. That it is not let in again is Security's to say.
+func (l *Link) Expel(node mesh.NodeID, why error) {
+	l.mu.Lock()
+	var all []*conn
+	if p := l.peers[node]; p != nil {
+		for _, list := range p.conns {
+			all = append(all, list...)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range all {
+		c.why.CompareAndSwap(nil, &why)
+		l.drop(c, why)
+		l.refuse(c.q, c.peer, why)
+	}
 }
 
 // best is the newest connection that the lower node dialled, or else the newest:
@@ -129,6 +168,8 @@ func (l *Link) add(c *conn) error {
 		}
 	}
 	was := p.up()
+	p.rest, p.until = 0, time.Time{}
+	clear(l.said)
 	p.conns[c.class] = append(p.conns[c.class], c)
 	close(p.changed[c.class])
 	p.changed[c.class] = make(chan struct{})

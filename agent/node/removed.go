@@ -1,0 +1,45 @@
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// removed is why a node is not let in: it was taken out of the site, and its
+// certificate is right until it ends. nil: it was not, as far as is known here.
+func (n *Node) removed(node mesh.NodeID) (err error) {
+	n.replica.view(func(st *coordinator.State) {
+		if r := st.Removed[node]; r != nil {
+			err = fmt.Errorf("agent %s was taken out of site %s at %s: stop it, remove its data folder, and let it join with a token",
+				r.Name, st.Site, time.UnixMicro(int64(r.At)).UTC().Format(time.RFC3339))
+		}
+	})
+	return err
+}
+
+// allowed is identity's: it decides about who has a right certificate.
+func (n *Node) allowed(p mesh.Peer) error {
+	if p.Site != n.id.Site() {
+		return nil
+	}
+	return n.removed(p.Node)
+}
+
+// expel ends the connections of agents that were taken out meanwhile. One that
+// took itself out has had its answer by then, as a rule.
+func (n *Node) expel() {
+	var all []mesh.NodeID
+	n.replica.view(func(st *coordinator.State) {
+		for node := range st.Removed {
+			all = append(all, node)
+		}
+	})
+	for _, node := range all {
+		if node != n.id.Node() {
+			n.link.Expel(node, n.removed(node))
+		}
+	}
+}
