@@ -103,7 +103,6 @@ func (s *server) config() huma.Config {
 	c.DocsPath, c.SchemasPath = "", "" // the page would come from the internet
 	c.CreateHooks = nil                // no $schema in answers
 	c.Formats = maps.Clone(huma.DefaultFormats)
-	c.RejectUnknownQueryParameters = true
 	c.Transformers = []huma.Transformer{sentence}
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
 	c.Security = []map[string][]string{{"token": {}}}

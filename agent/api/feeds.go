@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"slices"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -20,10 +18,10 @@ type FeedPath struct {
 }
 
 func (s *server) registerFeeds() {
-	huma.Register(s.huma, op(http.MethodGet, "/v1/feeds", "list-feeds", "All feeds"), s.listFeeds)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/feeds", "create-feed", "Make a feed that jobs read with feed: NAME", status(http.StatusCreated)), s.createFeed)
-	huma.Register(s.huma, op(http.MethodGet, "/v1/feeds/{feed}", "show-feed", "A feed, its log and where that is"), s.showFeed)
-	huma.Register(s.huma, op(http.MethodDelete, "/v1/feeds/{feed}", "delete-feed", "Delete a feed with its log", status(http.StatusNoContent)), s.deleteFeed)
+	register(s, op(http.MethodGet, "/v1/feeds", "list-feeds", "All feeds"), s.listFeeds)
+	register(s, op(http.MethodPost, "/v1/feeds", "create-feed", "Make a feed that jobs read with feed: NAME", status(http.StatusCreated)), s.createFeed)
+	register(s, op(http.MethodGet, "/v1/feeds/{feed}", "show-feed", "A feed, its log and where that is"), s.showFeed)
+	register(s, op(http.MethodDelete, "/v1/feeds/{feed}", "delete-feed", "Delete a feed with its log", status(http.StatusNoContent)), s.deleteFeed)
 }
 
 func describeFeed(st *coordinator.State, f *coordinator.Feed) Feed {

@@ -26,16 +26,16 @@ type JobPath struct {
 }
 
 func (s *server) registerJobs() {
-	huma.Register(s.huma, op(http.MethodGet, "/v1/jobs", "list-jobs", "All jobs, live ones first"), s.listJobs)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/jobs", "submit-job", "Check a job and run it", status(http.StatusCreated),
+	register(s, op(http.MethodGet, "/v1/jobs", "list-jobs", "All jobs, live ones first"), s.listJobs)
+	register(s, op(http.MethodPost, "/v1/jobs", "submit-job", "Check a job and run it", status(http.StatusCreated),
 		describe("All that is wrong with it is said at once. Secrets must be references.")), s.submit)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/check", "check-job", "The dry run: what is wrong with a job, and what would become of saved state", lasting(patient)), s.check)
-	huma.Register(s.huma, op(http.MethodGet, "/v1/jobs/{job}", "show-job", "A job, its subtasks and what they have done"), s.showJob)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/jobs/{job}/stop", "stop-job", "Stop a job with a savepoint", lasting(patient),
+	register(s, op(http.MethodPost, "/v1/check", "check-job", "The dry run: what is wrong with a job, and what would become of saved state", lasting(patient)), s.check)
+	register(s, op(http.MethodGet, "/v1/jobs/{job}", "show-job", "A job, its subtasks and what they have done"), s.showJob)
+	register(s, op(http.MethodPost, "/v1/jobs/{job}/stop", "stop-job", "Stop a job with a savepoint", lasting(patient),
 		describe("The answer comes when it has stopped.")), s.stopJob)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/jobs/{job}/cancel", "cancel-job", "Give a job up, without a savepoint"), s.cancelJob)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/jobs/{job}/rescale", "rescale-job", "Go on with another parallelism, from the last checkpoint"), s.rescaleJob)
-	huma.Register(s.huma, op(http.MethodDelete, "/v1/jobs/{job}", "forget-job", "Forget a job that has ended, with its checkpoints and feeds", status(http.StatusNoContent)), s.forgetJob)
+	register(s, op(http.MethodPost, "/v1/jobs/{job}/cancel", "cancel-job", "Give a job up, without a savepoint"), s.cancelJob)
+	register(s, op(http.MethodPost, "/v1/jobs/{job}/rescale", "rescale-job", "Go on with another parallelism, from the last checkpoint"), s.rescaleJob)
+	register(s, op(http.MethodDelete, "/v1/jobs/{job}", "forget-job", "Forget a job that has ended, with its checkpoints and feeds", status(http.StatusNoContent)), s.forgetJob)
 }
 
 // findJob finds a job by its id, by the name of a live one, or of the one that

@@ -29,14 +29,14 @@ type HealthInfo struct {
 
 func (s *server) registerHealth() {
 	hidden := func(o *huma.Operation) { o.Security = []map[string][]string{} }
-	huma.Register(s.huma, op(http.MethodGet, "/healthz", "alive", "The process answers", hidden), func(context.Context, *struct{}) (*body[map[string]bool], error) {
+	register(s, op(http.MethodGet, "/healthz", "alive", "The process answers", hidden), func(context.Context, *struct{}) (*body[map[string]bool], error) {
 		return answer(map[string]bool{"alive": true}), nil
 	})
 	type ready struct {
 		Status int
 		Body   HealthInfo
 	}
-	huma.Register(s.huma, op(http.MethodGet, "/readyz", "ready", "200 if the agent takes requests, else 503, with why not"), func(context.Context, *struct{}) (*ready, error) {
+	register(s, op(http.MethodGet, "/readyz", "ready", "200 if the agent takes requests, else 503, with why not"), func(context.Context, *struct{}) (*ready, error) {
 		h := s.b.Health()
 		out := &ready{Status: http.StatusOK, Body: HealthInfo{Ready: h.Ready, Why: append([]string{}, h.Why...), Applied: h.Applied, Lease: h.Lease,
 			Leader: string(s.b.Leader()), Node: string(s.b.Self()), Version: s.o.Version}}

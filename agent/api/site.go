@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -19,10 +17,10 @@ import (
 const pathLeave = "/v1/members/self/leave"
 
 func (s *server) registerSite() {
-	huma.Register(s.huma, op(http.MethodGet, "/v1/site", "show-site", "The site"), s.showSite)
-	huma.Register(s.huma, op(http.MethodGet, "/v1/members", "list-members", "The agents of the site"), s.listMembers)
-	huma.Register(s.huma, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(time.Minute), status(http.StatusNoContent)), s.leave)
-	huma.Register(s.huma, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
+	register(s, op(http.MethodGet, "/v1/site", "show-site", "The site"), s.showSite)
+	register(s, op(http.MethodGet, "/v1/members", "list-members", "The agents of the site"), s.listMembers)
+	register(s, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(time.Minute), status(http.StatusNoContent)), s.leave)
+	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
 }
 
 func (s *server) members() []Agent {
@@ -121,9 +119,9 @@ func (s *server) removeMember(ctx context.Context, in *struct {
 }
 
 func (s *server) registerTokens() {
-	huma.Register(s.huma, op(http.MethodGet, "/v1/tokens", "list-tokens", "Join tokens, without their secrets"), s.listTokens)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/tokens", "create-token", "Make a join token", status(http.StatusCreated)), s.createToken)
-	huma.Register(s.huma, op(http.MethodDelete, "/v1/tokens/{token}", "revoke-token", "Revoke a join token; who has joined with it stays", status(http.StatusNoContent)), s.revokeToken)
+	register(s, op(http.MethodGet, "/v1/tokens", "list-tokens", "Join tokens, without their secrets"), s.listTokens)
+	register(s, op(http.MethodPost, "/v1/tokens", "create-token", "Make a join token", status(http.StatusCreated)), s.createToken)
+	register(s, op(http.MethodDelete, "/v1/tokens/{token}", "revoke-token", "Revoke a join token; who has joined with it stays", status(http.StatusNoContent)), s.revokeToken)
 }
 
 func describeToken(t *coordinator.Token, now time.Time) TokenInfo {

@@ -28,14 +28,14 @@ type SnapshotPath struct {
 }
 
 func (s *server) registerSnapshots() {
-	huma.Register(s.huma, op(http.MethodGet, "/v1/jobs/{job}/checkpoints", "list-checkpoints", "The checkpoints of a job that are kept, oldest first"), s.listCheckpoints)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/jobs/{job}/savepoints", "create-savepoint", "Take a savepoint of a running job, which goes on", lasting(patient), status(http.StatusCreated)), s.createSavepoint)
-	huma.Register(s.huma, op(http.MethodGet, "/v1/savepoints", "list-savepoints", "All savepoints, oldest first"), s.listSavepoints)
-	huma.Register(s.huma, op(http.MethodGet, "/v1/savepoints/{savepoint}", "show-savepoint", "Operators, states, columns, rows and source positions"), s.showSavepoint)
-	huma.Register(s.huma, op(http.MethodDelete, "/v1/savepoints/{savepoint}", "delete-savepoint", "Delete a savepoint", status(http.StatusNoContent)), s.deleteSavepoint)
-	huma.Register(s.huma, op(http.MethodPost, "/v1/savepoints/{savepoint}/verify", "verify-savepoint", "Read every part, and compare it with its digest", lasting(patient)), s.verifySavepoint)
-	huma.Register(s.huma, op(http.MethodGet, "/v1/savepoints/{savepoint}/export", "export-savepoint", "A savepoint with all its parts, as one file", lasting(patient), gives("application/x-tar")), s.exportSavepoint)
-	huma.Register(s.huma, op(http.MethodPost, pathImport, "import-savepoint", "Take in what an export gave; every part is verified", lasting(patient), status(http.StatusCreated), takes("application/x-tar")), s.importSavepoint)
+	register(s, op(http.MethodGet, "/v1/jobs/{job}/checkpoints", "list-checkpoints", "The checkpoints of a job that are kept, oldest first"), s.listCheckpoints)
+	register(s, op(http.MethodPost, "/v1/jobs/{job}/savepoints", "create-savepoint", "Take a savepoint of a running job, which goes on", lasting(patient), status(http.StatusCreated)), s.createSavepoint)
+	register(s, op(http.MethodGet, "/v1/savepoints", "list-savepoints", "All savepoints, oldest first"), s.listSavepoints)
+	register(s, op(http.MethodGet, "/v1/savepoints/{savepoint}", "show-savepoint", "Operators, states, columns, rows and source positions"), s.showSavepoint)
+	register(s, op(http.MethodDelete, "/v1/savepoints/{savepoint}", "delete-savepoint", "Delete a savepoint", status(http.StatusNoContent)), s.deleteSavepoint)
+	register(s, op(http.MethodPost, "/v1/savepoints/{savepoint}/verify", "verify-savepoint", "Read every part, and compare it with its digest", lasting(patient)), s.verifySavepoint)
+	register(s, op(http.MethodGet, "/v1/savepoints/{savepoint}/export", "export-savepoint", "A savepoint with all its parts, as one file", lasting(patient), gives("application/x-tar")), s.exportSavepoint)
+	register(s, op(http.MethodPost, pathImport, "import-savepoint", "Take in what an export gave; every part is verified", lasting(patient), status(http.StatusCreated), takes("application/x-tar")), s.importSavepoint)
 }
 
 // gives describes an answer that is a stream of bytes.

@@ -66,9 +66,9 @@ func (b *begun) Write(p []byte) (int, error) {
 }
 
 func (s *server) registerState() {
-	huma.Register(s.huma, op(http.MethodGet, "/v1/state/{savepoint}", "read-state", "The rows of a state as JSON lines", lasting(patient), gives(lines),
+	register(s, op(http.MethodGet, "/v1/state/{savepoint}", "read-state", "The rows of a state as JSON lines", lasting(patient), gives(lines),
 		describe("Deltas are merged. The state `positions` is where a source stands.")), s.readState)
-	huma.Register(s.huma, op(http.MethodGet, "/v1/state/{savepoint}/diff/{other}", "diff-state", "What is different in the other savepoint, as JSON lines", lasting(patient), gives(lines)), s.diffState)
+	register(s, op(http.MethodGet, "/v1/state/{savepoint}/diff/{other}", "diff-state", "What is different in the other savepoint, as JSON lines", lasting(patient), gives(lines)), s.diffState)
 }
 
 func (s *server) readState(ctx context.Context, in *struct {
@@ -114,14 +114,14 @@ const (
 )
 
 func (s *server) registerEvents() {
-	huma.Register(s.huma, op(http.MethodGet, "/v1/events", "watch-site", "What happens from now on, as server-sent events", lasting(0), gives("text/event-stream"),
+	register(s, op(http.MethodGet, "/v1/events", "watch-site", "What happens from now on, as server-sent events", lasting(0), gives("text/event-stream"),
 		describe("The stream ends when the site's leader changes; ask again.")), func(ctx context.Context, _ *struct{}) (*huma.StreamResponse, error) {
 		if err := s.b.Current(ctx); err != nil {
 			return nil, failed(err)
 		}
 		return s.events(""), nil
 	})
-	huma.Register(s.huma, op(http.MethodGet, "/v1/jobs/{job}/events", "watch-job", "What happens to a job from now on, as server-sent events", lasting(0), gives("text/event-stream"),
+	register(s, op(http.MethodGet, "/v1/jobs/{job}/events", "watch-job", "What happens to a job from now on, as server-sent events", lasting(0), gives("text/event-stream"),
 		describe("It begins with what the job is at, and ends with an event `end` when the job does. The stream ends when the site's leader changes; ask again.")), func(ctx context.Context, in *JobPath) (*huma.StreamResponse, error) {
 		j, err := s.job(ctx, Stale{}, in.Job)
 		if err != nil {
