@@ -46,7 +46,7 @@ type checker struct {
 
 // Stats say how much happened in a run.
 type Stats struct {
-	Checkpoints, Attempts, Epochs, Terms, Messages, Steps int
+	Checkpoints, Attempts, Epochs, Terms, Messages, Steps, Disks int // Disks are those that were lost
 }
 
 type barrierKey struct {
@@ -113,6 +113,7 @@ func (c *checker) applied(index uint64, cmd *coordinator.Command, r jobmanager.R
 		c.Stats.Epochs++
 		b := cmd.LogEpochBegun
 		c.w.trace("feed %s: epoch %d: owner %s, members %s, start %d", b.Feed, b.Log.Epoch, b.Log.Owner, nodesText(b.Log.Members), b.Log.Start)
+		c.w.faultHeirs(&st.Feeds[b.Feed].Log)
 		if b.Log.Start < c.acked[b.Feed] {
 			c.fail(3, "epoch %d of feed %s starts at %d, and %d records were acknowledged", b.Log.Epoch, b.Feed, b.Log.Start, c.acked[b.Feed])
 		}

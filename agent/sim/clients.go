@@ -9,8 +9,9 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
 
-// clients are people who submit, cancel and stop a job of one name through any
-// agent, which forwards to the leader it knows. What they saw is the history.
+// clients are people who submit, cancel, stop, rescale and save a job of one name,
+// and look which one lives, through any agent, which forwards to the leader it
+// knows. What they saw is the history.
 type clients struct {
 	w    *World
 	ops  []*Op
@@ -23,8 +24,8 @@ type clients struct {
 // Op is what a client asked for and what came of it.
 type Op struct {
 	Client       int
-	Kind         string // submit, cancel, stop
-	Request      string // of the submission
+	Kind         string // submit, cancel, stop, rescale, savepoint, read
+	Request      string // of the submission; of a read that was answered, of the one that lives
 	Result       string // ok, refused; empty: nobody knows
 	Call, Return int64  // in the order of the history; 0: it never returned
 }
@@ -48,12 +49,12 @@ func (c *clients) run(client int) {
 	}
 	c.seq++
 	op := &Op{Client: client, Kind: "submit", Call: c.seq}
-	if c.last != "" && c.w.chance(2) {
-		op.Kind, op.Request = "cancel", c.last
-		if c.w.chance(2) {
-			op.Kind = "stop"
-		}
-	} else {
+	switch k := c.w.rng.IntN(10); {
+	case k < 2:
+		op.Kind = "read"
+	case c.last != "" && k < 7:
+		op.Kind, op.Request = [...]string{"cancel", "stop", "savepoint", "savepoint", "rescale"}[k-2], c.last
+	default:
 		c.n++
 		op.Request = fmt.Sprintf("r%d", c.n)
 	}
@@ -72,7 +73,7 @@ func (c *clients) try(op *Op, until dataflow.Time, then func()) {
 		then() // it is not known, and is never known
 	}
 	over := false
-	answer := func(result string, id coordinator.JobID) {
+	answer := func(result, live string, id coordinator.JobID) {
 		if over {
 			return
 		}
@@ -83,13 +84,16 @@ func (c *clients) try(op *Op, until dataflow.Time, then func()) {
 		}
 		c.seq++
 		op.Result, op.Return = result, c.seq
+		if op.Kind == "read" {
+			op.Request = live
+		}
 		if id != "" {
 			c.last, c.ids[op.Request] = op.Request, id
 		}
 		c.w.trace("client %d: %s %s: %s", op.Client, op.Kind, op.Request, result)
 		then()
 	}
-	c.w.after(4*sec, func() { answer("", "") })
+	c.w.after(4*sec, func() { answer("", "", "") })
 	var lead *lead
 	for _, p := range c.w.procs() { // the agent may know one that leads no more
 		if p.lead != nil && !p.lead.over && (lead == nil || c.w.chance(2)) {
@@ -102,8 +106,8 @@ func (c *clients) try(op *Op, until dataflow.Time, then func()) {
 	lead.p.after(ms, func() { c.ask(lead, op, answer) })
 }
 
-func (c *clients) ask(l *lead, op *Op, answer func(string, coordinator.JobID)) {
-	reply := func(result string, id coordinator.JobID) { c.w.after(ms, func() { answer(result, id) }) }
+func (c *clients) ask(l *lead, op *Op, answer func(result, live string, id coordinator.JobID)) {
+	reply := func(result string, id coordinator.JobID) { c.w.after(ms, func() { answer(result, "", id) }) }
 	done := func(_ uint64, r jobmanager.Result, refused error) {
 		switch {
 		case refused != nil:
@@ -119,17 +123,61 @@ func (c *clients) ask(l *lead, op *Op, answer func(string, coordinator.JobID)) {
 		l.propose(&coordinator.Command{Level: coordinator.BaseLevel, JobSubmitted: &coordinator.JobSubmitted{Name: "side", Spec: []byte(sideSpec), Request: op.Request,
 			Feeds: []coordinator.Feed{{Name: "in", Config: []byte(feedConfig)}}}}, done)
 	case "cancel":
-		l.propose(&coordinator.Command{Level: coordinator.BaseLevel, JobTold: &coordinator.JobTold{Job: c.ids[op.Request], Cancel: true}},
-			func(i uint64, r jobmanager.Result, refused error) { r.Job = ""; done(i, r, refused) })
-	case "stop":
-		l.wish(leader.Wish{Stop: &coordinator.JobTold{Job: c.ids[op.Request], Then: dataflow.Halt}}, func(a leader.Answer) {
-			if a.Err != nil {
+		c.propose(l, coordinator.Command{JobTold: &coordinator.JobTold{Job: c.ids[op.Request], Cancel: true}}, done)
+	case "rescale":
+		c.propose(l, coordinator.Command{JobRescaled: &coordinator.JobRescaled{Job: c.ids[op.Request], Parallelism: 1 + c.w.rng.IntN(3)}}, done)
+	case "stop", "savepoint":
+		id := c.ids[op.Request]
+		wish := leader.Wish{Savepoint: &id}
+		if op.Kind == "stop" {
+			wish = leader.Wish{Stop: &coordinator.JobTold{Job: id, Then: dataflow.Halt}}
+		}
+		l.wish(wish, func(a leader.Answer) {
+			switch {
+			case a.Err != nil:
 				reply("", "")
-				return
+			case op.Kind == "savepoint" && l.p.machine.State().Savepoints[a.Savepoint] == nil:
+				c.w.check.fail(5, "savepoint %q of job %s was taken, and is not in the state", a.Savepoint, id)
+			default:
+				reply("ok", "")
 			}
-			reply("ok", "")
 		})
+	case "read":
+		c.read(l, func(live string) { c.w.after(ms, func() { answer("ok", live, "") }) })
 	}
+}
+
+func (c *clients) propose(l *lead, cmd coordinator.Command, done func(uint64, jobmanager.Result, error)) {
+	cmd.Level = coordinator.BaseLevel
+	l.propose(&cmd, func(i uint64, r jobmanager.Result, refused error) { r.Job = ""; done(i, r, refused) })
+}
+
+// read tells which submission lives, with all that was decided before: the leader
+// asks a majority whether it is one, and waits until it has applied what is
+// committed then. One that is none never answers.
+func (c *clients) read(l *lead, answer func(live string)) {
+	if c.w.raft.leader != l || !c.w.raft.majority(l.p) {
+		return
+	}
+	until := uint64(len(c.w.raft.log))
+	var look func()
+	look = func() {
+		if l.over {
+			return
+		}
+		if l.p.applied < until {
+			l.p.after(5*ms, look)
+			return
+		}
+		live, st := "", l.p.machine.State()
+		for _, id := range sortedKeys(st.Jobs) {
+			if j := st.Jobs[id]; j.Name == "side" && !j.Status.Ended() {
+				live = j.Request
+			}
+		}
+		answer(live)
+	}
+	l.p.after(ms, look)
 }
 
 // History runs a site with clients and faults, and returns what the clients saw.

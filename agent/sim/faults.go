@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"slices"
 	"syscall"
 
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -83,7 +85,7 @@ func (w *World) faultKill(n *node) {
 	if w.chance(3) {
 		wait = 5 * sec
 	}
-	if w.chance(12) && w.wipe(n) {
+	if !w.cfg.Heirs && w.chance(12) && w.wipe(n) {
 		return
 	}
 	w.after(wait, n.again)
@@ -97,14 +99,31 @@ func (n *node) again() {
 	}
 }
 
+// faultHeirs takes the disk of a log's owner away when its epoch has hardly begun,
+// and has others than the one before: who left may then be the only one that has
+// everything.
+func (w *World) faultHeirs(e *coordinator.LogEpoch) {
+	left := slices.ContainsFunc(e.Heirs, func(h coordinator.Heir) bool { return !slices.Contains(e.Members, h.Node) })
+	if !w.cfg.Heirs || w.calm || !left {
+		return
+	}
+	w.after(5*ms*dataflow.Time(1+w.rng.IntN(20)), func() {
+		n := w.node(e.Owner)
+		if !w.calm && n.p != nil && w.wipe(n) {
+			n.kill()
+		}
+	})
+}
+
 // wipe takes an agent's disk away for good; another agent takes its place.
 func (w *World) wipe(n *node) bool {
 	for _, o := range w.nodes {
-		if o != n && (o.gone || o.p == nil) {
-			return false // one at a time: two copies are lost only if two disks are
+		if o != n && (o.gone || o.p == nil && !w.cfg.Heirs) {
+			return false // one in all: two copies are lost only if two disks are
 		}
 	}
 	n.gone = true
+	w.check.Stats.Disks++
 	w.trace("FAULT the disk of %s is lost", n.id)
 	o := w.add(n.name+"b", n.slots)
 	for i, v := range w.raft.voters {

@@ -16,10 +16,11 @@ type life struct {
 	end bool
 }
 
-// What clients saw of submissions, cancels and stops can be put into one order,
-// in which a name is one live job's at a time.
+// What clients saw of submissions, cancels, stops, savepoints, rescaling and reads
+// can be put into one order, in which a name is one live job's at a time.
 func TestControlHistory(t *testing.T) {
-	for n := range uint64(12) {
+	seen := make(map[string]int) // by kind and result
+	for n := range uint64(40) {
 		ops, v := sim.History(sim.Config{Seed: 500 + n})
 		if v != nil {
 			t.Fatalf("seed %d: %v", 500+n, v)
@@ -27,6 +28,7 @@ func TestControlHistory(t *testing.T) {
 		var history []porcupine.Operation
 		known := 0
 		for _, o := range ops {
+			seen[o.Kind+" "+o.Result]++
 			end := o.Return
 			if end == 0 {
 				end = math.MaxInt64
@@ -43,6 +45,12 @@ func TestControlHistory(t *testing.T) {
 		}
 		if known < 5 {
 			t.Errorf("seed %d: only %d operations returned", 500+n, known)
+		}
+	}
+	t.Log(seen)
+	for _, what := range []string{"submit ok", "submit refused", "cancel ok", "stop ok", "savepoint ok", "rescale ok", "rescale refused", "read ok"} {
+		if seen[what] < 5 {
+			t.Errorf("%s: only %d of all", what, seen[what])
 		}
 	}
 }
@@ -79,6 +87,30 @@ func next(s life, o *sim.Op, result string) []life {
 		return nil
 	case o.Kind == "submit":
 		return append([]life{s}, next(s, o, "ok")...)
+	case o.Kind == "read" && result == "ok":
+		switch {
+		case o.Request == s.of:
+			return []life{s}
+		case o.Request == "" && s.end:
+			return []life{{}} // it has ended meanwhile
+		}
+		return nil
+	case o.Kind == "read" || o.Kind == "savepoint" && result == "":
+		return []life{s}
+	case o.Kind == "savepoint": // it was taken while the job lived
+		if mine {
+			return []life{s}
+		}
+		return nil
+	case o.Kind == "rescale" && result == "ok":
+		if mine && !s.end {
+			return []life{s}
+		}
+		return nil
+	case o.Kind == "rescale" && result == "refused" && mine:
+		return []life{{s.of, true}} // a stop that is not over yet was told
+	case o.Kind == "rescale" && result == "":
+		return []life{s}
 	case result == "ok" && o.Kind == "cancel":
 		if mine {
 			return []life{{s.of, true}}

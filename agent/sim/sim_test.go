@@ -17,6 +17,7 @@ var (
 	first   = flag.Uint64("first", 1, "the first of them")
 	seed    = flag.Uint64("seed", 0, "only this one, told line by line with -v")
 	zombies = flag.Bool("zombies", false, "more processes that stand still, and leaders that are alone")
+	heirs   = flag.Bool("heirs", false, "the owner of a log loses its disk when others are to copy it")
 	bug     = flag.String("bug", "", "a field of sim.Bugs that is planted")
 )
 
@@ -38,8 +39,24 @@ func TestSite(t *testing.T) {
 	}
 }
 
+// The owner of a log loses its disk before new members have their copies: the
+// members of the epoch before have everything.
+func TestHeirs(t *testing.T) {
+	lost := 0
+	for n := range uint64(16) {
+		stats, v := sim.Run(sim.Config{Seed: 2001 + n, Heirs: true})
+		if v != nil {
+			t.Errorf("%v\nreplay: go test ./agent/sim -run TestSite -v -seed %d -heirs", v, 2001+n)
+		}
+		lost += stats.Disks
+	}
+	if lost < 5 {
+		t.Errorf("only %d disks were lost", lost)
+	}
+}
+
 func site(t *testing.T, n uint64) {
-	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7}
+	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: *heirs}
 	if *bug != "" {
 		reflect.ValueOf(&cfg.Bugs).Elem().FieldByName(*bug).SetBool(true)
 	}

@@ -30,7 +30,10 @@ type Config struct {
 	// Zombies makes most faults such after which somebody acts who should not:
 	// processes that stand still for seconds, and leaders that are alone.
 	Zombies bool
-	Trace   func(string) // a line for each thing worth telling; nil: nobody listens
+	// Heirs loses the disk of a log's owner, once, just when others than those of
+	// the epoch before are to copy it.
+	Heirs bool
+	Trace func(string) // a line for each thing worth telling; nil: nobody listens
 }
 
 // World is a site and all that surrounds it. One goroutine owns it.
@@ -86,6 +89,9 @@ func New(cfg Config) *World {
 	}
 	if w.cfg.Faulty == 0 {
 		w.cfg.Faulty = 12 * sec
+		if cfg.Heirs { // members are replaced when they were away for 5 s
+			w.cfg.Faulty *= 2
+		}
 	}
 	w.check = newChecker(w)
 	w.raft = newRaft(w)
