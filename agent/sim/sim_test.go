@@ -42,6 +42,7 @@ func TestSite(t *testing.T) {
 // The owner of a log loses its disk before new members have their copies: the
 // members of the epoch before have everything.
 func TestHeirs(t *testing.T) {
+	t.Parallel()
 	lost := 0
 	for n := range uint64(16) {
 		stats, v := sim.Run(sim.Config{Seed: 2001 + n, Heirs: true})
