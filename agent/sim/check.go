@@ -11,6 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
@@ -205,12 +206,20 @@ func (c *checker) restores(p *proc, a *attempt) {
 	}
 }
 
+// mayPublish tells whether a sink is here that nothing but the lease keeps from
+// acting.
+func (a *attempt) mayPublish() bool {
+	return slices.ContainsFunc(a.subs, func(s *subtask) bool {
+		return slices.ContainsFunc(s.writers, func(w sensors.Writer) bool { _, is := w.(*publisher); return is })
+	})
+}
+
 // begins: from now on the attempt acts. 7, where no token is looked at nobody may
 // act for an older one any more, even if it stands still and goes on later.
 func (c *checker) begins(a *attempt) {
 	for _, p := range c.w.procs() {
 		o := p.exec.attempts[a.ref.Job]
-		if o != nil && !o.over && o.begin != nil && o.ref.Token.Less(a.ref.Token) && a.asked.Job.Name == "publish" && p.lease.Err() == nil {
+		if o != nil && !o.over && o.begin != nil && o.ref.Token.Less(a.ref.Token) && o.mayPublish() && p.lease.Err() == nil {
 			c.fail(7, "agent %s begins %s, and agent %s has a lease and may publish for %s", a.x.p.n.id, refText(a.ref), p.n.id, refText(o.ref))
 		}
 	}

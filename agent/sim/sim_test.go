@@ -39,23 +39,6 @@ func TestSite(t *testing.T) {
 	}
 }
 
-// The owner of a log loses its disk before new members have their copies: the
-// members of the epoch before have everything.
-func TestHeirs(t *testing.T) {
-	t.Parallel()
-	lost := 0
-	for n := range uint64(16) {
-		stats, v := sim.Run(sim.Config{Seed: 2001 + n, Heirs: true})
-		if v != nil {
-			t.Errorf("%v\nreplay: go test ./agent/sim -run TestSite -v -seed %d -heirs", v, 2001+n)
-		}
-		lost += stats.Disks
-	}
-	if lost < 5 {
-		t.Errorf("only %d disks were lost", lost)
-	}
-}
-
 func site(t *testing.T, n uint64) {
 	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: *heirs}
 	if *bug != "" {

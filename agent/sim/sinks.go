@@ -29,7 +29,7 @@ func (c connectors) Source(n *graph.Node, _ int) (*task.SourceConfig, func() (se
 // Sink is runtime.Connectors'.
 func (c connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() (sensors.Writer, error), error) {
 	a, s := c.a, n.Sink.(*job.Sink)
-	if !a.here(dataflow.SubtaskID{Task: a.spec.task[n.ID], Index: subtask}) {
+	if s.Blackhole != nil || !a.here(dataflow.SubtaskID{Task: a.spec.task[n.ID], Index: subtask}) {
 		return func() (sensors.Writer, error) { return &file.Blackhole{}, nil }, nil
 	}
 	e := encode.NewJSON(in, encode.Options{})
