@@ -34,7 +34,6 @@ type attempt struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc // errClosed: it is to be closed
 	done   chan struct{}           // closed when it is gone
-	memory int64                   // given by the executor, which guards it
 
 	mu     sync.Mutex // guards what follows
 	inbox  []func()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -56,6 +57,7 @@ type Options struct {
 	Clock     sensors.Clock // nil: the machine's
 	Files     store.FS      // where file sinks write; nil: the disk
 	Memory    int64         // bytes for batches in flight, of all attempts; 0: 256 MiB
+	Slots     int           // among which Memory is divided; 0: one
 
 	// Peers are the agents to which copies of something go, the best first, without
 	// this one: see Rank. It is asked anew for each share.
@@ -88,7 +90,6 @@ type Executor struct {
 	mu       sync.Mutex // guards what follows
 	attempts map[coordinator.JobID]*attempt
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
-	memory   int64                                       // not given to an attempt
 	damaged  map[store.Digest]bool                       // parts that were found so, to be fetched anew
 	closed   bool
 	running  sync.WaitGroup // attempts
@@ -108,7 +109,8 @@ func New(o Options) (*Executor, error) {
 	if o.Hold == 0 {
 		o.Hold = dataflow.Hour
 	}
-	x := &Executor{o: o, memory: o.Memory, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[store.Digest]bool)}
+	o.Slots = max(1, o.Slots)
+	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[store.Digest]bool)}
 	out := x.out()
 	if err := errors.Join(o.Files.MkdirAll(out), o.Files.SyncDir(filepath.Dir(out))); err != nil {
 		return nil, err
@@ -221,18 +223,13 @@ func (x *Executor) gone(a *attempt) {
 	if x.attempts[a.ref.Job] == a {
 		delete(x.attempts, a.ref.Job)
 	}
-	x.memory += a.memory
-	a.memory = 0
 }
 
-// takeMemory gives an attempt its part of what is left: half of it, and never so
-// little that nothing moves.
-func (x *Executor) takeMemory() int64 {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	n := max(x.memory/2, x.o.Memory/16)
-	x.memory -= n
-	return n
+// memoryOf is an attempt's part of the budget: that of its slots here. As many
+// slots as the scheduler may fill make up the whole.
+func (x *Executor) memoryOf(slots int) int64 {
+	most := min(int64(x.o.Slots), max(1, x.o.Memory/schedule.SlotMemory))
+	return x.o.Memory / most * int64(max(1, slots))
 }
 
 // Status is what the subtasks that run here have done, for a heartbeat.

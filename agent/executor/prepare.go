@@ -10,6 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/connect"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -379,9 +380,9 @@ func (a *attempt) runtimeOptions() runtime.Options {
 	if i := a.parsed.job.Checkpoint.Interval; i > 0 {
 		commit = i.Go()
 	}
-	a.memory = a.x.takeMemory()
+	slots := schedule.Used(schedule.Slots(a.parsed.graph, a.parsed.job.Constraints, a.parsed.job.Placement), a.asked.Job.Places)[a.x.o.Node]
 	o := runtime.Options{
-		Memory: a.memory, CommitInterval: commit, Now: time.Now, Events: a.heard, AtLeastOnce: a.parsed.job.Checkpoint.Mode == job.AtLeastOnce,
+		Memory: a.x.memoryOf(slots), CommitInterval: commit, Now: time.Now, Events: a.heard, AtLeastOnce: a.parsed.job.Checkpoint.Mode == job.AtLeastOnce,
 		Collector: collector{a}, Outlet: func(c runtime.Channel) (runtime.Outlet, error) { return a.joined.Outlet(c) },
 	}
 	if a.parsed.rows != nil {

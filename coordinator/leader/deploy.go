@@ -2,6 +2,7 @@ package leader
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -169,7 +170,7 @@ func (l *Leader) owners(j *coordinator.Job, p *Parsed) (map[dataflow.OperatorID]
 
 // place finds room for a job.
 func (l *Leader) place(r *jobRun, j *coordinator.Job, p *Parsed, owners map[dataflow.OperatorID]mesh.NodeID) (schedule.Placement, string) {
-	req := schedule.Request{Site: l.cfg.Site, Agents: l.free(r), Before: j.Places, Avoid: sorted(r.slow), Apart: l.pairs()}
+	req := schedule.Request{Site: l.cfg.Site, Agents: l.free(r), Memory: schedule.SlotMemory, Before: j.Places, Avoid: sorted(r.slow), Apart: l.pairs()}
 	near := near(j, p)
 	for _, s := range p.Slots {
 		var slot schedule.Slot
@@ -227,7 +228,11 @@ func (l *Leader) free(r *jobRun) []schedule.Agent {
 	var agents []schedule.Agent
 	for _, node := range sorted(l.st.Agents) {
 		if a := l.st.Agents[node]; l.usable(node) {
-			agents = append(agents, schedule.Agent{Node: node, Name: a.Name, Labels: a.Labels, Slots: a.Slots - l.marks.used[node] + r.used[node], Memory: a.Memory})
+			used, memory := l.marks.used[node]-r.used[node], int64(math.MaxInt64)
+			if a.Memory > 0 { // else it was admitted, and has not said what it has
+				memory = a.Memory - int64(used)*schedule.SlotMemory
+			}
+			agents = append(agents, schedule.Agent{Node: node, Name: a.Name, Labels: a.Labels, Slots: a.Slots - used, Memory: memory})
 		}
 	}
 	return agents

@@ -19,7 +19,7 @@ import (
 // The scripts in testdata: what happens to a site, and what its agents then do,
 // each line with its time in milliseconds.
 //
-//	site n1=2 n2=2              agents with so many slots, all started; the first leads
+//	site n1=2 n2=8:2            agents with so many slots, and memory for so many, all started; the first leads
 //	submit files                a job of script.jobs; its first, second … parallelism: p=2; of its log: copies=3 lanes=2
 //	run 5s                      time passes; everything that was done until then
 //	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
@@ -134,8 +134,12 @@ func (s *script) begin() {
 	first := ""
 	for _, a := range s.args {
 		name, slots, _ := strings.Cut(a, "=")
+		slots, memory, _ := strings.Cut(slots, ":")
 		n, _ := strconv.Atoi(slots)
-		s.add(mesh.NodeID(name), n).start()
+		box := s.add(mesh.NodeID(name), n)
+		box.agent.Memory, _ = strconv.ParseInt(memory, 10, 64)
+		box.agent.Memory <<= 20
+		box.start()
 		first = min(name, first+strings.Repeat("~", max(0, 1-len(first))))
 	}
 	s.lead(mesh.NodeID(first))

@@ -28,6 +28,10 @@ type Request struct {
 	Apart []Pair
 }
 
+// SlotMemory is how many bytes for batches in flight a slot needs at least. An
+// agent has as many slots as its budget has of them, whatever it announces.
+const SlotMemory = 1 << 20
+
 // Agent is an agent that is there.
 type Agent struct {
 	Node   mesh.NodeID
