@@ -112,11 +112,15 @@ func describeSnapshot(c *coordinator.Snapshot, agents map[mesh.NodeID]*coordinat
 	out := Snapshot{ID: c.Name, Namespace: coordinator.DefaultNamespace, JobID: string(c.Job), Where: []string{}}
 	where := make(map[mesh.NodeID]bool)
 	for i, p := range c.Copies {
-		if i == 0 || len(p.Nodes) < out.Copies {
-			out.Copies = len(p.Nodes)
+		n := 0
+		for _, node := range p.Nodes {
+			if agents[node] != nil { // who was removed has no copy any more
+				where[node] = true
+				n++
+			}
 		}
-		for _, n := range p.Nodes {
-			where[n] = true
+		if i == 0 || n < out.Copies {
+			out.Copies = n
 		}
 	}
 	for n := range where {
