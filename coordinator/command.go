@@ -94,6 +94,23 @@ type JobSubmitted struct {
 	// made the first time is the answer again. Random.
 	Request string   `cbor:"8,keyasint,omitempty"`
 	Reads   []string `cbor:"9,keyasint,omitempty"` // shared feeds: they cannot be deleted while the job lives
+	// Adopts are the sources, of those in Feeds, that take over the feed of a job
+	// that has ended, with its log and its session: From stands at positions in it.
+	// Its config becomes that in Feeds. Level 2.
+	Adopts    []Adoption `cbor:"10,keyasint,omitempty"`
+	Overwrite bool       `cbor:"11,keyasint,omitempty"` // Job.Overwrite. Level 2
+}
+
+// Needs is the feature level that can apply the command.
+func (c *Command) Needs() uint32 {
+	s, d := c.JobSubmitted, c.CheckpointDone
+	switch {
+	case s != nil && (len(s.Adopts) > 0 || s.Overwrite):
+		return AdoptLevel
+	case d != nil && d.Savepoint != nil && d.Savepoint.Request != "":
+		return AdoptLevel
+	}
+	return BaseLevel
 }
 
 // JobDeployed begins attempt Attempt, which must be the one after the job's
@@ -132,7 +149,8 @@ type JobRescaled struct {
 	Parallelism int   `cbor:"2,keyasint"`
 }
 
-// JobForgotten drops an ended job and its checkpoints; savepoints stay.
+// JobForgotten drops an ended job and its checkpoints; savepoints stay, and so do
+// the logs in which they stand.
 type JobForgotten struct {
 	Job JobID `cbor:"1,keyasint"`
 }

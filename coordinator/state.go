@@ -3,6 +3,7 @@ package coordinator
 import (
 	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -47,6 +48,16 @@ type Removed struct {
 // BaseLevel is the feature level of a new site: all that there was in the first
 // version of the mesh. Every agent knows it.
 const BaseLevel = 1
+
+// The feature levels after the first.
+const (
+	// AdoptLevel: a job takes over the feeds of one that has ended, feeds stay while
+	// a savepoint stands in them, files may be written over, savepoints know who
+	// asked for them, checkpoints are counted.
+	AdoptLevel = 2
+	// Level is the greatest that this program knows.
+	Level = AdoptLevel
+)
 
 // Clone is a copy with maps of its own, so that it stays as it is when s goes
 // on.
@@ -137,6 +148,28 @@ type Job struct {
 	Reads   []string      `cbor:"23,keyasint,omitempty"` // shared feeds
 	Since   dataflow.Time `cbor:"24,keyasint"`           // when its status changed last, of the leader's wall clock, for people
 	End     uint64        `cbor:"25,keyasint,omitempty"` // Raft index at which it ended; 0: it lives
+
+	Adopted   []Adoption `cbor:"26,keyasint,omitempty"` // feeds that it took over; other mqtt sources have JOB.SOURCE
+	Overwrite bool       `cbor:"27,keyasint,omitempty"` // files that its sinks do not know from a checkpoint are emptied, not refused
+	Completed uint64     `cbor:"28,keyasint,omitempty"` // checkpoints so far, of all attempts, since AdoptLevel is in force
+	// Heir is the job that went on from it after it had ended, and has its Sinks.
+	Heir JobID `cbor:"29,keyasint,omitempty"`
+}
+
+// Adoption is a source of a job and the feed that it took over from another one.
+type Adoption struct {
+	Source dataflow.OperatorID `cbor:"1,keyasint"`
+	Feed   string              `cbor:"2,keyasint"`
+}
+
+// OwnFeed is the name of the feed of an mqtt source of the job.
+func (j *Job) OwnFeed(source dataflow.OperatorID) string {
+	for _, a := range j.Adopted {
+		if a.Source == source {
+			return a.Feed
+		}
+	}
+	return string(j.ID) + "." + string(source)
 }
 
 // Deployed tells whether the present attempt is to be where Places says.
@@ -181,6 +214,9 @@ type Snapshot struct {
 	Manifest []byte                `cbor:"4,keyasint"` // as store/manifest encodes it
 	Copies   []PartCopies          `cbor:"5,keyasint,omitempty"`
 	Bytes    int64                 `cbor:"6,keyasint"` // written for it
+	// Request is the one that it answers: who sends it again gets the same savepoint.
+	// Random.
+	Request string `cbor:"7,keyasint,omitempty"`
 }
 
 // PartCopies is the nodes that have a part.
@@ -204,12 +240,26 @@ type SinkCommit struct {
 type Feed struct {
 	Name      string        `cbor:"1,keyasint"`
 	Namespace string        `cbor:"2,keyasint"`
-	Job       JobID         `cbor:"3,keyasint,omitempty"` // whose source it is; empty: it is shared
+	Job       JobID         `cbor:"3,keyasint,omitempty"` // whose source it is; it may be forgotten. Empty: it is shared
 	Config    []byte        `cbor:"4,keyasint"`           // agent/feed's, as JSON, with references to secrets only
 	Replicas  int           `cbor:"5,keyasint"`           // copies asked for; 0: 2 where the site has ever had two agents, else 1
 	Degrade   bool          `cbor:"6,keyasint,omitempty"` // when_short: degrade
 	Log       LogEpoch      `cbor:"7,keyasint"`
 	Created   dataflow.Time `cbor:"8,keyasint"`
+	// Past are jobs that had it before, and of which something is kept that stands
+	// in its log: the source is the same one in all of them.
+	Past []JobID `cbor:"9,keyasint,omitempty"`
+}
+
+// Source is whose source a job's own feed is, in every job that had it.
+func (f *Feed) Source() dataflow.OperatorID {
+	_, source, _ := strings.Cut(f.Name, ".")
+	return dataflow.OperatorID(source)
+}
+
+// Of tells whether a feed is, or was, a job's own.
+func (f *Feed) Of(job JobID) bool {
+	return job != "" && (f.Job == job || slices.Contains(f.Past, job))
 }
 
 // LogEpoch says who may append to a feed's log. Its owner appends, and

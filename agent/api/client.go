@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type Problem struct {
 	Errors []string // all that is wrong, if it is more than one thing
 
 	again bool // nothing was done, and soon may be
+	lost  bool // it is not known whether it was done
 }
 
 // Error is what a person needs.
@@ -47,6 +49,7 @@ type Client struct {
 // Limits of a client.
 const (
 	waitForLeader = 15 * time.Second
+	askAgain      = 500 * time.Millisecond
 	maxAnswer     = 256 << 20 // of what is read as a whole
 	maxProblem    = 16 << 20
 )
@@ -90,7 +93,7 @@ func (c *Client) Open(ctx context.Context, method, path string, q url.Values, ki
 			return rc, err
 		}
 		select {
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(askAgain):
 		case <-ctx.Done():
 			return nil, err
 		}
@@ -149,7 +152,9 @@ func problemOf(resp *http.Response) error {
 	if json.Unmarshal(text, &e) != nil || e.Detail == "" {
 		e.Detail = strings.TrimSpace(fmt.Sprintf("%s: %s", resp.Status, text[:min(len(text), 200)]))
 	}
-	p := &Problem{Status: resp.StatusCode, Title: e.Title, Detail: e.Detail, again: resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != ""}
+	p := &Problem{Status: resp.StatusCode, Title: e.Title, Detail: e.Detail}
+	p.again = resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != ""
+	p.lost = resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusServiceUnavailable && !p.again
 	for _, d := range e.Errors {
 		p.Errors = append(p.Errors, d.Message)
 	}
@@ -190,9 +195,29 @@ func yes(name string, v bool) url.Values {
 	return url.Values{name: {strconv.FormatBool(v)}}
 }
 
-// Submit submits a job.
+// askOnce asks for what is done once however often it is asked for: it asks again
+// where the answer was lost.
+func askOnce[T any](ctx context.Context, c *Client, method, path string, q url.Values, in any) (T, error) {
+	for until := time.Now().Add(c.wait); ; {
+		out, err := ask[T](ctx, c, method, path, q, in)
+		var p *Problem
+		if !errors.As(err, &p) || !p.lost || time.Now().After(until) {
+			return out, err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return out, err
+		}
+	}
+}
+
+// Submit submits a job. With a Request it is made once.
 func (c *Client) Submit(ctx context.Context, s Submission) (Submitted, error) {
-	return ask[Submitted](ctx, c, http.MethodPost, "/v1/jobs", nil, s)
+	if s.Request == "" {
+		return ask[Submitted](ctx, c, http.MethodPost, "/v1/jobs", nil, s)
+	}
+	return askOnce[Submitted](ctx, c, http.MethodPost, "/v1/jobs", nil, s)
 }
 
 // Check is the dry run of a job.
@@ -227,7 +252,12 @@ func (c *Client) Rescale(ctx context.Context, job string, parallelism int) (Job,
 
 // CreateSavepoint takes a savepoint of a job, which goes on.
 func (c *Client) CreateSavepoint(ctx context.Context, job string) (Savepointed, error) {
-	return ask[Savepointed](ctx, c, http.MethodPost, Path("jobs", job, "savepoints"), nil, nil)
+	return askOnce[Savepointed](ctx, c, http.MethodPost, Path("jobs", job, "savepoints"), nil, Saving{Request: rand.Text()})
+}
+
+// Forget drops a job that has ended, with its checkpoints.
+func (c *Client) Forget(ctx context.Context, job string) error {
+	return c.Do(ctx, http.MethodDelete, Path("jobs", job), nil, nil, nil)
 }
 
 // Checkpoints are those of a job.

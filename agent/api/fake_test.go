@@ -72,7 +72,7 @@ func (s *site) must(t *testing.T, c coordinator.Command) coordinator.JobID {
 func (s *site) apply(c coordinator.Command) jobmanager.Result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.Level = coordinator.BaseLevel
+	c.Level = c.Needs()
 	if c.At == 0 {
 		c.At = 1_700_000_000_000_000
 	}

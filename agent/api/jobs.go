@@ -145,7 +145,7 @@ func (s *server) showJob(ctx context.Context, in *struct {
 	}
 	out.Checkpoints.Kept = len(j.Checkpoints)
 	if c := j.Newest(); c != nil {
-		out.Checkpoints.Completed = c.ID.Counter
+		out.Checkpoints.Completed = cmp.Or(j.Completed, c.ID.Counter)
 		out.Checkpoints.Last = &LastCheckpoint{ID: c.Name, Bytes: c.Bytes}
 		if m, err := manifest.Decode(c.Manifest); err == nil {
 			out.Checkpoints.Last.Took, out.Checkpoints.Last.At = millis(m.Took), stamp(m.Created)

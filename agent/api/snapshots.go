@@ -219,13 +219,19 @@ func (s *server) listSavepoints(ctx context.Context, in *Stale) (*body[[]Snapsho
 	return answer(all), err
 }
 
-func (s *server) createSavepoint(ctx context.Context, in *JobPath) (*body[Savepointed], error) {
+func (s *server) createSavepoint(ctx context.Context, in *struct {
+	JobPath
+	Body *Saving
+}) (*body[Savepointed], error) {
 	j, err := s.job(ctx, Stale{}, in.Job)
 	if err != nil {
 		return nil, err
 	}
-	id := j.ID
-	a, err := s.b.Ask(ctx, leader.Wish{Savepoint: &id})
+	id, request := j.ID, ""
+	if in.Body != nil {
+		request = in.Body.Request
+	}
+	a, err := s.b.Ask(ctx, leader.Wish{Savepoint: &id, Request: request})
 	if err != nil {
 		return nil, asked(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -36,14 +38,14 @@ func (s *server) submit(ctx context.Context, in *struct{ Body Submission }) (*bo
 		return done, err
 	}
 	c := coordinator.JobSubmitted{
-		Namespace: coordinator.DefaultNamespace, Name: j.Name, Spec: []byte(sub.Spec), Sets: sub.Set, AllowNonRestored: sub.AllowNonRestored, Request: sub.Request,
+		Namespace: coordinator.DefaultNamespace, Name: j.Name, Spec: []byte(sub.Spec), Sets: sub.Set, AllowNonRestored: sub.AllowNonRestored, Request: sub.Request, Overwrite: sub.Overwrite,
 	}
 	from, err := s.begin(ctx, j, &sub, &c)
 	if err != nil {
 		return nil, err
 	}
-	if from != nil {
-		report, _, err := fits(j, from, sub.AllowNonRestored)
+	if from.Snapshot != nil {
+		report, err := fits(j, &from, sub.AllowNonRestored)
 		if err == nil {
 			err = report.Err()
 		}
@@ -72,18 +74,51 @@ func (s *server) submitted(ctx context.Context, j *job.Job, request string) (don
 	return done, err
 }
 
+// beginning is what a job is to begin with.
+type beginning struct {
+	*coordinator.Snapshot // nil: afresh
+	manifest              *manifest.Manifest
+	refused               []error // why sources cannot go on where it stands
+}
+
 // begin settles what a job's feeds are and what it begins with, as the state is
 // now.
-func (s *server) begin(ctx context.Context, j *job.Job, sub *Submission, c *coordinator.JobSubmitted) (from *coordinator.Snapshot, err error) {
+func (s *server) begin(ctx context.Context, j *job.Job, sub *Submission, c *coordinator.JobSubmitted) (from beginning, err error) {
 	err = s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		from = beginning{}
 		if sub.From != "" {
-			if from, c.From, err = findSnapshot(st, sub.From); err != nil {
+			var err error
+			if from.Snapshot, c.From, err = findSnapshot(st, sub.From); err != nil {
 				return err
 			}
+			m, err := manifest.Decode(from.Manifest)
+			if err != nil {
+				return refusal(http.StatusUnprocessableEntity, "%s: %v", from.Name, err)
+			}
+			from.manifest = &m
 		}
-		return feedsFor(st, j, c)
+		if c.Overwrite && st.Level < coordinator.AdoptLevel {
+			return refusal(http.StatusConflict, "overwrite: %s", behind(st))
+		}
+		return feedsFor(st, j, &from, c)
 	})
 	return from, err
+}
+
+// behind says that the site cannot do yet what this program can.
+func behind(st *coordinator.State) string {
+	var old []string
+	for _, a := range st.Agents {
+		if a.Level < coordinator.AdoptLevel {
+			old = append(old, a.Name)
+		}
+	}
+	if len(old) == 0 {
+		return "the site is about to take up the new feature level; ask again"
+	}
+	slices.Sort(old)
+	return "the site is at feature level " + strconv.Itoa(int(st.Level)) + ", and this wants level " + strconv.Itoa(coordinator.AdoptLevel) +
+		": give these agents the newer program first: " + strings.Join(old, ", ")
 }
 
 // load reads and checks a job; everything that is wrong with it is in the error.
@@ -167,41 +202,6 @@ func notes(j *job.Job) (all []string) {
 	return all
 }
 
-// feedsFor names the shared feeds that a job reads, and makes those of its own
-// sources.
-func feedsFor(st *coordinator.State, j *job.Job, c *coordinator.JobSubmitted) error {
-	for _, s := range j.Sources {
-		switch {
-		case s.Feed != nil:
-			f := st.Feeds[s.Feed.Name]
-			if f == nil || f.Job != "" {
-				return refusal(http.StatusUnprocessableEntity, "source %q reads feed %q, and there is none that is shared; make it with `tidemark feed create`", s.ID, s.Feed.Name)
-			}
-			cfg, err := feed.ParseConfig(f.Name, f.Config)
-			if err == nil {
-				err = s.CheckFilters(cfg.Topics)
-			}
-			if err != nil {
-				return refusal(http.StatusUnprocessableEntity, "source %q: %v", s.ID, err)
-			}
-			c.Reads = append(c.Reads, f.Name)
-		case s.MQTT != nil:
-			name, cfg := feed.FromSource(j.Name, s)
-			if s.MQTT.ClientID == "" {
-				cfg.ClientID = st.Mesh + "/" + name
-			}
-			text, err := feedText(name, cfg)
-			if err != nil {
-				return refusal(http.StatusUnprocessableEntity, "source %q: %v", s.ID, err)
-			}
-			c.Feeds = append(c.Feeds, coordinator.Feed{
-				Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Config: text, Replicas: j.Replicas, Degrade: j.WhenShort == job.Degrade,
-			})
-		}
-	}
-	return nil
-}
-
 // feedText is a feed's config as the state keeps it, checked. A user name may be
 // text there, a password may not.
 func feedText(name string, c feed.Config) ([]byte, error) {
@@ -236,30 +236,22 @@ func withUser(text []byte, user job.Secret) ([]byte, error) {
 }
 
 // fits compares a job with what it is to begin with.
-func fits(j *job.Job, from *coordinator.Snapshot, allow bool) (*restore.Report, *manifest.Manifest, error) {
-	m, err := manifest.Decode(from.Manifest)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", from.Name, err)
-	}
+func fits(j *job.Job, from *beginning, allow bool) (*restore.Report, error) {
 	nowhere := func(dataflow.OperatorID, int) bool { return false } // files of the job are on other agents
 	c := connect.New(connect.Options{
-		Job: j, Clock: sensors.Wall{}, Events: func(string) {}, From: &m, Durable: true, Local: nowhere, Stdout: io.Discard,
+		Job: j, Clock: sensors.Wall{}, Events: func(string) {}, From: from.manifest, Durable: true, Local: nowhere, Stdout: io.Discard,
 		Feed: func(*job.Source, int, int) (sensors.Reader, error) { return connect.Nothing{}, nil },
 	})
 	plan, err := runtime.NewPlan(graph.Expand(graph.Chain(j.Graph, graph.Options{})), c)
 	if err != nil {
-		return nil, nil, fmt.Errorf("job %q: %w", j.Name, err)
+		return nil, fmt.Errorf("job %q: %w", j.Name, err)
 	}
 	tables := durable.TablesOf(runtime.New(plan, runtime.Options{}).Tables())
-	report := restore.Check(&m, restore.JobOf(j.Graph, tables), restore.Options{AllowNonRestored: allow})
-	for _, s := range j.Sources {
-		for _, o := range m.Operators {
-			if s.MQTT != nil && o.ID == s.ID && len(o.Positions) > 0 {
-				refuse(report, fmt.Errorf("source %q stands at positions of the log of another job's feed, and this job's mqtt: source begins a log of its own; read a shared feed (feed: NAME), or give the source another id to begin with what arrives", s.ID))
-			}
-		}
+	report := restore.Check(from.manifest, restore.JobOf(j.Graph, tables), restore.Options{AllowNonRestored: allow})
+	for _, why := range from.refused {
+		refuse(report, why)
 	}
-	return report, &m, nil
+	return report, nil
 }
 
 func refuse(r *restore.Report, err error) {
@@ -276,15 +268,15 @@ func (s *server) check(ctx context.Context, in *struct{ Body Dry }) (*body[Check
 	out := Checked{OK: true, Job: j.Name, Operators: len(j.Graph.Nodes), Tasks: g.Subtasks(), Slots: g.Slots(), Notes: notes(j)}
 	var c coordinator.JobSubmitted
 	from, err := s.begin(ctx, j, &in.Body.Submission, &c)
-	if err != nil || from == nil {
+	if err != nil || from.Snapshot == nil {
 		return answer(out), err
 	}
-	report, m, err := fits(j, from, in.Body.AllowNonRestored)
+	report, err := fits(j, &from, in.Body.AllowNonRestored)
 	if err != nil {
 		return nil, failed(err)
 	}
 	if in.Body.Verify {
-		if err := s.saved(ctx, from, *m).Verify(); err != nil {
+		if err := s.saved(ctx, from.Snapshot, *from.manifest).Verify(); err != nil {
 			refuse(report, err)
 		}
 	}

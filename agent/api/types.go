@@ -17,6 +17,7 @@ type Submission struct {
 	Set              []string `json:"set,omitempty" doc:"replaced values, as PATH=VALUE" maxItems:"1000"`
 	From             string   `json:"from,omitempty" doc:"a savepoint to begin with; JOB/ID of a checkpoint, or JOB for its newest" maxLength:"4096"`
 	AllowNonRestored bool     `json:"allow_non_restored,omitempty" doc:"state that no operator of the job takes may go"`
+	Overwrite        bool     `json:"overwrite,omitempty" doc:"files of sinks that are there and not empty are emptied, not refused"`
 	Request          string   `json:"request,omitempty" doc:"a random text: sent again with the same one, the job is not made twice" maxLength:"128"`
 }
 
@@ -122,7 +123,7 @@ type Totals struct {
 
 // Checkpoints is how a job's checkpoints go.
 type Checkpoints struct {
-	Completed uint64          `json:"completed" doc:"the counter of the newest: barriers of its attempt so far, also those of savepoints and of checkpoints that failed"`
+	Completed uint64          `json:"completed" doc:"so far, in all attempts"`
 	Kept      int             `json:"kept"`
 	Last      *LastCheckpoint `json:"last"`
 }
@@ -146,6 +147,11 @@ type SinkFile struct {
 // Savepointed names a savepoint that was taken.
 type Savepointed struct {
 	Savepoint string `json:"savepoint"`
+}
+
+// Saving asks for a savepoint.
+type Saving struct {
+	Request string `json:"request,omitempty" doc:"a random text: sent again with the same one, it is the same savepoint" maxLength:"128"`
 }
 
 // Rescaling is a parallelism to go on with.

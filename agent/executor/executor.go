@@ -62,9 +62,9 @@ type Options struct {
 	// Peers are the agents to which copies of something go, the best first, without
 	// this one: see Rank. It is asked anew for each share.
 	Peers func(key string, suits func(*mesh.Member) bool) []mesh.NodeID
-	// Present is the token of a job's present attempt as the state here has it, and
-	// whether the job is there; nil: what was prepared here is all that is known.
-	Present func(coordinator.JobID) (dataflow.FencingToken, bool)
+	// Present is a job as the state here has it, which answers nil if it has none.
+	// Present nil: what was prepared here is all that is known.
+	Present func(coordinator.JobID) *coordinator.Job
 
 	Events func(worker.AttemptEvent)
 	Logs   func(worker.LogEvent)
@@ -139,8 +139,8 @@ func (x *Executor) fence(name string, token dataflow.FencingToken) error {
 	greatest := x.tokens[id]
 	x.mu.Unlock()
 	if x.o.Present != nil {
-		if t, there := x.o.Present(id); there && greatest.Less(t) {
-			greatest = t
+		if j := x.o.Present(id); j != nil && greatest.Less(j.Token(x.o.Site)) {
+			greatest = j.Token(x.o.Site)
 		}
 	}
 	if token.Less(greatest) {

@@ -29,10 +29,10 @@ type Feeds interface {
 }
 
 // FeedOf is the feed that a source of a job reads; empty: none.
-func FeedOf(id coordinator.JobID, s *job.Source) string {
+func FeedOf(j *coordinator.Job, s *job.Source) string {
 	switch {
 	case s.MQTT != nil:
-		return string(id) + "." + string(s.ID)
+		return j.OwnFeed(s.ID)
 	case s.Feed != nil:
 		return s.Feed.Name
 	}
@@ -145,13 +145,13 @@ const (
 )
 
 // reader reads a subtask's lanes of a feed.
-func (l *logs) reader(ctx context.Context, id coordinator.JobID, jobName string, s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
+func (l *logs) reader(ctx context.Context, j *coordinator.Job, s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
 	if l.o.Feeds == nil {
 		return nil, fmt.Errorf("source %q: this agent keeps no feeds", s.ID)
 	}
-	who := fmt.Sprintf("%s, %s/%d", jobName, s.ID, subtask)
+	who := fmt.Sprintf("%s, %s/%d", j.Name, s.ID, subtask)
 	for waited := dataflow.Duration(0); ; waited += ownedCheck {
-		r, err := l.o.Feeds.Reader(FeedOf(id, s), who, s, subtask, parallelism)
+		r, err := l.o.Feeds.Reader(FeedOf(j, s), who, s, subtask, parallelism)
 		switch {
 		case err == nil:
 			return r, nil

@@ -70,13 +70,14 @@ func TestFeedsInOrder(t *testing.T) {
 		l := newLogs(Options{Feeds: f, Clock: sensors.Wall{}, Logs: func(e worker.LogEvent) { said = append(said, e) }, Tell: func(s string) { told = append(told, s) }})
 		role := func(feed string) *worker.LogRole { return &worker.LogRole{Feed: &coordinator.Feed{Name: feed}} }
 		one, ill := "one", "ill"
+		seven := &coordinator.Job{ID: "j7", Name: "counts"}
 		l.do(worker.Effect{Follow: role(one)})
 		l.do(worker.Effect{Seal: &coordinator.Seal{Feed: one, Epoch: 4}})
 		l.do(worker.Effect{Own: role("j7.in")})
 		l.do(worker.Effect{Rest: &one})
 		l.do(worker.Effect{Drop: &one})
 		began := time.Now()
-		if _, err := l.reader(t.Context(), "j7", "counts", &job.Source{ID: "in", MQTT: &job.MQTTSource{}}, 0, 1); err != nil || time.Since(began) > 2*time.Second {
+		if _, err := l.reader(t.Context(), seven, &job.Source{ID: "in", MQTT: &job.MQTTSource{}}, 0, 1); err != nil || time.Since(began) > 2*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		time.Sleep(4 * time.Second)
@@ -101,13 +102,13 @@ func TestFeedsInOrder(t *testing.T) {
 		if len(said) != 3 || said[2].Sealed == nil || said[2].Sealed.Why != errBehind.Error() {
 			t.Errorf("%+v, want a promise whose end means nothing", said[2:])
 		}
-		_, err := l.reader(t.Context(), "j7", "counts", &job.Source{ID: "in", Feed: &job.FeedSource{Name: one}}, 0, 1)
+		_, err := l.reader(t.Context(), seven, &job.Source{ID: "in", Feed: &job.FeedSource{Name: one}}, 0, 1)
 		if !errors.Is(err, feed.ErrNotOwner) || !errors.As(err, new(passing)) {
 			t.Errorf("%v", err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errClosed)
-		if _, err = l.reader(ctx, "j7", "counts", &job.Source{ID: "in", Feed: &job.FeedSource{Name: one}}, 0, 1); !errors.Is(err, errClosed) {
+		if _, err = l.reader(ctx, seven, &job.Source{ID: "in", Feed: &job.FeedSource{Name: one}}, 0, 1); !errors.Is(err, errClosed) {
 			t.Errorf("%v", err)
 		}
 		l.close()

@@ -161,7 +161,7 @@ func (k *keeper) keep(kept worker.Kept) {
 		return
 	}
 	if k.x.o.Present != nil {
-		if _, there := k.x.o.Present(kept.Job); !there { // forgotten
+		if k.x.o.Present(kept.Job) == nil { // forgotten
 			k.x.holds.Drop(job)
 		}
 	}

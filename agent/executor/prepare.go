@@ -194,17 +194,21 @@ func (a *attempt) placed(p *parsed) error {
 	return nil
 }
 
-// foreign refuses positions in feeds of another job: they are numbers in another
-// log.
+// foreign refuses positions in feeds that this job has not taken over: they are
+// numbers in another log.
 func (a *attempt) foreign(p *parsed) error {
-	if a.asked.From.Job == a.ref.Job {
+	j := a.asked.Job
+	if a.asked.From.Job == j.ID {
 		return nil
 	}
 	for _, s := range p.job.Sources {
+		took := func(ad coordinator.Adoption) bool { return ad.Source == s.ID }
+		if s.MQTT == nil || slices.ContainsFunc(j.Adopted, took) {
+			continue
+		}
 		for _, o := range p.from.Operators {
-			if s.MQTT != nil && o.ID == s.ID && len(o.Positions) > 0 {
-				return fmt.Errorf("%s: source %q stands at positions of the feed %s.%s, and this job's mqtt: source has a feed of its own; read that one with feed: %s.%s, or give the source another id to begin with what arrives",
-					p.from.Name, s.ID, a.asked.From.Job, s.ID, a.asked.From.Job, s.ID)
+			if o.ID == s.ID && len(o.Positions) > 0 {
+				return fmt.Errorf("%s: source %q stands at positions of another log than that of feed %s; give the source another id to begin with what arrives", p.from.Name, s.ID, j.OwnFeed(s.ID))
 			}
 		}
 	}
@@ -223,7 +227,7 @@ func (a *attempt) plan(p *parsed, g *graph.StreamGraph) (err error) {
 	x := a.x
 	o := connect.Options{
 		Job: p.job, Clock: x.o.Clock, Secrets: x.o.Secrets, Events: func(line string) { a.tell("%s", line) }, From: p.from, Permit: x.o.Permit, Durable: true,
-		Files: x.o.Files, Out: x.out(), State: x.o.State.FS(),
+		Files: x.o.Files, Out: x.out(), Overwrite: a.asked.Job.Overwrite, State: x.o.State.FS(),
 		SinkDir: func(op dataflow.OperatorID) string { return x.o.State.SinkDir(string(a.ref.Job), op) },
 		Local: func(op dataflow.OperatorID, subtask int) bool {
 			return a.here(dataflow.SubtaskID{Task: task[op], Index: subtask})
@@ -232,7 +236,7 @@ func (a *attempt) plan(p *parsed, g *graph.StreamGraph) (err error) {
 			return a.sinkPlaced(op, task[op], parallelism)
 		},
 		Feed: func(s *job.Source, subtask, parallelism int) (sensors.Reader, error) {
-			return x.logs.reader(a.ctx, a.ref.Job, a.asked.Job.Name, s, subtask, parallelism)
+			return x.logs.reader(a.ctx, a.asked.Job, s, subtask, parallelism)
 		},
 	}
 	if p.plan, err = runtime.NewPlan(p.graph, connect.New(o)); err != nil {
@@ -308,12 +312,22 @@ func (x *Executor) cutBack(j *coordinator.Job, written func(string) bool) error 
 	var errs []error
 	files := connect.Rooted(x.o.Files, x.out())
 	for _, c := range j.Sinks {
-		if c.Node != x.o.Node || written(c.Target) || !isFile(j, c.Operator) {
+		if c.Node != x.o.Node || written(c.Target) || !isFile(j, c.Operator) || x.givenAway(j.ID, c) {
 			continue
 		}
 		errs = append(errs, file.CutBack(files, string(x.o.Node), c.Target, c.Length))
 	}
 	return errors.Join(errs...)
+}
+
+// givenAway tells whether a target is not the job's any more: another one has gone
+// on with it, after this was asked.
+func (x *Executor) givenAway(id coordinator.JobID, c coordinator.SinkCommit) bool {
+	if x.o.Present == nil {
+		return false
+	}
+	now := x.o.Present(id)
+	return now == nil || !slices.ContainsFunc(now.Sinks, func(s coordinator.SinkCommit) bool { return s.Node == c.Node && s.Target == c.Target })
 }
 
 // isFile tells whether an operator of a job is a file sink.

@@ -103,7 +103,7 @@ func (n *Node) submit(c coordinator.Command) func(context.Context) (uint64, jobm
 
 // Propose is api.Backend's.
 func (n *Node) Propose(ctx context.Context, c coordinator.Command) (coordinator.JobID, error) {
-	c.Level = coordinator.BaseLevel
+	c.Level = c.Needs()
 	if c.At == 0 {
 		c.At = dataflow.Time(n.id.Now().UnixMicro())
 	}

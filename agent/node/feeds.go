@@ -34,16 +34,16 @@ type keptFeeds struct {
 	mesh  string
 	tell  func(string)
 
-	changed chan struct{} // 1: the state may need other pins
-	mu      sync.Mutex    // guards owned
-	owned   map[string]bool
+	changed chan struct{}                // 1: the state may need other pins
+	mu      sync.Mutex                   // guards owned
+	owned   map[string]coordinator.JobID // feeds that run here, and whose they were when they began to
 }
 
 var _ executor.Feeds = (*keptFeeds)(nil)
 
 // newKeptFeeds makes them; feeds and mesh are set before anything else is called.
 func newKeptFeeds(view func(func(*coordinator.State)), tell func(string)) *keptFeeds {
-	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), owned: make(map[string]bool)}
+	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), owned: make(map[string]coordinator.JobID)}
 }
 
 // Own is executor.Feeds'.
@@ -54,7 +54,7 @@ func (k *keptFeeds) Own(r *worker.LogRole) error {
 	}
 	var needed map[string]map[int]int64
 	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
-	k.set(r.Feed.Name, true)
+	k.owns(r.Feed.Name, r.Feed.Job)
 	return k.feeds.Own(r.Feed.Name, r.Epoch, c, needed)
 }
 
@@ -64,36 +64,46 @@ func (k *keptFeeds) Follow(r *worker.LogRole) error {
 	if err != nil {
 		return err
 	}
-	k.set(r.Feed.Name, false)
+	k.rests(r.Feed.Name)
 	return k.feeds.Follow(r.Feed.Name, r.Epoch, c)
 }
 
 // Seal is executor.Feeds'.
 func (k *keptFeeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
-	k.set(name, false)
+	k.rests(name)
 	return k.feeds.Seal(name, epoch)
 }
 
 // Rest is executor.Feeds'.
 func (k *keptFeeds) Rest(name string) error {
-	k.set(name, false)
+	k.rests(name)
 	return k.feeds.Rest(name)
 }
 
 // Drop is executor.Feeds'.
 func (k *keptFeeds) Drop(name string) error {
-	k.set(name, false)
+	k.rests(name)
 	return k.feeds.Drop(name)
 }
 
-func (k *keptFeeds) set(name string, owned bool) {
+func (k *keptFeeds) owns(name string, job coordinator.JobID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if owned {
-		k.owned[name] = true
-	} else {
-		delete(k.owned, name)
-	}
+	k.owned[name] = job
+}
+
+func (k *keptFeeds) rests(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.owned, name)
+}
+
+// ownedFor is whose a feed was when it began to run here.
+func (k *keptFeeds) ownedFor(name string) (job coordinator.JobID, runs bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	job, runs = k.owned[name]
+	return job, runs
 }
 
 // config is a feed's, whose broker session is named after the mesh and the feed
@@ -115,6 +125,9 @@ func (k *keptFeeds) Reader(name, who string, s *job.Source, subtask, parallelism
 	}
 	if c, err := k.config(spec); err == nil && subtask >= max(1, c.Lanes) {
 		return noLanes{}, nil
+	}
+	if of, runs := k.ownedFor(name); !runs || of != spec.Job { // it still runs for the job before
+		return nil, fmt.Errorf("feed %q: %w", name, feed.ErrNotOwner)
 	}
 	f, err := k.feeds.OpenKeeping(name, nil, nil)
 	if err != nil {
@@ -218,30 +231,32 @@ const (
 func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]int64 {
 	pins := make(map[string]map[int]int64)
 	for id, j := range st.Jobs {
-		source, reads := sourceOf(st, j, name)
-		if !reads || j.Status.Ended() && len(j.Checkpoints) == 0 {
+		source, reads := sourceOf(st, id, name)
+		kept := j.Checkpoints
+		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil {
+			kept = append(kept, begin)
+		}
+		if !reads || j.Status.Ended() && len(kept) == 0 {
 			continue
 		}
-		pins[jobPin+string(id)] = least(lanes, source, j.Checkpoints...)
+		pins[jobPin+string(id)] = least(lanes, source, kept...)
 	}
 	for _, s := range st.Savepoints {
-		j := st.Jobs[s.Job]
-		if j == nil {
-			continue // whose job is forgotten: its own feed is gone, and nobody knows what it read
-		}
-		if source, reads := sourceOf(st, j, name); reads {
+		if source, reads := sourceOf(st, s.Job, name); reads {
 			pins[savepointPin+s.Name] = least(lanes, source, s)
 		}
 	}
 	return pins
 }
 
-// sourceOf is the source of a job that reads a feed; empty: any may.
-func sourceOf(st *coordinator.State, j *coordinator.Job, name string) (dataflow.OperatorID, bool) {
-	if own, ok := strings.CutPrefix(name, string(j.ID)+"."); ok && st.Feeds[name] != nil && st.Feeds[name].Job == j.ID {
-		return dataflow.OperatorID(own), true
+// sourceOf is the source of a job that reads a feed, or read it when it was its
+// own; empty: any may. What a forgotten job read of shared feeds nobody knows.
+func sourceOf(st *coordinator.State, id coordinator.JobID, name string) (dataflow.OperatorID, bool) {
+	if f := st.Feeds[name]; f != nil && f.Of(id) {
+		return f.Source(), true
 	}
-	return "", slices.Contains(j.Reads, name)
+	j := st.Jobs[id]
+	return "", j != nil && slices.Contains(j.Reads, name)
 }
 
 // least is the least position of each lane in the snapshots: 0 where one does

@@ -80,7 +80,7 @@ func (b *box) options(joinAt, token string) node.Options {
 	if err := c.Check(); err != nil {
 		b.t.Fatal(err)
 	}
-	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.BaseLevel), Secrets: job.Resolver{}, HandOver: patience, Events: func(e api.Event) {
+	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.Level), Secrets: job.Resolver{}, HandOver: patience, Events: func(e api.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.log = append(b.log, fmt.Sprintf("%s %s %s", e.What, e.Job, e.Text))

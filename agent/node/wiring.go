@@ -243,7 +243,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 
 // enter puts a command into the log, for the office.
 func (n *Node) enter(ctx context.Context, c coordinator.Command) proposal {
-	c.Level = coordinator.BaseLevel
+	c.Level = c.Needs()
 	wait := n.submit(c)
 	return func() (uint64, error, error) {
 		index, r, err := wait(ctx)
@@ -328,13 +328,9 @@ func (n *Node) executorOptions() executor.Options {
 		Peers: func(key string, suits func(*mesh.Member) bool) []mesh.NodeID {
 			return executor.Rank(key, n.id.Node(), n.gossipMembers(), suits)
 		},
-		Present: func(id coordinator.JobID) (t dataflow.FencingToken, there bool) {
-			n.replica.view(func(st *coordinator.State) {
-				if j := st.Jobs[id]; j != nil {
-					t, there = j.Token(n.id.Site()), true
-				}
-			})
-			return t, there
+		Present: func(id coordinator.JobID) (j *coordinator.Job) {
+			n.replica.view(func(st *coordinator.State) { j = st.Jobs[id] })
+			return j
 		},
 		Events: func(e worker.AttemptEvent) { n.hands.tell(worker.Event{Attempt: &e}) },
 		Logs:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },

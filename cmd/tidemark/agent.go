@@ -151,7 +151,7 @@ func runAgent(ctx context.Context, t *terminal, c config.Config, form string) er
 	if c.Dev {
 		log.Info("this is for trying things out: it is reached from this machine only", "data_dir", c.DataDir)
 	}
-	err := node.Run(ctx, node.Options{Config: c, Version: cmp.Or(version, "dev"), Level: coordinator.BaseLevel, Secrets: machineSecrets(), Events: events})
+	err := node.Run(ctx, node.Options{Config: c, Version: cmp.Or(version, "dev"), Level: coordinator.Level, Secrets: machineSecrets(), Events: events})
 	if err == nil || errors.Is(err, context.Canceled) {
 		log.Info("the agent has ended", "name", c.Name)
 		return nil

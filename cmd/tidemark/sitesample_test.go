@@ -166,7 +166,7 @@ func startSample(t *testing.T, c config.Config) *node.Node {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	n, err := node.Start(ctx, node.Options{Config: c, Version: "test", Level: coordinator.BaseLevel, Secrets: machineSecrets()})
+	n, err := node.Start(ctx, node.Options{Config: c, Version: "test", Level: coordinator.Level, Secrets: machineSecrets()})
 	if err != nil {
 		cancel()
 		t.Fatal(err)

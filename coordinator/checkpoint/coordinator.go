@@ -245,7 +245,7 @@ func (c *Coordinator) stored(e Event) {
 	c.phase = writing
 	c.put(Effect{Kind: Write, ID: c.current.ID, What: What{
 		Checkpoint: c.purpose != save, Savepoint: c.purpose == save || c.purpose == stop && c.sealing, Drained: drained,
-		Finished: c.sealing && (c.purpose == finish || c.wasAll || drained),
+		Finished: c.sealing && (c.purpose == finish || c.wasAll || drained), Ref: c.request.Ref,
 	}})
 }
 

@@ -103,6 +103,7 @@ type What struct {
 	Savepoint  bool // a person's; with Checkpoint two manifests name the same parts, the savepoint's is written first
 	Finished   bool // all input was read, or ended, and all output is committed
 	Drained    bool // the input was ended before the barrier: to be marked so, and its positions as ended
+	Ref        int  // with Savepoint: of the request that it answers
 }
 
 // Name is what the checkpoint of an id is called in its job: chk-ATTEMPT-COUNTER,

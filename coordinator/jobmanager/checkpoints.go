@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -31,6 +32,9 @@ func (a *apply) checkpointDone(c *coordinator.CheckpointDone) error {
 	if c.Checkpoint != nil {
 		next := *job
 		next.Begin = "" // not needed any more
+		if a.Level >= coordinator.AdoptLevel {
+			next.Completed++
+		}
 		next.Checkpoints = nil
 		for _, k := range job.Checkpoints {
 			if !slices.Contains(c.Release, k.Name) {
@@ -92,7 +96,7 @@ func checkSnapshot(s *coordinator.Snapshot) error {
 	if err := manifest.CheckName(s.Name); err != nil {
 		return refuse(ErrRefused, "the name %q: use 1 to 128 letters, digits, '-', '_', '.', and a letter or digit first", s.Name)
 	}
-	if len(s.Manifest) > manifest.MaxBytes || len(s.Job) > MaxName || len(s.ID.Token.Site) > MaxName {
+	if len(s.Manifest) > manifest.MaxBytes || max(len(s.Job), len(s.Request)) > MaxName || len(s.ID.Token.Site) > MaxName {
 		return refuse(ErrRefused, "%q: a text is too long, or the manifest has more than %d bytes", s.Name, manifest.MaxBytes)
 	}
 	return nil
@@ -142,6 +146,7 @@ func (a *apply) sinkCommitted(c *coordinator.SinkCommitted) error {
 		}
 		k := key{s.Operator, string(s.Node), s.Target}
 		if i, ok := at[k]; !ok {
+			a.disown(s.Node, s.Target)
 			at[k] = len(sinks)
 			sinks = append(sinks, s)
 		} else if !manifest.Less(s.Through, sinks[i].Through) {
@@ -157,6 +162,22 @@ func (a *apply) sinkCommitted(c *coordinator.SinkCommitted) error {
 	next.Sinks = sinks
 	a.put(&next)
 	return nil
+}
+
+// disown takes a target from jobs that have ended: a live one has it now, and it
+// must not be cut back to what they made of it.
+func (a *apply) disown(node mesh.NodeID, target string) {
+	if a.Level < coordinator.AdoptLevel {
+		return
+	}
+	of := func(s coordinator.SinkCommit) bool { return s.Node == node && s.Target == target }
+	for _, id := range sorted(a.Jobs) {
+		if old := a.Jobs[id]; old.Status.Ended() && slices.ContainsFunc(old.Sinks, of) {
+			next := *old
+			next.Sinks = slices.DeleteFunc(slices.Clone(old.Sinks), of)
+			a.put(&next)
+		}
+	}
 }
 
 // trimSinks puts commits in order, and lets those go that are oldest where there
@@ -204,6 +225,7 @@ func (a *apply) savepointDeleted(c *coordinator.SavepointDeleted) error {
 	}
 	delete(a.Savepoints, c.Name)
 	a.changed(Savepoint, c.Name)
+	a.dropFeeds()
 	return nil
 }
 

@@ -62,6 +62,8 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 	switch {
 	case f == nil:
 		return refuse(ErrUnknown, "no feed %q", c.Name)
+	case f.Job != "" && a.Jobs[f.Job] == nil:
+		return refuse(ErrRefused, "feed %q: %s stands in its log; the feed goes with the last that does", c.Name, a.standsIn(f))
 	case f.Job != "":
 		return refuse(ErrRefused, "feed %q belongs to job %s: it goes when the job is forgotten", c.Name, f.Job)
 	}
@@ -73,6 +75,71 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 	delete(a.Feeds, c.Name)
 	a.changed(Feed, c.Name)
 	return nil
+}
+
+// checkAdopts checks that the feeds which a job takes over are those in which its
+// savepoint stands, and nobody's any more.
+func (a *apply) checkAdopts(c *coordinator.JobSubmitted) error {
+	for i, ad := range c.Adopts {
+		f, from := a.Feeds[ad.Feed], a.Snapshot(nil, c.From)
+		same := func(o coordinator.Adoption) bool { return o.Source == ad.Source || o.Feed == ad.Feed }
+		switch {
+		case f == nil:
+			return refuse(ErrUnknown, "job %q: source %q is to go on with feed %q, and there is none", c.Name, ad.Source, ad.Feed)
+		case from == nil || !f.Of(from.Job) || f.Source() != ad.Source:
+			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is not the one that %q stands in", c.Name, ad.Source, ad.Feed, c.From)
+		case slices.ContainsFunc(c.Adopts[:i], same) || !slices.ContainsFunc(c.Feeds, func(own coordinator.Feed) bool { return own.Name == string(ad.Source) }):
+			return refuse(ErrRefused, "job %q: source %q is to go on with a feed, and is none of its mqtt sources, or is there twice", c.Name, ad.Source)
+		}
+		if j := a.Jobs[f.Job]; j != nil && !j.Status.Ended() {
+			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is that of job %s (%q), and that is %s: stop it first", c.Name, ad.Source, ad.Feed, j.ID, j.Name, j.Status)
+		}
+	}
+	return nil
+}
+
+// pastOf are the jobs that had a feed which gets another one: those of which the
+// state still has something.
+func (a *apply) pastOf(f *coordinator.Feed) (past []coordinator.JobID) {
+	for _, id := range append(slices.Clone(f.Past), f.Job) {
+		saved := slices.ContainsFunc(sorted(a.Savepoints), func(name string) bool { return a.Savepoints[name].Job == id })
+		if a.Jobs[id] != nil || saved {
+			past = append(past, id)
+		}
+	}
+	return past
+}
+
+// standsIn says what is kept that stands in the log of a job's own feed; empty:
+// nothing.
+func (a *apply) standsIn(f *coordinator.Feed) string {
+	for _, id := range append(slices.Clone(f.Past), f.Job) {
+		if a.Jobs[id] != nil {
+			return "job " + string(id)
+		}
+	}
+	for _, name := range sorted(a.Savepoints) {
+		if f.Of(a.Savepoints[name].Job) {
+			return "savepoint " + name
+		}
+	}
+	return ""
+}
+
+// dropFeeds drops jobs' own feeds in which nothing stands any more: their jobs are
+// forgotten, and their savepoints deleted.
+func (a *apply) dropFeeds() {
+	for _, name := range sorted(a.Feeds) {
+		f := a.Feeds[name]
+		if f.Job == "" || a.Jobs[f.Job] != nil {
+			continue
+		}
+		if a.Level >= coordinator.AdoptLevel && a.standsIn(f) != "" {
+			continue
+		}
+		delete(a.Feeds, name)
+		a.changed(Feed, name)
+	}
 }
 
 func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {

@@ -42,20 +42,43 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 	job := &coordinator.Job{
 		ID: id, Namespace: coordinator.DefaultNamespace, Name: c.Name, Spec: bytes.Clone(c.Spec), Sets: slices.Clone(c.Sets), Created: a.c.At, Since: a.c.At,
 		Epoch: 1, Begin: c.From, AllowNonRestored: c.AllowNonRestored, Request: c.Request, Reads: slices.Clone(c.Reads),
+		Adopted: slices.Clone(c.Adopts), Overwrite: c.Overwrite,
+	}
+	if c.From != "" && a.Level >= coordinator.AdoptLevel {
+		from := a.Snapshot(nil, c.From)
+		job.Epoch = from.ID.Token.Epoch + 1 // what it does is newer than all that it begins with
+		a.inherit(job, from.Job)
 	}
 	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = id
 	a.put(job)
 	for i := range c.Feeds {
 		feed := newFeed(&c.Feeds[i], a.c.At)
-		feed.Name, feed.Job = ownFeed(id, feed.Name), id
+		feed.Name, feed.Job = job.OwnFeed(dataflow.OperatorID(feed.Name)), id
+		if old := a.Feeds[feed.Name]; old != nil {
+			feed.Log, feed.Created, feed.Past = old.Log, old.Created, a.pastOf(old)
+		}
 		a.Feeds[feed.Name] = feed
 		a.changed(Feed, feed.Name)
 	}
 	return id, nil
 }
 
-// ownFeed is the name of the feed of a job's source.
-func ownFeed(id coordinator.JobID, source string) string { return string(id) + "." + source }
+// inherit gives a job what is on record of the files of the one that it goes on
+// from, when that has ended: its sinks go on with them as if it were restarted,
+// and nobody else cuts them back any more.
+func (a *apply) inherit(job *coordinator.Job, from coordinator.JobID) {
+	old := a.Jobs[from]
+	for old != nil && a.Jobs[old.Heir] != nil {
+		old = a.Jobs[old.Heir]
+	}
+	if old == nil || !old.Status.Ended() {
+		return
+	}
+	job.Sinks = old.Sinks
+	next := *old
+	next.Sinks, next.Heir = nil, job.ID
+	a.put(&next)
+}
 
 func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted) error {
 	if err := manifest.CheckName(c.Name); err != nil {
@@ -72,7 +95,7 @@ func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted
 		return refuse(ErrRefused, "job %q: the spec has more than %d bytes, or a text is too long", c.Name, MaxSpec)
 	case len(c.Sets) > MaxSets || slices.ContainsFunc(c.Sets, func(s string) bool { return len(s) > MaxText }):
 		return refuse(ErrRefused, "job %q: more than %d settings, or one of more than %d bytes", c.Name, MaxSets, MaxText)
-	case len(c.Feeds) > MaxSources || len(c.Reads) > MaxSources || len(a.Feeds)+len(c.Feeds) > MaxFeeds:
+	case len(c.Feeds) > MaxSources || len(c.Reads) > MaxSources || len(a.Feeds)+len(c.Feeds)-len(c.Adopts) > MaxFeeds:
 		return refuse(ErrRefused, "job %q: more than %d sources of a job, or more than %d feeds: delete some first", c.Name, MaxSources, MaxFeeds)
 	case c.From != "" && a.Snapshot(nil, c.From) == nil:
 		return refuse(ErrUnknown, "no savepoint %q; a checkpoint's name is JOB/NAME", c.From)
@@ -86,7 +109,7 @@ func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted
 	for i := range c.Feeds {
 		f := c.Feeds[i]
 		source := f.Name
-		f.Name = ownFeed(id, source)
+		f.Name = string(id) + "." + source
 		if err := checkFeed(&f); err != nil {
 			return err
 		}
@@ -95,7 +118,7 @@ func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted
 		}
 		seen[source] = true
 	}
-	return nil
+	return a.checkAdopts(c)
 }
 
 func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {
@@ -267,16 +290,12 @@ func (a *apply) beginsWith(is func(from string) bool) coordinator.JobID {
 	return ""
 }
 
-// forget drops a job, its checkpoints and its feeds.
+// forget drops a job, its checkpoints, and those of its feeds in which nothing
+// stands that is kept.
 func (a *apply) forget(id coordinator.JobID) {
 	delete(a.Jobs, id)
 	a.changed(Job, string(id))
-	for _, name := range sorted(a.Feeds) {
-		if a.Feeds[name].Job == id {
-			delete(a.Feeds, name)
-			a.changed(Feed, name)
-		}
-	}
+	a.dropFeeds()
 }
 
 // forgetOldest keeps ended jobs at MaxEndedJobs. One whose checkpoint a live job

@@ -318,15 +318,21 @@ func draw(t *rapid.T, s *coordinator.State) *coordinator.Command {
 	}
 	attempt := job.Attempt + uint64(rapid.SampledFrom([]int{0, 0, 0, 0, 1}).Draw(t, "attempt off"))
 	node := mesh.NodeID(pick("node", "n1", "n2", "n3"))
-	switch rapid.IntRange(0, 15).Draw(t, "kind") {
+	switch rapid.IntRange(0, 16).Draw(t, "kind") {
 	case 0:
 		c.LeaderBegan = &coordinator.LeaderBegan{Term: s.Term + uint64(rapid.IntRange(0, 1).Draw(t, "term")), Node: node}
 	case 1:
-		c.AgentJoined = &coordinator.Agent{Node: node, Name: pick("name", "a", "b", "c"), Level: 1}
+		c.AgentJoined = &coordinator.Agent{Node: node, Name: pick("name", "a", "b", "c"), Level: uint32(rapid.IntRange(1, 3).Draw(t, "level"))}
 	case 2:
 		c.AgentLeft = &coordinator.AgentLeft{Node: node}
 	case 3:
 		c.JobSubmitted = &coordinator.JobSubmitted{Name: pick("name", "x", "y"), Request: pick("request", "", "r1"), Feeds: []coordinator.Feed{{Name: "in"}}}
+		if n := job.Newest(); n != nil && rapid.Bool().Draw(t, "from") {
+			c.JobSubmitted.From = string(job.ID) + "/" + n.Name
+			if feed := job.OwnFeed("in"); s.Level >= coordinator.AdoptLevel && rapid.Bool().Draw(t, "adopts") {
+				c.JobSubmitted.Adopts = []coordinator.Adoption{{Source: "in", Feed: feed}}
+			}
+		}
 	case 4, 5, 6:
 		from := ""
 		if n := job.Newest(); n != nil {
@@ -350,12 +356,15 @@ func draw(t *rapid.T, s *coordinator.State) *coordinator.Command {
 		c.SinkCommitted = &coordinator.SinkCommitted{Job: job.ID, Attempt: attempt, Commits: []coordinator.SinkCommit{{Operator: "o", Node: node, Target: pick("target", "f", "g"),
 			Through: dataflow.CheckpointID{Token: job.Token(s.Site), Counter: uint64(rapid.IntRange(0, 3).Draw(t, "through"))}, Length: int64(rapid.IntRange(0, 9).Draw(t, "length"))}}}
 	case 15:
-		feed := string(job.ID) + ".in"
+		feed := job.OwnFeed("in")
 		log := coordinator.LogEpoch{Owner: node, Members: []mesh.NodeID{node}, Start: int64(rapid.IntRange(0, 50).Draw(t, "start"))}
 		if f := s.Feeds[feed]; f != nil {
 			log.Epoch = f.Log.Epoch + 1
 		}
 		c.LogEpochBegun = &coordinator.LogEpochBegun{Feed: feed, Term: s.Term, Log: log}
+	case 16:
+		c.LevelRaised = &coordinator.LevelRaised{Level: coordinator.AdoptLevel}
 	}
+	c.Level = c.Needs()
 	return c
 }

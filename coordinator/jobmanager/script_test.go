@@ -26,9 +26,9 @@ import (
 //
 //	leader 2 n1 · found m s · agent n1 name=a level=1 slots=2 · left n1 · level 2
 //	token t1 uses=2 expires=100 · use t1 n3 [hash=x] · revoke t1
-//	submit door from=sp-1 feeds=in,out reads=plant request=r1 · deploy j5 1 term=2 on=n1,n2 from=chk-1-1
+//	submit door from=sp-1 feeds=in,out adopts=in:j5.in reads=plant request=r1 · deploy j5 1 term=2 on=n1,n2 from=chk-1-1
 //	became j5 1 running why=x savepoint=sp-1 · told j5 halt|drain|cancel · rescale j5 4 · forget j5
-//	done j5 1 7 checkpoint=chk-1-7 savepoint=sp-1 release=chk-1-6 · committed j5 1 n1:out.csv:7:1000
+//	done j5 1 7 checkpoint=chk-1-7 savepoint=sp-1 request=r1 release=chk-1-6 [era=2] · committed j5 1 n1:out.csv:7:1000
 //	import sp-9 · delete sp-9 · copies j5 chk-1-7 aa:n1,n2
 //	feed plant replicas=2 · unfeed plant · epoch plant 1 term=2 owner=n1 members=n1,n2 start=0
 //	nothing · both · (any) @3: at feature level 3 · (any) !500: at time 500
@@ -109,6 +109,9 @@ func show(s *coordinator.State) string {
 		j := s.Jobs[k]
 		fmt.Fprintf(&b, "    job %s %q %s: attempt %d, places %v, from %q, begin %q, restarts %d, parallelism %d, then %s, cancel %v, why %q, savepoint %q, reads %v\n",
 			j.ID, j.Name, j.Status, j.Attempt, placesOf(j), j.From, j.Begin, j.Restarts, j.Parallelism, j.Then, j.Cancel, j.Why, j.Savepoint, j.Reads)
+		if j.Epoch > 1 || len(j.Adopted) > 0 || j.Heir != "" || j.Completed > 0 {
+			fmt.Fprintf(&b, "        epoch %d, adopted %v, heir %q, %d checkpoints completed\n", j.Epoch, j.Adopted, j.Heir, j.Completed)
+		}
 		for _, c := range j.Checkpoints {
 			fmt.Fprintf(&b, "        checkpoint %s%s\n", c.Name, copiesOf(c))
 		}
@@ -122,6 +125,9 @@ func show(s *coordinator.State) string {
 	for _, k := range slices.Sorted(maps.Keys(s.Feeds)) {
 		f := s.Feeds[k]
 		fmt.Fprintf(&b, "    feed %s of %q: epoch %d, owner %s, members %v, starts %v\n", f.Name, f.Job, f.Log.Epoch, f.Log.Owner, f.Log.Members, f.Log.Starts)
+		if len(f.Past) > 0 {
+			fmt.Fprintf(&b, "        past %v\n", f.Past)
+		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Savepoints)) {
 		fmt.Fprintf(&b, "    savepoint %s of %s%s\n", k, s.Savepoints[k].Job, copiesOf(s.Savepoints[k]))
@@ -257,6 +263,10 @@ func job(c *coordinator.Command, w words) bool {
 		for _, f := range w.list("feeds") {
 			s.Feeds = append(s.Feeds, coordinator.Feed{Name: f})
 		}
+		for _, ad := range w.list("adopts") {
+			source, feed, _ := strings.Cut(ad, ":")
+			s.Adopts = append(s.Adopts, coordinator.Adoption{Source: dataflow.OperatorID(source), Feed: feed})
+		}
 		c.JobSubmitted = s
 	case "deploy":
 		dep := &coordinator.JobDeployed{Job: w.job(1), Attempt: w.number(2), Term: number(w.named["term"]), From: w.named["from"]}
@@ -293,12 +303,17 @@ func snapshots(c *coordinator.Command, w words) bool {
 		if name == "" {
 			return nil
 		}
-		return &coordinator.Snapshot{Name: name, Job: w.job(1), ID: idOf(attempt, counter), Copies: []coordinator.PartCopies{{Part: digest("aa"), Nodes: []mesh.NodeID{"n1"}}}}
+		id := idOf(attempt, counter)
+		id.Token.Epoch = max(1, number(w.named["era"]))
+		return &coordinator.Snapshot{Name: name, Job: w.job(1), ID: id, Copies: []coordinator.PartCopies{{Part: digest("aa"), Nodes: []mesh.NodeID{"n1"}}}}
 	}
 	switch w.at(0) {
 	case "done":
 		c.CheckpointDone = &coordinator.CheckpointDone{Attempt: w.number(2), Checkpoint: snapshot(w.named["checkpoint"], w.number(2), w.number(3)),
 			Savepoint: snapshot(w.named["savepoint"], w.number(2), w.number(3)), Release: w.list("release")}
+		if s := c.CheckpointDone.Savepoint; s != nil {
+			s.Request = w.named["request"]
+		}
 		if w.named["other"] != "" {
 			c.CheckpointDone.Savepoint.ID.Counter++
 		}

@@ -57,7 +57,7 @@ type attempt struct {
 	committing  bool                                         // a SinkCommitted is proposed
 	recorded    map[dataflow.SubtaskID]dataflow.CheckpointID // the last commit of each that the state has
 	stopping    bool                                         // the coordinator knows that the job is to stop
-	asks        map[int]int                                  // wishes by the coordinator's refs
+	asks        map[int]ask                                  // wishes by the coordinator's refs
 	asked       int
 	sealedAt    dataflow.Time // when Finish was sent
 }
@@ -71,7 +71,7 @@ type part struct {
 func newAttempt(ref coordinator.AttemptRef, places []coordinator.Place) *attempt {
 	a := &attempt{
 		ref: ref, parts: make(map[mesh.NodeID]*part), at: make(map[dataflow.SubtaskID]mesh.NodeID), sealedAt: dataflow.MinTime,
-		shares: make(map[dataflow.SubtaskID]*coordinator.Stored), exhausted: make(map[dataflow.SubtaskID]bool), asks: make(map[int]int),
+		shares: make(map[dataflow.SubtaskID]*coordinator.Stored), exhausted: make(map[dataflow.SubtaskID]bool), asks: make(map[int]ask),
 		recorded: make(map[dataflow.SubtaskID]dataflow.CheckpointID),
 	}
 	for _, p := range places {

@@ -97,16 +97,14 @@ func (l *Leader) perform(r *jobRun, a *attempt, f checkpoint.Effect) {
 		clear(a.shares)
 		l.tell("checkpoint %s of job %s failed: %s: %v", checkpoint.Name(f.ID), l.st.Jobs[r.id].Name, f.Failure.Words(), f.Err)
 	case checkpoint.Answer:
-		ref, ok := a.asks[f.Ref]
-		if !ok {
-			return
+		for _, ref := range a.asks[f.Ref].refs {
+			answer := &Answer{Ref: ref, Err: f.Err}
+			if f.Err == nil {
+				answer.Savepoint = savepointName(r.id, f.ID)
+			}
+			l.put(Effect{Answer: answer})
 		}
 		delete(a.asks, f.Ref)
-		answer := &Answer{Ref: ref, Err: f.Err}
-		if f.Err == nil {
-			answer.Savepoint = savepointName(r.id, f.ID)
-		}
-		l.put(Effect{Answer: answer})
 	case checkpoint.Fail:
 		l.fail(r, f.Err.Error(), false)
 	case checkpoint.Complete, checkpoint.Release, checkpoint.Stop:
@@ -242,6 +240,9 @@ func (l *Leader) assemble(r *jobRun, a *attempt, j *coordinator.Job, id dataflow
 		m.Kind, m.Name = manifest.Savepoint, savepointName(j.ID, id)
 		if done.Savepoint, err = snapshot(m); err != nil {
 			return nil, err
+		}
+		if l.st.Level >= coordinator.AdoptLevel {
+			done.Savepoint.Request = a.asks[what.Ref].request
 		}
 	}
 	return done, nil

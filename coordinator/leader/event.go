@@ -58,6 +58,7 @@ type Refused struct {
 type Wish struct {
 	Ref       int
 	Savepoint *coordinator.JobID // take one, go on running
+	Request   string             // with Savepoint: sent again with the same one, it is the same savepoint. Random; empty: it is not
 	Stop      *coordinator.JobTold
 }
 

@@ -154,7 +154,7 @@ func (l *Leader) begin() {
 // known what became of it: nil if it is in force. A proposal that was refused may
 // still be applied some day; then only the state says so.
 func (l *Leader) propose(c coordinator.Command, done func(err error)) {
-	c.Level, c.At = coordinator.BaseLevel, l.wall
+	c.Level, c.At = c.Needs(), l.wall
 	l.refs++
 	l.proposals[l.refs] = proposal{at: l.now, command: &c, done: done}
 	l.put(Effect{Propose: &Propose{Ref: l.refs, Command: c}})

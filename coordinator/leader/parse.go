@@ -62,7 +62,7 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 		use := FeedUse{Source: s.ID, Wants: append(schedule.Wants("", loaded.Constraints), schedule.Wants(s.ID, loaded.Placement[s.ID])...)}
 		switch {
 		case s.MQTT != nil:
-			use.Feed = string(j.ID) + "." + string(s.ID)
+			use.Feed = j.OwnFeed(s.ID)
 		case s.Feed != nil:
 			use.Feed = s.Feed.Name
 		default:

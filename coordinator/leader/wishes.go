@@ -20,7 +20,7 @@ var (
 func (l *Leader) wish(w *Wish) {
 	switch {
 	case w.Savepoint != nil:
-		l.wishSavepoint(w.Ref, *w.Savepoint)
+		l.wishSavepoint(w)
 	case w.Stop != nil:
 		told := *w.Stop
 		l.propose(coordinator.Command{JobTold: &told}, func(err error) {
@@ -39,21 +39,53 @@ func (l *Leader) wish(w *Wish) {
 	}
 }
 
-func (l *Leader) wishSavepoint(ref int, id coordinator.JobID) {
+// ask is a savepoint that people wait for.
+type ask struct {
+	request string // empty: one that cannot be asked for twice
+	refs    []int  // of the wishes
+}
+
+// wishSavepoint takes a savepoint, unless it is there or under way for the same
+// request: who has lost the answer with a leader asks the next one again.
+func (l *Leader) wishSavepoint(w *Wish) {
+	id := *w.Savepoint
 	r, j := l.jobs[id], l.st.Jobs[id]
+	if name := l.requested(id, w.Request); name != "" {
+		l.put(Effect{Answer: &Answer{Ref: w.Ref, Savepoint: name}})
+		return
+	}
 	switch {
 	case j == nil:
-		l.put(Effect{Answer: &Answer{Ref: ref, Err: fmt.Errorf("no job %q", id)}})
+		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: fmt.Errorf("no job %q", id)}})
 	case r == nil:
-		l.put(Effect{Answer: &Answer{Ref: ref, Err: errEnded}})
+		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: errEnded}})
+	case j.Status == coordinator.Running && (r.attempt == nil || r.attempt.phase == gathering || r.attempt.coordinator == nil):
+		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: ErrEarly}}) // not all agents have said yet that they run it
 	case r.attempt == nil || r.attempt.coordinator == nil || r.attempt.phase != begun:
-		l.put(Effect{Answer: &Answer{Ref: ref, Err: fmt.Errorf("job %s is %s; ask again when it runs", j.Name, j.Status)}})
+		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: fmt.Errorf("job %s is %s; ask again when it runs", j.Name, j.Status)}})
 	default:
 		a := r.attempt
+		for n, of := range a.asks {
+			if w.Request != "" && of.request == w.Request {
+				of.refs = append(of.refs, w.Ref)
+				a.asks[n] = of
+				return
+			}
+		}
 		a.asked++
-		a.asks[a.asked] = ref
+		a.asks[a.asked] = ask{w.Request, []int{w.Ref}}
 		l.step(r, checkpoint.Event{Kind: checkpoint.Requested, Request: checkpoint.Request{Ref: a.asked}})
 	}
+}
+
+// requested is the savepoint of a job that answers a request; empty: there is none.
+func (l *Leader) requested(id coordinator.JobID, request string) string {
+	for _, name := range sorted(l.st.Savepoints) {
+		if s := l.st.Savepoints[name]; request != "" && s.Job == id && s.Request == request {
+			return name
+		}
+	}
+	return ""
 }
 
 // unasked answers those who wait for a savepoint that will not be.
@@ -61,8 +93,10 @@ func (l *Leader) unasked(r *jobRun, err error) {
 	if r.attempt == nil {
 		return
 	}
-	for _, ref := range sorted(r.attempt.asks) {
-		l.put(Effect{Answer: &Answer{Ref: r.attempt.asks[ref], Err: err}})
+	for _, n := range sorted(r.attempt.asks) {
+		for _, ref := range r.attempt.asks[n].refs {
+			l.put(Effect{Answer: &Answer{Ref: ref, Err: err}})
+		}
 	}
 	clear(r.attempt.asks)
 }

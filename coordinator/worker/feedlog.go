@@ -39,8 +39,9 @@ type feedLog struct {
 	sealed *coordinator.Sealed
 	away   *coordinator.OutOfSync
 	role   role
-	epoch  uint64        // in which it has its role
-	again  dataflow.Time // it failed, and is given its role again then
+	epoch  uint64            // in which it has its role
+	job    coordinator.JobID // whose feed it was when it got it
+	again  dataflow.Time     // it failed, and is given its role again then
 }
 
 // patience is how long a log that failed is left alone.
@@ -109,10 +110,15 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 	if l.again != dataflow.MaxTime && w.now >= l.again {
 		l.again, l.role = dataflow.MaxTime, resting
 	}
+	if l.role != resting && l.job != f.Job { // another job took it over, with a config of its own
+		name := f.Name
+		w.put(Effect{Rest: &name})
+		l.role, l.again = resting, dataflow.MaxTime
+	}
 	if want == l.role && (want == resting || l.epoch == f.Log.Epoch) || l.again != dataflow.MaxTime && want == l.role {
 		return
 	}
-	l.role, l.epoch, l.away, l.again, l.now.InSync = want, f.Log.Epoch, nil, dataflow.MaxTime, false
+	l.role, l.epoch, l.job, l.away, l.again, l.now.InSync = want, f.Log.Epoch, f.Job, nil, dataflow.MaxTime, false
 	if want == resting {
 		name := f.Name
 		w.put(Effect{Rest: &name})

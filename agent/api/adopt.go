@@ -1,0 +1,186 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+)
+
+// This file is what becomes of the feeds of a job that is submitted: which are
+// made, which are read, and which are taken over from a job of before.
+
+// feedsFor names the shared feeds that a job reads, and makes those of its own
+// sources, or takes them over where it goes on with one. Why it cannot go on
+// with one is noted in from.
+func feedsFor(st *coordinator.State, j *job.Job, from *beginning, c *coordinator.JobSubmitted) error {
+	for _, s := range j.Sources {
+		var err error
+		switch {
+		case s.Feed != nil:
+			err = readsFeed(st, s, from, c)
+		case s.MQTT != nil:
+			err = ownFeed(st, j, s, from, c)
+		}
+		if err != nil {
+			return refusal(http.StatusUnprocessableEntity, "source %q: %v", s.ID, err)
+		}
+	}
+	return nil
+}
+
+// stands tells whether a job is to begin at positions of a source.
+func (b *beginning) stands(s *job.Source) bool {
+	if b.manifest != nil {
+		for _, o := range b.manifest.Operators {
+			if o.ID == s.ID && len(o.Positions) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (b *beginning) refuse(s *job.Source, format string, args ...any) {
+	b.refused = append(b.refused, fmt.Errorf("source %q stands at positions of "+format, append([]any{s.ID}, args...)...))
+}
+
+const (
+	orAnew   = "give the source another id to begin with what arrives"
+	elsewise = "; " + orAnew
+)
+
+func readsFeed(st *coordinator.State, s *job.Source, from *beginning, c *coordinator.JobSubmitted) error {
+	f := st.Feeds[s.Feed.Name]
+	if f == nil || f.Job != "" {
+		return fmt.Errorf("it reads feed %q, and there is none that is shared; make it with `tidemark feed create`", s.Feed.Name)
+	}
+	cfg, err := feed.ParseConfig(f.Name, f.Config)
+	if err == nil {
+		err = s.CheckFilters(cfg.Topics)
+	}
+	if err != nil {
+		return err
+	}
+	c.Reads = append(c.Reads, f.Name)
+	if from.stands(s) {
+		switch of := readBefore(st, from, s); {
+		case from.Job == "":
+			from.refuse(s, "a log of wherever %s was exported, and not of feed %s%s", from.Name, f.Name, elsewise)
+		case of != "" && of != f.Name:
+			from.refuse(s, "the log of feed %s, and not of feed %s%s", of, f.Name, elsewise)
+		}
+	}
+	return nil
+}
+
+// readBefore is the feed that a source read in the job that from is of; empty:
+// it is not known, as that job is forgotten.
+func readBefore(st *coordinator.State, from *beginning, s *job.Source) string {
+	if f := ownBefore(st, from, s); f != nil {
+		return f.Name
+	}
+	old := st.Jobs[from.Job]
+	if old == nil {
+		return ""
+	}
+	loaded, err := job.Load(old.Name, old.Spec, job.Options{Set: old.Sets})
+	if err != nil {
+		return ""
+	}
+	for _, o := range loaded.Sources {
+		if o.ID == s.ID && o.Feed != nil {
+			return o.Feed.Name
+		}
+	}
+	return ""
+}
+
+// ownBefore is the feed of its own that a source had in the job that from is of.
+func ownBefore(st *coordinator.State, from *beginning, s *job.Source) *coordinator.Feed {
+	for _, f := range st.Feeds {
+		if f.Of(from.Job) && f.Source() == s.ID {
+			return f
+		}
+	}
+	return nil
+}
+
+func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, c *coordinator.JobSubmitted) error {
+	name, cfg := feed.FromSource(j.Name, s)
+	if s.MQTT.ClientID == "" {
+		cfg.ClientID = freeClient(st, st.Mesh+"/"+name)
+	}
+	if from.stands(s) {
+		if old := adoptable(st, s, from); old != nil {
+			was, err := feed.ParseConfig(old.Name, old.Config)
+			if err != nil {
+				return err
+			}
+			if s.MQTT.ClientID == "" { // the broker keeps messages for it
+				cfg.ClientID = was.ClientID
+			}
+			if lanes := max(1, cfg.Lanes); lanes != max(1, was.Lanes) {
+				from.refuse(s, "feed %s, which has %d lanes for ever, and %d are asked for; keep the number", old.Name, max(1, was.Lanes), lanes)
+			}
+			c.Adopts = append(c.Adopts, coordinator.Adoption{Source: s.ID, Feed: old.Name})
+		}
+	}
+	text, err := feedText(name, cfg)
+	if err != nil {
+		return err
+	}
+	c.Feeds = append(c.Feeds, coordinator.Feed{
+		Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Config: text, Replicas: j.Replicas, Degrade: j.WhenShort == job.Degrade,
+	})
+	return nil
+}
+
+// adoptable is the feed with which a source can go on; nil: there is none, and
+// from says why.
+func adoptable(st *coordinator.State, s *job.Source, from *beginning) *coordinator.Feed {
+	f := ownBefore(st, from, s)
+	if f == nil {
+		switch of := readBefore(st, from, s); {
+		case of != "":
+			from.refuse(s, "the log of the shared feed %s, and an mqtt: source has a log of its own; read that one with feed: %s, or %s", of, of, orAnew)
+		case from.Job == "":
+			from.refuse(s, "a log of wherever %s was exported, which is not here%s", from.Name, elsewise)
+		default:
+			from.refuse(s, "a log that is not there any more%s", elsewise)
+		}
+		return nil
+	}
+	owner := st.Jobs[f.Job]
+	switch {
+	case owner != nil && !owner.Status.Ended():
+		from.refuse(s, "feed %s, which is that of job %s (%s), and that is %s. Its broker session is one job's: stop that job first (tidemark job stop %s). "+
+			"For two jobs side by side on the same messages let both read a shared feed (tidemark feed create, feed: NAME), or %s", f.Name, owner.ID, owner.Name, owner.Status, owner.Name, orAnew)
+	case st.Level < coordinator.AdoptLevel:
+		from.refuse(s, "feed %s of job %s, which this job cannot take over yet: %s", f.Name, f.Job, behind(st))
+	default:
+		return f
+	}
+	return nil
+}
+
+// freeClient is a client id that no feed has whose session is in use: a broker
+// ends the session of one when the other connects.
+func freeClient(st *coordinator.State, want string) string {
+	used := make(map[string]bool)
+	for _, f := range st.Feeds {
+		if j := st.Jobs[f.Job]; f.Job == "" || j != nil && !j.Status.Ended() {
+			if c, err := feed.ParseConfig(f.Name, f.Config); err == nil {
+				used[c.ClientID] = true
+			}
+		}
+	}
+	id := want
+	for n := 2; used[id]; n++ {
+		id = want + "-" + strconv.Itoa(n)
+	}
+	return id
+}

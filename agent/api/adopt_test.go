@@ -1,0 +1,77 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// newer makes a site of agents that know what this program does.
+func newer(t *testing.T) *site {
+	s := newSite(t)
+	for _, n := range []coordinator.Agent{{Node: "n1", Name: "press-1"}, {Node: "n2", Name: "press-2"}} {
+		n.Host, n.Slots, n.Level = string(n.Node), 4, coordinator.Level
+		s.must(t, coordinator.Command{AgentJoined: &n})
+	}
+	s.must(t, coordinator.Command{LevelRaised: &coordinator.LevelRaised{Level: coordinator.Level}})
+	return s
+}
+
+// saves has a job take a savepoint in which its source `readings` stands.
+func (s *site) saves(t *testing.T, id, name string) {
+	m := manifest.Manifest{Kind: manifest.Savepoint, Name: name, Job: "metered", Created: 1_700_000_000_000_000, MaxParallelism: 128, Mode: manifest.ExactlyOnce,
+		ID:        dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "hall", Attempt: 1}, Counter: 1},
+		Operators: []manifest.Operator{{ID: "readings", Parallelism: 1, Positions: []manifest.Position{{Split: "lane 0", Offset: 9}}}}}
+	data, err := manifest.Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.must(t, coordinator.Command{JobDeployed: &coordinator.JobDeployed{Job: coordinator.JobID(id), Attempt: 1, Term: 1, Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "readings"}, Node: "n1"}}}})
+	s.must(t, coordinator.Command{JobBecame: &coordinator.JobBecame{Job: coordinator.JobID(id), Attempt: 1, Status: coordinator.Running}})
+	s.must(t, coordinator.Command{CheckpointDone: &coordinator.CheckpointDone{Attempt: 1, Savepoint: &coordinator.Snapshot{Name: name, Job: coordinator.JobID(id), ID: m.ID, Manifest: data}}})
+}
+
+// A job from a savepoint takes over the feed of the one before, with its session;
+// where it cannot, the answer says what to do, and the dry run says the same.
+func TestAdopt(t *testing.T) {
+	s := newer(t)
+	a := s.agent(t, "n1", "")
+	spec := strings.ReplaceAll(metered, "PASSWORD", "${env:PW}")
+	id := submit(t, a.url, spec)
+	s.saves(t, id, "sp-1")
+	next := strings.ReplaceAll(spec, "name: metered", "name: metered2")
+	both := func(sub api.Submission, says ...string) {
+		t.Helper()
+		send(t, a.url, "POST", "/v1/jobs", sub).want(t, 422, says...)
+		send(t, a.url, "POST", "/v1/check", sub).want(t, 200, append(says, `"ok":false`)...)
+	}
+	both(api.Submission{Spec: next, From: "sp-1"}, "feed "+id+".readings", "job stop metered", "feed create")
+	send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
+	lanes := strings.ReplaceAll(next, "qos: 1", "qos: 1, lanes: 4")
+	both(api.Submission{Spec: lanes, From: "sp-1"}, "1 lanes for ever", "4 are asked for")
+	send(t, a.url, "POST", "/v1/feeds", api.NewFeed{Name: "plant", Broker: "mqtt://b:1883", Topics: []string{"plant/#"}}).want(t, 201)
+	shared := "name: x\nsources: {readings: {feed: plant, format: text, event_time: ingestion}}\nsinks: [{id: out, from: readings, blackhole: {}}]\n"
+	both(api.Submission{Spec: shared, From: "sp-1", AllowNonRestored: true}, "the log of feed "+id+".readings, and not of feed plant")
+
+	send(t, a.url, "POST", "/v1/check", api.Submission{Spec: next, From: "sp-1"}).want(t, 200, `"ok":true`)
+	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: next, From: "sp-1"}).want(t, 201)
+	send(t, a.url, "GET", "/v1/feeds/"+id+".readings", nil).want(t, 200, `"client_id":"plant/metered.readings"`, `"readers":["metered2"]`)
+	other := submit(t, a.url, spec) // a new one of the first name must not end the session of the second
+	send(t, a.url, "GET", "/v1/feeds/"+other+".readings", nil).want(t, 200, `"client_id":"plant/metered.readings-2"`)
+}
+
+// Where an agent is of an older program the answer names it.
+func TestAdoptTooEarly(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(t, "n1", "")
+	spec := strings.ReplaceAll(metered, "PASSWORD", "${env:PW}")
+	id := submit(t, a.url, spec)
+	s.saves(t, id, "sp-1")
+	send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
+	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: spec, From: "sp-1"}).want(t, 422, "press-1, press-2", "newer program")
+	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: generated, Overwrite: true}).want(t, 409, "press-1, press-2")
+}
