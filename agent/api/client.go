@@ -235,6 +235,11 @@ func (c *Client) Job(ctx context.Context, job string) (JobDetail, error) {
 	return ask[JobDetail](ctx, c, http.MethodGet, Path("jobs", job), nil, nil)
 }
 
+// Spec is a job's text.
+func (c *Client) Spec(ctx context.Context, job string) (JobSpec, error) {
+	return ask[JobSpec](ctx, c, http.MethodGet, Path("jobs", job, "spec"), nil, nil)
+}
+
 // Stop stops a job with a savepoint, and waits until it has stopped.
 func (c *Client) Stop(ctx context.Context, job string, drain bool) (Savepointed, error) {
 	return ask[Savepointed](ctx, c, http.MethodPost, Path("jobs", job, "stop"), yes("drain", drain), nil)

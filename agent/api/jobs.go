@@ -31,6 +31,7 @@ func (s *server) registerJobs() {
 		describe("All that is wrong with it is said at once. Secrets must be references.")), s.submit)
 	register(s, op(http.MethodPost, "/v1/check", "check-job", "The dry run: what is wrong with a job, and what would become of saved state", lasting(patient)), s.check)
 	register(s, op(http.MethodGet, "/v1/jobs/{job}", "show-job", "A job, its subtasks and what they have done"), s.showJob)
+	register(s, op(http.MethodGet, "/v1/jobs/{job}/spec", "show-job-spec", "The text of a job"), s.showSpec)
 	register(s, op(http.MethodPost, "/v1/jobs/{job}/stop", "stop-job", "Stop a job with a savepoint", lasting(patient),
 		describe("The answer comes when it has stopped.")), s.stopJob)
 	register(s, op(http.MethodPost, "/v1/jobs/{job}/cancel", "cancel-job", "Give a job up, without a savepoint"), s.cancelJob)
@@ -163,6 +164,17 @@ func (s *server) showJob(ctx context.Context, in *struct {
 	}
 	out.Subtasks, out.Totals = s.subtasks(j, names, roles)
 	return answer(out), nil
+}
+
+func (s *server) showSpec(ctx context.Context, in *struct {
+	JobPath
+	Stale
+}) (*body[JobSpec], error) {
+	j, err := s.job(ctx, in.Stale, in.Job)
+	if err != nil {
+		return nil, err
+	}
+	return answer(JobSpec{ID: string(j.ID), Name: j.Name, Spec: string(j.Spec), Set: j.Sets, Parallelism: j.Parallelism}), nil
 }
 
 // subtasks are where they run, and what was heard of them in this attempt.

@@ -62,6 +62,15 @@ type Job struct {
 	Savepoint   string `json:"savepoint,omitempty" doc:"that it stopped with"`
 }
 
+// JobSpec is what a job was made of.
+type JobSpec struct {
+	ID          string   `json:"id"`
+	Name        string   `json:"name"`
+	Spec        string   `json:"spec" doc:"as YAML, with references to secrets, never the secrets"`
+	Set         []string `json:"set,omitempty" doc:"replaced values, as PATH=VALUE"`
+	Parallelism int      `json:"parallelism,omitempty" doc:"that it was rescaled to; 0: as the spec says"`
+}
+
 // JobDetail is all that is known of a job.
 type JobDetail struct {
 	Job

@@ -41,7 +41,7 @@ func startAgent(ctx context.Context, p agentPart) (func(order) (report, error), 
 		return nil, nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
-	n, err := node.Start(ctx, node.Options{Config: c, Version: "bench", Level: coordinator.BaseLevel, Secrets: jobfile.Resolver{}})
+	n, err := node.Start(ctx, node.Options{Config: c, Version: "bench", Level: coordinator.Level, Secrets: jobfile.Resolver{}})
 	if err != nil {
 		stop()
 		return nil, nil, err

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 )
@@ -23,7 +28,7 @@ func newJob(t *terminal) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(newJobCheck(t), newJobExplain(t), newJobSubmit(t), newJobList(t), newJobShow(t), newJobWatch(t),
-		newJobStop(t), newJobCancel(t), newJobRescale(t))
+		newJobStop(t), newJobCancel(t), newJobRescale(t), newJobForget(t))
 	return cmd
 }
 
@@ -137,17 +142,28 @@ func printChecked(t *terminal, c *agent.Checked) error {
 
 func newJobExplain(t *terminal) *cobra.Command {
 	var load loadFlags
+	var at agentFlag
 	var dot bool
 	cmd := &cobra.Command{
-		Use:     "explain JOB.yaml",
-		Short:   "Print a job's stream graph, job graph (chains) and execution graph",
-		Example: "  tidemark job explain configs/wordcount.yaml\n  tidemark job explain configs/wordcount.yaml --dot",
+		Use:   "explain JOB",
+		Short: "Print a job's stream graph, job graph (chains) and execution graph with placements",
+		Long: `Prints what becomes of a job: the stream graph, the job graph (chains), and the
+execution graph. JOB is a file, JOB.yaml; or the id or name of a job of the mesh:
+then it is as that job is now, with the agent on which each subtask runs.`,
+		Example: "  tidemark job explain configs/wordcount.yaml\n  tidemark job explain configs/wordcount.yaml --dot\n  tidemark job explain cold-chain",
 		Args:    jobFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dot && t.json() {
 				return usageError{errors.New("--dot and --output json: one or the other")}
 			}
-			j, err := load.load(cmd.Context(), t, args[0])
+			var j *job.Job
+			var place func(dataflow.SubtaskID) string
+			var err error
+			if ofMesh(args[0]) {
+				j, place, err = load.running(cmd.Context(), &at, args[0])
+			} else {
+				j, err = load.load(cmd.Context(), t, args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -156,18 +172,63 @@ func newJobExplain(t *terminal) *cobra.Command {
 			case dot:
 				return graph.Dot(t.out, x)
 			case t.json():
-				return json.NewEncoder(t.out).Encode(describeGraphs(x))
+				return json.NewEncoder(t.out).Encode(describeGraphs(x, place))
 			}
-			return graph.Explain(t.out, x)
+			return graph.ExplainPlaced(t.out, x, place)
 		},
 	}
 	load.register(cmd)
+	at.register(cmd)
 	cmd.Flags().BoolVar(&dot, "dot", false, "print the graphs in Graphviz' language")
 	return cmd
 }
 
+// ofMesh tells a job of the mesh from a file: it is no path, and no such file is
+// there.
+func ofMesh(arg string) bool {
+	if arg == "-" || filepath.Ext(arg) != "" || filepath.Base(arg) != arg {
+		return false
+	}
+	_, err := os.Stat(arg)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// running is a job of the mesh as it is now, and where its subtasks run; nil: it
+// does not run.
+func (f *loadFlags) running(ctx context.Context, at *agentFlag, name string) (*job.Job, func(dataflow.SubtaskID) string, error) {
+	if len(f.set) > 0 || f.parallelism > 0 {
+		return nil, nil, usageError{fmt.Errorf("%s is a job of the mesh, which --set and --parallelism do not change; give its file", name)}
+	}
+	c, err := at.client()
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := c.Spec(ctx, name)
+	if err != nil {
+		return nil, nil, at.answered(fmt.Errorf("there is no file %s; as a job of the mesh: %w", name, err))
+	}
+	now, err := c.Job(ctx, spec.ID)
+	if err != nil {
+		return nil, nil, at.answered(err)
+	}
+	j, err := job.Load(spec.Name, []byte(spec.Spec), job.Options{Set: spec.Set, Parallelism: spec.Parallelism})
+	if err != nil {
+		return nil, nil, err
+	}
+	on := make(map[string]string)
+	for _, s := range now.Subtasks {
+		if s.Node != "" {
+			on[s.Subtask] = cmp.Or(s.Agent, s.Node)
+		}
+	}
+	if len(on) == 0 {
+		return j, nil, nil
+	}
+	return j, func(s dataflow.SubtaskID) string { return on[s.String()] }, nil
+}
+
 // describeGraphs is the three graphs as explain prints them in JSON.
-func describeGraphs(x *graph.ExecutionGraph) any {
+func describeGraphs(x *graph.ExecutionGraph, place func(dataflow.SubtaskID) string) any {
 	type operator struct {
 		ID          string   `json:"id"`
 		Role        string   `json:"role"`
@@ -187,6 +248,7 @@ func describeGraphs(x *graph.ExecutionGraph) any {
 	type subtask struct {
 		ID        string `json:"id"`
 		KeyGroups [2]int `json:"key_groups"`
+		Agent     string `json:"agent,omitempty"`
 	}
 	out := struct {
 		Job         string     `json:"job"`
@@ -214,7 +276,11 @@ func describeGraphs(x *graph.ExecutionGraph) any {
 		out.JobGraph = append(out.JobGraph, v)
 	}
 	for _, s := range x.Subtasks {
-		out.Execution = append(out.Execution, subtask{s.ID.String(), [2]int{int(s.KeyGroups.First), int(s.KeyGroups.Last)}})
+		v := subtask{ID: s.ID.String(), KeyGroups: [2]int{int(s.KeyGroups.First), int(s.KeyGroups.Last)}}
+		if place != nil {
+			v.Agent = place(s.ID)
+		}
+		out.Execution = append(out.Execution, v)
 	}
 	return out
 }

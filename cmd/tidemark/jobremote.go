@@ -23,7 +23,7 @@ func newJobSubmit(t *terminal) *cobra.Command {
 	var load loadFlags
 	var at agentFlag
 	var from string
-	var allow bool
+	var allow, overwrite bool
 	cmd := &cobra.Command{
 		Use:   "submit JOB.yaml",
 		Short: "Check a job and run it on the mesh; prints its id",
@@ -43,7 +43,7 @@ look them up.`,
 			if err != nil {
 				return err
 			}
-			s := api.Submission{Spec: string(text), File: args[0], Set: load.sets(), From: from, AllowNonRestored: allow, Request: rand.Text()}
+			s := api.Submission{Spec: string(text), File: args[0], Set: load.sets(), From: from, AllowNonRestored: allow, Overwrite: overwrite, Request: rand.Text()}
 			done, err := c.Submit(cmd.Context(), s)
 			if err != nil {
 				return reportProblem(t, at.answered(err))
@@ -62,6 +62,7 @@ look them up.`,
 	at.register(cmd)
 	cmd.Flags().StringVar(&from, "from-savepoint", "", "begin with a `SAVEPOINT`: its id, JOB/ID of a checkpoint, or JOB for its newest")
 	cmd.Flags().BoolVar(&allow, "allow-non-restored", false, "begin although the savepoint has state that no operator of the job takes")
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "let file sinks replace files that are not empty, on the agents where they run")
 	return cmd
 }
 
@@ -188,6 +189,35 @@ func newJobCancel(t *terminal) *cobra.Command {
 				return json.NewEncoder(t.out).Encode(j)
 			}
 			_, err = fmt.Fprintf(t.err, "%s, job %q: %s%s\n", j.ID, j.Name, j.Status, because(j.Why))
+			return err
+		},
+	}
+	at.register(cmd)
+	return cmd
+}
+
+func newJobForget(t *terminal) *cobra.Command {
+	var at agentFlag
+	cmd := &cobra.Command{
+		Use:   "forget JOB",
+		Short: "Drop a job of the mesh that has ended, with its checkpoints",
+		Long: `Drops a job of the mesh that has ended, with its checkpoints and the logs of its
+own sources. Savepoints stay, and so does a log in which one of them stands. Without it
+the mesh keeps the 100 jobs that ended last.`,
+		Example: "  tidemark job forget j17",
+		Args:    exactly(1, oneJob),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := at.client()
+			if err != nil {
+				return err
+			}
+			if err := c.Forget(cmd.Context(), args[0]); err != nil {
+				return at.answered(err)
+			}
+			if t.json() {
+				return json.NewEncoder(t.out).Encode(map[string]string{"forgotten": args[0]})
+			}
+			_, err = fmt.Fprintf(t.err, "job %s is forgotten\n", args[0])
 			return err
 		},
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -87,6 +89,24 @@ func TestMeshRefuses(t *testing.T) {
 	tidemark(t, "", "job", "list").want(t, exitFailed, "tidemark agent --dev", "--state DIR")
 	t.Setenv(addrVariable, "ftp://x")
 	tidemark(t, "", "job", "list").want(t, exitUsage, "--addr")
+}
+
+// Where neither an agent nor a folder was named, and none is where one would be, the
+// call was wrong; an agent that was named and does not answer is a failure.
+func TestNobodyNamed(t *testing.T) {
+	var place placeFlag
+	gone := fmt.Errorf("at the default address: %w", api.ErrNoAgent)
+	if err := place.answered(gone); errors.As(err, new(usageError)) || !errors.Is(err, api.ErrNoAgent) {
+		t.Error(err)
+	}
+	t.Setenv(addrVariable, "")
+	if err := place.answered(gone); !errors.As(err, new(usageError)) || !strings.Contains(err.Error(), folderVariable) {
+		t.Error(err)
+	}
+	place.addr = "http://127.0.0.1:1"
+	if err := place.answered(gone); errors.As(err, new(usageError)) {
+		t.Error(err)
+	}
 }
 
 func TestAgentUsage(t *testing.T) {

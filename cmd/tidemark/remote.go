@@ -72,7 +72,10 @@ func (f *placeFlag) remote() (*api.Client, error) {
 // answered makes of what an agent, or nobody, answered what a person needs.
 func (f *placeFlag) answered(err error) error {
 	if errors.Is(err, api.ErrNoAgent) {
-		return fmt.Errorf("%w; start one (tidemark agent --dev), name another with --addr or %s, or name a state folder with --state DIR, --dir DIR or %s", err, addrVariable, folderVariable)
+		err = fmt.Errorf("%w; start one (tidemark agent --dev), name another with --addr or %s, or name a state folder with --state DIR, --dir DIR or %s", err, addrVariable, folderVariable)
+		if f.addr == "" && os.Getenv(addrVariable) == "" {
+			return usageError{err} // neither was named, and the default is not there
+		}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -10,7 +11,11 @@ import (
 
 // Explain writes the three pictures of a job as text. The execution graph's
 // slots are those of one process; who places them elsewhere says so himself.
-func Explain(w io.Writer, x *ExecutionGraph) error {
+func Explain(w io.Writer, x *ExecutionGraph) error { return ExplainPlaced(w, x, nil) }
+
+// ExplainPlaced is Explain that also says on which agent each subtask runs; empty:
+// on none. place nil: nobody knows.
+func ExplainPlaced(w io.Writer, x *ExecutionGraph, place func(dataflow.SubtaskID) string) error {
 	jg, g := x.Job, x.Job.Stream
 	var b strings.Builder
 	fmt.Fprintf(&b, "job %s: parallelism %d, %d key groups\n", g.Job, g.Parallelism, g.MaxParallelism)
@@ -31,7 +36,7 @@ func Explain(w io.Writer, x *ExecutionGraph) error {
 
 	fmt.Fprintf(&b, "\nexecution graph: %s, %s; %s with sharing, %d without\n",
 		count(jg.Subtasks(), "task"), count(x.Channels(), "channel"), count(jg.Slots(), "slot"), jg.SlotsUnshared())
-	table(&b, x.subtaskRows())
+	table(&b, x.subtaskRows(place))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -39,7 +44,7 @@ func Explain(w io.Writer, x *ExecutionGraph) error {
 // longestRun is how many subtasks of a task explain lists before it shortens.
 const longestRun = 16
 
-func (x *ExecutionGraph) subtaskRows() [][]string {
+func (x *ExecutionGraph) subtaskRows(place func(dataflow.SubtaskID) string) [][]string {
 	var rows [][]string
 	for _, s := range x.Subtasks {
 		i, p := s.ID.Index, s.Task.Parallelism
@@ -53,7 +58,11 @@ func (x *ExecutionGraph) subtaskRows() [][]string {
 		if s.Task.keyed() {
 			groups = fmt.Sprintf("key groups %d-%d", s.KeyGroups.First, s.KeyGroups.Last)
 		}
-		rows = append(rows, []string{s.ID.String(), fmt.Sprintf("slot %s/%d", s.Task.SlotGroup, i), groups, s.targets()})
+		row := []string{s.ID.String(), fmt.Sprintf("slot %s/%d", s.Task.SlotGroup, i)}
+		if place != nil {
+			row = append(row, "on "+cmp.Or(place(s.ID), "no agent"))
+		}
+		rows = append(rows, append(row, groups, s.targets()))
 	}
 	return rows
 }
