@@ -152,8 +152,8 @@ type Job struct {
 	Adopted   []Adoption `cbor:"26,keyasint,omitempty"` // feeds that it took over; other mqtt sources have JOB.SOURCE
 	Overwrite bool       `cbor:"27,keyasint,omitempty"` // files that its sinks do not know from a checkpoint are emptied, not refused
 	Completed uint64     `cbor:"28,keyasint,omitempty"` // checkpoints so far, of all attempts, since AdoptLevel is in force
-	// Heir is the job that went on from it after it had ended, and has its Sinks.
-	Heir JobID `cbor:"29,keyasint,omitempty"`
+	// Successor is the job that went on from it after it had ended, and has its Sinks.
+	Successor JobID `cbor:"29,keyasint,omitempty"`
 }
 
 // Adoption is a source of a job and the feed that it took over from another one.

@@ -68,15 +68,15 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 // and nobody else cuts them back any more.
 func (a *apply) inherit(job *coordinator.Job, from coordinator.JobID) {
 	old := a.Jobs[from]
-	for old != nil && a.Jobs[old.Heir] != nil {
-		old = a.Jobs[old.Heir]
+	for old != nil && a.Jobs[old.Successor] != nil {
+		old = a.Jobs[old.Successor]
 	}
 	if old == nil || !old.Status.Ended() {
 		return
 	}
 	job.Sinks = old.Sinks
 	next := *old
-	next.Sinks, next.Heir = nil, job.ID
+	next.Sinks, next.Successor = nil, job.ID
 	a.put(&next)
 }
 

@@ -109,8 +109,8 @@ func show(s *coordinator.State) string {
 		j := s.Jobs[k]
 		fmt.Fprintf(&b, "    job %s %q %s: attempt %d, places %v, from %q, begin %q, restarts %d, parallelism %d, then %s, cancel %v, why %q, savepoint %q, reads %v\n",
 			j.ID, j.Name, j.Status, j.Attempt, placesOf(j), j.From, j.Begin, j.Restarts, j.Parallelism, j.Then, j.Cancel, j.Why, j.Savepoint, j.Reads)
-		if j.Epoch > 1 || len(j.Adopted) > 0 || j.Heir != "" || j.Completed > 0 {
-			fmt.Fprintf(&b, "        epoch %d, adopted %v, heir %q, %d checkpoints completed\n", j.Epoch, j.Adopted, j.Heir, j.Completed)
+		if j.Epoch > 1 || len(j.Adopted) > 0 || j.Successor != "" || j.Completed > 0 {
+			fmt.Fprintf(&b, "        epoch %d, adopted %v, successor %q, %d checkpoints completed\n", j.Epoch, j.Adopted, j.Successor, j.Completed)
 		}
 		for _, c := range j.Checkpoints {
 			fmt.Fprintf(&b, "        checkpoint %s%s\n", c.Name, copiesOf(c))
