@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -32,11 +33,12 @@ func feedsFor(st *coordinator.State, j *job.Job, from *beginning, c *coordinator
 	return nil
 }
 
-// stands tells whether a job is to begin at positions of a source.
-func (b *beginning) stands(s *job.Source) bool {
+// stands tells whether a job is to begin at positions of a source. That it had
+// read nothing yet is one, too, where the source's feed is known.
+func (b *beginning) stands(st *coordinator.State, s *job.Source) bool {
 	if b.manifest != nil {
 		for _, o := range b.manifest.Operators {
-			if o.ID == s.ID && len(o.Positions) > 0 {
+			if o.ID == s.ID && (len(o.Positions) > 0 || ownBefore(st, b, s) != nil) {
 				return true
 			}
 		}
@@ -46,6 +48,31 @@ func (b *beginning) stands(s *job.Source) bool {
 
 func (b *beginning) refuse(s *job.Source, format string, args ...any) {
 	b.refused = append(b.refused, fmt.Errorf("source %q stands at positions of "+format, append([]any{s.ID}, args...)...))
+}
+
+// forks refuses files that the job which the new one goes on from still writes: it
+// would cut them back to where they were then.
+func (b *beginning) forks(st *coordinator.State, j *job.Job) {
+	if b.Snapshot == nil {
+		return
+	}
+	old := st.Jobs[b.Job]
+	for old != nil && st.Jobs[old.Successor] != nil {
+		old = st.Jobs[old.Successor]
+	}
+	if old == nil || old.Status.Ended() {
+		return
+	}
+	writes, err := job.Load(old.Name, old.Spec, job.Options{Set: old.Sets})
+	if err != nil {
+		return
+	}
+	for _, s := range j.Sinks {
+		same := func(o *job.Sink) bool { return o.File != nil && s.File != nil && o.File.Path == s.File.Path }
+		if slices.ContainsFunc(writes.Sinks, same) {
+			b.refused = append(b.refused, fmt.Errorf("sink %q writes %s, and so does job %s (%s), which is %s: give it another path, or stop that job first", s.ID, s.File.Path, old.ID, old.Name, old.Status))
+		}
+	}
 }
 
 const (
@@ -66,7 +93,7 @@ func readsFeed(st *coordinator.State, s *job.Source, from *beginning, c *coordin
 		return err
 	}
 	c.Reads = append(c.Reads, f.Name)
-	if from.stands(s) {
+	if from.stands(st, s) {
 		switch of := readBefore(st, from, s); {
 		case from.Job == "":
 			from.refuse(s, "a log of wherever %s was exported, and not of feed %s%s", from.Name, f.Name, elsewise)
@@ -114,7 +141,7 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 	if s.MQTT.ClientID == "" {
 		cfg.ClientID = freeClient(st, st.Mesh+"/"+name)
 	}
-	if from.stands(s) {
+	if from.stands(st, s) {
 		if old := adoptable(st, s, from); old != nil {
 			was, err := feed.ParseConfig(old.Name, old.Config)
 			if err != nil {

@@ -50,6 +50,10 @@ func TestAdopt(t *testing.T) {
 		send(t, a.url, "POST", "/v1/check", sub).want(t, 200, append(says, `"ok":false`)...)
 	}
 	both(api.Submission{Spec: next, From: "sp-1"}, "feed "+id+".readings", "job stop metered", "feed create")
+	files := strings.ReplaceAll(generated, "blackhole: {}", "file: {path: x.jsonl}")
+	writes := submit(t, a.url, files)
+	s.saves(t, writes, "sp-2")
+	both(api.Submission{Spec: strings.ReplaceAll(files, "name: gen", "name: gen2"), From: "sp-2", AllowNonRestored: true}, "x.jsonl", "another path")
 	send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
 	lanes := strings.ReplaceAll(next, "qos: 1", "qos: 1, lanes: 4")
 	both(api.Submission{Spec: lanes, From: "sp-1"}, "1 lanes for ever", "4 are asked for")

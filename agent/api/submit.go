@@ -100,6 +100,7 @@ func (s *server) begin(ctx context.Context, j *job.Job, sub *Submission, c *coor
 		if c.Overwrite && st.Level < coordinator.AdoptLevel {
 			return refusal(http.StatusConflict, "overwrite: %s", behind(st))
 		}
+		from.forks(st, j)
 		return feedsFor(st, j, &from, c)
 	})
 	return from, err

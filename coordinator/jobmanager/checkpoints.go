@@ -37,7 +37,7 @@ func (a *apply) checkpointDone(c *coordinator.CheckpointDone) error {
 		}
 		next.Checkpoints = nil
 		for _, k := range job.Checkpoints {
-			if !slices.Contains(c.Release, k.Name) {
+			if !slices.Contains(c.Release, k.Name) || a.begun(job, k) {
 				next.Checkpoints = append(next.Checkpoints, k)
 			}
 		}
@@ -50,6 +50,12 @@ func (a *apply) checkpointDone(c *coordinator.CheckpointDone) error {
 		a.changed(Savepoint, c.Savepoint.Name)
 	}
 	return nil
+}
+
+// begun tells whether a live job still begins with a checkpoint of another one.
+func (a *apply) begun(job *coordinator.Job, c *coordinator.Snapshot) bool {
+	name := string(job.ID) + "/" + c.Name
+	return a.Level >= coordinator.AdoptLevel && a.beginsWith(func(from string) bool { return from == name }) != ""
 }
 
 func (a *apply) checkDone(job *coordinator.Job, id dataflow.CheckpointID, c *coordinator.CheckpointDone) error {
