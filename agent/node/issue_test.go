@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func TestRefusedThroughAnother(t *testing.T) {
 // costs no use of its token.
 func TestRefusedOfOlderLevel(t *testing.T) {
 	first := newBox(t, "n1")
-	first.level = coordinator.BaseLevel + 1
+	first.level = coordinator.Level + 1
 	_, token, err := node.Found(first.dir, "test", "plant", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +87,7 @@ func TestRefusedOfOlderLevel(t *testing.T) {
 		cancel()
 		_ = n.Wait()
 	}
-	if !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "level 2 is in force") {
+	if !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), fmt.Sprintf("level %d is in force", first.level)) {
 		t.Errorf("%v\n%s", err, old.said())
 	}
 	first.View(func(st *coordinator.State) {
