@@ -81,6 +81,8 @@ func TestJobs(t *testing.T) {
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 0}).want(t, 422, "parallelism")
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 3}).want(t, 200, `"parallelism":3`)
 	send(t, a.url, "POST", "/v1/jobs/gen/savepoints", nil).want(t, 201, "sp-asked")
+	send(t, a.url, "POST", "/v1/jobs/gen/savepoints", api.Saving{Request: "r1"}).want(t, 201, "sp-asked")
+	send(t, a.url, "GET", "/v1/jobs/gen/spec", nil).want(t, 200, "name: gen")
 	s.savepoint(t, "sp-1")
 	for range 2 { // asked twice it is the same
 		send(t, a.url, "POST", "/v1/jobs/gen/stop", nil).want(t, 200, `{"savepoint":"sp-1"}`)

@@ -250,6 +250,8 @@ func (r *reader) readBody(ctx huma.Context, path *huma.PathBuffer, res *huma.Val
 		return huma.NewError(http.StatusRequestTimeout, "request body read timeout")
 	case err != nil:
 		return huma.NewError(http.StatusInternalServerError, "cannot read request body", err)
+	case len(bytes.TrimSpace(text)) == 0 && f.Kind() == reflect.Pointer: // it may be left out
+		return nil
 	case len(bytes.TrimSpace(text)) == 0:
 		return huma.NewError(http.StatusBadRequest, "request body is required")
 	}
