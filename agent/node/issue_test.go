@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 )
 
@@ -95,4 +98,19 @@ func TestRefusedOfOlderLevel(t *testing.T) {
 			t.Errorf("%d agents", len(st.Agents))
 		}
 	})
+}
+
+// A founder that ended in order, and so is looked for by nobody, finds the others
+// again: it was told of none, and what it knows of them is in a log that it may
+// read only when it leads.
+func TestFounderFindsTheOthersAgain(t *testing.T) {
+	all := site(t, 3)
+	all[0].end()
+	all[0].start("", "")
+	for _, b := range all {
+		await(t, b.name+" to see all", func() bool {
+			seen := b.Members()
+			return len(seen) == 3 && !slices.ContainsFunc(seen, func(m api.Member) bool { return m.Status != mesh.Alive })
+		})
+	}
 }

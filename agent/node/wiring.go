@@ -93,7 +93,7 @@ func (n *Node) startGossip(ends *ends) error {
 			Node: a.Node, Boot: n.boot, Name: a.Name, Site: n.id.Site(), Link: a.Link, HTTP: a.HTTP, Host: a.Host, Labels: a.Labels,
 			Slots: a.Slots, Version: a.Version, Level: a.Level,
 		},
-		Join: n.gossipPeers(), Profile: profile, Events: n.hearGossip,
+		Join: n.gossipPeers(), Known: n.gossipKnown, Profile: profile, Events: n.hearGossip,
 		Refuse: func(node mesh.NodeID) bool { return n.removed(node) != nil },
 	})
 	if err != nil {
@@ -104,8 +104,8 @@ func (n *Node) startGossip(ends *ends) error {
 	return nil
 }
 
-// gossipPeers are addresses to begin with: those given, those that the join
-// told, and those of agents known from before.
+// gossipPeers are addresses to begin with: those given, and those that the join
+// told.
 func (n *Node) gossipPeers() []string {
 	var all []string
 	for _, c := range n.contacts {
@@ -114,6 +114,13 @@ func (n *Node) gossipPeers() []string {
 	for _, j := range n.o.Config.Join {
 		all = append(all, config.GossipOf(j))
 	}
+	return all
+}
+
+// gossipKnown are addresses of the agents in the state. After a start that is
+// empty, until somebody leads.
+func (n *Node) gossipKnown() []string {
+	var all []string
 	n.replica.view(func(st *coordinator.State) {
 		for id, a := range st.Agents {
 			if id != n.id.Node() && a.Link != "" {

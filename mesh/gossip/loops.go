@@ -69,8 +69,8 @@ func (p *Pool) join() {
 	}
 }
 
-// missing is whom to try to reach: those of Config.Join while nobody is here, and
-// one of those that failed.
+// missing is whom to try to reach: those of Config.Join and Config.Known while
+// nobody is here, and one of those that failed.
 func (p *Pool) missing(turn int) []string {
 	if p.hasLeft() {
 		return nil
@@ -89,6 +89,9 @@ func (p *Pool) missing(turn int) []string {
 	}
 	if alone {
 		to = append(to, p.config.Join...)
+		if p.config.Known != nil {
+			to = append(to, p.config.Known()...)
+		}
 	}
 	if len(failed) > 0 {
 		to = append(to, failed[turn%len(failed)].Gossip)

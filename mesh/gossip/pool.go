@@ -26,9 +26,12 @@ type Config struct {
 	Key       []byte // 32 bytes: identity's GossipKey
 	// Label separates pools that have the same key: only those with the same label
 	// hear each other. A site's is "MESH/SITE", that of all sites "MESH".
-	Label   string
-	Self    mesh.Member // Node, Boot, Site, Link and what else others should know; Boot is greater after each start
-	Join    []string    // gossip's host:port of some members; they are tried until one answers
+	Label string
+	Self  mesh.Member // Node, Boot, Site, Link and what else others should know; Boot is greater after each start
+	Join  []string    // gossip's host:port of some members; they are tried until one answers
+	// Known are more such addresses, asked for at each try: an agent that was
+	// restarted learns only later whom it knew. nil: none.
+	Known   func() []string
 	Profile Profile
 	// Events is told what happens to members, one after the other, from one
 	// goroutine. It may block: what is missed meanwhile is told in short.
