@@ -316,6 +316,7 @@ type Token struct {
 	Expires dataflow.Time `cbor:"4,keyasint"` // MaxTime: never
 	Uses    int           `cbor:"5,keyasint"` // so many joins are left; -1: any number
 	Revoked bool          `cbor:"6,keyasint,omitempty"`
-	// Nodes joined with it; those of a token of any number of uses are not kept.
+	// Nodes joined with it, and were not removed since; those of a token of any number
+	// of uses are not kept.
 	Nodes []mesh.NodeID `cbor:"7,keyasint,omitempty"`
 }

@@ -377,6 +377,50 @@ func (f *Feed) Unpin(name string) error {
 	return nil
 }
 
+// SetPins makes the pins those of want, in one step; of other names those that
+// keep tells to stay, stay. What a pin that is new holds is held before another
+// lets it go. After an error all is as it was, or, where the disk does not say, as
+// it shall be.
+func (f *Feed) SetPins(want map[string]map[int]int64, keep func(name string) bool) error {
+	next := make(map[string]map[int]int64, len(want))
+	for name, at := range want {
+		for lane := range at {
+			if lane < 0 || lane >= f.config.Lanes {
+				return fmt.Errorf("feed %q: pin %q of lane %d; there are %d", f.name, name, lane, f.config.Lanes)
+			}
+		}
+		next[name] = maps.Clone(at)
+	}
+	f.pinMu.Lock()
+	defer f.pinMu.Unlock()
+	was := f.pins
+	for name, at := range was {
+		if next[name] == nil && keep(name) {
+			next[name] = at
+		}
+	}
+	if maps.EqualFunc(was, next, maps.Equal) {
+		return nil
+	}
+	if err := writePins(f.owner.o, f.name, next); err != nil {
+		return err
+	}
+	f.pins = next
+	for _, first := range []bool{true, false} {
+		for name, at := range next {
+			if (was[name] == nil) == first {
+				f.log.Pin(pinned+name, positions(at))
+			}
+		}
+	}
+	for name := range was {
+		if next[name] == nil {
+			f.log.Unpin(pinned + name)
+		}
+	}
+	return nil
+}
+
 // Pins are the pins, sorted by name.
 func (f *Feed) Pins() []Pin {
 	f.pinMu.Lock()

@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
 // Pins outlive the process, and hold the log for it.
@@ -193,5 +194,51 @@ func TestWhatIsNeededIsPinned(t *testing.T) {
 	}
 	if err := errors.Join(f.Close(), again.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+// failing is a disk whose next files fail to get their names.
+type failing struct {
+	part.Disk
+	left    int // so many succeed
+	renamed int
+}
+
+func (f *failing) Rename(from, to string) error {
+	if f.left == 0 {
+		return errors.New("the disk is gone")
+	}
+	f.left--
+	f.renamed++
+	return f.Disk.Rename(from, to)
+}
+
+// Pins move together, in one write, or not at all.
+func TestPinsMoveTogether(t *testing.T) {
+	p := newPeer(t)
+	disk := &failing{left: 100}
+	f, _ := open(t, feed.Options{Dir: t.TempDir(), FS: disk}, config(p.url(), 1))
+	keep := func(name string) bool { return name == "mine" }
+	if err := errors.Join(f.Pin("job", map[int]int64{0: 5}), f.Pin("mine", map[int]int64{0: 2}), f.Pin("old", map[int]int64{0: 3})); err != nil {
+		t.Fatal(err)
+	}
+	was := fmt.Sprint(f.Pins())
+	next := map[string]map[int]int64{"job": {0: 9}, "savepoint": {0: 5}}
+	disk.left, disk.renamed = 0, 0
+	if err := f.SetPins(next, keep); err == nil || fmt.Sprint(f.Pins()) != was {
+		t.Errorf("%v, %v", f.Pins(), err)
+	}
+	disk.left = 1
+	if err := f.SetPins(next, keep); err != nil {
+		t.Error(err)
+	}
+	if err := f.SetPins(next, keep); err != nil { // nothing is to be written
+		t.Error(err)
+	}
+	if got := fmt.Sprint(f.Pins()); got != "[{job map[0:9]} {mine map[0:2]} {savepoint map[0:5]}]" || disk.renamed != 1 {
+		t.Errorf("%s, in %d writes", got, disk.renamed)
+	}
+	if f.SetPins(map[string]map[int]int64{"x": {3: 5}}, keep) == nil {
+		t.Error("a pin of a lane that is not there")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -178,21 +179,34 @@ func (k *keptFeeds) stateChanged() {
 	}
 }
 
+// pinAgain is when pins that could not be moved are tried again.
+const pinAgain = time.Second
+
 // run moves pins until ctx ends.
 func (k *keptFeeds) run(ctx context.Context) {
+	var said repeated
+	var retry <-chan time.Time // nil: all are where they belong
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-k.changed:
+		case <-retry:
 		}
 		k.mu.Lock()
 		names := slices.Sorted(maps.Keys(k.owned))
 		k.mu.Unlock()
+		var errs []error
 		for _, name := range names {
 			if err := k.pin(name); err != nil && !errors.Is(err, feed.ErrNotOwner) && !errors.Is(err, feed.ErrClosed) {
-				k.tell(fmt.Sprintf("feed %s keeps more than it has to: %v", name, err))
+				errs = append(errs, fmt.Errorf("the log of feed %s keeps what it had to keep before, until its pins can be moved: %w", name, err))
 			}
+		}
+		if retry = nil; len(errs) > 0 {
+			retry = time.After(pinAgain)
+		}
+		if err := errors.Join(errs...); said.due(err, dataflow.Time(time.Now().UnixMicro())) {
+			k.tell(err.Error())
 		}
 	}
 }
@@ -206,19 +220,9 @@ func (k *keptFeeds) pin(name string) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	var want map[string]map[int]int64
 	k.view(func(st *coordinator.State) { want = pinsOf(st, name, f.Config().Lanes) })
-	for _, pin := range slices.Sorted(maps.Keys(want)) {
-		if err := f.Pin(pin, want[pin]); err != nil {
-			return err
-		}
-	}
-	for _, p := range f.Pins() {
-		if _, there := want[p.Name]; !there && (strings.HasPrefix(p.Name, jobPin) || strings.HasPrefix(p.Name, savepointPin)) {
-			if err := f.Unpin(p.Name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return f.SetPins(want, func(name string) bool {
+		return !strings.HasPrefix(name, jobPin) && !strings.HasPrefix(name, savepointPin)
+	})
 }
 
 // The pins' names begin with these.

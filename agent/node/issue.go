@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +61,7 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 		level = st.Level
 		known = st.Agents[r.Node]
 		if t := st.Tokens[r.Token]; t != nil {
+			used = slices.Contains(t.Nodes, r.Node)
 			kept = &join.Token{Hash: t.Hash, Uses: t.Uses, Revoked: t.Revoked}
 			if t.Expires != dataflow.MaxTime {
 				kept.Expires = time.UnixMicro(int64(t.Expires))
@@ -70,7 +72,6 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 				taken = string(id)
 			}
 		}
-		used = known != nil
 	})
 	switch {
 	case r.Renewal() && known == nil:
@@ -79,7 +80,7 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 		return join.Grant{}, fmt.Errorf("%w: the name %q is taken by agent %s; give another with --name", join.ErrRequest, r.Name, taken)
 	}
 	if !r.Renewal() {
-		if kept != nil && used {
+		if used {
 			kept.Uses = max(kept.Uses, 1) // the same node again costs nothing
 		}
 		if err := join.CheckToken(kept, r, n.id.Now()); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 )
 
@@ -112,5 +114,41 @@ func TestFounderFindsTheOthersAgain(t *testing.T) {
 			seen := b.Members()
 			return len(seen) == 3 && !slices.ContainsFunc(seen, func(m api.Member) bool { return m.Status != mesh.Alive })
 		})
+	}
+}
+
+// A token of one use lets its node in also when the answer was lost, or the leader
+// ended, after the use was counted.
+func TestUseCountedBefore(t *testing.T) {
+	lead := site(t, 1)[0]
+	text, made, err := lead.NewToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.Uses = 1
+	b := newBox(t, "n2")
+	id, err := identity.OpenFolder(identity.Disk{}, filepath.Join(b.dir, "identity"), time.Now).Node()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []coordinator.Command{{TokenCreated: &made}, {TokenUsed: &coordinator.TokenUsed{ID: made.ID, Hash: made.Hash, Node: id}}} {
+		if _, err := lead.Propose(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.start(lead.Link(), text)
+	if b.Self() != id {
+		t.Errorf("it is %s, was %s", b.Self(), id)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	other := newBox(t, "n3")
+	n, err := node.Start(ctx, other.options(lead.Link(), text))
+	if err == nil {
+		cancel()
+		_ = n.Wait()
+	}
+	if !errors.Is(err, join.ErrUsed) {
+		t.Errorf("another one: %v", err)
 	}
 }

@@ -301,3 +301,20 @@ func TestARemovedAgentStaysOut(t *testing.T) {
 		}
 	})
 }
+
+// TestDamagedFeedFolder: an agent runs with the logs that can be opened.
+func TestDamagedFeedFolder(t *testing.T) {
+	b := newBox(t, "n1")
+	if _, _, err := node.Found(b.dir, "test", "plant", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	// Where a file is to be there is a folder.
+	if err := os.MkdirAll(filepath.Join(b.dir, "feeds", "mill", "PROMISE"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.start("", "")
+	await(t, "it to be ready", func() bool { return b.Health().Ready })
+	if !strings.Contains(b.said(), `feed "mill"`) {
+		t.Errorf("nothing is told of the log:\n%s", b.said())
+	}
+}

@@ -176,8 +176,8 @@ func (n *Node) startHands(ends *ends) (err error) {
 	ends.add(n.exec.Close)
 	h.do = n.exec
 	logs, err := n.feeds.feeds.Logs()
-	if err != nil {
-		return err
+	if err != nil { // the others are there, and so are jobs that read none of these
+		n.tell("feed", fmt.Sprintf("logs on this disk that cannot be opened, as if they were not here: %v", err))
 	}
 	for i := range logs {
 		h.tell(worker.Event{Log: &worker.LogEvent{Opened: &logs[i]}})

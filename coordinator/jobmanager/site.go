@@ -81,6 +81,14 @@ func (a *apply) agentLeft(c *coordinator.AgentLeft) error {
 	}
 	a.remove(a.Agents[c.Node])
 	a.changed(Agent, string(c.Node))
+	for _, id := range sorted(a.Tokens) { // what let it in once does so no more for nothing
+		if t := a.Tokens[id]; slices.Contains(t.Nodes, c.Node) {
+			next := *t
+			next.Nodes = slices.DeleteFunc(slices.Clone(t.Nodes), func(n mesh.NodeID) bool { return n == c.Node })
+			a.Tokens[id] = &next
+			a.changed(Token, id)
+		}
+	}
 	// What it committed is gone with its disk, or nobody's business any more.
 	for _, id := range sorted(a.Jobs) {
 		job := a.Jobs[id]
