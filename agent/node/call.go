@@ -121,11 +121,11 @@ func callerOf(ctx context.Context) (mesh.Peer, bool) {
 	return p, ok
 }
 
-// newLeaderClient makes calls to whoever leads.
-func newLeaderClient(dial func(ctx context.Context) (net.Conn, error)) *http.Client {
+// newClient makes calls to the agent that dial leads to, one connection for each.
+func newClient(dial func(ctx context.Context) (net.Conn, error)) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		DisableKeepAlives:   true, // whoever leads may be another one next time
+		DisableKeepAlives:   true, // it may be another one next time
 		MaxIdleConnsPerHost: -1,
 	}}
 }

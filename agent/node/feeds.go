@@ -205,7 +205,7 @@ func (k *keptFeeds) run(ctx context.Context) {
 		if retry = nil; len(errs) > 0 {
 			retry = time.After(pinAgain)
 		}
-		if err := errors.Join(errs...); said.due(err, dataflow.Time(time.Now().UnixMicro())) {
+		if err := errors.Join(errs...); said.due(err, dataflow.Time(sensors.WallTime().UnixMicro())) {
 			k.tell(err.Error())
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -23,10 +23,12 @@ import (
 // What agents ask each other over mesh.Call, beside the API. These paths are not
 // served on the API's port: only who has a certificate of the site reaches them.
 const (
-	pathJoin = "/internal/join" // a join.Request in CBOR; the answer is a join.Grant, or the text of why not
-	pathKey  = "/internal/key"  // the site's intermediate, for a voter
-	maxJoin  = 1 << 20
-	joinTime = 15 * time.Second
+	pathJoin    = "/internal/join"    // a join.Request in CBOR; the answer is a join.Grant, or the text of why not
+	pathKey     = "/internal/key"     // the site's intermediate, for a voter
+	pathHasKey  = "/internal/key/has" // 200: the agent has it
+	headRefusal = "Tidemark-Refusal"  // the code of join, of a request to join that is refused
+	maxJoin     = 1 << 20
+	joinTime    = 15 * time.Second
 )
 
 // issuer is the join.Issuer of an agent: it decides where this agent leads, and
@@ -136,12 +138,13 @@ func (n *Node) askToAdmit(ctx context.Context, r join.Request) (join.Grant, erro
 	if err != nil {
 		return join.Grant{}, err
 	}
-	answer, status, err := n.callLeader(ctx, pathJoin, body)
+	answer, resp, err := post(ctx, n.toLeader, pathJoin, body)
 	if err != nil {
 		return join.Grant{}, unavailable(err)
 	}
-	if status != http.StatusOK {
-		return join.Grant{}, refused(answer)
+	if resp.StatusCode != http.StatusOK {
+		code, _ := strconv.Atoi(resp.Header.Get(headRefusal)) // none: it is of no kind
+		return join.Grant{}, &refusal{join.Kind(code), string(bytes.TrimSpace(answer))}
 	}
 	var g join.Grant
 	if err := cbor.Unmarshal(answer, &g); err != nil {
@@ -162,35 +165,19 @@ func (r *refusal) Error() string { return r.why }
 // Unwrap is the kind.
 func (r *refusal) Unwrap() error { return r.kind }
 
-// refused reads the text of a refusal. Its kind stands before the details, or
-// behind them.
-func refused(text []byte) error {
-	why := string(bytes.TrimSpace(text))
-	for _, kind := range refusals() {
-		if k := kind.Error(); strings.HasPrefix(why, k) || strings.HasSuffix(why, k) {
-			return &refusal{kind, why}
-		}
-	}
-	return fmt.Errorf("%w: %s", join.ErrUnavailable, why)
-}
-
-func refusals() []error {
-	return []error{join.ErrToken, join.ErrExpired, join.ErrRevoked, join.ErrUsed, join.ErrRequest, join.ErrProtocol, join.ErrRemoved, join.ErrUnavailable}
-}
-
-// callLeader asks the leader something over mesh.Call.
-func (n *Node) callLeader(ctx context.Context, path string, body []byte) (answer []byte, status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://leader"+path, bytes.NewReader(body))
+// post asks an agent something; the response's body was read.
+func post(ctx context.Context, client *http.Client, path string, body []byte) ([]byte, *http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
-	resp, err := n.toLeader.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxJoin))
-	return answer, resp.StatusCode, err
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxJoin))
+	return answer, resp, err
 }
 
 // internal are the paths that other agents ask for.
@@ -209,53 +196,11 @@ func (n *Node) internal(mux *http.ServeMux) {
 			body, err = cbor.Marshal(g)
 		}
 		if err != nil {
+			w.Header().Set(headRefusal, strconv.Itoa(join.Code(err)))
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
 		_, _ = w.Write(body)
 	})
-	mux.HandleFunc("POST "+pathKey, func(w http.ResponseWriter, r *http.Request) {
-		caller, ok := callerOf(r.Context())
-		if !ok || !n.votes(caller.Node) {
-			http.Error(w, "the site's key is for its voters", http.StatusForbidden)
-			return
-		}
-		key, err := n.id.Intermediate()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusConflict)
-			return
-		}
-		_, _ = w.Write(key)
-	})
-}
-
-// votes tells whether a node has a vote.
-func (n *Node) votes(node mesh.NodeID) bool {
-	for _, m := range n.raft.Members() {
-		if m.Node == node {
-			return m.Voter
-		}
-	}
-	return false
-}
-
-// fetchKey gets the site's key, if this agent has a vote and no key, so that it
-// can let others join when it leads; one without a vote forgets it.
-func (n *Node) fetchKey(ctx context.Context) {
-	leader, _ := n.raft.Leader()
-	if leader == "" || leader == n.id.Node() || n.id.CanIssue() || !n.votes(n.id.Node()) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, joinTime)
-	defer cancel()
-	key, status, err := n.callLeader(ctx, pathKey, nil)
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("%s", bytes.TrimSpace(key))
-	}
-	if err == nil {
-		err = n.id.AddIntermediate(identity.Intermediate(key))
-	}
-	if err != nil {
-		n.tell("agent", fmt.Sprintf("this agent has a vote, and could not get the site's key yet: %v", err))
-	}
+	n.serveKey(mux)
 }

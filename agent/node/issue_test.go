@@ -152,3 +152,28 @@ func TestUseCountedBefore(t *testing.T) {
 		t.Errorf("another one: %v", err)
 	}
 }
+
+// The site's key is on its voters only, and one that leads without it gets it from
+// whoever has it.
+func TestWhoHasTheKey(t *testing.T) {
+	all := site(t, 2) // one vote
+	lead := leading(t, all)
+	other := all[0]
+	if other == lead {
+		other = all[1]
+	}
+	key, err := lead.Identity().Intermediate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Identity().AddIntermediate(key); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "one without a vote to give the key up", func() bool { return !other.Identity().CanIssue() })
+	if err := errors.Join(lead.Identity().DropIntermediate(), other.Identity().AddIntermediate(key)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the leader to have the key, and nobody else", func() bool {
+		return lead.Identity().CanIssue() && !other.Identity().CanIssue()
+	})
+}

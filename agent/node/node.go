@@ -93,7 +93,7 @@ func Start(ctx context.Context, o Options) (n *Node, err error) {
 	n.feeds = newKeptFeeds(n.replica.view, func(s string) { n.tell("feed", s) })
 	n.replica.applied, n.replica.renewed, n.replica.fatal = n.applied, n.renewed, n.fail
 	n.lease = lease.New(n.uptime)
-	n.toLeader = newLeaderClient(n.CallLeader)
+	n.toLeader = newClient(n.CallLeader)
 	if err := os.MkdirAll(o.Config.DataDir, 0o750); err != nil {
 		return nil, err
 	}
@@ -278,31 +278,36 @@ func (n *Node) loop(told context.Context) error {
 func (n *Node) keepUp(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var said [3]repeated
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			n.upkeep(ctx)
+		}
+		n.expel()
+		n.keepPeers()
+		for i, err := range []error{n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
+			if said[i].due(err, n.uptime()) {
+				n.tell("agent", err.Error())
+			}
 		}
 	}
 }
 
-// upkeep is what is due from time to time; each part is quick, or bounded.
-func (n *Node) upkeep(ctx context.Context) {
-	n.fetchKey(ctx)
-	n.expel()
-	n.keepPeers()
+// saw writes down what time it is, so that a clock that is set back is noticed.
+func (n *Node) saw() error {
 	if err := n.id.Saw(sensors.WallTime()); err != nil {
-		n.tell("agent", fmt.Sprintf("the time could not be written down: %v", err))
+		return fmt.Errorf("the time could not be written down: %w", err)
 	}
-	if n.id.NeedsRenewal(n.id.Now()) {
-		n.renew(ctx)
-	}
+	return nil
 }
 
-// renew gets a new certificate from the leader.
-func (n *Node) renew(ctx context.Context) {
+// renew gets a new certificate from the leader when the old one nears its end.
+func (n *Node) renew(ctx context.Context) error {
+	if !n.id.NeedsRenewal(n.id.Now()) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	csr, err := n.id.Request()
@@ -314,10 +319,10 @@ func (n *Node) renew(ctx context.Context) {
 		}
 	}
 	if err != nil {
-		n.tell("agent", fmt.Sprintf("the certificate of this agent could not be renewed yet: %v", err))
-		return
+		return fmt.Errorf("the certificate of this agent could not be renewed yet: %w", err)
 	}
 	n.tell("agent", "the certificate of this agent was renewed")
+	return nil
 }
 
 // fail ends the agent.
@@ -402,15 +407,15 @@ func (r resolver) Addresses(node mesh.NodeID) []string {
 // CallLeader is api.Backend's.
 func (n *Node) CallLeader(ctx context.Context) (net.Conn, error) {
 	leader, _ := n.raft.Leader()
-	switch leader {
-	case "":
+	if leader == "" {
 		return nil, api.ErrNoLeader
-	case n.id.Node():
-		a, b := newPipe(mesh.Peer{Node: n.id.Node(), Site: n.id.Site()})
-		go n.calls.take(b)
-		return n.calls.conn(a), nil
 	}
-	s, err := n.link.Open(ctx, leader, mesh.Call)
+	return n.openCall(ctx, leader)
+}
+
+// openCall opens a stream for calls to an agent.
+func (n *Node) openCall(ctx context.Context, to mesh.NodeID) (net.Conn, error) {
+	s, err := n.link.Open(ctx, to, mesh.Call)
 	if err != nil {
 		return nil, err
 	}

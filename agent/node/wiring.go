@@ -167,7 +167,9 @@ func (n *Node) startHands(ends *ends) (err error) {
 	journal := n.replica.watch()
 	h.look = func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) }
 	h.now, h.extend, h.events = n.uptime, n.lease.Extend, func(s string) { n.tell("agent", s) }
-	h.dial = n.dialLeader
+	h.dial = func(ctx context.Context, to mesh.NodeID) (mesh.Stream, error) {
+		return n.link.Open(ctx, to, mesh.Control)
+	}
 	h.status = n.heartbeat
 	n.startFeeds(ends)
 	if n.exec, err = executor.New(n.executorOptions()); err != nil {
@@ -187,16 +189,6 @@ func (n *Node) startHands(ends *ends) (err error) {
 	go func() { defer close(done); h.run(ctx) }()
 	ends.add(func() error { cancel(); <-done; return nil })
 	return nil
-}
-
-// dialLeader opens the control stream; to itself it is a pipe.
-func (n *Node) dialLeader(ctx context.Context, to mesh.NodeID) (mesh.Stream, error) {
-	if to != n.id.Node() {
-		return n.link.Open(ctx, to, mesh.Control)
-	}
-	a, b := newPipe(mesh.Peer{Node: n.id.Node(), Site: n.id.Site()})
-	n.takeControl(b)
-	return a, nil
 }
 
 // takeControl gives an agent's stream to the office, if this agent leads.

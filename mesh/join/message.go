@@ -199,6 +199,17 @@ func refusal(err error) *answer {
 	return refusal(ErrUnavailable)
 }
 
+// Code is the code of an error's kind in messages: ErrUnavailable's, if it is of none.
+func Code(err error) int { return refusal(err).Code }
+
+// Kind is the kind that a code says: ErrUnavailable, if none has it.
+func Kind(code int) error {
+	if code <= 0 || code >= len(codes) {
+		return ErrUnavailable
+	}
+	return codes[code]
+}
+
 func clip(s string) string {
 	if len(s) > maxWhy {
 		s = s[:maxWhy]
@@ -208,10 +219,7 @@ func clip(s string) string {
 
 // err is what a refusal says.
 func (a *answer) err() error {
-	kind := ErrUnavailable
-	if a.Code < len(codes) && codes[a.Code] != nil {
-		kind = codes[a.Code]
-	}
+	kind := Kind(a.Code)
 	if !plain(a.Why) || a.Why == "" || a.Why == kind.Error() {
 		return &Refused{kind, kind.Error()}
 	}

@@ -79,13 +79,18 @@ func TestReasons(t *testing.T) {
 			continue
 		}
 		a := refusal(errors.Join(errors.New("at hall"), kind))
-		if a.Code != code || !errors.Is(a.err(), kind) {
+		if a.Code != code || !errors.Is(a.err(), kind) || Code(kind) != code || Kind(code) != kind {
 			t.Errorf("%v became code %d, %v", kind, a.Code, a.err())
 		}
 	}
 	for _, a := range []answer{{Code: 99}, {Code: 8, Why: "\x1b[2J"}} {
 		if err := a.err(); !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("%+v: %q", a, err)
+		}
+	}
+	for _, code := range []int{-1, 0, 99} {
+		if Kind(code) != ErrUnavailable {
+			t.Errorf("code %d is %v", code, Kind(code))
 		}
 	}
 	if err := refusal(identity.ErrNoKey); err.Code != 8 {
