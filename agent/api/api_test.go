@@ -211,7 +211,9 @@ func TestFeeds(t *testing.T) {
 	send(t, a.url, "GET", "/v1/feeds", nil).want(t, 200, `"state":"never opened"`)
 	f.Name, f.Password = "b", "hunter2"
 	send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, "stores no secrets")
-	f.Password, f.Lanes = "", 9999
+	f.Password, f.KeepAge = "", 1<<62
+	send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, "keep_age_ms")
+	f.KeepAge, f.Lanes = 0, 9999
 	send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, "lanes")
 	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: "name: x\nsources: {in: {feed: plant, format: text, event_time: ingestion}}\nsinks: [{id: out, from: in, blackhole: {}}]\n"}).want(t, 201)
 	send(t, a.url, "DELETE", "/v1/feeds/plant", nil).want(t, 409, "stop the job first")

@@ -110,6 +110,9 @@ func (s *server) showFeed(ctx context.Context, in *struct {
 func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*body[Feed], error) {
 	n := in.Body
 	bad := func(err error) error { return refusal(http.StatusUnprocessableEntity, "feed %q: %v", n.Name, err) }
+	if most := int64(dataflow.MaxTime) / int64(dataflow.Millisecond); n.KeepAge > most {
+		return nil, refusal(http.StatusUnprocessableEntity, "feed %q: keep_age_ms is %d, at most %d are possible", n.Name, n.KeepAge, most)
+	}
 	c := feed.Config{
 		Broker: n.Broker, Topics: n.Topics, QoS: n.QoS, Lanes: n.Lanes, ClientID: n.ClientID, TLS: job.TLS{CA: n.CA, Cert: n.Cert, Key: n.Key},
 		Keep:     job.Retention{Age: dataflow.Duration(n.KeepAge) * dataflow.Millisecond, Size: n.KeepSize, Cap: n.Cap},

@@ -56,8 +56,11 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore replaces the state.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	head := make([]byte, len(imageMagic)+8)
-	if _, err := io.ReadFull(r, head); err != nil || string(head[:len(imageMagic)]) != imageMagic {
+	if _, err := io.ReadFull(r, head); err != nil {
 		return fmt.Errorf("%w: not a snapshot: %w", ErrCorrupt, err)
+	}
+	if magic := head[:len(imageMagic)]; string(magic) != imageMagic {
+		return fmt.Errorf("%w: not a snapshot: it begins with %q", ErrCorrupt, magic)
 	}
 	if err := f.machine.Restore(r); err != nil {
 		return err

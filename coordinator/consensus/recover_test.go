@@ -2,8 +2,10 @@ package consensus
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,4 +87,14 @@ func TestRecoverTwice(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
+}
+
+// What is no snapshot is refused, and it is said why.
+func TestRestoreOfSomethingElse(t *testing.T) {
+	for _, text := range []string{"", "TMSM1", "something else, and long enough"} {
+		err := (&fsm{machine: &list{}}).Restore(io.NopCloser(strings.NewReader(text)))
+		if !errors.Is(err, ErrCorrupt) || strings.Contains(err.Error(), "%!") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
 }
