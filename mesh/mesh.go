@@ -36,7 +36,7 @@ type Peer struct {
 }
 
 // Stream is an ordered two-way stream of bytes. One goroutine reads, one writes;
-// Close and Reset may come from any.
+// Close may come from any.
 type Stream interface {
 	io.Reader // blocks; io.EOF after the peer's CloseWrite
 	// Write may block for the peer's window: that is the back-pressure. Write

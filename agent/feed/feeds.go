@@ -149,7 +149,7 @@ func (s *Feeds) release(f *Feed) (last bool) {
 	return f.refs == 0
 }
 
-// ending says that f has failed and nobody may join it any more.
+// fail says that f has failed and nobody may join it any more.
 func (s *Feeds) fail(f *Feed) {
 	s.mu.Lock()
 	f.ending = true

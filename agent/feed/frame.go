@@ -38,7 +38,7 @@ type hello struct {
 	id    ingestlog.LogID
 }
 
-// state is where a member's copy is.
+// copyState is where a member's copy is.
 type copyState struct {
 	id       ingestlog.LogID
 	promised uint64

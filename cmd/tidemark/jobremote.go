@@ -16,7 +16,7 @@ import (
 
 // This file is the verbs about the jobs of a mesh.
 
-// asked is the arguments of a verb about one job.
+// oneJob is the arguments of a verb about one job.
 const oneJob = "one job: its id or its name"
 
 func newJobSubmit(t *terminal) *cobra.Command {

@@ -88,7 +88,8 @@ stays, and is of no use to the site any more. To stop an agent for a while end
 its process.
 
 With the name or node id of an agent that has failed for good, that one is taken
-out: its copies are made anew elsewhere, and it cannot come back without a token.`,
+out, and cannot come back without a token. Copies of checkpoints that it had are
+not made anew elsewhere: the next checkpoints are copied to others.`,
 		Example: "  tidemark member leave --addr http://127.0.0.1:7070\n  tidemark member leave press-3",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
