@@ -6,6 +6,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -312,8 +315,38 @@ func TestMetrics(t *testing.T) {
 	send(t, a.url, "GET", "/metrics", nil).want(t, 200,
 		`tidemark_operator_in_rows_total{job="`+id+`",name="gen",operator="in",subtask="in/0"} 7`, `tidemark_log_end{feed="plant"} 12`,
 		`tidemark_job_status{job="`+id+`",name="gen",status="running"} 1`, `tidemark_subtask_watermark_lag_seconds`, `tidemark_attempt_prepare_seconds{job="`+id+`",name="gen",phase="restore"} 1.5`,
-		`tidemark_attempt_fetched_bytes{job="`+id+`"`, "tidemark_raft_is_leader 1", "go_goroutines")
+		`tidemark_attempt_fetched_bytes{job="`+id+`"`, "tidemark_raft_is_leader 1", "go_goroutines",
+		`tidemark_quic_sent_bytes_total{class="data",peer="press-1"} 11`, `tidemark_quic_connections{class="data",peer="press-1"} 2`, `tidemark_quic_rtt_seconds{class="data",peer="press-1"} 0.005`,
+		"tidemark_raft_command_seconds_total 0.01", "tidemark_raft_leader_contact_seconds", "tidemark_gossip_health_score 1")
 	send(t, s.agent(t, "n2", "").url, "GET", "/metrics", nil).want(t, 200, "tidemark_raft_is_leader 0")
+}
+
+// docs/METRICS.md names all metrics, and none that is not there.
+func TestMetricsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "METRICS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, there := make(map[string]bool), make(map[string]bool)
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "| `tidemark_") {
+			continue
+		}
+		for _, name := range regexp.MustCompile("`(tidemark_[a-z_]+)`").FindAllStringSubmatch(strings.Split(line, "|")[1], -1) {
+			written[name[1]] = true
+		}
+	}
+	for _, name := range api.MetricNames() {
+		there[name] = true
+		if !written[name] {
+			t.Errorf("%s is not in METRICS.md", name)
+		}
+	}
+	for name := range written {
+		if !there[name] {
+			t.Errorf("METRICS.md has %s, which is not there", name)
+		}
+	}
 }
 
 // Every operation has an id, a summary, and problems for its errors.

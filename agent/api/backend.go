@@ -43,6 +43,9 @@ type Backend interface {
 	// Preparations are how what runs here came to run.
 	Preparations() []executor.Preparation
 
+	// Network is how this agent reaches the others, and how its gossip and Raft do.
+	Network() Network
+
 	// CallLeader opens a connection to the leader's API. ErrNoLeader.
 	CallLeader(ctx context.Context) (net.Conn, error)
 	// OpenPart reads a part from here, or from an agent that has it.

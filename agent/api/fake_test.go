@@ -18,10 +18,12 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/link"
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
@@ -186,6 +188,18 @@ func (m *member) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, i
 func (m *member) Preparations() []executor.Preparation {
 	ref := coordinator.AttemptRef{Job: "j5", Token: dataflow.FencingToken{Epoch: 1, Site: "hall", Attempt: 1}}
 	return []executor.Preparation{{AttemptRef: ref, From: "chk-1", Parts: 2, Bytes: 99, Fetched: 7, Phases: []executor.Phase{{Name: "restore", Took: 1500 * time.Millisecond}}}}
+}
+
+func (m *member) Network() api.Network {
+	n1 := mesh.Peer{Node: "n1"}
+	return api.Network{
+		Links: []link.ConnStats{
+			{Peer: n1, Class: "data", RTT: 2 * time.Millisecond, BytesSent: 10, BytesReceived: 20, PacketsLost: 1, Streams: 3},
+			{Peer: n1, Class: "data", RTT: 5 * time.Millisecond, BytesSent: 1, BytesReceived: 2, Streams: 4},
+		},
+		Raft:   consensus.Stats{Term: 3, Last: 17, Committed: 16, Voters: 3, FileBytes: 4096, Contact: time.Unix(1_700_000_000, 0), Changes: 2, Commands: 4, Waited: 10 * time.Millisecond},
+		Gossip: 1,
+	}
 }
 
 func (m *member) CallLeader(ctx context.Context) (net.Conn, error) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -99,6 +101,7 @@ func newCollector(s *server) *collector {
 		"raft_applied_index": "Index of the last command applied here.", "raft_is_leader": "1 on the leader.", "ready": "1 if the agent takes requests.",
 		"lease_held": "1 if the agent may act on the world.", "disk_free_bytes": "Free space where the data folder is.",
 	})
+	describeNetwork(of)
 	return c
 }
 
@@ -128,14 +131,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send("raft_is_leader", gauge, one(leads))
 	send("ready", gauge, one(h.Ready))
 	send("lease_held", gauge, one(h.Lease))
-	names := make(map[coordinator.JobID]string)
+	names, agents := make(map[coordinator.JobID]string), make(map[mesh.NodeID]string)
 	var jobs []*coordinator.Job
 	b.View(func(st *coordinator.State) {
 		for _, j := range sortedJobs(st) {
 			names[j.ID] = j.Name
 			jobs = append(jobs, j)
 		}
+		for id, a := range st.Agents {
+			agents[id] = a.Name
+		}
 	})
+	network := b.Network()
+	collectNetwork(send, &network, agents, time.Now())
 	statuses, logs, free := b.Here()
 	if free > 0 {
 		send("disk_free_bytes", gauge, float64(free))

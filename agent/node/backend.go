@@ -160,6 +160,15 @@ func (n *Node) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int
 // Preparations is api.Backend's.
 func (n *Node) Preparations() []executor.Preparation { return n.exec.Preparations() }
 
+// Network is api.Backend's.
+func (n *Node) Network() api.Network {
+	w := api.Network{Links: n.link.Stats(), Raft: n.raft.Stats()}
+	if g := n.gossip.Load(); g != nil {
+		w.Gossip = g.Health()
+	}
+	return w
+}
+
 // NewToken is api.Backend's; the caller sets Expires and Uses.
 func (n *Node) NewToken() (string, coordinator.Token, error) {
 	t := n.id.NewToken()

@@ -86,6 +86,9 @@ func (n *Node) followLeader() {
 		leader, term := n.Leader()
 		if e := (Event{Kind: Led, Node: leader, Term: term}); e != last {
 			last = e
+			if leader != "" {
+				n.changes.Add(1)
+			}
 			n.o.Events(e)
 		}
 		select {

@@ -51,11 +51,17 @@ type Stats struct {
 	Nonvoters int
 	Short     bool  // the disk is full
 	FileBytes int64 // of the log's file, the reserve included
+
+	Contact  time.Time     // when the leader was heard last; zero: never, or this node leads
+	Changes  uint64        // how often a leader, or a new term of one, became known since Open
+	Commands uint64        // that were proposed here and applied, since Open
+	Waited   time.Duration // from their proposal until they were applied, all together
 }
 
 // Stats are taken one after the other: they need not fit together.
 func (n *Node) Stats() Stats {
-	s := Stats{Last: n.raft.LastIndex(), Committed: n.raft.CommitIndex(), Applied: n.Applied()}
+	s := Stats{Last: n.raft.LastIndex(), Committed: n.raft.CommitIndex(), Applied: n.Applied(),
+		Changes: n.changes.Load(), Commands: n.commands.Load(), Waited: time.Duration(n.waited.Load())}
 	s.Leader, s.Term = n.Leader()
 	switch n.raft.State() {
 	case raft.Leader:
@@ -63,7 +69,7 @@ func (n *Node) Stats() Stats {
 	case raft.Candidate:
 		s.State = "candidate"
 	case raft.Follower:
-		s.State = "follower"
+		s.State, s.Contact = "follower", n.raft.LastContact()
 	case raft.Shutdown:
 		s.State = "shutdown"
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	hclog "github.com/hashicorp/go-hclog"
@@ -96,6 +97,9 @@ type Node struct {
 	observed   chan raft.Observation
 	leadership chan Leadership
 	changed    chan struct{}
+
+	changes, commands atomic.Uint64 // see Stats
+	waited            atomic.Int64  // nanoseconds
 
 	ctx    context.Context // done when Close begins
 	cancel context.CancelFunc
@@ -310,21 +314,4 @@ func (o Options) config(log hclog.Logger) *raft.Config {
 	c.NoLegacyTelemetry = true
 	c.Logger = log
 	return c
-}
-
-// libraryLog makes events of what the library warns of.
-func libraryLog(tell func(Event)) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lines(tell), DisableTime: true})
-}
-
-type lines func(Event)
-
-// Write takes one line.
-func (l lines) Write(p []byte) (int, error) {
-	text := string(p)
-	for len(text) > 0 && text[len(text)-1] == '\n' {
-		text = text[:len(text)-1]
-	}
-	l(Event{Kind: Library, Text: text})
-	return len(p), nil
 }

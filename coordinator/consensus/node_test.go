@@ -30,6 +30,10 @@ func TestFoundAndPropose(t *testing.T) {
 		if who, term := a.Leader(); who != "a" || term == 0 {
 			t.Errorf("%s leads in %d", who, term)
 		}
+		synctest.Wait()
+		if st := a.Stats(); st.Commands != 1 || st.Changes == 0 || !st.Contact.IsZero() {
+			t.Errorf("%+v", st)
+		}
 		must(t, a.Close())
 		must(t, a.Close())
 		if _, _, err := a.Propose(soon(t), []byte("y")); !errors.Is(err, ErrClosed) {

@@ -57,11 +57,14 @@ func (n *Node) Enter(command []byte) func(ctx context.Context) (index uint64, re
 	if err := n.leads(); err != nil {
 		return refused(err)
 	}
+	began := time.Now()
 	f := n.raft.Apply(command, 0)
 	return func(ctx context.Context) (uint64, any, error) {
 		if err := n.wait(ctx, f); err != nil {
 			return 0, nil, err
 		}
+		n.commands.Add(1)
+		n.waited.Add(int64(time.Since(began)))
 		return f.Index(), f.Response(), nil
 	}
 }

@@ -173,6 +173,10 @@ func (p *Pool) setSelf(m mesh.Member) error {
 // Addr is gossip's own host:port, as others see it.
 func (p *Pool) Addr() string { return p.list.LocalNode().Address() }
 
+// Health is how much this agent distrusts itself, because others did not answer it
+// in time: 0 is well, 8 the worst.
+func (p *Pool) Health() int { return p.list.GetHealthScore() }
+
 // Members are this agent and all that it knows, by node; those that failed or
 // left among them, until others take their place.
 func (p *Pool) Members() []mesh.Member {

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/link"
+)
+
+// Network is what an agent's connections, its Raft and its gossip say of
+// themselves.
+type Network struct {
+	Links  []link.ConnStats
+	Raft   consensus.Stats
+	Gossip int // gossip.Pool.Health
+}
+
+// describeNetwork adds what collectNetwork sends.
+func describeNetwork(of func(labels []string, names map[string]string)) {
+	of([]string{"peer", "class"}, map[string]string{
+		"quic_connections": "Open QUIC connections to another agent.", "quic_open_streams": "Streams that are open on them.",
+		"quic_rtt_seconds": "Smoothed round trip time, the longest of them.", "quic_lost_packets_total": "Packets taken for lost.",
+		"quic_sent_bytes_total": "Bytes of UDP payload sent.", "quic_received_bytes_total": "Bytes of UDP payload received.",
+	})
+	of(nil, map[string]string{
+		"gossip_health_score": "How much gossip distrusts this agent's own timeliness: 0 is well, 8 the worst.",
+		"raft_term":           "Raft's term.", "raft_last_index": "Index of the last entry of the log.", "raft_commit_index": "Index of the last committed entry.",
+		"raft_voters": "Voters of the group.", "raft_log_bytes": "Size of the log's file, the reserve included.",
+		"raft_leader_changes_total": "How often a leader, or a new term of one, became known.", "raft_leader_contact_seconds": "Since the leader was heard.",
+		"raft_commands_total": "Commands proposed here that were applied.", "raft_command_seconds_total": "Time from their proposal until they were applied.",
+	})
+}
+
+// collectNetwork sends the numbers; names are the agents'.
+func collectNetwork(send put, n *Network, names map[mesh.NodeID]string, now time.Time) {
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+	r := &n.Raft
+	send("gossip_health_score", gauge, float64(n.Gossip))
+	send("raft_term", gauge, float64(r.Term))
+	send("raft_last_index", gauge, float64(r.Last))
+	send("raft_commit_index", gauge, float64(r.Committed))
+	send("raft_voters", gauge, float64(r.Voters))
+	send("raft_log_bytes", gauge, float64(r.FileBytes))
+	send("raft_leader_changes_total", counter, float64(r.Changes))
+	send("raft_commands_total", counter, float64(r.Commands))
+	send("raft_command_seconds_total", counter, r.Waited.Seconds())
+	if !r.Contact.IsZero() {
+		send("raft_leader_contact_seconds", gauge, now.Sub(r.Contact).Seconds())
+	}
+	type way struct{ node, class string }
+	sums, conns := make(map[way]link.ConnStats), make(map[way]int)
+	for _, c := range n.Links {
+		at := way{string(c.Peer.Node), c.Class}
+		if name := names[c.Peer.Node]; name != "" {
+			at.node = name
+		}
+		sum := sums[at]
+		sum.RTT = max(sum.RTT, c.RTT)
+		sum.Streams += c.Streams
+		sum.PacketsLost += c.PacketsLost
+		sum.BytesSent += c.BytesSent
+		sum.BytesReceived += c.BytesReceived
+		sums[at] = sum
+		conns[at]++
+	}
+	for at, c := range sums {
+		send("quic_connections", gauge, float64(conns[at]), at.node, at.class)
+		send("quic_open_streams", gauge, float64(c.Streams), at.node, at.class)
+		send("quic_rtt_seconds", gauge, c.RTT.Seconds(), at.node, at.class)
+		send("quic_lost_packets_total", counter, float64(c.PacketsLost), at.node, at.class)
+		send("quic_sent_bytes_total", counter, float64(c.BytesSent), at.node, at.class)
+		send("quic_received_bytes_total", counter, float64(c.BytesReceived), at.node, at.class)
+	}
+}
