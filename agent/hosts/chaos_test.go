@@ -7,95 +7,57 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
 
-// fault is something that is done to a site, and undone.
-type fault struct {
-	name string
-	do   func(t *testing.T, c *chaos) (undo func())
-	most time.Duration // it lasts, at most
-}
-
-const brokerKilled = "the broker killed"
-
-// quiet tells whether nothing may be on its way to the broker: publishers would
-// send it twice, and no QoS 1 makes one of it.
-func (f fault) quiet() bool { return f.name == brokerKilled }
-
 // chaos is a site under faults.
 type chaos struct {
 	*site
-	rng   *rand.Rand
-	count map[string]int
+	rng    *rand.Rand
+	keeper *node  // has the files of all sinks
+	small  *node  // has the small disk
+	clock  *clock // of one agent
+	deck   []fault
+	count  map[string]int
+}
+
+// newChaos is a site of five, of which nothing runs yet but what makes it fit to
+// be broken: one agent's disk is small, one's clock can be set.
+func newChaos(t *testing.T) *chaos {
+	t.Helper()
+	c := &chaos{site: plan(t, 5, "--slots", "2"), rng: rand.New(rand.NewPCG(seed(t), 4)), count: make(map[string]int)}
+	c.keeper, c.small = c.any(), c.any()
+	c.keeper.args = append(slices.Clip(c.keeper.args), "--label", "keeps=files")
+	if err := os.MkdirAll(c.small.data(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, c.small.data(), "192m")
+	c.clock = newClock(t, c.any())
+	c.found(t)
+	c.open(t)
+	return c
+}
+
+// draw is the next fault: all come once before any comes again.
+func (c *chaos) draw() fault {
+	if len(c.deck) == 0 {
+		c.deck = faults()
+		c.rng.Shuffle(len(c.deck), func(i, j int) { c.deck[i], c.deck[j] = c.deck[j], c.deck[i] })
+	}
+	f := c.deck[0]
+	c.deck = c.deck[1:]
+	return f
 }
 
 // any is an agent that runs.
 func (c *chaos) any() *node { return c.nodes[c.rng.IntN(len(c.nodes))] }
 
-// faults are what may happen to a site. Every one is undone before the next of
-// the same agent begins, and the site is whole for a while now and then.
-func faults() []fault {
-	second := time.Second
-	killed := func(t *testing.T, c *chaos, a *node) func() {
-		a.kill(t)
-		return func() { a.start(t, c.site) }
-	}
-	return []fault{
-		{"an agent killed", func(t *testing.T, c *chaos) func() { return killed(t, c, c.any()) }, 4 * second},
-		{"the leader killed", func(t *testing.T, c *chaos) func() { return killed(t, c, c.leader(t)) }, 4 * second},
-		{"an agent paused", func(t *testing.T, c *chaos) func() {
-			a := c.any()
-			a.pause(t, true)
-			return func() { a.pause(t, false) }
-		}, 30 * second},
-		{"cut off", func(t *testing.T, c *chaos) func() { return c.cutOff(t, both) }, 8 * second},
-		{"deaf", func(t *testing.T, c *chaos) func() { return c.cutOff(t, inbound) }, 8 * second},
-		{"mute", func(t *testing.T, c *chaos) func() { return c.cutOff(t, outbound) }, 8 * second},
-		{"all links flap", func(t *testing.T, c *chaos) func() {
-			for range 3 {
-				for _, a := range c.nodes {
-					a.cut(t, both)
-				}
-				c.wait(500 * time.Millisecond)
-				for _, a := range c.nodes {
-					a.mend(t)
-				}
-				c.wait(500 * time.Millisecond)
-			}
-			return func() {}
-		}, second},
-		{brokerKilled, func(t *testing.T, c *chaos) func() {
-			c.broker.save(t)
-			c.broker.end(t, syscall.SIGTERM)
-			return func() { c.broker.start(t) }
-		}, 3 * second},
-	}
-}
-
-func (c *chaos) cutOff(t *testing.T, d direction) func() {
-	t.Helper()
-	a := c.any()
-	a.cut(t, d)
-	return func() { a.mend(t) }
-}
-
 // wait lets up to d pass. Nothing is expected of when it ends: the moment is
 // what is random here.
 func (c *chaos) wait(d time.Duration) { <-time.After(time.Duration(c.rng.Int64N(int64(d)) + 1)) }
-
-// pause stops the agent's process where it is, or lets it go on.
-func (a *node) pause(t *testing.T, stop bool) {
-	t.Helper()
-	s := syscall.SIGCONT
-	if stop {
-		s = syscall.SIGSTOP
-	}
-	a.signal(t, s)
-}
 
 // chaosFor is how long faults go on. TIDEMARK_CHAOS is the long tier's.
 func chaosFor(t *testing.T) time.Duration {
@@ -111,34 +73,41 @@ func chaosFor(t *testing.T) time.Duration {
 	return d
 }
 
+// back is within what time after the last fault the job must run again.
+const back = 30 * time.Second
+
 // TestHostsSiteChaos: five agents, and one fault after the other, at random
-// moments, while publishers that know nothing of it go on. All that the site
-// wrote in the end is what was published, once.
+// moments, while publishers that know nothing of it go on. The job runs soon after
+// the last, and all that the site wrote in the end is what was published, once.
 func TestHostsSiteChaos(t *testing.T) {
-	s := newSite(t, 5, "--slots", "2")
-	c := &chaos{site: s, rng: rand.New(rand.NewPCG(seed(t), 4)), count: make(map[string]int)}
-	r := s.startBroker(t)
+	t.Parallel()
+	c := newChaos(t)
+	r := c.startBroker(t)
 	span := chaosFor(t)
 	size := scale{publishers: 4, devices: 5, intervals: max(100, int(span/time.Second)), readings: 11}
 	f := newFleet(size, r.url(), 1)
-	s.nodes[0].submit(t, siteJob(s.broker.url(), 1))
-	s.awaitJob(t, "crash", "running")
-	s.awaitSubscribed(t)
+	c.nodes[0].submit(t, pinned(siteJob(c.broker.url(), 1)))
+	c.awaitJob(t, "crash", "running")
+	c.awaitSubscribed(t)
 	f.hello(t, size)
 
 	total := size.messages() / size.publishers
 	sent := size.devices
-	all := faults()
 	began := time.Now()
-	for time.Since(began) < span {
+	for time.Since(began) < span || len(c.deck) > 0 {
 		sent = min(total, max(sent, int(float64(total)*float64(time.Since(began))/float64(span))))
 		wait := f.sending(sent)
-		k := all[c.rng.IntN(len(all))]
-		if k.quiet() {
+		k := c.draw()
+		if k.quiet() || k.final() {
 			if err := wait(); err != nil {
 				t.Fatal(err)
 			}
 			wait = func() error { return nil }
+		}
+		if k.final() {
+			c.settle(t, sent*size.publishers)
+			sent = min(total, sent+size.devices*50)
+			wait = f.sending(sent)
 		}
 		undo := k.do(t, c)
 		c.wait(k.most)
@@ -147,15 +116,35 @@ func TestHostsSiteChaos(t *testing.T) {
 		if err := wait(); err != nil {
 			t.Fatal(err)
 		}
-		c.wait(4 * time.Second)
+		if len(c.deck) > 0 || time.Since(began) < span {
+			c.wait(4 * time.Second)
+		}
 	}
-	s.awaitMembers(t, len(s.nodes))
-	s.awaitJob(t, "crash", "running")
+	took := c.awaitBack(t)
+	c.awaitWhole(t)
 	f.send(t, total)
-	s.lastWindows(t, size)
-	s.nodes[0].cli(t, "job", "stop", "crash")
-	f.compareAll(t, s, size)
-	t.Logf("%d messages in %v; %v; %d restarts", size.messages(), span, c.count, s.awaitJob(t, "crash", "stopped").Restarts)
+	c.lastWindows(t, size)
+	c.nodes[0].cli(t, "job", "stop", "crash")
+	f.compareAll(t, c.site, size)
+	t.Logf("%d messages in %v; %v; the job ran again after %v; %d restarts", size.messages(), span, c.count, took, c.awaitJob(t, "crash", "stopped").Restarts)
+}
+
+// awaitBack waits until the job runs, which only a checkpoint shows: for it all
+// subtasks have to answer.
+func (c *chaos) awaitBack(t *testing.T) (took time.Duration) {
+	t.Helper()
+	began := time.Now()
+	c.awaitCheckpoints(t, 1)
+	c.awaitJob(t, "crash", "running")
+	if took = time.Since(began); took > back {
+		t.Errorf("the job ran %v after the last fault; %v at most were to pass\n%s", took, back, c.said())
+	}
+	return took
+}
+
+// pinned makes a job's sinks stay with the agent that keeps files.
+func pinned(job string) string {
+	return strings.ReplaceAll(job, "timestamps: ms}}", "timestamps: ms}, constraints: {labels: {keeps: files}}}")
 }
 
 // siteJob is crashJob, with two copies of everything.
@@ -185,8 +174,7 @@ func (s *site) lastWindows(t *testing.T, size scale) {
 	}, func() string { return fmt.Sprintf("%d of %d\n%s", got, size.publishers*size.devices, s.said()) })
 }
 
-// TestHostsSiteKill: the agent that runs the job is killed, and comes back;
-// then another one, for good with its disk.
+// TestHostsSiteKill: the agent that runs the job is killed, and comes back.
 func TestHostsSiteKill(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 3, "--slots", "3")

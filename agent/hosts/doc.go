@@ -9,7 +9,8 @@
 //
 // The package owns nothing that others import, and never looks inside the
 // binary: files, output, exit codes and what a broker was told are all it
-// knows. What the tests hold is written down in docs/MQTT.md and docs/FILES.md.
+// knows. docs/HOSTS.md says what is tried, and how for longer; what the tests hold
+// is written down in docs/MQTT.md, docs/FILES.md and docs/AGENT.md.
 // Read host_test.go (processes), mosquitto_test.go (brokers), fleet_test.go
 // (publishers, which keep the record that results are compared with), then any
 // test.

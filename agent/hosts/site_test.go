@@ -21,6 +21,9 @@ type node struct {
 	name     string
 	dir      string
 	args     []string
+	program  string   // tidemark, or another build of it
+	env      []string // K=V, of its processes
+	via      *node    // whom it asks to let it join; nil: it is the founder
 }
 
 // site is agents that know each other, and a broker that all reach.
@@ -39,10 +42,29 @@ const (
 // newSite founds a site with its first agent and lets n-1 others join it.
 func newSite(t *testing.T, n int, args ...string) *site {
 	t.Helper()
+	s := plan(t, n, args...)
+	s.found(t)
+	s.open(t)
+	return s
+}
+
+// plan is a site of which nothing runs yet.
+func plan(t *testing.T, n int, args ...string) *site {
+	t.Helper()
 	s := &site{lan: newLAN(t, n)}
 	for i, h := range s.hosts {
-		s.nodes = append(s.nodes, &node{host: h, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), args: args})
+		a := &node{host: h, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), args: args, program: tidemark}
+		if i > 0 {
+			a.via = s.nodes[0]
+		}
+		s.nodes = append(s.nodes, a)
 	}
+	return s
+}
+
+// found makes the mesh, in the first agent's folder.
+func (s *site) found(t *testing.T) {
+	t.Helper()
 	first := s.nodes[0]
 	var made struct {
 		Token string `json:"token"`
@@ -51,12 +73,23 @@ func newSite(t *testing.T, n int, args ...string) *site {
 	if s.token = made.Token; s.token == "" {
 		t.Fatal("init printed no token")
 	}
+}
+
+// open starts all agents, and waits until the site is as it shall be.
+func (s *site) open(t *testing.T) {
+	t.Helper()
 	for _, a := range s.nodes {
 		a.start(t, s)
 	}
-	s.awaitMembers(t, n)
-	s.awaitVoters(t)
-	return s
+	s.awaitWhole(t)
+}
+
+// awaitWhole waits until all agents are there, with all votes given.
+func (s *site) awaitWhole(t *testing.T) {
+	t.Helper()
+	s.awaitMembers(t, len(s.nodes))
+	n := len(s.nodes)
+	s.awaitVoters(t, min(5, n-(n+1)%2))
 }
 
 func (a *node) data() string { return filepath.Join(a.dir, "data") }
@@ -64,9 +97,10 @@ func (a *node) data() string { return filepath.Join(a.dir, "data") }
 // start starts the agent's process; one that has not joined joins.
 func (a *node) start(t *testing.T, s *site) {
 	t.Helper()
-	args := []string{"netns", "exec", a.ns, tidemark, "agent", "--name", a.name, "--data-dir", a.data(), "--bind", fmt.Sprintf("%s:%d", a.ip, linkPort), "--http", "127.0.0.1:7070"}
-	if a != s.nodes[0] {
-		args = append(args, "--join", fmt.Sprintf("%s:%d", s.nodes[0].ip, linkPort), "--token", s.token)
+	args := append([]string{"netns", "exec", a.ns, "env"}, a.env...)
+	args = append(args, a.program, "agent", "--name", a.name, "--data-dir", a.data(), "--bind", fmt.Sprintf("%s:%d", a.ip, linkPort), "--http", "127.0.0.1:7070")
+	if a.via != nil {
+		args = append(args, "--join", fmt.Sprintf("%s:%d", a.via.ip, linkPort), "--token", s.token)
 	}
 	a.process = launch(t, a.dir, nil, "ip", append(args, a.args...)...)
 }
@@ -157,24 +191,24 @@ func (s *site) awaitMembers(t *testing.T, n int) {
 	}
 }
 
-// awaitVoters waits until the site has as many voters as its size asks for: one
+// awaitVoters waits until every agent that runs knows of so many voters: a site
 // whose founder is still its only voter does not outlive the founder.
-func (s *site) awaitVoters(t *testing.T) {
+func (s *site) awaitVoters(t *testing.T, want int) {
 	t.Helper()
-	want := 1
-	if n := len(s.nodes); n >= 3 {
-		want = min(5, n-(n+1)%2)
-	}
-	a := s.nodes[0]
-	await(t, fmt.Sprintf("%d voters", want), func() bool {
-		voters := 0
-		for _, m := range a.members(t) {
-			if m.Role == "leader" || m.Role == "voter" {
-				voters++
-			}
+	for _, a := range s.nodes {
+		if a.process == nil || a.ended() {
+			continue
 		}
-		return voters == want
-	}, func() string { return fmt.Sprintf("%+v\n%s", a.members(t), tail(a.output())) })
+		await(t, fmt.Sprintf("%d voters on %s", want, a.name), func() bool {
+			voters := 0
+			for _, m := range a.members(t) {
+				if m.Role == "leader" || m.Role == "voter" {
+					voters++
+				}
+			}
+			return voters == want
+		}, func() string { return fmt.Sprintf("%+v\n%s", a.members(t), tail(a.output())) })
+	}
 }
 
 func (p *process) ended() bool {
