@@ -159,7 +159,10 @@ func convertNumber(s string, f Field) (any, bool) {
 	}
 	if x, err := strconv.ParseFloat(s, 64); err != nil || math.Abs(x) > 1e40 {
 		return nil, false
-	} else if math.Abs(x) < 1e-300 && f.Type == batch.Timestamp {
+	} else if math.Abs(x) < 1e-300 { // big.Rat takes no exponent that needs more than 64 bits
+		if f.Type == batch.Bigint {
+			return int64(0), isZero(s)
+		}
 		return convertTiny(s, x), true
 	}
 	r, ok := new(big.Rat).SetString(s)
@@ -179,17 +182,23 @@ func convertNumber(s string, f Field) (any, bool) {
 
 // convertTiny is the floor of a number too small for a double.
 func convertTiny(s string, x float64) any {
-	zero := true
+	if !isZero(s) && math.Signbit(x) {
+		return int64(-1)
+	}
+	return int64(0)
+}
+
+// isZero tells whether no digit before the exponent is another.
+func isZero(s string) bool {
 	for _, c := range s {
 		if c == 'e' || c == 'E' {
 			break
 		}
-		zero = zero && (c < '1' || c > '9')
+		if c >= '1' && c <= '9' {
+			return false
+		}
 	}
-	if !zero && math.Signbit(x) {
-		return int64(-1)
-	}
-	return int64(0)
+	return true
 }
 
 // plainNumber is parseDecimal's grammar, over again.
