@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	tstore "github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
@@ -20,19 +21,21 @@ type stateful struct {
 	tester
 	dir  string // the state folder
 	disk *storetest.FS
+	fs   tstore.FS // what the next life sees of it
 	said *lockedBuffer
 }
 
 // newStateful makes a state folder in memory, but for its lock.
 func newStateful(t tester, dir string) *stateful {
-	return &stateful{tester: t, dir: dir, disk: storetest.New(), said: new(lockedBuffer)}
+	disk := storetest.New()
+	return &stateful{tester: t, dir: dir, disk: disk, fs: disk, said: new(lockedBuffer)}
 }
 
 // begin opens the folder and builds the job.
 func (d *stateful) begin(text string, s setting, change func(*agent.LocalOptions)) (*agent.Local, *agent.State) {
 	d.Helper()
 	tell := func(line string) { fmt.Fprintln(d.said, line) }
-	state, err := agent.OpenState(d.dir, agent.StateOptions{FS: d.disk, Events: tell})
+	state, err := agent.OpenState(d.dir, agent.StateOptions{FS: d.fs, Events: tell})
 	if err != nil {
 		d.Fatalf("%v", err)
 	}

@@ -381,13 +381,19 @@ func TestDamageGoesBackLoudly(t *testing.T) {
 			text := fmt.Sprintf(sumJob, "damage", in, out)
 			d := newStateful(t, filepath.Join(dir, "state"))
 			// It crashes with the first checkpoint that has parts which the one before,
-			// that is kept, has not.
+			// that is kept, has not. None completes after that: it would have those parts
+			// too, and the one before would be kept no longer.
+			disk := &manifestDisk{FS: d.disk}
+			d.fs = disk
 			var before, newer []string
 			g := &gate{stops: []int{1, 2, 3, 4, 5, 6}}
 			_, err := d.until(text, g, setting{batchRows: 1}, nil, func(l *agent.LocalOptions) {
 				l.Checkpoints = func(c durable.Completed) {
 					if before != nil && newer == nil {
 						if newer = d.partsOf(c.Name, before); newer != nil {
+							disk.mu.Lock()
+							disk.refuse = true
+							disk.mu.Unlock()
 							g.crash()
 						}
 					}
@@ -398,6 +404,7 @@ func TestDamageGoesBackLoudly(t *testing.T) {
 			if !errors.Is(err, errCrash) {
 				t.Fatalf("%v\n%s", err, d.said)
 			}
+			d.fs = d.disk
 			for _, f := range newer {
 				damage(t, d.disk, f)
 			}
