@@ -21,21 +21,24 @@ type stateful struct {
 	tester
 	dir  string // the state folder
 	disk *storetest.FS
-	fs   tstore.FS // what the next life sees of it
+	fs   tstore.FS // what the next life sees of it; nil: disk
 	said *lockedBuffer
 }
 
 // newStateful makes a state folder in memory, but for its lock.
 func newStateful(t tester, dir string) *stateful {
-	disk := storetest.New()
-	return &stateful{tester: t, dir: dir, disk: disk, fs: disk, said: new(lockedBuffer)}
+	return &stateful{tester: t, dir: dir, disk: storetest.New(), said: new(lockedBuffer)}
 }
 
 // begin opens the folder and builds the job.
 func (d *stateful) begin(text string, s setting, change func(*agent.LocalOptions)) (*agent.Local, *agent.State) {
 	d.Helper()
 	tell := func(line string) { fmt.Fprintln(d.said, line) }
-	state, err := agent.OpenState(d.dir, agent.StateOptions{FS: d.fs, Events: tell})
+	var fs tstore.FS = d.disk
+	if d.fs != nil {
+		fs = d.fs
+	}
+	state, err := agent.OpenState(d.dir, agent.StateOptions{FS: fs, Events: tell})
 	if err != nil {
 		d.Fatalf("%v", err)
 	}

@@ -404,7 +404,7 @@ func TestDamageGoesBackLoudly(t *testing.T) {
 			if !errors.Is(err, errCrash) {
 				t.Fatalf("%v\n%s", err, d.said)
 			}
-			d.fs = d.disk
+			d.fs = nil
 			for _, f := range newer {
 				damage(t, d.disk, f)
 			}
