@@ -65,6 +65,7 @@ func (b *beginning) forks(st *coordinator.State, j *job.Job) {
 	}
 	writes, err := job.Load(old.Name, old.Spec, job.Options{Set: old.Sets})
 	if err != nil {
+		b.refused = append(b.refused, fmt.Errorf("which files job %s (%s) writes, which is %s, cannot be told, so stop it first: %w", old.ID, old.Name, old.Status, err))
 		return
 	}
 	for _, s := range j.Sinks {

@@ -238,7 +238,7 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]in
 		source, reads := sourceOf(st, id, name)
 		kept := j.Checkpoints
 		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil {
-			kept = append(kept, begin)
+			kept = []*coordinator.Snapshot{begin} // never into the state's own array
 		}
 		if !reads || j.Status.Ended() && len(kept) == 0 {
 			continue
