@@ -1,9 +1,10 @@
 // Package sim runs the cores of a whole site from one seed: no clock, no socket,
-// no disk, no goroutine. Its checkers judge every step.
+// no disk, no goroutine. Checkers judge every step. Here are the entry (Run), the
+// jobs, the faults of a schedule, and people who use the site (clients.go).
 //
-// It stands for the drivers: agent/node (process.go, office.go), the consensus
-// library (raft.go), links (stream.go), agent/executor with dataflow/runtime
-// (attempt.go, subtask.go, channel.go, shares.go), agent/feed (feed.go,
-// owner.go), the broker. What they drive is real. docs/SIMULATION.md says which
-// is which, and how to replay a seed.
+//	sim -> site -> work -> judge -> world
+//
+// world is time, machines, disks, streams and the broker; work what agents do,
+// site what decides in them, judge the checkers. docs/SIMULATION.md says what is
+// real and what is modelled, and how to replay a seed.
 package sim

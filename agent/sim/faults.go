@@ -4,227 +4,172 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
-	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // fault is one thing that goes wrong.
-func (w *World) fault() {
-	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	if n.gone {
+func (r *run) fault() {
+	n := r.site.Nodes[r.w.Rand.IntN(len(r.site.Nodes))]
+	if n.Gone {
 		return
 	}
-	if w.cfg.Zombies && !w.chance(3) {
-		w.zombie(n)
+	if r.w.Zombies && !r.w.Chance(3) {
+		r.zombie(n)
 		return
 	}
-	switch w.rng.IntN(14) {
+	switch r.w.Rand.IntN(14) {
 	case 0, 1, 2:
-		w.faultKill(n)
+		r.faultKill(n)
 	case 3, 4:
-		if n.p != nil && !n.p.paused {
-			n.pause()
+		if n.P != nil && !n.P.Paused {
+			n.Pause()
 			long := ms * 200
-			if w.chance(2) {
+			if r.w.Chance(2) {
 				long = 5 * sec
 			}
-			if w.chance(5) {
+			if r.w.Chance(5) {
 				long = 15 * sec
 			}
-			w.after(long, n.resume)
+			r.w.After(long, n.Resume)
 		}
 	case 5, 6:
-		w.cut(n, true)
+		r.cut(n, true)
 	case 7:
-		w.cut(n, false)
+		r.cut(n, false)
 	case 8:
-		w.isolate(n)
+		r.isolate(n)
 	case 9, 10:
-		w.trace("FAULT another leader")
-		w.raft.elect()
+		r.w.Tell("FAULT another leader")
+		r.site.Elect()
 	case 11:
-		w.faultDisk(n)
+		r.faultDisk(n)
 	case 12:
-		n.slow = 20 * ms * dataflow.Time(1+w.rng.IntN(8))
-		w.trace("FAULT %s is slow", n.id)
-		w.after(3*sec, func() { n.slow = 0 })
+		n.Slow = 20 * ms * dataflow.Time(1+r.w.Rand.IntN(8))
+		r.w.Tell("FAULT %s is slow", n.ID)
+		r.w.After(3*sec, func() { n.Slow = 0 })
 	case 13:
-		w.breakStreams(n)
+		r.w.BreakStreams(n)
 	}
 }
 
 // zombie stops a process for longer than a lease, or takes the leader away from
 // the others.
-func (w *World) zombie(n *node) {
-	for _, o := range w.nodes {
-		if o.p != nil && o.p.paused {
+func (r *run) zombie(n *world.Node) {
+	for _, o := range r.site.Nodes {
+		if o.P != nil && o.P.Paused {
 			return
 		}
 	}
-	if l := w.raft.leader; len(w.cuts) == 0 && w.chance(3) && l != nil && !l.over {
-		w.isolate(l.p.n)
-	} else if n.p != nil {
-		n.slow = 300 * ms // so that much is on its way when it stops
-		w.after(sec, func() {
-			n.slow = 0
-			if n.p != nil && !n.p.paused && !w.calm {
-				n.pause()
-				w.after(5*sec, n.resume)
+	if l := r.site.Leader(); r.w.Whole() && r.w.Chance(3) && l != nil {
+		r.isolate(l.Node())
+	} else if n.P != nil {
+		n.Slow = 300 * ms // so that much is on its way when it stops
+		r.w.After(sec, func() {
+			n.Slow = 0
+			if n.P != nil && !n.P.Paused && !r.w.Calm {
+				n.Pause()
+				r.w.After(5*sec, n.Resume)
 			}
 		})
 	}
 }
 
-func (w *World) faultKill(n *node) {
-	if n.p == nil {
+func (r *run) faultKill(n *world.Node) {
+	if n.P == nil {
 		return
 	}
-	n.kill()
+	n.Kill()
 	wait := 300 * ms
-	if w.chance(3) {
+	if r.w.Chance(3) {
 		wait = 5 * sec
 	}
-	if !w.cfg.Heirs && w.chance(12) && w.wipe(n) {
+	if !r.w.Heirs && r.w.Chance(12) && r.wipe(n) {
 		return
 	}
-	w.after(wait, n.again)
-}
-
-// again starts a process where none runs: what heals everything may have done so
-// already.
-func (n *node) again() {
-	if n.p == nil && !n.gone {
-		n.start()
-	}
+	r.w.After(wait, n.Again)
 }
 
 // faultHeirs takes the disk of a log's owner away when its epoch has hardly begun,
 // and has others than the one before: who left may then be the only one that has
 // everything.
-func (w *World) faultHeirs(e *coordinator.LogEpoch) {
+func (r *run) faultHeirs(e *coordinator.LogEpoch) {
 	left := slices.ContainsFunc(e.Heirs, func(h coordinator.Heir) bool { return !slices.Contains(e.Members, h.Node) })
-	if !w.cfg.Heirs || w.calm || !left {
+	if !r.w.Heirs || r.w.Calm || !left {
 		return
 	}
-	w.after(5*ms*dataflow.Time(1+w.rng.IntN(20)), func() {
-		n := w.node(e.Owner)
-		if !w.calm && n.p != nil && w.wipe(n) {
-			n.kill()
+	r.w.After(5*ms*dataflow.Time(1+r.w.Rand.IntN(20)), func() {
+		n := r.w.Node(e.Owner)
+		if !r.w.Calm && n.P != nil && r.wipe(n) {
+			n.Kill()
 		}
 	})
 }
 
 // wipe takes an agent's disk away for good; another agent takes its place.
-func (w *World) wipe(n *node) bool {
-	for _, o := range w.nodes {
-		if o != n && (o.gone || o.p == nil && !w.cfg.Heirs) {
+func (r *run) wipe(n *world.Node) bool {
+	for _, o := range r.site.Nodes {
+		if o != n && (o.Gone || o.P == nil && !r.w.Heirs) {
 			return false // one in all: two copies are lost only if two disks are
 		}
 	}
-	n.gone = true
-	w.check.Stats.Disks++
-	w.trace("FAULT the disk of %s is lost", n.id)
-	o := w.add(n.name+"b", n.slots)
-	for i, v := range w.raft.voters {
-		if v == n.id {
-			w.raft.voters[i] = o.id
-		}
-	}
-	w.after(sec, o.again)
+	n.Gone = true
+	r.site.Judge.Stats.Disks++
+	r.w.Tell("FAULT the disk of %s is lost", n.ID)
+	r.w.After(sec, r.site.Replace(n).Again)
 	return true
 }
 
 // cut loses packets between a node and another one.
-func (w *World) cut(n *node, both bool) {
-	o := w.nodes[w.rng.IntN(len(w.nodes))]
+func (r *run) cut(n *world.Node, both bool) {
+	o := r.site.Nodes[r.w.Rand.IntN(len(r.site.Nodes))]
 	if o == n {
 		return
 	}
-	w.trace("FAULT no packets from %s to %s (both ways: %v)", n.id, o.id, both)
-	w.lose(n.id, o.id)
+	r.w.Tell("FAULT no packets from %s to %s (both ways: %v)", n.ID, o.ID, both)
+	r.w.Lose(n.ID, o.ID)
 	if both {
-		w.lose(o.id, n.id)
+		r.w.Lose(o.ID, n.ID)
 	}
 	wait := sec
-	if w.chance(2) {
+	if r.w.Chance(2) {
 		wait = 6 * sec
 	}
-	w.after(wait, func() { w.join(n.id, o.id) })
+	r.w.After(wait, func() { r.w.Join(n.ID, o.ID) })
 }
 
-func (w *World) isolate(n *node) {
-	w.trace("FAULT %s is alone", n.id)
-	for _, o := range w.nodes {
+func (r *run) isolate(n *world.Node) {
+	r.w.Tell("FAULT %s is alone", n.ID)
+	for _, o := range r.site.Nodes {
 		if o != n {
-			w.lose(n.id, o.id)
-			w.lose(o.id, n.id)
+			r.w.Lose(n.ID, o.ID)
+			r.w.Lose(o.ID, n.ID)
 		}
 	}
 	wait := sec
-	if w.chance(2) {
+	if r.w.Chance(2) {
 		wait = 6 * sec
 	}
-	w.after(wait, func() {
-		for _, o := range w.nodes {
+	r.w.After(wait, func() {
+		for _, o := range r.site.Nodes {
 			if o != n {
-				w.join(n.id, o.id)
+				r.w.Join(n.ID, o.ID)
 			}
 		}
 	})
 }
 
-func (w *World) lose(from, to mesh.NodeID) {
-	w.cuts[[2]mesh.NodeID{from, to}] = true
-	for _, s := range w.streams {
-		s.suspect(from)
-	}
-}
-
-// join heals what is between two nodes.
-func (w *World) join(a, b mesh.NodeID) {
-	delete(w.cuts, [2]mesh.NodeID{a, b})
-	delete(w.cuts, [2]mesh.NodeID{b, a})
-	for _, s := range append([]*stream(nil), w.streams...) {
-		s.healed()
-	}
-}
-
-func (w *World) faultDisk(n *node) {
-	err := errDisk
-	if w.chance(2) {
+func (r *run) faultDisk(n *world.Node) {
+	err := world.ErrDisk
+	if r.w.Chance(2) {
 		err = syscall.ENOSPC
 	}
-	w.trace("FAULT the disk of %s: %v", n.id, err)
-	n.disk.fail(err)
+	r.w.Tell("FAULT the disk of %s: %v", n.ID, err)
+	n.Disk.Fail(err)
 	wait := sec
-	if w.chance(2) {
+	if r.w.Chance(2) {
 		wait = 5 * sec
 	}
-	w.after(wait, n.disk.heal)
-}
-
-func (w *World) breakStreams(n *node) {
-	w.trace("FAULT streams of %s break", n.id)
-	for _, s := range w.streams {
-		if (s.ends[0].n == n || s.ends[1].n == n) && s.ends[0] != s.ends[1] && w.chance(2) {
-			s.breakOff()
-		}
-	}
-}
-
-// heal ends all faults.
-func (w *World) heal() {
-	w.trace("HEAL")
-	w.calm = true
-	clear(w.cuts)
-	for _, s := range append([]*stream(nil), w.streams...) {
-		s.healed()
-	}
-	for _, n := range append([]*node(nil), w.nodes...) {
-		n.slow = 0
-		n.disk.heal()
-		n.again()
-		n.resume()
-	}
+	r.w.After(wait, n.Disk.Heal)
 }

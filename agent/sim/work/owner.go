@@ -1,6 +1,7 @@
-package sim
+package work
 
 import (
+	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -14,18 +15,18 @@ type owner struct {
 	s       *feeds
 	name    string
 	epoch   coordinator.LogEpoch
-	log     *flog
+	log     *world.Log
 	members []*logMember
 	ended   bool
 	synced  bool // InSync was told since a member was away
-	session *session
-	inbox   []record
+	session *world.Session
+	inbox   []world.Record
 	known   map[int]int64 // messages that are in the log or on their way to it, by where
 	next    int64         // where the next record goes
 	staged  int64         // a group up to here is being written; its local write is done at written
 	written int64
 	shown   int64 // all members have everything before it
-	owed    []record
+	owed    []world.Record
 	acking  bool
 	readers []*laneReader
 }
@@ -33,7 +34,7 @@ type owner struct {
 // logMember is another member of the epoch.
 type logMember struct {
 	node   mesh.NodeID
-	stream *stream
+	stream *world.Stream
 	acked  int64
 	live   bool
 	why    string
@@ -42,14 +43,14 @@ type logMember struct {
 	wait   dataflow.Time
 }
 
-func newOwner(s *feeds, name string, e coordinator.LogEpoch, l *flog) *owner {
-	o := &owner{s: s, name: name, epoch: e, log: l, known: make(map[int]int64), next: l.end(), staged: l.end(), written: l.end()}
-	for i, r := range l.entries {
-		o.known[r.message] = int64(i)
+func newOwner(s *feeds, name string, e coordinator.LogEpoch, l *world.Log) *owner {
+	o := &owner{s: s, name: name, epoch: e, log: l, known: make(map[int]int64), next: l.End(), staged: l.End(), written: l.End()}
+	for i, r := range l.Entries {
+		o.known[r.Number] = int64(i)
 	}
 	for _, n := range e.Members {
 		if n != e.Owner {
-			o.members = append(o.members, &logMember{node: n, wait: 50 * ms, since: s.p.n.w.now})
+			o.members = append(o.members, &logMember{node: n, wait: 50 * ms, since: s.p.W.Now()})
 		}
 	}
 	return o
@@ -73,11 +74,11 @@ func (o *owner) stop(why string) {
 		delete(o.s.owned, o.name)
 	}
 	if o.session != nil {
-		o.session.close(o)
+		o.session.Close(o)
 	}
 	for _, m := range o.members {
 		if m.stream != nil {
-			m.stream.close(0)
+			m.stream.Close(0)
 		}
 	}
 	for _, r := range o.readers {
@@ -96,36 +97,37 @@ func (o *owner) fail(why string) {
 
 // dial opens a stream to a member.
 func (o *owner) dial(m *logMember) {
-	p, w := o.s.p, o.s.p.n.w
+	p, w := o.s.p, o.s.p.W
 	if o.ended {
 		return
 	}
-	again := func(why string) {
-		m.live, m.stream, m.why = false, nil, why
-		if m.since == 0 {
-			m.since = w.now
-		}
-		p.after(m.wait, func() { o.dial(m) })
-		m.wait = min(2*m.wait, sec)
-	}
-	n := w.node(m.node)
-	if n == nil || !w.linked(p.n, n) {
-		again("it is not reached")
+	n := w.Node(m.node)
+	if n == nil || !w.Linked(p.Node, n) {
+		o.redial(m, "it is not reached")
 		return
 	}
-	q := n.p
-	st := w.newStream("log", p, q)
+	q := n.P
+	st := p.Open("log", q)
 	m.stream = st
-	st.at(0, func(a any) { o.heard(m, st, a) }, func() {
+	st.At(0, func(a any) { o.heard(m, st, a) }, func() {
 		if m.stream == st {
-			again("its stream broke")
+			o.redial(m, "its stream broke")
 		}
 	})
-	st.at(1, func(a any) { q.feeds.take(st, a.(logHello)) }, func() {})
-	st.send(0, logHello{o.name, o.epoch.Epoch, p.n.id})
+	st.Send(0, logHello{o.name, o.epoch.Epoch, p.ID})
 }
 
-func (o *owner) heard(m *logMember, st *stream, a any) {
+// redial tries again later.
+func (o *owner) redial(m *logMember, why string) {
+	m.live, m.stream, m.why = false, nil, why
+	if m.since == 0 {
+		m.since = o.s.p.W.Now()
+	}
+	o.s.p.After(m.wait, func() { o.dial(m) })
+	m.wait = min(2*m.wait, sec)
+}
+
+func (o *owner) heard(m *logMember, st *world.Stream, a any) {
 	if o.ended || m.stream != st {
 		return
 	}
@@ -135,20 +137,19 @@ func (o *owner) heard(m *logMember, st *stream, a any) {
 			o.fail("member " + string(m.node) + ": " + a.why)
 			return
 		}
-		st.close(0)
-		st.lost[0]()
-		m.why = a.why
+		st.Close(0)
+		o.redial(m, a.why)
 	case logState:
-		own := o.log.copy()
+		own := copyOf(o.log)
 		plan := logepoch.Join(&o.epoch, own, a.copy)
-		o.s.p.n.w.trace("%s: %s goes on from %d of %d (it has %d, anew %v)", o.name, m.node, plan.From, own.End, a.copy.End, plan.Anew)
-		st.send(0, logGroup{plan: &plan, id: own.ID, from: plan.From, records: o.log.entries[plan.From:own.End]})
+		o.s.p.W.Tell("%s: %s goes on from %d of %d (it has %d, anew %v)", o.name, m.node, plan.From, own.End, a.copy.End, plan.Anew)
+		st.Send(0, logGroup{plan: &plan, id: own.ID, from: plan.From, records: o.log.Entries[plan.From:own.End]})
 	case logAck:
 		m.acked = a.end
-		if !m.live && m.acked >= o.log.end() {
+		if !m.live && m.acked >= o.log.End() {
 			m.live, m.since, m.told, m.why, m.wait = true, 0, false, "", 50*ms
 			if o.staged > o.written || o.staged > m.acked { // it came while a group is under way
-				st.send(0, logGroup{from: m.acked, records: o.group(m.acked)})
+				st.Send(0, logGroup{from: m.acked, records: o.group(m.acked)})
 			}
 		}
 		o.settle()
@@ -156,11 +157,11 @@ func (o *owner) heard(m *logMember, st *stream, a any) {
 }
 
 // group is what was staged from a place on.
-func (o *owner) group(from int64) []record {
-	var all []record
-	all = append(all, o.log.entries[min(from, o.log.end()):]...)
-	if o.log.end() < o.staged {
-		all = append(all, o.inbox[:o.staged-o.log.end()]...)
+func (o *owner) group(from int64) []world.Record {
+	var all []world.Record
+	all = append(all, o.log.Entries[min(from, o.log.End()):]...)
+	if o.log.End() < o.staged {
+		all = append(all, o.inbox[:o.staged-o.log.End()]...)
 	}
 	return all
 }
@@ -176,7 +177,7 @@ func (o *owner) settle() {
 		all = all && m.live
 		end = min(end, m.acked)
 	}
-	if o.s.p.n.w.cfg.Bugs.AckEarly {
+	if o.s.p.W.Bugs.AckEarly {
 		end = o.written
 	}
 	if !all && o.session == nil {
@@ -197,8 +198,8 @@ func (o *owner) settle() {
 
 // show makes visible what all members have, and acknowledges it.
 func (o *owner) show(end int64) {
-	for _, r := range o.log.entries[min(o.shown, end):end] {
-		if r.epoch == o.epoch.Epoch {
+	for _, r := range o.log.Entries[min(o.shown, end):end] {
+		if r.Epoch == o.epoch.Epoch {
 			o.owed = append(o.owed, r)
 		}
 	}
@@ -216,14 +217,18 @@ func (o *owner) ack() {
 	}
 	if (permit{o.s.p}).Err() != nil {
 		o.acking = true
-		o.s.p.after(50*ms, func() { o.acking = false; o.ack() })
+		o.s.p.After(50*ms, func() { o.acking = false; o.ack() })
 		return
 	}
 	for _, r := range o.owed {
-		o.s.p.n.w.check.acks(o, r)
-		if o.session != nil {
-			o.session.ack(o, r)
+		if o.session == nil {
+			continue
 		}
+		if o.session.Conn == o { // else nobody hears it
+			o.s.p.Judge.Acts(o.s.p.ID, o.s.p.Lease, "acknowledges a message")
+			o.s.p.Judge.Acks(o.s.p.ID, o.name, o.epoch.Members, r.Message, o.known[r.Number])
+		}
+		o.session.Ack(o, r.Message)
 	}
 	o.owed = nil
 }
@@ -234,26 +239,32 @@ func (o *owner) connect() {
 		return
 	}
 	if (permit{o.s.p}).Err() != nil {
-		o.s.p.after(100*ms, o.connect)
+		o.s.p.After(100*ms, o.connect)
 		return
 	}
-	o.session = o.s.p.n.w.broker.connect(o)
+	o.s.p.Judge.Acts(o.s.p.ID, o.s.p.Lease, "connects to the broker for feed "+o.name)
+	o.s.p.W.Tell("%s connects to the broker for %s (epoch %d)", o.s.p.ID, o.name, o.epoch.Epoch)
+	o.session = o.s.p.W.Broker.Connect(o.name, o)
 }
 
-// arrived: the broker has delivered a message.
-func (o *owner) arrived(r record, dup bool) {
+// Live is world.Client's.
+func (o *owner) Live(f func()) { o.s.p.Live(f) }
+
+// Arrived is world.Client's: the broker has delivered a message.
+func (o *owner) Arrived(m world.Message, dup bool) {
+	r := world.Record{Message: m}
 	if o.ended {
 		return
 	}
-	if at, ok := o.known[r.message]; ok && dup {
+	if at, ok := o.known[r.Number]; ok && dup {
 		if at < o.shown { // it is safe, and the broker has not heard so
 			o.owed = append(o.owed, r)
 			o.ack()
 		}
 		return
 	}
-	r.epoch, r.arrival = o.epoch.Epoch, o.s.p.n.w.now
-	o.known[r.message] = o.next
+	r.Epoch, r.Arrival = o.epoch.Epoch, o.s.p.W.Now()
+	o.known[r.Number] = o.next
 	o.next++
 	o.inbox = append(o.inbox, r)
 	o.stage()
@@ -265,15 +276,15 @@ func (o *owner) stage() {
 	if o.ended || len(o.inbox) == 0 || o.staged > o.written || o.shown < o.written {
 		return
 	}
-	g := append([]record(nil), o.inbox...)
-	from := o.log.end()
+	g := append([]world.Record(nil), o.inbox...)
+	from := o.log.End()
 	o.staged = from + int64(len(g))
 	for _, m := range o.members {
 		if m.live {
-			m.stream.send(0, logGroup{from: from, records: g})
+			m.stream.Send(0, logGroup{from: from, records: g})
 		}
 	}
-	o.s.p.write(func() { o.log.entries = append(o.log.entries[:len(o.log.entries):len(o.log.entries)], g...) }, func(err error) {
+	o.s.p.Write(func() { o.log.Entries = append(o.log.Entries[:len(o.log.Entries):len(o.log.Entries)], g...) }, func(err error) {
 		if o.ended {
 			return
 		}
@@ -292,13 +303,13 @@ func (o *owner) watch() {
 	if o.ended {
 		return
 	}
-	w := o.s.p.n.w
-	o.s.p.after(200*ms, o.watch)
+	w := o.s.p.W
+	o.s.p.After(200*ms, o.watch)
 	for _, m := range o.members {
 		if !m.live {
 			o.synced = false
 		}
-		if !m.live && !m.told && m.why != "" && w.now >= m.since+sec {
+		if !m.live && !m.told && m.why != "" && w.Now() >= m.since+sec {
 			m.told = true
 			o.s.tell(worker.LogEvent{OutOfSync: &coordinator.OutOfSync{Feed: o.name, Epoch: o.epoch.Epoch, Member: m.node, Why: m.why}})
 		}

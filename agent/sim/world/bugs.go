@@ -1,6 +1,6 @@
-package sim
+package world
 
-// Bugs are faults that are built into a run, to see that a checker finds them.
+// Bugs are faults that are built into the drivers that run, to see that a checker finds them.
 // Each breaks one rule of the drivers, as a programmer might.
 type Bugs struct {
 	IgnoreLease   bool // acts on the world without asking the lease

@@ -1,4 +1,4 @@
-package sim
+package work
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 
+	"github.com/tidemark-mesh/tidemark/agent/sim/judge"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -45,7 +46,7 @@ type subtask struct {
 	stopping  bool
 	dirty     bool
 	commitAt  dataflow.Time
-	marks     map[runtime.Target]dataflow.Time // the last watermark on each channel
+	marks     map[runtime.Target]*judge.Clock // the last watermark on each channel
 }
 
 type inChannel struct {
@@ -63,7 +64,7 @@ type op struct {
 }
 
 func newSubtask(a *attempt, index int) *subtask {
-	s := &subtask{a: a, index: index, sub: &a.plan.Subtasks[index], outs: make(map[runtime.Target]*outlet), marks: make(map[runtime.Target]dataflow.Time)}
+	s := &subtask{a: a, index: index, sub: &a.plan.Subtasks[index], outs: make(map[runtime.Target]*outlet), marks: make(map[runtime.Target]*judge.Clock)}
 	s.in = make([]inChannel, s.sub.Config.Channels)
 	s.writers = make([]sensors.Writer, len(s.sub.Config.Links))
 	return s
@@ -128,7 +129,7 @@ func (s *subtask) restore() error {
 				held[op] = appendPending(held[op], b)
 				return nil
 			}
-			if s.a.x.p.n.w.cfg.Bugs.ForgetInputs && table == "task.inputs" {
+			if s.a.x.p.W.Bugs.ForgetInputs && table == "task.inputs" {
 				return nil
 			}
 			return s.task.Restore(op, table, b)
@@ -181,7 +182,7 @@ func (s *subtask) wakeIn(d dataflow.Time) {
 		return
 	}
 	s.awake = true
-	s.a.x.p.after(d, func() {
+	s.a.x.p.After(d, func() {
 		s.awake = false
 		if !s.a.over {
 			s.look()
@@ -197,7 +198,7 @@ func (s *subtask) start() {
 	if s.a.rows != nil {
 		s.step(task.Input{Kind: task.Begin})
 		event, _ := s.task.Watermark()
-		s.a.x.p.n.w.check.restored(s.a, s.id(), event)
+		s.a.x.p.Judge.Restored(s.a.ref, s.id(), s.a.asked.From.ID, event)
 	}
 	s.wake()
 }
@@ -228,7 +229,7 @@ func (s *subtask) once() bool {
 	if s.complete != nil {
 		return s.commitCompleted()
 	}
-	if s.dirty && s.a.x.p.n.w.now >= s.commitAt {
+	if s.dirty && s.a.x.p.W.Now() >= s.commitAt {
 		return s.commitAll()
 	}
 	if s.sub.Config.Source != nil {
@@ -290,11 +291,21 @@ func (s *subtask) step(in task.Input) {
 	for _, e := range s.task.Step(in) {
 		s.ops = append(s.ops, op{e: e})
 		if e.Kind == task.Send {
-			s.a.x.p.n.w.check.sends(s, s.sub.Targets[e.Output][e.Channel], e.Batch)
+			s.judgeSend(s.sub.Targets[e.Output][e.Channel], e.Batch)
 		}
 	}
-	s.a.x.p.n.w.check.bounded(s)
+	for i := range s.in {
+		s.a.x.p.Judge.Bounded(s.id(), "messages in a channel", len(s.in[i].queue), depth)
+	}
+	s.a.x.p.Judge.Bounded(s.id(), "effects to do", len(s.ops), 256)
 	s.flush()
+}
+
+func (s *subtask) judgeSend(to runtime.Target, b *batch.Batch) {
+	if s.marks[to] == nil {
+		s.marks[to] = &judge.Clock{}
+	}
+	s.a.x.p.Judge.Sends(s.a.ref, s.id(), s.marks[to], b.Marks)
 }
 
 // flush does what the last Step asked for, in order; false: something must wait.
@@ -337,7 +348,7 @@ func (s *subtask) perform(o *op) bool {
 	case task.Finished:
 		s.finished = true
 		s.awake = false
-		s.a.x.p.post(func() { s.last() })
+		s.a.x.p.Post(func() { s.last() })
 	}
 	return true
 }
@@ -376,7 +387,7 @@ func (s *subtask) sendAll(o *op) bool {
 func (s *subtask) send(to runtime.Target, m runtime.Message) bool {
 	if r := s.a.at[to.Subtask]; r != nil {
 		ch := &r.in[to.Channel]
-		if len(ch.queue) >= depth && !s.a.x.p.n.w.cfg.Bugs.Unbounded {
+		if len(ch.queue) >= depth && !s.a.x.p.W.Bugs.Unbounded {
 			ch.from = s
 			return false
 		}
@@ -415,7 +426,7 @@ func (s *subtask) writeRows(e *task.Effect) bool {
 		return false
 	}
 	if _, ok := w.(sensors.Transactional); !ok && !s.dirty {
-		s.dirty, s.commitAt = true, s.a.x.p.n.w.now+sec
+		s.dirty, s.commitAt = true, s.a.x.p.W.Now()+sec
 		s.a.after(sec, s.wake)
 	}
 	e.Batch.Release()
@@ -459,7 +470,7 @@ func (s *subtask) commitCompleted() bool {
 			continue
 		}
 		any = true
-		s.a.x.p.n.w.check.commits(s.a, id)
+		s.a.x.p.Judge.Commits(s.a.x.p.ID, s.a.ref, id)
 		if err := t.CommitThrough(context.Background(), id); err != nil {
 			if held(err) {
 				s.wakeIn(100 * ms)
@@ -481,7 +492,7 @@ func (s *subtask) tellCommitted(id dataflow.CheckpointID) {
 	for i, w := range s.writers {
 		if r, ok := w.(sensors.Recorder); ok {
 			for _, k := range r.Commits() {
-				c.Commits = append(c.Commits, coordinator.SinkCommit{Operator: s.sub.Config.Links[i].ID, Node: s.a.x.p.n.id, Target: k.Target, Through: k.Through, Length: k.Length})
+				c.Commits = append(c.Commits, coordinator.SinkCommit{Operator: s.sub.Config.Links[i].ID, Node: s.a.x.p.ID, Target: k.Target, Through: k.Through, Length: k.Length})
 			}
 		}
 	}

@@ -1,7 +1,12 @@
-package sim
+package work
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/agent/sim/judge"
+	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
@@ -17,7 +22,7 @@ import (
 
 // executor performs a worker's effects for attempts, as agent/executor does.
 type executor struct {
-	p        *proc
+	p        *Agent
 	attempts map[coordinator.JobID]*attempt
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
 	kept     map[coordinator.JobID]*worker.Kept
@@ -32,11 +37,11 @@ type hold struct {
 	id  dataflow.CheckpointID
 }
 
-func newExecutor(p *proc) *executor {
+func newExecutor(p *Agent) *executor {
 	x := &executor{p: p, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken),
 		kept: make(map[coordinator.JobID]*worker.Kept), holds: make(map[store.Digest][]hold), old: make(map[store.Digest]bool),
 		lost: make(map[coordinator.JobID]*coordinator.Job)}
-	for d := range p.n.disk.parts {
+	for d := range p.Disk.Parts {
 		x.old[d] = true
 	}
 	return x
@@ -44,12 +49,12 @@ func newExecutor(p *proc) *executor {
 
 // forget: the process is dead.
 func (x *executor) forget() {
-	for _, id := range sortedKeys(x.attempts) {
+	for _, id := range slices.Sorted(maps.Keys(x.attempts)) {
 		x.attempts[id].over = true
 	}
 }
 
-func (x *executor) say(e worker.AttemptEvent) { x.p.tell(worker.Event{Attempt: &e}) }
+func (x *executor) say(e worker.AttemptEvent) { x.p.Tell(worker.Event{Attempt: &e}) }
 
 func (x *executor) find(ref coordinator.AttemptRef) *attempt {
 	if a := x.attempts[ref.Job]; a != nil && a.ref == ref && !a.over {
@@ -84,7 +89,7 @@ func (x *executor) do(f worker.Effect) {
 		x.keep(f.Kept)
 	case f.Lost != nil:
 		x.lost[f.Lost.ID] = f.Lost
-		x.p.post(x.cutLost)
+		x.p.Post(x.cutLost)
 	}
 }
 
@@ -105,37 +110,37 @@ type attempt struct {
 	over   bool
 	ended  bool
 	tries  int
-	peers  []*stream
+	peers  []*world.Stream
 	inlets map[runtime.Target]*inlet
 }
 
 func (x *executor) prepare(p *worker.Prepare) {
-	w := x.p.n.w
+	w := x.p.W
 	a := &attempt{x: x, ref: p.AttemptRef, asked: p, pool: batch.NewPool(0, nil), at: make(map[int]*subtask), inlets: make(map[runtime.Target]*inlet)}
 	if b := x.attempts[p.Job.ID]; b != nil && !b.over {
-		w.check.fail(7, "agent %s prepares attempt %s while %s is there", x.p.n.id, refText(a.ref), refText(b.ref))
+		w.Fail(7, "agent %s prepares attempt %s while %s is there", x.p.ID, judge.Text(a.ref), judge.Text(b.ref))
 	}
 	x.attempts[p.Job.ID] = a
 	if x.tokens[p.Job.ID].Less(p.Token) {
 		x.tokens[p.Job.ID] = p.Token
 	}
-	if w.cfg.Bugs.RestoreOlder && p.From != nil && len(p.Job.Checkpoints) > 1 {
+	if w.Bugs.RestoreOlder && p.From != nil && len(p.Job.Checkpoints) > 1 {
 		older := *p
 		older.From = p.Job.Checkpoints[0]
 		a.asked = &older
 	}
-	w.check.restores(x.p, a)
+	x.p.Judge.Restores(x.p.ID, a.ref, a.asked.From)
 	from := "afresh"
 	if a.asked.From != nil {
 		from = "from " + a.asked.From.Name
 	}
-	w.trace("%s prepares %s %s", x.p.n.id, refText(a.ref), from)
+	w.Tell("%s prepares %s %s", x.p.ID, judge.Text(a.ref), from)
 	a.after(5*ms, a.build)
 }
 
 // after does something for the attempt later, unless it is over.
 func (a *attempt) after(least dataflow.Time, f func()) {
-	a.x.p.after(least, func() {
+	a.x.p.After(least, func() {
 		if !a.over {
 			f()
 		}
@@ -147,7 +152,7 @@ func (a *attempt) fail(why string, peer mesh.NodeID) {
 	if a.over {
 		return
 	}
-	a.x.p.n.w.trace("%s: attempt %s fails: %s", a.x.p.n.id, refText(a.ref), why)
+	a.x.p.W.Tell("%s: attempt %s fails: %s", a.x.p.ID, judge.Text(a.ref), why)
 	a.tearDown()
 	f := &coordinator.AttemptFailed{AttemptRef: a.ref, Why: why, Peer: peer}
 	a.x.say(worker.AttemptEvent{Failed: f})
@@ -159,12 +164,12 @@ func (x *executor) close(ref coordinator.AttemptRef) {
 		x.say(worker.AttemptEvent{Closed: &ref})
 		return
 	}
-	if x.p.n.w.cfg.Bugs.NeverClosed && x.p.n.w.calm {
+	if x.p.W.Bugs.NeverClosed && x.p.W.Calm {
 		return
 	}
-	x.p.n.w.trace("%s closes %s", x.p.n.id, refText(ref))
+	x.p.W.Tell("%s closes %s", x.p.ID, judge.Text(ref))
 	// Closing takes a moment: what is under way goes on until then.
-	x.p.after(10*ms, func() {
+	x.p.After(10*ms, func() {
 		if a.over {
 			return
 		}
@@ -179,13 +184,7 @@ func (a *attempt) tearDown() {
 	for _, s := range a.subs {
 		s.close()
 	}
-	for _, st := range a.peers {
-		for i := range st.ends {
-			if st.ends[i] == a.x.p {
-				st.close(i)
-			}
-		}
-	}
+	a.x.p.Close(a.peers)
 	if a.x.attempts[a.ref.Job] == a {
 		delete(a.x.attempts, a.ref.Job)
 	}
@@ -201,11 +200,11 @@ func (a *attempt) place(id dataflow.SubtaskID) mesh.NodeID {
 	return ""
 }
 
-func (a *attempt) here(id dataflow.SubtaskID) bool { return a.place(id) == a.x.p.n.id }
+func (a *attempt) here(id dataflow.SubtaskID) bool { return a.place(id) == a.x.p.ID }
 
 func (a *attempt) local() (all []dataflow.SubtaskID) {
 	for _, p := range a.asked.Job.Places {
-		if p.Node == a.x.p.n.id {
+		if p.Node == a.x.p.ID {
 			all = append(all, p.Subtask)
 		}
 	}
@@ -215,7 +214,7 @@ func (a *attempt) local() (all []dataflow.SubtaskID) {
 // build reads the job and what it goes on from.
 func (a *attempt) build() {
 	var err error
-	if a.spec, err = a.x.p.n.w.specOf(a.asked.Job); err == nil {
+	if a.spec, err = a.x.p.specOf(a.asked.Job); err == nil {
 		a.plan, err = runtime.NewPlan(a.spec.graph, connectors{a})
 	}
 	if err == nil && a.asked.From != nil {
@@ -228,7 +227,7 @@ func (a *attempt) build() {
 		}
 	}
 	if err != nil {
-		a.x.p.n.w.check.fail(0, "attempt %s cannot be built: %v", refText(a.ref), err)
+		a.x.p.W.Fail(0, "attempt %s cannot be built: %v", judge.Text(a.ref), err)
 		return
 	}
 	a.plan.Keep(a.here)
@@ -268,7 +267,7 @@ func (a *attempt) fetch(parts []store.Part) {
 	}
 	var next func()
 	next = func() {
-		for len(parts) > 0 && a.x.p.n.disk.parts[parts[0].Digest] != nil {
+		for len(parts) > 0 && a.x.p.Disk.Parts[parts[0].Digest] != nil {
 			parts = parts[1:]
 		}
 		if len(parts) == 0 {
@@ -291,7 +290,7 @@ func (a *attempt) fetchOne(p store.Part, from []mesh.NodeID, then func()) {
 		a.fail("part "+p.Digest.String()[:8]+" is nowhere that can be reached", "")
 		return
 	}
-	if from[0] == a.x.p.n.id {
+	if from[0] == a.x.p.ID {
 		a.fetchOne(p, from[1:], then)
 		return
 	}
@@ -300,25 +299,23 @@ func (a *attempt) fetchOne(p store.Part, from []mesh.NodeID, then func()) {
 			a.fetchOne(p, from[1:], then)
 		}
 	}
-	a.x.p.call(from[0], func(q *proc, reply func(func())) {
-		data := q.n.disk.parts[p.Digest]
-		reply(func() {
-			switch {
-			case a.over:
-			case data == nil:
-				again("")
-			default:
-				a.x.p.write(func() { a.x.p.n.disk.parts[p.Digest] = data }, func(err error) {
-					switch {
-					case a.over:
-					case err != nil:
-						a.fail("a part cannot be written: "+err.Error(), "")
-					default:
-						then()
-					}
-				})
-			}
-		})
+	a.x.p.Call(from[0], "part", p.Digest, func(answer any) {
+		data := answer.([]byte)
+		switch {
+		case a.over:
+		case data == nil:
+			again("")
+		default:
+			a.x.p.Write(func() { a.x.p.Disk.Parts[p.Digest] = data }, func(err error) {
+				switch {
+				case a.over:
+				case err != nil:
+					a.fail("a part cannot be written: "+err.Error(), "")
+				default:
+					then()
+				}
+			})
+		}
 	}, again)
 }
 
@@ -350,10 +347,10 @@ func (a *attempt) sinkTarget(id dataflow.SubtaskID) string {
 
 func (x *executor) cutBack(j *coordinator.Job, written func(string) bool) error {
 	for _, c := range j.Sinks {
-		if c.Node != x.p.n.id || written(c.Target) || j.Name != "counts" {
+		if c.Node != x.p.ID || written(c.Target) || j.Name != "counts" {
 			continue
 		}
-		if err := file.CutBack(x.p.n.disk.fs, string(x.p.n.id), c.Target, c.Length); err != nil {
+		if err := file.CutBack(x.p.Disk.FS, string(x.p.ID), c.Target, c.Length); err != nil {
 			return err
 		}
 	}
@@ -362,9 +359,9 @@ func (x *executor) cutBack(j *coordinator.Job, written func(string) bool) error 
 
 // cutLost cuts back files of jobs that have no subtask here any more.
 func (x *executor) cutLost() {
-	for _, id := range sortedKeys(x.lost) {
+	for _, id := range slices.Sorted(maps.Keys(x.lost)) {
 		j := x.lost[id]
-		if !x.tokens[id].Less(j.Token(siteName)) {
+		if !x.tokens[id].Less(j.Token(x.p.Site)) {
 			delete(x.lost, id)
 			continue
 		}
@@ -373,7 +370,7 @@ func (x *executor) cutLost() {
 		}
 	}
 	if len(x.lost) > 0 {
-		x.p.after(500*ms, x.cutLost)
+		x.p.After(500*ms, x.cutLost)
 	}
 }
 
@@ -408,7 +405,7 @@ func (a *attempt) open() {
 }
 
 func (a *attempt) feedOf(st *runtime.Subtask) string {
-	if st.Config.ID.Index >= lanes {
+	if st.Config.ID.Index >= world.Lanes {
 		return "" // it reads nothing
 	}
 	return string(a.ref.Job) + "." + string(st.Config.Links[0].ID)

@@ -1,4 +1,4 @@
-package sim
+package site
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 
+	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
@@ -19,10 +20,11 @@ import (
 // voters hears it. Leaders of before go on until they notice: what they propose
 // is refused, and may be in the log all the same.
 type raft struct {
-	w      *World
+	s      *Site
+	w      *world.World
 	log    []entry // committed; log[i] has index i+1
 	term   uint64
-	leader *lead // of the greatest term; nil: none was ever elected
+	leader *Lead // of the greatest term; nil: none was ever elected
 	voters []mesh.NodeID
 	lonely dataflow.Time     // since when the leader has no majority
 	hashes map[uint64]uint64 // of the state at some indexes, as the first replica had it
@@ -31,7 +33,7 @@ type raft struct {
 
 type entry struct {
 	data []byte
-	by   *lead
+	by   *Lead
 	done func(index uint64, r jobmanager.Result) // in by's process
 }
 
@@ -45,9 +47,9 @@ const (
 
 var errLost = errors.New("leadership was lost")
 
-func newRaft(w *World) *raft {
-	r := &raft{w: w, hashes: make(map[uint64]uint64), led: make(map[uint64]mesh.NodeID)}
-	r.append(entry{data: encoded(&coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: siteName}})})
+func newRaft(s *Site) *raft {
+	r := &raft{s: s, w: s.W, hashes: make(map[uint64]uint64), led: make(map[uint64]mesh.NodeID)}
+	r.append(entry{data: encoded(&coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: s.Name}})})
 	return r
 }
 
@@ -62,13 +64,13 @@ func encoded(c *coordinator.Command) []byte {
 func (r *raft) append(e entry) { r.log = append(r.log, e) }
 
 // majority tells whether a process could commit something now.
-func (r *raft) majority(p *proc) bool {
-	if p.dead || p.paused || p.n.p != p {
+func (r *raft) majority(p *agent) bool {
+	if p.Dead || p.Paused || p.P != p.Proc {
 		return false
 	}
 	n := 0
 	for _, id := range r.voters {
-		if o := r.w.node(id); o != nil && (o == p.n || r.w.linked(p.n, o)) {
+		if o := r.w.Node(id); o != nil && (o == p.Node || r.w.Linked(p.Node, o)) {
 			n++
 		}
 	}
@@ -77,26 +79,26 @@ func (r *raft) majority(p *proc) bool {
 
 // watch elects somebody when there is nobody who leads a majority.
 func (r *raft) watch() {
-	defer r.w.after(100*ms, r.watch)
+	defer r.w.After(100*ms, r.watch)
 	l := r.leader
 	if l != nil && !l.over && r.majority(l.p) {
-		r.lonely = r.w.now
+		r.lonely = r.w.Now()
 		return
 	}
-	if l != nil && !l.over && !l.p.paused && !r.w.cfg.Bugs.ConfirmAlways && r.w.now >= r.lonely+stepDown {
+	if l != nil && !l.over && !l.p.Paused && !r.w.Bugs.ConfirmAlways && r.w.Now() >= r.lonely+stepDown {
 		l.leave()
 	}
-	if r.w.now >= r.lonely+patience {
+	if r.w.Now() >= r.lonely+patience {
 		r.elect()
 	}
 }
 
 // elect makes a voter that reaches a majority the leader of the next term.
 func (r *raft) elect() {
-	for _, i := range r.w.rng.Perm(len(r.voters)) {
-		n := r.w.node(r.voters[i])
-		if n != nil && n.p != nil && r.majority(n.p) && (r.leader == nil || r.leader.over || r.leader.p != n.p) {
-			r.begin(n.p)
+	for _, i := range r.w.Rand.Perm(len(r.voters)) {
+		n := r.w.Node(r.voters[i])
+		if n != nil && n.P != nil && r.majority(r.s.agents[n.P]) && (r.leader == nil || r.leader.over || r.leader.p.Proc != n.P) {
+			r.begin(r.s.agents[n.P])
 			return
 		}
 	}
@@ -104,21 +106,21 @@ func (r *raft) elect() {
 
 // begin begins a term. Of what the leader before has under way the first few may
 // have come to a majority.
-func (r *raft) begin(p *proc) {
+func (r *raft) begin(p *agent) {
 	old := r.leader
 	if old != nil {
-		n := r.w.rng.IntN(len(old.pending) + 1)
+		n := r.w.Rand.IntN(len(old.pending) + 1)
 		for _, e := range old.pending[:n] {
 			r.append(entry{data: e.data})
 		}
 		old.usurped()
 	}
-	if !r.w.cfg.Bugs.TwoLeaders || old == nil {
+	if !r.w.Bugs.TwoLeaders || old == nil {
 		r.term++
 	}
-	r.lonely = r.w.now
-	r.w.trace("%s leads term %d", p.n.id, r.term)
-	r.w.check.elected(r.term, p.n.id)
+	r.lonely = r.w.Now()
+	r.w.Tell("%s leads term %d", p.ID, r.term)
+	r.s.Judge.Elected(r.term, p.ID)
 	if p.lead != nil {
 		p.lead.leave()
 	}
@@ -128,12 +130,12 @@ func (r *raft) begin(p *proc) {
 }
 
 // commit puts what a leader has proposed into the log, if a majority takes it.
-func (r *raft) commit(l *lead) {
+func (r *raft) commit(l *Lead) {
 	if l.over || len(l.pending) == 0 {
 		return
 	}
-	if r.leader != l && !r.w.cfg.Bugs.TwoLeaders || !r.majority(l.p) {
-		r.w.after(20*ms, func() { r.commit(l) })
+	if r.leader != l && !r.w.Bugs.TwoLeaders || !r.majority(l.p) {
+		r.w.After(20*ms, func() { r.commit(l) })
 		return
 	}
 	for _, e := range l.pending {
@@ -144,43 +146,43 @@ func (r *raft) commit(l *lead) {
 }
 
 // replicate applies what is committed and has come here.
-func (p *proc) replicate() {
-	w, r := p.n.w, p.n.w.raft
-	defer p.after(4*ms+p.n.slow/2, p.replicate)
+func (p *agent) replicate() {
+	w, r := p.W, p.s.raft
+	defer p.After(4*ms+p.Slow/2, p.replicate)
 	l := r.leader
-	if l == nil || p.applied == uint64(len(r.log)) || p.n != l.p.n && !w.linked(p.n, l.p.n) || p.n == l.p.n && p.dead {
+	if l == nil || p.applied == uint64(len(r.log)) || p.Node != l.p.Node && !w.Linked(p.Node, l.p.Node) || p.Node == l.p.Node && p.Dead {
 		return
 	}
-	if p != l.p && w.chance(4) {
+	if p != l.p && w.Chance(4) {
 		return // it lags
 	}
 	if uint64(len(r.log))-p.applied > keptEntries && p != l.p && l.p.applied > p.applied {
 		p.install(l.p)
 		return
 	}
-	for n := 1 + w.rng.IntN(8); n > 0 && p.applied < uint64(len(r.log)) && !p.dead; n-- {
+	for n := 1 + w.Rand.IntN(8); n > 0 && p.applied < uint64(len(r.log)) && !p.Dead; n-- {
 		p.apply()
 	}
-	if p.applied >= p.n.disk.snapshotAt+snapshots {
-		p.n.disk.snapshot, p.n.disk.snapshotAt = p.snapshot(), p.applied
+	if p.applied >= p.Disk.SnapshotAt+snapshots {
+		p.Disk.Snapshot, p.Disk.SnapshotAt = p.snapshot(), p.applied
 	}
 }
 
-func (p *proc) snapshot() []byte {
+func (p *agent) snapshot() []byte {
 	var b bytes.Buffer
 	if err := p.machine.Snapshot()(&b); err != nil {
-		p.n.w.check.fail(0, "a snapshot cannot be made: %v", err)
+		p.W.Fail(0, "a snapshot cannot be made: %v", err)
 	}
 	return b.Bytes()
 }
 
 // install takes the leader's state in place of the entries that are not kept.
-func (p *proc) install(from *proc) {
+func (p *agent) install(from *agent) {
 	if err := p.machine.Restore(bytes.NewReader(from.snapshot())); err != nil {
-		p.n.w.check.fail(0, "agent %s cannot take a snapshot: %v", p.n.id, err)
+		p.W.Fail(0, "agent %s cannot take a snapshot: %v", p.ID, err)
 		return
 	}
-	p.n.w.trace("%s takes a snapshot of %d (it had %d)", p.n.id, from.applied, p.applied)
+	p.W.Tell("%s takes a snapshot of %d (it had %d)", p.ID, from.applied, p.applied)
 	p.applied = from.applied
 	for _, j := range p.journals() {
 		j.AddAll()
@@ -189,7 +191,7 @@ func (p *proc) install(from *proc) {
 }
 
 // journals are those of who watches the state here.
-func (p *proc) journals() []*jobmanager.Journal {
+func (p *agent) journals() []*jobmanager.Journal {
 	if p.lead != nil {
 		return []*jobmanager.Journal{p.journal, p.lead.journal}
 	}
@@ -197,12 +199,12 @@ func (p *proc) journals() []*jobmanager.Journal {
 }
 
 // apply applies the next command.
-func (p *proc) apply() {
-	r := p.n.w.raft
+func (p *agent) apply() {
+	r := p.s.raft
 	e := r.log[p.applied]
 	c, err := codec.DecodeCommand(e.data)
 	if err != nil {
-		p.n.w.check.fail(0, "command %d cannot be decoded: %v", p.applied+1, err)
+		p.W.Fail(0, "command %d cannot be decoded: %v", p.applied+1, err)
 		return
 	}
 	p.applied++
@@ -215,14 +217,16 @@ func (p *proc) apply() {
 		h := fnv.New64a()
 		h.Write(p.snapshot())
 		if was, ok := r.hashes[index]; ok && was != h.Sum64() {
-			p.n.w.check.fail(0, "agent %s has another state at index %d than others", p.n.id, index)
+			p.W.Fail(0, "agent %s has another state at index %d than others", p.ID, index)
 		}
 		r.hashes[index] = h.Sum64()
 	}
-	p.n.w.check.applied(index, c, result, p)
+	if b := c.LogEpochBegun; p.s.Judge.Applied(index, c, result, p.machine.State()) && result.Err == nil && b != nil && p.s.EpochBegan != nil {
+		p.s.EpochBegan(&p.machine.State().Feeds[b.Feed].Log)
+	}
 	p.step(worker.Event{State: true})
 	if l := p.lead; l != nil && !l.over {
 		own := e.by == l
-		p.post(func() { l.applied(index, c, e, own, result) })
+		p.Post(func() { l.applied(index, c, e, own, result) })
 	}
 }

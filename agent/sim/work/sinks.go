@@ -1,11 +1,9 @@
-package sim
+package work
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
-	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
@@ -36,7 +34,7 @@ func (c connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() (
 	if s.File == nil {
 		return func() (sensors.Writer, error) { return &publisher{a: a, encode: e}, nil }, nil
 	}
-	placed := sensors.Placed{Node: string(a.x.p.n.id), Attempt: a.ref.Token}
+	placed := sensors.Placed{Node: string(a.x.p.ID), Attempt: a.ref.Token}
 	for i := range n.Parallelism {
 		placed.Nodes = append(placed.Nodes, string(a.place(dataflow.SubtaskID{Task: a.spec.task[n.ID], Index: i})))
 	}
@@ -50,7 +48,7 @@ func (c connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() (
 	}
 	return func() (sensors.Writer, error) {
 		return file.OpenSink(file.SinkConfig{Path: s.File.Path, Subtask: subtask, Parallelism: n.Parallelism, Encoder: e, Durable: true,
-			FS: a.x.p.n.disk.fs, Permit: permit{a.x.p}, Placed: placed})
+			FS: a.x.p.Disk.FS, Permit: permit{a.x.p}, Placed: placed})
 	}, nil
 }
 
@@ -93,8 +91,7 @@ func (p *publisher) Commit(context.Context) error {
 		if err := sensors.Permitted(permit{p.a.x.p}); err != nil {
 			return err
 		}
-		p.a.x.p.n.w.check.publishes(p.a)
-		p.a.x.p.n.w.outside.heard(p.a.ref.Job, p.rows[0])
+		p.a.x.p.Judge.Publishes(p.a.x.p.ID, p.a.x.p.Lease, p.a.ref, p.rows[0])
 		p.rows = p.rows[1:]
 	}
 	return nil
@@ -113,30 +110,4 @@ func splitLines(b []byte) (all [][]byte) {
 		b = b[i+1:]
 	}
 	return all
-}
-
-// outside is who listens to what the site publishes.
-type outside struct {
-	w    *World
-	seen map[coordinator.JobID]map[string]int
-}
-
-func newOutside(w *World) *outside {
-	return &outside{w: w, seen: make(map[coordinator.JobID]map[string]int)}
-}
-
-func (o *outside) heard(id coordinator.JobID, row []byte) {
-	if o.seen[id] == nil {
-		o.seen[id] = make(map[string]int)
-	}
-	o.seen[id][string(row)]++
-}
-
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
-	keys := make([]K, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -1,7 +1,13 @@
-package sim
+package work
 
 import (
 	"fmt"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/agent/sim/judge"
+	"github.com/tidemark-mesh/tidemark/agent/sim/world"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
@@ -29,7 +35,7 @@ type (
 type outlet struct {
 	s      *subtask
 	to     runtime.Target
-	stream *stream
+	stream *world.Stream
 	flight int
 	ended  bool
 }
@@ -37,7 +43,7 @@ type outlet struct {
 // inlet is the receiving end.
 type inlet struct {
 	a      *attempt
-	stream *stream
+	stream *world.Stream
 	to     runtime.Target
 	schema *batch.Schema
 	ended  bool
@@ -55,7 +61,7 @@ func (o *outlet) offer(m runtime.Message) bool {
 		m.Batch.Release()
 	}
 	o.ended = m.Batch == nil && m.Barrier == nil
-	o.stream.send(0, c)
+	o.stream.Send(0, c)
 	return true
 }
 
@@ -65,8 +71,8 @@ func (a *attempt) start(b *coordinator.Begin) {
 		return
 	}
 	a.begin = b
-	a.x.p.n.w.trace("%s begins %s", a.x.p.n.id, refText(a.ref))
-	a.x.p.n.w.check.begins(a)
+	a.x.p.W.Tell("%s begins %s", a.x.p.ID, judge.Text(a.ref))
+	a.x.p.Judge.Begins(judge.Actor{Ref: a.ref, Node: a.x.p.ID, Lease: a.x.p.Lease, Publishes: a.mayPublish(), Over: func() bool { return a.over }})
 	a.learn(b)
 	for i := range a.plan.Subtasks {
 		st := &a.plan.Subtasks[i]
@@ -118,19 +124,19 @@ func (a *attempt) learn(b *coordinator.Begin) {
 
 // connect opens a channel to a subtask on another agent.
 func (a *attempt) connect(s *subtask, to runtime.Target) {
-	w := a.x.p.n.w
+	w := a.x.p.W
 	node := a.place(a.plan.Subtasks[to.Subtask].Config.ID)
-	n := w.node(node)
-	if n == nil || !w.linked(a.x.p.n, n) {
+	n := w.Node(node)
+	if n == nil || !w.Linked(a.x.p.Node, n) {
 		a.fail("the channels to agent "+string(node)+": not reached", node)
 		return
 	}
-	q := n.p
-	st := w.newStream("channel", a.x.p, q)
+	q := n.P
+	st := a.x.p.Open("channel", q)
 	o := &outlet{s: s, to: to, stream: st}
 	s.outs[to] = o
 	a.peers = append(a.peers, st)
-	st.at(0, func(m any) {
+	st.At(0, func(m any) {
 		switch m := m.(type) {
 		case channelTaken:
 			o.flight--
@@ -143,22 +149,21 @@ func (a *attempt) connect(s *subtask, to runtime.Target) {
 			a.fail("the channels to agent "+string(node)+" broke", node)
 		}
 	})
-	st.at(1, func(m any) { q.exec.accept(st, a.x.p.n, m) }, func() {})
-	st.send(0, channelHello{a.ref, to, s.index})
+	st.Send(0, channelHello{a.ref, to, s.index})
 }
 
 // accept takes a channel that another agent opened, if its attempt is the one
 // that is here.
-func (x *executor) accept(st *stream, from *node, m any) {
+func (x *executor) accept(st *world.Stream, from mesh.NodeID, m any) {
 	h, ok := m.(channelHello)
 	if !ok {
 		return
 	}
 	a := x.attempts[h.ref.Job]
-	bug := x.p.n.w.cfg.Bugs.IgnoreToken
+	bug := x.p.W.Bugs.IgnoreToken
 	if a == nil || a.over || !a.ready || a.ref != h.ref && !bug || a.at[h.to.Subtask] == nil {
-		st.send(1, channelRefused{fmt.Sprintf("attempt %d is not here", h.ref.Token.Attempt)})
-		st.close(1)
+		st.Send(1, channelRefused{fmt.Sprintf("attempt %d is not here", h.ref.Token.Attempt)})
+		st.Close(1)
 		return
 	}
 	in := &inlet{a: a, stream: st, to: h.to}
@@ -174,9 +179,9 @@ func (x *executor) accept(st *stream, from *node, m any) {
 	s.in[h.to.Channel].inlet = in
 	a.inlets[h.to] = in
 	a.peers = append(a.peers, st)
-	st.at(1, func(m any) { in.take(h.ref, m.(channelRows)) }, func() {
+	st.At(1, func(m any) { in.take(h.ref, m.(channelRows)) }, func() {
 		if !a.over && !in.ended && !a.ended {
-			a.fail("the channels from agent "+string(from.id)+" broke", from.id)
+			a.fail("the channels from agent "+string(from)+" broke", from)
 		}
 	})
 }
@@ -187,18 +192,18 @@ func (in *inlet) take(ref coordinator.AttemptRef, c channelRows) {
 	if a.over {
 		return
 	}
-	w := a.x.p.n.w
-	w.check.taken(a, ref)
+	w := a.x.p.W
+	a.x.p.Judge.Taken(a.x.p.ID, a.ref, ref)
 	s := a.at[in.to.Subtask]
 	m := runtime.Message{Barrier: c.barrier}
 	if c.data != nil {
 		b, err := batch.Decode(a.pool, in.schema, c.data)
 		if err != nil {
-			w.check.fail(0, "a batch cannot be decoded: %v", err)
+			w.Fail(0, "a batch cannot be decoded: %v", err)
 			return
 		}
 		m.Batch = b
-		if w.cfg.Bugs.DropRows && w.chance(20) {
+		if w.Bugs.DropRows && w.Chance(20) {
 			m.Batch = a.marksOnly(in.schema, b)
 		}
 	}
@@ -209,18 +214,18 @@ func (in *inlet) take(ref coordinator.AttemptRef, c channelRows) {
 }
 
 // taken: the subtask has taken a message, so there is room for another.
-func (in *inlet) taken() { in.stream.send(1, channelTaken{}) }
+func (in *inlet) taken() { in.stream.Send(1, channelTaken{}) }
 
 // trigger puts a barrier into the streams of the sources here.
 func (a *attempt) trigger(b dataflow.Barrier) {
-	a.x.p.n.w.check.triggered(a, b)
+	a.x.p.Judge.Triggered(a.ref, b, a.x.p.Heard())
 	for _, s := range a.subs {
 		if s.sub.Config.Source != nil {
 			s.trigger = &b
 			s.wake()
 		}
 	}
-	if a.x.p.n.w.cfg.Bugs.CommitEarly {
+	if a.x.p.W.Bugs.CommitEarly {
 		a.after(50*ms, func() { a.completed(b.ID) })
 	}
 }
@@ -230,7 +235,7 @@ func (a *attempt) completed(id dataflow.CheckpointID) {
 	for _, s := range a.subs {
 		s.complete = &id
 		if s.finished {
-			a.x.p.post(func() { s.last() })
+			a.x.p.Post(func() { s.last() })
 		}
 		s.wake()
 	}
@@ -277,4 +282,12 @@ func (a *attempt) marksOnly(s *batch.Schema, b *batch.Batch) *batch.Batch {
 	}
 	m.Row = 0
 	return a.pool.MarksOnly(s, m)
+}
+
+// mayPublish tells whether a sink is here that nothing but the lease keeps from
+// acting.
+func (a *attempt) mayPublish() bool {
+	return slices.ContainsFunc(a.subs, func(s *subtask) bool {
+		return slices.ContainsFunc(s.writers, func(w sensors.Writer) bool { _, is := w.(*publisher); return is })
+	})
 }

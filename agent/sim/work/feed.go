@@ -1,83 +1,68 @@
-package sim
+package work
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/agent/sim/judge"
+	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
-// flog is a copy of a feed's log on a disk: what is there is durable. It stands
-// for store/ingestlog.
-type flog struct {
-	id       [16]byte
-	entries  []record // entry i has sequence number i
-	placed   uint64   // the epoch to whose chain it was cut
-	promised uint64   // nothing below it is taken
-}
-
-// record is a message in a log.
-type record struct {
-	epoch   uint64
-	lane    int
-	message int
-	packet  uint16
-	arrival dataflow.Time
-}
-
-func (l *flog) end() int64 { return int64(len(l.entries)) }
-
-func (l *flog) copy() logepoch.Copy {
-	c := logepoch.Copy{ID: l.id, End: l.end()}
-	if n := len(l.entries); n > 0 {
-		c.Epoch = l.entries[n-1].epoch
-	}
-	return c
-}
-
-// meaningful: where the log ends says where an epoch may start.
-func (l *flog) meaningful(epoch uint64) bool { return l.end() == 0 || l.placed+1 >= epoch }
-
-// now is what a process that starts says of a log.
-func (l *flog) now(feed string) coordinator.LogNow {
-	n := coordinator.LogNow{Feed: feed, Epoch: l.copy().Epoch, End: l.end()}
-	if l.promised > l.placed {
-		n.Epoch, n.Sealed = l.promised, l.meaningful(l.promised)
-	}
-	n.Epoch = max(n.Epoch, l.placed)
-	return n
-}
-
 // feeds is what an agent does with the logs of feeds: agent/feed with the
 // decisions of store/logepoch. What is asked of one feed is done in order.
 type feeds struct {
-	p      *proc
+	p      *Agent
 	queues map[string][]func(done func())
 	owned  map[string]*owner
 	copies map[string]*follower
 	epochs map[string]uint64
 }
 
-func newFeeds(p *proc) *feeds {
+func newFeeds(p *Agent) *feeds {
 	return &feeds{p: p, queues: make(map[string][]func(func())), owned: make(map[string]*owner), copies: make(map[string]*follower), epochs: make(map[string]uint64)}
 }
 
-// opened tells the worker what is on disk.
-func (s *feeds) opened() {
-	for _, name := range sortedKeys(s.p.n.disk.logs) {
-		if now := s.p.n.disk.logs[name].now(name); now.Epoch > 0 {
-			s.p.step(worker.Event{Log: &worker.LogEvent{Opened: &now}})
+// logs are those on disk, as a process that starts says it.
+func (s *feeds) logs() (all []coordinator.LogNow) {
+	for _, name := range slices.Sorted(maps.Keys(s.p.Disk.Logs)) {
+		if now := logNow(name, s.p.Disk.Logs[name]); now.Epoch > 0 {
+			all = append(all, now)
 		}
 	}
+	return all
 }
 
-func (s *feeds) tell(e worker.LogEvent) { s.p.tell(worker.Event{Log: &e}) }
+// copyOf is a copy as the decisions see it.
+func copyOf(l *world.Log) logepoch.Copy {
+	c := logepoch.Copy{ID: l.ID, End: l.End()}
+	if n := len(l.Entries); n > 0 {
+		c.Epoch = l.Entries[n-1].Epoch
+	}
+	return c
+}
+
+// meaningful: where the log ends says where an epoch may start.
+func meaningful(l *world.Log, epoch uint64) bool { return l.End() == 0 || l.Placed+1 >= epoch }
+
+func logNow(feed string, l *world.Log) coordinator.LogNow {
+	n := coordinator.LogNow{Feed: feed, Epoch: copyOf(l).Epoch, End: l.End()}
+	if l.Promised > l.Placed {
+		n.Epoch, n.Sealed = l.Promised, meaningful(l, l.Promised)
+	}
+	n.Epoch = max(n.Epoch, l.Placed)
+	return n
+}
+
+func (s *feeds) tell(e worker.LogEvent) { s.p.Tell(worker.Event{Log: &e}) }
 
 func (s *feeds) failed(feed string, epoch uint64, why string) {
-	s.p.n.w.trace("%s: feed %s epoch %d failed: %s", s.p.n.id, feed, epoch, why)
+	s.p.W.Tell("%s: feed %s epoch %d failed: %s", s.p.ID, feed, epoch, why)
 	s.tell(worker.LogEvent{Failed: &worker.LogFailed{Feed: feed, Epoch: epoch, Why: why}})
 }
 
@@ -94,7 +79,7 @@ func (s *feeds) do(e worker.Effect) {
 	case e.Drop != nil:
 		s.put(*e.Drop, func(done func()) {
 			s.leave(*e.Drop, 0, "it is deleted")
-			s.p.write(func() { delete(s.p.n.disk.logs, *e.Drop) }, func(error) { done() })
+			s.p.Write(func() { delete(s.p.Disk.Logs, *e.Drop) }, func(error) { done() })
 		})
 	}
 }
@@ -126,19 +111,19 @@ func (s *feeds) leave(feed string, epoch uint64, why string) {
 		delete(s.copies, feed)
 		f.ended = true
 		if f.stream != nil {
-			f.stream.close(1)
+			f.stream.Close(1)
 		}
 	}
 }
 
 // log is the copy on disk; a new one has its id from the world's generator.
-func (s *feeds) log(feed string) *flog {
-	if l := s.p.n.disk.logs[feed]; l != nil {
+func (s *feeds) log(feed string) *world.Log {
+	if l := s.p.Disk.Logs[feed]; l != nil {
 		return l
 	}
-	l := &flog{}
-	for i := range l.id {
-		l.id[i] = byte(s.p.n.w.rng.IntN(256))
+	l := &world.Log{}
+	for i := range l.ID {
+		l.ID[i] = byte(s.p.W.Rand.IntN(256))
 	}
 	return l
 }
@@ -147,20 +132,20 @@ func (s *feeds) own(r *worker.LogRole, done func()) {
 	name, e := r.Feed.Name, r.Epoch
 	s.leave(name, e.Epoch, fmt.Sprintf("epoch %d begins", e.Epoch))
 	l := s.log(name)
-	cut, err := logepoch.Owns(&e, l.copy())
-	if err == nil && l.promised > e.Epoch {
-		err = fmt.Errorf("epoch %d was promised", l.promised)
+	cut, err := logepoch.Owns(&e, copyOf(l))
+	if err == nil && l.Promised > e.Epoch {
+		err = fmt.Errorf("epoch %d was promised", l.Promised)
 	}
 	if err != nil {
 		s.failed(name, e.Epoch, err.Error())
 		done()
 		return
 	}
-	s.p.n.w.trace("%s owns %s in epoch %d, members %s, start %d, it has %d", s.p.n.id, name, e.Epoch, nodesText(e.Members), e.Start, cut)
-	s.p.write(func() {
-		l.entries = l.entries[:cut:cut]
-		l.placed, l.promised = max(l.placed, e.Epoch), max(l.promised, e.Epoch)
-		s.p.n.disk.logs[name] = l
+	s.p.W.Tell("%s owns %s in epoch %d, members %s, start %d, it has %d", s.p.ID, name, e.Epoch, judge.NodesText(e.Members), e.Start, cut)
+	s.p.Write(func() {
+		l.Entries = l.Entries[:cut:cut]
+		l.Placed, l.Promised = max(l.Placed, e.Epoch), max(l.Promised, e.Epoch)
+		s.p.Disk.Logs[name] = l
 	}, func(err error) {
 		if err != nil {
 			s.failed(name, e.Epoch, err.Error())
@@ -177,19 +162,19 @@ func (s *feeds) follow(r *worker.LogRole, done func()) {
 	name, e := r.Feed.Name, r.Epoch
 	s.leave(name, e.Epoch, fmt.Sprintf("epoch %d is owned by %s", e.Epoch, e.Owner))
 	l := s.log(name)
-	keep := logepoch.Keeps(&e, l.copy())
-	if s.p.n.w.cfg.Bugs.NoCut {
-		keep = l.end()
+	keep := logepoch.Keeps(&e, copyOf(l))
+	if s.p.W.Bugs.NoCut {
+		keep = l.End()
 	}
-	s.p.write(func() {
-		l.entries = l.entries[:keep:keep]
-		l.placed, l.promised = max(l.placed, e.Epoch), max(l.promised, e.Epoch)
-		s.p.n.disk.logs[name] = l
+	s.p.Write(func() {
+		l.Entries = l.Entries[:keep:keep]
+		l.Placed, l.Promised = max(l.Placed, e.Epoch), max(l.Promised, e.Epoch)
+		s.p.Disk.Logs[name] = l
 	}, func(err error) {
 		if err != nil {
 			s.failed(name, e.Epoch, err.Error())
 		} else {
-			s.p.n.w.trace("%s follows %s in epoch %d, it has %d", s.p.n.id, name, e.Epoch, l.end())
+			s.p.W.Tell("%s follows %s in epoch %d, it has %d", s.p.ID, name, e.Epoch, l.End())
 			s.copies[name] = &follower{s: s, name: name, epoch: e, log: l}
 		}
 		done()
@@ -198,31 +183,31 @@ func (s *feeds) follow(r *worker.LogRole, done func()) {
 
 // seal promises durably to take nothing of an epoch below.
 func (s *feeds) seal(e *coordinator.Seal, done func()) {
-	if s.p.n.w.cfg.Bugs.SkipSeal {
+	if s.p.W.Bugs.SkipSeal {
 		l := s.log(e.Feed)
-		s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: e.Feed, Epoch: e.Epoch, End: l.end()}})
+		s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: e.Feed, Epoch: e.Epoch, End: l.End()}})
 		done()
 		return
 	}
 	s.leave(e.Feed, e.Epoch, fmt.Sprintf("epoch %d is about to begin", e.Epoch))
 	l := s.log(e.Feed)
-	if l.promised > e.Epoch {
+	if l.Promised > e.Epoch {
 		s.failed(e.Feed, e.Epoch, "a later epoch was promised")
 		done()
 		return
 	}
-	s.p.write(func() {
-		l.promised = e.Epoch
-		s.p.n.disk.logs[e.Feed] = l
+	s.p.Write(func() {
+		l.Promised = e.Epoch
+		s.p.Disk.Logs[e.Feed] = l
 	}, func(err error) {
 		switch {
 		case err != nil:
 			s.failed(e.Feed, e.Epoch, err.Error())
-		case !l.meaningful(e.Epoch):
-			s.failed(e.Feed, e.Epoch, fmt.Sprintf("its copy was not part of the epoch before: it knows up to %d", l.placed))
+		case !meaningful(l, e.Epoch):
+			s.failed(e.Feed, e.Epoch, fmt.Sprintf("its copy was not part of the epoch before: it knows up to %d", l.Placed))
 		default:
-			s.p.n.w.trace("%s seals %s below %d at %d", s.p.n.id, e.Feed, e.Epoch, l.end())
-			s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: e.Feed, Epoch: e.Epoch, End: l.end()}})
+			s.p.W.Tell("%s seals %s below %d at %d", s.p.ID, e.Feed, e.Epoch, l.End())
+			s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: e.Feed, Epoch: e.Epoch, End: l.End()}})
 		}
 		done()
 	})
@@ -233,8 +218,8 @@ type follower struct {
 	s      *feeds
 	name   string
 	epoch  coordinator.LogEpoch
-	log    *flog
-	stream *stream
+	log    *world.Log
+	stream *world.Stream
 	ended  bool
 }
 
@@ -253,7 +238,7 @@ type (
 		plan    *logepoch.Plan // first: what becomes of the copy
 		id      [16]byte
 		from    int64
-		records []record
+		records []world.Record
 	}
 	logAck    struct{ end int64 }
 	logRefuse struct {
@@ -263,7 +248,7 @@ type (
 )
 
 // take takes a stream that an owner opened.
-func (s *feeds) take(st *stream, h logHello) {
+func (s *feeds) take(st *world.Stream, h logHello) {
 	f, known := s.copies[h.feed], s.epochs[h.feed]
 	no := logRefuse{}
 	switch {
@@ -277,46 +262,46 @@ func (s *feeds) take(st *stream, h logHello) {
 		no = logRefuse{true, "another agent owns it"}
 	}
 	if no.why != "" {
-		st.at(1, func(any) {}, func() {})
-		st.send(1, no)
+		st.At(1, func(any) {}, func() {})
+		st.Send(1, no)
 		return
 	}
 	if f.stream != nil {
-		f.stream.close(1)
+		f.stream.Close(1)
 	}
 	f.stream = st
-	st.at(1, func(m any) { f.obey(st, m.(logGroup)) }, func() {})
-	st.send(1, logState{f.log.copy(), f.log.promised})
+	st.At(1, func(m any) { f.obey(st, m.(logGroup)) }, func() {})
+	st.Send(1, logState{copyOf(f.log), f.log.Promised})
 }
 
 // obey writes what the owner sends.
-func (f *follower) obey(st *stream, g logGroup) {
+func (f *follower) obey(st *world.Stream, g logGroup) {
 	if f.ended || f.stream != st {
 		return
 	}
 	l := f.log
-	if l.promised > f.epoch.Epoch {
-		st.send(1, logRefuse{true, fmt.Sprintf("epoch %d was promised", l.promised)})
+	if l.Promised > f.epoch.Epoch {
+		st.Send(1, logRefuse{true, fmt.Sprintf("epoch %d was promised", l.Promised)})
 		return
 	}
-	f.s.p.write(func() {
+	f.s.p.Write(func() {
 		if p := g.plan; p != nil && p.Anew {
-			l.id, l.entries = g.id, nil
-		} else if p != nil && p.Cut && !f.s.p.n.w.cfg.Bugs.NoCut {
-			l.entries = l.entries[:p.From:p.From]
+			l.ID, l.Entries = g.id, nil
+		} else if p != nil && p.Cut && !f.s.p.W.Bugs.NoCut {
+			l.Entries = l.Entries[:p.From:p.From]
 		}
-		if g.from == l.end() || f.s.p.n.w.cfg.Bugs.NoCut {
-			l.entries = append(l.entries[:len(l.entries):len(l.entries)], g.records...)
+		if g.from == l.End() || f.s.p.W.Bugs.NoCut {
+			l.Entries = append(l.Entries[:len(l.Entries):len(l.Entries)], g.records...)
 		}
 	}, func(err error) {
 		switch {
 		case f.ended || f.stream != st:
 		case err != nil:
-			st.send(1, logRefuse{false, err.Error()})
+			st.Send(1, logRefuse{false, err.Error()})
 			f.stream = nil
-			st.close(1)
+			st.Close(1)
 		default:
-			st.send(1, logAck{l.end()})
+			st.Send(1, logAck{l.End()})
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package sim
+package work
 
 import (
 	"bytes"
@@ -124,7 +124,7 @@ func (s *subtask) snapshot(e *task.Effect) bool {
 		}
 	}
 	event, _ := s.task.Watermark()
-	s.a.x.p.n.w.check.snapshot(s.a, s.id(), e.Barrier.ID, event)
+	s.a.x.p.Judge.Snapshot(s.a.ref.Job, s.id(), e.Barrier.ID, event)
 	s.a.shares.take(t)
 	return true
 }
@@ -154,16 +154,16 @@ func (h *shares) next(sub dataflow.SubtaskID) {
 	for _, tab := range h.a.spec.at[sub] {
 		m, err := h.write(t, tab)
 		if err != nil {
-			h.a.x.p.n.w.check.fail(0, "a part cannot be made: %v", err)
+			h.a.x.p.W.Fail(0, "a part cannot be made: %v", err)
 			return
 		}
 		parts = append(parts, m)
 	}
-	d := h.a.x.p.n.disk
-	h.a.x.p.write(func() {
+	d := h.a.x.p.Disk
+	h.a.x.p.Write(func() {
 		for _, m := range parts {
 			if m.use.Rows > 0 {
-				d.parts[m.use.Digest] = m.data
+				d.Parts[m.use.Digest] = m.data
 			}
 		}
 	}, func(err error) {
@@ -253,7 +253,7 @@ func (h *shares) stored(t *taken, parts []*madePart, err error) {
 		MaxParallelism: a.spec.graph.Job.Stream.MaxParallelism, Operators: h.operators(t)}
 	data, err := manifest.Encode(m)
 	if err != nil {
-		a.x.p.n.w.check.fail(0, "a share cannot be encoded: %v", err)
+		a.x.p.W.Fail(0, "a share cannot be encoded: %v", err)
 		return
 	}
 	needed := manifest.Needed(m)
@@ -310,7 +310,7 @@ func (a *attempt) notStored(sub dataflow.SubtaskID, id dataflow.CheckpointID, ki
 
 // copy pushes a share's parts to a peer that is alive, and says who has them.
 func (a *attempt) copy(said *coordinator.Stored, parts []store.Part) {
-	p, w := a.x.p, a.x.p.n.w
+	p, w := a.x.p, a.x.p.W
 	say := func(nodes ...mesh.NodeID) {
 		for _, part := range parts {
 			said.Share.Copies = append(said.Share.Copies, coordinator.PartCopies{Part: part.Digest, Nodes: nodes})
@@ -318,23 +318,23 @@ func (a *attempt) copy(said *coordinator.Stored, parts []store.Part) {
 		a.x.say(worker.AttemptEvent{Stored: said})
 	}
 	var peers []mesh.NodeID
-	for _, n := range w.nodes { // as gossip has it
-		if n != p.n && !n.gone && n.p != nil && w.hears(p.n.id, n.id) {
-			peers = append(peers, n.id)
+	for _, n := range p.Peers() { // as gossip has it
+		if n != p.Node && !n.Gone && n.P != nil && w.Hears(p.ID, n.ID) {
+			peers = append(peers, n.ID)
 		}
 	}
-	w.rng.Shuffle(len(peers), func(i, k int) { peers[i], peers[k] = peers[k], peers[i] })
+	w.Rand.Shuffle(len(peers), func(i, k int) { peers[i], peers[k] = peers[k], peers[i] })
 	if len(peers) == 0 || len(parts) == 0 {
-		say(p.n.id)
+		say(p.ID)
 		return
 	}
-	if w.cfg.Bugs.StoredEarly {
-		say(p.n.id, peers[0])
+	if w.Bugs.StoredEarly {
+		say(p.ID, peers[0])
 		return
 	}
 	data := make(map[store.Digest][]byte)
 	for _, part := range parts {
-		data[part.Digest] = p.n.disk.parts[part.Digest]
+		data[part.Digest] = p.Disk.Parts[part.Digest]
 	}
 	var push func(to []mesh.NodeID)
 	push = func(to []mesh.NodeID) {
@@ -345,39 +345,50 @@ func (a *attempt) copy(said *coordinator.Stored, parts []store.Part) {
 			a.notStored(said.Subtask, said.ID, checkpoint.Async, false, fmt.Errorf("1 copy of 2"))
 			return
 		}
-		p.call(to[0], func(q *proc, reply func(func())) {
-			q.exec.takeParts(a.ref, said.ID, data, reply, func() { say(p.n.id, to[0]) }, func() { push(to[1:]) })
-		},
-			func(string) { push(to[1:]) })
+		p.Call(to[0], "push", pushed{a.ref, said.ID, data}, func(taken any) {
+			if taken.(bool) {
+				say(p.ID, to[0])
+			} else {
+				push(to[1:])
+			}
+		}, func(string) { push(to[1:]) })
 	}
 	push(peers)
 }
 
+// pushed are parts that another agent pushes.
+type pushed struct {
+	ref  coordinator.AttemptRef
+	id   dataflow.CheckpointID
+	data map[store.Digest][]byte
+}
+
 // takeParts takes parts that another agent pushes, unless its attempt is an old
 // one.
-func (x *executor) takeParts(ref coordinator.AttemptRef, id dataflow.CheckpointID, data map[store.Digest][]byte, reply func(func()), ok, no func()) {
+func (x *executor) takeParts(push pushed, reply func(taken any)) {
+	ref := push.ref
 	greatest := x.tokens[ref.Job]
-	if j := x.p.machine.State().Jobs[ref.Job]; j != nil && greatest.Less(j.Token(siteName)) {
-		greatest = j.Token(siteName)
+	if j := x.p.State().Jobs[ref.Job]; j != nil && greatest.Less(j.Token(x.p.Site)) {
+		greatest = j.Token(x.p.Site)
 	}
-	if ref.Token.Less(greatest) && !x.p.n.w.cfg.Bugs.IgnoreToken {
-		reply(no)
+	if ref.Token.Less(greatest) && !x.p.W.Bugs.IgnoreToken {
+		reply(false)
 		return
 	}
-	for d := range data {
-		x.holds[d] = append(x.holds[d], hold{ref.Job, id})
+	for d := range push.data {
+		x.holds[d] = append(x.holds[d], hold{ref.Job, push.id})
 	}
-	x.p.write(func() {
-		for d, b := range data {
-			x.p.n.disk.parts[d] = b
+	x.p.Write(func() {
+		for d, b := range push.data {
+			x.p.Disk.Parts[d] = b
 		}
 	}, func(err error) {
 		if err != nil {
-			reply(no)
+			reply(false)
 			return
 		}
-		x.p.n.w.check.takesPart(x.p, ref, greatest)
-		reply(ok)
+		x.p.Judge.TakesPart(x.p.ID, ref, greatest)
+		reply(true)
 	})
 }
 
@@ -398,10 +409,10 @@ func (x *executor) keep(k *worker.Kept) {
 			}
 		}
 	}
-	for d := range x.p.n.disk.parts {
+	for d := range x.p.Disk.Parts {
 		if !needed[d] && len(x.holds[d]) == 0 && !x.old[d] {
-			x.p.n.w.check.deletes(x.p, d)
-			delete(x.p.n.disk.parts, d)
+			x.p.Judge.Deletes(x.p.ID, d)
+			delete(x.p.Disk.Parts, d)
 		}
 	}
 }
@@ -438,7 +449,7 @@ func (a *attempt) restoreRows(id dataflow.SubtaskID, give func(op dataflow.Opera
 func (a *attempt) merged(t *restore.TablePlan, parts []manifest.PartUse) ([]byte, error) {
 	var readers []io.Reader
 	for _, u := range parts {
-		data := a.x.p.n.disk.parts[u.Digest]
+		data := a.x.p.Disk.Parts[u.Digest]
 		if data == nil {
 			return nil, fmt.Errorf("part %s: %w", u.Digest, store.ErrMissing)
 		}
