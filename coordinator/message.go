@@ -175,8 +175,7 @@ type Sealed struct {
 	Feed  string `cbor:"1,keyasint"`
 	Epoch uint64 `cbor:"2,keyasint"`
 	End   int64  `cbor:"3,keyasint"`
-	// Why the next epoch cannot start at End: the copy was not part of the epoch
-	// before, or nothing could be promised. Empty: it can.
+	// Why nothing could be promised. Empty: the next epoch can start at End.
 	Why string `cbor:"4,keyasint,omitempty"`
 }
 

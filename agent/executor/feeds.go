@@ -20,7 +20,7 @@ import (
 type Feeds interface {
 	Own(*worker.LogRole) error
 	Follow(*worker.LogRole) error
-	Seal(feed string, epoch uint64) (coordinator.Sealed, error)
+	Seal(*worker.LogRole) (coordinator.Sealed, error)
 	Rest(feed string) error
 	Drop(feed string) error
 	// Reader reads the lanes of a feed that are a subtask's; who names it for
@@ -73,16 +73,11 @@ func (l *logs) do(e worker.Effect) {
 	case e.Follow != nil:
 		l.put(e.Follow.Feed.Name, func() { failed(e.Follow.Feed.Name, e.Follow.Epoch.Epoch, f.Follow(e.Follow)) })
 	case e.Seal != nil:
-		l.put(e.Seal.Feed, func() {
-			sealed, err := f.Seal(e.Seal.Feed, e.Seal.Epoch)
-			if errors.Is(err, feed.ErrBehind) { // the promise stands
-				sealed.Why, err = err.Error(), nil
+		l.put(e.Seal.Feed.Name, func() {
+			sealed, err := f.Seal(e.Seal)
+			if failed(e.Seal.Feed.Name, e.Seal.Epoch.Epoch+1, err); err == nil {
+				l.o.Logs(worker.LogEvent{Sealed: &sealed})
 			}
-			if err != nil {
-				failed(e.Seal.Feed, e.Seal.Epoch, err)
-				return
-			}
-			l.o.Logs(worker.LogEvent{Sealed: &sealed})
 		})
 	case e.Rest != nil:
 		l.put(*e.Rest, func() { said(*e.Rest, "put to rest", f.Rest(*e.Rest)) })

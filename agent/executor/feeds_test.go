@@ -41,15 +41,9 @@ func (f *slowFeeds) Own(r *worker.LogRole) error    { return f.note("own", r.Fee
 func (f *slowFeeds) Follow(r *worker.LogRole) error { return f.note("follow", r.Feed.Name, false) }
 func (f *slowFeeds) Rest(feed string) error         { return f.note("rest", feed, false) }
 func (f *slowFeeds) Drop(feed string) error         { return f.note("drop", feed, false) }
-func (f *slowFeeds) Seal(feed string, epoch uint64) (coordinator.Sealed, error) {
-	err := f.note("seal", feed, false)
-	if epoch == 9 {
-		err = errBehind
-	}
-	return coordinator.Sealed{Feed: feed, Epoch: epoch, End: 7}, err
+func (f *slowFeeds) Seal(r *worker.LogRole) (coordinator.Sealed, error) {
+	return coordinator.Sealed{Feed: r.Feed.Name, Epoch: r.Epoch.Epoch + 1, End: 7}, f.note("seal", r.Feed.Name, false)
 }
-
-var errBehind = fmt.Errorf("feed: %w", feed.ErrBehind)
 
 func (f *slowFeeds) Reader(name, who string, _ *job.Source, _, _ int) (sensors.Reader, error) {
 	f.mu.Lock()
@@ -72,7 +66,7 @@ func TestFeedsInOrder(t *testing.T) {
 		one, ill := "one", "ill"
 		seven := &coordinator.Job{ID: "j7", Name: "counts"}
 		l.do(worker.Effect{Follow: role(one)})
-		l.do(worker.Effect{Seal: &coordinator.Seal{Feed: one, Epoch: 4}})
+		l.do(worker.Effect{Seal: role(one)})
 		l.do(worker.Effect{Own: role("j7.in")})
 		l.do(worker.Effect{Rest: &one})
 		l.do(worker.Effect{Drop: &one})
@@ -96,11 +90,11 @@ func TestFeedsInOrder(t *testing.T) {
 		if len(said) != 2 || said[1].Failed.Why != "no disk" || len(told) != 1 {
 			t.Errorf("%+v, %q", said, told)
 		}
-		l.do(worker.Effect{Seal: &coordinator.Seal{Feed: one, Epoch: 9}})
+		l.do(worker.Effect{Seal: &worker.LogRole{Feed: &coordinator.Feed{Name: ill}, Epoch: coordinator.LogEpoch{Epoch: 8}}})
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if len(said) != 3 || said[2].Sealed == nil || said[2].Sealed.Why != errBehind.Error() {
-			t.Errorf("%+v, want a promise whose end means nothing", said[2:])
+		if len(said) != 3 || said[2].Failed == nil || said[2].Failed.Epoch != 9 {
+			t.Errorf("%+v, want that it could not be promised", said[2:])
 		}
 		_, err := l.reader(t.Context(), seven, &job.Source{ID: "in", Feed: &job.FeedSource{Name: one}}, 0, 1)
 		if !errors.Is(err, feed.ErrNotOwner) || !errors.As(err, new(passing)) {

@@ -11,6 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
 // This file is what an agent of a mesh does with the logs of feeds: the caller
@@ -74,13 +75,15 @@ func (s *Feeds) Follow(name string, e coordinator.LogEpoch, c Config) error {
 	return nil
 }
 
-// Seal ends what this agent does with a log, and promises durably to take
-// nothing of an epoch below. It says where the log ends. ErrSealed: a later
-// epoch was promised. ErrBehind: this agent was not told of the epoch before, so
-// that what it has may not belong to the log; the promise stands for all that.
-func (s *Feeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
-	sealed := coordinator.Sealed{Feed: name, Epoch: epoch}
-	if err := s.leave(name, epoch, fmt.Sprintf("epoch %d of it is about to begin", epoch)); err != nil {
+// Seal ends what this agent does with a log, and an epoch: the copy is cut to the
+// chain of epochs up to it, and promises durably to take nothing of it, or of an
+// older one, any more. It says where the log ends. Whether the copy was part of the
+// epoch does not matter: what did not come, or could not be cut then, is made good
+// here, so that its end says where the next epoch may start. ErrSealed: a later
+// one was promised.
+func (s *Feeds) Seal(name string, e coordinator.LogEpoch) (coordinator.Sealed, error) {
+	sealed := coordinator.Sealed{Feed: name, Epoch: e.Epoch + 1}
+	if err := s.leave(name, sealed.Epoch, fmt.Sprintf("epoch %d of it is about to begin", sealed.Epoch)); err != nil {
 		return sealed, err
 	}
 	if err := makeFolder(s.o.FS, s.o.Dir, name); err != nil {
@@ -90,18 +93,28 @@ func (s *Feeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
 	if err != nil {
 		return sealed, fmt.Errorf("feed %q: %w", name, err)
 	}
-	err = log.Promise(epoch)
-	if _, sealed.End = log.End(); err == nil && !meaningful(log, epoch) {
-		err = fmt.Errorf("%w: it knows up to epoch %d, and %d is to begin", ErrBehind, log.Placed(), epoch)
-	}
+	sealed.End, err = end(log, &e)
 	if err = errors.Join(err, log.Close()); err != nil {
 		return sealed, fmt.Errorf("feed %q: %w", name, err)
 	}
 	return sealed, nil
 }
 
-// ErrBehind is wrapped where a copy says nothing about where its log ends.
-var ErrBehind = errors.New("its copy was not part of the epoch before")
+// end cuts a log to the chain of an epoch, promises that this is its end, and says
+// where that is. A copy of which nothing belongs to the log any more, and that
+// does not begin early enough to be cut, has nothing.
+func end(log *ingestlog.Log, e *coordinator.LogEpoch) (int64, error) {
+	plan := logepoch.End(e, copyOf(log))
+	switch {
+	case plan.Anew:
+		return 0, log.Promise(e.Epoch + 1)
+	case plan.Cut:
+		if _, err := log.CutTo(plan.From); err != nil {
+			return 0, err
+		}
+	}
+	return plan.From, log.Seal(e.Epoch)
+}
 
 // meaningful tells whether the end of a log says where an epoch may start: a tail
 // that the log went on without was cut off.

@@ -77,9 +77,9 @@ func agentsDie(t *testing.T, rnd *rand.Rand) {
 	for node, dir := range down {
 		s.start(node, dir)
 	}
-	for s.epoch.Members = nil; len(s.epoch.Members) != 3; {
-		for _, node := range nodes {
-			if len(s.epoch.Members) != 3 {
+	for last := s.epoch; s.epoch.Epoch == last.Epoch; {
+		for _, node := range last.Members {
+			if s.epoch.Epoch == last.Epoch {
 				s.changeTo(node, nodes)
 			}
 		}
@@ -126,7 +126,7 @@ func (s *site) change(node mesh.NodeID, nodes []mesh.NodeID, down map[mesh.NodeI
 }
 
 func (s *site) changeTo(owner mesh.NodeID, members []mesh.NodeID) {
-	sealed, err := s.agents[owner].feeds.Seal("f", s.epoch.Epoch+1)
+	sealed, err := s.agents[owner].feeds.Seal("f", s.epoch)
 	if err != nil || sealed.End < s.epoch.Start {
 		return // it has not all
 	}
@@ -194,7 +194,7 @@ func TestRedeliveryToTheNextOwner(t *testing.T) {
 			<-g[0].reached
 			_ = conn.c.Close() // it is dead for the broker and for b
 			net.Cut("a", "b")
-			sealed, err := feeds[1].Seal("f", 2)
+			sealed, err := feeds[1].Seal("f", e)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -266,7 +266,7 @@ func (s *site) knows(nodes ...mesh.NodeID) {
 
 func (s *site) seal(node mesh.NodeID) int64 {
 	s.t.Helper()
-	sealed, err := s.agents[node].feeds.Seal("f", s.epoch.Epoch+1)
+	sealed, err := s.agents[node].feeds.Seal("f", s.epoch)
 	if err != nil {
 		s.t.Fatal(err)
 	}

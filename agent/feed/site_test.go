@@ -16,6 +16,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
 
 // Invariant 3, with copies: when the broker hears an acknowledgement the message
@@ -309,6 +310,59 @@ func TestLogsAtTheStart(t *testing.T) {
 			t.Errorf("%v, %v", logs, err)
 		}
 		if _, err := os.Stat(filepath.Join(a.dir, "feeds", "f")); !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+	})
+}
+
+// A copy was never told of the epoch, has a tail of its own, and has promised the
+// next one all the same, as older programs did first: sealed, it says how much of
+// the log it has, and forgets nothing of that.
+func TestSealOfWhoWasNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b", "c")
+		defer s.stop()
+		s.begin("a", 0, "a", "b")
+		s.knows("a", "b")
+		s.broker.publish(numbers(0, 10)...)
+		time.Sleep(time.Second)
+		s.net.Delay("a", "b", 100*time.Millisecond)
+		s.broker.publish(numbers(10, 20)...)
+		synctest.Wait()
+		dir := s.agents["a"].crash()
+		delete(s.agents, "a")
+		s.begin("b", s.seal("b"), "b", "c")
+		s.knows("b", "c")
+		belongs := s.epoch.Start
+		time.Sleep(10 * time.Second)
+		s.begin("b", s.seal("b"), "a", "b")
+		log, err := ingestlog.Open(ingestlog.Options{Dir: filepath.Join(dir, "feeds", "f")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, end := log.End(); end <= belongs || s.epoch.Start <= belongs {
+			t.Fatalf("it has %d, %d belong to a log of %d: nothing is tested", end, belongs, s.epoch.Start)
+		}
+		if err := errors.Join(log.Promise(4), log.Close()); err != nil {
+			t.Fatal(err)
+		}
+		a := s.start("a", dir)
+		logs, err := a.feeds.Logs()
+		if err != nil || len(logs) != 1 || logs[0].Epoch != 4 || logs[0].Sealed {
+			t.Errorf("%+v, %v: nobody knows yet where it ends", logs, err)
+		}
+		if end := s.seal("a"); end != belongs {
+			t.Errorf("it ends at %d, want %d", end, belongs)
+		}
+		if logs, err := a.feeds.Logs(); err != nil || fmt.Sprint(logs) != fmt.Sprintf("[{f 4 %d true false}]", belongs) {
+			t.Errorf("%+v, %v", logs, err)
+		}
+		if mine, all := groups(t, a.dir), groups(t, s.agents["b"].dir); len(mine) == 0 || !reflect.DeepEqual(mine, all[:len(mine)]) {
+			t.Errorf("%d groups, which are others", len(mine))
+		}
+		before := s.epoch
+		before.Epoch--
+		if _, err := a.feeds.Seal("f", before); !errors.Is(err, ingestlog.ErrSealed) {
 			t.Error(err)
 		}
 	})

@@ -70,9 +70,9 @@ func (k *keptFeeds) Follow(r *worker.LogRole) error {
 }
 
 // Seal is executor.Feeds'.
-func (k *keptFeeds) Seal(name string, epoch uint64) (coordinator.Sealed, error) {
-	k.rests(name)
-	return k.feeds.Seal(name, epoch)
+func (k *keptFeeds) Seal(r *worker.LogRole) (coordinator.Sealed, error) {
+	k.rests(r.Feed.Name)
+	return k.feeds.Seal(r.Feed.Name, r.Epoch)
 }
 
 // Rest is executor.Feeds'.

@@ -25,22 +25,36 @@ var (
 // after the last fault everything goes on.
 func TestSite(t *testing.T) {
 	if *seed != 0 {
-		site(t, *seed)
+		site(t, *seed, *heirs)
 		return
 	}
 	if testing.Short() {
 		*seeds = min(*seeds, 5)
 	}
-	for n := *first; n < *first+*seeds; n++ {
+	sites(t, *first, *seeds, *heirs)
+}
+
+// The owner of a log loses its disk just when others are to copy it: who left may
+// be the only one that has everything.
+func TestHeirs(t *testing.T) {
+	n := uint64(16)
+	if testing.Short() {
+		n = 4
+	}
+	sites(t, 2001, n, true)
+}
+
+func sites(t *testing.T, first, seeds uint64, heirs bool) {
+	for n := first; n < first+seeds; n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			site(t, n)
+			site(t, n, heirs)
 		})
 	}
 }
 
-func site(t *testing.T, n uint64) {
-	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: *heirs}
+func site(t *testing.T, n uint64, heirs bool) {
+	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: heirs}
 	if *bug != "" {
 		reflect.ValueOf(&cfg.Bugs).Elem().FieldByName(*bug).SetBool(true)
 	}
@@ -49,7 +63,14 @@ func site(t *testing.T, n uint64) {
 	}
 	stats, v := sim.Run(cfg)
 	if v != nil {
-		t.Errorf("%v\nreplay: go test ./agent/sim -run TestSite -v -seed %d", v, n)
+		how := ""
+		if heirs {
+			how += " -heirs"
+		}
+		if *zombies {
+			how += " -zombies"
+		}
+		t.Errorf("%v\nreplay: go test ./agent/sim -run TestSite -v -seed %d%s", v, n, how)
 	}
 	if *seed != 0 {
 		t.Logf("%+v", *stats)

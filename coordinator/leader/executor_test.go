@@ -26,8 +26,8 @@ type executor struct {
 	short    map[string]dataflow.Time // since when a member of an owned log is not reached
 	done     map[coordinator.AttemptRef]uint64
 	// What a script holds back.
-	noPrepared, noStored, noClosed, noSeal, noRole, behind bool
-	failPrepare                                            string
+	noPrepared, noStored, noClosed, noSeal, noRole bool
+	failPrepare                                    string
 }
 
 // running is an attempt on a node.
@@ -298,18 +298,16 @@ func (x *executor) performLog(f worker.Effect) {
 			x.own(as)
 		}
 	case f.Seal != nil:
-		delete(x.roles, f.Seal.Feed)
+		name, epoch := f.Seal.Feed.Name, f.Seal.Epoch.Epoch+1
+		delete(x.roles, name)
 		if x.noSeal {
-			x.failLog(f.Seal.Feed, f.Seal.Epoch)
+			x.failLog(name, epoch)
 			return
 		}
-		d := x.n.disk[f.Seal.Feed]
-		sealed := &coordinator.Sealed{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, End: d.End}
-		if x.behind || d.Epoch+1 < f.Seal.Epoch || d.Epoch == f.Seal.Epoch && !d.Sealed {
-			sealed.Why = ": it is behind"
-		}
-		x.n.disk[f.Seal.Feed] = coordinator.LogNow{Feed: f.Seal.Feed, Epoch: f.Seal.Epoch, End: d.End, Sealed: sealed.Why == ""}
-		s.trace("%s: seal %s below %d at %d%s", x.n.id, f.Seal.Feed, f.Seal.Epoch, d.End, sealed.Why)
+		d := x.n.disk[name]
+		sealed := &coordinator.Sealed{Feed: name, Epoch: epoch, End: min(d.End, f.Seal.Epoch.Cut(d.Epoch))}
+		x.n.disk[name] = coordinator.LogNow{Feed: name, Epoch: epoch, End: sealed.End, Sealed: true}
+		s.trace("%s: seal %s below %d at %d", x.n.id, name, epoch, sealed.End)
 		s.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Log: &worker.LogEvent{Sealed: sealed}}) }))
 	case f.Rest != nil:
 		s.trace("%s: rest %s", x.n.id, *f.Rest)

@@ -165,9 +165,9 @@ func (s *script) executor() {
 	switch s.d.Cmd {
 	case "hold":
 		x.noPrepared, x.noStored, x.noClosed = rest == "prepared", rest == "stored", rest == "closed"
-		x.noSeal, x.noRole, x.behind = rest == "seal", rest == "role", rest == "end"
+		x.noSeal, x.noRole = rest == "seal", rest == "role"
 	case "let":
-		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole, x.behind = false, false, false, false, false, false
+		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole = false, false, false, false, false
 		for id, r := range x.attempts {
 			if r.closing {
 				x.closed(r.ref)

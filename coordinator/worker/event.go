@@ -69,9 +69,11 @@ type Effect struct {
 
 	Own    *LogRole // run the feed: session, log, copies to the members
 	Follow *LogRole // take what the owner sends
-	Seal   *coordinator.Seal
-	Rest   *string // neither: keep the log, do nothing with it
-	Drop   *string // the feed is deleted, or lives elsewhere: remove its log
+	// Seal: cut the log to the epoch, whatever it was here, and promise durably to
+	// take nothing of it, or of an older one, any more.
+	Seal *LogRole
+	Rest *string // neither: keep the log, do nothing with it
+	Drop *string // the feed is deleted, or lives elsewhere: remove its log
 
 	// Lost: the job's present attempt has no subtask here, and files of its sinks are
 	// here: they are cut back to what is on record of them.

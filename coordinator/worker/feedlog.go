@@ -72,7 +72,7 @@ func (w *Worker) reconcileLogs(st *coordinator.State, feeds []string) {
 		w.reconcileLog(st, st.Feeds[name])
 		if l := w.logs[name]; l != nil && l.wanted > 0 && l.wanted <= epochOf(st, name)+1 {
 			if l.wanted > epochOf(st, name) {
-				w.ask(name, l, l.wanted)
+				w.ask(st.Feeds[name], l)
 			}
 			l.wanted = 0
 		}
@@ -103,7 +103,7 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 			l.again = dataflow.MaxTime
 		}
 		if l.again == dataflow.MaxTime {
-			w.ask(f.Name, l, f.Log.Epoch+1)
+			w.ask(f, l)
 		}
 		return
 	}
@@ -153,10 +153,10 @@ func (w *Worker) roleOf(st *coordinator.State, f *coordinator.Feed) role {
 }
 
 // seal: the leader asks for a promise. One that was made is said again. It is not
-// made before this agent was told of the epoch before, and has cut its copy to
-// it: else where the copy ends would say nothing. A role that has failed does not
-// keep it from being asked: it may have failed because others go on to the next
-// epoch, which then needs this one.
+// made before this agent was told of the epoch before: the copy is cut to that,
+// else where it ends would say nothing. Whatever its role is at there, or if it
+// failed: it may have failed because others go on to the next epoch, which then
+// needs this one.
 func (w *Worker) seal(st *coordinator.State, s *coordinator.Seal) {
 	l := w.log(s.Feed)
 	switch {
@@ -164,17 +164,18 @@ func (w *Worker) seal(st *coordinator.State, s *coordinator.Seal) {
 		w.say(coordinator.ToLeader{Sealed: l.sealed})
 	case w.behind || s.Epoch > epochOf(st, s.Feed)+1:
 		l.wanted = s.Epoch
-	case s.Epoch > epochOf(st, s.Feed):
-		w.ask(s.Feed, l, s.Epoch)
+	case s.Epoch > epochOf(st, s.Feed) && st.Feeds[s.Feed] != nil:
+		w.ask(st.Feeds[s.Feed], l)
 	}
 }
 
-func (w *Worker) ask(feed string, l *feedLog, epoch uint64) {
-	if l.asked >= epoch {
+// ask asks the executor to end the present epoch here.
+func (w *Worker) ask(f *coordinator.Feed, l *feedLog) {
+	if l.asked > f.Log.Epoch {
 		return
 	}
-	l.asked = epoch
-	w.put(Effect{Seal: &coordinator.Seal{Feed: feed, Epoch: epoch}})
+	l.asked = f.Log.Epoch + 1
+	w.put(Effect{Seal: &LogRole{Feed: f, Epoch: f.Log}})
 }
 
 // logSays notes and passes on what the executor says of a log.

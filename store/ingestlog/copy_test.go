@@ -206,7 +206,7 @@ func TestPromise(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := l.Append(&r)
-	for _, err := range []error{err, l.Write(), l.Commit(), l.Promise(8), l.Lead(8)} {
+	for _, err := range []error{err, l.Write(), l.Commit(), l.Promise(8), l.Lead(8), l.Seal(7), l.Seal(1)} {
 		if err == nil {
 			t.Error("taken behind a promise")
 		}
@@ -217,6 +217,9 @@ func TestPromise(t *testing.T) {
 	l = must[*Log](t)(Open(o))
 	if epoch, end := l.End(); l.Promised() != 9 || epoch != 2 || end < 2 {
 		t.Errorf("promised %d, ends with %d of epoch %d", l.Promised(), end, epoch)
+	}
+	if err := l.Seal(8); err != nil || l.Promised() != 9 || l.Placed() != 8 { // it was not cut before it promised
+		t.Errorf("%v: promised %d, cut to %d", err, l.Promised(), l.Placed())
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

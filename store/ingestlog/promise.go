@@ -82,6 +82,15 @@ func (l *Log) Promise(epoch uint64) error {
 // up to it: where it ends is then the end of what this copy has of the log.
 func (l *Log) Place(epoch uint64) error { return l.vow(promise{epoch, epoch}) }
 
+// Seal ends an epoch to whose chain the log was cut: it notes that, and promises
+// the one behind it. ErrSealed: it belongs to a later one already.
+func (l *Log) Seal(epoch uint64) error {
+	if l.Placed() > epoch {
+		return l.sealed(epoch)
+	}
+	return l.vow(promise{epoch + 1, epoch})
+}
+
 func (l *Log) vow(p promise) error {
 	if err := l.writable(); err != nil {
 		return err

@@ -118,6 +118,21 @@ type Plan struct {
 	From int64 // what it is sent begins here
 }
 
+// End is what a copy does before it promises to take nothing more of an epoch, and
+// says where it ends: From. Anew: nothing of it belongs to the log, and it cannot
+// be cut back so far; it ends at 0. Nothing is forgotten then, as an owner makes
+// it begin anew.
+//
+// It is the same whether the copy was ever told of the epoch or not. If it was no
+// part of it, or not yet, nothing was acknowledged there.
+func End(e *coordinator.LogEpoch, c Copy) Plan {
+	end := Keeps(e, c)
+	if end < c.First {
+		return Plan{Anew: true}
+	}
+	return Plan{Cut: end < c.End, From: end}
+}
+
 // Join is the plan for a member, when the owner's copy is what the log is: it
 // was cut to the chain, and has everything that was ever acknowledged. The
 // owner appends nothing before all members have done theirs, so a member that

@@ -100,6 +100,21 @@ func TestJoin(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
+	for _, c := range []struct {
+		name string
+		c    Copy
+		want Plan
+	}{
+		{"of the epoch", Copy{id, 5, 50, 410}, Plan{From: 410}},
+		{"a tail of its own", Copy{id, 2, 50, 250}, Plan{Cut: true, From: 200}},
+		{"it was away for long", Copy{id, 2, 50, 150}, Plan{From: 150}},
+		{"nothing", Copy{}, Plan{}},
+		{"nothing of it belongs", Copy{id, 1, 120, 400}, Plan{Anew: true}},
+	} {
+		if got := End(e, c.c); got != c.want {
+			t.Errorf("end, %s: %+v, want %+v", c.name, got, c.want)
+		}
+	}
 	if cut, err := Owns(e, Copy{id, 4, 50, 350}); cut != 300 || err != nil {
 		t.Error(cut, err)
 	}
@@ -143,6 +158,7 @@ type group struct {
 	next  int // serial
 	lost  int // disks: one at most, so that no copy more may be lost than there are
 	heirs int // that own an epoch
+	calm  bool
 }
 
 // What was acknowledged stays, and all logs agree, whatever happens in whatever
@@ -211,7 +227,11 @@ func (g *group) step() {
 		}
 	case k < 8:
 		g.change(name)
-	case k < 30:
+	case k == 8 && n.promised <= g.epoch.Epoch && slices.Contains(g.epoch.Members, name):
+		// An older program promised first, and cut its copy later: it takes nothing of
+		// the epoch any more, and nobody knows where it ends.
+		n.promised, n.joined = g.epoch.Epoch+1, nil
+	case k < 31:
 		g.join(name)
 	default:
 		g.append()
@@ -287,11 +307,13 @@ func (g *group) seal(asked func(*node) bool) map[mesh.NodeID]int64 {
 		if !n.up || !asked(n) || !heir && !slices.Contains(g.epoch.Members, name) {
 			continue
 		}
-		if n.placed < g.epoch.Epoch { // it hears of its role first
-			n.log, n.placed = n.log[:Keeps(&g.epoch, n.copy())], g.epoch.Epoch
-		}
-		n.promised = max(n.promised, g.epoch.Epoch+1)
 		n.joined = nil
+		n.log = n.log[:End(&g.epoch, n.copy()).From] // whether it ever heard of the epoch or not
+		if !g.calm && g.rnd.IntN(20) == 0 {
+			n.up = false // it died, or its disk failed, before it had promised
+			continue
+		}
+		n.promised, n.placed = g.epoch.Epoch+1, g.epoch.Epoch
 		ends[name] = int64(len(n.log))
 	}
 	return ends
@@ -346,6 +368,7 @@ func (g *group) last(what string) {
 	for _, n := range g.nodes {
 		n.up = !n.lost
 	}
+	g.calm = true
 	ends := g.seal(func(*node) bool { return true })
 	for name, ok := range Owners(&g.epoch, ends) {
 		if ok {

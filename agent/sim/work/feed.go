@@ -73,7 +73,7 @@ func (s *feeds) do(e worker.Effect) {
 	case e.Follow != nil:
 		s.put(e.Follow.Feed.Name, func(done func()) { s.follow(e.Follow, done) })
 	case e.Seal != nil:
-		s.put(e.Seal.Feed, func(done func()) { s.seal(e.Seal, done) })
+		s.put(e.Seal.Feed.Name, func(done func()) { s.seal(e.Seal, done) })
 	case e.Rest != nil:
 		s.put(*e.Rest, func(done func()) { s.leave(*e.Rest, 0, "it rests"); done() })
 	case e.Drop != nil:
@@ -181,33 +181,36 @@ func (s *feeds) follow(r *worker.LogRole, done func()) {
 	})
 }
 
-// seal promises durably to take nothing of an epoch below.
-func (s *feeds) seal(e *coordinator.Seal, done func()) {
+// seal cuts the copy to the chain, and promises durably to take nothing of the
+// epoch, or of one below.
+func (s *feeds) seal(r *worker.LogRole, done func()) {
+	name, next := r.Feed.Name, r.Epoch.Epoch+1
 	if s.p.W.Bugs.SkipSeal {
-		l := s.log(e.Feed)
-		s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: e.Feed, Epoch: e.Epoch, End: l.End()}})
+		s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: name, Epoch: next, End: s.log(name).End()}})
 		done()
 		return
 	}
-	s.leave(e.Feed, e.Epoch, fmt.Sprintf("epoch %d is about to begin", e.Epoch))
-	l := s.log(e.Feed)
-	if l.Promised > e.Epoch {
-		s.failed(e.Feed, e.Epoch, "a later epoch was promised")
+	s.leave(name, next, fmt.Sprintf("epoch %d is about to begin", next))
+	l := s.log(name)
+	if l.Promised > next || l.Placed >= next {
+		s.failed(name, next, "a later epoch was promised")
 		done()
 		return
+	}
+	end := logepoch.End(&r.Epoch, copyOf(l)).From
+	if s.p.W.Bugs.NoCut {
+		end = l.End()
 	}
 	s.p.Write(func() {
-		l.Promised = e.Epoch
-		s.p.Disk.Logs[e.Feed] = l
+		l.Entries = l.Entries[:end:end]
+		l.Placed, l.Promised = r.Epoch.Epoch, next
+		s.p.Disk.Logs[name] = l
 	}, func(err error) {
-		switch {
-		case err != nil:
-			s.failed(e.Feed, e.Epoch, err.Error())
-		case !meaningful(l, e.Epoch):
-			s.failed(e.Feed, e.Epoch, fmt.Sprintf("its copy was not part of the epoch before: it knows up to %d", l.Placed))
-		default:
-			s.p.W.Tell("%s seals %s below %d at %d", s.p.ID, e.Feed, e.Epoch, l.End())
-			s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: e.Feed, Epoch: e.Epoch, End: l.End()}})
+		if err != nil {
+			s.failed(name, next, err.Error())
+		} else {
+			s.p.W.Tell("%s seals %s below %d at %d", s.p.ID, name, next, end)
+			s.tell(worker.LogEvent{Sealed: &coordinator.Sealed{Feed: name, Epoch: next, End: end}})
 		}
 		done()
 	})
