@@ -7,7 +7,7 @@ import (
 
 // FS is the file system that durable things are written through, so that a
 // test can lose power or fill the disk at any write. Errors are those of
-// package os. The disk itself is part.Disk; storetest has one that crashes.
+// package os. The machine's is store/disk; storetest has one that crashes.
 type FS interface {
 	// Open takes the flags of os.OpenFile.
 	Open(name string, flag int) (File, error)

@@ -25,6 +25,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors/generate"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -79,7 +80,7 @@ type Connectors struct {
 // New makes the connectors of an attempt.
 func New(o Options) *Connectors {
 	if o.Files == nil {
-		o.Files = file.Disk{}
+		o.Files = disk.Shared
 	}
 	if o.Out != "" {
 		o.Files = rooted{o.Files, o.Out}

@@ -15,6 +15,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 	"github.com/tidemark-mesh/tidemark/store/part"
 )
@@ -44,7 +45,7 @@ type State struct {
 // parts are written through; nil: the disk.
 func Open(dir string, fsys store.FS) (*State, error) {
 	if fsys == nil {
-		fsys = part.Disk{}
+		fsys = disk.Group
 	}
 	lock, err := part.LockDir(dir)
 	if err != nil {
@@ -63,7 +64,7 @@ func Open(dir string, fsys store.FS) (*State, error) {
 // View is a folder for reading, which another process may have open: it changes
 // nothing.
 func View(dir string) (*State, error) {
-	fsys := part.Disk{}
+	fsys := disk.Group
 	if info, err := fsys.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("state folder %s: %w; give the folder that a job was run with (--state)", dir, store.ErrMissing)
 	}
@@ -196,15 +197,11 @@ func (j *Job) origin() (o origin, err error) {
 // read reads a small file of the job; store.ErrMissing if it is not there.
 func (j *Job) read(name string, v any) error {
 	name = filepath.Join(j.dir, name)
-	f, err := j.state.fs.Open(name, os.O_RDONLY)
+	data, err := disk.Read(j.state.fs, name, 64<<10)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: %w", name, store.ErrMissing)
 	}
 	if err != nil {
-		return err
-	}
-	data, err := io.ReadAll(io.NewSectionReader(f, 0, 64<<10))
-	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
 	var version struct {
@@ -230,21 +227,7 @@ func (j *Job) write(name string, v any) error {
 		return err
 	}
 	name = filepath.Join(j.dir, name)
-	fsys, tmp := j.state.fs, name+".tmp"
-	f, err := fsys.Open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteAt(append(data, '\n'), 0); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = fsys.Rename(tmp, name)
-	}
-	if err == nil {
-		err = fsys.SyncDir(j.dir)
-	}
-	if err != nil {
+	if err := disk.Replace(j.state.fs, name, append(data, '\n')); err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
 	return nil

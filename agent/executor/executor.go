@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"errors"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/part"
 	"github.com/tidemark-mesh/tidemark/store/part/peers"
 )
@@ -101,7 +101,7 @@ func New(o Options) (*Executor, error) {
 		o.Clock = sensors.Wall{}
 	}
 	if o.Files == nil {
-		o.Files = part.Disk{}
+		o.Files = disk.Group
 	}
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
@@ -112,7 +112,7 @@ func New(o Options) (*Executor, error) {
 	o.Slots = max(1, o.Slots)
 	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[store.Digest]bool)}
 	out := x.out()
-	if err := errors.Join(o.Files.MkdirAll(out), o.Files.SyncDir(filepath.Dir(out))); err != nil {
+	if err := disk.MkdirAll(o.Files, out); err != nil {
 		return nil, err
 	}
 	x.holds = part.NewHolds(o.State.Parts())

@@ -15,6 +15,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
 
@@ -139,7 +140,7 @@ func (f *Feed) open(c *Config, needed map[string]map[int]int64) error {
 	missing := errors.Is(err, store.ErrMissing)
 	switch {
 	case missing && c != nil:
-		if err := makeFolder(o.FS, o.Dir, f.name); err != nil {
+		if err := disk.MkdirAll(o.FS, folder(o.Dir, f.name)); err != nil {
 			return err
 		}
 		old = *c

@@ -11,7 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
-	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Options are the surroundings of the feeds of a process.
@@ -55,7 +55,7 @@ func (o Options) filled() Options {
 		o.Clock = sensors.Wall{}
 	}
 	if o.FS == nil {
-		o.FS = part.Disk{}
+		o.FS = disk.Group
 	}
 	if o.Events == nil {
 		o.Events = func(Event) {}

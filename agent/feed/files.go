@@ -4,17 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
 
@@ -28,48 +27,12 @@ const (
 func folder(dir, name string) string { return filepath.Join(dir, "feeds", name) }
 
 // readFile reads a small file; store.ErrMissing if it is not there.
-func readFile(fsys store.FS, name string) (_ []byte, err error) {
-	f, err := fsys.Open(name, os.O_RDONLY)
+func readFile(fsys store.FS, name string) ([]byte, error) {
+	b, err := disk.Read(fsys, name, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", name, store.ErrMissing)
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return io.ReadAll(io.NewSectionReader(f, 0, maxFile))
-}
-
-// writeFile replaces a file in one step, durably.
-func writeFile(fsys store.FS, name string, text []byte) error {
-	tmp := name + ".new"
-	f, err := fsys.Open(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(text, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		_ = fsys.Remove(tmp)
-		return err
-	}
-	if err := fsys.Rename(tmp, name); err != nil {
-		return err
-	}
-	return fsys.SyncDir(filepath.Dir(name))
-}
-
-// makeFolder makes the feed's folder so that a crash does not lose it.
-func makeFolder(fsys store.FS, dir, name string) error {
-	if err := fsys.MkdirAll(folder(dir, name)); err != nil {
-		return err
-	}
-	if err := fsys.SyncDir(filepath.Join(dir, "feeds")); err != nil {
-		return err
-	}
-	return fsys.SyncDir(dir)
+	return b, err
 }
 
 // readConfig is the stored config of a feed, store.ErrMissing if there is none.
@@ -94,7 +57,7 @@ func readConfig(o Options, name string) (c Config, whole bool, err error) {
 func writeConfig(o Options, name string, c Config) error {
 	b, err := encode(c)
 	if err == nil {
-		err = writeFile(o.FS, filepath.Join(folder(o.Dir, name), configFile), b)
+		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), configFile), b)
 	}
 	if err != nil {
 		return fmt.Errorf("feed %q: storing its config: %w", name, err)
@@ -156,7 +119,7 @@ func writePins(o Options, name string, all map[string]map[int]int64) error {
 	}
 	b, err := json.MarshalIndent(p, "", "  ") // sorts the names
 	if err == nil {
-		err = writeFile(o.FS, filepath.Join(folder(o.Dir, name), pinsFile), append(b, '\n'))
+		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), pinsFile), append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("feed %q: storing its pins: %w", name, err)
@@ -189,7 +152,7 @@ func Create(o Options, name string, c Config) error {
 	case !errors.Is(err, store.ErrMissing):
 		return err
 	}
-	if err := makeFolder(o.FS, o.Dir, name); err != nil {
+	if err := disk.MkdirAll(o.FS, folder(o.Dir, name)); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}
 	return writeConfig(o, name, c)
@@ -299,7 +262,7 @@ func Delete(o Options, name string) error {
 // bytes go.
 func remove(o Options, name string) error {
 	gone := filepath.Join(o.Dir, "feeds", ".deleted."+name)
-	if err := os.RemoveAll(gone); err != nil {
+	if err := disk.RemoveAll(o.FS, gone); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}
 	if err := o.FS.Rename(folder(o.Dir, name), gone); err != nil {
@@ -308,7 +271,7 @@ func remove(o Options, name string) error {
 	if err := o.FS.SyncDir(filepath.Dir(gone)); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}
-	return os.RemoveAll(gone)
+	return disk.RemoveAll(o.FS, gone)
 }
 
 // least is what a log keeps at most of what nobody needs, if it is to keep

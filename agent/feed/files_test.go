@@ -13,7 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store"
-	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Pins outlive the process, and hold the log for it.
@@ -199,7 +199,7 @@ func TestWhatIsNeededIsPinned(t *testing.T) {
 
 // failing is a disk whose next files fail to get their names.
 type failing struct {
-	part.Disk
+	store.FS
 	left    int // so many succeed
 	renamed int
 }
@@ -210,13 +210,13 @@ func (f *failing) Rename(from, to string) error {
 	}
 	f.left--
 	f.renamed++
-	return f.Disk.Rename(from, to)
+	return f.FS.Rename(from, to)
 }
 
 // Pins move together, in one write, or not at all.
 func TestPinsMoveTogether(t *testing.T) {
 	p := newPeer(t)
-	disk := &failing{left: 100}
+	disk := &failing{FS: disk.Group, left: 100}
 	f, _ := open(t, feed.Options{Dir: t.TempDir(), FS: disk}, config(p.url(), 1))
 	keep := func(name string) bool { return name == "mine" }
 	if err := errors.Join(f.Pin("job", map[int]int64{0: 5}), f.Pin("mine", map[int]int64{0: 2}), f.Pin("old", map[int]int64{0: 3})); err != nil {

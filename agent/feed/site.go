@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
@@ -62,7 +63,7 @@ func (s *Feeds) Follow(name string, e coordinator.LogEpoch, c Config) error {
 	if err := s.leave(name, e.Epoch, fmt.Sprintf("epoch %d of it is owned by %s", e.Epoch, e.Owner)); err != nil {
 		return err
 	}
-	if err := makeFolder(s.o.FS, s.o.Dir, name); err != nil {
+	if err := disk.MkdirAll(s.o.FS, folder(s.o.Dir, name)); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}
 	f = &follower{s: s, name: name, epoch: e, lanes: c.Lanes}
@@ -86,7 +87,7 @@ func (s *Feeds) Seal(name string, e coordinator.LogEpoch) (coordinator.Sealed, e
 	if err := s.leave(name, sealed.Epoch, fmt.Sprintf("epoch %d of it is about to begin", sealed.Epoch)); err != nil {
 		return sealed, err
 	}
-	if err := makeFolder(s.o.FS, s.o.Dir, name); err != nil {
+	if err := disk.MkdirAll(s.o.FS, folder(s.o.Dir, name)); err != nil {
 		return sealed, fmt.Errorf("feed %q: %w", name, err)
 	}
 	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(s.o.Dir, name), FS: s.o.FS, Events: s.hearCopy(name)})

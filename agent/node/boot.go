@@ -8,9 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
-	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // nextBoot numbers the processes of a data folder, durably: each is greater than
@@ -33,28 +32,11 @@ func nextBoot(dir string) (uint64, error) {
 }
 
 // replace replaces a small file in one step, durably.
-func replace(name string, text []byte) error {
-	temp := name + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(temp, name)
-	}
-	if err == nil {
-		err = part.Disk{}.SyncDir(filepath.Dir(name))
-	}
-	return full(err)
-}
+func replace(name string, text []byte) error { return full(disk.Replace(disk.Secret, name, text)) }
 
 // full says of a full disk what to do about it.
 func full(err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
+	if disk.IsFull(err) {
 		return fmt.Errorf("%w; make room on the disk of the data folder", err)
 	}
 	return err

@@ -19,6 +19,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Founding is what a founder's folder says until the site's first leader, which
@@ -42,7 +43,7 @@ func Found(data, meshName string, site mesh.Site, now time.Time) (Founding, iden
 	if err := os.MkdirAll(data, 0o750); err != nil {
 		return Founding{}, identity.Token{}, err
 	}
-	id, err := identity.OpenFolder(identity.Disk{}, filepath.Join(data, "identity"), sensors.WallTime).Found(meshName, site)
+	id, err := identity.OpenFolder(disk.Secret, filepath.Join(data, "identity"), sensors.WallTime).Found(meshName, site)
 	if err != nil {
 		return Founding{}, identity.Token{}, err
 	}
@@ -86,7 +87,7 @@ var ErrNoMesh = errors.New("this data folder belongs to no mesh yet: found one w
 
 // identify loads the agent's identity. Without one it joins, or in dev founds.
 func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
-	folder := identity.OpenFolder(identity.Disk{}, filepath.Join(n.o.Config.DataDir, "identity"), sensors.WallTime)
+	folder := identity.OpenFolder(disk.Secret, filepath.Join(n.o.Config.DataDir, "identity"), sensors.WallTime)
 	id, err := folder.Load()
 	if !errors.Is(err, identity.ErrNone) {
 		return id, err

@@ -17,6 +17,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Who asks an agent that does not lead is refused with the leader's reason, and
@@ -127,7 +128,7 @@ func TestUseCountedBefore(t *testing.T) {
 	}
 	made.Uses = 1
 	b := newBox(t, "n2")
-	id, err := identity.OpenFolder(identity.Disk{}, filepath.Join(b.dir, "identity"), time.Now).Node()
+	id, err := identity.OpenFolder(disk.Secret, filepath.Join(b.dir, "identity"), time.Now).Node()
 	if err != nil {
 		t.Fatal(err)
 	}

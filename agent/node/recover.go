@@ -11,6 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
@@ -46,7 +47,7 @@ func Forget(data string) error {
 	if err := os.Rename(foundingFile(data), foundingFile(data)+".forgotten"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := (part.Disk{}).SyncDir(data); err != nil {
+	if err := disk.Secret.SyncDir(data); err != nil {
 		return err
 	}
 	return consensus.Forget(filepath.Join(data, "raft"))

@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Group is who is in the Raft group.
@@ -101,7 +102,7 @@ func TestAskedWhileGossipStarts(t *testing.T) {
 	if _, _, err := Found(dir, "m", "s", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	id, err := identity.OpenFolder(identity.Disk{}, filepath.Join(dir, "identity"), time.Now).Load()
+	id, err := identity.OpenFolder(disk.Secret, filepath.Join(dir, "identity"), time.Now).Load()
 	if err != nil {
 		t.Fatal(err)
 	}

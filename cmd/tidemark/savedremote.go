@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // This file is the verbs about savepoints, checkpoints and state, at an agent.
@@ -125,7 +126,7 @@ func exportRemote(ctx context.Context, t *terminal, c *api.Client, id, name stri
 	if name == "-" {
 		return copyOut(t.out, rc)
 	}
-	err = wholeFile(name, func(f io.Writer) error { return copyOut(f, rc) })
+	err = disk.ReplaceWith(disk.Secret, name, func(f io.Writer) error { return copyOut(f, rc) })
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/dataflow/avro"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -307,23 +308,8 @@ func newSavepointExport(t *terminal, place *placeFlag) *cobra.Command {
 }
 
 // exportTo writes the file whole or not at all.
-func exportTo(v *durable.Saved, name string) error { return wholeFile(name, v.Export) }
-
-// wholeFile makes a file of what write writes, whole or not at all.
-func wholeFile(name string, write func(io.Writer) error) (err error) {
-	tmp := name + ".part"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(write(f), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, name)
-	}
-	if err != nil {
-		_ = os.Remove(tmp)
-	}
-	return err
+func exportTo(v *durable.Saved, name string) error {
+	return disk.ReplaceWith(disk.Secret, name, v.Export)
 }
 
 func newSavepointImport(t *terminal, place *placeFlag) *cobra.Command {

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -98,7 +97,7 @@ func openLog(path string, reserve int64, tell func(Event)) (*logStore, error) {
 		return nil
 	})
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = disk.Secret.SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("consensus: open %s: %w", path, err), db.Close())
@@ -286,7 +285,7 @@ func (s *logStore) Set(k, v []byte) error {
 			s.tell(Event{Kind: Lost, Err: err})
 			told = true
 		}
-		if !errors.Is(err, syscall.ENOSPC) {
+		if !disk.IsFull(err) {
 			return err
 		}
 		select {
@@ -347,16 +346,4 @@ func (s *logStore) GetUint64(k []byte) (uint64, error) {
 		return 0, fmt.Errorf("%w: %s has %d bytes", ErrCorrupt, k, len(v))
 	}
 	return binary.BigEndian.Uint64(v), nil
-}
-
-// syncDir makes the names in dir durable.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // it has no such thing
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(ignoreUnsupported(f.Sync()), f.Close())
 }

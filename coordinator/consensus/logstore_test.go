@@ -216,14 +216,14 @@ func TestSuffixIsReplacedAtOnce(t *testing.T) {
 	}
 }
 
-// disk lets a store's file have so many bytes and no more.
-type disk struct {
+// fullDisk lets a store's file have so many bytes and no more.
+type fullDisk struct {
 	size  int64
 	pages *storetest.Pages
 }
 
-func fill(s *logStore) *disk {
-	d := &disk{size: s.room.allocated, pages: storetest.WatchPages(s.db)}
+func fill(s *logStore) *fullDisk {
+	d := &fullDisk{size: s.room.allocated, pages: storetest.WatchPages(s.db)}
 	s.room.allocate = func(f *os.File, n int64) error {
 		if n > d.size {
 			return syscall.ENOSPC

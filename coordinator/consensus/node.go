@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/pprof"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Timing is how long the group waits. The zero value of a field is its default.
@@ -251,10 +251,7 @@ func server(id mesh.NodeID) raft.Server {
 }
 
 func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("consensus: %w", err)
-	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
+	if err := disk.MkdirAll(disk.Secret, dir); err != nil {
 		return fmt.Errorf("consensus: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Found is what a folder holds of a group.
@@ -88,7 +89,7 @@ func Forget(dir string) error {
 		err = os.Rename(dir, aside) // the lock is on the file, not on its name
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(dir))
+		err = disk.Secret.SyncDir(filepath.Dir(dir))
 	}
 	return errors.Join(err, log.close())
 }

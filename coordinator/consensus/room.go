@@ -1,9 +1,7 @@
 package consensus
 
 import (
-	"errors"
 	"os"
-	"syscall"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -80,12 +78,4 @@ func zeroFill(f *os.File, size int64) error {
 		}
 	}
 	return f.Sync()
-}
-
-// ignoreUnsupported is for folders of systems that cannot sync them.
-func ignoreUnsupported(err error) error {
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	hclog "github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 const (
@@ -38,7 +39,7 @@ func openSnapshots(dir string, log hclog.Logger) (*snapshots, error) {
 		}
 	}
 	if s.FileSnapshotStore, err = raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, log); err == nil {
-		err = syncDir(dir)
+		err = disk.Secret.SyncDir(dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("consensus: snapshots in %s: %w", dir, err)
@@ -53,7 +54,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, mem
 	if err != nil {
 		return nil, err
 	}
-	if err := syncDir(filepath.Join(s.dir, sink.ID()+snapshotTemp)); err != nil {
+	if err := disk.Secret.SyncDir(filepath.Join(s.dir, sink.ID()+snapshotTemp)); err != nil {
 		_ = sink.Cancel()
 		return nil, fmt.Errorf("consensus: snapshot %s: %w", sink.ID(), err)
 	}

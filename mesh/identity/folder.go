@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // The files of DATA/identity, each replaced in one step. agentFile is written
@@ -53,7 +55,7 @@ type Intermediate []byte
 func (Intermediate) LogValue() slog.Value { return slog.StringValue("the key of a site") }
 
 // OpenFolder uses dir of fsys; nothing is made yet. now is the machine's clock.
-func OpenFolder(fsys FS, dir string, now func() time.Time) *Folder {
+func OpenFolder(fsys store.FS, dir string, now func() time.Time) *Folder {
 	return &Folder{files: files{fsys, dir}, now: now}
 }
 
@@ -95,7 +97,7 @@ func (f *Folder) key() (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("%s is not there, but its certificate is: %w: put it back from a backup; without it this is another node: move the folder away and join again",
 			f.path(keyFile), ErrDamaged)
 	}
-	if err := f.makeDir(); err != nil {
+	if err := disk.MkdirAll(f.fs, f.dir); err != nil {
 		return nil, err
 	}
 	_, key, err := ed25519.GenerateKey(rand.Reader)

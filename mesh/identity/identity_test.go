@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,38 +13,9 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
-
-// diskFS is storetest's file system with modes.
-type diskFS struct{ *storetest.FS }
-
-func (d diskFS) Open(name string, flag int, mode fs.FileMode) (File, error) {
-	if flag&os.O_CREATE != 0 && mode != 0o600 {
-		return nil, errors.New("a file that others can read")
-	}
-	f, err := d.FS.Open(name, flag)
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-func (d diskFS) MkdirAll(dir string, mode fs.FileMode) error {
-	if mode != 0o700 {
-		return errors.New("a folder that others can read")
-	}
-	return d.FS.MkdirAll(dir)
-}
-
-func (d diskFS) Stat(name string) (fs.FileInfo, error) {
-	st, err := d.FS.Stat(name)
-	return private{st}, err
-}
-
-type private struct{ fs.FileInfo }
-
-func (private) Mode() fs.FileMode { return 0o600 }
 
 const where = "/data/identity"
 
@@ -67,7 +37,7 @@ type box struct {
 
 func newBox(t *testing.T, clock string) *box {
 	b := &box{t: t, fs: storetest.New(), clock: at(clock)}
-	b.folder = OpenFolder(diskFS{b.fs}, where, func() time.Time { return b.clock })
+	b.folder = OpenFolder(b.fs, where, func() time.Time { return b.clock })
 	return b
 }
 
@@ -156,7 +126,7 @@ func TestFoundingCrash(t *testing.T) {
 				t.Fatalf("op %d: founded without power", op)
 			}
 			b.fs = b.fs.Crash(seed)
-			b.folder = OpenFolder(diskFS{b.fs}, where, b.folder.now)
+			b.folder = OpenFolder(b.fs, where, b.folder.now)
 			id, err := b.folder.Load()
 			if errors.Is(err, ErrNone) {
 				id, err = b.folder.Found("plant", "hall")
@@ -184,7 +154,7 @@ func TestNodeIsBornOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for seed := range uint64(6) {
-		f := OpenFolder(diskFS{b.fs.Crash(seed)}, where, b.folder.now)
+		f := OpenFolder(b.fs.Crash(seed), where, b.folder.now)
 		if again, err := f.Node(); again != node || err != nil {
 			t.Errorf("seed %d: %s, %v, want %s", seed, again, err, node)
 		}
@@ -205,7 +175,7 @@ func TestJoinCrash(t *testing.T) {
 			t.Fatal("founded without power")
 		}
 		b.fs = b.fs.Crash(1)
-		b.folder = OpenFolder(diskFS{b.fs}, where, b.folder.now)
+		b.folder = OpenFolder(b.fs, where, b.folder.now)
 		before, err := b.folder.Node()
 		if err != nil {
 			t.Fatal(err)
@@ -214,7 +184,7 @@ func TestJoinCrash(t *testing.T) {
 		_, kept := b.join(founder)
 		for seed := range uint64(6) {
 			c := &box{t: t, fs: b.fs.Crash(seed), clock: b.clock}
-			c.folder = OpenFolder(diskFS{c.fs}, where, b.folder.now)
+			c.folder = OpenFolder(c.fs, where, b.folder.now)
 			id, err := c.folder.Load()
 			if errors.Is(err, ErrNone) && kept != nil {
 				id, err = c.join(founder)
@@ -436,7 +406,7 @@ func TestDiskModes(t *testing.T) {
 		t.Skip("modes are not kept by Windows")
 	}
 	dir := filepath.Join(t.TempDir(), "data", "identity")
-	f := OpenFolder(Disk{}, dir, func() time.Time { return at("2026-03-01") })
+	f := OpenFolder(disk.Secret, dir, func() time.Time { return at("2026-03-01") })
 	if _, err := f.Found("plant", "hall"); err != nil {
 		t.Fatal(err)
 	}

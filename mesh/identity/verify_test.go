@@ -36,14 +36,14 @@ func TestRenewal(t *testing.T) {
 	for seed := range uint64(6) { // whenever the power fails, one of the two is there
 		for cut := 1; cut <= 6; cut++ {
 			c := &box{t: t, fs: b.fs.Crash(1), clock: b.clock}
-			c.folder = OpenFolder(diskFS{c.fs}, where, b.folder.now)
+			c.folder = OpenFolder(c.fs, where, b.folder.now)
 			early, err := c.folder.Load()
 			if err != nil {
 				t.Fatal(err)
 			}
 			c.fs.PowerOffAt(cut)
 			_ = early.Renew(chain)
-			if _, err := OpenFolder(diskFS{c.fs.Crash(seed)}, where, b.folder.now).Load(); err != nil {
+			if _, err := OpenFolder(c.fs.Crash(seed), where, b.folder.now).Load(); err != nil {
 				t.Fatalf("cut %d, seed %d: %v", cut, seed, err)
 			}
 		}

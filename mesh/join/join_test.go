@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func now() time.Time { return time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC) }
 
 func folder(t *testing.T) *identity.Folder {
-	return identity.OpenFolder(identity.Disk{}, filepath.Join(t.TempDir(), "data", "identity"), now)
+	return identity.OpenFolder(disk.Secret, filepath.Join(t.TempDir(), "data", "identity"), now)
 }
 
 // site is an issuer as a site of one voter is.

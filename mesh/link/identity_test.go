@@ -13,12 +13,13 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // found makes the identity of a mesh's founder.
 func found(t *testing.T, name string) *identity.Identity {
 	t.Helper()
-	id, err := identity.OpenFolder(identity.Disk{}, t.TempDir(), time.Now).Found(name, "hall")
+	id, err := identity.OpenFolder(disk.Secret, t.TempDir(), time.Now).Found(name, "hall")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestJoinAndTalk(t *testing.T) {
 		return j, j.ConnectionState(), nil
 	}
 
-	folder := identity.OpenFolder(identity.Disk{}, t.TempDir(), time.Now)
+	folder := identity.OpenFolder(disk.Secret, t.TempDir(), time.Now)
 	node, err := folder.Node()
 	if err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ func (r *Reader) openInput(name string) (input, error) {
 	if err != nil {
 		return nil, fmt.Errorf("file source: %w", err)
 	}
-	in := &disk{name: name, f: f, raw: io.NewSectionReader(f, 0, math.MaxInt64)}
+	in := &regular{name: name, f: f, raw: io.NewSectionReader(f, 0, math.MaxInt64)}
 	in.from = in.raw
 	if strings.HasSuffix(name, ".gz") {
 		if in.zip, err = gzip.NewReader(in.raw); err != nil {
@@ -57,8 +57,8 @@ func (r *Reader) openInput(name string) (input, error) {
 	return in, nil
 }
 
-// disk is a regular file, perhaps packed.
-type disk struct {
+// regular is a regular file, perhaps packed.
+type regular struct {
 	name string
 	f    store.File
 	raw  *io.SectionReader // reads f
@@ -67,7 +67,7 @@ type disk struct {
 }
 
 // Fill reads from the file; it never waits for anything but the disk.
-func (d *disk) Fill(_ context.Context, buf []byte, _ bool) (int, error) {
+func (d *regular) Fill(_ context.Context, buf []byte, _ bool) (int, error) {
 	for range 100 {
 		n, err := d.from.Read(buf)
 		switch {
@@ -84,7 +84,7 @@ func (d *disk) Fill(_ context.Context, buf []byte, _ bool) (int, error) {
 
 // SkipTo refuses to go beyond the end: the file is then not the one that the
 // position is of.
-func (d *disk) SkipTo(pos int64) error {
+func (d *regular) SkipTo(pos int64) error {
 	if d.zip == nil {
 		info, err := d.f.Stat()
 		if err != nil {
@@ -110,10 +110,10 @@ func (d *disk) SkipTo(pos int64) error {
 }
 
 // Clock is none: what a file holds arrives at no particular time.
-func (d *disk) Clock() int64 { return noClock }
+func (d *regular) Clock() int64 { return noClock }
 
 // Close closes the file.
-func (d *disk) Close() error { return d.f.Close() }
+func (d *regular) Close() error { return d.f.Close() }
 
 const (
 	pumpBuffer = 64 << 10

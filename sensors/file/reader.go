@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 const (
@@ -76,7 +77,7 @@ func NewReader(cfg SourceConfig) (*Reader, error) {
 		cfg.MaxRecord = defaultMaxRecord
 	}
 	if cfg.FS == nil {
-		cfg.FS = Disk{}
+		cfg.FS = disk.Shared
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = sensors.Wall{}

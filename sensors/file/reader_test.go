@@ -18,11 +18,12 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors/decode"
 	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // shortReads hands out at most n bytes a Read, and fails at a byte if told to.
 type shortReads struct {
-	Disk
+	disk.FS
 	n      int
 	failAt int64 // 0: never
 	open   *int  // files that are open, if counted
@@ -35,7 +36,7 @@ type shortFile struct {
 }
 
 func (s shortReads) Open(name string, flag int) (store.File, error) {
-	f, err := s.Disk.Open(name, flag)
+	f, err := s.FS.Open(name, flag)
 	if err != nil {
 		return nil, err
 	}

@@ -9,13 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/pending"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Encoder turns rows into the bytes of a file. The sink owns dst.
@@ -101,7 +101,7 @@ func OpenSink(cfg SinkConfig) (*Sink, error) {
 		cfg.MaxPending = defaultMaxPending
 	}
 	if cfg.FS == nil {
-		cfg.FS = Disk{}
+		cfg.FS = disk.Shared
 	}
 	if cfg.Path == "" || cfg.Parallelism < 1 || cfg.Subtask < 0 || cfg.Subtask >= cfg.Parallelism {
 		return nil, fmt.Errorf("file sink: no path, or subtask %d of %d does not exist", cfg.Subtask, cfg.Parallelism)
@@ -332,7 +332,7 @@ func (s *Sink) shorter(is, committed int64) error {
 func (s *Sink) fault(err error) error { return fault(s.name, err) }
 
 func fault(name string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, store.ErrFull) {
+	if disk.IsFull(err) {
 		return fmt.Errorf("file sink: %s: %w; its rows wait until there is room", name, sensors.Full(err))
 	}
 	return fmt.Errorf("file sink: %s: %w", name, err)

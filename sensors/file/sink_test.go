@@ -22,6 +22,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors/encode"
 	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // fate decides what goes wrong on a faultyDisk. The zero value: nothing.
@@ -39,7 +40,7 @@ type fate struct {
 // faultyDisk is the disk in a test's folder, with faults. It never really
 // fsyncs: it counts.
 type faultyDisk struct {
-	Disk
+	disk.FS
 	*fate
 }
 
@@ -49,7 +50,7 @@ type faultyFile struct {
 }
 
 func (d faultyDisk) Open(name string, flag int) (store.File, error) {
-	f, err := d.Disk.Open(name, flag)
+	f, err := d.FS.Open(name, flag)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func TestSinkSurvivesAFaultAtEveryByte(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "out.csv")
 				f := &fate{}
 				n := newNumbers()
-				cfg := SinkConfig{Path: path, Parallelism: 1, Encoder: n.csv(), FS: faultyDisk{fate: f}}
+				cfg := SinkConfig{Path: path, Parallelism: 1, Encoder: n.csv(), FS: faultyDisk{disk.Shared, f}}
 				if c.spill {
 					cfg.MaxPending = 20
 				}
@@ -223,7 +224,7 @@ func TestSinkAgainstAModel(t *testing.T) {
 		f := &fate{}
 		n := newNumbers()
 		most := rapid.SampledFrom([]int{1, 30, 1 << 20}).Draw(rt, "most pending")
-		s, err := OpenSink(SinkConfig{Path: path, Parallelism: 1, Encoder: n.csv(), FS: faultyDisk{fate: f}, MaxPending: most})
+		s, err := OpenSink(SinkConfig{Path: path, Parallelism: 1, Encoder: n.csv(), FS: faultyDisk{disk.Shared, f}, MaxPending: most})
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -285,7 +286,7 @@ func TestFirstCommitSyncsTheFolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out.csv")
 	f := &fate{syncDir: syscall.EIO}
 	n := newNumbers()
-	s, err := OpenSink(SinkConfig{Path: path, Parallelism: 1, Encoder: n.csv(), FS: faultyDisk{fate: f}})
+	s, err := OpenSink(SinkConfig{Path: path, Parallelism: 1, Encoder: n.csv(), FS: faultyDisk{disk.Shared, f}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +401,7 @@ func visible(t *testing.T, text string) []int64 {
 func TestSinkSuite(t *testing.T) {
 	sensortest.Writer(t, sensortest.WriterCase{Open: func(t *testing.T) sensortest.Sink {
 		path := filepath.Join(t.TempDir(), "out.csv")
-		s, err := OpenSink(SinkConfig{Path: path, Parallelism: 1, MaxPending: 50, Encoder: encode.NewCSV(sensortest.WriterSchema(), encode.Options{}), FS: faultyDisk{fate: &fate{}}})
+		s, err := OpenSink(SinkConfig{Path: path, Parallelism: 1, MaxPending: 50, Encoder: encode.NewCSV(sensortest.WriterSchema(), encode.Options{}), FS: faultyDisk{disk.Shared, &fate{}}})
 		if err != nil {
 			t.Fatal(err)
 		}

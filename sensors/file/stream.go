@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 const maxStreamed = 64 << 10
@@ -73,7 +74,7 @@ func (s *Stream) flush() error {
 		return nil
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
 		return fmt.Errorf("stdout: %w: %w", ErrNobodyReads, err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case disk.IsFull(err):
 		return fmt.Errorf("stdout: %w", sensors.Full(err))
 	}
 	return fmt.Errorf("stdout: %w", err)

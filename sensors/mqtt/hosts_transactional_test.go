@@ -17,9 +17,9 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
-	"github.com/tidemark-mesh/tidemark/sensors/file"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
 	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // saved is the one checkpoint that the child of the test keeps, on a real disk.
@@ -47,7 +47,7 @@ func TestHostsTransactionalChild(t *testing.T) {
 			Connection: mqtt.Connection{Broker: os.Getenv("TIDEMARK_TEST_BROKER"), ClientID: "job/sink", BackoffMin: 5000},
 			Topic:      "out/x", Schema: oneColumn, QoS: byte(qos), Encode: encodeText, MaxInFlight: 16,
 		},
-		Parallelism: 1, Dir: filepath.Join(dir, "sinks"), FS: file.Disk{}, MaxPending: 100,
+		Parallelism: 1, Dir: filepath.Join(dir, "sinks"), FS: disk.Shared, MaxPending: 100,
 	})
 	if err != nil {
 		t.Fatal(err)

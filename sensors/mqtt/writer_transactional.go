@@ -8,13 +8,13 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/pending"
 	durable "github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // TransactionalOptions say what a TransactionalWriter publishes.
@@ -287,7 +287,7 @@ func roomFault(what string, err error) error {
 		return nil
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("mqtt: %s: %w; the folder of the state must be writable", what, err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, durable.ErrFull):
+	case disk.IsFull(err):
 		return fmt.Errorf("mqtt: %s: %w; rows wait until there is room", what, sensors.Full(err))
 	}
 	return fmt.Errorf("mqtt: %s: %w", what, err)

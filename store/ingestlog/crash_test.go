@@ -20,8 +20,8 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
-// disk sees the segments that a log opens for writing.
-type disk struct {
+// watchedDisk sees the segments that a log opens for writing.
+type watchedDisk struct {
 	dir   string
 	files map[string]*watched // by name
 	fail  func(name string, w storetest.PageWrite) error
@@ -32,9 +32,11 @@ type watched struct {
 	base []byte // what is durable in it
 }
 
-func newDisk(dir string) *disk { return &disk{dir: dir, files: make(map[string]*watched)} }
+func newDisk(dir string) *watchedDisk {
+	return &watchedDisk{dir: dir, files: make(map[string]*watched)}
+}
 
-func (d *disk) open(path string, mode os.FileMode, o *bolt.Options) (*bolt.DB, error) {
+func (d *watchedDisk) open(path string, mode os.FileMode, o *bolt.Options) (*bolt.DB, error) {
 	db, err := bolt.Open(path, mode, o)
 	if err != nil || o.ReadOnly {
 		return db, err
@@ -56,7 +58,7 @@ func (d *disk) open(path string, mode os.FileMode, o *bolt.Options) (*bolt.DB, e
 }
 
 // durable notes that all that was written is.
-func (d *disk) durable(t *testing.T) {
+func (d *watchedDisk) durable(t *testing.T) {
 	for name, w := range d.files {
 		w.Take()
 		base, err := os.ReadFile(filepath.Join(d.dir, name))
@@ -214,7 +216,7 @@ func powerLoss(t *testing.T, rnd *rand.Rand) {
 }
 
 // crashes makes what the last commit may have left.
-func (m *model) crashes(t *testing.T, o Options, d *disk, before map[string][]byte, rnd *rand.Rand) {
+func (m *model) crashes(t *testing.T, o Options, d *watchedDisk, before map[string][]byte, rnd *rand.Rand) {
 	names := slices.Sorted(maps.Keys(d.files))
 	last := names[len(names)-1]
 	if strings.HasSuffix(last, newSuffix) {
@@ -259,7 +261,7 @@ func TestEveryWriteFailsOnce(t *testing.T) {
 	}{{"disk full", syscall.ENOSPC, true}, {"i/o error", syscall.EIO, false}} {
 		t.Run(c.name, func(t *testing.T) {
 			for roll := range 2 {
-				for at := 0; failing(t, c.err, c.full, roll == 1, func(d *disk) func() bool {
+				for at := 0; failing(t, c.err, c.full, roll == 1, func(d *watchedDisk) func() bool {
 					n, failed := 0, false
 					d.fail = func(string, storetest.PageWrite) error {
 						if n++; n > at {
@@ -281,7 +283,7 @@ func TestEveryWriteFailsOnce(t *testing.T) {
 
 func TestEverySyncFailsOnce(t *testing.T) {
 	for _, meta := range []bool{false, true} {
-		failing(t, nil, false, false, func(d *disk) func() bool {
+		failing(t, nil, false, false, func(d *watchedDisk) func() bool {
 			failed := false
 			for _, w := range d.files {
 				w.FailSync = func(p storetest.PageWrite) bool {
@@ -297,7 +299,7 @@ func TestEverySyncFailsOnce(t *testing.T) {
 
 // failing does a commit that breaks; false: it did not, since it had no more
 // steps that could.
-func failing(t *testing.T, kind error, full, roll bool, breaks func(*disk) func() bool) bool {
+func failing(t *testing.T, kind error, full, roll bool, breaks func(*watchedDisk) func() bool) bool {
 	d := newDisk(t.TempDir())
 	o := Options{Dir: d.dir, Lanes: 2, OpenDB: d.open}
 	if roll {

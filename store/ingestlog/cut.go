@@ -9,7 +9,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/tidemark-mesh/tidemark/store"
-	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // This file takes entries away again: those that never belonged to the log,
@@ -38,7 +38,7 @@ func (l *Log) CutTo(seq int64) (int64, error) {
 		return 0, fmt.Errorf("ingestlog: %s: cutting back to %d: %w: it begins with %d", l.o.Dir, seq, store.ErrMissing, first)
 	}
 	if err := l.cutTo(seq); err != nil {
-		l.broken = fmt.Errorf("ingestlog: %s: cutting back to %d: %w", l.o.Dir, seq, diskError(err))
+		l.broken = fmt.Errorf("ingestlog: %s: cutting back to %d: %w", l.o.Dir, seq, disk.Full(err))
 		return 0, l.broken
 	}
 	return l.done.seq, nil
@@ -111,7 +111,7 @@ func (l *Log) remove(seg *segment) error {
 	if err := os.Remove(seg.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := (part.Disk{}).SyncDir(l.o.Dir); err != nil {
+	if err := disk.Shared.SyncDir(l.o.Dir); err != nil {
 		return err
 	}
 	l.emit(Event{Kind: Deleted, File: seg.path})
@@ -178,7 +178,7 @@ func (l *Log) BeginAnew(by uint64, head []byte) error {
 		return fmt.Errorf("ingestlog: %s: the beginning of a copy: %w: %w", l.o.Dir, store.ErrCorrupt, err)
 	}
 	if err := l.makeAnew(s); err != nil {
-		l.broken = fmt.Errorf("ingestlog: %s: beginning a copy: %w", l.o.Dir, diskError(err))
+		l.broken = fmt.Errorf("ingestlog: %s: beginning a copy: %w", l.o.Dir, disk.Full(err))
 		return l.broken
 	}
 	l.follows = true

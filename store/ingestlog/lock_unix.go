@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // lock takes the folder: for one writer, or for readers only. The system lets it
@@ -25,7 +26,7 @@ func lock(dir string, readOnly bool) (*os.File, error) {
 		if readOnly && errors.Is(err, os.ErrNotExist) {
 			return nil, nil // no writer of this version was ever here
 		}
-		return nil, fmt.Errorf("ingestlog: %w", diskError(err))
+		return nil, fmt.Errorf("ingestlog: %w", disk.Full(err))
 	}
 	err = syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 	if err == nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
-	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Open opens a log or makes a new one. It takes the lock of the folder
@@ -29,7 +29,7 @@ func Open(o Options) (*Log, error) {
 	}
 	if !o.ReadOnly {
 		if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-			return nil, fmt.Errorf("ingestlog: %w", diskError(err))
+			return nil, fmt.Errorf("ingestlog: %w", disk.Full(err))
 		}
 	}
 	l := &Log{o: o, pins: make(map[string][]sensors.Position), more: make(chan struct{}), offered: dataflow.MinTime, shown: math.MaxInt64}
@@ -68,7 +68,7 @@ func (o *Options) check() error {
 		o.TailBytes = defaultTail
 	}
 	if o.FS == nil {
-		o.FS = part.Disk{}
+		o.FS = disk.Shared
 	}
 	if o.ID == (LogID{}) {
 		_, _ = rand.Read(o.ID[:]) // it never fails
@@ -152,10 +152,10 @@ func (l *Log) settle() error {
 	}
 	err := l.last().db.Sync()
 	if err == nil {
-		err = part.Disk{}.SyncDir(l.o.Dir)
+		err = disk.Shared.SyncDir(l.o.Dir)
 	}
 	if err != nil {
-		return fmt.Errorf("ingestlog: %s: %w", l.last().path, diskError(err))
+		return fmt.Errorf("ingestlog: %s: %w", l.last().path, disk.Full(err))
 	}
 	return nil
 }

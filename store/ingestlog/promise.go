@@ -4,14 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/zeebo/xxh3"
 
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // promiseFile holds the epoch below which nothing is taken, and the one to whose
@@ -54,15 +53,11 @@ func (p *promise) decode(b []byte) error {
 // an error: what it said must not be forgotten.
 func readPromise(o *Options) (p promise, err error) {
 	path := filepath.Join(o.Dir, promiseFile)
-	f, err := o.FS.Open(path, os.O_RDONLY)
+	b, err := disk.Read(o.FS, path, 64)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}
-	if err != nil {
-		return p, fmt.Errorf("ingestlog: %w", err)
-	}
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, 64))
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err != nil && !errors.Is(err, store.ErrCorrupt) {
 		return p, fmt.Errorf("ingestlog: %s: %w", path, err)
 	}
 	if err = p.decode(b); err != nil {
@@ -102,23 +97,8 @@ func (l *Log) vow(p promise) error {
 		return nil
 	}
 	path := filepath.Join(l.o.Dir, promiseFile)
-	tmp := path + newSuffix
-	f, err := l.o.FS.Open(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-	if err == nil {
-		_, err = f.WriteAt(p.encode(), 0)
-		if err == nil {
-			err = f.Sync()
-		}
-		err = errors.Join(err, f.Close())
-	}
-	if err == nil {
-		err = l.o.FS.Rename(tmp, path)
-	}
-	if err == nil {
-		err = l.o.FS.SyncDir(l.o.Dir)
-	}
-	if err != nil {
-		return fmt.Errorf("ingestlog: promising epoch %d in %s: %w", p.epoch, path, diskError(err))
+	if err := disk.Replace(l.o.FS, path, p.encode()); err != nil {
+		return fmt.Errorf("ingestlog: promising epoch %d in %s: %w", p.epoch, path, err)
 	}
 	l.promised = p
 	return nil

@@ -8,7 +8,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
-	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Pin keeps the entries from the given positions on (Split is the lane; other
@@ -59,7 +59,7 @@ func (l *Log) reap() {
 	for _, seg := range doomed {
 		err := os.Remove(seg.path)
 		if err == nil || errors.Is(err, os.ErrNotExist) {
-			err = part.Disk{}.SyncDir(l.o.Dir)
+			err = disk.Shared.SyncDir(l.o.Dir)
 		}
 		if err != nil {
 			err = fmt.Errorf("ingestlog: deleting %s: %w", seg.path, err)

@@ -10,14 +10,13 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tidemark-mesh/tidemark/store"
-	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 const (
@@ -117,17 +116,9 @@ func (o *Options) openFile(path string, readOnly bool, wait time.Duration) (db *
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		err = fmt.Errorf("ingestlog: %s: %w (%v); %s", path, store.ErrCorrupt, err, mend)
 	case !errors.Is(err, store.ErrCorrupt):
-		err = fmt.Errorf("ingestlog: opening %s: %w", path, diskError(err))
+		err = fmt.Errorf("ingestlog: opening %s: %w", path, disk.Full(err))
 	}
 	return db, err
-}
-
-// diskError makes the errors of a full disk store.ErrFull.
-func diskError(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return store.Full(err)
-	}
-	return err
 }
 
 // create makes the segment that begins at head. It has its name when everything
@@ -167,10 +158,10 @@ func (o *Options) create(head state) (seg *segment, err error) {
 	}
 	if err != nil {
 		_ = os.Remove(begun)
-		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, diskError(err))
+		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, disk.Full(err))
 	}
-	if err := (part.Disk{}).SyncDir(o.Dir); err != nil {
-		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, diskError(err))
+	if err := disk.Shared.SyncDir(o.Dir); err != nil {
+		return nil, fmt.Errorf("ingestlog: making segment %s: %w", path, disk.Full(err))
 	}
 	if db, err = o.openFile(path, false, 0); err != nil {
 		return nil, err
@@ -246,7 +237,7 @@ func (s *segment) write(all []bundle, end []byte) (unsure bool, err error) {
 		})
 	})
 	if err != nil {
-		full := diskError(err)
+		full := disk.Full(err)
 		now, _, e := s.last()
 		return e != nil || now >= id || !errors.Is(full, store.ErrFull), full
 	}

@@ -4,20 +4,17 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
-const (
-	manifestExt = ".manifest"
-	manifestTmp = ".tmp" // after manifestExt
-)
+const manifestExt = ".manifest"
 
 // Manifests is a folder of manifests, DIR/NAME.manifest: the checkpoints of a
 // job, or the savepoints. Different names may be used at the same time.
@@ -31,7 +28,7 @@ type Manifests struct {
 // writes. parts is where the parts are that the manifests name.
 func OpenManifests(parts *Store, dir string) (*Manifests, error) {
 	m := &Manifests{fs: parts.fs, dir: dir, parts: parts}
-	if err := m.fs.MkdirAll(dir); err != nil {
+	if err := disk.MkdirAll(m.fs, dir); err != nil {
 		return nil, kinds(err, "making", dir)
 	}
 	files, err := m.fs.ReadDir(dir)
@@ -39,14 +36,14 @@ func OpenManifests(parts *Store, dir string) (*Manifests, error) {
 		return nil, kinds(err, "reading", dir)
 	}
 	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), manifestExt+manifestTmp) {
+		if !strings.HasSuffix(f.Name(), manifestExt+disk.Temp) {
 			continue
 		}
 		if err := m.fs.Remove(filepath.Join(dir, f.Name())); err != nil {
 			return nil, kinds(err, "removing", f.Name())
 		}
 	}
-	return m, syncUp(m.fs, dir)
+	return m, nil
 }
 
 // ViewManifests is a folder for reading, which another process may have open.
@@ -91,8 +88,10 @@ func (s *Manifests) Keep(m manifest.Manifest) error {
 // write stores a manifest's bytes, durably.
 func (s *Manifests) write(of string, data []byte) error {
 	name := s.path(of)
-	switch was, err := s.bytes(name); {
-	case errors.Is(err, store.ErrMissing):
+	was, err := s.bytes(name)
+	fresh := errors.Is(err, store.ErrMissing)
+	switch {
+	case fresh:
 	case err != nil && !errors.Is(err, store.ErrCorrupt):
 		return err
 	case err == nil && bytes.Equal(was, data):
@@ -102,49 +101,17 @@ func (s *Manifests) write(of string, data []byte) error {
 			return fmt.Errorf("%s: another manifest has this name; choose one, or delete it", name)
 		}
 	}
-	tmp := name + manifestTmp
-	if err := writeFile(s.fs, tmp, data); err != nil {
-		_ = s.fs.Remove(tmp) // OpenManifests removes it if this fails
-		return err
-	}
-	if err := s.fs.Rename(tmp, name); err != nil {
-		_ = s.fs.Remove(tmp)
-		return kinds(err, "naming", name)
-	}
-	if err := s.fs.SyncDir(s.dir); err != nil {
+	err = disk.Replace(s.fs, name, data)
+	if err != nil && fresh {
 		_ = s.fs.Remove(name) // if this fails too, it may be seen: it is whole
-		return kinds(err, "syncing", s.dir)
-	}
-	return nil
-}
-
-// writeFile writes a file and makes its bytes durable.
-func writeFile(fs store.FS, name string, data []byte) error {
-	f, err := fs.Open(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return kinds(err, "making", name)
-	}
-	n, err := f.WriteAt(data, 0)
-	if err == nil && n < len(data) {
-		err = io.ErrShortWrite
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
 	}
 	return kinds(err, "writing", name)
 }
 
 // bytes reads a manifest's file.
 func (s *Manifests) bytes(name string) ([]byte, error) {
-	f, err := s.fs.Open(name, os.O_RDONLY)
-	if err != nil {
-		return nil, kinds(err, "opening manifest", name)
-	}
-	data, err := io.ReadAll(io.NewSectionReader(f, 0, manifest.MaxBytes+1))
-	return data, kinds(errors.Join(err, f.Close()), "reading manifest", name)
+	data, err := disk.Read(s.fs, name, manifest.MaxBytes)
+	return data, kinds(err, "reading manifest", name)
 }
 
 // Get reads a manifest: store.ErrMissing if it is not there, store.ErrCorrupt

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 const (
@@ -48,7 +49,7 @@ var _ store.Parts = (*Store)(nil)
 // Open makes the directory if need be and removes what a crash left of writes.
 func Open(fs store.FS, dir string) (*Store, error) {
 	tmp := filepath.Join(dir, tempDir)
-	if err := fs.MkdirAll(tmp); err != nil {
+	if err := disk.MkdirAll(fs, tmp); err != nil {
 		return nil, kinds(err, "making", tmp)
 	}
 	left, err := fs.ReadDir(tmp)
@@ -60,9 +61,6 @@ func Open(fs store.FS, dir string) (*Store, error) {
 			return nil, kinds(err, "removing", filepath.Join(tmp, e.Name()))
 		}
 	}
-	if err := syncUp(fs, dir); err != nil {
-		return nil, err
-	}
 	return View(fs, dir), nil
 }
 
@@ -73,18 +71,6 @@ func View(fs store.FS, dir string) *Store {
 		made: make(map[string]bool), clean: make(map[string]bool), changes: make(map[string]uint64), changing: make(map[string]int)}
 	s.cond = sync.NewCond(&s.mu)
 	return s
-}
-
-// syncUp makes the names that lead to dir durable, up to the root.
-func syncUp(fs store.FS, dir string) error {
-	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
-		if err := fs.SyncDir(d); err != nil && !errors.Is(err, os.ErrPermission) { // those above need not be ours
-			return kinds(err, "syncing", d)
-		}
-		if up := filepath.Dir(d); up == d {
-			return nil
-		}
-	}
 }
 
 // path is where a part is, and its folder.

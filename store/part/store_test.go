@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 	"github.com/tidemark-mesh/tidemark/store/part"
 	"github.com/tidemark-mesh/tidemark/store/storetest"
@@ -426,7 +427,7 @@ func TestLock(t *testing.T) {
 
 func TestWalk(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, part.Disk{}, dir)
+	s := open(t, disk.Group, dir)
 	want := make(map[store.Part]bool)
 	for i := range 300 {
 		p, err := s.Put(storetest.Bytes(fmt.Appendf(nil, "%d", i)))
@@ -452,7 +453,7 @@ func TestWalk(t *testing.T) {
 	if err != nil || len(want) > 0 {
 		t.Errorf("%v, %d not seen", err, len(want))
 	}
-	open(t, part.Disk{}, dir)
+	open(t, disk.Group, dir)
 	if _, err := os.Stat(filepath.Join(dir, "tmp/17")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what a crash left is still there: %v", err)
 	}
@@ -461,7 +462,7 @@ func TestWalk(t *testing.T) {
 func BenchmarkPut(b *testing.B) {
 	for _, n := range []int{1, 10, 200} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			s := open(b, part.Disk{}, b.TempDir())
+			s := open(b, disk.Group, b.TempDir())
 			i := 0
 			for b.Loop() {
 				var writes []func(io.Writer) error
@@ -476,7 +477,7 @@ func BenchmarkPut(b *testing.B) {
 		})
 	}
 	b.Run("10 one by one", func(b *testing.B) {
-		s := open(b, part.Disk{}, b.TempDir())
+		s := open(b, disk.Group, b.TempDir())
 		i := 0
 		for b.Loop() {
 			for range 10 {

@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 var _ operator.Backing = (*DB)(nil)
@@ -147,10 +147,10 @@ func bucket(table int) []byte { return []byte{byte(table)} }
 
 // kind makes a full disk known as such.
 func kind(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, berrors.ErrMaxSizeReached) {
+	if errors.Is(err, berrors.ErrMaxSizeReached) {
 		return store.Full(err)
 	}
-	return err
+	return disk.Full(err)
 }
 
 func (d *DB) failed(what string, err error) error {

@@ -386,9 +386,9 @@ func (i info) IsDir() bool      { return i.dir }
 func (info) Sys() any           { return nil }
 func (i info) Mode() fs.FileMode {
 	if i.dir {
-		return fs.ModeDir | 0o750
+		return fs.ModeDir | 0o700
 	}
-	return 0o640
+	return 0o600
 }
 
 // file is an open file.

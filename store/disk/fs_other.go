@@ -1,6 +1,6 @@
 //go:build !unix
 
-package part
+package disk
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 
 func syncDir(*os.File) error { return nil }
 
-// full tells whether the disk is used up: ERROR_HANDLE_DISK_FULL and
-// ERROR_DISK_FULL of Windows, and what tests make.
-func full(err error) bool {
+// isFull: ERROR_HANDLE_DISK_FULL and ERROR_DISK_FULL of Windows, and what tests
+// make.
+func isFull(err error) bool {
 	var no syscall.Errno
 	return errors.Is(err, syscall.ENOSPC) || errors.As(err, &no) && (no == 39 || no == 112)
 }
