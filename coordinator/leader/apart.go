@@ -1,11 +1,11 @@
 package leader
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -50,8 +50,8 @@ func (l *Leader) part(a, b mesh.NodeID) {
 	}
 	l.apart[p] = l.now
 	l.marks.site, l.marks.room = true, true
-	for len(l.apart) > maxApart {
-		l.forgetPair(func(q schedule.Pair) bool { return l.apart[q] == slices.Min(values(l.apart)) })
+	if len(l.apart) > maxApart {
+		delete(l.apart, l.oldestPair())
 	}
 }
 
@@ -88,9 +88,10 @@ func (l *Leader) forgetPair(which func(schedule.Pair) bool) {
 	}
 }
 
-func values(m map[schedule.Pair]dataflow.Time) (all []dataflow.Time) {
-	for _, t := range m {
-		all = append(all, t)
-	}
-	return all
+// oldestPair is the pair that was last parted longest ago; of several the first by
+// name.
+func (l *Leader) oldestPair() schedule.Pair {
+	return slices.MinFunc(l.pairs(), func(p, q schedule.Pair) int {
+		return cmp.Or(cmp.Compare(l.apart[p], l.apart[q]), slices.Compare(p[:], q[:]))
+	})
 }
