@@ -165,7 +165,7 @@ func (f *Feed) open(c *Config, needed map[string]map[int]int64) error {
 	}
 	f.log, err = ingestlog.Open(ingestlog.Options{
 		Dir: folder(o.Dir, f.name), Lanes: f.config.Lanes, Retain: retention(f.config.Keep), Cap: f.config.Keep.Cap,
-		Events: f.hearLog,
+		FS: o.FS, Events: f.hearLog,
 	})
 	if err != nil {
 		return err

@@ -209,11 +209,10 @@ func Show(o Options, name string) (_ Info, err error) {
 		return info, err
 	}
 	info.Pins = sortedPins(all)
-	files, err := filepath.Glob(filepath.Join(folder(o.Dir, name), "*.log"))
-	if err != nil || len(files) == 0 {
-		return info, err // never opened: there is no log yet
+	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(o.Dir, name), ReadOnly: true, FS: o.FS})
+	if errors.Is(err, store.ErrMissing) {
+		return info, nil // never opened: there is no log yet
 	}
-	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(o.Dir, name), ReadOnly: true})
 	if err != nil {
 		return info, fmt.Errorf("feed %q: %w", name, err)
 	}
@@ -248,7 +247,7 @@ func Delete(o Options, name string) error {
 	if _, _, err := readConfig(o, name); err != nil {
 		return err
 	}
-	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(o.Dir, name)})
+	log, err := ingestlog.Open(ingestlog.Options{Dir: folder(o.Dir, name), FS: o.FS})
 	if err == nil {
 		err = log.Close()
 	}

@@ -181,7 +181,7 @@ func (f *follower) obey(st mesh.Stream, in *wire.Reader) error {
 		return nil
 	}
 	_ = st.SetDeadline(time.Time{})
-	c := &copying{f: f}
+	c := &copying{f: f, most: ingestlog.MaxGroup}
 	for {
 		kind, b, err := in.Next()
 		if err != nil {
@@ -200,11 +200,16 @@ func (f *follower) obey(st mesh.Stream, in *wire.Reader) error {
 	}
 }
 
+// blockCost is what a block takes in memory beside its bytes.
+const blockCost = 64
+
 // copying is what has come of a stream and is not on disk yet: at most a group
 // more than copyPiece.
 type copying struct {
 	f      *follower
+	most   int                    // bytes of a group; one with more ends the stream
 	blocks []ingestlog.GroupBlock // of a group whose end has not come
+	open   int                    // bytes of them
 	groups []*ingestlog.Group
 	bytes  int
 }
@@ -215,6 +220,9 @@ func (c *copying) frame(kind byte, b []byte, more bool) (ack int64, err error) {
 	l, by := c.f.log, c.f.epoch.Epoch
 	switch kind {
 	case frameBlock:
+		if c.open += len(b) + blockCost; c.open > c.most {
+			return -1, fmt.Errorf("%w: a group of more than %d bytes", errFrame, c.most)
+		}
 		block, err := decodeBlock(b)
 		c.blocks = append(c.blocks, block)
 		return -1, err
@@ -223,7 +231,7 @@ func (c *copying) frame(kind byte, b []byte, more bool) (ack int64, err error) {
 		if err != nil {
 			return -1, err
 		}
-		c.blocks = nil
+		c.blocks, c.open = nil, 0
 		c.groups = append(c.groups, g)
 		if c.bytes += g.Size(); more && c.bytes < copyPiece {
 			return -1, nil

@@ -81,6 +81,24 @@ func TestGoldenFrames(t *testing.T) {
 	}
 }
 
+// A group that never ends ends the stream; the blocks of one that has ended do
+// not count for the next.
+func TestAGroupIsBounded(t *testing.T) {
+	c := copying{f: &follower{}, most: 300}
+	block := append([]byte{0}, make([]byte, 99)...)
+	take := func() error { _, err := c.frame(frameBlock, block, true); return err }
+	end := func() error { _, err := c.frame(frameGroup, []byte{0, 1, byte(len(c.blocks))}, true); return err }
+	if err := errors.Join(take(), end(), take(), end()); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(); err != nil {
+		t.Fatal(err)
+	}
+	if err := take(); !errors.Is(err, errFrame) || len(c.blocks) != 1 {
+		t.Errorf("%v, and %d blocks", err, len(c.blocks))
+	}
+}
+
 // payload is that of the only frame in b.
 func payload(t *testing.T, b []byte) []byte {
 	t.Helper()

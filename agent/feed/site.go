@@ -136,10 +136,15 @@ func (s *Feeds) Drop(name string) error {
 	if err := s.leave(name, 0, "the feed is deleted here"); err != nil {
 		return err
 	}
-	if _, err := s.o.FS.Stat(folder(s.o.Dir, name)); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if _, err := s.o.FS.Stat(folder(s.o.Dir, name)); !errors.Is(err, fs.ErrNotExist) {
+		if err := remove(s.o, name); err != nil {
+			return err
+		}
 	}
-	return remove(s.o, name)
+	s.mu.Lock()
+	delete(s.epochs, name) // the epochs of a later feed of this name begin anew
+	s.mu.Unlock()
+	return nil
 }
 
 // leave ends the role that this agent has, because of an epoch or for another

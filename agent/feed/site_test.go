@@ -367,3 +367,28 @@ func TestSealOfWhoWasNotTold(t *testing.T) {
 		}
 	})
 }
+
+// The epochs of a feed that was deleted say nothing of the next one of its name.
+func TestAFeedIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		defer s.stop()
+		for range 3 {
+			s.begin("a", 0, "a", "b")
+			s.knows("a", "b")
+		}
+		for _, a := range s.agents {
+			if err := a.feeds.Drop("f"); err != nil {
+				t.Fatal(err)
+			}
+			a.said = nil
+		}
+		s.epoch.Epoch, s.epoch.Starts = 0, nil
+		s.begin("a", 0, "a", "b")
+		s.knows("a", "b")
+		s.broker.publish(numbers(0, 5)...)
+		time.Sleep(time.Minute)
+		wants(t, s.broker.acks(), numbers(0, 5)...)
+		wants(t, s.agents["a"].events(), "in sync 1")
+	})
+}

@@ -96,6 +96,9 @@ const (
 	minSegment     = 256 << 10
 	// maxPending is how much may wait for a Commit; then Append refuses.
 	maxPending = 64 << 20
+	// MaxGroup bounds Group.Size: what may wait for a Commit, the records that are
+	// appended to that, and what blocks take beside their entries.
+	MaxGroup = 3 * maxPending
 	// capSlack is what a commit takes beside its blocks, with a new segment.
 	capSlack = 64 << 10
 	// spareBytes is how much memory of blocks is kept for reuse.
@@ -155,11 +158,12 @@ func (l *Log) Append(r *sensors.Records) (sensors.Position, error) {
 	if err := l.mayAppend(); err != nil {
 		return sensors.Position{}, err
 	}
-	if err := l.check(r); err != nil {
+	size := len(r.Payloads) + len(r.Topics) + 16*r.Len() + 4*len(r.Notes) + 64
+	if err := l.check(r, size); err != nil {
 		return sensors.Position{}, err
 	}
 	l.offered = max(l.offered, dataflow.Time(r.Clock))
-	if err := l.room(int64(len(r.Payloads) + len(r.Topics) + 16*r.Len() + 4*len(r.Notes) + 64)); err != nil {
+	if err := l.room(int64(size)); err != nil {
 		return sensors.Position{}, err
 	}
 	m := &l.app.lanes[r.Split]
@@ -194,11 +198,13 @@ func (l *Log) writable() error {
 }
 
 // check refuses what the contract of Records does not know.
-func (l *Log) check(r *sensors.Records) error {
+func (l *Log) check(r *sensors.Records, size int) error {
 	n := r.Len()
 	switch {
 	case r.Split < 0 || r.Split >= len(l.app.lanes):
 		return fmt.Errorf("ingestlog: lane %d of a log of %d", r.Split, len(l.app.lanes))
+	case size > maxPending:
+		return fmt.Errorf("ingestlog: records of %d bytes at once; at most %d are taken", size, maxPending)
 	case r.Deaf && n > 0:
 		return errors.New("ingestlog: records of a lane that is deaf")
 	case len(r.Arrivals) != 0 && len(r.Arrivals) != n, len(r.Tags) != 0 && len(r.Tags) != n, len(r.TopicEnd) != 0 && len(r.TopicEnd) != n:

@@ -97,7 +97,7 @@ func (l *Log) recover() error {
 	for i, n := range numbers {
 		path := segmentPath(l.o.Dir, n)
 		if i > 0 && numbers[i-1]+1 != n {
-			return fmt.Errorf("ingestlog: %s is missing: %w; put it back, or move those before it away, and what they hold is lost", segmentPath(l.o.Dir, numbers[i-1]+1), store.ErrMissing)
+			return fmt.Errorf("ingestlog: %s is missing: %w; put it back, or move those before it away, and what they hold is lost", segmentPath(l.o.Dir, numbers[i-1]+1), store.ErrCorrupt)
 		}
 		if err := l.load(path, n, i == len(numbers)-1); err != nil {
 			return err
