@@ -90,7 +90,7 @@ type Executor struct {
 	mu       sync.Mutex // guards what follows
 	attempts map[coordinator.JobID]*attempt
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
-	damaged  map[store.Digest]bool                       // parts that were found so, to be fetched anew
+	damaged  map[coordinator.JobID][]store.Part          // parts that were found so when a job was restored, to be fetched anew
 	closed   bool
 	running  sync.WaitGroup // attempts
 }
@@ -110,7 +110,7 @@ func New(o Options) (*Executor, error) {
 		o.Hold = dataflow.Hour
 	}
 	o.Slots = max(1, o.Slots)
-	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[store.Digest]bool)}
+	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part)}
 	out := x.out()
 	if err := disk.MkdirAll(o.Files, out); err != nil {
 		return nil, err
@@ -223,6 +223,14 @@ func (x *Executor) gone(a *attempt) {
 	if x.attempts[a.ref.Job] == a {
 		delete(x.attempts, a.ref.Job)
 	}
+}
+
+// forget lets go what was known of a job that the site does not have any more.
+func (x *Executor) forget(id coordinator.JobID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.tokens, id)
+	delete(x.damaged, id)
 }
 
 // memoryOf is an attempt's part of the budget: that of its slots here. As many

@@ -3,6 +3,8 @@ package executor
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 const (
 	collectEvery = 5 * dataflow.Second // parts that nobody needs are looked for so often, at most
 	keepAgain    = 5 * dataflow.Second // after a failure
+	tellAgain    = dataflow.Minute     // of a failure that lasts
 )
 
 // keeper makes the manifests on this disk those that the site keeps, lets go
@@ -37,11 +40,12 @@ type keeper struct {
 	last   dataflow.Time                           // when parts were last collected
 	until  dataflow.Time                           // when release is due; MaxTime: it is done
 	seen   map[dataflow.CheckpointID]dataflow.Time // what is held as imported, and since when that is known
+	told   map[string]dataflow.Time                // of what does not succeed, when that was last told
 }
 
 func newKeeper(x *Executor, release func()) *keeper {
 	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job),
-		seen: make(map[dataflow.CheckpointID]dataflow.Time)}
+		seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
 	now := x.o.Clock.Now()
 	k.last, k.until = now.Add(-collectEvery), now.Add(x.o.Hold)
 	k.done.Go(k.run)
@@ -103,11 +107,11 @@ func (k *keeper) run() {
 			return
 		case <-k.signal:
 		case <-wake:
-			for _, again := range k.failed {
-				k.keep(again)
+			for _, id := range slices.Sorted(maps.Keys(k.failed)) { // what fails again goes back into it
+				k.keep(k.failed[id])
 			}
-			for _, again := range k.lost {
-				k.cut(again)
+			for _, id := range slices.Sorted(maps.Keys(k.lost)) {
+				k.cut(k.lost[id])
 			}
 		}
 	}
@@ -146,8 +150,7 @@ func (k *keeper) keep(kept worker.Kept) {
 	if err == nil {
 		err = k.x.o.State.SyncKept(string(kept.Job), ms)
 	}
-	if err != nil {
-		k.x.o.Tell(fmt.Sprintf("the manifests of job %q here are not what is kept, and nothing is collected; it is tried again in %v: %v", kept.Job, keepAgain, err))
+	if k.complain("keep "+string(kept.Job), err, "the manifests of job %q here are not what is kept, and nothing is collected; it is tried again every %v", kept.Job, keepAgain) {
 		k.failed[kept.Job] = kept
 		return
 	}
@@ -163,6 +166,7 @@ func (k *keeper) keep(kept worker.Kept) {
 	if k.x.o.Present != nil {
 		if k.x.o.Present(kept.Job) == nil { // forgotten
 			k.x.holds.Drop(job)
+			k.x.forget(kept.Job)
 		}
 	}
 }
@@ -170,11 +174,24 @@ func (k *keeper) keep(kept worker.Kept) {
 // cut makes a job's files here what is on record of them.
 func (k *keeper) cut(j *coordinator.Job) {
 	done, err := k.x.loses(j)
-	if err != nil {
-		k.x.o.Tell(fmt.Sprintf("files of job %s could not be cut back to what counts of them; it is tried again in %v: %v", j.Name, keepAgain, err))
-	} else if done {
+	if !k.complain("cut "+string(j.ID), err, "files of job %s could not be cut back to what counts of them; it is tried again every %v", j.Name, keepAgain) && done {
 		delete(k.lost, j.ID)
 	}
+}
+
+// complain tells of what does not succeed: at once, and then once a minute for as
+// long as it is tried. false: there is nothing to complain of.
+func (k *keeper) complain(of string, err error, format string, args ...any) bool {
+	if err == nil {
+		delete(k.told, of)
+		return false
+	}
+	now := k.x.o.Clock.Now()
+	if last, told := k.told[of]; !told || now >= last.Add(tellAgain) {
+		k.told[of] = now
+		k.x.o.Tell(fmt.Sprintf(format, args...) + ": " + err.Error())
+	}
+	return true
 }
 
 // expire lets go what was imported long ago: a savepoint names it by now.
@@ -205,7 +222,6 @@ func (k *keeper) collect() {
 		return
 	}
 	k.owed, k.last = false, now
-	if _, err := k.x.o.State.Collect(); err != nil {
-		k.x.o.Tell(fmt.Sprintf("parts that are not needed any more stay where they are: %v", err))
-	}
+	_, err := k.x.o.State.Collect()
+	k.complain("collect", err, "parts that are not needed any more stay where they are")
 }

@@ -89,9 +89,7 @@ func (a *attempt) unopened(err error) error {
 	if errors.Is(err, store.ErrCorrupt) && a.parsed.rows != nil {
 		bad := a.x.o.State.Damaged(durable.Needed(a.parsed.rows, a.parsed.layout, a.local()))
 		a.x.mu.Lock()
-		for _, p := range bad {
-			a.x.damaged[p.Digest] = true
-		}
+		a.x.damaged[a.ref.Job] = bad
 		a.x.mu.Unlock()
 		a.tell("%d parts are damaged here, and are to be fetched anew: %v", len(bad), err)
 		return err
@@ -310,12 +308,21 @@ func (x *Executor) loses(j *coordinator.Job) (bool, error) {
 
 func (x *Executor) cutBack(j *coordinator.Job, written func(string) bool) error {
 	var errs []error
+	var is map[dataflow.OperatorID]bool // file sinks, once they are asked for
 	files := connect.Rooted(x.o.Files, x.out())
 	for _, c := range j.Sinks {
-		if c.Node != x.o.Node || written(c.Target) || !isFile(j, c.Operator) || x.givenAway(j.ID, c) {
+		if c.Node != x.o.Node || written(c.Target) || x.givenAway(j.ID, c) {
 			continue
 		}
-		errs = append(errs, file.CutBack(files, string(x.o.Node), c.Target, c.Length))
+		if is == nil {
+			var err error
+			if is, err = fileSinks(j); err != nil {
+				return err
+			}
+		}
+		if is[c.Operator] {
+			errs = append(errs, file.CutBack(files, string(x.o.Node), c.Target, c.Length))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -330,13 +337,17 @@ func (x *Executor) givenAway(id coordinator.JobID, c coordinator.SinkCommit) boo
 	return now == nil || !slices.ContainsFunc(now.Sinks, func(s coordinator.SinkCommit) bool { return s.Node == c.Node && s.Target == c.Target })
 }
 
-// isFile tells whether an operator of a job is a file sink.
-func isFile(spec *coordinator.Job, op dataflow.OperatorID) bool {
+// fileSinks are the operators of a job that write files.
+func fileSinks(spec *coordinator.Job) (map[dataflow.OperatorID]bool, error) {
 	j, err := job.Load(spec.Name, spec.Spec, job.Options{Set: spec.Sets, Parallelism: spec.Parallelism})
 	if err != nil {
-		return false
+		return nil, err
 	}
-	return slices.ContainsFunc(j.Sinks, func(s *job.Sink) bool { return s.ID == op && s.File != nil })
+	is := make(map[dataflow.OperatorID]bool)
+	for _, s := range j.Sinks {
+		is[s.ID] = s.File != nil
+	}
+	return is, nil
 }
 
 // fetch gets the parts that the subtasks here are restored from.
@@ -355,7 +366,7 @@ func (a *attempt) fetch() error {
 		if !a.x.o.State.Parts().Has(p) {
 			a.phases.Fetched += p.Size
 		}
-		if err := a.x.mend(a.ctx, holders[p.Digest], p); err != nil {
+		if err := a.mend(holders[p.Digest], p); err != nil {
 			return fmt.Errorf("%s: %w", a.asked.From.Name, err)
 		}
 	}
@@ -368,19 +379,20 @@ func (a *attempt) fetch() error {
 }
 
 // mend fetches a part anew that was found damaged here.
-func (x *Executor) mend(ctx context.Context, from []mesh.NodeID, p store.Part) error {
+func (a *attempt) mend(from []mesh.NodeID, p store.Part) error {
+	x := a.x
 	x.mu.Lock()
-	bad := x.damaged[p.Digest]
+	bad := slices.Contains(x.damaged[a.ref.Job], p)
 	x.mu.Unlock()
 	if !bad {
 		return nil
 	}
-	if err := x.peers.Replace(ctx, from, p); err != nil {
+	if err := x.peers.Replace(a.ctx, from, p); err != nil {
 		return err
 	}
 	x.o.State.Parts().Unpin(p) // it is pinned again with the others
 	x.mu.Lock()
-	delete(x.damaged, p.Digest)
+	x.damaged[a.ref.Job] = slices.DeleteFunc(x.damaged[a.ref.Job], func(d store.Part) bool { return d == p })
 	x.mu.Unlock()
 	return nil
 }

@@ -1,0 +1,136 @@
+package executor
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/durable"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
+)
+
+// keeping is a keeper on a disk that a test can fill.
+type keeping struct {
+	*keeper
+	disk  *storetest.FS
+	mu    sync.Mutex // guards lines
+	lines []string
+}
+
+func newKeeping(t *testing.T) *keeping {
+	k := &keeping{disk: storetest.New()}
+	state, err := durable.Open(t.TempDir(), k.disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &Executor{tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), holds: part.NewHolds(state.Parts())}
+	x.o = Options{Node: "a", State: state, Files: k.disk, Clock: sensors.Wall{}, Hold: dataflow.Hour, Present: func(coordinator.JobID) *coordinator.Job { return nil },
+		Tell: func(line string) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.lines = append(k.lines, line)
+		}}
+	k.keeper = newKeeper(x, func() {})
+	x.kept = k.keeper
+	t.Cleanup(func() {
+		k.close()
+		if err := state.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return k
+}
+
+func (k *keeping) told() []string {
+	synctest.Wait()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	lines := k.lines
+	k.lines = nil
+	return lines
+}
+
+// What cannot be written is tried again every few seconds, each job once a round,
+// and told once a minute, until it is done.
+func TestAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		const jobs = 50
+		name := func(i int) coordinator.JobID { return coordinator.JobID(fmt.Sprintf("j%d", i)) }
+		for i := range jobs {
+			if err := k.disk.MkdirAll(filepath.Join(k.x.o.State.Dir(), "jobs", string(name(i)), "checkpoints")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.disk.FailFrom(1, syscall.ENOSPC)
+		before := k.disk.Ops()
+		for i := range jobs {
+			k.tell(worker.Kept{Job: name(i)})
+		}
+		synctest.Wait()
+		per := (k.disk.Ops() - before) / jobs
+		for round := range 10 {
+			time.Sleep(keepAgain.Go())
+			synctest.Wait()
+			if got, want := k.disk.Ops()-before, per*jobs*(round+2); got != want || per == 0 {
+				t.Fatalf("round %d: %d operations, want %d", round, got, want)
+			}
+		}
+		if lines := k.told(); len(lines) != jobs {
+			t.Errorf("told %d times, want once for each of %d jobs", len(lines), jobs)
+		}
+		time.Sleep(10 * time.Minute)
+		if n := len(k.told()); n < 9*jobs || n > 10*jobs {
+			t.Errorf("told %d times in 10 minutes of %d jobs", n, jobs)
+		}
+		k.disk.Heal()
+		time.Sleep(time.Minute)
+		k.told()
+		time.Sleep(time.Hour)
+		if lines := k.told(); len(lines) > 0 {
+			t.Errorf("when there is room: %q", lines)
+		}
+	})
+}
+
+// Files are to be cut back until it is done: a job that cannot be read is no job
+// without files.
+func TestFilesOfAJobThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		j := &coordinator.Job{ID: "j", Name: "doors", Spec: []byte("from: ["), Sinks: []coordinator.SinkCommit{{Node: "a", Operator: "out", Target: "a:/f"}}, Status: coordinator.Failed}
+		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return j }
+		k.lose(j)
+		for range 3 {
+			if lines := k.told(); len(lines) != 1 || !strings.Contains(lines[0], "files of job doors could not be cut back") {
+				t.Fatalf("told %q", lines)
+			}
+			time.Sleep(tellAgain.Go() + keepAgain.Go())
+		}
+	})
+}
+
+// Nothing is remembered of a job that the site does not have any more.
+func TestAForgottenJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		k.x.tokens["j"] = dataflow.FencingToken{Attempt: 3}
+		k.x.damaged["j"] = []store.Part{{Size: 1}}
+		k.tell(worker.Kept{Job: "j"})
+		synctest.Wait()
+		if len(k.x.tokens) > 0 || len(k.x.damaged) > 0 {
+			t.Errorf("%v, %v", k.x.tokens, k.x.damaged)
+		}
+	})
+}
