@@ -1,5 +1,6 @@
 // Package tidemark holds no code: this test keeps the rules by which all other
-// packages are built. docs/ARCHITECTURE.md says what the layers are.
+// packages are built. docs/ARCHITECTURE.md says what the layers are, layers_test.go
+// which package is where.
 package tidemark
 
 import (
@@ -18,100 +19,6 @@ import (
 )
 
 const module = "github.com/tidemark-mesh/tidemark"
-
-// layer is what a package may be. Imports point down.
-type layer int
-
-const (
-	vocabulary layer = iota + 1 // nouns and contracts
-	pure                        // decides, does nothing: no clock, disk, network, goroutine
-	ground                      // the machine as drivers are given it: each may stand on it, pure code may not
-	driver                      // does I/O; drivers of different folders meet only in agent
-	support                     // helps tests; nothing else imports it
-	agent                       // wires everything
-	command                     // the binary
-)
-
-var layerNames = [...]string{vocabulary: "vocabulary", pure: "pure", ground: "ground", driver: "a driver", support: "test support", agent: "agent", command: "a command"}
-
-// layers lists every package. A new one is added here first: that is the moment
-// to decide what it may know.
-var layers = map[string]layer{
-	"dataflow":               vocabulary,
-	"dataflow/batch":         vocabulary,
-	"dataflow/expr":          pure,
-	"dataflow/eventtime":     pure,
-	"dataflow/state":         pure,
-	"dataflow/process":       pure,
-	"dataflow/avro":          pure,
-	"dataflow/window":        pure,
-	"dataflow/operator":      pure,
-	"dataflow/job":           pure,
-	"dataflow/graph":         pure,
-	"dataflow/task":          pure,
-	"dataflow/exchange":      pure,
-	"dataflow/restore":       pure,
-	"dataflow/dedupe":        pure,
-	"dataflow/runtime":       driver,
-	"dataflow/optest":        support,
-	"dataflow/statetest":     support,
-	"sensors":                vocabulary,
-	"sensors/decode":         pure,
-	"sensors/encode":         pure,
-	"sensors/simulate":       pure,
-	"sensors/mqtt":           driver,
-	"sensors/file":           driver,
-	"sensors/generate":       driver,
-	"sensors/pending":        driver,
-	"sensors/broker":         driver,
-	"sensors/sensortest":     support,
-	"store":                  vocabulary,
-	"store/disk":             ground,
-	"store/ingestlog":        driver,
-	"store/logepoch":         pure,
-	"store/statedb":          driver,
-	"store/manifest":         pure,
-	"store/part":             driver,
-	"store/part/peers":       driver,
-	"store/storetest":        support,
-	"coordinator":            vocabulary,
-	"coordinator/checkpoint": pure,
-	"coordinator/restart":    pure,
-	"coordinator/codec":      pure,
-	"coordinator/jobmanager": pure,
-	"coordinator/schedule":   pure,
-	"coordinator/leader":     pure,
-	"coordinator/worker":     pure,
-	"coordinator/lease":      pure,
-	"coordinator/consensus":  driver,
-	"mesh":                   vocabulary,
-	"mesh/wire":              pure,
-	"mesh/identity":          driver,
-	"mesh/join":              driver,
-	"mesh/gossip":            driver,
-	"mesh/link":              driver,
-	"mesh/simnet":            support,
-	"agent/config":           agent,
-	"agent/channel":          agent,
-	"agent/connect":          agent,
-	"agent/executor":         agent,
-	"agent/node":             agent,
-	"agent/api":              agent,
-	"agent/sim":              support,
-	"agent/sim/site":         support,
-	"agent/sim/work":         support,
-	"agent/sim/judge":        support,
-	"agent/sim/world":        support,
-	"agent":                  agent,
-	"agent/bench":            agent,
-	"agent/hosts":            support,
-	"agent/vectors":          support,
-	"agent/demo":             agent,
-	"agent/fleet":            agent,
-	"agent/durable":          agent,
-	"agent/feed":             agent,
-	"cmd/tidemark":           command,
-}
 
 // impure are the standard packages that a pure or vocabulary package may not
 // import, and why.
@@ -245,7 +152,7 @@ func (c *checker) checkPackage(k *pkg) {
 	}
 	l, ok := layers[k.dir]
 	if !ok {
-		c.say(k.dir, "not in the table of layers in arch_test.go: decide there what it may know")
+		c.say(k.dir, "not in the table of layers_test.go: decide there what it may know")
 	}
 	written := writtenNames(k.files)
 	for _, f := range k.files {
