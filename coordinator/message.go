@@ -242,6 +242,7 @@ type ToAgent struct {
 	Finish  *Finish  `cbor:"5,keyasint,omitempty"`
 	Seal    *Seal    `cbor:"6,keyasint,omitempty"`
 	Refused *Refused `cbor:"7,keyasint,omitempty"`
+	Over    *Over    `cbor:"9,keyasint,omitempty"`
 }
 
 // Granted: the lease runs for Lease from when heartbeat Seq was sent. Index is
@@ -268,6 +269,10 @@ type Trigger struct {
 
 // Finish: the last checkpoint is complete, and sources end.
 type Finish struct{ AttemptRef }
+
+// Over: the attempt is over, and its agent says AttemptFailed as soon as nothing of
+// it is left there: at once if it never knew of it, and then nothing ever will be.
+type Over struct{ AttemptRef }
 
 // Seal asks a member to take nothing of epochs below Epoch any more.
 type Seal struct {

@@ -44,6 +44,23 @@ func TestHeirs(t *testing.T) {
 	sites(t, 2001, n, true)
 }
 
+// Seeds that found what is mended.
+func TestFound(t *testing.T) {
+	for _, c := range []struct {
+		seed uint64
+		what string
+	}{
+		{886, "an agent that had just been started never heard of an attempt before it was over, and was waited for"},
+	} {
+		t.Run(fmt.Sprint(c.seed), func(t *testing.T) {
+			t.Parallel()
+			if site(t, c.seed, false); t.Failed() {
+				t.Log(c.what)
+			}
+		})
+	}
+}
+
 func sites(t *testing.T, first, seeds uint64, heirs bool) {
 	for n := first; n < first+seeds; n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {

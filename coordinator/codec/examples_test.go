@@ -141,6 +141,7 @@ func toAgent() []any {
 		{Finish: &coordinator.Finish{AttemptRef: ref()}},
 		{Seal: &coordinator.Seal{Feed: "j7.in", Epoch: 3}},
 		{Refused: &coordinator.Refused{Why: "another mesh"}},
+		{Over: &coordinator.Over{AttemptRef: ref()}},
 	} {
 		m.Term = 2
 		all = append(all, &m)

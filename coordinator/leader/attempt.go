@@ -138,6 +138,12 @@ func (l *Leader) sendBegin(a *attempt, node mesh.NodeID) {
 	l.send(node, coordinator.ToAgent{Begin: &coordinator.Begin{AttemptRef: a.ref, Subtasks: all, Moved: moved}})
 }
 
+// sendOver asks an agent to say when nothing of an attempt is left there: it may be
+// one that never knew of it.
+func (l *Leader) sendOver(node mesh.NodeID, ref coordinator.AttemptRef) {
+	l.send(node, coordinator.ToAgent{Over: &coordinator.Over{AttemptRef: ref}})
+}
+
 // remind says again what an agent may not have heard before its stream broke.
 func (l *Leader) remind(node mesh.NodeID) {
 	for _, id := range sorted(l.marks.jobsOn[node]) {
@@ -169,6 +175,9 @@ func (l *Leader) inventory(r *jobRun, g *agent, h *coordinator.Hello) {
 		return nil
 	}
 	if n := find(r.left); n == nil || n.Phase == coordinator.PhaseGone {
+		if n == nil && r.closing[g.node] {
+			l.sendOver(g.node, r.left) // its state may be behind, and still lead up to it
+		}
 		delete(r.closing, g.node)
 		if n != nil && n.Failed != nil {
 			l.excused(r, g.node, n.Failed)

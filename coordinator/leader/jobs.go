@@ -91,6 +91,7 @@ func (l *Leader) follow(r *jobRun, j *coordinator.Job) {
 		for _, node := range a.nodes {
 			if a.parts[node].phase != coordinator.PhaseGone {
 				r.closing[node] = true
+				l.sendOver(node, a.ref)
 			}
 		}
 		l.tell("job %s is %s: %s", j.Name, j.Status, j.Why)

@@ -23,7 +23,8 @@ import (
 //	preparing                            --Prepared--> prepared
 //	prepared                             --Begin--> running
 //	running                              --Ended--> ended
-//	preparing, prepared, running, ended  --the state does not want it--> closing
+//	preparing, prepared, running, ended  --the state does not want it; the leader says Over--> closing
+//	none                                 --Over--> none: gone, and never prepared
 //	any                                  --Failed--> none: gone, and never prepared again
 //	closing                              --Closed--> none: gone
 //
@@ -108,9 +109,7 @@ func (w *Worker) reconcileAttempts(st *coordinator.State, jobs []coordinator.Job
 	for _, id := range jobs {
 		a, want := w.attempts[id], w.wanted(st, id)
 		if a != nil && a.phase != closing && (want == nil || *want != a.AttemptRef) {
-			a.phase = closing
-			ref := a.AttemptRef
-			w.put(Effect{Close: &ref})
+			w.close(a)
 		}
 	}
 	for _, id := range jobs {
@@ -120,7 +119,7 @@ func (w *Worker) reconcileAttempts(st *coordinator.State, jobs []coordinator.Job
 			continue
 		}
 		want := w.wanted(st, id)
-		if gone := w.gone[id]; gone != nil && (want == nil || gone.AttemptRef != *want) && w.attempts[id] == nil {
+		if gone := w.gone[id]; gone != nil && (want == nil || gone.AttemptRef != *want) && w.attempts[id] == nil && !st.Jobs[id].Token(w.cfg.Site).Less(gone.Token) {
 			delete(w.gone, id)
 		}
 		switch a := w.attempts[id]; {
@@ -176,10 +175,36 @@ func (w *Worker) complete(j *coordinator.Job, a *attempt) {
 	w.put(Effect{Complete: &Complete{AttemptRef: a.AttemptRef, Snapshot: n}})
 }
 
+// ends: the leader says that an attempt is over. The state here may not have come
+// so far, and may never show it; what is not here is not prepared any more.
+func (w *Worker) ends(ref coordinator.AttemptRef) {
+	switch a := w.attempts[ref.Job]; {
+	case a == nil:
+		w.over(&coordinator.AttemptFailed{AttemptRef: ref})
+	case a.AttemptRef != ref:
+		w.never(&coordinator.AttemptFailed{AttemptRef: ref})
+	case a.phase != closing:
+		w.close(a)
+	}
+}
+
+func (w *Worker) close(a *attempt) {
+	a.phase = closing
+	ref := a.AttemptRef
+	w.put(Effect{Close: &ref})
+}
+
 // over: nothing of an attempt is left here.
 func (w *Worker) over(f *coordinator.AttemptFailed) {
 	delete(w.attempts, f.Job)
-	w.gone[f.Job] = f
+	w.never(f)
+}
+
+// never: there is nothing of an attempt here, and never will be.
+func (w *Worker) never(f *coordinator.AttemptFailed) {
+	if was := w.gone[f.Job]; was == nil || !f.Token.Less(was.Token) {
+		w.gone[f.Job] = f
+	}
 	w.marks.jobs[f.Job] = true
 	w.say(coordinator.ToLeader{Failed: f})
 }

@@ -75,6 +75,8 @@ func (m *marks) told(t *coordinator.ToAgent) {
 		m.jobs[t.Trigger.Job] = true
 	case t.Finish != nil:
 		m.jobs[t.Finish.Job] = true
+	case t.Over != nil:
+		m.jobs[t.Over.Job] = true
 	case t.Seal != nil:
 		m.feeds[t.Seal.Feed] = true
 	}

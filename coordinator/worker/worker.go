@@ -115,6 +115,8 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 		w.finish(m.Finish)
 	case m.Seal != nil:
 		w.seal(st, m.Seal)
+	case m.Over != nil:
+		w.ends(m.Over.AttemptRef)
 	case m.Refused != nil:
 		w.link.refused = true
 	}

@@ -227,6 +227,35 @@ func TestBehind(t *testing.T) {
 	b.step(Event{State: true})
 }
 
+// An attempt that is over is gone as soon as the leader asks, whether this process
+// ever knew of it or not, and whatever the state here says yet.
+func TestOver(t *testing.T) {
+	b := newBench(t)
+	over := func(n uint64) Event {
+		return b.tell(5, coordinator.ToAgent{Over: &coordinator.Over{AttemptRef: b.ref(n)}})
+	}
+	b.job(3, coordinator.Restoring)
+	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
+	b.step(Event{Connected: new(true)}, "hello", "beat 1")
+	b.step(over(3), "failed ") // nothing is done before the first lease
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 1}}), "lease 3002", "kept j0", "kept 0")
+	b.step(over(4), "failed ") // the state has not come to it
+	b.job(4, coordinator.Restoring)
+	b.step(Event{State: true})
+	b.job(5, coordinator.Restoring)
+	b.step(Event{State: true}, "prepare j/5")
+	b.step(over(4), "failed ")
+	b.step(over(6), "failed ")
+	b.step(over(5), "close j/5")
+	b.step(over(5))
+	b.step(Event{Attempt: &AttemptEvent{Closed: new(b.ref(5))}}, "failed ")
+	b.step(Event{State: true})
+	b.job(6, coordinator.Restoring)
+	b.step(Event{State: true})
+	b.job(7, coordinator.Restoring)
+	b.step(Event{State: true}, "prepare j/7")
+}
+
 // A member promises nothing before it was told of the epoch before: then it ends
 // that, whatever its copy was part of, and takes no role before the promised one.
 func TestPromiseOfWhoIsBehind(t *testing.T) {
