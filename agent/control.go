@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -137,7 +138,7 @@ func (c *Control) list(w http.ResponseWriter, _ *http.Request) {
 		list = append(list, RunningJob{name, j.local.JobStatus().String(), j.local.Totals()})
 	}
 	c.mu.Unlock()
-	slices.SortFunc(list, func(a, b RunningJob) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	answer(w, http.StatusOK, list)
 }
 

@@ -8,9 +8,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -52,22 +49,34 @@ func (s *server) registerHealth() {
 // metrics answers with this agent's numbers; those of the whole site are on the
 // leader only, so that nothing is counted twice.
 func (s *server) metrics() http.Handler {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newCollector(s))
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	all := siteMetrics()
+	maps.Copy(all, runtimeMetrics())
+	room := make(chan struct{}, maxScrapes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case room <- struct{}{}:
+			defer func() { <-room }()
+		default:
+			http.Error(w, "too many ask for metrics at the same time", http.StatusServiceUnavailable)
+			return
+		}
+		e := newExposition(all)
+		collectRuntime(e)
+		s.collect(func(name string, kind metricKind, v float64, labels ...string) {
+			e.send("tidemark_"+name, kind, v, labels...)
+		})
+		e.answer(w, r)
+	})
 }
 
-// collector reads the numbers when they are asked for.
-type collector struct {
-	s    *server
-	desc map[string]*prometheus.Desc
-}
+const maxScrapes = 4 // at the same time; more are refused
 
-func newCollector(s *server) *collector {
-	c := &collector{s: s, desc: make(map[string]*prometheus.Desc)}
+// siteMetrics are Tidemark's own.
+func siteMetrics() map[string]metric {
+	all := make(map[string]metric)
 	of := func(labels []string, names map[string]string) {
 		for name, help := range names {
-			c.desc[name] = prometheus.NewDesc("tidemark_"+name, help, labels, nil)
+			all["tidemark_"+name] = metric{help, labels}
 		}
 	}
 	of([]string{"job", "name", "subtask", "operator"}, map[string]string{
@@ -102,30 +111,15 @@ func newCollector(s *server) *collector {
 		"lease_held": "1 if the agent may act on the world.", "disk_free_bytes": "Free space where the data folder is.",
 	})
 	describeNetwork(of)
-	return c
-}
-
-// Describe is prometheus.Collector's.
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, name := range slices.Sorted(maps.Keys(c.desc)) {
-		ch <- c.desc[name]
-	}
+	return all
 }
 
 // put is a number on its way out.
-type put func(name string, kind prometheus.ValueType, v float64, labels ...string)
+type put func(name string, kind metricKind, v float64, labels ...string)
 
-// Collect is prometheus.Collector's.
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	const gauge = prometheus.GaugeValue
-	send := func(name string, kind prometheus.ValueType, v float64, labels ...string) {
-		m, err := prometheus.NewConstMetric(c.desc[name], kind, v, labels...)
-		if err != nil {
-			m = prometheus.NewInvalidMetric(c.desc[name], err)
-		}
-		ch <- m
-	}
-	b := c.s.b
+// collect reads the numbers when they are asked for.
+func (s *server) collect(send put) {
+	b := s.b
 	h, leads := b.Health(), b.Leader() == b.Self()
 	send("raft_applied_index", gauge, float64(h.Applied))
 	send("raft_is_leader", gauge, one(leads))
@@ -148,8 +142,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if free > 0 {
 		send("disk_free_bytes", gauge, float64(free))
 	}
-	for _, s := range statuses {
-		collectSubtask(send, &s, names[s.Job])
+	for i := range statuses {
+		collectSubtask(send, &statuses[i], names[statuses[i].Job])
 	}
 	for _, p := range b.Preparations() {
 		id, name := string(p.Job), names[p.Job]
@@ -162,7 +156,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, l := range logs {
 		send("log_end", gauge, float64(l.End), l.Feed)
 		send("log_bytes", gauge, float64(l.Bytes), l.Feed)
-		send("feed_messages_total", prometheus.CounterValue, float64(l.Messages), l.Feed)
+		send("feed_messages_total", counter, float64(l.Messages), l.Feed)
 		send("feed_connected", gauge, one(l.Broker == "connected"), l.Feed)
 		send("feed_blocked", gauge, one(l.Why != ""), l.Feed)
 	}
@@ -190,7 +184,6 @@ func one(b bool) float64 {
 func seconds(d dataflow.Duration) float64 { return float64(d) / float64(dataflow.Second) }
 
 func collectSubtask(send put, s *coordinator.SubtaskStatus, name string) {
-	const counter = prometheus.CounterValue
 	id, sub := string(s.Job), s.Subtask.String()
 	for _, o := range s.Operators {
 		send("operator_in_rows_total", counter, float64(o.In), id, name, sub, string(o.Operator))
@@ -201,22 +194,21 @@ func collectSubtask(send put, s *coordinator.SubtaskStatus, name string) {
 	send("subtask_busy_seconds_total", counter, seconds(s.Busy), id, name, sub)
 	send("subtask_blocked_seconds_total", counter, seconds(s.Blocked), id, name, sub)
 	if s.Watermark > dataflow.MinTime && s.Watermark < dataflow.MaxTime {
-		send("subtask_watermark_seconds", prometheus.GaugeValue, seconds(dataflow.Duration(s.Watermark)), id, name, sub)
+		send("subtask_watermark_seconds", gauge, seconds(dataflow.Duration(s.Watermark)), id, name, sub)
 		if s.Arrival > dataflow.MinTime && s.Arrival < dataflow.MaxTime {
-			send("subtask_watermark_lag_seconds", prometheus.GaugeValue, seconds(dataflow.Duration(s.Arrival-s.Watermark)), id, name, sub)
+			send("subtask_watermark_lag_seconds", gauge, seconds(dataflow.Duration(s.Arrival-s.Watermark)), id, name, sub)
 		}
 	}
 }
 
 func collectJob(send put, j *coordinator.Job) {
-	const gauge = prometheus.GaugeValue
 	id := string(j.ID)
 	send("job_status", gauge, 1, id, j.Name, j.Status.String())
 	if j.Status.Ended() {
 		return
 	}
 	send("job_attempt", gauge, float64(j.Attempt), id, j.Name)
-	send("job_restarts_total", prometheus.CounterValue, float64(j.Restarts), id, j.Name)
+	send("job_restarts_total", counter, float64(j.Restarts), id, j.Name)
 	n := j.Newest()
 	if n == nil {
 		return

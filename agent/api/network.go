@@ -3,8 +3,6 @@ package api
 import (
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
@@ -36,7 +34,6 @@ func describeNetwork(of func(labels []string, names map[string]string)) {
 
 // collectNetwork sends the numbers; names are the agents'.
 func collectNetwork(send put, n *Network, names map[mesh.NodeID]string, now time.Time) {
-	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 	r := &n.Raft
 	send("gossip_health_score", gauge, float64(n.Gossip))
 	send("raft_term", gauge, float64(r.Term))

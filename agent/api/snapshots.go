@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -349,7 +351,7 @@ func (s *server) importSavepoint(ctx context.Context, in *importInput) (*body[Sn
 	if err != nil {
 		return nil, refusal(http.StatusUnprocessableEntity, "%v", err)
 	}
-	slices.SortFunc(copies, func(a, b coordinator.PartCopies) int { return slices.Compare(a.Part[:], b.Part[:]) })
+	sort.Slice(copies, func(i, j int) bool { return bytes.Compare(copies[i].Part[:], copies[j].Part[:]) < 0 })
 	c := coordinator.Snapshot{Name: m.Name, ID: m.ID, Manifest: data, Copies: copies, Bytes: manifest.Sizes(m).Bytes}
 	if _, err := s.propose(ctx, coordinator.Command{SavepointAdded: &c}); err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -175,7 +175,7 @@ func (o *output) last(n int) []simulate.Result {
 			all = append(all, v)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b simulate.Result) int { return int(b.Start - a.Start) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Start > all[j].Start })
 	return all[:min(n, len(all))]
 }
 

@@ -1,13 +1,13 @@
 package durable
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
@@ -22,7 +22,7 @@ func (s *State) Savepoints() ([]part.Entry, error) {
 	if whole < 0 {
 		whole = len(list)
 	}
-	slices.SortStableFunc(list[:whole], func(a, b part.Entry) int { return cmp.Compare(a.Manifest.Created, b.Manifest.Created) })
+	sort.SliceStable(list[:whole], func(i, j int) bool { return list[i].Manifest.Created < list[j].Manifest.Created })
 	return list, err
 }
 

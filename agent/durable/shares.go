@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -166,7 +167,8 @@ func (c *Shares) Operators(sub dataflow.SubtaskID) (all []manifest.Operator) {
 		o.Positions = append(o.Positions, manifest.Position{Split: p.Split, Offset: p.Offset, Ended: p.Ended})
 	}
 	for i := range all {
-		slices.SortFunc(all[i].Positions, func(a, b manifest.Position) int { return cmp.Compare(a.Split, b.Split) })
+		p := all[i].Positions
+		sort.Slice(p, func(i, j int) bool { return p[i].Split < p[j].Split })
 	}
 	return all
 }

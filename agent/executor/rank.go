@@ -2,7 +2,7 @@ package executor
 
 import (
 	"cmp"
-	"slices"
+	"sort"
 
 	"github.com/zeebo/xxh3"
 
@@ -37,8 +37,9 @@ func Rank(key string, self mesh.NodeID, members []mesh.Member, suits func(*mesh.
 			all = append(all, r)
 		}
 	}
-	slices.SortFunc(all, func(a, b ranked) int {
-		return cmp.Or(cmp.Compare(b.suits, a.suits), cmp.Compare(b.score, a.score), cmp.Compare(a.Node, b.Node))
+	sort.Slice(all, func(i, j int) bool {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(b.suits, a.suits), cmp.Compare(b.score, a.score), cmp.Compare(a.Node, b.Node)) < 0
 	})
 	var first, rest []mesh.NodeID
 	for _, m := range all {

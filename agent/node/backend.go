@@ -1,13 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
@@ -78,8 +79,8 @@ func (n *Node) Members() []api.Member {
 			return m.Status != mesh.Alive && st.Agents[m.Node] == nil && len(st.Agents) > 0
 		})
 	})
-	slices.SortFunc(all, func(a, b api.Member) int {
-		return strings.Compare(a.Name+" "+string(a.Node), b.Name+" "+string(b.Node))
+	sort.Slice(all, func(i, j int) bool {
+		return cmp.Or(cmp.Compare(all[i].Name, all[j].Name), cmp.Compare(all[i].Node, all[j].Node)) < 0
 	})
 	return all
 }

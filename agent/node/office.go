@@ -1,11 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -333,14 +335,9 @@ func (o *office) statusOf(j coordinator.JobID) []coordinator.SubtaskStatus {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	all := slices.Collect(maps.Values(o.statuses[j]))
-	slices.SortFunc(all, func(a, b coordinator.SubtaskStatus) int {
-		if a.Subtask.Task != b.Subtask.Task {
-			if a.Subtask.Task < b.Subtask.Task {
-				return -1
-			}
-			return 1
-		}
-		return a.Subtask.Index - b.Subtask.Index
+	sort.Slice(all, func(i, j int) bool {
+		a, b := &all[i].Subtask, &all[j].Subtask
+		return cmp.Or(cmp.Compare(a.Task, b.Task), cmp.Compare(a.Index, b.Index)) < 0
 	})
 	return all
 }

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -49,7 +49,7 @@ func (n *Node) keepPeers() {
 			all[i].Gossip = m.Gossip
 		}
 	}
-	slices.SortFunc(all, func(a, b join.Contact) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Node < all[j].Node })
 	if len(all) == 0 || slices.Equal(all, n.kept) {
 		return
 	}

@@ -2,7 +2,7 @@ package consensus
 
 import (
 	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -76,7 +76,7 @@ func (b *ballot) goal(members int) int {
 // empty.
 func (b *ballot) choose(now time.Time, members []Candidate) (promote, demote mesh.NodeID) {
 	members = slices.Clone(members)
-	slices.SortFunc(members, func(x, y Candidate) int { return strings.Compare(string(x.Node), string(y.Node)) })
+	sort.Slice(members, func(i, j int) bool { return members[i].Node < members[j].Node })
 	b.observe(now, members)
 	staying, voters, onHost := 0, 0, make(map[string]int)
 	for _, m := range members {
@@ -134,7 +134,7 @@ func (b *ballot) ready(now time.Time, members []Candidate, onHost map[string]int
 			ready = append(ready, m)
 		}
 	}
-	slices.SortStableFunc(ready, func(x, y Candidate) int { return onHost[x.Host] - onHost[y.Host] })
+	sort.SliceStable(ready, func(i, j int) bool { return onHost[ready[i].Host] < onHost[ready[j].Host] })
 	return ready
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -189,24 +190,17 @@ func (a *apply) disown(node mesh.NodeID, target string) {
 // trimSinks puts commits in order, and lets those go that are oldest where there
 // are too many.
 func trimSinks(sinks []coordinator.SinkCommit) []coordinator.SinkCommit {
-	byName := func(x, y coordinator.SinkCommit) int {
-		return cmp.Or(cmp.Compare(x.Operator, y.Operator), cmp.Compare(x.Node, y.Node), cmp.Compare(x.Target, y.Target))
+	byName := func(i, j int) bool {
+		x, y := &sinks[i], &sinks[j]
+		return cmp.Or(cmp.Compare(x.Operator, y.Operator), cmp.Compare(x.Node, y.Node), cmp.Compare(x.Target, y.Target)) < 0
 	}
-	slices.SortFunc(sinks, byName)
+	sort.Slice(sinks, byName)
 	if len(sinks) <= MaxSinks {
 		return sinks
 	}
-	slices.SortStableFunc(sinks, func(x, y coordinator.SinkCommit) int {
-		switch {
-		case manifest.Less(y.Through, x.Through):
-			return -1
-		case manifest.Less(x.Through, y.Through):
-			return 1
-		}
-		return 0
-	})
+	sort.SliceStable(sinks, func(i, j int) bool { return manifest.Less(sinks[j].Through, sinks[i].Through) })
 	sinks = slices.Clone(sinks[:MaxSinks])
-	slices.SortFunc(sinks, byName)
+	sort.Slice(sinks, byName)
 	return sinks
 }
 

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -158,8 +159,9 @@ func (a *apply) checkPlaces(id coordinator.JobID, places []coordinator.Place) ([
 		return nil, refuse(ErrRefused, "job %s: %d subtasks; 1 to %d are possible", id, len(places), MaxPlaces)
 	}
 	places = slices.Clone(places)
-	slices.SortStableFunc(places, func(x, y coordinator.Place) int {
-		return cmp.Or(cmp.Compare(x.Subtask.Task, y.Subtask.Task), cmp.Compare(x.Subtask.Index, y.Subtask.Index))
+	sort.SliceStable(places, func(i, j int) bool {
+		x, y := &places[i].Subtask, &places[j].Subtask
+		return cmp.Or(cmp.Compare(x.Task, y.Task), cmp.Compare(x.Index, y.Index)) < 0
 	})
 	for i, p := range places {
 		switch {

@@ -3,6 +3,7 @@ package schedule
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -34,7 +35,8 @@ func Place(r Request) (Placement, Waiting) {
 	for _, node := range slices.Sorted(slices.Values(r.Avoid)) {
 		without(node)
 	}
-	pairs := slices.SortedFunc(slices.Values(r.Apart), func(a, b Pair) int { return slices.Compare(a[:], b[:]) })
+	pairs := slices.Clone(r.Apart)
+	sort.Slice(pairs, func(i, j int) bool { return slices.Compare(pairs[i][:], pairs[j][:]) < 0 })
 	for again := true; again; {
 		again = false
 		for _, p := range pairs {

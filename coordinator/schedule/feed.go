@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -62,7 +63,7 @@ func sameSet(a, b []mesh.NodeID) bool {
 // there is no choice.
 func Owner(r FeedRequest) (FeedChoice, string) {
 	agents := slices.Clone(r.Agents)
-	slices.SortFunc(agents, func(a, b FeedAgent) int { return cmp.Compare(a.Node, b.Node) })
+	sort.Slice(agents, func(i, j int) bool { return agents[i].Node < agents[j].Node })
 	n := needsOf(Subtask{Wants: r.Wants})
 	meets := func(a FeedAgent) bool { return n.metBy(Agent{Node: a.Node, Labels: a.Labels}, r.Site) }
 	able := slices.DeleteFunc(slices.Clone(agents), func(a FeedAgent) bool {
@@ -74,14 +75,15 @@ func Owner(r FeedRequest) (FeedChoice, string) {
 	if len(able) == 0 {
 		return FeedChoice{}, nobodyOwns(r, n)
 	}
-	slices.SortStableFunc(able, func(a, b FeedAgent) int {
+	sort.SliceStable(able, func(i, j int) bool {
+		a, b := able[i], able[j]
 		return cmp.Or(
 			first(meets(a), meets(b)),
 			first(r.Log.Epoch > 0 && a.Node == r.Log.Owner, r.Log.Epoch > 0 && b.Node == r.Log.Owner),
 			cmp.Compare(rank(r.Prefer, a.Node), rank(r.Prefer, b.Node)),
 			cmp.Compare(b.End, a.End),
 			cmp.Compare(a.Feeds, b.Feeds),
-		)
+		) < 0
 	})
 	choice := FeedChoice{Owner: able[0].Node, Members: []mesh.NodeID{able[0].Node}}
 	wanted := r.Replicas

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -31,8 +32,9 @@ func needsOf(s Subtask) needs {
 }
 
 func orderWants(w []Want) []Want {
-	slices.SortFunc(w, func(a, b Want) int {
-		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Label, b.Label), cmp.Compare(a.Value, b.Value))
+	sort.Slice(w, func(i, j int) bool {
+		a, b := &w[i], &w[j]
+		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Label, b.Label), cmp.Compare(a.Value, b.Value)) < 0
 	})
 	return slices.Compact(w)
 }

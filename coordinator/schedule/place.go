@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -149,8 +150,9 @@ func place(r Request) (Placement, Waiting) {
 			places = append(places, coordinator.Place{Subtask: s.ID, Node: p.agents[k.at].Node})
 		}
 	}
-	slices.SortFunc(places, func(a, b coordinator.Place) int {
-		return cmp.Or(cmp.Compare(a.Subtask.Task, b.Subtask.Task), cmp.Compare(a.Subtask.Index, b.Subtask.Index))
+	sort.Slice(places, func(i, j int) bool {
+		a, b := &places[i].Subtask, &places[j].Subtask
+		return cmp.Or(cmp.Compare(a.Task, b.Task), cmp.Compare(a.Index, b.Index)) < 0
 	})
 	return places, nil
 }
@@ -177,7 +179,7 @@ type placer struct {
 
 func newPlacer(r Request) *placer {
 	p := &placer{r: r, agents: slices.Clone(r.Agents)}
-	slices.SortFunc(p.agents, func(a, b Agent) int { return cmp.Compare(a.Node, b.Node) })
+	sort.Slice(p.agents, func(i, j int) bool { return p.agents[i].Node < p.agents[j].Node })
 	p.agents = slices.CompactFunc(p.agents, func(a, b Agent) bool { return a.Node == b.Node })
 	p.load, p.on, p.room = make([]int, len(p.agents)), make([][]int, len(p.agents)), make([]int, len(p.agents))
 	usable := 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
@@ -80,8 +81,8 @@ func (d *driver) restore(ctx context.Context) error {
 		}
 		id := d.sub.Config.Links[i].ID
 		p := pending[id]
-		slices.SortFunc(p, func(a, b sensors.Pending) int {
-			return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Piece, b.Piece))
+		sort.Slice(p, func(i, j int) bool {
+			return cmp.Or(cmp.Compare(p[i].Target, p[j].Target), cmp.Compare(p[i].Piece, p[j].Piece)) < 0
 		})
 		d.calling = id
 		if err := d.whileFull(ctx, i, func() error { return t.Recover(ctx, p, d.owns) }); err != nil {

@@ -2,7 +2,7 @@ package gossip
 
 import (
 	"slices"
-	"strings"
+	"sort"
 
 	"github.com/hashicorp/memberlist"
 
@@ -53,7 +53,7 @@ func (d delegate) LocalState(bool) []byte {
 			all = append(all, l)
 		}
 	}
-	slices.SortFunc(all, func(a, b labels) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Node < all[j].Node })
 	data, err := encMode().Marshal(all[:min(len(all), maxMembers)])
 	if err != nil {
 		return nil // cannot be: they are maps of strings

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -187,7 +188,7 @@ func (p *Pool) Members() []mesh.Member {
 	}
 	p.mu.Unlock()
 	all = slices.DeleteFunc(all, func(m mesh.Member) bool { return p.refuses(m.Node) }) // it was a member once
-	slices.SortFunc(all, func(a, b mesh.Member) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Node < all[j].Node })
 	return all
 }
 

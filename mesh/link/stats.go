@@ -1,8 +1,8 @@
 package link
 
 import (
-	"slices"
-	"strings"
+	"cmp"
+	"sort"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -37,8 +37,9 @@ func (l *Link) Stats() []ConnStats {
 		}
 	}
 	l.mu.Unlock()
-	slices.SortStableFunc(all, func(a, b ConnStats) int {
-		return strings.Compare(string(a.Peer.Node)+" "+a.Class, string(b.Peer.Node)+" "+b.Class)
+	sort.SliceStable(all, func(i, j int) bool {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(a.Peer.Node, b.Peer.Node), cmp.Compare(a.Class, b.Class)) < 0
 	})
 	return all
 }

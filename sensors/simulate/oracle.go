@@ -2,7 +2,7 @@ package simulate
 
 import (
 	"cmp"
-	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
@@ -193,8 +193,8 @@ func (o *Oracle) Windows() []Window {
 	for _, w := range o.windows {
 		out = append(out, *w)
 	}
-	slices.SortFunc(out, func(a, b Window) int {
-		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.Sensor, b.Sensor))
+	sort.Slice(out, func(i, j int) bool {
+		return cmp.Or(cmp.Compare(out[i].Start, out[j].Start), cmp.Compare(out[i].Sensor, out[j].Sensor)) < 0
 	})
 	return out
 }

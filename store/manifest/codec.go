@@ -2,11 +2,11 @@ package manifest
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"sync"
 
 	"github.com/fxamacker/cbor/v2"
@@ -163,17 +163,17 @@ func Decode(data []byte) (Manifest, error) {
 // sorted is a copy with everything in the order in which it is written.
 func sorted(m Manifest) Manifest {
 	m.Operators = slices.Clone(m.Operators)
-	slices.SortStableFunc(m.Operators, func(a, b Operator) int { return cmp.Compare(a.ID, b.ID) })
+	sort.SliceStable(m.Operators, func(i, j int) bool { return m.Operators[i].ID < m.Operators[j].ID })
 	for i := range m.Operators {
 		o := &m.Operators[i]
 		o.Positions = slices.Clone(o.Positions)
-		slices.SortStableFunc(o.Positions, func(a, b Position) int { return cmp.Compare(a.Split, b.Split) })
+		sort.SliceStable(o.Positions, func(i, j int) bool { return o.Positions[i].Split < o.Positions[j].Split })
 		o.Tables = slices.Clone(o.Tables)
-		slices.SortStableFunc(o.Tables, func(a, b Table) int { return cmp.Compare(a.Name, b.Name) })
+		sort.SliceStable(o.Tables, func(i, j int) bool { return o.Tables[i].Name < o.Tables[j].Name })
 		for j := range o.Tables {
 			t := &o.Tables[j]
 			t.Shards = slices.Clone(t.Shards)
-			slices.SortStableFunc(t.Shards, func(a, b Shard) int { return cmp.Compare(a.Subtask, b.Subtask) })
+			sort.SliceStable(t.Shards, func(i, j int) bool { return t.Shards[i].Subtask < t.Shards[j].Subtask })
 		}
 	}
 	return m

@@ -2,7 +2,7 @@ package manifest
 
 import (
 	"bytes"
-	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -36,7 +36,7 @@ func Needed(ms ...Manifest) []store.Part {
 	for d, n := range sizes {
 		parts = append(parts, store.Part{Digest: d, Size: n})
 	}
-	slices.SortFunc(parts, func(a, b store.Part) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+	sort.Slice(parts, func(i, j int) bool { return bytes.Compare(parts[i].Digest[:], parts[j].Digest[:]) < 0 })
 	return parts
 }
 

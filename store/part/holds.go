@@ -1,9 +1,10 @@
 package part
 
 import (
-	"cmp"
+	"bytes"
 	"maps"
 	"slices"
+	"sort"
 	"sync"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -73,15 +74,7 @@ func (h *Holds) Checkpoints(job string) []dataflow.CheckpointID {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := slices.Collect(maps.Keys(h.jobs[job]))
-	slices.SortFunc(all, func(a, b dataflow.CheckpointID) int {
-		switch {
-		case later(b, a):
-			return -1
-		case later(a, b):
-			return 1
-		}
-		return 0
-	})
+	sort.Slice(all, func(i, j int) bool { return later(all[j], all[i]) })
 	return all
 }
 
@@ -125,7 +118,7 @@ func (h *Holds) Held(job string, id dataflow.CheckpointID) []store.Part {
 	for _, p := range h.jobs[job][id] {
 		all = append(all, p)
 	}
-	slices.SortFunc(all, func(a, b store.Part) int { return cmp.Compare(a.Digest.String(), b.Digest.String()) })
+	sort.Slice(all, func(i, j int) bool { return bytes.Compare(all[i].Digest[:], all[j].Digest[:]) < 0 })
 	return all
 }
 

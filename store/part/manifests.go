@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/store"
@@ -163,19 +163,17 @@ func (s *Manifests) List() ([]Entry, error) {
 		}
 		list = append(list, e)
 	}
-	slices.SortStableFunc(list, func(a, b Entry) int {
+	sort.SliceStable(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
 		switch {
 		case (a.Err == nil) != (b.Err == nil):
-			if a.Err == nil {
-				return -1
-			}
-			return 1
+			return a.Err == nil
 		case a.Err == nil && manifest.Less(a.Manifest.ID, b.Manifest.ID):
-			return -1
+			return true
 		case a.Err == nil && manifest.Less(b.Manifest.ID, a.Manifest.ID):
-			return 1
+			return false
 		}
-		return strings.Compare(a.Name, b.Name)
+		return a.Name < b.Name
 	})
 	return list, nil
 }
