@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -99,7 +100,7 @@ func TestMetricsCompressed(t *testing.T) {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(r.Body)
-		if err = r.Body.Close(); err != nil {
+		if err := errors.Join(err, r.Body.Close()); err != nil {
 			t.Fatal(err)
 		}
 		if got := r.Header.Get("Content-Encoding") == "gzip"; got != packed {
