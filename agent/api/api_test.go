@@ -75,14 +75,16 @@ func TestJobs(t *testing.T) {
 	id := submit(t, a.url, generated)
 	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: generated}).want(t, 409, "stop it first")
 	s.deploy(t, id)
-	send(t, a.url, "GET", "/v1/jobs", nil).want(t, 200, `"name":"gen"`, `"status":"running"`, `"namespace":"default"`)
+	send(t, a.url, "GET", "/v1/jobs", nil).want(t, 200, `"name":"gen"`, `"status":"running"`, `"namespace":"default"`, `"parallelism":1`)
 	for _, ref := range []string{id, "gen"} {
 		send(t, a.url, "GET", "/v1/jobs/"+ref, nil).want(t, 200, `"rows_in":7`, `"agent":"press-1"`, `"first_rejected":"no JSON"`, `"max_parallelism":128`, `"watermark":"2023-11-14T22:13:20.000000Z"`)
 	}
 	send(t, a.url, "GET", "/v1/jobs/other", nil).want(t, 404, "there is gen")
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 500}).want(t, 422, "max_parallelism 128")
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 0}).want(t, 422, "parallelism")
+	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 9}).want(t, 409, "needs 9 slots with parallelism 9, and there are 8", "runs on")
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 3}).want(t, 200, `"parallelism":3`)
+	send(t, a.url, "GET", "/v1/jobs", nil).want(t, 200, `"parallelism":3`)
 	send(t, a.url, "POST", "/v1/jobs/gen/savepoints", nil).want(t, 201, "sp-asked")
 	send(t, a.url, "POST", "/v1/jobs/gen/savepoints", api.Saving{Request: "r1"}).want(t, 201, "sp-asked")
 	send(t, a.url, "GET", "/v1/jobs/gen/spec", nil).want(t, 200, "name: gen")
@@ -125,7 +127,7 @@ func TestSubmitRefused(t *testing.T) {
 		says   []string
 	}{
 		"all errors at once":  {api.Submission{Spec: "name: x\nsorces: {}\nsinks: 3\n", File: "my.yaml"}, 422, []string{"my.yaml:2", "my.yaml:3", "errors"}},
-		"empty":               {api.Submission{}, 422, []string{"spec"}},
+		"empty":               {api.Submission{}, 422, []string{"the file is empty; a job has name"}},
 		"unknown key":         {`{"spec":"name: x","speed":3}`, 422, []string{"speed"}},
 		"no JSON":             {`name: x`, 400, nil},
 		"a plain password":    {api.Submission{Spec: strings.ReplaceAll(metered, "PASSWORD", "hunter2")}, 422, []string{"stores no secrets", "${file:PATH}"}},
@@ -167,6 +169,10 @@ func TestSubmitFeed(t *testing.T) {
 	send(t, a.url, "GET", "/v1/jobs/metered", nil).want(t, 200, id+".readings")
 	send(t, a.url, "GET", "/v1/feeds/"+id+".readings", nil).want(t, 200, `"readers":["metered"]`, `"when_short":"degrade"`)
 	send(t, a.url, "DELETE", "/v1/feeds/"+id+".readings", nil).want(t, 409, "belongs to job")
+	send(t, a.url, "GET", "/v1/feeds/metered.readings", nil).want(t, 200, id+".readings")
+	send(t, a.url, "GET", "/v1/feeds/metered.other", nil).want(t, 404, "there is "+id+".readings")
+	send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
+	send(t, a.url, "GET", "/v1/feeds", nil).want(t, 200, `"state":"stopped"`, "is cancelled: `tidemark job forget "+id+"` deletes it")
 }
 
 func TestCheck(t *testing.T) {
@@ -217,7 +223,11 @@ func TestFeeds(t *testing.T) {
 	f.Password, f.KeepAge = "", 1<<62
 	send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, "keep_age_ms")
 	f.KeepAge, f.Lanes = 0, 9999
-	send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, "lanes")
+	send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, `"detail":"lanes: expected number`, "The request is not as")
+	f.Lanes, f.Broker = 1, "xx"
+	if r := send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, "unknown scheme"); strings.Count(r.body, "feed ") != 1 {
+		t.Error("it says more than once which feed:", r.body)
+	}
 	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: "name: x\nsources: {in: {feed: plant, format: text, event_time: ingestion}}\nsinks: [{id: out, from: in, blackhole: {}}]\n"}).want(t, 201)
 	send(t, a.url, "DELETE", "/v1/feeds/plant", nil).want(t, 409, "stop the job first")
 	send(t, a.url, "POST", "/v1/jobs/x/cancel", nil).want(t, 200)
@@ -454,9 +464,10 @@ func FuzzSubmit(f *testing.F) {
 		f.Add(string(b))
 		f.Add(s)
 	}
+	s := newSite(f)
+	h := api.New(&member{site: s, self: "n1"}, api.Options{Inside: true}) // one for all: it takes much longer than an input
 	f.Fuzz(func(t *testing.T, body string) {
-		s := newSite(t)
-		h := api.New(&member{site: s, self: "n1"}, api.Options{Inside: true})
+		s.begin(t)
 		r := post(h, "/v1/jobs", body)
 		if r.Code >= 500 || r.Code < 200 || r.Code >= 400 && !strings.Contains(r.Body.String(), `"detail"`) {
 			t.Errorf("%d: %s", r.Code, r.Body)

@@ -38,6 +38,9 @@ func (p *Problem) Error() string { return p.Detail }
 // Invalid tells whether it is a job's own errors.
 func (p *Problem) Invalid() bool { return p.Title == notValid }
 
+// Malformed tells whether what was asked for cannot be, whatever the site is like.
+func (p *Problem) Malformed() bool { return p.Title == malformed }
+
 // Client asks an agent. Any goroutine may call it.
 type Client struct {
 	addr  *url.URL

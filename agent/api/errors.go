@@ -61,6 +61,9 @@ func failed(err error) error {
 	return refusal(http.StatusInternalServerError, "%v", err)
 }
 
+// malformed is the title of a problem that is the request's own form.
+const malformed = "The request is not as /openapi.json says"
+
 // sentence makes one of what the validation of a request found.
 func sentence(_ huma.Context, _ string, v any) (any, error) {
 	e, ok := v.(*huma.ErrorModel)
@@ -70,8 +73,9 @@ func sentence(_ huma.Context, _ string, v any) (any, error) {
 	var all []string
 	for _, d := range e.Errors {
 		d.Value = nil // it may be long, or a secret
-		all = append(all, strings.TrimPrefix(d.Location+": "+d.Message, ": "))
+		all = append(all, strings.TrimPrefix(strings.TrimPrefix(d.Location, "body.")+": "+d.Message, ": "))
 	}
-	e.Detail = "the request is not as /openapi.json says: " + strings.Join(all, "; ")
+	e.Title = malformed
+	e.Detail = strings.Join(all, "; ") + " (/openapi.json says what is possible)"
 	return e, nil
 }

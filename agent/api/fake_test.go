@@ -49,8 +49,18 @@ type member struct {
 
 var _ api.Backend = (*member)(nil)
 
-func newSite(t *testing.T) *site {
-	s := &site{machine: jobmanager.New(), leader: "n1", parts: make(map[store.Digest][]byte), subs: make(map[chan api.Event]bool), urls: make(map[mesh.NodeID]string)}
+func newSite(t testing.TB) *site {
+	s := &site{leader: "n1", parts: make(map[store.Digest][]byte), subs: make(map[chan api.Event]bool), urls: make(map[mesh.NodeID]string)}
+	s.begin(t)
+	return s
+}
+
+// begin puts a new state in the place of what there is.
+func (s *site) begin(t testing.TB) {
+	t.Helper()
+	s.mu.Lock()
+	s.machine, s.index = jobmanager.New(), 0
+	s.mu.Unlock()
 	for _, c := range []coordinator.Command{
 		{SiteFounded: &coordinator.SiteFounded{Mesh: "plant", Site: "hall"}},
 		{AgentJoined: &coordinator.Agent{Node: "n1", Name: "press-1", Host: "a", Slots: 4, Level: 1, Link: "10.0.0.1:7071"}},
@@ -59,10 +69,9 @@ func newSite(t *testing.T) *site {
 	} {
 		s.must(t, c)
 	}
-	return s
 }
 
-func (s *site) must(t *testing.T, c coordinator.Command) coordinator.JobID {
+func (s *site) must(t testing.TB, c coordinator.Command) coordinator.JobID {
 	t.Helper()
 	r := s.apply(c)
 	if r.Err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -14,7 +15,7 @@ import (
 )
 
 type FeedPath struct {
-	Feed string `path:"feed" doc:"its name; of a job's own source JOB.SOURCE"`
+	Feed string `path:"feed" doc:"its name; of a job's own source JOB.SOURCE, where JOB is the id or the name"`
 }
 
 func (s *server) registerFeeds() {
@@ -45,6 +46,9 @@ func describeFeed(st *coordinator.State, f *coordinator.Feed) Feed {
 			out.Readers = append(out.Readers, j.Name)
 		}
 	}
+	if f.Job != "" && len(out.Readers) == 0 {
+		out.State, out.Hint = stopped, left(st, f)
+	}
 	c, err := feed.ParseConfig(f.Name, f.Config)
 	if err != nil {
 		out.Error = err.Error()
@@ -52,6 +56,43 @@ func describeFeed(st *coordinator.State, f *coordinator.Feed) Feed {
 	}
 	out.Broker, out.Topics, out.QoS, out.Lanes, out.ClientID = c.Broker, c.Topics, c.QoS, c.Lanes, c.ClientID
 	return out
+}
+
+// stopped is the state of a feed whose job has ended.
+const stopped = "stopped"
+
+// left says what can be done with the feed of a job that has ended.
+func left(st *coordinator.State, f *coordinator.Feed) string {
+	if j := st.Jobs[f.Job]; j != nil {
+		forget := fmt.Sprintf("`tidemark job forget %s` deletes it", j.ID)
+		was := fmt.Sprintf("job %s (%s) is %s: ", j.ID, j.Name, j.Status)
+		if j.Savepoint == "" && j.Newest() == nil {
+			return was + forget
+		}
+		return was + fmt.Sprintf("`tidemark job submit FILE --from-savepoint %s` goes on with it, %s", cmp.Or(j.Savepoint, string(j.ID)), forget)
+	}
+	for _, name := range slices.Sorted(maps.Keys(st.Savepoints)) {
+		if f.Of(st.Savepoints[name].Job) {
+			return fmt.Sprintf("savepoint %s stands in it: `tidemark job submit FILE --from-savepoint %[1]s` goes on with it, `tidemark savepoint delete %[1]s` lets it go", name)
+		}
+	}
+	return ""
+}
+
+// findFeed finds a feed by its name, or a job's own as NAME.SOURCE: of the live
+// job of that name, else of the one that ended last.
+func findFeed(st *coordinator.State, ref string) (*coordinator.Feed, error) {
+	if f := st.Feeds[ref]; f != nil {
+		return f, nil
+	}
+	for _, j := range sortedJobs(st) {
+		for _, f := range st.Feeds {
+			if f.Job == j.ID && ref == j.Name+"."+string(f.Source()) {
+				return f, nil
+			}
+		}
+	}
+	return nil, missing("feed", ref, slices.Sorted(maps.Keys(st.Feeds)))
 }
 
 // measured adds what owners said of their logs.
@@ -62,8 +103,10 @@ func (s *server) measured(all []Feed) {
 			if f.Name != l.Feed || l.Epoch < f.Epoch {
 				continue
 			}
-			f.Entries, f.Bytes, f.Messages, f.Why = l.End, l.Bytes, l.Messages, l.Why
-			f.State = cmp.Or(l.Broker, "connecting")
+			f.Entries, f.Bytes, f.Messages = l.End, l.Bytes, l.Messages
+			if f.State != stopped { // that was said before it ended
+				f.State, f.Why = cmp.Or(l.Broker, "connecting"), l.Why
+			}
 		}
 	}
 }
@@ -96,9 +139,9 @@ func (s *server) showFeed(ctx context.Context, in *struct {
 }) (*body[Feed], error) {
 	one := make([]Feed, 1)
 	err := s.read(ctx, in.Stale, func(st *coordinator.State) error {
-		f := st.Feeds[in.Feed]
-		if f == nil {
-			return missing("feed", in.Feed, slices.Sorted(maps.Keys(st.Feeds)))
+		f, err := findFeed(st, in.Feed)
+		if err != nil {
+			return err
 		}
 		one[0] = describeFeed(st, f)
 		return nil
@@ -109,7 +152,6 @@ func (s *server) showFeed(ctx context.Context, in *struct {
 
 func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*body[Feed], error) {
 	n := in.Body
-	bad := func(err error) error { return refusal(http.StatusUnprocessableEntity, "feed %q: %v", n.Name, err) }
 	if most := int64(dataflow.MaxTime) / int64(dataflow.Millisecond); n.KeepAge > most {
 		return nil, refusal(http.StatusUnprocessableEntity, "feed %q: keep_age_ms is %d, at most %d are possible", n.Name, n.KeepAge, most)
 	}
@@ -133,7 +175,7 @@ func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*b
 	}
 	text, err := feedText(n.Name, c)
 	if err != nil {
-		return nil, bad(err)
+		return nil, refusal(http.StatusUnprocessableEntity, "%v", err)
 	}
 	f := coordinator.Feed{Name: n.Name, Namespace: coordinator.DefaultNamespace, Config: text, Replicas: n.Replicas, Degrade: n.WhenShort == "degrade"}
 	if _, err := s.propose(ctx, coordinator.Command{FeedCreated: &f}); err != nil {
@@ -145,12 +187,17 @@ func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*b
 }
 
 func (s *server) deleteFeed(ctx context.Context, in *FeedPath) (*struct{}, error) {
-	if _, err := s.showFeed(ctx, &struct {
-		FeedPath
-		Stale
-	}{FeedPath: *in}); err != nil {
+	var name string
+	err := s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		f, err := findFeed(st, in.Feed)
+		if err == nil {
+			name = f.Name
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	_, err := s.propose(ctx, coordinator.Command{FeedDeleted: &coordinator.FeedDeleted{Name: in.Feed}})
+	_, err = s.propose(ctx, coordinator.Command{FeedDeleted: &coordinator.FeedDeleted{Name: name}})
 	return nil, err
 }

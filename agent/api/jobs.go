@@ -84,7 +84,7 @@ func sortedJobs(st *coordinator.State) []*coordinator.Job {
 func shortJob(j *coordinator.Job) Job {
 	out := Job{
 		ID: string(j.ID), Name: j.Name, Namespace: j.Namespace, Status: j.Status.String(), Why: j.Why, Attempt: j.Attempt, Restarts: j.Restarts,
-		From: j.From, Parallelism: j.Parallelism, Created: stamp(j.Created), Since: stamp(j.Since), Savepoint: j.Savepoint,
+		From: j.From, Parallelism: parallelism(j), Created: stamp(j.Created), Since: stamp(j.Since), Savepoint: j.Savepoint,
 	}
 	if c := j.Newest(); c != nil {
 		out.Checkpoint = c.Name
@@ -97,6 +97,21 @@ func shortJob(j *coordinator.Job) Job {
 		out.Why = "it was told to stop"
 	}
 	return out
+}
+
+// parallelism is what a job was rescaled to, else the greatest that it says; 0: it
+// cannot be read any more.
+func parallelism(j *coordinator.Job) int {
+	if j.Parallelism > 0 {
+		return j.Parallelism
+	}
+	most := 0
+	if loaded, err := job.Load(j.Name, j.Spec, job.Options{Set: j.Sets}); err == nil {
+		for _, n := range loaded.Graph.Nodes {
+			most = max(most, n.Parallelism)
+		}
+	}
+	return most
 }
 
 func (s *server) listJobs(ctx context.Context, in *Stale) (*body[[]Job], error) {
@@ -157,9 +172,6 @@ func (s *server) showJob(ctx context.Context, in *struct {
 		out.MaxParallelism = loaded.Graph.MaxParallelism
 		for _, n := range loaded.Graph.Nodes {
 			roles[n.ID] = n.Role
-			if j.Parallelism == 0 {
-				out.Parallelism = max(out.Parallelism, n.Parallelism)
-			}
 		}
 	}
 	out.Subtasks, out.Totals = s.subtasks(j, names, roles)
@@ -357,6 +369,9 @@ func (s *server) rescaleJob(ctx context.Context, in *struct {
 	if p > most {
 		return nil, refusal(http.StatusUnprocessableEntity, "job %s: parallelism %d is over its max_parallelism %d, which is fixed for the life of its state", j.Name, p, most)
 	}
+	if err := s.room(j, p); err != nil {
+		return nil, err
+	}
 	if _, err := s.propose(ctx, coordinator.Command{JobRescaled: &coordinator.JobRescaled{Job: j.ID, Parallelism: p}}); err != nil {
 		return nil, err
 	}
@@ -364,6 +379,28 @@ func (s *server) rescaleJob(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return answer(shortJob(j)), nil
+}
+
+// room refuses to take down a running job that could not be brought up again: it
+// would need more slots than there are for it.
+func (s *server) room(j *coordinator.Job, parallelism int) error {
+	loaded, err := job.Load(j.Name, j.Spec, job.Options{Set: j.Sets, Parallelism: parallelism})
+	if err != nil || j.Status != coordinator.Running {
+		return nil //nolint:nilerr // whoever begins it says so
+	}
+	has := 0
+	for _, n := range slotsOf(j) {
+		has += n
+	}
+	for _, a := range s.members() {
+		if a.Status == mesh.Alive.String() {
+			has += a.Free
+		}
+	}
+	if wants := graph.Chain(loaded.Graph, graph.Options{}).Slots(); wants > has {
+		return refusal(http.StatusConflict, "job %s needs %d slots with parallelism %d, and there are %d for it: start agents that have some, or ask for less; it runs on as it did", j.Name, wants, parallelism, has)
+	}
+	return nil
 }
 
 func (s *server) forgetJob(ctx context.Context, in *JobPath) (*struct{}, error) {

@@ -23,25 +23,31 @@ func (s *server) registerSite() {
 	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
 }
 
+// slotsOf are the slots that a job has, by agent: one has a subtask of each task.
+func slotsOf(j *coordinator.Job) map[mesh.NodeID]int {
+	if !j.Deployed() {
+		return nil
+	}
+	per := make(map[mesh.NodeID]map[int]bool)
+	for _, p := range j.Places {
+		if per[p.Node] == nil {
+			per[p.Node] = make(map[int]bool)
+		}
+		per[p.Node][p.Subtask.Index] = true
+	}
+	slots := make(map[mesh.NodeID]int)
+	for n, is := range per {
+		slots[n] = len(is)
+	}
+	return slots
+}
+
 func (s *server) members() []Agent {
 	used := make(map[mesh.NodeID]int)
 	all := []Agent{}
 	s.b.View(func(st *coordinator.State) {
 		for _, j := range st.Jobs {
-			slots := make(map[mesh.NodeID]int) // a slot has a subtask of each task: the largest index counts
-			if j.Deployed() {
-				per := make(map[mesh.NodeID]map[int]bool)
-				for _, p := range j.Places {
-					if per[p.Node] == nil {
-						per[p.Node] = make(map[int]bool)
-					}
-					per[p.Node][p.Subtask.Index] = true
-				}
-				for n, is := range per {
-					slots[n] = len(is)
-				}
-			}
-			for n, k := range slots {
+			for n, k := range slotsOf(j) {
 				used[n] += k
 			}
 		}

@@ -12,7 +12,7 @@ import (
 
 // Submission is a job to be run.
 type Submission struct {
-	Spec             string   `json:"spec" doc:"the job, as YAML" minLength:"1" maxLength:"1048576"`
+	Spec             string   `json:"spec" doc:"the job, as YAML" maxLength:"2097151"`
 	File             string   `json:"file,omitempty" doc:"what messages call it" maxLength:"4096"`
 	Set              []string `json:"set,omitempty" doc:"replaced values, as PATH=VALUE" maxItems:"1000"`
 	From             string   `json:"from,omitempty" doc:"a savepoint to begin with; JOB/ID of a checkpoint, or JOB for its newest" maxLength:"4096"`
@@ -55,7 +55,7 @@ type Job struct {
 	Attempt     uint64 `json:"attempt"`
 	Restarts    int    `json:"restarts"`
 	From        string `json:"from" doc:"the checkpoint or savepoint that the present attempt went on from"`
-	Parallelism int    `json:"parallelism" doc:"that it was rescaled to, or 0 in a list: as the job says"`
+	Parallelism int    `json:"parallelism" doc:"that it was rescaled to, else the greatest that the job says"`
 	Created     string `json:"created"`
 	Since       string `json:"since" doc:"when its status changed last"`
 	Checkpoint  string `json:"checkpoint,omitempty" doc:"its newest"`
@@ -250,10 +250,11 @@ type Feed struct {
 	Entries   int64    `json:"entries" doc:"sequence number behind its last entry"`
 	Bytes     int64    `json:"bytes"`
 	Messages  int64    `json:"messages"`
-	State     string   `json:"state" doc:"connected, or why not"`
+	State     string   `json:"state" doc:"connected, or why not; stopped: its job has ended"`
 	Why       string   `json:"why,omitempty" doc:"it does not acknowledge, if so"`
 	Readers   []string `json:"readers" doc:"live jobs that read it"`
 	Error     string   `json:"error,omitempty"`
+	Hint      string   `json:"hint,omitempty" doc:"of one whose job has ended: what can be done with it"`
 }
 
 // NewFeed is a shared feed to be made.

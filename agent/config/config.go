@@ -207,6 +207,13 @@ type Errors []string
 // Error is one line for each.
 func (e Errors) Error() string { return strings.Join(e, "\n") }
 
+// CheckName tells what is wrong with the name of an agent.
+func CheckName(v string) error {
+	var e problems
+	e.name(fmt.Sprintf("%q", v), v)
+	return e.err()
+}
+
 func (e *problems) name(key, v string) {
 	switch {
 	case v == "":

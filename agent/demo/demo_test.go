@@ -248,3 +248,11 @@ func TestLinesFollowAFile(t *testing.T) {
 		t.Error("half a row was taken for a whole one")
 	}
 }
+
+// A line of the picture that wraps is not drawn over.
+func TestPictureFits(t *testing.T) {
+	const text = bold + "abcdef" + plain + "\n\x1b[1;31mmärz" + plain + "y\nxy\n"
+	if got, want := fit(text, 3), bold+"abc"+plain+"\n\x1b[1;31mmär"+plain+"\nxy\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -80,7 +80,7 @@ func (v *view) draw() {
 		v.plain(c)
 		return
 	}
-	text := v.picture(c, rows)
+	text := fit(v.picture(c, rows), d.opt.Width)
 	if v.lines > 0 {
 		fmt.Fprintf(d.opt.Out, "\x1b[%dA", v.lines)
 	}
@@ -118,7 +118,7 @@ func (v *view) picture(c counts, rows []simulate.Result) string {
 	if !d.now.running() {
 		color = yellow
 	}
-	fmt.Fprintf(&b, "\n  %sfleet%s      sent %s%7d%s   held back %d   twice %d   clock ahead %d   clock behind %d\n", bold, plain, bold, d.sent, plain, d.faults[0], d.faults[1], d.faults[2], d.faults[3])
+	fmt.Fprintf(&b, "\n  %sfleet%s      sent %s%7d%s   held back %d   twice %d   clock ahead %d, behind %d\n", bold, plain, bold, d.sent, plain, d.faults[0], d.faults[1], d.faults[2], d.faults[3])
 	fmt.Fprintf(&b, "  %sjob%s        %s%s%s, attempt %d   checkpoints %d   restarts %d\n", bold, plain, color, j.Status, plain, j.Attempt, j.Checkpoints.Completed, j.Restarts)
 	fmt.Fprintf(&b, "  %swritten%s    readings %s%7d%s   windows %d   %slate %d%s   %srejected %d%s\n", bold, plain, bold, c.readings, plain, c.windows, yellow, c.late, plain, red, c.rejected, plain)
 	mark := "–"
@@ -184,6 +184,32 @@ func heat(temp float64) string {
 func thermometer(temp float64) string {
 	n := min(30, max(0, int((temp-simulate.Limit)*2)))
 	return heat(temp) + strings.Repeat("▪", n) + plain
+}
+
+// fit cuts each line to a width: the picture is drawn over by counting its
+// lines, and one that wraps is more than one. Escape sequences take no room.
+func fit(text string, width int) string {
+	if width <= 0 {
+		return text
+	}
+	var b strings.Builder
+	at, escape := 0, false
+	for _, r := range text {
+		switch {
+		case r == '\x1b':
+			escape = true
+		case escape:
+			escape = r == '[' || r == ';' || r >= '0' && r <= '9'
+		case r == '\n':
+			at = 0
+		default:
+			if at++; at > width {
+				continue
+			}
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 func cut(s string, width int) string {

@@ -156,13 +156,10 @@ func (c Config) Format() ([]byte, error) { return encode(c) }
 // ParseConfig reads what Format wrote, for the feed of that name.
 func ParseConfig(name string, b []byte) (Config, error) {
 	c, _, err := decode(b)
-	if err == nil {
-		c, err = c.fixed(name)
-	}
 	if err != nil {
 		return c, fmt.Errorf("feed %q: its config: %w", name, err)
 	}
-	return c, nil
+	return c.fixed(name)
 }
 
 // decode reads feed.json. whole is false if a secret of it stands elsewhere.

@@ -29,6 +29,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
 	"github.com/tidemark-mesh/tidemark/sensors"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // Options are what an agent is started with.
@@ -99,7 +100,10 @@ func Start(ctx context.Context, o Options) (n *Node, err error) {
 	}
 	var ends ends
 	if n.state, err = durable.Open(o.Config.DataDir, nil); err != nil {
-		return nil, fmt.Errorf("%w; another agent runs there, or a verb that needs the folder for itself", err)
+		if errors.Is(err, store.ErrLocked) {
+			err = fmt.Errorf("%w; another agent runs there, or a verb that needs the folder for itself", err)
+		}
+		return nil, err
 	}
 	ends.add(n.state.Close)
 	if err := n.start(ctx, &ends); err != nil {

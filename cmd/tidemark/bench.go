@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/tidemark-mesh/tidemark/agent/bench"
@@ -73,17 +72,12 @@ func runBenchmarks(cmd *cobra.Command, t *terminal, ids []string, opt bench.Opti
 type benchReport struct {
 	t      *terminal
 	json   *json.Encoder
-	rows   table.Writer
+	rows   *grid
 	missed []string
 }
 
 func newBenchReport(t *terminal) *benchReport {
-	r := &benchReport{t: t, json: json.NewEncoder(t.out), rows: table.NewWriter()}
-	r.rows.SetStyle(table.StyleLight)
-	r.rows.Style().Format.Header = text.FormatDefault
-	r.rows.AppendHeader(table.Row{"id", "value", "limit", "ratio", "bar", "", "allocs/row", "note"})
-	r.rows.SetColumnConfigs([]table.ColumnConfig{{Number: 8, WidthMax: 44}})
-	return r
+	return &benchReport{t: t, json: json.NewEncoder(t.out), rows: newTable(t, "id", "value", "limit", "ratio", "bar", "", "allocs/row", "note")}
 }
 
 func (r *benchReport) add(f bench.Figure) error {
@@ -99,7 +93,7 @@ func (r *benchReport) add(f bench.Figure) error {
 
 func (r *benchReport) finish() error {
 	if !r.t.json() {
-		fmt.Fprintln(r.t.out, r.rows.Render())
+		r.rows.Render()
 	}
 	if len(r.missed) > 0 {
 		fmt.Fprintf(r.t.err, "tidemark: bars missed: %s\n", strings.Join(r.missed, ", "))

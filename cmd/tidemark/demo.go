@@ -28,7 +28,7 @@ Ctrl-C stops the fleet and checks what there is; a second one ends all at once.
 Everything is on loopback and in a temporary folder, of which nothing stays.
 Exit code 0: every count was right; 1: not.`,
 		Example: "  tidemark demo\n  tidemark demo --for 60s --sensors 500",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if opt.Sensors < 1 || opt.Sensors > 10_000 {
 				return usageError{fmt.Errorf("--sensors %d: from 1 to 10000", opt.Sensors)}

@@ -248,11 +248,7 @@ ${file:PATH}, and looked up when the feed connects.`,
 				if err != nil {
 					return place.answered(err)
 				}
-				if t.json() {
-					return json.NewEncoder(t.out).Encode(made)
-				}
-				_, err = fmt.Fprintf(t.err, "feed %s: made; a job reads it with `feed: %s`\n", args[0], args[0])
-				return err
+				return t.did(made, "feed %s: made; a job reads it with `feed: %s`\n", args[0], args[0])
 			}
 			c, err := f.config()
 			if err != nil {
@@ -261,8 +257,7 @@ ${file:PATH}, and looked up when the feed connects.`,
 			if err := feed.Create(feed.Options{Dir: place.dir}, args[0], c); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(t.err, "feed %s: made; a job reads it with `feed: %s`\n", args[0], args[0])
-			return err
+			return t.did(describeFeed(feed.Show(feed.Options{Dir: place.dir}, args[0])), "feed %s: made; a job reads it with `feed: %s`\n", args[0], args[0])
 		},
 	}
 	fl := cmd.Flags()
@@ -285,6 +280,10 @@ ${file:PATH}, and looked up when the feed connects.`,
 	return cmd
 }
 
+func feedDeleted(t *terminal, name string) error {
+	return t.did(map[string]any{"name": name, "deleted": true}, "%s: deleted\n", name)
+}
+
 func newFeedDelete(t *terminal, place *placeFlag) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
@@ -301,8 +300,7 @@ func newFeedDelete(t *terminal, place *placeFlag) *cobra.Command {
 				if err := c.DeleteFeed(cmd.Context(), args[0]); err != nil {
 					return place.answered(err)
 				}
-				_, err = fmt.Fprintf(t.err, "%s: deleted\n", args[0])
-				return err
+				return feedDeleted(t, args[0])
 			}
 			if _, err := place.view(); err != nil {
 				return err
@@ -317,8 +315,7 @@ func newFeedDelete(t *terminal, place *placeFlag) *cobra.Command {
 			if err := feed.Delete(feed.Options{Dir: place.dir}, args[0]); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(t.err, "%s: deleted\n", args[0])
-			return err
+			return feedDeleted(t, args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "although jobs or savepoints need it")

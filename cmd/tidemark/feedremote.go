@@ -17,6 +17,11 @@ func showFeeds(t *terminal, list []api.Feed) {
 		w.AppendRow([]any{f.Name, f.Broker, strings.Join(f.Topics, " "), f.Lanes, f.Owner, strings.Join(f.Members, " "), f.Entries, bytesText(f.Bytes), feedState(f)})
 	}
 	w.Render()
+	for _, f := range list {
+		if f.Hint != "" {
+			fmt.Fprintf(t.err, "%s: %s\n", f.Name, f.Hint)
+		}
+	}
 }
 
 func feedState(f api.Feed) string {
@@ -56,7 +61,10 @@ func showFeedRemote(ctx context.Context, t *terminal, c *api.Client, name string
 	}
 	fmt.Fprintf(t.out, "%s: %s, %s, qos %d, client id %q, %s\n", f.Name, f.Broker, strings.Join(f.Topics, " "), f.QoS, f.ClientID, feedState(f))
 	fmt.Fprintf(t.out, "log: epoch %d, owner %s, copies on %s, %d entries, %s\n", f.Epoch, orNone(f.Owner), orNone(strings.Join(f.Members, ", ")), f.Entries, bytesText(f.Bytes))
-	if f.Job != "" {
+	switch {
+	case f.Hint != "":
+		fmt.Fprintln(t.out, f.Hint)
+	case f.Job != "":
 		fmt.Fprintf(t.out, "it is of job %s, and goes when that is forgotten\n", f.Job)
 	}
 	if len(f.Readers) > 0 {

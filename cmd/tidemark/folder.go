@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
@@ -81,20 +80,6 @@ func (f *folderFlag) change(do func(*durable.State) error) (err error) {
 	return do(s)
 }
 
-// newTable is a table as all verbs print them.
-func newTable(t *terminal, header ...any) table.Writer {
-	w := table.NewWriter()
-	w.SetOutputMirror(t.out)
-	w.SetStyle(table.StyleLight)
-	w.Style().Format.Header = text.FormatDefault
-	narrow := func(column string) table.ColumnConfig {
-		return table.ColumnConfig{Name: column, WidthMax: 60, WidthMaxEnforcer: text.WrapSoft}
-	}
-	w.SetColumnConfigs([]table.ColumnConfig{narrow("columns"), narrow("kind")})
-	w.AppendHeader(header)
-	return w
-}
-
 // bytesText is a count of bytes for people.
 func bytesText(n int64) string {
 	const unit = 1024
@@ -122,8 +107,19 @@ func timeText(t dataflow.Time) string {
 func exactly(n int, wanted string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usageError{fmt.Errorf("wanted: %s; given: %d arguments", wanted, len(args))}
+			return usageError{fmt.Errorf("wanted: %s; given: %s", wanted, quotedArgs(args))}
 		}
 		return nil
 	}
+}
+
+func quotedArgs(args []string) string {
+	if len(args) == 0 {
+		return "nothing"
+	}
+	all := make([]string, len(args))
+	for i, a := range args {
+		all[i] = strconv.Quote(a)
+	}
+	return strings.Join(all, ", ")
 }

@@ -30,6 +30,9 @@ Run it once, on one node. All others join.`,
 		Example: "  tidemark init --data-dir /var/lib/tidemark --name press-1 --mesh plant --site hall-3\n  tidemark init --data-dir data --output json",
 		Args:    exactly(0, "no argument"),
 		RunE: func(*cobra.Command, []string) error {
+			if err := checkInit(data, name, meshName, site); err != nil {
+				return err
+			}
 			f, token, err := node.Found(data, meshName, mesh.Site(site), sensors.WallTime())
 			if errors.Is(err, identity.ErrTaken) {
 				return fmt.Errorf("%w; a data folder belongs to one mesh: start its agent with tidemark agent --data-dir %s, or name another folder", err, data)
@@ -51,6 +54,22 @@ Run it once, on one node. All others join.`,
 	fl.StringVar(&meshName, "mesh", "tidemark", "the mesh's name")
 	fl.StringVar(&site, "site", config.DefaultSite, "the name of its first site")
 	return cmd
+}
+
+// checkInit refuses before anything is made what the agent, or the mesh, would
+// refuse later.
+func checkInit(data, name, meshName, site string) error {
+	if data == "" {
+		return usageError{errors.New("--data-dir is empty; give the folder of everything that outlives the agent")}
+	}
+	if err := config.CheckName(name); err != nil {
+		return usageError{fmt.Errorf("--name: %w", err)}
+	}
+	err := errors.Join(identity.CheckName("a mesh (--mesh)", meshName), identity.CheckName("a site (--site)", site))
+	if err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 func showFounding(t *terminal, data, name string, f node.Founding, token string) error {

@@ -170,7 +170,7 @@ then it is as that job is now, with the agent on which each subtask runs.`,
 			x := graph.Expand(graph.Chain(j.Graph, graph.Options{}))
 			switch {
 			case dot:
-				return graph.Dot(t.out, x)
+				return graph.Dot(t.out, x, place)
 			case t.json():
 				return json.NewEncoder(t.out).Encode(describeGraphs(x, place))
 			}

@@ -39,6 +39,10 @@ look them up.`,
 			if err != nil {
 				return err
 			}
+			if len(text) == maxJobFile { // more than an agent reads
+				_, err := load.parse(t, args[0], text)
+				return err
+			}
 			c, err := at.client()
 			if err != nil {
 				return err
@@ -185,11 +189,7 @@ func newJobCancel(t *terminal) *cobra.Command {
 			if err != nil {
 				return at.answered(err)
 			}
-			if t.json() {
-				return json.NewEncoder(t.out).Encode(j)
-			}
-			_, err = fmt.Fprintf(t.err, "%s, job %q: %s%s\n", j.ID, j.Name, j.Status, because(j.Why))
-			return err
+			return t.did(j, "%s, job %q: %s%s\n", j.ID, j.Name, j.Status, because(j.Why))
 		},
 	}
 	at.register(cmd)
@@ -214,11 +214,7 @@ the mesh keeps the 100 jobs that ended last.`,
 			if err := c.Forget(cmd.Context(), args[0]); err != nil {
 				return at.answered(err)
 			}
-			if t.json() {
-				return json.NewEncoder(t.out).Encode(map[string]string{"forgotten": args[0]})
-			}
-			_, err = fmt.Fprintf(t.err, "job %s is forgotten\n", args[0])
-			return err
+			return t.did(map[string]string{"forgotten": args[0]}, "job %s is forgotten\n", args[0])
 		},
 	}
 	at.register(cmd)
@@ -245,11 +241,7 @@ func newJobRescale(t *terminal) *cobra.Command {
 			if err != nil {
 				return at.answered(err)
 			}
-			if t.json() {
-				return json.NewEncoder(t.out).Encode(j)
-			}
-			_, err = fmt.Fprintf(t.err, "%s, job %q: goes on with parallelism %d\n", j.ID, j.Name, j.Parallelism)
-			return err
+			return t.did(j, "%s, job %q: goes on with parallelism %d\n", j.ID, j.Name, j.Parallelism)
 		},
 	}
 	at.register(cmd)

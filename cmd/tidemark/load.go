@@ -53,15 +53,20 @@ func (f *loadFlags) load(ctx context.Context, t *terminal, file string) (*job.Jo
 	if err != nil {
 		return nil, err
 	}
+	j, err := f.parse(t, file, text)
+	if err == nil && file == "-" {
+		err = spareStdin(j)
+	}
+	return j, err
+}
+
+func (f *loadFlags) parse(t *terminal, file string, text []byte) (*job.Job, error) {
 	secrets := machineSecrets()
 	j, err := job.Load(file, text, job.Options{Set: f.set, Parallelism: f.parallelism, Resolver: &secrets})
 	var wrong job.Errors
 	if errors.As(err, &wrong) {
 		reportErrors(t, file, wrong)
 		return nil, errReported
-	}
-	if err == nil && file == "-" {
-		err = spareStdin(j)
 	}
 	return j, err
 }
@@ -80,11 +85,16 @@ func readJob(ctx context.Context, t *terminal, file string) ([]byte, error) {
 	if file == "-" {
 		return readStdin(ctx, t.in)
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
+	f, err := os.Open(file)
+	if err == nil {
+		defer f.Close()
+		text, err := io.ReadAll(io.LimitReader(f, maxJobFile))
+		if err == nil {
+			return text, nil
+		}
 		return nil, fmt.Errorf("job file: %w; give the path of a job, such as configs/wordcount.yaml", err)
 	}
-	return text, nil
+	return nil, fmt.Errorf("job file: %w; give the path of a job, such as configs/wordcount.yaml", err)
 }
 
 // readStdin reads a job until its end or until the user interrupts; a read of a
@@ -96,7 +106,7 @@ func readStdin(ctx context.Context, in io.Reader) ([]byte, error) {
 	}
 	done := make(chan read, 1)
 	go func() {
-		text, err := io.ReadAll(io.LimitReader(in, maxJobFile+1))
+		text, err := io.ReadAll(io.LimitReader(in, maxJobFile))
 		done <- read{text, err}
 	}()
 	select {
@@ -107,7 +117,8 @@ func readStdin(ctx context.Context, in io.Reader) ([]byte, error) {
 	}
 }
 
-// maxJobFile is more than job.Load takes, so that it can say so.
+// maxJobFile is more than job.Load takes, so that it can say so. What is behind it
+// is not read.
 const maxJobFile = 2 << 20
 
 func reportErrors(t *terminal, file string, wrong job.Errors) {

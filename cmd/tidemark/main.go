@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/bench"
 	"github.com/tidemark-mesh/tidemark/agent/demo"
 )
@@ -47,6 +49,15 @@ type terminal struct {
 // json tells whether the user asked for JSON.
 func (t *terminal) json() bool { return t.output == "json" }
 
+// did tells what was done: as JSON on stdout, for people on stderr.
+func (t *terminal) did(v any, format string, args ...any) error {
+	if t.json() {
+		return json.NewEncoder(t.out).Encode(v)
+	}
+	_, err := fmt.Fprintf(t.err, format, args...)
+	return err
+}
+
 // errReported is returned by verbs that have already printed what went wrong.
 var errReported = errors.New("already reported")
 
@@ -66,16 +77,17 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	defer stop()
 	// A second Ctrl-C ends the process at once, unless it is the first one's twin.
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(together, stop) })()
-	err := root.ExecuteContext(ctx)
+	called, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	var problem *api.Problem
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errReported):
 		return exitFailed
-	case errors.As(err, &usage) || isCobraUsage(err):
+	case errors.As(err, &usage) || isCobraUsage(err) || errors.As(err, &problem) && problem.Malformed():
 		fmt.Fprintf(errw, "tidemark: %v\n", err)
-		fmt.Fprintln(errw, "Try: tidemark --help, or tidemark VERB --help")
+		fmt.Fprintf(errw, "Try: %s --help\n", called.CommandPath())
 		return exitUsage
 	}
 	fmt.Fprintf(errw, "tidemark: %v\n", err)
@@ -101,7 +113,13 @@ func knownVerb(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	hint := ""
+	var there []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			there = append(there, sub.Name())
+		}
+	}
+	hint := "; there is " + strings.Join(there, ", ")
 	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = fmt.Sprintf("; did you mean %q?", near[0])

@@ -84,6 +84,9 @@ func TestMeshVerbs(t *testing.T) {
 func TestMeshRefuses(t *testing.T) {
 	answering(t, map[string]any{"POST /v1/jobs": api.Problem{Status: 422, Title: "The job is not valid", Detail: "job.yaml: 1 error"}})
 	tidemark(t, "name: x\n", "job", "submit", "-").want(t, exitFailed, "job.yaml:3: wrong", "job.yaml: 1 error")
+	tidemark(t, strings.Repeat("\x00", maxJobFile), "job", "submit", "-").want(t, exitFailed, "a job has at most 1048576 bytes")
+	answering(t, map[string]any{"POST /v1/tokens": api.Problem{Status: 422, Title: "The request is not as /openapi.json says", Detail: "uses: expected number <= 1000"}})
+	tidemark(t, "", "token", "create", "--uses", "9999").want(t, exitUsage, "uses: expected number <= 1000", "Try: tidemark token create --help")
 	t.Setenv(addrVariable, "http://127.0.0.1:1")
 	tidemark(t, "", "job", "show", "x").want(t, exitFailed, "tidemark agent --dev", addrVariable)
 	tidemark(t, "", "job", "list").want(t, exitFailed, "tidemark agent --dev", "--state DIR")

@@ -43,8 +43,7 @@ all of them. Never recover two agents of a site: they would be two sites.`,
 				if err := node.Forget(data); err != nil {
 					return inUse(err)
 				}
-				_, err := fmt.Fprintf(t.err, "%s: what it had of its site is put aside; start the agent\n", data)
-				return err
+				return t.did(map[string]any{"data_dir": data, "forgotten": true}, "%s: what it had of its site is put aside; start the agent\n", data)
 			}
 			do := node.Left
 			if yes {
@@ -66,14 +65,14 @@ all of them. Never recover two agents of a site: they would be two sites.`,
 
 func inUse(err error) error {
 	if errors.Is(err, consensus.ErrInUse) {
-		return fmt.Errorf("%w; stop the agent first", err)
+		return fmt.Errorf("%w (the agent of this folder)", err)
 	}
 	return err
 }
 
 func showFound(t *terminal, data string, f consensus.Found, done bool) error {
 	if t.json() {
-		var voters, others []string
+		voters, others := []string{}, []string{}
 		for _, m := range f.Members {
 			if m.Voter {
 				voters = append(voters, string(m.Node))
@@ -86,7 +85,11 @@ func showFound(t *terminal, data string, f consensus.Found, done bool) error {
 		})
 	}
 	fmt.Fprintf(t.out, "agent %s: last term %d, last index %d\n", f.Node, f.LastIn, f.Last)
-	w := newTable(t, "node", "vote")
+	vote := "vote"
+	if done {
+		vote = "vote before"
+	}
+	w := newTable(t, "node", vote)
 	for _, m := range f.Members {
 		w.AppendRow([]any{m.Node, map[bool]string{true: "voter", false: "no"}[m.Voter]})
 	}

@@ -103,8 +103,27 @@ func reportProblem(t *terminal, err error) error {
 // copyOut prints what an agent streams, and tells of an end that came early.
 func copyOut(w io.Writer, from io.ReadCloser) error {
 	defer from.Close()
-	if _, err := io.Copy(w, from); err != nil {
+	to := &firstError{w: w}
+	_, err := io.Copy(to, from)
+	switch {
+	case to.err != nil:
+		return to.err
+	case err != nil:
 		return fmt.Errorf("what the agent sent broke off, and is not all: %w", err)
 	}
 	return nil
+}
+
+// firstError keeps why nothing more could be written.
+type firstError struct {
+	w   io.Writer
+	err error
+}
+
+func (f *firstError) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if f.err == nil {
+		f.err = err
+	}
+	return n, err
 }

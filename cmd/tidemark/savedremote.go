@@ -13,7 +13,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
-	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // This file is the verbs about savepoints, checkpoints and state, at an agent.
@@ -126,7 +125,7 @@ func exportRemote(ctx context.Context, t *terminal, c *api.Client, id, name stri
 	if name == "-" {
 		return copyOut(t.out, rc)
 	}
-	err = disk.ReplaceWith(disk.Secret, name, func(f io.Writer) error { return copyOut(f, rc) })
+	err = wholeFile(name, func(f io.Writer) error { return copyOut(f, rc) })
 	if err != nil {
 		return err
 	}

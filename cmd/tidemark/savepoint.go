@@ -308,8 +308,14 @@ func newSavepointExport(t *terminal, place *placeFlag) *cobra.Command {
 }
 
 // exportTo writes the file whole or not at all.
-func exportTo(v *durable.Saved, name string) error {
-	return disk.ReplaceWith(disk.Secret, name, v.Export)
+func exportTo(v *durable.Saved, name string) error { return wholeFile(name, v.Export) }
+
+// wholeFile makes a file of what write writes, whole or not at all.
+func wholeFile(name string, write func(io.Writer) error) error {
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a folder; give the name of the file to write", name)
+	}
+	return disk.ReplaceWith(disk.Secret, name, write)
 }
 
 func newSavepointImport(t *terminal, place *placeFlag) *cobra.Command {

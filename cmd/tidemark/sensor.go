@@ -54,7 +54,7 @@ func newSimulate(t *terminal) *cobra.Command {
 Some readings are late, some messages are sent twice, some devices fall silent,
 some have a wrong clock. The same seed sends the same fleet.`,
 		Example: "  tidemark sensor simulate --listen 127.0.0.1:1883\n  tidemark sensor simulate --broker mqtt://broker.plant:1883 --sensors 5000 --for 10m",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0, "no argument"),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runSimulate(cmd.Context(), t, f) },
 	}
 	cmd.Flags().StringVar(&f.broker, "broker", "mqtt://127.0.0.1:1883", "where to send")

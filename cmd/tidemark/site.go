@@ -106,14 +106,12 @@ not made anew elsewhere: the next checkpoints are copied to others.`,
 				if err := c.Leave(cmd.Context()); err != nil {
 					return at.answered(err)
 				}
-				_, err = fmt.Fprintf(t.err, "the agent at %s has left\n", c.Addr())
-				return err
+				return t.did(map[string]any{"addr": c.Addr(), "left": true}, "the agent at %s has left\n", c.Addr())
 			}
 			if err := c.Remove(cmd.Context(), args[0], force); err != nil {
 				return at.answered(err)
 			}
-			_, err = fmt.Fprintf(t.err, "%s: taken out\n", args[0])
-			return err
+			return t.did(map[string]any{"agent": args[0], "left": true}, "%s: taken out\n", args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "although it is alive")
@@ -246,8 +244,7 @@ func newTokenRevoke(t *terminal, at *agentFlag) *cobra.Command {
 			if err := c.RevokeToken(cmd.Context(), args[0]); err != nil {
 				return at.answered(err)
 			}
-			_, err = fmt.Fprintf(t.err, "%s: revoked\n", args[0])
-			return err
+			return t.did(map[string]any{"id": args[0], "revoked": true}, "%s: revoked\n", args[0])
 		},
 	}
 }

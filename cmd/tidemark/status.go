@@ -3,11 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // statusLine shows how long work goes: on a terminal one line that is drawn
@@ -15,6 +12,7 @@ import (
 type statusLine struct {
 	w        io.Writer
 	terminal bool
+	columns  func() int // of the terminal, which may change
 
 	mu    sync.Mutex // guards the fields below and writes to w
 	drawn bool
@@ -25,8 +23,8 @@ type statusLine struct {
 const plainEvery = 10 * time.Second
 
 func newStatusLine(w io.Writer) *statusLine {
-	f, ok := w.(*os.File)
-	return &statusLine{w: w, terminal: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
+	columns := func() int { return columnsOf(w) }
+	return &statusLine{w: w, terminal: columns() > 0, columns: columns, last: time.Now()}
 }
 
 // update shows the present state.
@@ -35,7 +33,7 @@ func (s *statusLine) update(line string) {
 	defer s.mu.Unlock()
 	switch {
 	case s.terminal:
-		fmt.Fprintf(s.w, "\r\x1b[K%s", line)
+		fmt.Fprintf(s.w, "\r\x1b[K%s", cut(line, s.columns()-1)) // what wraps is not taken away again
 		s.drawn = true
 	case time.Since(s.last) >= plainEvery:
 		s.last = time.Now()
@@ -63,4 +61,12 @@ func (s *statusLine) clear() {
 		fmt.Fprint(s.w, "\r\x1b[K")
 		s.drawn = false
 	}
+}
+
+// cut shortens a line to so many characters.
+func cut(line string, most int) string {
+	if r := []rune(line); most > 0 && len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return line
 }

@@ -17,7 +17,7 @@ func newVersion(t *terminal) *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version of this binary",
 		Example: "  tidemark version --output json",
-		Args:    cobra.NoArgs,
+		Args:    exactly(0, "no argument"),
 		RunE: func(*cobra.Command, []string) error {
 			v := struct {
 				Version  string `json:"version"`

@@ -1,21 +1,25 @@
 package graph
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
 // Dot writes the job graph for Graphviz: a box for each chain, in it its
-// operators, and edges with their exchange.
-func Dot(w io.Writer, x *ExecutionGraph) error {
+// operators, and edges with their exchange. place is ExplainPlaced's: a box then
+// says which subtasks run on which agent.
+func Dot(w io.Writer, x *ExecutionGraph, place func(dataflow.SubtaskID) string) error {
 	jg := x.Job
 	var b strings.Builder
 	fmt.Fprintf(&b, "digraph %s {\n\trankdir=LR;\n\tnode [shape=box, fontname=\"sans-serif\"];\n", quoted(jg.Stream.Job))
 	for i, t := range jg.Tasks {
-		fmt.Fprintf(&b, "\tsubgraph cluster_%d {\n\t\tlabel=%s;\n", i, quoted(fmt.Sprintf("%s x%d (slots %s)", t.ID, t.Parallelism, t.SlotGroup)))
+		fmt.Fprintf(&b, "\tsubgraph cluster_%d {\n\t\tlabel=%s;\n", i, quoted(fmt.Sprintf("%s x%d (slots %s)", t.ID, t.Parallelism, t.SlotGroup)+t.placed(place)))
 		for _, l := range t.Links {
 			label := string(l.Node.ID)
 			if l.Node.Describe != "" {
@@ -44,6 +48,36 @@ func Dot(w io.Writer, x *ExecutionGraph) error {
 	b.WriteString("}\n")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// placed is a line for each agent with the subtasks that it runs: "n1: 0-2, 5".
+func (t *Task) placed(place func(dataflow.SubtaskID) string) string {
+	if place == nil {
+		return ""
+	}
+	var agents []string
+	runs := make(map[string][]string) // "0-2"
+	last, first := "", 0
+	for i := range t.Parallelism {
+		on := cmp.Or(place(dataflow.SubtaskID{Task: t.ID, Index: i}), "no agent")
+		if i == 0 || on != last {
+			last, first = on, i
+			if runs[on] == nil {
+				agents = append(agents, on)
+			}
+			runs[on] = append(runs[on], "")
+		}
+		run := strconv.Itoa(first)
+		if i > first {
+			run += "-" + strconv.Itoa(i)
+		}
+		runs[on][len(runs[on])-1] = run
+	}
+	var b strings.Builder
+	for _, on := range agents {
+		b.WriteString("\n" + on + ": " + strings.Join(runs[on], ", "))
+	}
+	return b.String()
 }
 
 // quoted is a Graphviz string.

@@ -370,10 +370,15 @@ func TestExplainAndDot(t *testing.T) {
 		if err := graph.Explain(&text, x); err != nil {
 			t.Fatal(err)
 		}
-		if err := graph.Dot(&dot, x); err != nil {
+		if err := graph.Dot(&dot, x, nil); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, name+".explain.txt", text.Bytes())
+		var placed bytes.Buffer
+		if err := graph.Dot(&placed, x, func(s dataflow.SubtaskID) string { return [...]string{"n1", "n1", "n2", ""}[s.Index%4] }); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name+".placed.dot", placed.Bytes())
 		golden(t, name+".dot", dot.Bytes())
 	}
 }

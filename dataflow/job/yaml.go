@@ -18,7 +18,7 @@ const (
 // parse reads the text into one mapping node, or reports why it cannot.
 func (l *loader) parse(text []byte) *yaml.Node {
 	if len(text) > maxText {
-		l.add(&Error{Msg: fmt.Sprintf("the file has %d bytes, a job has at most %d", len(text), maxText)})
+		l.add(&Error{Msg: fmt.Sprintf("a job has at most %d bytes, and the file has more", maxText)})
 		return nil
 	}
 	root, err := unmarshal(text)
