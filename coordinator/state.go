@@ -37,8 +37,8 @@ type State struct {
 	Removed    map[mesh.NodeID]*Removed // agents that were taken out: whatever their certificates say, nobody lets them in
 }
 
-// Removed is an agent that belonged to the site. One that joins again with a token
-// is none any more.
+// Removed is an agent that belonged to the site. One that uses a token is none any
+// more, and may join again.
 type Removed struct {
 	Node mesh.NodeID   `cbor:"1,keyasint"`
 	Name string        `cbor:"2,keyasint"`

@@ -51,6 +51,9 @@ func (a *apply) agentJoined(c *coordinator.Agent) error {
 		return refuse(ErrRefused, "agent %q: a text that is too long, too many labels, or less than no slots", c.Name)
 	case c.Level < a.Level:
 		return refuse(ErrRefused, "agent %q knows feature level %d, and level %d is in force: give it a newer program", c.Name, c.Level, a.Level)
+	case a.Level >= coordinator.AdoptLevel && a.Agents[c.Node] == nil && a.Removed[c.Node] != nil:
+		// Its last Hello may have been under way when it was taken out.
+		return refuse(ErrRefused, "agent %q was taken out of the site: it joins again with a token", a.Removed[c.Node].Name)
 	case a.Agents[c.Node] == nil && len(a.Agents) >= MaxAgents:
 		return refuse(ErrRefused, "the site has %d agents, and no more are possible: remove those that are gone for good", MaxAgents)
 	}
@@ -185,10 +188,15 @@ func (a *apply) tokenUsed(c *coordinator.TokenUsed) error {
 		return refuse(ErrRefused, "token %s was revoked", c.ID)
 	case t.Expires < a.c.At:
 		return refuse(ErrRefused, "token %s expired at %s", c.ID, t.Expires)
-	case t.Uses < 0 || slices.Contains(t.Nodes, c.Node):
-		return nil
-	case t.Uses == 0:
+	case t.Uses == 0 && !slices.Contains(t.Nodes, c.Node):
 		return refuse(ErrRefused, "token %s has no uses left", c.ID)
+	}
+	if a.Level >= coordinator.AdoptLevel && a.Removed[c.Node] != nil { // it may join again
+		delete(a.Removed, c.Node)
+		a.changed(Agent, string(c.Node))
+	}
+	if t.Uses < 0 || slices.Contains(t.Nodes, c.Node) {
+		return nil
 	}
 	next := *t
 	next.Uses--
