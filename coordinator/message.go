@@ -3,6 +3,7 @@ package coordinator
 import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // Agents and their leader talk over one stream that the agent opens: messages in
@@ -31,6 +32,7 @@ type ToLeader struct {
 	Sealed    *Sealed        `cbor:"10,keyasint,omitempty"`
 	InSync    *InSync        `cbor:"11,keyasint,omitempty"`
 	OutOfSync *OutOfSync     `cbor:"12,keyasint,omitempty"`
+	Copied    *Copied        `cbor:"13,keyasint,omitempty"` // CopiesLevel
 }
 
 // Phase is what an attempt is at on one agent.
@@ -193,6 +195,19 @@ type OutOfSync struct {
 	Why    string      `cbor:"4,keyasint"`
 }
 
+// Copied says where parts of a snapshot are, and where not. It answers Copy, or
+// tells that what the state says of this agent's disk is not so.
+type Copied struct {
+	Order uint64         `cbor:"1,keyasint,omitempty"` // Copy's; 0: nobody asked
+	Name  string         `cbor:"2,keyasint"`           // of the snapshot
+	Job   JobID          `cbor:"3,keyasint,omitempty"` // whose checkpoint it is; empty: a savepoint
+	Parts []store.Digest `cbor:"4,keyasint,omitempty"` // durable and whole here, and kept as long as the snapshot is
+	// Lacks are the agents that do not have a part that they are said to have, or
+	// have it damaged.
+	Lacks []PartCopies `cbor:"5,keyasint,omitempty"`
+	Why   string       `cbor:"6,keyasint,omitempty"` // not all that Copy asked for is here
+}
+
 // SubtaskStatus is runtime.Status in short, for people.
 type SubtaskStatus struct {
 	AttemptRef
@@ -242,6 +257,7 @@ type ToAgent struct {
 	Finish  *Finish  `cbor:"5,keyasint,omitempty"`
 	Seal    *Seal    `cbor:"6,keyasint,omitempty"`
 	Refused *Refused `cbor:"7,keyasint,omitempty"`
+	Copy    *Copy    `cbor:"8,keyasint,omitempty"` // CopiesLevel
 	Over    *Over    `cbor:"9,keyasint,omitempty"`
 }
 
@@ -278,6 +294,18 @@ type Over struct{ AttemptRef }
 type Seal struct {
 	Feed  string `cbor:"1,keyasint"`
 	Epoch uint64 `cbor:"2,keyasint"`
+}
+
+// Copy: this agent is to have parts of a snapshot too; answered by Copied. It
+// begins when its own state is as new as the leader's was, so that what comes is
+// kept as long as the snapshot is. One that comes while another one is under way
+// ends that between two parts.
+type Copy struct {
+	Order uint64       `cbor:"1,keyasint"` // from 1 in each term
+	Index uint64       `cbor:"2,keyasint"` // what the leader had applied
+	Name  string       `cbor:"3,keyasint"`
+	Job   JobID        `cbor:"4,keyasint,omitempty"`
+	Parts []PartCopies `cbor:"5,keyasint"` // with those that have them, the best first
 }
 
 // Refused: the leader has nothing to do with this agent, and says why. The

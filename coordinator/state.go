@@ -55,8 +55,11 @@ const (
 	// a savepoint stands in them, files may be written over, savepoints know who
 	// asked for them, checkpoints are counted.
 	AdoptLevel = 2
+	// CopiesLevel: the leader has agents copy parts that are on too few of them. No
+	// command changed, only messages came: Copy and Copied.
+	CopiesLevel = 3
 	// Level is the greatest that this program knows.
-	Level = AdoptLevel
+	Level = CopiesLevel
 )
 
 // Clone is a copy with maps of its own, so that it stays as it is when s goes
@@ -217,6 +220,18 @@ type Snapshot struct {
 	// Request is the one that it answers: who sends it again gets the same savepoint.
 	// Random.
 	Request string `cbor:"7,keyasint,omitempty"`
+}
+
+// Of is a kept snapshot: a checkpoint of job, or, where that is empty, a
+// savepoint. nil: it is not kept.
+func (s *State) Of(job JobID, name string) *Snapshot {
+	if job == "" {
+		return s.Savepoints[name]
+	}
+	if j := s.Jobs[job]; j != nil {
+		return j.Checkpoint(name)
+	}
+	return nil
 }
 
 // PartCopies is the nodes that have a part.

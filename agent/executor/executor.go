@@ -68,7 +68,8 @@ type Options struct {
 
 	Events func(worker.AttemptEvent)
 	Logs   func(worker.LogEvent)
-	Tell   func(string) // one line for each thing worth telling
+	Copied func(coordinator.Copied) // nil: nobody wants to know
+	Tell   func(string)             // one line for each thing worth telling
 
 	// Hold is how long what was on the disk at the start is kept, because the process
 	// before may have promised it to a checkpoint; 0: an hour.
@@ -81,11 +82,12 @@ const DefaultMemory = 256 << 20
 // Executor performs a worker's effects on one agent. Do is called by one
 // goroutine, everything else by any.
 type Executor struct {
-	o     Options
-	holds *part.Holds
-	peers *peers.Peers
-	kept  *keeper
-	logs  *logs
+	o      Options
+	holds  *part.Holds
+	peers  *peers.Peers
+	kept   *keeper
+	copier *copier
+	logs   *logs
 
 	mu       sync.Mutex // guards what follows
 	attempts map[coordinator.JobID]*attempt
@@ -125,6 +127,7 @@ func New(o Options) (*Executor, error) {
 		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
 	}
 	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Holds: x.holds, Fence: x.fence, Now: now})
+	x.copier = newCopier(x)
 	x.kept = newKeeper(x, release)
 	x.logs = newLogs(o)
 	return x, nil
@@ -167,6 +170,8 @@ func (x *Executor) Do(e worker.Effect) {
 		x.close(*e.Close)
 	case e.Kept != nil:
 		x.kept.tell(*e.Kept)
+	case e.Copy != nil:
+		x.kept.put(e.Copy)
 	case e.Lost != nil:
 		x.Lost(e.Lost)
 	default:
@@ -286,6 +291,7 @@ func (x *Executor) Close() error {
 	}
 	x.running.Wait()
 	x.logs.close()
+	x.copier.close()
 	err := x.peers.Close()
 	x.kept.close()
 	return err

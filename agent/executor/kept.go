@@ -28,7 +28,7 @@ type keeper struct {
 	release func() // what was here at the start
 
 	mu     sync.Mutex    // guards queue
-	queue  []any         // worker.Kept, *coordinator.Job
+	queue  []any         // worker.Kept, *coordinator.Job, *worker.Copy
 	signal chan struct{} // 1: the queue may have something
 	quit   chan struct{}
 	done   sync.WaitGroup
@@ -36,6 +36,7 @@ type keeper struct {
 	// Of its goroutine.
 	failed map[coordinator.JobID]worker.Kept       // to be tried again
 	lost   map[coordinator.JobID]*coordinator.Job  // whose files are to be cut back; tried again
+	looked map[coordinator.JobID]bool              // this disk was looked through for what is kept of them
 	owed   bool                                    // a collection
 	last   dataflow.Time                           // when parts were last collected
 	until  dataflow.Time                           // when release is due; MaxTime: it is done
@@ -45,7 +46,7 @@ type keeper struct {
 
 func newKeeper(x *Executor, release func()) *keeper {
 	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job),
-		seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
+		looked: make(map[coordinator.JobID]bool), seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
 	now := x.o.Clock.Now()
 	k.last, k.until = now.Add(-collectEvery), now.Add(x.o.Hold)
 	k.done.Go(k.run)
@@ -95,6 +96,8 @@ func (k *keeper) run() {
 			case *coordinator.Job:
 				k.lost[item.ID] = item
 				k.cut(item)
+			case *worker.Copy: // what it is of was kept before
+				k.x.copier.ask(item)
 			}
 		}
 		k.collect()
@@ -155,6 +158,10 @@ func (k *keeper) keep(kept worker.Kept) {
 		return
 	}
 	k.owed = true
+	if !k.looked[kept.Job] { // once: what is lost later is found when it is read
+		k.looked[kept.Job] = true
+		k.x.missing(kept, ms)
+	}
 	if kept.Job == "" {
 		return
 	}
@@ -167,6 +174,7 @@ func (k *keeper) keep(kept worker.Kept) {
 		if k.x.o.Present(kept.Job) == nil { // forgotten
 			k.x.holds.Drop(job)
 			k.x.forget(kept.Job)
+			delete(k.looked, kept.Job)
 		}
 	}
 }

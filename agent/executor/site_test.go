@@ -127,6 +127,7 @@ type site struct {
 	wires  *wires
 	agents map[mesh.NodeID]*agent
 	events chan happened
+	copied chan copied
 	job    *coordinator.Job
 	ref    coordinator.AttemptRef
 	facts  []coordinator.PreparedSubtask
@@ -140,8 +141,14 @@ type happened struct {
 	worker.AttemptEvent
 }
 
+// copied is what an agent says of copies.
+type copied struct {
+	node mesh.NodeID
+	coordinator.Copied
+}
+
 func newSite(t *testing.T, spec string, nodes ...mesh.NodeID) *site {
-	s := &site{t: t, net: simnet.New(), wires: &wires{parts: make(map[string]*wire)}, agents: make(map[mesh.NodeID]*agent), events: make(chan happened, 1000),
+	s := &site{t: t, net: simnet.New(), wires: &wires{parts: make(map[string]*wire)}, agents: make(map[mesh.NodeID]*agent), events: make(chan happened, 1000), copied: make(chan copied, 1000),
 		job: &coordinator.Job{ID: "j7", Name: "counts", Spec: []byte(spec), Epoch: 1}}
 	for _, id := range nodes {
 		s.start(id, t.TempDir())
@@ -168,6 +175,7 @@ func (s *site) start(id mesh.NodeID, dir string) *agent {
 			return executor.Rank(key, id, s.members(), suits)
 		},
 		Events: func(e worker.AttemptEvent) { s.events <- happened{id, e} },
+		Copied: func(c coordinator.Copied) { s.copied <- copied{id, c} },
 		Tell: func(line string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -20,6 +20,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/coordinator/lease"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -42,6 +43,9 @@ type Options struct {
 	// HandOver bounds how long an agent that is told to end goes on until others
 	// have what it had; 0: 5 s.
 	HandOver time.Duration
+	// Timing is how long this agent waits for what when it leads; nil:
+	// leader.DefaultTiming.
+	Timing *leader.Timing
 }
 
 // Node is a running agent.

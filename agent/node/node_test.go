@@ -16,6 +16,8 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 )
 
@@ -80,7 +82,9 @@ func (b *box) options(joinAt, token string) node.Options {
 	if err := c.Check(); err != nil {
 		b.t.Fatal(err)
 	}
-	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.Level), Secrets: job.Resolver{}, HandOver: patience, Events: func(e api.Event) {
+	timing := leader.DefaultTiming()
+	timing.Gather = 100 * dataflow.Millisecond // copies are made anew so soon
+	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.Level), Secrets: job.Resolver{}, HandOver: patience, Timing: &timing, Events: func(e api.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.log = append(b.log, fmt.Sprintf("%s %s %s", e.What, e.Job, e.Text))

@@ -214,7 +214,11 @@ func (n *Node) leaderChanged() {
 // lead is one term of this agent as the site's JobManager.
 func (n *Node) lead(ctx context.Context, term uint64) {
 	o := newOffice(term)
-	o.leader = leader.New(leader.Config{Term: term, Self: n.id.Node(), Site: n.id.Site(), Level: n.o.Level, Timing: leader.DefaultTiming()})
+	timing := leader.DefaultTiming()
+	if n.o.Timing != nil {
+		timing = *n.o.Timing
+	}
+	o.leader = leader.New(leader.Config{Term: term, Self: n.id.Node(), Site: n.id.Site(), Level: n.o.Level, Timing: timing})
 	journal := n.replica.watch()
 	defer n.replica.unwatch(journal)
 	o.look = func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) }
@@ -333,6 +337,7 @@ func (n *Node) executorOptions() executor.Options {
 		},
 		Events: func(e worker.AttemptEvent) { n.hands.tell(worker.Event{Attempt: &e}) },
 		Logs:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
+		Copied: func(c coordinator.Copied) { n.hands.tell(worker.Event{Copied: &c}) },
 		Tell:   func(s string) { n.tell("job", s) },
 	}
 }

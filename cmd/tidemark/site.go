@@ -88,8 +88,9 @@ stays, and is of no use to the site any more. To stop an agent for a while end
 its process.
 
 With the name or node id of an agent that has failed for good, that one is taken
-out, and cannot come back without a token. Copies of checkpoints that it had are
-not made anew elsewhere: the next checkpoints are copied to others.`,
+out, and cannot come back without a token. Copies of savepoints and checkpoints
+that it had are made anew on others, where there is room, from 10 s later on:
+"tidemark savepoint show" counts those that there are.`,
 		Example: "  tidemark member leave --addr http://127.0.0.1:7070\n  tidemark member leave press-3",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {

@@ -126,6 +126,7 @@ func toLeader() []any {
 		{Sealed: &coordinator.Sealed{Feed: "j7.in", Epoch: 3, End: 600, Why: "behind"}},
 		{InSync: &coordinator.InSync{Feed: "j7.in", Epoch: 3}},
 		{OutOfSync: &coordinator.OutOfSync{Feed: "j7.in", Epoch: 3, Member: "n3", Why: "not reached"}},
+		{Copied: &coordinator.Copied{Order: 4, Name: "chk-3-17", Job: "j7", Parts: []store.Digest{digest(0xaa)}, Lacks: copies(), Why: "disk full"}},
 	} {
 		all = append(all, &m)
 	}
@@ -141,6 +142,7 @@ func toAgent() []any {
 		{Finish: &coordinator.Finish{AttemptRef: ref()}},
 		{Seal: &coordinator.Seal{Feed: "j7.in", Epoch: 3}},
 		{Refused: &coordinator.Refused{Why: "another mesh"}},
+		{Copy: &coordinator.Copy{Order: 4, Index: 99, Name: "chk-3-17", Job: "j7", Parts: copies()}},
 		{Over: &coordinator.Over{AttemptRef: ref()}},
 	} {
 		m.Term = 2

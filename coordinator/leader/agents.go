@@ -45,6 +45,9 @@ type agent struct {
 	// debts are attempts that it has and should not have.
 	debts   map[coordinator.AttemptRef]bool
 	applied uint64
+	disk    int64 // free bytes, as it said last; 0: it has not
+	// forsaken: it is lost for so long that copies on it do not count any more.
+	forsaken bool
 }
 
 func (l *Leader) agent(node mesh.NodeID) *agent {
@@ -104,6 +107,11 @@ func (l *Leader) silentAt(a *agent) dataflow.Time {
 	return a.heard.Add(l.cfg.Timing.Lease)
 }
 
+// forsakenAt is when an agent that is lost is not waited for any more.
+func (l *Leader) forsakenAt(a *agent) dataflow.Time {
+	return max(l.start, a.heard).Add(l.cfg.Timing.Forsake)
+}
+
 // silentSince is when a node spoke last, as far as is known.
 func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
 	if a := l.agents[node]; a != nil {
@@ -116,6 +124,7 @@ func (l *Leader) lose(a *agent, why string) {
 	a.lost, a.there = true, false
 	clear(a.debts)
 	l.another(a.node)
+	l.copierGone(a.node)
 	l.touch(a.node)
 	l.tell("agent %s is lost: %s", l.name(a.node), why)
 	l.drop(a.node)
@@ -164,6 +173,8 @@ func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
 		l.heardInSync(a.node, m.InSync)
 	case m.OutOfSync != nil:
 		l.heardOutOfSync(m.OutOfSync)
+	case m.Copied != nil:
+		l.heardCopied(a.node, m.Copied)
 	default:
 		l.heardOfAttempt(a, m)
 	}
@@ -172,7 +183,7 @@ func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
 // heartbeat grants the lease, unless this leader may be none any more, or the
 // agent runs what it should not.
 func (l *Leader) heartbeat(a *agent, h *coordinator.Heartbeat) {
-	a.applied = h.Applied
+	a.applied, a.disk = h.Applied, h.Disk
 	if l.st.Agents[a.node] == nil || len(a.debts) > 0 || l.now > l.confirmed.Add(l.cfg.Timing.Confirm) {
 		return
 	}
@@ -189,7 +200,8 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 	if h.Boot > a.boot {
 		l.another(a.node)
 	}
-	a.boot, a.there, a.lost, a.hint, a.heard = h.Boot, true, false, false, l.now
+	a.boot, a.there, a.lost, a.forsaken, a.hint, a.heard = h.Boot, true, false, false, false, l.now
+	l.copierGone(a.node)
 	if h.Leaving && !a.leaving {
 		l.tell("agent %s is about to end: what it has goes to others", l.name(a.node))
 	}

@@ -28,13 +28,16 @@ type Timing struct {
 	Close   dataflow.Duration // for an agent that is there to end an attempt; then it gets no lease until it has
 	Prepare dataflow.Duration // for an agent that is there to prepare an attempt
 	Apart   dataflow.Duration // two agents that did not reach each other are kept apart for so long
+	Gather  dataflow.Duration // from what may have taken copies away to the look at it
+	Forsake dataflow.Duration // copies on an agent that is lost for so long are made anew on others; what failed is tried again
+	Copy    dataflow.Duration // for an agent that is there to copy what it was asked for
 }
 
 // DefaultTiming is that of a site.
 func DefaultTiming() Timing {
 	return Timing{Lease: 3 * dataflow.Second, Silence: 1500 * dataflow.Millisecond, Confirm: 500 * dataflow.Millisecond,
 		Retry: 200 * dataflow.Millisecond, Finish: 5 * dataflow.Second, Replace: 5 * dataflow.Second, Close: 30 * dataflow.Second, Prepare: 10 * dataflow.Minute,
-		Apart: dataflow.Minute}
+		Apart: dataflow.Minute, Gather: 10 * dataflow.Second, Forsake: 10 * dataflow.Minute, Copy: dataflow.Hour}
 }
 
 // Safe is how long after the leader granted a lease nobody acts on it any more,

@@ -26,8 +26,9 @@ type executor struct {
 	short    map[string]dataflow.Time // since when a member of an owned log is not reached
 	done     map[coordinator.AttemptRef]uint64
 	// What a script holds back.
-	noPrepared, noStored, noClosed, noSeal, noRole bool
-	failPrepare                                    string
+	noPrepared, noStored, noClosed, noSeal, noRole, noCopied bool
+	full, early                                              bool // its disk takes no copies; it says that it has them before it does
+	failPrepare                                              string
 }
 
 // running is an attempt on a node.
@@ -78,6 +79,10 @@ func (x *executor) perform(f worker.Effect) {
 		x.n.site.trace("%s: close %s", x.n.id, refText(ref))
 		x.attempts[ref.Job].closing = true
 		x.n.site.after(10*ms, x.n.life(func() { x.closed(ref) }))
+	case f.Copy != nil:
+		x.copy(f.Copy)
+	case f.Kept != nil:
+		x.keep(f.Kept)
 	default:
 		x.performLog(f)
 	}
@@ -243,6 +248,7 @@ func (x *executor) store(r *running, s dataflow.SubtaskID, b dataflow.Barrier) {
 		x.n.site.fail("%v", err)
 		return
 	}
+	x.n.parts[digest] = true
 	copies := []coordinator.PartCopies{{Part: digest, Nodes: []mesh.NodeID{x.n.id}}}
 	x.say(worker.AttemptEvent{Stored: &coordinator.Stored{AttemptRef: r.ref, ID: b.ID, Subtask: s, Share: coordinator.Share{Manifest: data, Copies: copies, Bytes: 10}}})
 }
@@ -387,6 +393,9 @@ func (x *executor) outOfSync(as *worker.LogRole, m mesh.NodeID) {
 func (s *site) observe(st *coordinator.State, c *coordinator.Command) {
 	if b := c.LogEpochBegun; b != nil && b.Log.Start < s.acked[b.Feed] {
 		s.fail("epoch %d of feed %s starts at %d, and %d were acknowledged", b.Log.Epoch, b.Feed, b.Log.Start, s.acked[b.Feed])
+	}
+	if d := c.CopiesChanged; d != nil {
+		s.copiesThere(d)
 	}
 	if d := c.CheckpointDone; d != nil && d.Checkpoint != nil {
 		job := d.Checkpoint.Job

@@ -32,8 +32,44 @@ func (l *Leader) Overlooked(st *coordinator.State) string {
 			return fmt.Sprintf("%+v", f)
 		}
 	}
+	if missed := l.overlookedCopies(); missed != "" {
+		return missed
+	}
 	if at := l.next(); at < wake {
 		return fmt.Sprintf("at %d something is due, and a tick is wanted at %d", at, wake)
+	}
+	return ""
+}
+
+// overlookedCopies looks at all snapshots, whether or not they are marked.
+func (l *Leader) overlookedCopies() string {
+	c := &l.copying
+	if l.st.Level < coordinator.CopiesLevel || !l.settled() {
+		return ""
+	}
+	see := func(ref snapshotRef, s *coordinator.Snapshot, marked bool) string {
+		if marked || c.order != nil && c.order.ref == ref {
+			return ""
+		}
+		switch o, short := l.copyPlan(ref, s); {
+		case o != nil:
+			return fmt.Sprintf("%d parts of %v that %s could have", len(o.parts), ref, o.node)
+		case short && !c.short[ref]:
+			return fmt.Sprintf("that %v is short of copies", ref)
+		}
+		return ""
+	}
+	for id, j := range l.st.Jobs {
+		for _, s := range copied(j) {
+			if missed := see(snapshotRef{id, s.Name}, s, c.jobs[id]); missed != "" {
+				return missed
+			}
+		}
+	}
+	for name, s := range l.st.Savepoints {
+		if missed := see(snapshotRef{name: name}, s, c.savepoints[name]); missed != "" {
+			return missed
+		}
 	}
 	return ""
 }

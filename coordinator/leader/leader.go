@@ -36,6 +36,7 @@ type Leader struct {
 	raising   bool                            // LevelRaised was proposed
 	news      bool                            // the state has changed since the last Step
 	marks     marks
+	copying   copying
 	wakes     wakes
 	effects   []Effect
 }
@@ -57,7 +58,7 @@ func New(cfg Config) *Leader {
 	return &Leader{
 		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
 		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
-		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), wakes: wakes{index: make(map[subject]int)},
+		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), wakes: wakes{index: make(map[subject]int)},
 	}
 }
 

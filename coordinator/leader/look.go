@@ -24,10 +24,16 @@ func (l *Leader) due() {
 			l.marks.feeds[s.name] = true
 		case aJob:
 			l.marks.jobs[coordinator.JobID(s.name)] = true
+		case theCopies:
+			l.marks.copies = true
 		case anAgent:
-			if a := l.agents[mesh.NodeID(s.name)]; !a.lost && l.now >= l.silentAt(a) {
+			switch a := l.agents[mesh.NodeID(s.name)]; {
+			case !a.lost && l.now >= l.silentAt(a):
 				l.lose(a, "it is silent")
-			} else {
+			case a.lost && !a.forsaken && l.now >= l.forsakenAt(a):
+				a.forsaken = true
+				l.markAllCopies()
+			default:
 				l.silence(a)
 			}
 		}
@@ -37,7 +43,7 @@ func (l *Leader) due() {
 // look looks at all that is marked, until nothing is.
 func (l *Leader) look() {
 	m := &l.marks
-	for m.site || m.room || len(m.feeds) > 0 || len(m.jobs) > 0 {
+	for m.site || m.room || m.copies || len(m.feeds) > 0 || len(m.jobs) > 0 {
 		if m.site {
 			m.site = false
 			l.lookAtSite()
@@ -56,6 +62,10 @@ func (l *Leader) look() {
 			if r := l.jobs[id]; r != nil {
 				l.lookAtJob(r)
 			}
+		}
+		if m.copies {
+			m.copies = false
+			l.lookAtCopies()
 		}
 	}
 }
@@ -91,6 +101,7 @@ func (l *Leader) lookAtSite() {
 }
 
 func (l *Leader) markAll() {
+	l.marks.copies = true
 	for name := range l.feeds {
 		l.marks.feeds[name] = true
 	}

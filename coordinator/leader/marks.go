@@ -19,6 +19,8 @@ import (
 //	a feed   it changed in the state; an agent speaks of its log; a command of it is applied
 //	         or refused; one of its members is lost, comes back, …; a job that reads it is
 //	         deployed, or is not any more; the site's agents are others; its time has come
+//	copies   a job or a savepoint changed in the state; an agent was taken out, is lost for
+//	         long, comes, or speaks of copies; the time of the next has come (copies.go)
 //	what waits or wants   also when there may be room: an agent comes or goes, a job gives slots back or
 //	         takes them, two agents are kept apart or not any more
 //
@@ -26,10 +28,11 @@ import (
 // after each Step a look at everything would find nothing to do; the tests
 // look.
 type marks struct {
-	jobs  map[coordinator.JobID]bool
-	feeds map[string]bool
-	room  bool // who waits for room, or wants an agent, is looked at
-	site  bool // what concerns no job and no feed alone
+	jobs   map[coordinator.JobID]bool
+	feeds  map[string]bool
+	room   bool // who waits for room, or wants an agent, is looked at
+	site   bool // what concerns no job and no feed alone
+	copies bool
 
 	waiting map[coordinator.JobID]bool                 // jobs that are not deployed
 	wanting map[string]bool                            // feeds that are not as they should be
@@ -53,6 +56,7 @@ func newMarks() marks {
 func (l *Leader) sync(changed jobmanager.Changed) {
 	if changed.All {
 		changed.Names = l.everything()
+		l.markAllCopies()
 	}
 	l.news = len(changed.Names) > 0
 	for _, c := range changed.Names {
@@ -61,11 +65,16 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 			l.syncAgent(mesh.NodeID(c.Name))
 		case jobmanager.Job:
 			l.syncJob(coordinator.JobID(c.Name))
+			l.markCopies(snapshotRef{job: coordinator.JobID(c.Name)})
 		case jobmanager.Feed:
 			l.syncFeed(c.Name)
 		case jobmanager.Savepoint: // a job may be to begin with it
 			l.marks.room = true
-		case jobmanager.Leader, jobmanager.Site, jobmanager.Level:
+			l.markCopies(snapshotRef{name: c.Name})
+		case jobmanager.Level:
+			l.marks.site = true
+			l.markAllCopies()
+		case jobmanager.Leader, jobmanager.Site:
 			l.marks.site = true
 		case jobmanager.Token: // the API's
 		}
@@ -105,6 +114,9 @@ func (l *Leader) everything() []jobmanager.Change {
 func (l *Leader) syncAgent(node mesh.NodeID) {
 	if l.st.Agents[node] != nil {
 		l.agent(node)
+	} else {
+		l.copierGone(node)
+		l.markAllCopies()
 	}
 	l.touch(node)
 	l.marks.site = true
@@ -117,8 +129,10 @@ func (l *Leader) syncJob(id coordinator.JobID) {
 	r, j := l.jobs[id], l.st.Jobs[id]
 	switch {
 	case j == nil && r == nil:
+		delete(l.copying.replicas, id)
 		return
 	case j == nil:
+		delete(l.copying.replicas, id)
 		l.ended(r, nil)
 		return
 	case r == nil && j.Status.Ended():
@@ -156,6 +170,7 @@ func (l *Leader) markReaders(feed string) { maps.Copy(l.marks.jobs, l.marks.read
 // state.
 func (l *Leader) touch(node mesh.NodeID) {
 	l.marks.room = true
+	l.markShort()
 	maps.Copy(l.marks.jobs, l.marks.jobsOn[node])
 	maps.Copy(l.marks.feeds, l.marks.feedsOn[node])
 	a := l.agents[node]
@@ -171,12 +186,16 @@ func (l *Leader) touch(node mesh.NodeID) {
 	l.silence(a)
 }
 
-// silence sets when an agent that says nothing is lost. What it says makes that
-// later, which is seen when the time has come.
+// silence sets when an agent that says nothing is lost, and when one that is lost
+// is forsaken. What it says makes that later, which is seen when the time has
+// come.
 func (l *Leader) silence(a *agent) {
 	at := dataflow.MaxTime
-	if !a.lost {
+	switch {
+	case !a.lost:
 		at = l.silentAt(a)
+	case !a.forsaken:
+		at = l.forsakenAt(a)
 	}
 	l.wakes.set(subject{anAgent, string(a.node)}, at)
 }
@@ -199,6 +218,8 @@ func (l *Leader) about(c *coordinator.Command) {
 		l.marks.jobs[c.CheckpointDone.Savepoint.Job] = true
 	case c.LogEpochBegun != nil:
 		l.marks.feeds[c.LogEpochBegun.Feed] = true
+	case c.CopiesChanged != nil:
+		l.marks.copies = true
 	default:
 		l.marks.site = true
 	}
@@ -227,5 +248,7 @@ func (l *Leader) said(m *coordinator.ToLeader) {
 		l.marks.feeds[m.InSync.Feed], l.marks.room = true, true
 	case m.OutOfSync != nil:
 		l.marks.feeds[m.OutOfSync.Feed] = true
+	case m.Copied != nil:
+		l.marks.copies = true
 	}
 }

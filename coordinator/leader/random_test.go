@@ -72,6 +72,7 @@ func schedule(t *testing.T, seed uint64) {
 	}, func(format string, args ...any) {
 		fmt.Fprintf(&history, "%d %s\n", s.now/ms, fmt.Sprintf(format, args...))
 	})
+	s.level = 1 + uint32(seed%2)*2
 	ids := []mesh.NodeID{"n1", "n2", "n3"}
 	for _, id := range ids {
 		s.add(id, 3).start()

@@ -19,17 +19,19 @@ import (
 // The scripts in testdata: what happens to a site, and what its agents then do,
 // each line with its time in milliseconds.
 //
-//	site n1=2 n2=8:2            agents with so many slots, and memory for so many, all started; the first leads
+//	site level=3 n1=2 n2=8:2    the feature level of the programs, 1 if it is not given (forsake=1m: Timing.Forsake); agents with so many slots, and memory for so many, all started; the first leads
 //	submit files                a job of script.jobs; its first, second … parallelism: p=2; of its log: copies=3 lanes=2
 //	run 5s                      time passes; everything that was done until then
 //	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
-//	hold n2 prepared, stored, closed, or of a log seal, role or end · let n2      its executor says nothing of that kind · it does again
+//	remove n2 · wipe n2         it is taken out of the site; its parts are lost, and it says so when it starts
+//	hold n2 prepared, stored, closed, copied, or of a log seal, role or end · let n2      its executor says nothing of that kind · it does again
 //	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
 //	commits off · commits on    no SinkCommitted comes into the log · it does again
 //	gone n2                     somebody knows that its process has ended
-//	jobs · feeds                what the state says
+//	full n2 · room n2           its disk takes no copies · it does again
+//	jobs · feeds · copies       what the state says
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		s := &script{t: t}
@@ -67,6 +69,7 @@ var jobs = map[string]string{
 sources: {in: {generate: {rate: 10, keys: 4}, slot_group: front}}
 steps: [{id: a, from: in, key_by: [key], window: {tumbling: 1s}, select: {n: count(*)}, slot_group: back}]
 sinks: [{id: pub, from: a, slot_group: front, mqtt: {broker: "mqtt://h", topic: t}}]`,
+	"one":  "name: one\nreplicas: 1\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
 	"none": "name: none\nrestart: {strategy: none}\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
 	"logged": `name: logged
 sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
@@ -116,6 +119,15 @@ func (s *script) do() {
 		s.executor()
 	case "savepoint", "stop", "drain", "cancel", "rescale":
 		s.wish()
+	case "remove":
+		s.node().remove()
+	case "wipe":
+		clear(s.node().parts)
+		s.node().wiped = true
+	case "full", "room":
+		s.node().exec.full = s.d.Cmd == "full"
+	case "copies":
+		s.sayCopies()
 	case "jobs":
 		s.sayJobs()
 	case "feeds":
@@ -134,6 +146,16 @@ func (s *script) begin() {
 	first := ""
 	for _, a := range s.args {
 		name, slots, _ := strings.Cut(a, "=")
+		switch name {
+		case "level":
+			n, _ := strconv.Atoi(slots)
+			s.level = uint32(n)
+			continue
+		case "forsake":
+			d, _ := time.ParseDuration(slots)
+			s.timing.Forsake = dataflow.Duration(d.Microseconds())
+			continue
+		}
 		slots, memory, _ := strings.Cut(slots, ":")
 		n, _ := strconv.Atoi(slots)
 		box := s.add(mesh.NodeID(name), n)
@@ -165,9 +187,9 @@ func (s *script) executor() {
 	switch s.d.Cmd {
 	case "hold":
 		x.noPrepared, x.noStored, x.noClosed = rest == "prepared", rest == "stored", rest == "closed"
-		x.noSeal, x.noRole = rest == "seal", rest == "role"
+		x.noSeal, x.noRole, x.noCopied = rest == "seal", rest == "role", rest == "copied"
 	case "let":
-		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole = false, false, false, false, false
+		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole, x.noCopied = false, false, false, false, false, false
 		for id, r := range x.attempts {
 			if r.closing {
 				x.closed(r.ref)

@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 const ms = dataflow.Time(dataflow.Millisecond)
@@ -40,6 +41,9 @@ type site struct {
 	// before is what the sinks of a subtask had committed when its share was stored.
 	before    map[sharing][]coordinator.SinkCommit
 	noCommits bool // no SinkCommitted comes into the log
+
+	level  uint32 // feature level of all programs; 0: the first
+	timing leader.Timing
 
 	dirty   bool // what check looks at has changed
 	checked dataflow.Time
@@ -75,6 +79,8 @@ type node struct {
 	id      mesh.NodeID
 	agent   coordinator.Agent
 	disk    map[string]coordinator.LogNow
+	parts   map[store.Digest]bool
+	wiped   bool // its parts are lost: the state may not know it yet
 	up      bool
 	frozen  bool // the process stands still, as after SIGSTOP
 	leaving bool // it has said that it is about to end
@@ -121,7 +127,7 @@ func (e *events) Pop() any {
 func newSite(rng *rand.Rand, fail, trace func(string, ...any)) *site {
 	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: "s"}}}
 	return &site{log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), cuts: make(map[[2]mesh.NodeID]bool),
-		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), before: make(map[sharing][]coordinator.SinkCommit)}
+		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
 }
 
 // after does something later: between least and twice that, or just then.
@@ -150,7 +156,7 @@ func (s *site) run(until dataflow.Time) {
 
 // add makes an agent that is not started.
 func (s *site) add(id mesh.NodeID, slots int) *node {
-	n := &node{site: s, id: id, agent: coordinator.Agent{Node: id, Name: string(id), Host: string(id), Slots: slots, Level: coordinator.BaseLevel}, disk: make(map[string]coordinator.LogNow)}
+	n := &node{site: s, id: id, agent: coordinator.Agent{Node: id, Name: string(id), Host: string(id), Slots: slots, Level: max(s.level, coordinator.BaseLevel)}, disk: make(map[string]coordinator.LogNow), parts: make(map[store.Digest]bool)}
 	s.nodes[id] = n
 	return n
 }
@@ -189,6 +195,12 @@ func (n *node) start() {
 	}
 	n.site.after(10*ms, n.life(n.replicate))
 	n.site.after(5*ms, n.life(n.hearLeader))
+}
+
+// remove takes an agent out of the site, which is gone for good.
+func (n *node) remove() {
+	n.crash()
+	n.site.log = append(n.site.log, entry{command: &coordinator.Command{Level: coordinator.BaseLevel, AgentLeft: &coordinator.AgentLeft{Node: n.id}}})
 }
 
 func (n *node) crash() {
@@ -379,7 +391,7 @@ func (s *site) lead(id mesh.NodeID) {
 	s.term++
 	n := s.nodes[id]
 	l := &lead{term: s.term, node: n, boot: n.boot, journal: jobmanager.NewJournal()}
-	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: "s", Level: coordinator.BaseLevel, Timing: leader.DefaultTiming()})
+	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: "s", Level: max(s.level, coordinator.BaseLevel), Timing: s.timing})
 	s.leads = l
 	l.step(leader.Event{})
 	s.after(5*ms, n.life(l.confirm))

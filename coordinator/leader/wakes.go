@@ -27,6 +27,7 @@ const (
 	anAgent
 	aFeed
 	aJob
+	theCopies
 )
 
 type wake struct {

@@ -18,7 +18,10 @@ type Event struct {
 	Message   *coordinator.ToAgent
 	Attempt   *AttemptEvent // the executor says something of an attempt
 	Log       *LogEvent     // and of a feed's log
-	Leave     bool          // the process is about to end: the leader is told, and gives what is here to others
+	// Copied answers Copy; with no Order the executor has found out that parts are not
+	// here which the state says are.
+	Copied *coordinator.Copied
+	Leave  bool // the process is about to end: the leader is told, and gives what is here to others
 }
 
 // AttemptEvent is what became of an attempt here: what is to be passed to the
@@ -79,6 +82,10 @@ type Effect struct {
 	// here: they are cut back to what is on record of them.
 	Lost *coordinator.Job
 
+	// Copy parts of a kept snapshot to here, behind every Kept said before; answered by
+	// Copied. The next one ends it between two parts.
+	Copy *Copy
+
 	// Kept: these are the job's checkpoints, and everybody's savepoints, that the
 	// site keeps: what is in none of them may be deleted. Job empty: savepoints.
 	Kept *Kept
@@ -104,6 +111,12 @@ type Complete struct {
 type LogRole struct {
 	Feed  *coordinator.Feed
 	Epoch coordinator.LogEpoch
+}
+
+// Copy is what the leader wants here too.
+type Copy struct {
+	Order    *coordinator.Copy
+	Snapshot *coordinator.Snapshot // whose parts they are
 }
 
 // Kept is what is kept of a job.

@@ -26,6 +26,7 @@ type Worker struct {
 	lost     map[coordinator.JobID]uint64 // the attempt with which Lost was said
 	logs     map[string]*feedLog
 	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
+	copies   copies
 	marks    marks
 	effects  []Effect
 }
@@ -35,7 +36,8 @@ func New(cfg Config) *Worker {
 	return &Worker{
 		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog), marks: newMarks(),
 		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot),
-		link: link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, lease: dataflow.MinTime},
+		copies: copies{lacks: make(map[snapshotRef]*coordinator.Copied)},
+		link:   link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, lease: dataflow.MinTime},
 	}
 }
 
@@ -58,6 +60,8 @@ func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 	case e.Log != nil:
 		w.marks.said(e.Log)
 		w.logSays(e.Log)
+	case e.Copied != nil:
+		w.copied(e.Copied)
 	case e.Leave:
 		w.leave(st)
 	}
@@ -115,6 +119,8 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 		w.finish(m.Finish)
 	case m.Seal != nil:
 		w.seal(st, m.Seal)
+	case m.Copy != nil:
+		w.copies.asked = m.Copy
 	case m.Over != nil:
 		w.ends(m.Over.AttemptRef)
 	case m.Refused != nil:

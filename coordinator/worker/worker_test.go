@@ -72,6 +72,8 @@ func short(f Effect) string {
 		return "rest"
 	case f.Drop != nil:
 		return "drop"
+	case f.Copy != nil:
+		return fmt.Sprintf("copy %d of %s", f.Copy.Order.Order, f.Copy.Snapshot.Name)
 	case f.Kept != nil:
 		return fmt.Sprintf("kept %s%d", f.Kept.Job, len(f.Kept.Snapshots))
 	}
@@ -101,6 +103,12 @@ func said(m *coordinator.ToLeader) string {
 		return fmt.Sprintf("not stored %d", m.NotStored.ID.Counter)
 	case m.Committed != nil:
 		return fmt.Sprintf("committed %d of %d", m.Committed.ID.Counter, len(m.Committed.Commits))
+	case m.Copied != nil && m.Copied.Order == 0:
+		return fmt.Sprintf("lacks %d of %s", len(m.Copied.Lacks), m.Copied.Name)
+	case m.Copied != nil && m.Copied.Why != "":
+		return fmt.Sprintf("copied %d of %s: %s", m.Copied.Order, m.Copied.Name, m.Copied.Why)
+	case m.Copied != nil:
+		return fmt.Sprintf("copied %d of %s", m.Copied.Order, m.Copied.Name)
 	case m.Sealed != nil:
 		if m.Sealed.Why != "" {
 			return fmt.Sprintf("sealed %d: %s", m.Sealed.Epoch, m.Sealed.Why)

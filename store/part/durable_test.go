@@ -239,3 +239,36 @@ func TestSyncMeanwhileIsNotOurs(t *testing.T) {
 		}
 	}
 }
+
+// TestSettle: a name that a killed process left is durable when Settle returns.
+func TestSettle(t *testing.T) {
+	lost := 0
+	for seed := range uint64(10) {
+		for _, settle := range []bool{false, true} {
+			fs := storetest.New()
+			p, err := open(t, fs, "/parts").Put(storetest.Bytes([]byte("x")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := "/parts/" + p.Digest.String()[:2] + "/" + p.Digest.String() + ".avro"
+			if err := errors.Join(fs.Rename(name, "/parts/tmp/1"), fs.SyncDir("/parts/tmp"), fs.SyncDir("/parts/"+p.Digest.String()[:2]), fs.Rename("/parts/tmp/1", name)); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, fs, "/parts") // the next process
+			if settle {
+				if err := errors.Join(s.Pin(p), s.Settle(p)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			switch err := part.View(fs.Crash(seed), "/parts").Verify(p); {
+			case err != nil && settle:
+				t.Errorf("seed %d: %v", seed, err)
+			case err != nil:
+				lost++
+			}
+		}
+	}
+	if lost == 0 {
+		t.Error("no seed shows what Settle is for")
+	}
+}

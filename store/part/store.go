@@ -287,6 +287,21 @@ func (s *Store) Pin(p store.Part) error {
 	return nil
 }
 
+// Settle makes the names of parts that are there durable: a process that was
+// killed may have left some that are not. Parts that this Store put are.
+func (s *Store) Settle(parts ...store.Part) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	folders := []string{s.dir}
+	for _, p := range parts {
+		if folder, _ := s.path(p.Digest); !slices.Contains(folders, folder) {
+			folders = append(folders, folder)
+		}
+	}
+	return s.syncFolders(folders)
+}
+
 // pin waits for a removal of the part that is under way.
 func (s *Store) pin(d store.Digest) {
 	s.mu.Lock()

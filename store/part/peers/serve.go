@@ -81,7 +81,7 @@ func (c *serving) begin(body []byte) (err error) {
 
 var errNobody = errors.New("parts: pushed for no job")
 
-// have holds those that are here, and only then says so.
+// have holds those that are here, and only then says so: they are durable.
 func (c *serving) have(body []byte) error {
 	parts, err := decodeParts(body)
 	if err != nil {
@@ -99,6 +99,9 @@ func (c *serving) have(body []byte) error {
 		}
 	}
 	c.p.o.Holds.Take(c.whose.job, c.whose.id, here...)
+	if err := c.p.o.Store.Settle(here...); err != nil {
+		return err
+	}
 	return writeFrame(c.s, has, answer)
 }
 

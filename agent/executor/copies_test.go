@@ -1,0 +1,183 @@
+package executor_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// ask has an agent copy parts, behind what it is told to keep.
+func (s *site) ask(node mesh.NodeID, order uint64, snap *coordinator.Snapshot, parts []coordinator.PartCopies) coordinator.Copied {
+	s.t.Helper()
+	x := s.agents[node].x
+	x.Do(worker.Effect{Kept: &worker.Kept{Job: snap.Job, Snapshots: []*coordinator.Snapshot{snap}}})
+	x.Do(worker.Effect{Copy: &worker.Copy{Order: &coordinator.Copy{Order: order, Name: snap.Name, Job: snap.Job, Parts: parts}, Snapshot: snap}})
+	for {
+		if c := <-s.copied; c.node == node && c.Order == order {
+			return c.Copied
+		}
+	}
+}
+
+func partsOf(t *testing.T, snap *coordinator.Snapshot) []store.Part {
+	t.Helper()
+	m, err := manifest.Decode(snap.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manifest.Needed(m)
+}
+
+func pathOf(dir string, p store.Part) string {
+	return filepath.Join(dir, "parts", p.Digest.String()[:2], p.Digest.String()+".avro")
+}
+
+// running is a site in which a and b run the job.
+func running(t *testing.T) *site {
+	t.Helper()
+	s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b")
+	if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "b")); f != nil {
+		t.Fatal(f.Why)
+	}
+	return s
+}
+
+// save takes a checkpoint, and starts c, which has nothing of it.
+func (s *site) save() *coordinator.Snapshot {
+	s.t.Helper()
+	snap := s.trigger(true)
+	s.complete(snap, 2)
+	s.committed(snap.ID)
+	s.start("c", s.t.TempDir())
+	s.t.Cleanup(func() { s.stop("c") })
+	return snap
+}
+
+// What was copied is there, is whole, and is kept as long as the checkpoint is.
+func TestCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := running(t)
+		time.Sleep(time.Second)
+		snap := s.save()
+		c := s.agents["c"]
+		parts := partsOf(t, snap)
+		if len(parts) < 3 {
+			t.Fatalf("%d parts are too few for this test", len(parts))
+		}
+		// One is here, and damaged; of one only a is asked, which has lost it.
+		bad, lost := parts[0], parts[1]
+		if err := os.MkdirAll(filepath.Dir(pathOf(c.dir, bad)), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(pathOf(c.dir, bad), make([]byte, bad.Size), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(pathOf(s.agents["a"].dir, lost)); err != nil {
+			t.Fatal(err)
+		}
+		var orders []coordinator.PartCopies
+		for _, p := range parts {
+			orders = append(orders, coordinator.PartCopies{Part: p.Digest, Nodes: []mesh.NodeID{"a", "b"}})
+			if p == lost {
+				orders[len(orders)-1].Nodes = []mesh.NodeID{"a"}
+			}
+		}
+		said := s.ask("c", 1, snap, orders)
+		if len(said.Parts) != len(parts)-1 || slices.Contains(said.Parts, lost.Digest) || said.Why == "" {
+			t.Errorf("%d parts of %d are said to be there: %s", len(said.Parts), len(parts), said.Why)
+		}
+		if len(said.Lacks) != 1 || said.Lacks[0].Part != lost.Digest || !slices.Equal(said.Lacks[0].Nodes, []mesh.NodeID{"a"}) {
+			t.Errorf("lacking: %v", said.Lacks)
+		}
+		orders[1].Nodes = []mesh.NodeID{"a", "b"}
+		said = s.ask("c", 2, snap, orders)
+		if len(said.Parts) != len(parts) || said.Why != "" || len(said.Lacks) != 1 {
+			t.Errorf("%+v", said)
+		}
+		time.Sleep(2 * time.Hour) // collections, and the end of what the start held
+		for _, p := range parts {
+			if err := c.state.Parts().Verify(p); err != nil {
+				t.Error(err)
+			}
+		}
+		c.x.Do(worker.Effect{Kept: &worker.Kept{Job: snap.Job}})
+		time.Sleep(10 * time.Second)
+		for _, p := range parts {
+			if c.state.Parts().Has(p) {
+				t.Errorf("part %v is still here", p.Digest)
+			}
+		}
+	})
+}
+
+// An order takes the place of the one before it, which says how far it came.
+func TestCopyIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := running(t)
+		time.Sleep(time.Second)
+		snap := s.save()
+		x := s.agents["c"].x
+		x.Do(worker.Effect{Kept: &worker.Kept{Job: snap.Job, Snapshots: []*coordinator.Snapshot{snap}}})
+		var orders []coordinator.PartCopies
+		for _, p := range partsOf(t, snap) {
+			orders = append(orders, coordinator.PartCopies{Part: p.Digest, Nodes: []mesh.NodeID{"nobody", "a"}})
+		}
+		for n := range uint64(3) {
+			x.Do(worker.Effect{Copy: &worker.Copy{Order: &coordinator.Copy{Order: n + 1, Name: snap.Name, Job: snap.Job, Parts: orders}, Snapshot: snap}})
+		}
+		for {
+			if c := <-s.copied; c.Order == 3 {
+				if len(c.Parts) != len(orders) || c.Why != "" {
+					t.Errorf("%+v", c)
+				}
+				return
+			}
+		}
+	})
+}
+
+// A disk that has lost parts says so when its agent starts, once.
+func TestLostParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := running(t)
+		time.Sleep(time.Second)
+		snap := s.save()
+		s.closeAll()
+		dir := s.agents["b"].dir
+		parts := partsOf(t, snap)
+		s.stop("b")
+		for _, p := range parts[:2] {
+			if err := os.Remove(pathOf(dir, p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := s.start("b", dir)
+		for range 2 {
+			b.x.Do(worker.Effect{Kept: &worker.Kept{Job: snap.Job, Snapshots: []*coordinator.Snapshot{snap}}})
+		}
+		synctest.Wait()
+		var got []store.Digest
+		for range len(s.copied) {
+			c := <-s.copied
+			if c.node != "b" || c.Order != 0 || c.Name != snap.Name || c.Job != snap.Job {
+				t.Errorf("%+v", c)
+			}
+			for _, l := range c.Lacks {
+				got = append(got, l.Part)
+			}
+		}
+		if !slices.Equal(got, []store.Digest{parts[0].Digest, parts[1].Digest}) {
+			t.Errorf("%v is said to be missing", got)
+		}
+	})
+}

@@ -1,0 +1,491 @@
+package leader
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// Copies of parts are made anew where fewer agents have them than the job asks
+// for: an agent that had them was taken out, or is lost for long, or said that
+// its disk lacks them; or there were too few when the snapshot was taken.
+//
+// A snapshot is looked at when it is recorded or changed in the state; all are
+// when an agent was taken out or forsaken. That is not done at once, but when
+// Timing.Gather has passed, and then a few parts at a time: one order to one
+// agent in the whole site, and a rest as long as it took, so that live work
+// comes first. What agents say counts when CopiesChanged is in the state; the
+// next order is made from that.
+
+const (
+	defaultReplicas  = 2 // of a job that says nothing, or is forgotten
+	maxCopyParts     = 256
+	maxCopyBytes     = 64 << 20  // of an order, but for one part that is larger
+	copyReserve      = 256 << 20 // bytes that stay free on the disk of who gets copies
+	copyRest         = dataflow.Second
+	maxLookedAt      = 50_000 // parts in a step
+	lookedAtForParse = 1_000  // what the reading of a job's text counts for
+)
+
+// snapshotRef names a kept snapshot. Its name says less: checkpoints of two jobs
+// may have one.
+type snapshotRef struct {
+	job  coordinator.JobID // empty: a savepoint
+	name string
+}
+
+// copying is what is known of copies that are missing.
+type copying struct {
+	jobs       map[coordinator.JobID]bool // whose checkpoints are to be looked at, from due on
+	savepoints map[string]bool
+	due        dataflow.Time
+	// short are snapshots that lack copies which nobody can make now: they are looked
+	// at again when an agent comes, and at again. Until then nobody is asked again who
+	// was in vain.
+	short    map[snapshotRef]bool
+	tried    map[copyTry]bool
+	again    dataflow.Time
+	order    *copyOrder // nil: none
+	orders   uint64
+	found    map[snapshotRef]*copyFound // what agents said, and the state does not know yet
+	proposed bool                       // a CopiesChanged is under way
+	retry    dataflow.Time
+	replicas map[coordinator.JobID]int
+}
+
+// copyOrder is what an agent was asked to copy.
+type copyOrder struct {
+	id    uint64
+	ref   snapshotRef
+	node  mesh.NodeID
+	since dataflow.Time
+	parts []coordinator.PartCopies
+	bytes int64
+}
+
+// copyTry is a snapshot and the agent that was to have parts of it.
+type copyTry struct {
+	snapshotRef
+	node mesh.NodeID
+}
+
+// copyFound is who has parts of a snapshot, and who lacks some.
+type copyFound struct {
+	has, lacks map[store.Digest][]mesh.NodeID
+}
+
+func newCopying() copying {
+	return copying{
+		jobs: make(map[coordinator.JobID]bool), savepoints: make(map[string]bool), short: make(map[snapshotRef]bool), found: make(map[snapshotRef]*copyFound),
+		tried: make(map[copyTry]bool), replicas: make(map[coordinator.JobID]int), due: dataflow.MinTime, again: dataflow.MaxTime, retry: dataflow.MinTime,
+	}
+}
+
+// markCopies has a job's checkpoints, or a savepoint, looked at.
+func (l *Leader) markCopies(ref snapshotRef) {
+	c := &l.copying
+	if l.st.Level < coordinator.CopiesLevel {
+		return
+	}
+	if len(c.jobs)+len(c.savepoints) == 0 {
+		c.due = max(c.due, l.now.Add(l.cfg.Timing.Gather))
+	}
+	if ref.job != "" {
+		c.jobs[ref.job] = true
+	} else {
+		c.savepoints[ref.name] = true
+	}
+	l.marks.copies = true
+}
+
+// markAllCopies: holders may be fewer.
+func (l *Leader) markAllCopies() {
+	for id := range l.st.Jobs {
+		l.markCopies(snapshotRef{job: id})
+	}
+	for name := range l.st.Savepoints {
+		l.markCopies(snapshotRef{name: name})
+	}
+}
+
+// markShort: somebody may be able now to make the copies that are missing.
+func (l *Leader) markShort() {
+	for ref := range l.copying.short {
+		l.markCopies(ref)
+	}
+	clear(l.copying.short)
+	if len(l.copying.tried) == 0 {
+		l.copying.again = dataflow.MaxTime
+	}
+}
+
+// copyAgain has what cannot be done now tried again in a while.
+func (l *Leader) copyAgain() {
+	l.copying.again = min(l.copying.again, l.now.Add(l.cfg.Timing.Forsake))
+}
+
+// lookAtCopies records what was found, and orders the next copies.
+func (l *Leader) lookAtCopies() {
+	c := &l.copying
+	at := dataflow.MaxTime
+	if l.st.Level >= coordinator.CopiesLevel && l.settled() {
+		l.recordCopies()
+		if o := c.order; o != nil && l.now >= o.since.Add(l.cfg.Timing.Copy) {
+			l.copyFailed(o, "it has not answered")
+		}
+		if l.now >= c.again {
+			clear(c.tried)
+			l.markShort()
+		}
+		l.copyNext()
+		switch {
+		case c.proposed:
+		case len(c.found) > 0:
+			at = c.retry
+		case c.order != nil:
+			at = c.order.since.Add(l.cfg.Timing.Copy)
+		case len(c.jobs)+len(c.savepoints) > 0:
+			at = c.due
+		}
+		at = min(at, c.again)
+	}
+	l.wakes.set(subject{kind: theCopies}, at)
+}
+
+// recordCopies proposes what agents have said, one snapshot at a time.
+func (l *Leader) recordCopies() {
+	c := &l.copying
+	if c.proposed || l.now < c.retry {
+		return
+	}
+	for _, ref := range slices.SortedFunc(maps.Keys(c.found), compareRefs) {
+		f := c.found[ref]
+		delete(c.found, ref)
+		s := l.st.Of(ref.job, ref.name)
+		if s == nil {
+			continue
+		}
+		changed := l.corrected(s, f)
+		if len(changed) == 0 {
+			continue
+		}
+		c.proposed = true
+		l.propose(coordinator.Command{CopiesChanged: &coordinator.CopiesChanged{Name: ref.name, Job: ref.job, Copies: changed}}, func(err error) {
+			c.proposed = false
+			if errors.Is(err, errRefused) {
+				c.retry = l.now.Add(l.cfg.Timing.Retry)
+				l.found(ref).add(f)
+			}
+		})
+		return
+	}
+}
+
+// corrected are the parts of a snapshot whose agents are others than the state
+// says. The last that is said to have a part stays: if that is there once more
+// after all, somebody must ask it.
+func (l *Leader) corrected(s *coordinator.Snapshot, f *copyFound) (all []coordinator.PartCopies) {
+	for _, p := range s.Copies {
+		has, lacks := f.has[p.Part], f.lacks[p.Part]
+		if len(has)+len(lacks) == 0 {
+			continue
+		}
+		var nodes []mesh.NodeID
+		for _, node := range p.Nodes {
+			if l.st.Agents[node] != nil && (!slices.Contains(lacks, node) || slices.Contains(has, node)) {
+				nodes = append(nodes, node)
+			}
+		}
+		for _, node := range has {
+			if l.st.Agents[node] != nil {
+				nodes = append(nodes, node)
+			}
+		}
+		slices.Sort(nodes)
+		if nodes = slices.Compact(nodes); len(nodes) > 0 && !slices.Equal(nodes, p.Nodes) {
+			all = append(all, coordinator.PartCopies{Part: p.Part, Nodes: nodes})
+		}
+	}
+	return all
+}
+
+// copyNext orders the next copies, if it is time for them.
+func (l *Leader) copyNext() {
+	c := &l.copying
+	if c.order != nil || c.proposed || len(c.found) > 0 || l.now < c.due {
+		return
+	}
+	left := maxLookedAt
+	for _, id := range sorted(c.jobs) {
+		for _, s := range copied(l.st.Jobs[id]) {
+			if l.copyOf(snapshotRef{id, s.Name}, s, &left) {
+				return
+			}
+		}
+		delete(c.jobs, id)
+	}
+	for _, name := range sorted(c.savepoints) {
+		if s := l.st.Savepoints[name]; s != nil && l.copyOf(snapshotRef{name: name}, s, &left) {
+			return
+		}
+		delete(c.savepoints, name)
+	}
+}
+
+// copied are those checkpoints of a job that are to have all their copies, the
+// newest first. Of a job that runs it is the newest: the others go soon.
+func copied(j *coordinator.Job) []*coordinator.Snapshot {
+	switch {
+	case j == nil || len(j.Checkpoints) == 0:
+		return nil
+	case j.Deployed():
+		return j.Checkpoints[len(j.Checkpoints)-1:]
+	}
+	all := slices.Clone(j.Checkpoints)
+	slices.Reverse(all)
+	return all
+}
+
+// copyOf orders copies of a snapshot, if it needs some that can be made; false:
+// go on with the next. left is how many parts may still be looked at.
+func (l *Leader) copyOf(ref snapshotRef, s *coordinator.Snapshot, left *int) bool {
+	c := &l.copying
+	if *left <= 0 {
+		c.due = l.now.Add(l.cfg.Timing.Retry)
+		return true
+	}
+	if _, known := c.replicas[s.Job]; !known && l.jobs[s.Job] == nil {
+		*left -= lookedAtForParse
+	}
+	*left -= len(s.Copies) + 1
+	o, short := l.copyPlan(ref, s)
+	switch {
+	case o != nil:
+		c.orders++
+		o.id, o.since, c.order = c.orders, l.now, o
+		l.send(o.node, coordinator.ToAgent{Copy: &coordinator.Copy{Order: o.id, Index: l.st.Index, Name: ref.name, Job: ref.job, Parts: o.parts}})
+		return true
+	case short:
+		c.short[ref] = true
+		l.copyAgain()
+	}
+	return false
+}
+
+// copyPlan is the next copies of a snapshot; nil: none are missing, or, if it is
+// short, nobody can make them now.
+func (l *Leader) copyPlan(ref snapshotRef, s *coordinator.Snapshot) (o *copyOrder, short bool) {
+	want := l.replicas(s.Job)
+	var sizes map[store.Digest]int64
+	targets := make(map[string]mesh.NodeID) // by who has a part
+	for _, p := range s.Copies {
+		living, from := l.holdersOf(p)
+		if len(living) >= want {
+			continue
+		}
+		if short = true; len(from) == 0 {
+			continue
+		}
+		if sizes == nil {
+			m, err := manifest.Decode(s.Manifest)
+			if err != nil {
+				return nil, false
+			}
+			sizes = make(map[store.Digest]int64)
+			for _, n := range manifest.Needed(m) {
+				sizes[n.Digest] = n.Size
+			}
+		}
+		size := sizes[p.Part]
+		key := fmt.Sprint(p.Nodes)
+		node, known := targets[key]
+		if !known || node != "" && !l.hasRoom(node, size) {
+			node = l.copyTarget(ref, s.Job, p.Nodes, living, size)
+			targets[key] = node
+		}
+		if node == "" {
+			continue
+		}
+		if o == nil {
+			o = &copyOrder{ref: ref, node: node}
+		}
+		if node == o.node && (len(o.parts) == 0 || len(o.parts) < maxCopyParts && o.bytes+size <= maxCopyBytes && l.hasRoom(node, o.bytes+size)) {
+			o.parts, o.bytes = append(o.parts, coordinator.PartCopies{Part: p.Part, Nodes: from}), o.bytes+size
+		}
+	}
+	return o, short
+}
+
+// holdersOf are the agents whose copy of a part counts, and those of whom it can
+// be had now.
+func (l *Leader) holdersOf(p coordinator.PartCopies) (living, there []mesh.NodeID) {
+	for _, node := range p.Nodes {
+		a := l.agents[node]
+		if a == nil || l.st.Agents[node] == nil {
+			continue
+		}
+		if !a.forsaken {
+			living = append(living, node)
+		}
+		if a.there {
+			there = append(there, node)
+		}
+	}
+	return living, there
+}
+
+// copyTarget is who is to have a copy of a part too; empty: nobody can. Who is on
+// a machine that has none comes first; among those each job has an order of its
+// own, so that copies are spread, and snapshots that share parts agree.
+func (l *Leader) copyTarget(ref snapshotRef, job coordinator.JobID, nodes, living []mesh.NodeID, size int64) (best mesh.NodeID) {
+	hosts := make(map[string]bool)
+	for _, node := range living {
+		if h := l.st.Agents[node].Host; h != "" {
+			hosts[h] = true
+		}
+	}
+	var most uint64
+	for _, node := range sorted(l.st.Agents) {
+		if l.copying.tried[copyTry{ref, node}] || slices.Contains(nodes, node) || !l.usable(node) || !l.hasRoom(node, size) {
+			continue
+		}
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(cmp.Or(string(job), ref.name) + "\x00" + string(node))) // it never fails
+		score := h.Sum64() >> 1
+		if !hosts[l.st.Agents[node].Host] {
+			score |= 1 << 63
+		}
+		if best == "" || score > most {
+			best, most = node, score
+		}
+	}
+	return best
+}
+
+// hasRoom tells whether so many bytes more fit on an agent's disk, as far as it
+// has said.
+func (l *Leader) hasRoom(node mesh.NodeID, bytes int64) bool {
+	free := l.agents[node].disk
+	return free == 0 || free-bytes >= copyReserve
+}
+
+// replicas is how many copies of each part a job asks for. It never changes.
+func (l *Leader) replicas(id coordinator.JobID) int {
+	j := l.st.Jobs[id]
+	if j == nil {
+		return defaultReplicas
+	}
+	n, known := l.copying.replicas[id]
+	if !known {
+		n = defaultReplicas
+		var p *Parsed
+		var err error
+		if r := l.jobs[id]; r != nil {
+			p, err = l.parse(r, j)
+		} else {
+			p, err = l.cfg.Parse(j)
+		}
+		if err == nil && p.Replicas > 0 {
+			n = p.Replicas
+		}
+		l.copying.replicas[id] = n
+	}
+	return n
+}
+
+// heardCopied: an agent says what it has, or who lacks something.
+func (l *Leader) heardCopied(node mesh.NodeID, m *coordinator.Copied) {
+	ref := snapshotRef{m.Job, m.Name}
+	s, news := l.st.Of(ref.job, ref.name), false
+	if s != nil && len(m.Parts)+len(m.Lacks) > 0 {
+		f := l.found(ref)
+		for _, p := range m.Parts {
+			f.has[p] = append(f.has[p], node)
+		}
+		var names []string
+		for _, p := range m.Lacks {
+			f.lacks[p.Part] = append(f.lacks[p.Part], p.Nodes...)
+			for _, of := range p.Nodes {
+				names = append(names, l.name(of))
+			}
+		}
+		slices.Sort(names)
+		if news = len(l.corrected(s, f)) > 0; news && len(names) > 0 {
+			l.tell("%d copies of parts of %s are gone or damaged, says agent %s; they were on: %s", len(names), ref.name, l.name(node), strings.Join(slices.Compact(names), ", "))
+		}
+	}
+	o := l.copying.order
+	if o == nil || o.id != m.Order || o.node != node {
+		return
+	}
+	if len(m.Parts) > 0 {
+		l.tell("agent %s has copies of %d parts of %s now: too few agents had them", l.name(node), len(m.Parts), ref.name)
+	}
+	switch {
+	case m.Why == "" || s == nil:
+		l.copyOver()
+	case news: // it is another order next time
+		l.tell("not all parts of %s could be copied to agent %s: %s", ref.name, l.name(node), m.Why)
+		l.copyOver()
+	default:
+		l.copyFailed(o, m.Why)
+	}
+}
+
+// found is what was said of a snapshot.
+func (l *Leader) found(ref snapshotRef) *copyFound {
+	f := l.copying.found[ref]
+	if f == nil {
+		f = &copyFound{has: make(map[store.Digest][]mesh.NodeID), lacks: make(map[store.Digest][]mesh.NodeID)}
+		l.copying.found[ref] = f
+	}
+	return f
+}
+
+func (f *copyFound) add(more *copyFound) {
+	for p, nodes := range more.has {
+		f.has[p] = append(f.has[p], nodes...)
+	}
+	for p, nodes := range more.lacks {
+		f.lacks[p] = append(f.lacks[p], nodes...)
+	}
+}
+
+// copyOver: the order has ended. The next one waits as long as it took.
+func (l *Leader) copyOver() { l.copyRests(dataflow.Duration(l.now - l.copying.order.since)) }
+
+func (l *Leader) copyRests(d dataflow.Duration) {
+	c := &l.copying
+	c.order, c.due = nil, max(c.due, l.now.Add(max(copyRest, d)))
+	l.marks.copies = true
+}
+
+// copyFailed: nothing came of the order. Others are asked.
+func (l *Leader) copyFailed(o *copyOrder, why string) {
+	l.tell("parts of %s could not be copied to agent %s: %s", o.ref.name, l.name(o.node), why)
+	l.copying.tried[copyTry{o.ref, o.node}] = true
+	l.copyAgain()
+	l.copyOver()
+}
+
+// copierGone: an agent is lost, was taken out, or begins anew. What it was asked
+// for it may do or not; nobody waits for it.
+func (l *Leader) copierGone(node mesh.NodeID) {
+	if o := l.copying.order; o != nil && o.node == node {
+		l.copyRests(copyRest)
+	}
+}
+
+func compareRefs(a, b snapshotRef) int {
+	return cmp.Or(cmp.Compare(a.job, b.job), cmp.Compare(a.name, b.name))
+}

@@ -1,0 +1,129 @@
+package leader_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// copy fetches parts, as one that has nothing else to do.
+func (x *executor) copy(c *worker.Copy) {
+	s, o := x.n.site, c.Order
+	s.trace("%s: copy %d parts of %s from %v, order %d", x.n.id, len(o.Parts), o.Name, o.Parts[0].Nodes, o.Order)
+	if s.state().Of(o.Job, o.Name) == nil {
+		return // it went meanwhile
+	}
+	said := &coordinator.Copied{Order: o.Order, Name: o.Name, Job: o.Job}
+	fetch := func() {
+		for _, p := range o.Parts {
+			for _, from := range p.Nodes {
+				switch of := s.nodes[from]; {
+				case x.full:
+					said.Why = "disk full"
+				case !of.up || of.frozen || x.n.cut(from):
+					said.Why = "no way to " + string(from)
+				case !of.parts[p.Part]:
+					said.Lacks = append(said.Lacks, coordinator.PartCopies{Part: p.Part, Nodes: []mesh.NodeID{from}})
+					said.Why = string(from) + " does not have it"
+				default:
+					x.n.parts[p.Part] = true
+					said.Parts = append(said.Parts, p.Part)
+				}
+				if x.n.parts[p.Part] {
+					break
+				}
+			}
+		}
+	}
+	if x.early { // a bug: it is said before it is so
+		for _, p := range o.Parts {
+			said.Parts = append(said.Parts, p.Part)
+		}
+		s.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Copied: said}) }))
+		return
+	}
+	s.after(300*ms, x.n.life(func() {
+		if fetch(); !x.noCopied {
+			x.n.step(worker.Event{Copied: said})
+		}
+	}))
+}
+
+// keep tells what a disk that was wiped lacks.
+func (x *executor) keep(k *worker.Kept) {
+	if !x.n.wiped {
+		return
+	}
+	for _, c := range k.Snapshots {
+		said := &coordinator.Copied{Name: c.Name, Job: k.Job}
+		for _, p := range c.Copies {
+			if slices.Contains(p.Nodes, x.n.id) && !x.n.parts[p.Part] {
+				said.Lacks = append(said.Lacks, coordinator.PartCopies{Part: p.Part, Nodes: []mesh.NodeID{x.n.id}})
+			}
+		}
+		if len(said.Lacks) > 0 {
+			x.n.site.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Copied: said}) }))
+		}
+	}
+}
+
+// copiesThere: who is said to have a part has it, but for one whose disk was lost.
+func (s *site) copiesThere(c *coordinator.CopiesChanged) {
+	for _, p := range c.Copies {
+		for _, node := range p.Nodes {
+			if n := s.nodes[node]; !n.parts[p.Part] && !n.wiped {
+				s.fail("part %.12s of %s is said to be on %s, and is not", p.Part, c.Name, node)
+			}
+		}
+	}
+}
+
+// sayCopies tells where the parts of kept snapshots are.
+func (s *script) sayCopies() {
+	st := s.state()
+	show := func(of string, c *coordinator.Snapshot) {
+		by := make(map[string]int)
+		for _, p := range c.Copies {
+			by[fmt.Sprint(p.Nodes)]++
+		}
+		var all []string
+		for nodes, n := range by {
+			all = append(all, fmt.Sprintf("%d on %s", n, nodes))
+		}
+		slices.Sort(all)
+		fmt.Fprintf(&s.out, "%s%s: %s\n", of, c.Name, strings.Join(all, ", "))
+	}
+	for _, name := range []string{"files", "bounded", "one"} {
+		if j := s.job(name); j != nil {
+			for _, c := range j.Checkpoints {
+				show(name+" ", c)
+			}
+		}
+	}
+	for name := range st.Savepoints { // scripts make one
+		show("", st.Savepoints[name])
+	}
+}
+
+// TestCopiesSaidTooEarly: who says that it has a copy that is not durable is found
+// out by what judges the other tests.
+func TestCopiesSaidTooEarly(t *testing.T) {
+	var found []string
+	s := newSite(nil, func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }, func(string, ...any) {})
+	s.level = coordinator.Level
+	for _, id := range []mesh.NodeID{"n1", "n2"} {
+		s.add(id, 2).start()
+		s.nodes[id].exec.early = true
+	}
+	s.lead("n1")
+	s.submit("files", jobs["files"], "")
+	s.run(60_000 * ms)
+	if len(found) == 0 || !strings.Contains(found[0], "is said to be on") {
+		t.Errorf("nobody noticed: %q", found)
+	}
+}
