@@ -64,7 +64,7 @@ func chaosFor(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("TIDEMARK_CHAOS")
 	if text == "" {
-		return 2 * time.Minute
+		return 5 * time.Minute
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
