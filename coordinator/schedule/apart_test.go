@@ -51,3 +51,13 @@ func TestApart(t *testing.T) {
 		}
 	}
 }
+
+// Who waits for slots on one agent is told its name, not its node's.
+func TestWaitingNamesTheAgent(t *testing.T) {
+	r := Request{Site: "s", Agents: []Agent{{Node: "nk5zf", Name: "press-1"}}}
+	r.Slots = []Slot{{Subtasks: []Subtask{{ID: dataflow.SubtaskID{Task: "t"}, Pin: "nk5zf", PinWhy: "feed f"}}}}
+	_, why := Place(r)
+	if got, want := fmt.Sprint([]string(why)), "[needs 1 slot on press-1 (feed f); none free]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

@@ -61,9 +61,13 @@ func (n needs) metBy(a Agent, site mesh.Site) bool {
 	return !slices.ContainsFunc(n.pins, func(pin mesh.NodeID) bool { return pin != a.Node })
 }
 
-// String is what stands behind "needs 3 slots" in a sentence: " in site x with
-// label rack=a on n1 (feed plant)".
-func (n needs) String() string {
+// String tells needs apart.
+func (n needs) String() string { return n.text(nil) }
+
+// text is what stands behind "needs 3 slots" in a sentence: " in site x with
+// label rack=a on press-1 (feed plant)", with the names of those of the agents that
+// are there.
+func (n needs) text(there []Agent) string {
 	var sites, labels []string
 	for _, w := range n.wants {
 		if w.Site != "" {
@@ -83,7 +87,11 @@ func (n needs) String() string {
 		if i > 0 {
 			b.WriteString(" and")
 		}
-		fmt.Fprintf(&b, " on %s", pin)
+		name := string(pin)
+		if at := slices.IndexFunc(there, func(a Agent) bool { return a.Node == pin }); at >= 0 {
+			name = cmp.Or(there[at].Name, name)
+		}
+		b.WriteString(" on " + name)
 		if n.why[i] != "" {
 			fmt.Fprintf(&b, " (%s)", n.why[i])
 		}
@@ -124,7 +132,7 @@ func (p *placer) missing(left []int) Waiting {
 		for _, agent := range k.may {
 			free += p.room[agent]
 		}
-		text := fmt.Sprintf("needs %d %s%s; %s", need, plural(need, "slot"), kind, p.free(k.may))
+		text := fmt.Sprintf("needs %d %s%s; %s", need, plural(need, "slot"), k.needs.text(p.agents), p.free(k.may))
 		if need <= free {
 			text += ", for which more of its slots wait"
 		}
@@ -150,7 +158,7 @@ func (p *placer) nobody(k *piece) string {
 			n++
 		}
 	}
-	text := fmt.Sprintf("needs %d %s%s", n, plural(n, "slot"), k.needs)
+	text := fmt.Sprintf("needs %d %s%s", n, plural(n, "slot"), k.needs.text(p.agents))
 	for _, w := range k.needs.wants {
 		if w.Site != "" && w.Site != p.r.Site {
 			return fmt.Sprintf("%s; this is site %s", text, p.r.Site)
