@@ -7,8 +7,10 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/disk"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
@@ -249,13 +251,24 @@ func (s *Feeds) Statuses() []coordinator.LogStatus {
 	return all
 }
 
+// maxTrouble bounds what a status says of a broker, as it goes out again and again.
+const maxTrouble = 300
+
+// atBroker is how a session fares: "connected", or why not.
+func atBroker(s mqtt.ReaderStats) string {
+	switch {
+	case s.Connected:
+		return "connected"
+	case s.Trouble == "":
+		return "away"
+	}
+	return "away: " + strings.ToValidUTF8(s.Trouble[:min(len(s.Trouble), maxTrouble)], "")
+}
+
 func (f *Feed) status() coordinator.LogStatus {
 	st := f.Stats()
-	l := coordinator.LogStatus{Feed: f.name, Epoch: f.role.epoch.Epoch, Bytes: st.Bytes, Messages: st.Appended, Broker: "away"}
+	l := coordinator.LogStatus{Feed: f.name, Epoch: f.role.epoch.Epoch, Bytes: st.Bytes, Messages: st.Appended, Broker: atBroker(st.Session)}
 	_, l.End = f.log.End()
-	if st.Session.Connected {
-		l.Broker = "connected"
-	}
 	switch err := f.Err(); {
 	case err != nil:
 		l.Why = err.Error()

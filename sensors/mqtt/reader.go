@@ -62,6 +62,7 @@ type ReaderStats struct {
 	Unread     int   // messages in the inbox now
 	Unacked    int   // messages of QoS 1 and 2 not acknowledged now
 	Connected  bool
+	Trouble    string // why it is not connected, if that is known
 }
 
 // Reader is a feed session: a sensors.Reader of what a broker delivers. Lane i
@@ -326,12 +327,15 @@ func (r *Reader) Ready() bool {
 
 // Stats is a snapshot of the counters. Any goroutine may call it.
 func (r *Reader) Stats() ReaderStats {
+	trouble := r.s.trouble()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.stats
 	s.Unread = r.in.messages
 	s.Unacked = int(r.ledger.tail - r.ledger.head)
-	s.Connected = r.link != nil
+	if s.Connected = r.link != nil; !s.Connected && trouble != nil {
+		s.Trouble = trouble.Error()
+	}
 	return s
 }
 

@@ -66,6 +66,9 @@ func TestRefused(t *testing.T) {
 		if !errors.Is(e.Err, mqtt.ErrRefused) || !strings.Contains(e.Err.Error(), word) {
 			t.Errorf("code %d: %v", code, e.Err)
 		}
+		if s := r.Stats(); s.Connected || !strings.Contains(s.Trouble, word) {
+			t.Errorf("code %d: %+v", code, s)
+		}
 		c.cut()
 		c = p.session(t, false) // it goes on trying
 		c.send(publish(1, 1, false, "a"))
