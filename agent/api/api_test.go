@@ -82,7 +82,7 @@ func TestJobs(t *testing.T) {
 	send(t, a.url, "GET", "/v1/jobs/other", nil).want(t, 404, "there is gen")
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 500}).want(t, 422, "max_parallelism 128")
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 0}).want(t, 422, "parallelism")
-	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 9}).want(t, 409, "needs 9 slots with parallelism 9, and there are 8", "runs on")
+	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 9}).want(t, 409, "needs 9 slots with parallelism 9, and can have 8", "runs on")
 	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 3}).want(t, 200, `"parallelism":3`)
 	send(t, a.url, "GET", "/v1/jobs", nil).want(t, 200, `"parallelism":3`)
 	send(t, a.url, "POST", "/v1/jobs/gen/savepoints", nil).want(t, 201, "sp-asked")

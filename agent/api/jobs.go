@@ -398,7 +398,7 @@ func (s *server) room(j *coordinator.Job, parallelism int) error {
 		}
 	}
 	if wants := graph.Chain(loaded.Graph, graph.Options{}).Slots(); wants > has {
-		return refusal(http.StatusConflict, "job %s needs %d slots with parallelism %d, and there are %d for it: start agents that have some, or ask for less; it runs on as it did", j.Name, wants, parallelism, has)
+		return refusal(http.StatusConflict, "job %s needs %d slots with parallelism %d, and can have %d: start agents that have some, or ask for less; it runs on as it did", j.Name, wants, parallelism, has)
 	}
 	return nil
 }

@@ -14,10 +14,14 @@ import (
 func showFeeds(t *terminal, list []api.Feed) {
 	w := newTable(t, "feed", "broker", "topics", "lanes", "owner", "copies", "entries", "size", "state")
 	for _, f := range list {
-		w.AppendRow([]any{f.Name, f.Broker, strings.Join(f.Topics, " "), f.Lanes, f.Owner, strings.Join(f.Members, " "), f.Entries, bytesText(f.Bytes), feedState(f)})
+		state, _, _ := strings.Cut(f.State, ":")
+		w.AppendRow([]any{f.Name, f.Broker, strings.Join(f.Topics, " "), f.Lanes, f.Owner, strings.Join(f.Members, " "), f.Entries, bytesText(f.Bytes), state})
 	}
 	w.Render()
-	for _, f := range list {
+	for _, f := range list { // sentences stand below: they are too long for a table
+		if said := feedState(f); strings.ContainsAny(said, ":;") || f.Error != "" {
+			fmt.Fprintf(t.err, "%s: %s\n", f.Name, said)
+		}
 		if f.Hint != "" {
 			fmt.Fprintf(t.err, "%s: %s\n", f.Name, f.Hint)
 		}

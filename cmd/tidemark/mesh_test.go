@@ -131,3 +131,16 @@ func TestAgentUsage(t *testing.T) {
 	tidemark(t, "", "init", "--data-dir", dir).want(t, exitFailed, "already")
 	tidemark(t, "", "site", "recover", "--data-dir", dir).want(t, exitFailed, "raft")
 }
+
+// Why a feed hears nothing stands below the table, and so does what can be done.
+func TestFeedListSaysWhy(t *testing.T) {
+	answering(t, map[string]any{"GET /v1/feeds": []api.Feed{
+		{Name: "plant", State: "away: cannot reach b:1883: connection refused", Why: "the log has no room"},
+		{Name: "j7.in", State: "stopped", Hint: "job j7 (gen) is stopped"}, {Name: "fine", State: "connected"},
+	}})
+	c := tidemark(t, "", "feed", "list")
+	c.want(t, exitDone, "plant: away: cannot reach b:1883: connection refused; nothing is acknowledged: the log has no room\n", "j7.in: job j7 (gen) is stopped\n")
+	if strings.Contains(c.out, "refused") || !strings.Contains(c.out, "│ away ") || strings.Contains(c.err, "fine") {
+		t.Error(c.out, c.err)
+	}
+}
