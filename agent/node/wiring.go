@@ -141,7 +141,7 @@ func (n *Node) gossipMembers() []mesh.Member {
 // hearGossip passes on what happens to members.
 func (n *Node) hearGossip(e gossip.Event) {
 	m := e.Member
-	n.tell("agent", fmt.Sprintf("agent %s (%s) %s", m.Name, m.Node, e.Kind))
+	n.tell("agent", e.String())
 	if e.Kind == gossip.Failed || e.Kind == gossip.Left {
 		if o := n.leads(); o != nil {
 			o.gone(leader.Gone{Node: m.Node, Boot: m.Boot, Sure: e.Kind == gossip.Left})

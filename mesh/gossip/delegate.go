@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"slices"
 	"sort"
 
@@ -30,7 +31,7 @@ func (d delegate) NodeMeta(int) []byte {
 func (d delegate) NotifyMsg(data []byte) {
 	l, err := readLabels(data)
 	if err != nil {
-		d.config.Log.Warn("labels not understood", "error", err)
+		d.tellOdd(Event{Kind: Refused, Why: fmt.Sprintf("labels of a member are not understood: %v", err)})
 		return
 	}
 	if d.learn(l) {
@@ -65,7 +66,7 @@ func (d delegate) LocalState(bool) []byte {
 func (d delegate) MergeRemoteState(data []byte, _ bool) {
 	all, err := readStates(data)
 	if err != nil {
-		d.config.Log.Warn("labels not understood", "error", err)
+		d.tellOdd(Event{Kind: Refused, Why: fmt.Sprintf("labels of members are not understood: %v", err)})
 		return
 	}
 	for _, l := range all {
@@ -115,33 +116,36 @@ func (p *Pool) lives(n *memberlist.Node) {
 		err = ErrMember
 	}
 	if err != nil {
-		p.config.Log.Warn("a member not understood", "name", n.Name, "address", n.Address(), "error", err)
+		p.tellOdd(Event{Refused, mesh.Member{Gossip: n.Address()}, fmt.Sprintf("a member is not understood: %v", err)})
 		return
 	}
-	if odd := p.live(f, n.Address()); odd != "" {
-		p.config.Log.Error(odd, "node", f.Node, "address", n.Address())
+	if k, odd := p.live(f, n.Address()); odd != "" {
+		p.tellOdd(Event{k, mesh.Member{Gossip: n.Address()}, odd})
 	}
 }
 
-// live is lives of facts that were understood; what it returns is for the log.
-func (p *Pool) live(f facts, address string) (odd string) {
+// aTwin is what Twin says, as docs/SECURITY.md has it.
+const aTwin = "another agent runs with this one's identity: was its data folder copied?"
+
+// live is lives of facts that were understood; what it returns is to be told.
+func (p *Pool) live(f facts, address string) (k Kind, odd string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f.Node == p.self.Node {
 		if f.Boot > p.self.Boot {
-			return "another agent runs with this one's identity: was its data folder copied?"
+			return Twin, aTwin
 		}
-		return ""
+		return 0, ""
 	}
 	m := p.members[f.Node]
 	switch {
 	case m == nil && len(p.members) >= maxMembers:
-		return "too many members: this one is not seen"
+		return Refused, fmt.Sprintf("too many members: beyond %d none is seen", maxMembers)
 	case m == nil:
 		m = &member{}
 		p.members[f.Node] = m
 	case f.Boot < m.Boot:
-		return "" // an earlier life
+		return 0, "" // an earlier life
 	}
 	m.Member = mesh.Member{
 		Node: f.Node, Boot: f.Boot, Name: f.Name, Site: f.Site, Link: f.Link, Gossip: address, HTTP: f.HTTP, Host: f.Host,
@@ -152,7 +156,7 @@ func (p *Pool) live(f facts, address string) (odd string) {
 		m.Labels = l.Labels
 	}
 	p.mark(m)
-	return ""
+	return 0, ""
 }
 
 // learn takes labels, and tells whether they were news.
@@ -163,7 +167,7 @@ func (p *Pool) learn(l labels) bool {
 	if l.Node == p.self.Node || ok && !l.newer(have) {
 		return false
 	}
-	if !ok && len(p.told) > maxMembers {
+	if !ok && len(p.told) > maxMembers && !p.unlearn() {
 		return false
 	}
 	p.told[l.Node] = l
@@ -172,6 +176,18 @@ func (p *Pool) learn(l labels) bool {
 		p.mark(m)
 	}
 	return true
+}
+
+// unlearn makes room for the labels of another node: those of one that is no
+// member go. If it becomes one it is asked for them. Under mu.
+func (p *Pool) unlearn() bool {
+	for node := range p.told {
+		if node != p.self.Node && p.members[node] == nil {
+			delete(p.told, node)
+			return true
+		}
+	}
+	return false
 }
 
 // forget drops the longest gone members beyond the bound. Under mu.

@@ -1,8 +1,12 @@
 package gossip
 
-import "github.com/tidemark-mesh/tidemark/mesh"
+import (
+	"fmt"
 
-// Kind says what happened to a member.
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Kind says what happened.
 type Kind uint8
 
 // The kinds of events.
@@ -13,9 +17,17 @@ const (
 	Failed                    // it does not answer: told in about 2 s on a quiet LAN
 	Back                      // it was suspect, failed or had left, or has started anew
 	Left                      // it said so
+	// What follows is not about a member, but about what this agent does not take
+	// or does not find: Why says it, and of the Member there is Gossip, if anything.
+	Refused // what came from there: another key, another label, not understood
+	Twin    // another process runs with this node's identity
+	Alone   // nobody of those to begin with answers; told once, until somebody does
 )
 
-var kindNames = [...]string{Joined: "joined", Changed: "changed", Suspected: "suspect", Failed: "failed", Back: "back", Left: "left"}
+var kindNames = [...]string{
+	Joined: "joined", Changed: "changed", Suspected: "suspect", Failed: "failed", Back: "back", Left: "left",
+	Refused: "refused", Twin: "twin", Alone: "alone",
+}
 
 // String is the name that a user sees.
 func (k Kind) String() string { return kindNames[k] }
@@ -25,6 +37,18 @@ func (k Kind) String() string { return kindNames[k] }
 type Event struct {
 	Kind   Kind
 	Member mesh.Member
+	Why    string // of Refused, Twin and Alone
+}
+
+// String is a line of a log.
+func (e Event) String() string {
+	switch e.Kind {
+	case Refused, Twin:
+		return fmt.Sprintf("gossip: %s at %s: %s", e.Kind, e.Member.Gossip, e.Why)
+	case Alone:
+		return "gossip: no other agent answers yet: " + e.Why
+	}
+	return fmt.Sprintf("agent %s (%s) %s", e.Member.Name, e.Member.Node, e.Kind)
 }
 
 // happened compares what listeners were told of a member last with what is. ok

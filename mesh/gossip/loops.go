@@ -33,6 +33,10 @@ func (p *Pool) tell() {
 func (p *Pool) next() (e Event, ok, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.odd) > 0 {
+		e, p.odd = p.odd[0], p.odd[1:]
+		return e, true, true
+	}
 	if len(p.dirty) == 0 {
 		return e, false, false
 	}
@@ -46,7 +50,7 @@ func (p *Pool) next() (e Event, ok, more bool) {
 	if ok {
 		m.said = m.Member
 	}
-	return Event{k, m.Member}, ok, true
+	return Event{Kind: k, Member: m.Member}, ok, true
 }
 
 // join reaches the members that were given; then those that failed, because
@@ -55,12 +59,16 @@ func (p *Pool) next() (e Event, ok, more bool) {
 func (p *Pool) join() {
 	again := time.NewTicker(p.timing.again)
 	defer again.Stop()
+	said := false
 	for turn := 0; ; turn++ {
-		if to := p.missing(turn); len(to) > 0 {
-			if n, err := p.list.Join(to); err != nil && n == 0 && p.ctx.Err() == nil {
-				p.config.Log.Debug("not reached yet", "addresses", to, "error", err)
+		to, alone := p.missing(turn)
+		if len(to) > 0 {
+			if n, err := p.list.Join(to); err != nil && n == 0 && alone && !said && p.ctx.Err() == nil {
+				said = true
+				p.tellOdd(Event{Kind: Alone, Why: oneLine(err.Error())})
 			}
 		}
+		said = said && alone
 		select {
 		case <-p.ctx.Done():
 			return
@@ -71,13 +79,12 @@ func (p *Pool) join() {
 
 // missing is whom to try to reach: those of Config.Join and Config.Known while
 // nobody is here, and one of those that failed.
-func (p *Pool) missing(turn int) []string {
+func (p *Pool) missing(turn int) (to []string, alone bool) {
 	if p.hasLeft() {
-		return nil
+		return nil, false
 	}
-	var to []string
 	var failed []mesh.Member
-	alone := true
+	alone = true
 	for _, m := range p.Members() {
 		switch {
 		case m.Node == p.config.Self.Node:
@@ -96,7 +103,7 @@ func (p *Pool) missing(turn int) []string {
 	if len(failed) > 0 {
 		to = append(to, failed[turn%len(failed)].Gossip)
 	}
-	return append(to, p.lagging()...)
+	return append(to, p.lagging()...), alone
 }
 
 const maxLagging = 4 // asked at a time

@@ -1,11 +1,9 @@
 package gossip
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -87,7 +85,7 @@ func TestLifeName(t *testing.T) {
 // bare is a pool that nobody hears.
 func bare() *Pool {
 	return &Pool{
-		config: Config{Log: slog.New(slog.DiscardHandler)}, wake: make(chan struct{}, 1), members: make(map[mesh.NodeID]*member),
+		wake: make(chan struct{}, 1), oddly: make(map[oddity]time.Time), members: make(map[mesh.NodeID]*member),
 		told: make(map[mesh.NodeID]labels), self: self("self", 1), labels: &memberlist.TransmitLimitedQueue{NumNodes: func() int { return 3 }, RetransmitMult: 4},
 	}
 }
@@ -157,20 +155,56 @@ func TestEarlierLives(t *testing.T) {
 	}
 }
 
-func TestLogLevels(t *testing.T) {
-	var b bytes.Buffer
-	w := logWriter{slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+// TestAtTheDoor: which of memberlist's lines are told, and how.
+func TestAtTheDoor(t *testing.T) {
+	p := bare()
+	p.config.Self = self("self", 1)
 	for line, want := range map[string]string{
-		"[ERR] memberlist: a\n":   "level=WARN msg=a",
-		"[WARN] memberlist: b\n":  "level=INFO msg=b",
-		"[INFO] memberlist: c\n":  "level=DEBUG msg=c",
-		"[DEBUG] memberlist: d\n": "level=DEBUG msg=d",
-		"e\n":                     "level=INFO msg=e",
+		`[ERR] memberlist: discarding packet with unacceptable label "b/hall": from=10.0.0.9:7072` + "\n":          `gossip: refused at 10.0.0.9:7072: it is of another mesh or site: "b/hall"`,
+		`[ERR] memberlist: discarding stream with unacceptable label "": from=10.0.0.8:1` + "\n":                   `gossip: refused at 10.0.0.8:1: it is of another mesh or site: ""`,
+		"[ERR] memberlist: Decrypt packet failed: no key from=10.0.0.7:7072\n":                                     "gossip: refused at 10.0.0.7:7072: it has another gossip key, or none: Decrypt packet failed: no key",
+		"[ERR] memberlist: Conflicting address for self-1. Mine: 10.0.0.1:1 Theirs: 10.0.0.2:2 Old state: alive\n": "gossip: twin at 10.0.0.2:2: " + aTwin,
+		"[ERR] memberlist: Conflicting address for a-1. Mine: 10.0.0.1:1 Theirs: 10.0.0.2:2 Old state: alive\n":    "",
+		"[WARN] memberlist: Refuting a suspect message (from: b)\n":                                                "",
+		"[DEBUG] memberlist: Stream connection from=10.0.0.9:7072\n":                                               "",
+		"e\n": "",
 	} {
-		b.Reset()
-		if n, err := w.Write([]byte(line)); n != len(line) || err != nil || !strings.Contains(b.String(), want) {
-			t.Errorf("%q became %q", line, b.String())
+		for range 2 { // the same is told once
+			if n, err := (lines{p}).Write([]byte(line)); n != len(line) || err != nil {
+				t.Error(n, err)
+			}
 		}
+		e, ok, _ := p.next()
+		if ok != (want != "") || ok && e.String() != want {
+			t.Errorf("%q became %v %q", line, ok, e)
+		}
+		if _, ok, _ := p.next(); ok {
+			t.Errorf("%q is told twice", line)
+		}
+	}
+	for i := range 3 * mostOdd {
+		p.tellOdd(Event{Kind: Refused, Member: mesh.Member{Gossip: fmt.Sprintf("10.0.1.%d:1", i)}, Why: "x"})
+	}
+	if len(p.odd) > mostOdd || len(p.oddly) > mostOdd {
+		t.Errorf("%d things are to be told, %d remembered", len(p.odd), len(p.oddly))
+	}
+}
+
+// TestRoomForLabels: labels of nodes that nobody has seen do not keep out those
+// of members.
+func TestRoomForLabels(t *testing.T) {
+	p := bare()
+	for i := range 2 * maxMembers {
+		p.learn(labels{Node: mesh.NodeID(fmt.Sprint("x", i)), Boot: 1, Change: 1})
+	}
+	for i := range maxMembers {
+		delegate{p}.NotifyJoin(node(t, self(fmt.Sprint("m", i), 1)))
+		if l := (labels{mesh.NodeID(fmt.Sprint("m", i)), 1, 1, map[string]string{"a": "b"}}); !p.learn(l) || p.members[l.Node].Labels["a"] != "b" {
+			t.Fatalf("the labels of member %d are not taken", i)
+		}
+	}
+	if len(p.told) > maxMembers+1 {
+		t.Errorf("%d labels", len(p.told))
 	}
 }
 
@@ -209,7 +243,11 @@ func TestSockets(t *testing.T) {
 	open := func(name string, join ...string) *Pool {
 		p, err := Start(Config{
 			Bind: "127.0.0.1:0", Key: testKey, Label: "plant/hall", Self: self(name, 1), Join: join, Profile: Loopback,
-			Events: func(e Event) { events <- fmt.Sprintf("%s: %s %s", name, e.Kind, e.Member.Node) },
+			Events: func(e Event) {
+				if e.Why == "" { // nobody need answer yet
+					events <- fmt.Sprintf("%s: %s %s", name, e.Kind, e.Member.Node)
+				}
+			},
 		})
 		if err != nil {
 			t.Fatal(err)

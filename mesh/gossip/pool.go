@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -34,13 +33,12 @@ type Config struct {
 	// restarted learns only later whom it knew. nil: none.
 	Known   func() []string
 	Profile Profile
-	// Events is told what happens to members, one after the other, from one
-	// goroutine. It may block: what is missed meanwhile is told in short.
+	// Events is told what happens, one after the other, from one goroutine. It may
+	// block: what is missed meanwhile is told in short.
 	Events func(Event)
 	// Refuse tells whether a node is no member, whatever it says; nil: none is
 	// refused. It must not block.
 	Refuse func(mesh.NodeID) bool
-	Log    *slog.Logger
 	// Transport is for tests; nil: UDP and TCP.
 	Transport memberlist.NodeAwareTransport
 }
@@ -69,6 +67,8 @@ type Pool struct {
 	members map[mesh.NodeID]*member
 	told    map[mesh.NodeID]labels // the newest labels of each, known or not yet
 	dirty   []mesh.NodeID
+	odd     []Event // what is to be told besides; at most mostOdd
+	oddly   map[oddity]time.Time
 	order   uint64 // counts departures
 }
 
@@ -85,15 +85,12 @@ type member struct {
 // Start begins to gossip. Addresses in Join that do not answer are tried again,
 // and are no error.
 func Start(c Config) (*Pool, error) {
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
 	if len(c.Key) != 32 {
 		return nil, fmt.Errorf("the gossip key has %d bytes, it must have 32: gossip is never open", len(c.Key))
 	}
 	p := &Pool{
 		config: c, wake: make(chan struct{}, 1), suspect: make(chan mesh.NodeID, 64),
-		members: make(map[mesh.NodeID]*member), told: make(map[mesh.NodeID]labels),
+		members: make(map[mesh.NodeID]*member), told: make(map[mesh.NodeID]labels), oddly: make(map[oddity]time.Time),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if err := p.setSelf(c.Self); err != nil {
@@ -110,7 +107,7 @@ func Start(c Config) (*Pool, error) {
 		mc.Transport = c.Transport
 	}
 	mc.Delegate, mc.Events, mc.Alive = delegate{p}, delegate{p}, delegate{p}
-	mc.Logger = log.New(logWriter{c.Log}, "", 0)
+	mc.Logger = log.New(lines{p}, "", 0)
 	var err error
 	if p.list, err = memberlist.Create(mc); err != nil {
 		return nil, fmt.Errorf("gossip on %s: %w", c.Bind, err)
@@ -301,21 +298,4 @@ func (p *Pool) Close() error {
 	err := p.list.Shutdown()
 	p.running.Wait()
 	return err
-}
-
-// logWriter makes records of memberlist's lines.
-type logWriter struct{ log *slog.Logger }
-
-func (w logWriter) Write(line []byte) (int, error) {
-	level, text := slog.LevelInfo, strings.TrimSpace(string(line))
-	for mark, l := range map[string]slog.Level{
-		// Its errors are a peer's silence as a rule: events tell that better.
-		"[ERR] ": slog.LevelWarn, "[WARN] ": slog.LevelInfo, "[INFO] ": slog.LevelDebug, "[DEBUG] ": slog.LevelDebug,
-	} {
-		if rest, ok := strings.CutPrefix(text, mark); ok {
-			level, text = l, rest
-		}
-	}
-	w.log.Log(context.Background(), level, strings.TrimPrefix(text, "memberlist: "))
-	return len(line), nil
 }

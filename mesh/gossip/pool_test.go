@@ -3,6 +3,7 @@ package gossip
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,13 +18,18 @@ type agent struct {
 	*Pool
 	end *end
 
-	mu     sync.Mutex // guards events
-	events []string
+	mu     sync.Mutex // guards what follows
+	events []string   // of members
+	doors  []string   // what was not let in
 }
 
 func (a *agent) hear(e Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if e.Why != "" {
+		a.doors = append(a.doors, e.String())
+		return
+	}
 	a.events = append(a.events, fmt.Sprintf("%s %s", e.Kind, e.Member.Node))
 }
 
@@ -371,7 +377,34 @@ func TestSuspect(t *testing.T) {
 	})
 }
 
-// TestStrangers: who has another key or label is not heard, and hears nothing.
+// TestCopiedFolder: one of two agents with one identity is told so, whichever was
+// started more often.
+func TestCopiedFolder(t *testing.T) {
+	for _, boots := range [][2]uint64{{1, 2}, {2, 1}, {1, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork(t, 1)
+			a := start(t, n, "a", 1)
+			one := start(t, n, "x", boots[0], a)
+			two := start(t, n, "x", boots[1], a)
+			until(t, time.Minute, "one of them is told", func() bool { return one.told("twin", aTwin)+two.told("twin", aTwin) > 0 })
+		})
+	}
+}
+
+// told tells whether a was told of something at its door, and how often.
+func (a *agent) told(parts ...string) (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.doors {
+		if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(d, p) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestStrangers: who has another key or label is not heard, and hears nothing;
+// both sides say why, and not without end.
 func TestStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 1)
@@ -386,6 +419,20 @@ func TestStrangers(t *testing.T) {
 		for _, x := range []*agent{b, c} {
 			if all := x.Members(); len(all) != 1 {
 				t.Errorf("a stranger sees %v", all)
+			}
+		}
+		for what, c := range map[string]struct {
+			at    *agent
+			parts []string
+		}{
+			"a of another key":   {a, []string{"refused", "another gossip key"}},
+			"a of another label": {a, []string{"refused", `another mesh or site: "plant/depot"`}},
+			"b that it is alone": {b, []string{"no other agent answers yet", a.end.addr}},
+			"c that it is alone": {c, []string{"no other agent answers yet", a.end.addr}},
+			"c of another label": {c, []string{"refused", `another mesh or site: "plant/hall"`}},
+		} {
+			if n := c.at.told(c.parts...); n < 1 || n > 8 {
+				t.Errorf("%s was told %d times: %q", what, n, c.at.doors)
 			}
 		}
 	})
