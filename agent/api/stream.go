@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -112,6 +113,11 @@ const (
 	slowest    = 10 * time.Second // for an event to be taken
 	endOfJob   = "end"
 )
+
+// Endless tells whether a request is for a stream that does not end by itself.
+func Endless(r *http.Request) bool {
+	return r.URL.Path == "/v1/events" || strings.HasPrefix(r.URL.Path, "/v1/jobs/") && strings.HasSuffix(r.URL.Path, "/events")
+}
 
 func (s *server) registerEvents() {
 	register(s, op(http.MethodGet, "/v1/events", "watch-site", "What happens from now on, as server-sent events", lasting(0), gives("text/event-stream"),

@@ -185,6 +185,9 @@ const leastFree = 1 << 20
 // Health is api.Backend's.
 func (n *Node) Health() api.Health {
 	h := api.Health{Applied: n.raft.Applied(), Lease: n.lease.Err() == nil}
+	if n.ending.Load() {
+		h.Why = append(h.Why, "this agent was told to end: it hands over what it has")
+	}
 	if n.Leader() == "" {
 		h.Why = append(h.Why, "no leader is known: the site has no majority of its voters, or this agent does not reach them")
 	}
@@ -202,7 +205,7 @@ func (n *Node) Health() api.Health {
 }
 
 // Leave is api.Backend's: this agent gives up leading, is taken out of the site
-// by whoever leads then, and ends.
+// by whoever leads then, and ends: in any case, once it is out.
 func (n *Node) Leave(ctx context.Context) error {
 	if len(n.raft.Members()) > 1 {
 		if err := n.parted(ctx); err != nil {
@@ -210,7 +213,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		}
 	}
 	if err := n.gossip.Load().Leave(ctx); err != nil {
-		return err
+		n.tell("agent", err.Error()) // it is out all the same
 	}
 	n.fail(nil)
 	return nil

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -92,6 +94,9 @@ func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
 	if !errors.Is(err, identity.ErrNone) {
 		return id, err
 	}
+	if err := portsFree(n.o.Config); err != nil { // nothing is founded that cannot run, and no token used
+		return nil, err
+	}
 	switch c := n.o.Config; {
 	case len(c.Join) > 0 && c.Token != "":
 		return n.join(ctx, folder)
@@ -110,6 +115,24 @@ func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
 		return nil, fmt.Errorf("%w (a token is missing)", ErrNoMesh)
 	}
 	return nil, ErrNoMesh
+}
+
+// portsFree tells whether an agent could take its ports at the moment.
+func portsFree(c config.Config) error {
+	for _, p := range []struct{ name, bind string }{{"bind", c.Bind}, {"gossip_bind", c.GossipBind}} {
+		s, err := net.ListenPacket("udp", p.bind)
+		if err == nil {
+			err = s.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w: does another agent run here? --bind HOST:PORT names another port", p.name, err)
+		}
+	}
+	s, err := net.Listen("tcp", c.GossipBind)
+	if err != nil {
+		return fmt.Errorf("gossip_bind: %w: does another agent run here? --bind HOST:PORT names another port", err)
+	}
+	return s.Close()
 }
 
 // joinEvery is how often an agent that nobody answers tries again.

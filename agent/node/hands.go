@@ -42,16 +42,17 @@ type hands struct {
 	talk   *talk
 	serial int             // of talks: what an older one says is not heard
 	left   chan<- struct{} // closed when nothing is left here; nil: nobody asks
+	ended  bool
+	shown  dataflow.Time // when status was sent last
+	unsaid repeated
 }
 
 func newHands() *hands {
-	return &hands{inbox: newMailbox[func()](0), changed: make(chan struct{}, 1)}
+	return &hands{inbox: newMailbox[func()](0), changed: make(chan struct{}, 1), shown: dataflow.MinTime}
 }
 
 // tell hands over an event; any goroutine may call it, and it never blocks. The
-// executor has a bounded number of things to say; a talk is read as fast as its
-// messages are taken, for it is part of the same process only where it is the
-// leader's own.
+// executor has a bounded number of things to say.
 func (h *hands) tell(e worker.Event) { h.inbox.post(func() { h.step(e) }) }
 
 // leave has the leader give what is here to others. The channel is closed when
@@ -93,16 +94,14 @@ func (h *hands) run(ctx context.Context) {
 
 // end waits for everything that this began.
 func (h *hands) end() {
-	if h.talk != nil {
-		h.talk.close()
-	}
-	h.done.Wait()
-	for _, f := range h.inbox.close() { // a stream that was opened too late is closed
+	h.ended = true
+	for _, f := range h.inbox.close() { // nothing comes of it, but a stream that was opened too late is closed
 		f()
 	}
 	if h.talk != nil {
 		h.talk.close()
 	}
+	h.done.Wait()
 }
 
 func (h *hands) wait(ctx context.Context, wake <-chan time.Time) {
@@ -120,6 +119,9 @@ func (h *hands) wait(ctx context.Context, wake <-chan time.Time) {
 }
 
 func (h *hands) step(e worker.Event) {
+	if h.ended {
+		return
+	}
 	e.Now = h.now()
 	var effects []worker.Effect
 	var left bool
@@ -149,8 +151,14 @@ func (h *hands) perform(f worker.Effect) {
 	}
 }
 
+// statusEvery is how often the leader is told what people may want to know.
+const statusEvery = dataflow.Second
+
 func (h *hands) send(m coordinator.ToLeader) {
-	if m.Heartbeat != nil {
+	if now := h.now(); m.Hello != nil {
+		h.shown = dataflow.MinTime // it may be another one
+	} else if m.Heartbeat != nil && now >= h.shown.Add(statusEvery) {
+		h.shown = now
 		s := h.status()
 		beat := *m.Heartbeat
 		beat.Status, beat.Logs, beat.Disk = s.Status, s.Logs, s.Disk
@@ -161,8 +169,10 @@ func (h *hands) send(m coordinator.ToLeader) {
 	}
 	b, err := codec.EncodeToLeader(&m)
 	if err != nil {
-		h.events(fmt.Sprintf("a message to the leader cannot be encoded, so the talk begins again: %v", err))
-		h.talk.end()
+		if h.unsaid.due(err, h.now()) {
+			h.events(fmt.Sprintf("a message to the leader cannot be encoded: %v", err))
+		}
+		h.inbox.post(func() { h.step(worker.Event{Unsent: &worker.Unsent{Message: m, Err: err}}) })
 		return
 	}
 	h.talk.say(b)
@@ -192,33 +202,32 @@ func (h *hands) connect(to mesh.NodeID) {
 func (h *hands) connected(serial int, s mesh.Stream, err error) {
 	up := err == nil
 	switch {
-	case serial != h.serial: // another one was asked for meanwhile
+	case h.ended || serial != h.serial: // another one was asked for meanwhile
 		if up {
 			_ = s.Close()
 		}
 		return
 	case up:
-		h.talk = newTalk(s, func(m []byte) error { return h.hear(serial, m) }, func(err error) { h.inbox.post(func() { h.broke(serial) }) })
+		h.talk = newTalk(s, h.inbox, func(m []byte) (func(), error) { return h.hear(serial, m) }, func() { h.broke(serial) })
 	}
 	h.step(worker.Event{Connected: &up})
 }
 
 // hear is called by a talk's goroutine.
-func (h *hands) hear(serial int, message []byte) error {
+func (h *hands) hear(serial int, message []byte) (func(), error) {
 	m, err := codec.DecodeToAgent(message)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	h.inbox.post(func() {
+	return func() {
 		if serial == h.serial {
 			h.step(worker.Event{Message: m})
 		}
-	})
-	return nil
+	}, nil
 }
 
 func (h *hands) broke(serial int) {
-	if serial != h.serial || h.talk == nil {
+	if h.ended || serial != h.serial || h.talk == nil {
 		return
 	}
 	old := h.talk

@@ -6,8 +6,8 @@ import "sync"
 // never blocks.
 //
 // What waits in it is bounded by those who post: each has a bounded number of
-// things under way. Where somebody outside could post without end, at most
-// limit things wait; then post is false.
+// things under way. A talk waits until what its peer said was taken: talk.
+// Where neither holds, at most limit things wait; then post is false.
 type mailbox[T any] struct {
 	limit int // 0: none
 

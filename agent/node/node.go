@@ -73,7 +73,9 @@ type Node struct {
 
 	toLeader *http.Client
 	failed   chan error // 1: why the agent ends; nil: it was told to
-	http     net.Addr
+	api      net.Listener
+	http     net.Addr      // of api
+	ending   atomic.Bool   // it was told to
 	done     chan struct{} // closed when all has ended
 	ended    error         // valid then
 
@@ -150,6 +152,9 @@ func (e ends) run() error {
 // start starts everything, in the order in which things need each other.
 func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 	c := n.o.Config
+	if err := n.listenHTTP(ends); err != nil {
+		return err
+	}
 	if n.id, err = n.identify(ctx); err != nil {
 		return err
 	}
@@ -262,6 +267,7 @@ func (n *Node) loop(told context.Context) error {
 		select {
 		case <-end:
 			end = nil
+			n.ending.Store(true)
 			upkeep.Go(func() {
 				n.handOver(ctx)
 				n.fail(nil)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sort"
@@ -201,7 +200,7 @@ func (o *office) send(s leader.Send) {
 	}
 	b, err := codec.EncodeToAgent(&s.Message)
 	if err != nil {
-		o.events(fmt.Sprintf("a message to agent %s cannot be encoded: %v", s.To, err))
+		o.inbox.post(func() { o.step(leader.Event{Unsent: &leader.Unsent{Send: s, Err: err}}) })
 		return
 	}
 	d.say(b)
@@ -226,19 +225,19 @@ func (o *office) welcome(s mesh.Stream) {
 	}
 	d := &desk{node: node}
 	o.talks[node] = d
-	d.talk = newTalk(s, func(m []byte) error { return o.hear(d, m) }, func(error) { o.inbox.post(func() { o.parted(d) }) })
+	d.talk = newTalk(s, o.inbox, func(m []byte) (func(), error) { return o.hear(d, m) }, func() { o.parted(d) })
 }
 
 // hear is called by a talk's goroutine.
-func (o *office) hear(d *desk, message []byte) error {
+func (o *office) hear(d *desk, message []byte) (func(), error) {
 	m, err := codec.DecodeToLeader(message)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if m.Heartbeat != nil {
 		o.note(m.Heartbeat)
 	}
-	o.inbox.post(func() {
+	return func() {
 		switch {
 		case o.talks[d.node] != d:
 		case m.Hello != nil && !o.belongs(d.node):
@@ -247,8 +246,7 @@ func (o *office) hear(d *desk, message []byte) error {
 		default:
 			o.step(leader.Event{From: &leader.From{Node: d.node, Message: *m}})
 		}
-	})
-	return nil
+	}, nil
 }
 
 // belongs tells whether a node is one of the site's agents: who joins is made one

@@ -15,25 +15,29 @@ const (
 )
 
 // talk is one end of a control stream: messages out in the order in which they
-// were said, messages in to hear, each in its turn, until the stream ends. One
-// goroutine writes, one reads.
+// were said, messages in to its owner, each in its turn, until the stream ends.
+// One goroutine writes, one reads. The next message is read when the owner has
+// taken the one before: a peer that says more than that waits, by the stream's
+// window.
 type talk struct {
 	stream mesh.Stream
+	owner  *mailbox[func()]
 	out    *mailbox[[]byte]
 	done   sync.WaitGroup
 	quit   chan struct{} // closed when the stream has ended
 	once   sync.Once
 }
 
-// newTalk begins a talk. hear is called by the reading goroutine; ended, once,
-// when nothing follows.
-func newTalk(s mesh.Stream, hear func(message []byte) error, ended func(error)) *talk {
-	t := &talk{stream: s, out: newMailbox[[]byte](maxUnsent), quit: make(chan struct{})}
+// newTalk begins a talk. hear is called by the reading goroutine, and returns what
+// the owner is to do about a message; ended is posted to it, once, when nothing
+// follows.
+func newTalk(s mesh.Stream, owner *mailbox[func()], hear func(message []byte) (func(), error), ended func()) *talk {
+	t := &talk{stream: s, owner: owner, out: newMailbox[[]byte](maxUnsent), quit: make(chan struct{})}
 	t.done.Go(func() { t.write() })
 	t.done.Go(func() {
-		err := t.read(hear)
+		t.read(hear)
 		t.end()
-		ended(err)
+		owner.post(ended)
 	})
 	return t
 }
@@ -78,15 +82,26 @@ func (t *talk) write() {
 	}
 }
 
-func (t *talk) read(hear func([]byte) error) error {
+// read reads until the stream ends, or a message is not understood.
+func (t *talk) read(hear func([]byte) (func(), error)) {
 	in := wire.NewReader(t.stream, wire.Limit{Kind: controlFrame, Bytes: maxControl})
 	for {
 		_, m, err := in.Next()
 		if err != nil {
-			return err
+			return
 		}
-		if err := hear(m); err != nil {
-			return err
+		f, err := hear(m)
+		if err != nil {
+			return
+		}
+		taken := make(chan struct{})
+		if !t.owner.post(func() { defer close(taken); f() }) {
+			return
+		}
+		select {
+		case <-taken:
+		case <-t.quit: // the owner may be waiting for this goroutine
+			return
 		}
 	}
 }

@@ -2,15 +2,11 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"strings"
-	"time"
 
-	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -70,14 +66,6 @@ func outward() string {
 		}
 	}
 	return "127.0.0.1"
-}
-
-// shownHTTP is where others may ask this agent; empty if nobody else can.
-func (n *Node) shownHTTP() string {
-	if config.Loopback(n.o.Config.HTTP.Bind) && !n.o.Config.Dev {
-		return ""
-	}
-	return n.o.Config.HTTP.Bind
 }
 
 func (n *Node) startGossip(ends *ends) error {
@@ -252,60 +240,6 @@ func (n *Node) enter(ctx context.Context, c coordinator.Command) proposal {
 		index, r, err := wait(ctx)
 		return index, r.Err, err
 	}
-}
-
-// startAPI serves the API to users, and to other agents.
-func (n *Node) startAPI(ends *ends) error {
-	c := n.o.Config.HTTP
-	token, err := n.secret(c.Token)
-	if err != nil {
-		return fmt.Errorf("http.token: %w", err)
-	}
-	handler := api.New(n, api.Options{Version: n.o.Version, Token: token})
-	mux := http.NewServeMux()
-	n.internal(mux)
-	mux.Handle("/", api.New(n, api.Options{Version: n.o.Version, Inside: true}))
-	inside := n.membersOnly(mux)
-	ln, err := net.Listen("tcp", c.Bind)
-	if err != nil {
-		return fmt.Errorf("http.bind: %w", err)
-	}
-	n.http = ln.Addr()
-	outer := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	inner := &http.Server{Handler: inside, ReadHeaderTimeout: 10 * time.Second, ConnContext: withCaller}
-	serve := func(s *http.Server, f func() error) {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) {
-				n.fail(fmt.Errorf("api: %w", err))
-			}
-		}()
-		ends.add(func() error { err := s.Close(); <-done; return err })
-	}
-	serve(inner, func() error { return inner.Serve(n.calls) })
-	if c.Cert != "" {
-		serve(outer, func() error { return outer.ServeTLS(ln, c.Cert, c.Key) })
-	} else {
-		serve(outer, func() error { return outer.Serve(ln) })
-	}
-	return nil
-}
-
-// membersOnly refuses agents that do not belong to the site any more: their
-// certificates are right until they end.
-func (n *Node) membersOnly(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		caller, ok := callerOf(r.Context())
-		if ok {
-			n.replica.view(func(st *coordinator.State) { ok = st.Agents[caller.Node] != nil || len(st.Agents) == 0 })
-		}
-		if !ok {
-			http.Error(w, "this agent does not belong to the site, as far as is known here: it was removed, or has just joined", http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
 }
 
 // startFeeds makes the feeds of this agent; nothing is opened yet.

@@ -238,6 +238,25 @@ func (l *Leader) heardFailed(g *agent, f *coordinator.AttemptFailed) {
 	}
 }
 
+// unsent: the agent would wait for ever, and so would the next attempt's.
+func (l *Leader) unsent(u *Unsent) {
+	var ref coordinator.AttemptRef
+	switch m := &u.Message; {
+	case m.Begin != nil:
+		ref = m.Begin.AttemptRef
+	case m.Trigger != nil:
+		ref = m.Trigger.AttemptRef
+	case m.Finish != nil:
+		ref = m.Finish.AttemptRef
+	}
+	why := fmt.Sprintf("agent %s cannot be told what it needs to know: %v", l.name(u.To), u.Err)
+	if r := l.jobs[ref.Job]; r != nil && r.attempt != nil && r.attempt.ref == ref {
+		l.fail(r, why, true)
+		return
+	}
+	l.tell("%s", why)
+}
+
 func (l *Leader) whyFailed(node mesh.NodeID, f *coordinator.AttemptFailed) string {
 	what := "agent " + l.name(node)
 	if f.Subtask.Task != "" {

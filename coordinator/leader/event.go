@@ -18,6 +18,7 @@ type Event struct {
 	Applied *Applied // a command was applied here: the leader's own, or one of before
 	Refused *Refused // a proposal was not accepted: leadership is lost, or the disk is
 	Wish    *Wish    // a person asks for something through the API
+	Unsent  *Unsent  // a message cannot be sent: it is too large
 	// Confirmed: a majority has said that this leader leads, at some time after
 	// this one of the same clock (raft's VerifyLeader, asked then). Without one in
 	// the last Timing.Confirm no lease is granted: a leader that does not know that
@@ -82,6 +83,12 @@ type Propose struct {
 type Send struct {
 	To      mesh.NodeID
 	Message coordinator.ToAgent
+}
+
+// Unsent is a message that its agent will never hear.
+type Unsent struct {
+	Send
+	Err error
 }
 
 // Answer answers a wish.

@@ -123,6 +123,8 @@ func (l *Leader) hear(e Event) {
 		l.put(Effect{Answer: &Answer{Ref: e.Wish.Ref, Err: ErrEarly}})
 	case e.Wish != nil:
 		l.wish(e.Wish)
+	case e.Unsent != nil && l.leads:
+		l.unsent(e.Unsent)
 	case e.Confirmed != nil:
 		l.confirmed = max(l.confirmed, *e.Confirmed)
 	}

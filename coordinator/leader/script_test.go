@@ -29,6 +29,7 @@ import (
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
 //	commits off · commits on    no SinkCommitted comes into the log · it does again
+//	large begin                 this message is too large to be sent; prepared; nothing
 //	gone n2                     somebody knows that its process has ended
 //	full n2 · room n2           its disk takes no copies · it does again
 //	jobs · feeds · copies       what the state says
@@ -115,6 +116,8 @@ func (s *script) do() {
 		s.leads.step(leader.Event{Gone: &leader.Gone{Node: n.id, Boot: n.boot, Sure: true}})
 	case "commits":
 		s.noCommits = s.args[0] == "off"
+	case "large":
+		s.large = s.args[0]
 	case "hold", "let", "refuse", "fail":
 		s.executor()
 	case "savepoint", "stop", "drain", "cancel", "rescale":

@@ -40,7 +40,8 @@ type site struct {
 	wishes map[int]string
 	// before is what the sinks of a subtask had committed when its share was stored.
 	before    map[sharing][]coordinator.SinkCommit
-	noCommits bool // no SinkCommitted comes into the log
+	large     string // what cannot be sent: begin, prepared
+	noCommits bool   // no SinkCommitted comes into the log
 
 	level  uint32 // feature level of all programs; 0: the first
 	timing leader.Timing
@@ -350,6 +351,10 @@ func (n *node) send(m coordinator.ToLeader) {
 	if st == nil || st.dead {
 		return
 	}
+	if n.site.large == "prepared" && m.Prepared != nil {
+		n.site.after(0, n.life(func() { n.step(worker.Event{Unsent: &worker.Unsent{Message: m, Err: errLarge}}) }))
+		return
+	}
 	n.site.deliver(st, func() {
 		l := st.to
 		l.node.life(func() {
@@ -444,7 +449,10 @@ func (l *lead) step(e leader.Event) {
 	})})
 }
 
-var errLost = errors.New("leadership was lost")
+var (
+	errLost  = errors.New("leadership was lost")
+	errLarge = errors.New("it is too large")
+)
 
 func (l *lead) perform(f leader.Effect) {
 	s := l.node.site
@@ -465,6 +473,8 @@ func (l *lead) perform(f leader.Effect) {
 				l.step(leader.Event{Refused: &leader.Refused{Ref: ref, Err: errLost}})
 			}
 		}))
+	case f.Send != nil && s.large == "begin" && f.Send.Message.Begin != nil:
+		s.after(0, l.node.life(func() { l.step(leader.Event{Unsent: &leader.Unsent{Send: *f.Send, Err: errLarge}}) }))
 	case f.Send != nil:
 		to := s.nodes[f.Send.To]
 		if st := to.stream; st != nil && !st.dead && st.to == l {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -56,6 +57,7 @@ type attempt struct {
 	said []coordinator.ToLeader
 	// lost: rows are gone that no later delta holds; until a Full barrier.
 	lost *coordinator.NotStored
+	why  string // it is closed, though the state wants it
 }
 
 func (a *attempt) inventory() coordinator.AttemptNow {
@@ -209,6 +211,26 @@ func (w *Worker) never(f *coordinator.AttemptFailed) {
 	w.say(coordinator.ToLeader{Failed: f})
 }
 
+// unsent: the leader would wait for ever for what an attempt has to say, and so
+// would the next attempt's. What is of no attempt is small.
+func (w *Worker) unsent(u *Unsent) {
+	var ref coordinator.AttemptRef
+	switch m := &u.Message; {
+	case m.Prepared != nil:
+		ref = m.Prepared.AttemptRef
+	case m.Stored != nil:
+		ref = m.Stored.AttemptRef
+	case m.NotStored != nil:
+		ref = m.NotStored.AttemptRef
+	case m.Committed != nil:
+		ref = m.Committed.AttemptRef
+	}
+	if a := w.here(ref); a != nil {
+		a.phase, a.why = closing, fmt.Sprintf("the leader cannot be told what it needs to know: %v", u.Err)
+		w.put(Effect{Close: &ref})
+	}
+}
+
 // here is the attempt that a message is about, unless it is closing; nil: of no
 // account.
 func (w *Worker) here(ref coordinator.AttemptRef) *attempt {
@@ -261,7 +283,7 @@ func (w *Worker) attemptSays(e *AttemptEvent) {
 		}
 	case e.Closed != nil:
 		if a := w.attempts[e.Closed.Job]; a != nil && a.AttemptRef == *e.Closed {
-			w.over(&coordinator.AttemptFailed{AttemptRef: *e.Closed})
+			w.over(&coordinator.AttemptFailed{AttemptRef: *e.Closed, Why: a.why, Final: a.why != ""})
 		}
 	case e.Prepared != nil:
 		if a := w.here(e.Prepared.AttemptRef); a != nil && a.phase == preparing {

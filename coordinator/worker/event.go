@@ -21,7 +21,14 @@ type Event struct {
 	// Copied answers Copy; with no Order the executor has found out that parts are not
 	// here which the state says are.
 	Copied *coordinator.Copied
-	Leave  bool // the process is about to end: the leader is told, and gives what is here to others
+	Leave  bool    // the process is about to end: the leader is told, and gives what is here to others
+	Unsent *Unsent // what was to be sent cannot be: it is too large
+}
+
+// Unsent is a message that the leader will never hear.
+type Unsent struct {
+	Message coordinator.ToLeader
+	Err     error
 }
 
 // AttemptEvent is what became of an attempt here: what is to be passed to the

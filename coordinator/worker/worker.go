@@ -64,6 +64,8 @@ func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 		w.copied(e.Copied)
 	case e.Leave:
 		w.leave(st)
+	case e.Unsent != nil:
+		w.unsent(e.Unsent)
 	}
 	w.tick(st)
 	w.behind = w.behind && (w.link.granted == 0 || st.Index < w.link.granted)

@@ -182,7 +182,10 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 			return nil, l.refusal(c.peer, err)
 		}
 	}
-	if c.boot, err = readWelcome(ctx, q); err != nil {
+	if c.boot, err = readWelcome(ctx, q); errors.Is(err, wire.ErrFormat) {
+		l.refuse(q, c.peer, err)
+		return nil, fmt.Errorf("%w: this agent does not let it in: %w", mesh.ErrRefused, err)
+	} else if err != nil {
 		return nil, l.refusal(c.peer, err)
 	}
 	if err := l.add(c); err != nil {
@@ -275,8 +278,10 @@ func readWelcome(ctx context.Context, q *quic.Conn) (boot uint64, err error) {
 		return 0, fmt.Errorf("%w: a welcome of %d bytes", wire.ErrFormat, len(p))
 	}
 	boot = binary.LittleEndian.Uint64(p)
-	if _, _, err := r.Next(); err != io.EOF {
-		return 0, fmt.Errorf("%w: more than a welcome: %w", wire.ErrFormat, err)
+	if kind, _, err := r.Next(); err == nil {
+		return 0, fmt.Errorf("%w: more than a welcome: a frame of kind %d", wire.ErrFormat, kind)
+	} else if err != io.EOF {
+		return 0, fmt.Errorf("after the welcome: %w", err)
 	}
 	return boot, nil
 }
