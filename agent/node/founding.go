@@ -20,7 +20,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
-	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
@@ -45,7 +44,7 @@ func Found(data, meshName string, site mesh.Site, now time.Time) (Founding, iden
 	if err := os.MkdirAll(data, 0o750); err != nil {
 		return Founding{}, identity.Token{}, err
 	}
-	id, err := identity.OpenFolder(disk.Secret, filepath.Join(data, "identity"), sensors.WallTime).Found(meshName, site)
+	id, err := identity.OpenFolder(disk.Secret, filepath.Join(data, "identity"), func() time.Time { return now }).Found(meshName, site)
 	if err != nil {
 		return Founding{}, identity.Token{}, err
 	}
@@ -89,7 +88,7 @@ var ErrNoMesh = errors.New("this data folder belongs to no mesh yet: found one w
 
 // identify loads the agent's identity. Without one it joins, or in dev founds.
 func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
-	folder := identity.OpenFolder(disk.Secret, filepath.Join(n.o.Config.DataDir, "identity"), sensors.WallTime)
+	folder := identity.OpenFolder(disk.Secret, filepath.Join(n.o.Config.DataDir, "identity"), n.o.Clock)
 	id, err := folder.Load()
 	if !errors.Is(err, identity.ErrNone) {
 		return id, err
@@ -105,7 +104,7 @@ func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
 		if site == "" {
 			site = "dev"
 		}
-		_, t, err := Found(c.DataDir, "dev", mesh.Site(site), sensors.WallTime())
+		_, t, err := Found(c.DataDir, "dev", mesh.Site(site), n.o.Clock())
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +148,7 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 	if err != nil {
 		return nil, err
 	}
-	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Now: sensors.WallTime}
+	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Now: n.o.Clock}
 	if a.Node, err = folder.Node(); err != nil {
 		return nil, err
 	}

@@ -39,7 +39,8 @@ type Options struct {
 	Version string
 	Level   uint32 // the feature level that this binary knows
 	Secrets job.Resolver
-	Events  func(api.Event) // what happens, for the log; must not block
+	Events  func(api.Event)  // what happens, for the log; must not block
+	Clock   func() time.Time // the machine's, for certificates and people; nil: sensors.WallTime
 	// HandOver bounds how long an agent that is told to end goes on until others
 	// have what it had; 0: 5 s.
 	HandOver time.Duration
@@ -55,6 +56,7 @@ type Node struct {
 	boot     uint64
 	contacts []join.Contact // of a join, or of the last time
 	kept     []join.Contact // as they were written down; of upkeep
+	renewAt  dataflow.Time  // when the site's time counts again; of upkeep
 	founding *Founding      // nil: another node founded the site
 
 	link     *link.Link
@@ -76,6 +78,7 @@ type Node struct {
 	api      net.Listener
 	http     net.Addr      // of api
 	ending   atomic.Bool   // it was told to
+	siteTime atomic.Int64  // the latest that commands say, in microseconds
 	done     chan struct{} // closed when all has ended
 	ended    error         // valid then
 
@@ -95,6 +98,9 @@ func Run(ctx context.Context, o Options) error {
 // Start starts an agent; it runs until ctx ends, or it cannot go on, and Wait
 // returns then.
 func Start(ctx context.Context, o Options) (n *Node, err error) {
+	if o.Clock == nil {
+		o.Clock = sensors.WallTime
+	}
 	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{})}
 	n.replica, n.hands = newReplica(), newHands()
 	n.feeds = newKeptFeeds(n.replica.view, func(s string) { n.tell("feed", s) })
@@ -311,15 +317,20 @@ func (n *Node) keepUp(ctx context.Context) {
 
 // saw writes down what time it is, so that a clock that is set back is noticed.
 func (n *Node) saw() error {
-	if err := n.id.Saw(sensors.WallTime()); err != nil {
+	if err := n.id.Saw(n.o.Clock()); err != nil {
 		return fmt.Errorf("the time could not be written down: %w", err)
 	}
 	return nil
 }
 
-// renew gets a new certificate from the leader when the old one nears its end.
+// renewEvery is how often a new certificate is got because of what time others
+// say it is, counted in this agent's uptime: they may be wrong.
+const renewEvery = dataflow.Hour
+
+// renew gets a new certificate from the leader when the old one nears its end. A
+// machine without a clock of its own hears that from the site's.
 func (n *Node) renew(ctx context.Context) error {
-	if !n.id.NeedsRenewal(n.id.Now()) {
+	if !n.id.NeedsRenewal(n.id.Now()) && (n.uptime() < n.renewAt || !n.id.NeedsRenewal(time.UnixMicro(n.siteTime.Load()))) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
@@ -335,6 +346,7 @@ func (n *Node) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the certificate of this agent could not be renewed yet: %w", err)
 	}
+	n.renewAt = n.uptime().Add(renewEvery)
 	n.tell("agent", "the certificate of this agent was renewed")
 	return nil
 }
@@ -369,6 +381,7 @@ func (n *Node) secret(text string) (string, error) {
 
 // applied is called by the state machine after each command.
 func (n *Node) applied(index uint64, c *coordinator.Command, r jobmanager.Result, changes []jobmanager.Change) {
+	n.siteTime.Store(max(n.siteTime.Load(), int64(c.At)))
 	if len(changes) == 0 {
 		return
 	}
