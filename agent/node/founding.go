@@ -148,7 +148,7 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 	if err != nil {
 		return nil, err
 	}
-	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Now: n.o.Clock}
+	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Link: linkToBe(n.o.Config), Now: n.o.Clock}
 	if a.Node, err = folder.Node(); err != nil {
 		return nil, err
 	}

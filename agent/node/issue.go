@@ -95,14 +95,16 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 			return join.Grant{}, unavailable(err)
 		}
 		if known == nil {
-			a := coordinator.Agent{Node: r.Node, Name: r.Name, Level: max(r.Level, 1), Version: r.Version}
+			a := coordinator.Agent{Node: r.Node, Name: r.Name, Level: max(r.Level, 1), Version: r.Version, Link: r.Link}
 			if _, err := n.Propose(ctx, coordinator.Command{AgentJoined: &a}); err != nil {
 				return join.Grant{}, unavailable(err)
 			}
 		}
 	}
-	if err := n.raft.AddNonvoter(ctx, r.Node); err != nil {
-		return join.Grant{}, unavailable(err)
+	if n.placed(r.Node) { // else keepRoster does it, when it is
+		if err := n.raft.AddNonvoter(ctx, r.Node); err != nil {
+			return join.Grant{}, unavailable(err)
+		}
 	}
 	return n.grant(r)
 }

@@ -81,12 +81,18 @@ func (n *Node) enroll(ctx context.Context) error {
 		}
 	}
 	for _, id := range in {
+		if !n.placed(id) {
+			continue // Raft would call for it in vain
+		}
 		if err := n.raft.AddNonvoter(ctx, id); err != nil {
 			errs = append(errs, fmt.Errorf("agent %s could not be taken into the group yet: %w", id, err))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// placed tells whether it is known where a node is.
+func (n *Node) placed(id mesh.NodeID) bool { return len(resolver{n}.Addresses(id)) > 0 }
 
 // enrollment is who is to be taken out of the group, and who into it, so that it
 // is those who belong to the site. Of a site without agents nothing is known yet.

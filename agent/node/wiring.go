@@ -44,11 +44,28 @@ func (n *Node) linkAddr() string {
 	if a := n.o.Config.Advertise; a != "" {
 		return a
 	}
-	host, _, err := net.SplitHostPort(n.o.Config.Bind)
+	return reached(n.o.Config.Bind, fmt.Sprint(n.link.Addr().Port))
+}
+
+// linkToBe is linkAddr before the port was taken; empty if any will do.
+func linkToBe(c config.Config) string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	_, port, err := net.SplitHostPort(c.Bind)
+	if err != nil || port == "0" {
+		return ""
+	}
+	return reached(c.Bind, port)
+}
+
+// reached is where others reach what is bound there.
+func reached(bind, port string) string {
+	host, _, err := net.SplitHostPort(bind)
 	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
 		host = outward()
 	}
-	return net.JoinHostPort(host, fmt.Sprint(n.link.Addr().Port))
+	return net.JoinHostPort(host, port)
 }
 
 // outward is this machine's address for others: that from which it would send to

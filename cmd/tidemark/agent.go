@@ -63,7 +63,7 @@ once; nothing is lost by that either. SIGHUP is ignored.`,
 	fl.StringVar(&f.data, "data-dir", "", "folder of everything that outlives the process; default: "+config.DefaultData+", with --dev ./tidemark-dev")
 	fl.StringVar(&f.bind, "bind", "", "host:port for other agents, UDP; default: "+config.DefaultBind)
 	fl.StringVar(&f.advertise, "advertise", "", "host:port at which others reach --bind, if that is another one")
-	fl.StringArrayVar(&f.join, "join", nil, "host:port of an agent that is there already (may be repeated)")
+	fl.StringSliceVar(&f.join, "join", nil, "host:port of an agent that is there already; several, with commas or repeated, are tried in turn")
 	fl.StringVar(&f.token, "token", "", "join token, or a reference to it: ${file:PATH}, ${env:NAME}")
 	fl.IntVar(&f.slots, "slots", 0, "subtask slots; default: the number of CPUs")
 	fl.StringVar(&f.http, "http", "", "host:port of the API; default: "+config.DefaultHTTP)

@@ -26,6 +26,7 @@ type Applicant struct {
 	Name    string
 	Version string
 	Level   uint32
+	Link    string           // host:port at which it will be reached; empty: not known yet
 	Now     func() time.Time // the machine's clock
 }
 
@@ -36,7 +37,7 @@ type Applicant struct {
 func Join(ctx context.Context, dial Dial, a Applicant) (Grant, error) {
 	r := request{
 		Protocol: protocol, Token: a.Token.ID, Secret: a.Token.Secret[:],
-		Node: a.Node, Name: a.Name, CSR: a.CSR, Version: a.Version, Level: a.Level,
+		Node: a.Node, Name: a.Name, CSR: a.CSR, Version: a.Version, Level: a.Level, Link: a.Link,
 	}
 	if err := r.check(); err != nil {
 		return Grant{}, err

@@ -37,6 +37,7 @@ type request struct {
 	CSR      []byte      `cbor:"6,keyasint"`
 	Version  string      `cbor:"7,keyasint,omitempty"`
 	Level    uint32      `cbor:"8,keyasint,omitempty"`
+	Link     string      `cbor:"9,keyasint,omitempty"` // host:port of QUIC; empty: not known yet
 }
 
 // answer is a grant, or the reason why there is none.
@@ -130,6 +131,8 @@ func (r *request) check() error {
 		return fmt.Errorf("%w: the agent's name %.64q must have 1 to %d printable characters", ErrRequest, r.Name, maxName)
 	case len(r.Version) > maxName || !plain(r.Version):
 		return fmt.Errorf("%w: the version %.64q", ErrRequest, r.Version)
+	case len(r.Link) > maxAddress || !plain(r.Link):
+		return fmt.Errorf("%w: the address %.64q", ErrRequest, r.Link)
 	}
 	node, err := identity.RequestedNode(r.CSR)
 	if err != nil {

@@ -24,6 +24,7 @@ type Request struct {
 	CSR     []byte      `cbor:"5,keyasint"`
 	Version string      `cbor:"6,keyasint,omitempty"`
 	Level   uint32      `cbor:"7,keyasint,omitempty"`
+	Link    string      `cbor:"8,keyasint,omitempty"` // where it says that it will be; empty: it does not know
 }
 
 // Renewal tells whether the applicant is a member already.
@@ -145,7 +146,7 @@ func (s *Server) decide(ctx context.Context, conn io.ReadCloser, cs tls.Connecti
 	default:
 		return r, g, fmt.Errorf("%w: %d are joining", ErrUnavailable, maxConcurrent)
 	}
-	r = Request{Token: in.Token, Node: in.Node, Name: in.Name, CSR: in.CSR, Version: in.Version, Level: in.Level}
+	r = Request{Token: in.Token, Node: in.Node, Name: in.Name, CSR: in.CSR, Version: in.Version, Level: in.Level, Link: in.Link}
 	if r.Renewal() {
 		err = shown(cs, r.Node)
 	} else {
