@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Who joins is taken into the Raft group with its address, and not before that is
@@ -46,7 +47,7 @@ func TestJoinsWithItsAddress(t *testing.T) {
 // enter joins as an agent does that then does not start.
 func enter(t *testing.T, through *box, token identity.Token, name, at string) mesh.NodeID {
 	t.Helper()
-	folder := identity.OpenFolder(identity.Disk{}, filepath.Join(t.TempDir(), "identity"), time.Now)
+	folder := identity.OpenFolder(disk.Secret, filepath.Join(t.TempDir(), "identity"), time.Now)
 	id, err := folder.Node()
 	if err != nil {
 		t.Fatal(err)
