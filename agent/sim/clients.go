@@ -126,7 +126,7 @@ func (c *clients) ask(l *site.Lead, op *Op, answer func(result, live string, id 
 	switch op.Kind {
 	case "submit":
 		l.Propose(&coordinator.Command{Level: coordinator.BaseLevel, JobSubmitted: &coordinator.JobSubmitted{Name: "side", Spec: []byte(sideSpec), Request: op.Request,
-			Feeds: []coordinator.Feed{{Name: "in", Config: []byte(feedConfig)}}}}, done)
+			Feeds: []coordinator.Feed{{Name: "in", Config: []byte(`{"lanes":2,"topic":"t"}`)}}}}, done)
 	case "cancel":
 		c.propose(l, coordinator.Command{JobTold: &coordinator.JobTold{Job: c.ids[op.Request], Cancel: true}}, done)
 	case "rescale":
@@ -179,7 +179,7 @@ func History(cfg Config) ([]*Op, *Violation) {
 		r.w.After(sec, func() { c.run(i) })
 	}
 	r.w.Run(2 * sec)
-	for r.w.Now() < 2*sec+r.w.Faulty && r.w.Failed() == nil {
+	for r.w.Now() < 2*sec+r.cfg.Faulty && r.w.Failed() == nil {
 		r.fault()
 		r.w.Run(r.w.Soon(500 * ms))
 	}

@@ -15,7 +15,7 @@ func (r *run) fault() {
 	if n.Gone {
 		return
 	}
-	if r.w.Zombies && !r.w.Chance(3) {
+	if r.cfg.Zombies && !r.w.Chance(3) {
 		r.zombie(n)
 		return
 	}
@@ -85,7 +85,7 @@ func (r *run) faultKill(n *world.Node) {
 	if r.w.Chance(3) {
 		wait = 5 * sec
 	}
-	if !r.w.Heirs && r.w.Chance(12) && r.wipe(n) {
+	if !r.cfg.Heirs && r.w.Chance(12) && r.wipe(n) {
 		return
 	}
 	r.w.After(wait, n.Again)
@@ -96,7 +96,7 @@ func (r *run) faultKill(n *world.Node) {
 // everything.
 func (r *run) faultHeirs(e *coordinator.LogEpoch) {
 	left := slices.ContainsFunc(e.Heirs, func(h coordinator.Heir) bool { return !slices.Contains(e.Members, h.Node) })
-	if !r.w.Heirs || r.w.Calm || !left {
+	if !r.cfg.Heirs || r.w.Calm || !left {
 		return
 	}
 	r.w.After(5*ms*dataflow.Time(1+r.w.Rand.IntN(20)), func() {
@@ -110,7 +110,7 @@ func (r *run) faultHeirs(e *coordinator.LogEpoch) {
 // wipe takes an agent's disk away for good; another agent takes its place.
 func (r *run) wipe(n *world.Node) bool {
 	for _, o := range r.site.Nodes {
-		if o != n && (o.Gone || o.P == nil && !r.w.Heirs) {
+		if o != n && (o.Gone || o.P == nil && !r.cfg.Heirs) {
 			return false // one in all: two copies are lost only if two disks are
 		}
 	}
@@ -172,4 +172,25 @@ func (r *run) faultDisk(n *world.Node) {
 		wait = 5 * sec
 	}
 	r.w.After(wait, n.Disk.Heal)
+}
+
+// split cuts the leader and the agent that publishes off from all others, in both
+// ways, until everything heals. Only the end of its lease ends what it does.
+func (r *run) split() {
+	r.w.Run(800 * ms) // before a checkpoint, which may have both its copies there
+	l, j := r.site.Leader(), r.site.Job("publish")
+	if l == nil || j == nil || len(j.Places) == 0 {
+		return
+	}
+	with := r.w.Node(j.Places[0].Node)
+	r.w.Tell("FAULT %s and %s are cut off", l.Node().ID, with.ID)
+	for _, a := range []*world.Node{l.Node(), with} {
+		for _, b := range r.site.Nodes {
+			if b != l.Node() && b != with {
+				r.w.Lose(a.ID, b.ID)
+				r.w.Lose(b.ID, a.ID)
+			}
+		}
+	}
+	r.w.Run(r.w.Now() + 15*sec)
 }

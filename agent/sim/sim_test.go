@@ -17,6 +17,7 @@ var (
 	first   = flag.Uint64("first", 1, "the first of them")
 	seed    = flag.Uint64("seed", 0, "only this one, told line by line with -v")
 	zombies = flag.Bool("zombies", false, "more processes that stand still, and leaders that are alone")
+	plan    = flag.String("plan", "", "which jobs run: plain, windows, rescale, again, split; by the seed if there is none")
 	heirs   = flag.Bool("heirs", false, "the owner of a log loses its disk when others are to copy it")
 	bug     = flag.String("bug", "", "a field of sim.Bugs that is planted")
 )
@@ -71,7 +72,7 @@ func sites(t *testing.T, first, seeds uint64, heirs bool) {
 }
 
 func site(t *testing.T, n uint64, heirs bool) {
-	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: heirs}
+	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: heirs, Plan: *plan}
 	if *bug != "" {
 		reflect.ValueOf(&cfg.Bugs).Elem().FieldByName(*bug).SetBool(true)
 	}

@@ -29,9 +29,9 @@ type Judge struct {
 	barriers  map[barrierKey]uint64 // the term of the leader that triggered it
 	complete  map[barrierKey]bool
 	newest    map[coordinator.JobID]dataflow.CheckpointID
-	begun     map[coordinator.JobID]uint64 // the last attempt that began to act
-	acked     map[string]int64             // of each feed's log
-	snapshots map[snapshotKey]dataflow.Time
+	begun     map[coordinator.JobID]uint64          // the last attempt that began to act
+	acked     map[string]int64                      // of each feed's log
+	snapshots map[snapshotKey]map[int]dataflow.Time // by subtask
 	actors    map[coordinator.JobID][]Actor
 	published map[coordinator.JobID]map[string]int // rows, by who listens outside
 }
@@ -48,14 +48,14 @@ type barrierKey struct {
 
 type snapshotKey struct {
 	barrierKey
-	sub dataflow.SubtaskID
+	task dataflow.TaskID
 }
 
 // New makes the judge of a site; state is that of the agent that has applied most.
 func New(w *world.World, state func() *coordinator.State) *Judge {
 	return &Judge{w: w, state: state, leaders: make(map[uint64]mesh.NodeID), barriers: make(map[barrierKey]uint64), complete: make(map[barrierKey]bool),
 		newest: make(map[coordinator.JobID]dataflow.CheckpointID), begun: make(map[coordinator.JobID]uint64), acked: make(map[string]int64),
-		snapshots: make(map[snapshotKey]dataflow.Time), actors: make(map[coordinator.JobID][]Actor), published: make(map[coordinator.JobID]map[string]int)}
+		snapshots: make(map[snapshotKey]map[int]dataflow.Time), actors: make(map[coordinator.JobID][]Actor), published: make(map[coordinator.JobID]map[string]int)}
 }
 
 // Elected: 7, one leader a term.
@@ -293,12 +293,24 @@ func (j *Judge) Sends(ref coordinator.AttemptRef, sub dataflow.SubtaskID, c *Clo
 // Snapshot notes where the clock of a subtask stood at a barrier, and Restored
 // looks that it has not gone back: 4, across recovery.
 func (j *Judge) Snapshot(job coordinator.JobID, sub dataflow.SubtaskID, id dataflow.CheckpointID, event dataflow.Time) {
-	j.snapshots[snapshotKey{barrierKey{job, id}, sub}] = event
+	k := snapshotKey{barrierKey{job, id}, sub.Task}
+	if j.snapshots[k] == nil {
+		j.snapshots[k] = make(map[int]dataflow.Time)
+	}
+	j.snapshots[k][sub.Index] = event
 }
 
-// Restored is Snapshot's other half.
-func (j *Judge) Restored(ref coordinator.AttemptRef, sub dataflow.SubtaskID, from dataflow.CheckpointID, event dataflow.Time) {
-	was, ok := j.snapshots[snapshotKey{barrierKey{ref.Job, from}, sub}]
+// Restored is Snapshot's other half. With another parallelism a subtask has what
+// several had: its clock is not behind the slowest.
+func (j *Judge) Restored(ref coordinator.AttemptRef, sub dataflow.SubtaskID, parallelism int, from *coordinator.Snapshot, event dataflow.Time) {
+	all := j.snapshots[snapshotKey{barrierKey{from.Job, from.ID}, sub.Task}]
+	was, ok := all[sub.Index]
+	if len(all) != parallelism {
+		ok, was = len(all) > 0, dataflow.MaxTime
+		for _, t := range all {
+			was = min(was, t)
+		}
+	}
 	if ok && event < was {
 		j.w.Fail(4, "the watermark of subtask %s of attempt %s is %d after the restore, and was %d", sub, Text(ref), event, was)
 	}

@@ -4,42 +4,62 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
-// Unsettled says what is still on its way; empty: nothing. Counts writes files,
-// publish publishes.
-func (j *Judge) Unsettled(counts, publish *coordinator.Job) string {
+// source of every job that is judged by its rows.
+const source = "in"
+
+// Acknowledged says which messages are not; empty: all are.
+func (j *Judge) Acknowledged() string {
 	for _, name := range j.w.Broker.Feeds() {
 		if n := j.w.Broker.Session(name).Owed(); n > 0 {
 			return fmt.Sprintf("%d messages for %s are not acknowledged", n, name)
 		}
 	}
-	rows := 0
-	for _, n := range j.filesOf(counts) {
-		rows += n
+	return ""
+}
+
+// Behind says what a job's newest checkpoint has not read of its feed; empty: it
+// has read all. Then nothing is on its way any more.
+func (j *Judge) Behind(job *coordinator.Job) string {
+	n, at := job.Newest(), int64(0)
+	if n == nil {
+		return fmt.Sprintf("job %s has no checkpoint", job.Name)
 	}
-	if want := j.accepted(counts); rows < want {
-		return fmt.Sprintf("%d rows of %d are in the files: %s", rows, want, j.filesText(counts))
+	m, err := manifest.Decode(n.Manifest)
+	if err != nil {
+		return err.Error()
 	}
-	if got, want := len(j.published[publish.ID]), j.accepted(publish); got < want {
-		return fmt.Sprintf("%d rows of %d were published", got, want)
+	for _, o := range m.Operators {
+		for _, p := range o.Positions {
+			at += p.Offset
+		}
+	}
+	if end := int64(len(j.log(job.OwnFeed(source)))); at < end {
+		return fmt.Sprintf("checkpoint %s of job %s stands at %d of %d messages", n.Name, job.Name, at, end)
 	}
 	return ""
 }
 
-// accepted is how many messages the feed of a job was subscribed for.
-func (j *Judge) accepted(job *coordinator.Job) int {
-	s := j.w.Broker.Session(string(job.ID) + ".in")
-	if s == nil {
-		return 0
+// log is what the owner of a feed has.
+func (j *Judge) log(feed string) []world.Record {
+	f := j.state().Feeds[feed]
+	if f == nil || j.w.Node(f.Log.Owner) == nil {
+		return nil
 	}
-	return j.w.Broker.Published - s.First
+	if l := j.w.Node(f.Log.Owner).Disk.Logs[feed]; l != nil {
+		return l.Entries
+	}
+	return nil
 }
 
 // Logs: 1, every message is in the log exactly once; all copies are alike.
@@ -50,9 +70,9 @@ func (j *Judge) Logs() {
 		if f == nil {
 			continue
 		}
-		own := j.w.Node(f.Log.Owner).Disk.Logs[name]
+		own := j.log(name)
 		seen := make(map[int]int)
-		for _, r := range own.Entries {
+		for _, r := range own {
 			seen[r.Number]++
 		}
 		for m := s.First; m < j.w.Broker.Published; m++ {
@@ -63,12 +83,12 @@ func (j *Judge) Logs() {
 		}
 		for _, id := range f.Log.Members {
 			l := j.w.Node(id).Disk.Logs[name]
-			if l == nil || l.End() != own.End() {
+			if l == nil || len(l.Entries) != len(own) {
 				j.w.Fail(3, "the copy of feed %s on %s is not as long as the owner's", name, id)
 				return
 			}
 			for i := range l.Entries {
-				if l.Entries[i] != own.Entries[i] {
+				if l.Entries[i] != own[i] {
 					j.w.Fail(2, "the copies of feed %s on %s and %s differ at %d", name, id, f.Log.Owner, i)
 					return
 				}
@@ -77,12 +97,47 @@ func (j *Judge) Logs() {
 	}
 }
 
-// filesOf are the rows in the files of a job on all agents. Of an agent that is
+// Files: 2, the rows in the files of a sink, on all agents, are those that an
+// oracle makes of the log, each once.
+func (j *Judge) Files(job *coordinator.Job, path string, oracle Oracle) {
+	got := j.filesOf(job, path)
+	want := oracle(j.log(job.OwnFeed(source)))
+	for _, r := range slices.Sorted(maps.Keys(want)) {
+		if got[r] != want[r] {
+			j.w.Fail(2, "row %s is %d times in the files %s of all agents, and %d are right:%s", r, got[r], path, want[r], j.filesText(job, path))
+			return
+		}
+		delete(got, r)
+	}
+	for _, r := range slices.Sorted(maps.Keys(got)) {
+		j.w.Fail(2, "row %s is in a file %s, and does not follow from what was sent", r, path)
+		return
+	}
+}
+
+// Published: 2, at least once.
+func (j *Judge) Published(job *coordinator.Job, oracle Oracle) {
+	got := make(map[string]bool)
+	for line := range j.published[job.ID] {
+		got[canonical([]byte(line))] = true
+	}
+	for _, r := range slices.Sorted(maps.Keys(oracle(j.log(job.OwnFeed(source))))) {
+		if !got[r] {
+			j.w.Fail(2, "row %s was never published", r)
+			return
+		}
+	}
+}
+
+// filesOf are the rows in the files of a sink on all agents. Of an agent that is
 // lost with its disk, what is on record counts.
-func (j *Judge) filesOf(job *coordinator.Job) map[row]int {
-	rows := make(map[row]int)
+func (j *Judge) filesOf(job *coordinator.Job, path string) map[string]int {
+	rows := make(map[string]int)
 	for _, n := range j.w.Nodes {
 		for _, name := range n.Disk.FS.Files() {
+			if !of(name, path) {
+				continue
+			}
 			data := readFile(n.Disk.FS, name)
 			if n.Gone {
 				recorded := int64(0)
@@ -94,9 +149,8 @@ func (j *Judge) filesOf(job *coordinator.Job) map[row]int {
 				data = data[:min(recorded, int64(len(data)))]
 			}
 			for _, line := range bytes.Split(data, []byte("\n")) {
-				var r row
-				if len(line) > 0 && json.Unmarshal(line, &r) == nil {
-					rows[r]++
+				if len(line) > 0 {
+					rows[canonical(line)]++
 				}
 			}
 		}
@@ -104,9 +158,30 @@ func (j *Judge) filesOf(job *coordinator.Job) map[row]int {
 	return rows
 }
 
-type row struct {
-	Key string `json:"key"`
-	N   int    `json:"n"`
+// of tells whether a file is one of a sink's: NAME.jsonl, or NAME-<i>.jsonl.
+func of(file, path string) bool {
+	name, _ := strings.CutSuffix(strings.TrimPrefix(file, "/"), ".jsonl")
+	stem, _ := strings.CutSuffix(path, ".jsonl")
+	return name == stem || strings.HasPrefix(name, stem+"-")
+}
+
+// canonical is a row with its columns in an order of their own.
+func canonical(line []byte) string {
+	var row map[string]any
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.UseNumber()
+	if d.Decode(&row) != nil {
+		return string(line)
+	}
+	return rowText(row)
+}
+
+func rowText(row map[string]any) string {
+	text, err := json.Marshal(row)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 func readFile(fs store.FS, name string) []byte {
@@ -124,64 +199,16 @@ func readFile(fs store.FS, name string) []byte {
 	return data[:n]
 }
 
-// want is what the oracle says of a job: for each message of a key a row that
-// says how many there were.
-func (j *Judge) want(job *coordinator.Job) map[row]bool {
-	all, n := make(map[row]bool), make(map[string]int)
-	for m := j.w.Broker.Session(string(job.ID) + ".in").First; m < j.w.Broker.Published; m++ {
-		k := world.KeyOf(m)
-		n[k]++
-		all[row{k, n[k]}] = true
-	}
-	return all
-}
-
-// Files: 2, the rows in all agents' files are those of the oracle, each once.
-func (j *Judge) Files(job *coordinator.Job) {
-	got, want := j.filesOf(job), j.want(job)
-	for k := range world.Keys {
-		for n := 1; ; n++ {
-			r := row{fmt.Sprintf("k%d", k), n}
-			if !want[r] {
-				break
-			}
-			if got[r] != 1 {
-				j.w.Fail(2, "row %v is %d times in the files of all agents", r, got[r])
-				return
-			}
-			delete(got, r)
-		}
-	}
-	for r := range got {
-		j.w.Fail(2, "row %v is in a file, and nobody sent as many", r)
-	}
-}
-
-// Published: 2, at least once.
-func (j *Judge) Published(job *coordinator.Job) {
-	got := make(map[row]bool)
-	for line := range j.published[job.ID] {
-		var r row
-		if json.Unmarshal([]byte(line), &r) == nil {
-			got[r] = true
-		}
-	}
-	for r := range j.want(job) {
-		if !got[r] {
-			j.w.Fail(2, "row %v was never published", r)
-			return
-		}
-	}
-}
-
 // filesText is what the site has on record of files, and what there is, for people.
-func (j *Judge) filesText(job *coordinator.Job) (text string) {
+func (j *Judge) filesText(job *coordinator.Job, path string) (text string) {
 	for _, c := range job.Sinks {
 		text += fmt.Sprintf(" [%s %d through %d-%d]", c.Target, c.Length, c.Through.Token.Attempt, c.Through.Counter)
 	}
 	for _, n := range j.w.Nodes {
 		for _, name := range n.Disk.FS.Files() {
-			text += fmt.Sprintf(" %s:%s has %d,", n.ID, name, len(readFile(n.Disk.FS, name)))
+			if of(name, path) {
+				text += fmt.Sprintf(" %s:%s has %d,", n.ID, name, len(readFile(n.Disk.FS, name)))
+			}
 		}
 	}
 	return text

@@ -55,7 +55,7 @@ func (s *Site) boot(proc *world.Proc) {
 		}
 		p.applied = p.Disk.SnapshotAt
 	}
-	self := coordinator.Agent{Node: p.ID, Name: p.Name, Host: string(p.ID), Slots: slots, Level: coordinator.BaseLevel, Memory: 1 << 28}
+	self := coordinator.Agent{Node: p.ID, Name: p.Name, Host: string(p.ID), Slots: slots, Level: p.s.Level, Memory: 1 << 28}
 	p.worker = worker.New(worker.Config{Agent: self, Site: s.Name, Boot: p.Number, Timing: worker.DefaultTiming()})
 	p.W.Tell("%s starts (boot %d, state as of %d)", p.ID, p.Number, p.applied)
 	for _, now := range p.work.Logs() {

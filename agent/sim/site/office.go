@@ -32,7 +32,7 @@ type Lead struct {
 
 func newLead(p *agent, term uint64) *Lead {
 	l := &Lead{p: p, term: term, journal: jobmanager.NewJournal(), desks: make(map[mesh.NodeID]*world.Stream), boots: make(map[mesh.NodeID]uint64), wishes: make(map[int]func(leader.Answer))}
-	l.l = leader.New(leader.Config{Term: term, Self: p.ID, Site: p.s.Name, Level: coordinator.BaseLevel, Timing: leader.DefaultTiming(), Parse: p.s.parse})
+	l.l = leader.New(leader.Config{Term: term, Self: p.ID, Site: p.s.Name, Level: p.s.Level, Timing: leader.DefaultTiming(), Parse: p.s.parse})
 	return l
 }
 

@@ -4,9 +4,6 @@
 package site
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/tidemark-mesh/tidemark/agent/sim/judge"
 	"github.com/tidemark-mesh/tidemark/agent/sim/work"
 	"github.com/tidemark-mesh/tidemark/agent/sim/world"
@@ -27,6 +24,7 @@ const slots = 3
 type Site struct {
 	W     *world.World
 	Name  mesh.Site
+	Level uint32 // that its agents know
 	Judge *judge.Judge
 	Nodes []*world.Node // its machines, also those that are gone
 	// EpochBegan is called when the first agent knows of a feed's epoch; nil: nobody
@@ -41,7 +39,7 @@ type Site struct {
 
 // New makes a site without machines.
 func New(w *world.World, name mesh.Site) *Site {
-	s := &Site{W: w, Name: name, agents: make(map[*world.Proc]*agent), parses: make(map[string]*leader.Parsed)}
+	s := &Site{W: w, Name: name, Level: coordinator.BaseLevel, agents: make(map[*world.Proc]*agent), parses: make(map[string]*leader.Parsed)}
 	s.Judge = judge.New(w, s.State)
 	s.setting = work.NewSetting(name, s.Judge, func() []*world.Node { return s.Nodes })
 	s.raft = newRaft(s)
@@ -111,13 +109,12 @@ func (s *Site) State() *coordinator.State {
 	return best
 }
 
-// Job is the one of a name; nil: there is none.
-func (s *Site) Job(name string) *coordinator.Job {
-	st := s.State()
-	for _, id := range slices.Sorted(maps.Keys(st.Jobs)) {
-		if st.Jobs[id].Name == name {
-			return st.Jobs[id]
+// Job is the one of a name, the last that was submitted; nil: there is none.
+func (s *Site) Job(name string) (last *coordinator.Job) {
+	for _, j := range s.State().Jobs {
+		if j.Name == name && (last == nil || j.Created > last.Created) {
+			last = j
 		}
 	}
-	return nil
+	return last
 }

@@ -206,6 +206,11 @@ func (in *inlet) take(ref coordinator.AttemptRef, c channelRows) {
 		if w.Bugs.DropRows && w.Chance(20) {
 			m.Batch = a.marksOnly(in.schema, b)
 		}
+		if w.Bugs.MarksFirst {
+			for i := range b.Marks {
+				b.Marks[i].Row = 0
+			}
+		}
 	}
 	in.ended = m.Batch == nil && m.Barrier == nil
 	ch := &s.in[in.to.Channel]

@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/restore"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -347,7 +348,7 @@ func (a *attempt) sinkTarget(id dataflow.SubtaskID) string {
 
 func (x *executor) cutBack(j *coordinator.Job, written func(string) bool) error {
 	for _, c := range j.Sinks {
-		if c.Node != x.p.ID || written(c.Target) || j.Name != "counts" {
+		if c.Node != x.p.ID || written(c.Target) {
 			continue
 		}
 		if err := file.CutBack(x.p.Disk.FS, string(x.p.ID), c.Target, c.Length); err != nil {
@@ -405,10 +406,12 @@ func (a *attempt) open() {
 }
 
 func (a *attempt) feedOf(st *runtime.Subtask) string {
-	if st.Config.ID.Index >= world.Lanes {
+	id := st.Config.Links[0].ID
+	i := slices.IndexFunc(a.spec.job.Sources, func(s *job.Source) bool { return s.ID == id })
+	if st.Config.ID.Index >= a.spec.job.Sources[i].MQTT.Lanes {
 		return "" // it reads nothing
 	}
-	return string(a.ref.Job) + "." + string(st.Config.Links[0].ID)
+	return a.asked.Job.OwnFeed(id)
 }
 
 func (a *attempt) prepared() {

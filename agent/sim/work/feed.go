@@ -1,6 +1,7 @@
 package work
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,15 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
+
+// topicOf is what a feed subscribes; the leader reads the rest of its config.
+func topicOf(f *coordinator.Feed) world.Topic {
+	var c struct {
+		Topic world.Topic `json:"topic"`
+	}
+	_ = json.Unmarshal(f.Config, &c)
+	return c.Topic
+}
 
 // feeds is what an agent does with the logs of feeds: agent/feed with the
 // decisions of store/logepoch. What is asked of one feed is done in order.
@@ -150,7 +160,7 @@ func (s *feeds) own(r *worker.LogRole, done func()) {
 		if err != nil {
 			s.failed(name, e.Epoch, err.Error())
 		} else {
-			o := newOwner(s, name, e, l)
+			o := newOwner(s, name, topicOf(r.Feed), e, l)
 			s.owned[name] = o
 			o.start()
 		}

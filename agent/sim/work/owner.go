@@ -14,6 +14,7 @@ import (
 type owner struct {
 	s       *feeds
 	name    string
+	topic   world.Topic
 	epoch   coordinator.LogEpoch
 	log     *world.Log
 	members []*logMember
@@ -43,8 +44,8 @@ type logMember struct {
 	wait   dataflow.Time
 }
 
-func newOwner(s *feeds, name string, e coordinator.LogEpoch, l *world.Log) *owner {
-	o := &owner{s: s, name: name, epoch: e, log: l, known: make(map[int]int64), next: l.End(), staged: l.End(), written: l.End()}
+func newOwner(s *feeds, name string, t world.Topic, e coordinator.LogEpoch, l *world.Log) *owner {
+	o := &owner{s: s, topic: t, name: name, epoch: e, log: l, known: make(map[int]int64), next: l.End(), staged: l.End(), written: l.End()}
 	for i, r := range l.Entries {
 		o.known[r.Number] = int64(i)
 	}
@@ -244,7 +245,7 @@ func (o *owner) connect() {
 	}
 	o.s.p.Judge.Acts(o.s.p.ID, o.s.p.Lease, "connects to the broker for feed "+o.name)
 	o.s.p.W.Tell("%s connects to the broker for %s (epoch %d)", o.s.p.ID, o.name, o.epoch.Epoch)
-	o.session = o.s.p.W.Broker.Connect(o.name, o)
+	o.session = o.s.p.W.Broker.Connect(o.name, o.topic, o)
 }
 
 // Live is world.Client's.
@@ -256,7 +257,7 @@ func (o *owner) Arrived(m world.Message, dup bool) {
 	if o.ended {
 		return
 	}
-	if at, ok := o.known[r.Number]; ok && dup {
+	if at, ok := o.known[r.Number]; ok && dup && !o.s.p.W.Bugs.AppendTwice {
 		if at < o.shown { // it is safe, and the broker has not heard so
 			o.owed = append(o.owed, r)
 			o.ack()

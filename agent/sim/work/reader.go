@@ -1,7 +1,6 @@
 package work
 
 import (
-	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
@@ -25,7 +24,7 @@ func (s *feeds) reader(feed string, subtask, parallelism int) *laneReader {
 		return nil
 	}
 	r := &laneReader{o: o}
-	for l := subtask; l < world.Lanes; l += parallelism {
+	for l := subtask; l < o.topic.Lanes(); l += parallelism {
 		r.lanes = append(r.lanes, l)
 	}
 	r.offset, r.seen = make([]int64, len(r.lanes)), make([]int64, len(r.lanes))
@@ -67,7 +66,7 @@ func (r *laneReader) read(out *sensors.Records, most int) bool {
 				out.Reset(k)
 				out.First = r.offset[k]
 			}
-			out.AppendMessage([]byte("t"), []byte(world.Payload(e.Number)), int64(e.Arrival))
+			out.AppendMessage([]byte("t"), []byte(r.o.topic.Payload(e.Number)), int64(e.Arrival))
 			r.seen[k]++
 			r.offset[k]++
 			out.Next, out.Clock = r.offset[k], int64(e.Arrival)

@@ -482,7 +482,7 @@ func (a *attempt) rowsOf(t *restore.TablePlan, sh *restore.Share, data []byte, g
 			return err
 		}
 		n := int64(b.Len())
-		if sh.Filter(b, first) > 0 {
+		if a.x.p.W.Bugs.KeepForeign || sh.Filter(b, first) > 0 {
 			err = give(b)
 		}
 		b.Release()

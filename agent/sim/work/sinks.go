@@ -31,7 +31,9 @@ func (c connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() (
 		return func() (sensors.Writer, error) { return &file.Blackhole{}, nil }, nil
 	}
 	e := encode.NewJSON(in, encode.Options{})
-	if s.File == nil {
+	if s.File != nil {
+		e = encode.NewJSON(in, encode.Options{Timestamps: encode.Times(s.File.Timestamps)})
+	} else {
 		return func() (sensors.Writer, error) { return &publisher{a: a, encode: e}, nil }, nil
 	}
 	placed := sensors.Placed{Node: string(a.x.p.ID), Attempt: a.ref.Token}

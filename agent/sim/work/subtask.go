@@ -140,6 +140,12 @@ func (s *subtask) restore() error {
 		for _, p := range s.task.Positions() {
 			if p.Split < len(s.reader.offset) {
 				s.reader.offset[p.Split] = p.Offset
+				if s.a.x.p.W.Bugs.ReplayOne {
+					s.reader.offset[p.Split] = max(0, p.Offset-1)
+				}
+				if s.a.x.p.W.Bugs.AdoptAnew && s.a.asked.From.Job != s.a.ref.Job {
+					s.reader.offset[p.Split] = 0
+				}
 			}
 		}
 	}
@@ -198,7 +204,7 @@ func (s *subtask) start() {
 	if s.a.rows != nil {
 		s.step(task.Input{Kind: task.Begin})
 		event, _ := s.task.Watermark()
-		s.a.x.p.Judge.Restored(s.a.ref, s.id(), s.a.asked.From.ID, event)
+		s.a.x.p.Judge.Restored(s.a.ref, s.id(), s.sub.Config.Parallelism, s.a.asked.From, event)
 	}
 	s.wake()
 }

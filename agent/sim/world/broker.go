@@ -23,6 +23,7 @@ const window = 20
 
 // Session is what the broker keeps for a feed.
 type Session struct {
+	Topic Topic
 	First int    // the first message that it was subscribed for
 	Conn  Client // nil: nobody is connected
 
@@ -46,21 +47,47 @@ type Message struct {
 	Packet uint16
 }
 
-// Keys of messages.
-const Keys = 6
+// Topic is what messages are made of: each message is published to all.
+type Topic string
 
-// Lanes of each feed.
-const Lanes = 2
+// The topics.
+const (
+	Counts Topic = "t" // a key and a number, in two lanes
+	Timed  Topic = "w" // and an event time, often out of order, in one lane
+)
+
+const keys = 6
 
 // KeyOf is the key of a message.
-func KeyOf(message int) string { return fmt.Sprintf("k%d", message*7%11%Keys) }
+func KeyOf(message int) string { return fmt.Sprintf("k%d", message*7%11%keys) }
+
+// TimeOf is the event time of a message, in milliseconds: most come within 200 ms,
+// some a second or two late.
+func TimeOf(message int) int64 {
+	t := 1_700_000_000_000 + int64(message)*40 - int64(message*13%17)*12
+	if message%9 == 4 {
+		t -= 900 + int64(message*31%23)*60
+	}
+	return t
+}
+
+// Lanes of a feed.
+func (t Topic) Lanes() int {
+	if t == Timed {
+		return 1
+	}
+	return 2
+}
 
 // Payload of a message.
-func Payload(message int) string {
+func (t Topic) Payload(message int) string {
+	if t == Timed {
+		return fmt.Sprintf(`{"key":"%s","id":%d,"at":%d}`, KeyOf(message), message, TimeOf(message))
+	}
 	return fmt.Sprintf(`{"key":"%s","id":%d}`, KeyOf(message), message)
 }
 
-func laneOf(message int) int { return message * 7 % 11 % Keys % Lanes }
+func (t Topic) laneOf(message int) int { return message * 7 % 11 % keys % t.Lanes() }
 
 // Publish gives the broker the next message.
 func (b *Broker) Publish() {
@@ -89,10 +116,10 @@ func (b *Broker) Feeds() []string { return slices.Sorted(maps.Keys(b.sessions)) 
 func (b *Broker) Session(feed string) *Session { return b.sessions[feed] }
 
 // Connect begins a connection; one of before is closed.
-func (b *Broker) Connect(feed string, c Client) *Session {
+func (b *Broker) Connect(feed string, t Topic, c Client) *Session {
 	s := b.sessions[feed]
 	if s == nil {
-		s = &Session{w: b.w, First: b.Published}
+		s = &Session{Topic: t, w: b.w, First: b.Published}
 		b.sessions[feed] = s
 	}
 	s.Conn, s.last = c, b.w.now
@@ -118,7 +145,7 @@ func (s *Session) pump() {
 		s.packet++
 		n := s.queue[0]
 		s.queue = s.queue[1:]
-		m := Message{Number: n, Lane: laneOf(n), Packet: s.packet}
+		m := Message{Number: n, Lane: s.Topic.laneOf(n), Packet: s.packet}
 		s.flight = append(s.flight, m)
 		s.deliver(m, false)
 	}

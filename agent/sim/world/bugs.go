@@ -16,5 +16,10 @@ type Bugs struct {
 	IgnoreToken   bool // a channel or part of an older attempt is taken
 	DropRows      bool // now and then a batch loses its rows on its way
 	NeverClosed   bool // an attempt that is to be closed stays
+	AppendTwice   bool // a message that is delivered again is put into the log again
+	ReplayOne     bool // after a restore a source begins one message too early
+	AdoptAnew     bool // a job that goes on from another's savepoint reads its feed from the beginning
+	KeepForeign   bool // after a rescale a subtask takes rows of other key groups too
+	MarksFirst    bool // on a channel watermarks overtake the rows of their batch
 	Unbounded     bool // a channel takes whatever comes
 }

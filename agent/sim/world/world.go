@@ -18,18 +18,10 @@ const (
 	sec = Sec
 )
 
-// Config is one run.
+// Config is a world from its seed.
 type Config struct {
-	Seed   uint64
-	Agents int           // 0: 3 to 5, by the seed
-	Faulty dataflow.Time // how long faults come; 0: 12 s
-	Bugs   Bugs
-	// Zombies makes most faults such after which somebody acts who should not:
-	// processes that stand still for seconds, and leaders that are alone.
-	Zombies bool
-	// Heirs loses the disk of a log's owner, once, just when others than those of
-	// the epoch before are to copy it.
-	Heirs bool
+	Seed  uint64
+	Bugs  Bugs
 	Trace func(string) // a line for each thing worth telling; nil: nobody listens
 }
 
