@@ -17,6 +17,7 @@ type job struct {
 	files    map[string]judge.Oracle // by the path of a sink
 	outside  judge.Oracle            // of what it publishes; nil: nothing
 	rescaled bool                    // its parallelism changes while faults come
+	bounded  bool                    // its input ends while faults come, and with it the job
 	stopped  bool                    // it is stopped with a savepoint, and not yet submitted anew
 }
 
@@ -62,9 +63,24 @@ sinks:
 `}
 }
 
+// file is windows over a file: the job ends with it.
+func file() *job {
+	j := &job{name: "file", bounded: true, files: map[string]judge.Oracle{"ended.jsonl": judge.FiredAtEnd, "endedlate.jsonl": judge.LateOfFile}}
+	w := windows().spec
+	for _, r := range [][2]string{{"name: windows", "name: file"}, {`mqtt: {broker: "mqtt://h", topics: [w], lanes: 1}`, "file: {path: in.jsonl}"},
+		{"windows.jsonl", "ended.jsonl"}, {"late.jsonl", "endedlate.jsonl"}} {
+		w = strings.Replace(w, r[0], r[1], 1)
+	}
+	j.spec = w
+	return j
+}
+
 // feeds of a job's source, as agent/feed would write them, as far as others read
 // them.
 func (j *job) feeds() []coordinator.Feed {
+	if j.bounded {
+		return nil
+	}
 	return []coordinator.Feed{{Name: "in", Config: fmt.Appendf(nil, `{"lanes":%d,"topic":%q}`, j.topic.Lanes(), j.topic)}}
 }
 
@@ -74,6 +90,7 @@ const (
 	PlanWindows = "windows" // windows, publish
 	PlanRescale = "rescale" // counts, windows; both are rescaled
 	PlanAgain   = "again"   // counts, windows; both are stopped, and submitted anew from their savepoints
+	PlanFile    = "file"    // file, publish
 	// PlanSplit is publish, placed on one agent as long as there is nothing else, and
 	// counts. No faults come but one: the leader and that agent are cut off from the
 	// others, for longer than these wait for anybody.
@@ -82,7 +99,10 @@ const (
 
 // planOf is the plan of a seed. Every second one is plain.
 func planOf(seed uint64) string {
-	return [...]string{PlanPlain, PlanWindows, PlanPlain, PlanRescale, PlanPlain, PlanAgain, PlanPlain, PlanRescale}[seed%8]
+	if seed%2 == 0 {
+		return PlanPlain
+	}
+	return [...]string{PlanWindows, PlanRescale, PlanAgain, PlanFile}[(seed/2+seed/8)%4]
 }
 
 func jobsOf(plan string) []*job {
@@ -91,6 +111,8 @@ func jobsOf(plan string) []*job {
 		return []*job{publish(), counts()}
 	case PlanWindows:
 		return []*job{windows(), publish()}
+	case PlanFile:
+		return []*job{file(), publish()}
 	case PlanAgain:
 		c, w := counts(), windows()
 		c.stopped, w.stopped = true, true

@@ -25,6 +25,7 @@ func TestPlantedBugs(t *testing.T) {
 		{"read again after a restore", sim.Bugs{ReplayOne: true}, []int{2}, sim.PlanPlain},
 		{"watermarks that overtake rows", sim.Bugs{MarksFirst: true}, []int{2}, sim.PlanWindows},
 		{"an adopted feed read anew", sim.Bugs{AdoptAnew: true}, []int{2}, sim.PlanAgain},
+		{"a file read anew", sim.Bugs{RereadFile: true}, []int{2}, sim.PlanFile},
 		{"state of other key groups", sim.Bugs{KeepForeign: true}, []int{2}, sim.PlanRescale},
 		{"a copy that is ahead is not cut", sim.Bugs{NoCut: true}, []int{2, 3}, sim.PlanPlain},
 		{"acknowledged before its copies", sim.Bugs{AckEarly: true}, []int{3}, sim.PlanPlain},

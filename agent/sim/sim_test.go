@@ -17,7 +17,7 @@ var (
 	first   = flag.Uint64("first", 1, "the first of them")
 	seed    = flag.Uint64("seed", 0, "only this one, told line by line with -v")
 	zombies = flag.Bool("zombies", false, "more processes that stand still, and leaders that are alone")
-	plan    = flag.String("plan", "", "which jobs run: plain, windows, rescale, again, split; by the seed if there is none")
+	plan    = flag.String("plan", "", "which jobs run: plain, windows, rescale, again, file, split; by the seed if there is none")
 	heirs   = flag.Bool("heirs", false, "the owner of a log loses its disk when others are to copy it")
 	bug     = flag.String("bug", "", "a field of sim.Bugs that is planted")
 )

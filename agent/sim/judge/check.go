@@ -33,6 +33,7 @@ type Judge struct {
 	acked     map[string]int64                      // of each feed's log
 	snapshots map[snapshotKey]map[int]dataflow.Time // by subtask
 	actors    map[coordinator.JobID][]Actor
+	ended     map[coordinator.JobID]int
 	published map[coordinator.JobID]map[string]int // rows, by who listens outside
 }
 
@@ -55,7 +56,7 @@ type snapshotKey struct {
 func New(w *world.World, state func() *coordinator.State) *Judge {
 	return &Judge{w: w, state: state, leaders: make(map[uint64]mesh.NodeID), barriers: make(map[barrierKey]uint64), complete: make(map[barrierKey]bool),
 		newest: make(map[coordinator.JobID]dataflow.CheckpointID), begun: make(map[coordinator.JobID]uint64), acked: make(map[string]int64),
-		snapshots: make(map[snapshotKey]map[int]dataflow.Time), actors: make(map[coordinator.JobID][]Actor), published: make(map[coordinator.JobID]map[string]int)}
+		snapshots: make(map[snapshotKey]map[int]dataflow.Time), actors: make(map[coordinator.JobID][]Actor), published: make(map[coordinator.JobID]map[string]int), ended: make(map[coordinator.JobID]int)}
 }
 
 // Elected: 7, one leader a term.
@@ -102,6 +103,11 @@ func (j *Judge) Applied(index uint64, cmd *coordinator.Command, r jobmanager.Res
 	case cmd.JobBecame != nil:
 		b := cmd.JobBecame
 		j.w.Tell("job %s is %s %s", b.Job, b.Status, b.Why)
+		if b.Status.Ended() {
+			if j.ended[b.Job]++; j.ended[b.Job] > 1 {
+				j.w.Fail(7, "job %s ends again: %s", b.Job, b.Status)
+			}
+		}
 	}
 	return true
 }

@@ -30,17 +30,33 @@ const (
 // Fired is a row for each key and window that has ended, with its rows that were
 // not late.
 func Fired(log []world.Record) map[string]int {
-	fired, _ := windows(log)
+	fired, _ := windows(log, false)
 	return fired
 }
 
 // Late are the rows that came after their window had ended.
 func Late(log []world.Record) map[string]int {
-	_, late := windows(log)
+	_, late := windows(log, false)
 	return late
 }
 
-func windows(log []world.Record) (fired, late map[string]int) {
+// FiredAtEnd is Fired of the lines of the file, at whose end all windows end.
+func FiredAtEnd([]world.Record) map[string]int {
+	fired, _ := windows(lines(), true)
+	return fired
+}
+
+// LateOfFile is Late of the lines of the file.
+func LateOfFile([]world.Record) map[string]int { return Late(lines()) }
+
+func lines() (all []world.Record) {
+	for i := range world.Lines {
+		all = append(all, world.Record{Message: world.Message{Number: i}})
+	}
+	return all
+}
+
+func windows(log []world.Record, end bool) (fired, late map[string]int) {
 	type window struct {
 		key   string
 		start int64
@@ -65,7 +81,7 @@ func windows(log []world.Record) (fired, late map[string]int) {
 		greatest = max(greatest, t)
 	}
 	for w, s := range open {
-		if ended(w.start) {
+		if end || ended(w.start) {
 			fired[rowText(map[string]any{"key": w.key, "window_start": w.start, "window_end": w.start + size, "n": s.n, "id": s.greatest})]++
 		}
 	}

@@ -406,12 +406,16 @@ func (a *attempt) open() {
 }
 
 func (a *attempt) feedOf(st *runtime.Subtask) string {
-	id := st.Config.Links[0].ID
-	i := slices.IndexFunc(a.spec.job.Sources, func(s *job.Source) bool { return s.ID == id })
-	if st.Config.ID.Index >= a.spec.job.Sources[i].MQTT.Lanes {
-		return "" // it reads nothing
+	s := a.sourceOf(st)
+	if s.MQTT == nil || st.Config.ID.Index >= s.MQTT.Lanes {
+		return "" // it reads nothing, or a file
 	}
-	return a.asked.Job.OwnFeed(id)
+	return a.asked.Job.OwnFeed(s.ID)
+}
+
+func (a *attempt) sourceOf(st *runtime.Subtask) *job.Source {
+	id := st.Config.Links[0].ID
+	return a.spec.job.Sources[slices.IndexFunc(a.spec.job.Sources, func(s *job.Source) bool { return s.ID == id })]
 }
 
 func (a *attempt) prepared() {

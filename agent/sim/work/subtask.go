@@ -32,6 +32,7 @@ type subtask struct {
 	again   bool // the next input is Resume
 	awake   bool // a look is due
 	reader  *laneReader
+	file    *bounded
 	records sensors.Records
 	writers []sensors.Writer
 	outs    map[runtime.Target]*outlet
@@ -73,7 +74,10 @@ func newSubtask(a *attempt, index int) *subtask {
 func (s *subtask) id() dataflow.SubtaskID { return s.sub.Config.ID }
 
 func (s *subtask) splits() int {
-	if s.reader == nil {
+	switch {
+	case s.file != nil:
+		return 1
+	case s.reader == nil:
 		return 0
 	}
 	return len(s.reader.lanes)
@@ -93,6 +97,10 @@ func (s *subtask) open() error {
 	cfg := &s.sub.Config
 	cfg.Pool, cfg.Durable = s.a.pool, true
 	if cfg.Source != nil {
+		if s.a.sourceOf(s.sub).File != nil && cfg.ID.Index == 0 {
+			s.file = &bounded{}
+			cfg.Source.Splits, cfg.Source.Names = []int{0}, []string{"in.jsonl"}
+		}
 		if feed := s.a.feedOf(s.sub); feed != "" {
 			s.reader = s.a.x.p.feeds.reader(feed, cfg.ID.Index, cfg.Parallelism)
 			s.reader.sub = s
@@ -138,7 +146,11 @@ func (s *subtask) restore() error {
 			return err
 		}
 		for _, p := range s.task.Positions() {
-			if p.Split < len(s.reader.offset) {
+			if s.file != nil {
+				if !s.a.x.p.W.Bugs.RereadFile {
+					s.file.next = p.Offset
+				}
+			} else if p.Split < len(s.reader.offset) {
 				s.reader.offset[p.Split] = p.Offset
 				if s.a.x.p.W.Bugs.ReplayOne {
 					s.reader.offset[p.Split] = max(0, p.Offset-1)
@@ -277,6 +289,8 @@ func (s *subtask) onceSource() bool {
 		s.step(task.Input{Kind: task.Stop})
 	case s.halted || s.exhausted:
 		return false
+	case s.file != nil:
+		return s.onceFile()
 	case s.reader == nil:
 		s.step(task.Input{Kind: task.End})
 	case s.reader.lost != "":

@@ -71,6 +71,12 @@ func TimeOf(message int) int64 {
 	return t
 }
 
+// Lines of the file that bounded sources read: line i is message i of Timed.
+const Lines = 300
+
+// LinesAt is how many of them can be read at a time: the disk is slow.
+func LinesAt(t dataflow.Time) int64 { return min(int64(t/(40*ms)), Lines) }
+
 // Lanes of a feed.
 func (t Topic) Lanes() int {
 	if t == Timed {

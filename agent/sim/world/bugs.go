@@ -19,6 +19,7 @@ type Bugs struct {
 	AppendTwice   bool // a message that is delivered again is put into the log again
 	ReplayOne     bool // after a restore a source begins one message too early
 	AdoptAnew     bool // a job that goes on from another's savepoint reads its feed from the beginning
+	RereadFile    bool // after a restore a file is read from its beginning
 	KeepForeign   bool // after a rescale a subtask takes rows of other key groups too
 	MarksFirst    bool // on a channel watermarks overtake the rows of their batch
 	Unbounded     bool // a channel takes whatever comes
