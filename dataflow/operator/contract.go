@@ -118,6 +118,11 @@ type Context struct {
 	Pool           *batch.Pool
 	Counters       *Counters
 	Backing        Backing // nil: all state stays in memory
+
+	// Large is told of large memory that was just made and is going to be read at
+	// random, so that the system can be asked for large pages. It neither reads
+	// nor keeps it. Nil: nobody wants to know.
+	Large func(memory []byte)
 }
 
 // Backing keeps entries of one operator's state that its memory has no room

@@ -99,6 +99,7 @@ func (d *driver) start() error {
 		d.sub.Config.Source.Splits = d.splits()
 		d.sub.Config.Source.Names = d.splitNames()
 	}
+	d.sub.Config.Large = largePages()
 	t, err := task.New(d.sub.Config)
 	if err != nil {
 		return err

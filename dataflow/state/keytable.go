@@ -25,6 +25,8 @@ type KeyTable struct {
 	dead    int   // ids in use that nobody holds
 	fetched int32 // of no meaning: keeps the compiler from skipping foresee's reads
 	cols    []keyColumn
+	large   func([]byte) // nil: nobody wants to know
+	told    int64        // Bytes when large was called last
 }
 
 // entry finds an id: the lower half of the hash, and the id plus one, so that
@@ -85,6 +87,24 @@ func (t *KeyTable) Lookup(cols []*batch.Column, positions []int32, hashes []uint
 		to := min(from+block, len(ids))
 		t.foresee(hashes[from:to])
 		t.lookup(cols, positions[from:to], hashes[from:to], ids[from:to])
+	}
+	if n := t.Bytes(); t.large != nil && n != t.told {
+		t.told = n
+		t.tellLarge()
+	}
+}
+
+// TellLarge has f called with memory that is large, as in Large, when it has
+// grown.
+func (t *KeyTable) TellLarge(f func([]byte)) { t.large = f }
+
+func (t *KeyTable) tellLarge() {
+	Large(t.large, t.entries)
+	Large(t.large, t.hashes)
+	Large(t.large, t.refs)
+	for i := range t.cols {
+		Large(t.large, t.cols[i].ints)
+		Large(t.large, t.cols[i].cells)
 	}
 }
 

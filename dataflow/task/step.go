@@ -124,6 +124,7 @@ type Config struct {
 	Source         *SourceConfig
 	Links          []LinkConfig
 	Outputs        []OutputConfig
+	Large          func(memory []byte) // operator.Context.Large. Set by the driver
 }
 
 // Edge is one input of a task: the channels from the subtasks of one upstream

@@ -59,7 +59,7 @@ func (t *Task) context(l *link) *operator.Context {
 	return &operator.Context{
 		Operator: l.id, Subtask: t.cfg.ID.Index, Parallelism: t.cfg.Parallelism, MaxParallelism: t.cfg.MaxParallelism,
 		KeyGroups: dataflow.RangeOf(t.cfg.ID.Index, t.cfg.Parallelism, t.cfg.MaxParallelism),
-		Pool:      t.cfg.Pool, Counters: &l.counters, Backing: t.cfg.Links[l.index].Backing,
+		Pool:      t.cfg.Pool, Counters: &l.counters, Backing: t.cfg.Links[l.index].Backing, Large: t.cfg.Large,
 	}
 }
 

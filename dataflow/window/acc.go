@@ -29,6 +29,8 @@ type acc interface {
 	// copyFrom makes the column equal to from.
 	copyFrom(from acc)
 	bytes() int64
+	// columns tells of memory that is large, see state.Large.
+	columns(tell func([]byte))
 
 	// save appends the slots' state to cols, which have at values; load reads
 	// row rows[i] of cols into slot slots[i]. The columns are those of the

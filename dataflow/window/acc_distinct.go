@@ -158,6 +158,13 @@ func (a *distinctSets) bytes() int64 {
 	return int64(4*cap(a.heads) + 8*cap(a.counts) + 16*cap(a.members) + 4*cap(a.index))
 }
 
+func (a *distinctSets) columns(tell func([]byte)) {
+	state.Large(tell, a.heads)
+	state.Large(tell, a.counts)
+	state.Large(tell, a.members)
+	state.Large(tell, a.index)
+}
+
 // Of a set the number of its members is saved here, so that one that was not
 // saved is known; they are rows of a table of their own, see snapshot.go.
 func (a *distinctSets) save(cols []*batch.Column, at int, slots []int32) {

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/state"
 )
 
 // newEdge is first or last for a type.
@@ -46,6 +47,11 @@ func (e *edge) copyFrom(o *edge) {
 	e.times, e.seqs = cloned(e.times, o.times), cloned(e.seqs, o.seqs)
 }
 func (e *edge) bytes() int64 { return int64(8 * (cap(e.times) + cap(e.seqs))) }
+
+func (e *edge) columns(tell func([]byte)) {
+	state.Large(tell, e.times)
+	state.Large(tell, e.seqs)
+}
 
 // takes tells whether (t, q) is to replace what slot s holds, and if so notes
 // it.
@@ -111,6 +117,11 @@ func (a *doubleEdge) copyFrom(from acc) {
 
 func (a *doubleEdge) bytes() int64 { return a.edge.bytes() + int64(8*cap(a.v)) }
 
+func (a *doubleEdge) columns(tell func([]byte)) {
+	a.edge.columns(tell)
+	state.Large(tell, a.v)
+}
+
 func (a *doubleEdge) save(cols []*batch.Column, at int, slots []int32) {
 	putDoubles(cols[0], at, a.v, slots)
 	a.edge.save(cols, at, slots)
@@ -162,6 +173,11 @@ func (a *intEdge) copyFrom(from acc) {
 }
 
 func (a *intEdge) bytes() int64 { return a.edge.bytes() + int64(8*cap(a.v)) }
+
+func (a *intEdge) columns(tell func([]byte)) {
+	a.edge.columns(tell)
+	state.Large(tell, a.v)
+}
 
 func (a *intEdge) save(cols []*batch.Column, at int, slots []int32) {
 	putFixed(cols[0], at, a.v, slots)
@@ -219,6 +235,11 @@ func (a *bytesEdge) copyFrom(from acc) {
 }
 
 func (a *bytesEdge) bytes() int64 { return a.edge.bytes() + a.texts.bytes() }
+
+func (a *bytesEdge) columns(tell func([]byte)) {
+	a.edge.columns(tell)
+	a.texts.columns(tell)
+}
 
 func (a *bytesEdge) save(cols []*batch.Column, at int, slots []int32) {
 	a.texts.save(cols[0], at, slots)

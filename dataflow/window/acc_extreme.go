@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/state"
 )
 
 // newExtreme is min or max for a type. Doubles are ordered as numbers with NaN
@@ -30,11 +31,15 @@ type doubles struct {
 	neutral float64
 }
 
-func (c *doubles) grow(n int)        { c.v = padded(c.v, n, c.neutral) }
-func (c *doubles) clear(s int32)     { c.v[s] = c.neutral }
-func (c *doubles) truncate()         { c.v = c.v[:0] }
-func (c *doubles) bytes() int64      { return int64(8 * cap(c.v)) }
-func (c *doubles) column() *doubles  { return c }
+func (c *doubles) grow(n int)       { c.v = padded(c.v, n, c.neutral) }
+func (c *doubles) clear(s int32)    { c.v[s] = c.neutral }
+func (c *doubles) truncate()        { c.v = c.v[:0] }
+func (c *doubles) bytes() int64     { return int64(8 * cap(c.v)) }
+func (c *doubles) column() *doubles { return c }
+
+func (c *doubles) columns(tell func([]byte)) {
+	state.Large(tell, c.v)
+}
 func (c *doubles) copyFrom(from acc) { c.v = cloned(c.v, doublesOf(from)) }
 func (c *doubles) save(cols []*batch.Column, at int, slots []int32) {
 	putDoubles(cols[0], at, c.v, slots)
@@ -53,11 +58,15 @@ type ints struct {
 	neutral int64
 }
 
-func (c *ints) grow(n int)        { c.v = padded(c.v, n, c.neutral) }
-func (c *ints) clear(s int32)     { c.v[s] = c.neutral }
-func (c *ints) truncate()         { c.v = c.v[:0] }
-func (c *ints) bytes() int64      { return int64(8 * cap(c.v)) }
-func (c *ints) column() *ints     { return c }
+func (c *ints) grow(n int)    { c.v = padded(c.v, n, c.neutral) }
+func (c *ints) clear(s int32) { c.v[s] = c.neutral }
+func (c *ints) truncate()     { c.v = c.v[:0] }
+func (c *ints) bytes() int64  { return int64(8 * cap(c.v)) }
+func (c *ints) column() *ints { return c }
+
+func (c *ints) columns(tell func([]byte)) {
+	state.Large(tell, c.v)
+}
 func (c *ints) copyFrom(from acc) { c.v = cloned(c.v, intsOf(from)) }
 func (c *ints) save(cols []*batch.Column, at int, slots []int32) {
 	putFixed(cols[0], at, c.v, slots)
@@ -236,6 +245,8 @@ func (c *texts) grow(n int) {
 		c.t[i].set = false
 	}
 }
+
+func (c *texts) columns(tell func([]byte)) { state.Large(tell, c.t) }
 
 func (c *texts) put(s int32, v []byte) {
 	before := cap(c.t[s].b)

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/state"
 )
 
 // intSum is an exact sum of 64-bit integers in 128 bits: whatever the order, a
@@ -42,6 +43,11 @@ func (a *intSum) copyFrom(from acc) {
 	a.high, a.low = cloned(a.high, o.high), cloned(a.low, o.low)
 }
 func (a *intSum) bytes() int64 { return int64(8 * (cap(a.high) + cap(a.low))) }
+
+func (a *intSum) columns(tell func([]byte)) {
+	state.Large(tell, a.high)
+	state.Large(tell, a.low)
+}
 
 func (a *intSum) save(cols []*batch.Column, at int, slots []int32) {
 	putInts(cols[0], at, a.high, slots)
@@ -121,6 +127,12 @@ func (a *variance) copyFrom(from acc) {
 	a.n, a.mean, a.m2 = cloned(a.n, o.n), cloned(a.mean, o.mean), cloned(a.m2, o.m2)
 }
 func (a *variance) bytes() int64 { return int64(8 * (cap(a.n) + cap(a.mean) + cap(a.m2))) }
+
+func (a *variance) columns(tell func([]byte)) {
+	state.Large(tell, a.n)
+	state.Large(tell, a.mean)
+	state.Large(tell, a.m2)
+}
 
 func (a *variance) save(cols []*batch.Column, at int, slots []int32) {
 	putInts(cols[0], at, a.n, slots)

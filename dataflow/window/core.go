@@ -100,6 +100,12 @@ const (
 func (o *core) Open(ctx *operator.Context) error {
 	o.ctx, o.count = ctx, ctx.Counters
 	o.emit.pool, o.emit.count = ctx.Pool, ctx.Counters
+	o.keys.TellLarge(ctx.Large)
+	for _, d := range o.in.dicts {
+		if d != nil {
+			d.TellLarge(ctx.Large)
+		}
+	}
 	return nil
 }
 
@@ -349,6 +355,9 @@ func (o *core) sumTable() *table {
 		t = newTable(o.in.plan, o.in.dicts)
 	}
 	t.held, t.state = false, false
+	if o.ctx != nil {
+		t.large = o.ctx.Large
+	}
 	return t
 }
 

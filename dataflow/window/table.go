@@ -30,6 +30,9 @@ type table struct {
 
 	held  bool // its slots hold their keys in the key table
 	moved []int32
+
+	large func([]byte) // operator.Context.Large
+	told  int64        // bytes when large was called last
 }
 
 func newTable(p *plan, dicts []*state.KeyTable) *table {
@@ -62,6 +65,28 @@ func (t *table) grow() {
 	}
 	for i := range t.lacks {
 		t.lacks[i] = padded(t.lacks[i], n, false)
+	}
+	if 8*n >= state.LargeBytes && t.large != nil {
+		t.tellLarge()
+	}
+}
+
+// tellLarge tells of large columns, once they have grown.
+func (t *table) tellLarge() {
+	n := t.bytes()
+	if n == t.told {
+		return
+	}
+	t.told = n
+	state.Large(t.large, t.rows)
+	state.Large(t.large, t.dirty)
+	state.Large(t.large, t.index.dense)
+	state.Large(t.large, t.index.sparse)
+	for _, c := range t.nulls {
+		state.Large(t.large, c)
+	}
+	for _, a := range t.accs {
+		a.columns(t.large)
 	}
 }
 
