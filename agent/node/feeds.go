@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -36,15 +37,16 @@ type keptFeeds struct {
 	tell  func(string)
 
 	changed chan struct{}                // 1: the state may need other pins
-	mu      sync.Mutex                   // guards owned
+	mu      sync.Mutex                   // guards what follows
 	owned   map[string]coordinator.JobID // feeds that run here, and whose they were when they began to
+	moving  map[string]bool              // feeds that run here, and whose pins may not be those of the state
 }
 
 var _ executor.Feeds = (*keptFeeds)(nil)
 
 // newKeptFeeds makes them; feeds and mesh are set before anything else is called.
 func newKeptFeeds(view func(func(*coordinator.State)), tell func(string)) *keptFeeds {
-	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), owned: make(map[string]coordinator.JobID)}
+	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), owned: make(map[string]coordinator.JobID), moving: make(map[string]bool)}
 }
 
 // Own is executor.Feeds'.
@@ -56,7 +58,14 @@ func (k *keptFeeds) Own(r *worker.LogRole) error {
 	var needed map[string]map[int]int64
 	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
 	k.owns(r.Feed.Name, r.Feed.Job)
-	return k.feeds.Own(r.Feed.Name, r.Epoch, c, needed)
+	if err := k.feeds.Own(r.Feed.Name, r.Epoch, c, needed); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	k.moving[r.Feed.Name] = true // what is not needed any more is pinned still
+	k.mu.Unlock()
+	k.stateChanged()
+	return nil
 }
 
 // Follow is executor.Feeds'.
@@ -97,6 +106,7 @@ func (k *keptFeeds) rests(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.owned, name)
+	delete(k.moving, name)
 }
 
 // ownedFor is whose a feed was when it began to run here.
@@ -182,8 +192,8 @@ func (k *keptFeeds) stateChanged() {
 // pinAgain is when pins that could not be moved are tried again.
 const pinAgain = time.Second
 
-// run moves pins until ctx ends.
-func (k *keptFeeds) run(ctx context.Context) {
+// run moves pins until ctx ends. look says what has changed in the state.
+func (k *keptFeeds) run(ctx context.Context, look func(func(*coordinator.State, jobmanager.Changed))) {
 	var said repeated
 	var retry <-chan time.Time // nil: all are where they belong
 	for {
@@ -193,13 +203,12 @@ func (k *keptFeeds) run(ctx context.Context) {
 		case <-k.changed:
 		case <-retry:
 		}
-		k.mu.Lock()
-		names := slices.Sorted(maps.Keys(k.owned))
-		k.mu.Unlock()
+		look(k.mark)
 		var errs []error
-		for _, name := range names {
+		for _, name := range k.take() {
 			if err := k.pin(name); err != nil && !errors.Is(err, feed.ErrNotOwner) && !errors.Is(err, feed.ErrClosed) {
 				errs = append(errs, fmt.Errorf("the log of feed %s keeps what it had to keep before, until its pins can be moved: %w", name, err))
+				k.again(name)
 			}
 		}
 		if retry = nil; len(errs) > 0 {
@@ -208,6 +217,63 @@ func (k *keptFeeds) run(ctx context.Context) {
 		if err := errors.Join(errs...); said.due(err, dataflow.Time(sensors.WallTime().UnixMicro())) {
 			k.tell(err.Error())
 		}
+	}
+}
+
+// mark marks the feeds whose pins may be others now: those that a job reads which
+// has changed, or whose savepoint. Of what is gone nobody knows what it read.
+func (k *keptFeeds) mark(st *coordinator.State, changed jobmanager.Changed) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	readers := func(job coordinator.JobID, there bool) {
+		for name := range k.owned {
+			if _, reads := sourceOf(st, job, name); reads || !there {
+				k.moving[name] = true
+			}
+		}
+	}
+	if changed.All {
+		readers("", false)
+	}
+	for _, c := range changed.Names {
+		switch c.What {
+		case jobmanager.Job:
+			id := coordinator.JobID(c.Name)
+			readers(id, st.Jobs[id] != nil)
+		case jobmanager.Savepoint:
+			s := st.Savepoints[c.Name]
+			readers(jobOf(s), s != nil)
+		case jobmanager.Feed:
+			if _, runs := k.owned[c.Name]; runs {
+				k.moving[c.Name] = true
+			}
+		case jobmanager.Leader, jobmanager.Site, jobmanager.Level, jobmanager.Agent, jobmanager.Token:
+		}
+	}
+}
+
+func jobOf(s *coordinator.Snapshot) coordinator.JobID {
+	if s == nil {
+		return ""
+	}
+	return s.Job
+}
+
+// take is the feeds that are marked, in order; they are marked no more.
+func (k *keptFeeds) take() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	names := slices.Sorted(maps.Keys(k.moving))
+	clear(k.moving)
+	return names
+}
+
+// again marks a feed whose pins could not be moved.
+func (k *keptFeeds) again(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, runs := k.owned[name]; runs {
+		k.moving[name] = true
 	}
 }
 

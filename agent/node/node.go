@@ -298,16 +298,18 @@ func (n *Node) loop(told context.Context) error {
 func (n *Node) keepUp(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var said [3]repeated
+	var said [4]repeated
 	for {
 		select {
 		case <-ctx.Done():
+			if err := n.keepPeers(); err != nil { // as they are now, for the next start
+				n.tell("agent", err.Error())
+			}
 			return
 		case <-tick.C:
 		}
 		n.expel()
-		n.keepPeers()
-		for i, err := range []error{n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
+		for i, err := range []error{n.keepPeers(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
 			if said[i].due(err, n.uptime()) {
 				n.tell("agent", err.Error())
 			}

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -32,6 +33,7 @@ type box struct {
 	level uint32 // feature level; 0: the first
 	bind  string
 	clock func() time.Time // nil: the machine's
+	ends  time.Duration    // how long it hands over; 0: patience
 	stop  context.CancelFunc
 	*node.Node
 
@@ -85,7 +87,7 @@ func (b *box) options(joinAt, token string) node.Options {
 	}
 	timing := leader.DefaultTiming()
 	timing.Gather = 100 * dataflow.Millisecond // copies are made anew so soon
-	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.Level), Secrets: job.Resolver{}, Clock: b.clock, HandOver: patience, Timing: &timing, Events: func(e api.Event) {
+	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.Level), Secrets: job.Resolver{}, Clock: b.clock, HandOver: cmp.Or(b.ends, patience), Timing: &timing, Events: func(e api.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.log = append(b.log, fmt.Sprintf("%s %s %s", e.What, e.Job, e.Text))

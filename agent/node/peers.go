@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 )
 
@@ -34,8 +36,9 @@ func readPeers(data string) ([]join.Contact, error) {
 	return all, nil
 }
 
-// keepPeers writes down where the others are, when that has changed.
-func (n *Node) keepPeers() {
+// keepPeers writes down where the others are, when that has changed: as gossip has
+// it, which knows it sooner than the state.
+func (n *Node) keepPeers() error {
 	var all []join.Contact
 	n.replica.view(func(st *coordinator.State) {
 		for id, a := range st.Agents {
@@ -44,20 +47,22 @@ func (n *Node) keepPeers() {
 			}
 		}
 	})
-	for _, m := range n.gossipMembers() { // which may listen elsewhere than is usual
-		if i := slices.IndexFunc(all, func(c join.Contact) bool { return c.Node == m.Node && m.Gossip != "" }); i >= 0 {
-			all[i].Gossip = m.Gossip
+	for _, m := range n.gossipMembers() {
+		if i := slices.IndexFunc(all, func(c join.Contact) bool { return c.Node == m.Node }); i >= 0 && m.Status == mesh.Alive {
+			all[i] = join.Contact{Node: m.Node, Link: cmp.Or(m.Link, all[i].Link), Gossip: cmp.Or(m.Gossip, all[i].Gossip)}
 		}
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Node < all[j].Node })
 	if len(all) == 0 || slices.Equal(all, n.kept) {
-		return
+		return nil
 	}
 	text, err := json.Marshal(all)
 	if err == nil {
 		err = replace(peersFile(n.o.Config.DataDir), append(text, '\n'))
 	}
-	if n.kept = all; err != nil {
-		n.tell("agent", fmt.Sprintf("where the other agents are could not be written down: %v", err))
+	if err != nil {
+		return fmt.Errorf("where the other agents are could not be written down yet: %w", err)
 	}
+	n.kept = all
+	return nil
 }

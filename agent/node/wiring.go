@@ -270,7 +270,12 @@ func (n *Node) startFeeds(ends *ends) {
 	ends.add(n.feeds.feeds.Close)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); n.feeds.run(ctx) }()
+	journal := n.replica.watch()
+	go func() {
+		defer close(done)
+		defer n.replica.unwatch(journal)
+		n.feeds.run(ctx, func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) })
+	}()
 	ends.add(func() error { cancel(); <-done; return nil })
 }
 

@@ -1,0 +1,69 @@
+package node_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+)
+
+// TestQuickRestarts: all agents are restarted, one after the other, and nobody
+// waits until the one before is of use again; some come back at another address,
+// or leave without handing anything over. There is a leader again, and all are ready.
+func TestQuickRestarts(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		ends  time.Duration
+		moves bool
+	}{{"where they were", time.Millisecond, false}, {"elsewhere", time.Millisecond, true}, {"in order, elsewhere", 0, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			all := site(t, 3)
+			await(t, "three voters", func() bool { return voters(leading(t, all)) == 3 })
+			for _, b := range all {
+				b.ends = c.ends
+				b.end()
+				b.start("", "")
+				b.end()
+				if c.moves {
+					b.bind = freePorts(t)
+				}
+				b.start("", "")
+			}
+			leading(t, all)
+			for _, b := range all {
+				await(t, b.name+" to be ready", func() bool { return b.Health().Ready })
+			}
+		})
+	}
+}
+
+// TestPeersAreWrittenAgain: where the others are could not be written down, and is
+// when that is possible.
+func TestPeersAreWrittenAgain(t *testing.T) {
+	first := site(t, 1)[0]
+	token, stored, err := first.NewToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Propose(t.Context(), coordinator.Command{TokenCreated: &stored}); err != nil {
+		t.Fatal(err)
+	}
+	second := newBox(t, "n2")
+	inTheWay := filepath.Join(second.dir, "peers.json")
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	second.start(first.Link(), token)
+	await(t, "it to say so", func() bool { return strings.Contains(second.said(), "could not be written down") })
+	if err := os.RemoveAll(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it to be written", func() bool {
+		text, err := os.ReadFile(inTheWay)
+		return err == nil && strings.Contains(string(text), first.Link())
+	})
+}
