@@ -60,6 +60,7 @@ var layers = map[string]layer{
 	"coordinator/restart":    pure,
 	"coordinator/codec":      pure,
 	"coordinator/jobmanager": pure,
+	"coordinator/migration":  pure,
 	"coordinator/schedule":   pure,
 	"coordinator/leader":     pure,
 	"coordinator/worker":     pure,
