@@ -92,3 +92,22 @@ func describeCommand(c *coordinator.MoveCommand) string {
 	}
 	return "forget it here"
 }
+
+func describeProgress(p *Progress) string {
+	s := p.Phase
+	if p.Ended != "" {
+		s += fmt.Sprintf(", %s took %s", p.Ended, p.Took)
+	} else if p.Round > 0 {
+		s += fmt.Sprintf(": round %d, %d bytes in %s, left %s, lag %d", p.Round, p.Bytes, p.Took, p.Left, p.Lag)
+	}
+	if p.Pause > 0 {
+		s += fmt.Sprintf(": the pause was %s, give or take %s", p.Pause, p.Error)
+	}
+	if p.Doubt {
+		s += ": IN_DOUBT"
+	}
+	if p.Why != "" {
+		s += ": " + p.Why
+	}
+	return s
+}

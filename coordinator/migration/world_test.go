@@ -19,10 +19,10 @@ import (
 //     never: the network is the set of all that was ever sent.
 //   - A command that was once proposed may be applied at any time, any number of
 //     times, or never, whoever proposed it.
-//   - In worlds with zombies those who led once go on for ever: for each version that
-//     the record ever had there is one who thinks that it is the present one. He
-//     hears any message, or that he has waited long, and what he then says and
-//     proposes counts.
+//   - In worlds of zombies everybody leads, for ever: for each version that the record
+//     ever had, the present one too, and for none, there is one who thinks that it is
+//     the present one. He hears any message, or that he has waited long, or a person,
+//     and what he then says and proposes counts.
 //   - An agent that has applied nothing of the move answers for its source, too.
 //   - Timers fire whenever they like; time has no length. What machines remember only
 //     so as not to say a thing twice they forget at once: all is said again and again.
@@ -322,7 +322,7 @@ func (x *explorer) deliver(s *state, n int) {
 	m := x.msgs[n]
 	d := x.moves[m.move]
 	if m.source != nil {
-		if s.src[m.move] != nil {
+		if s.src[m.move] != nil || s.dep[m.move] != nil {
 			x.source(s, m.move, Event{FromTarget: m.source})
 		} else {
 			x.effects(s, m.move, d.from, Unasked(x.movesOf(s, d.from), jobs(s.job[d.from]), 1<<40, siteNames[d.to()], m.source, nil))
@@ -330,7 +330,7 @@ func (x *explorer) deliver(s *state, n int) {
 		return
 	}
 	switch {
-	case s.dst[m.move] != nil:
+	case s.dst[m.move] != nil || s.arr[m.move] != nil:
 	case m.target.Propose != nil:
 		x.newTarget(s, m.move)
 	default:
@@ -361,7 +361,13 @@ func (x *explorer) lag(s *state, n int) {
 // newSource makes a leader's machine with the record as it is, and tells it what
 // is so.
 func (x *explorer) newSource(s *state, k int) {
-	s.src[k] = NewSource(x.cfg, base, s.dep[k], x.job())
+	if !x.zombies {
+		s.src[k] = NewSource(x.cfg, base, s.dep[k], x.job())
+		x.tellSource(s, k)
+	}
+}
+
+func (x *explorer) tellSource(s *state, k int) {
 	x.source(s, k, Event{Newest: &coordinator.MoveNewest{Snapshot: snapshot(x.moves[k].newest())}})
 	if s.job[x.moves[k].from].Halted != "" {
 		x.tellHalted(s, k)
@@ -374,7 +380,13 @@ func (x *explorer) tellHalted(s *state, k int) {
 }
 
 func (x *explorer) newTarget(s *state, k int) {
-	s.dst[k] = NewTarget(x.cfg, base, x.moves[k].id, s.arr[k])
+	if !x.zombies {
+		s.dst[k] = NewTarget(x.cfg, base, x.moves[k].id, s.arr[k])
+		x.tellTarget(s, k)
+	}
+}
+
+func (x *explorer) tellTarget(s *state, k int) {
 	if s.haveLogs[k] {
 		x.target(s, k, Event{Logs: &Logs{Ends: end}})
 	}
@@ -384,7 +396,7 @@ func (x *explorer) newTarget(s *state, k int) {
 }
 
 // ghost is a leader who thinks that an old version of a record is the present one,
-// and one thing that happens to him. n is a message; -1: he has waited long.
+// and one thing that happens to him. n is a message, or one of those below.
 type ghost struct {
 	move, n int
 	phase   uint8
@@ -392,6 +404,12 @@ type ghost struct {
 	halted  bool
 	have    [2]bool
 }
+
+const (
+	late = -1 - iota
+	dropWish
+	forceWish
+)
 
 // ghostDid is what he says and proposes.
 type ghostDid struct {
@@ -405,16 +423,25 @@ func (x *explorer) haunt(s *state, h ghost) ghostDid {
 		return did
 	}
 	k, e := h.move, Event{Now: base.Add(10 * dataflow.Hour)}
-	if h.n >= 0 {
+	switch {
+	case h.n >= 0:
 		e = Event{FromTarget: x.msgs[h.n].source, FromSource: x.msgs[h.n].target}
+	case h.n == dropWish:
+		e = Event{Drop: &Wish{}}
+	case h.n == forceWish:
+		e = Event{Force: &Wish{}}
 	}
 	g := state{job: s.job, haveS: s.haveS, haveLogs: s.haveLogs}
 	if h.target {
 		g.arr[k] = s.pastArr[k][h.phase]
-		x.newTarget(&g, k)
+		g.dst[k] = NewTarget(x.cfg, base, x.moves[k].id, g.arr[k])
+		x.tellTarget(&g, k)
 		x.target(&g, k, e)
 		if g.dst[k] != nil && g.dst[k].asking {
 			x.target(&g, k, Event{Checked: &Checked{}})
+		}
+		if t := g.dst[k]; t != nil && t.want != nil && t.want.Name == x.moves[k].newest() {
+			x.target(&g, k, Event{Fetched: &Fetched{Snapshot: t.want, Bytes: 1, Took: 1}})
 		}
 	} else {
 		g.dep[k] = s.pastDep[k][h.phase]
@@ -422,7 +449,8 @@ func (x *explorer) haunt(s *state, h ghost) ghostDid {
 		if h.halted {
 			g.job[x.moves[k].from].Halted = x.moves[k].savepoint()
 		}
-		x.newSource(&g, k)
+		g.src[k] = NewSource(x.cfg, base, g.dep[k], x.job())
+		x.tellSource(&g, k)
 		x.source(&g, k, e)
 	}
 	did := ghostDid{g.net, g.prop}
