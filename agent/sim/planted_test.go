@@ -32,6 +32,7 @@ func TestPlantedBugs(t *testing.T) {
 		{"sealed without a promise", sim.Bugs{SkipSeal: true}, []int{3, 2}, sim.PlanPlain},
 		{"watermarks of inputs forgotten", sim.Bugs{ForgetInputs: true}, []int{4}, sim.PlanPlain},
 		{"stored before its copies", sim.Bugs{StoredEarly: true}, []int{5}, sim.PlanPlain},
+		{"copied before it is here", sim.Bugs{CopiedEarly: true}, []int{5}, sim.PlanPlain},
 		{"restored from an older checkpoint", sim.Bugs{RestoreOlder: true}, []int{6}, sim.PlanPlain},
 		{"two leaders in a term", sim.Bugs{TwoLeaders: true}, []int{7}, sim.PlanPlain},
 		{"a leader without a majority is told that it leads", sim.Bugs{ConfirmAlways: true}, []int{7}, sim.PlanSplit},
@@ -44,7 +45,7 @@ func TestPlantedBugs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			for n := range uint64(most) {
-				_, v := sim.Run(sim.Config{Seed: 1000 + n, Bugs: c.bugs, Zombies: n%2 == 1, Plan: c.plan})
+				_, v := sim.Run(sim.Config{Seed: 1000 + n, Bugs: c.bugs, Zombies: n%2 == 1, Plan: c.plan, Copies: c.bugs.CopiedEarly})
 				if v == nil || !slices.Contains(c.by, v.Invariant) {
 					continue // what follows from the bug may be seen first
 				}

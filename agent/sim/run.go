@@ -33,7 +33,10 @@ type Config struct {
 	// Heirs loses the disk of a log's owner, once, just when others than those of
 	// the epoch before are to copy it.
 	Heirs bool
-	Trace func(string) // a line for each thing worth telling; nil: nobody listens
+	// Copies has agents know the feature level at which copies are made anew, and
+	// loses disks for good at the end. With PlanPlain.
+	Copies bool
+	Trace  func(string) // a line for each thing worth telling; nil: nobody listens
 }
 
 const (
@@ -73,6 +76,9 @@ func Run(cfg Config) (*Stats, *Violation) {
 	}
 	if r.w.Failed() == nil {
 		r.end()
+	}
+	if r.cfg.Copies && r.w.Failed() == nil {
+		r.loseForGood()
 	}
 	stats := &r.site.Judge.Stats
 	stats.Steps = r.w.Steps
@@ -121,6 +127,9 @@ func newRun(cfg Config) *run {
 	r.site = site.New(r.w, "s")
 	if r.cfg.Plan == PlanAgain {
 		r.site.Level = coordinator.AdoptLevel
+	}
+	if r.cfg.Copies {
+		r.site.Level = coordinator.CopiesLevel
 	}
 	r.site.EpochBegan = r.faultHeirs
 	for i := range r.cfg.Agents {

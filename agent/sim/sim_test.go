@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"reflect"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim"
@@ -19,6 +20,7 @@ var (
 	zombies = flag.Bool("zombies", false, "more processes that stand still, and leaders that are alone")
 	plan    = flag.String("plan", "", "which jobs run: plain, windows, rescale, again, file, split; by the seed if there is none")
 	heirs   = flag.Bool("heirs", false, "the owner of a log loses its disk when others are to copy it")
+	copies  = flag.Bool("copies", false, "disks are lost for good, and copies made anew")
 	bug     = flag.String("bug", "", "a field of sim.Bugs that is planted")
 )
 
@@ -43,6 +45,30 @@ func TestHeirs(t *testing.T) {
 		n = 4
 	}
 	sites(t, 2001, n, true)
+}
+
+// Disks are lost for good: copies are made anew.
+func TestCopies(t *testing.T) {
+	n := uint64(12)
+	if testing.Short() {
+		n = 3
+	}
+	copied := int64(0)
+	t.Run("seeds", func(t *testing.T) {
+		for seed := 3001 + *first - 1; seed < 3001+*first-1+n; seed++ {
+			t.Run(fmt.Sprint(seed), func(t *testing.T) {
+				t.Parallel()
+				stats, v := sim.Run(sim.Config{Seed: seed, Copies: true, Plan: sim.PlanPlain})
+				if v != nil {
+					t.Errorf("%v\nreplay: go test ./agent/sim -run TestSite -v -seed %d -copies", v, seed)
+				}
+				atomic.AddInt64(&copied, int64(stats.Copied))
+			})
+		}
+	})
+	if copied == 0 {
+		t.Error("no copy was made")
+	}
 }
 
 // Seeds that found what is mended.
@@ -72,7 +98,10 @@ func sites(t *testing.T, first, seeds uint64, heirs bool) {
 }
 
 func site(t *testing.T, n uint64, heirs bool) {
-	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: heirs, Plan: *plan}
+	cfg := sim.Config{Seed: n, Zombies: *zombies || n%8 == 7, Heirs: heirs, Plan: *plan, Copies: *copies}
+	if *copies {
+		cfg.Zombies, cfg.Plan = *zombies, sim.PlanPlain
+	}
 	if *bug != "" {
 		reflect.ValueOf(&cfg.Bugs).Elem().FieldByName(*bug).SetBool(true)
 	}

@@ -29,7 +29,8 @@ type Timing struct {
 	Prepare dataflow.Duration // for an agent that is there to prepare an attempt
 	Apart   dataflow.Duration // two agents that did not reach each other are kept apart for so long
 	Gather  dataflow.Duration // from what may have taken copies away to the look at it
-	Forsake dataflow.Duration // copies on an agent that is lost for so long are made anew on others; what failed is tried again
+	Forsake dataflow.Duration // copies on an agent that is lost for so long are made anew on others
+	Again   dataflow.Duration // copies that could not be made are tried again
 	Copy    dataflow.Duration // for an agent that is there to copy what it was asked for
 }
 
@@ -37,7 +38,7 @@ type Timing struct {
 func DefaultTiming() Timing {
 	return Timing{Lease: 3 * dataflow.Second, Silence: 1500 * dataflow.Millisecond, Confirm: 500 * dataflow.Millisecond,
 		Retry: 200 * dataflow.Millisecond, Finish: 5 * dataflow.Second, Replace: 5 * dataflow.Second, Close: 30 * dataflow.Second, Prepare: 10 * dataflow.Minute,
-		Apart: dataflow.Minute, Gather: 10 * dataflow.Second, Forsake: 10 * dataflow.Minute, Copy: dataflow.Hour}
+		Apart: dataflow.Minute, Gather: 10 * dataflow.Second, Forsake: 10 * dataflow.Minute, Again: dataflow.Minute, Copy: dataflow.Hour}
 }
 
 // Safe is how long after the leader granted a lease nobody acts on it any more,

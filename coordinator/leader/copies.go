@@ -131,7 +131,7 @@ func (l *Leader) markShort() {
 
 // copyAgain has what cannot be done now tried again in a while.
 func (l *Leader) copyAgain() {
-	l.copying.again = min(l.copying.again, l.now.Add(l.cfg.Timing.Forsake))
+	l.copying.again = min(l.copying.again, l.now.Add(l.cfg.Timing.Again))
 }
 
 // lookAtCopies records what was found, and orders the next copies.

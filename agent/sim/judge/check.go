@@ -39,6 +39,7 @@ type Judge struct {
 
 // Stats say how much happened in a run.
 type Stats struct {
+	Copied                                                       int // commands that say where parts are
 	Checkpoints, Attempts, Epochs, Terms, Messages, Steps, Disks int // Disks are those that were lost
 }
 
@@ -91,6 +92,8 @@ func (j *Judge) Applied(index uint64, cmd *coordinator.Command, r jobmanager.Res
 	switch {
 	case cmd.CheckpointDone != nil && cmd.CheckpointDone.Checkpoint != nil:
 		j.completed(cmd.CheckpointDone.Checkpoint)
+	case cmd.CopiesChanged != nil:
+		j.copied(cmd.CopiesChanged)
 	case cmd.JobDeployed != nil:
 		j.deployed(cmd.JobDeployed, st)
 	case cmd.LogEpochBegun != nil:
@@ -146,6 +149,15 @@ func (j *Judge) completed(s *coordinator.Snapshot) {
 	}
 	for _, p := range manifest.Needed(m) {
 		j.hasCopies(s, p, copies[p.Digest])
+	}
+}
+
+// copied: 5, who is said to have a part has it.
+func (j *Judge) copied(c *coordinator.CopiesChanged) {
+	j.Stats.Copied++
+	for _, p := range c.Copies {
+		j.w.Tell("part %.12s of %s is on %s", p.Part, c.Name, NodesText(p.Nodes))
+		j.hasCopies(&coordinator.Snapshot{Name: c.Name, Job: c.Job}, store.Part{Digest: p.Part}, p.Nodes)
 	}
 }
 

@@ -30,6 +30,7 @@ type executor struct {
 	holds    map[store.Digest][]hold
 	old      map[store.Digest]bool // parts that were here at the start
 	lost     map[coordinator.JobID]*coordinator.Job
+	copying  *worker.Copy // the last that was asked for
 }
 
 // hold keeps a part that a checkpoint under way may name.
@@ -88,6 +89,8 @@ func (x *executor) do(f worker.Effect) {
 		x.close(*f.Close)
 	case f.Kept != nil:
 		x.keep(f.Kept)
+	case f.Copy != nil:
+		x.copy(f.Copy)
 	case f.Lost != nil:
 		x.lost[f.Lost.ID] = f.Lost
 		x.p.Post(x.cutLost)

@@ -10,6 +10,7 @@ type Bugs struct {
 	NoCut         bool // a copy that is ahead is not cut
 	AckEarly      bool // the broker is acknowledged when the owner alone has it
 	StoredEarly   bool // a share is said to have its copies before they are made
+	CopiedEarly   bool // parts are said to be copied before they are here
 	RestoreOlder  bool // an attempt goes on from an older checkpoint than the newest
 	ForgetInputs  bool // the watermarks of inputs are not restored
 	CommitEarly   bool // sinks commit before their checkpoint is complete
