@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/connect"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -21,7 +22,7 @@ import (
 )
 
 // DefaultMemory is the budget in bytes for batches in flight in one process.
-const DefaultMemory = 256 << 20
+const DefaultMemory = config.DefaultMemory
 
 // DefaultCommit is how often sinks make their rows visible when the job names
 // no checkpoint interval.
@@ -228,10 +229,6 @@ func (l *Local) Totals() Totals {
 	}
 	return t
 }
-
-// Status is what each subtask has done so far, in the order of the execution
-// graph.
-func (l *Local) Status() []runtime.Status { return l.now().run.Status() }
 
 // scratchDir is where the files are: what is in it is of no use to a later run.
 // A run without a state folder has its own, where temporary files go.

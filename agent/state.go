@@ -55,9 +55,6 @@ func OpenState(dir string, o StateOptions) (*State, error) {
 	})}, nil
 }
 
-// Store is the part of the folder that holds state.
-func (s *State) Store() *durable.State { return s.store }
-
 // Close gives the folder back, when no job of it runs any more.
 func (s *State) Close() error { return s.store.Close() }
 

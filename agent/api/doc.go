@@ -7,4 +7,7 @@
 // its Backend. Read backend.go for what that is, api.go for what comes before
 // every request, forward.go for the way to the leader, types.go for what goes
 // over the wire; docs/API.md is the user's page.
+//
+// It is large because routes, the forms of their answers and the client are one
+// contract: each noun of the API has a file on either side.
 package api

@@ -7,4 +7,7 @@
 // how figures are made, rows.go for the common input, job.go and session.go for
 // the job that most of them run, child.go for parts that are processes, then a
 // file for each.
+//
+// It is large because each benchmark brings its own rival to be measured against;
+// none knows of another.
 package bench

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
@@ -76,9 +77,6 @@ type Options struct {
 	Hold dataflow.Duration
 }
 
-// DefaultMemory is the budget in bytes for batches in flight on an agent.
-const DefaultMemory = 256 << 20
-
 // Executor performs a worker's effects on one agent. Do is called by one
 // goroutine, everything else by any.
 type Executor struct {
@@ -106,7 +104,7 @@ func New(o Options) (*Executor, error) {
 		o.Files = disk.Group
 	}
 	if o.Memory == 0 {
-		o.Memory = DefaultMemory
+		o.Memory = config.DefaultMemory
 	}
 	if o.Hold == 0 {
 		o.Hold = dataflow.Hour

@@ -296,7 +296,7 @@ func TestShared(t *testing.T) {
 	}
 	conn := p.session(t, 1, false)
 	<-a.Subscribed()
-	b, err := feeds.OpenStored("f")
+	b, err := feeds.OpenKeeping("f", nil, nil)
 	if err != nil || a != b {
 		t.Fatal(err)
 	}

@@ -78,14 +78,11 @@ func (s *Feeds) Open(name string, c Config) (*Feed, error) {
 	return s.OpenKeeping(name, &c, nil)
 }
 
-// OpenStored is Open with the config in feed.json: for `feed: NAME`. A feed
-// that was never created is store.ErrMissing.
-func (s *Feeds) OpenStored(name string) (*Feed, error) { return s.OpenKeeping(name, nil, nil) }
-
-// OpenKeeping is Open, or with no config OpenStored, of a feed that must keep
-// what is needed: offsets by lane, under the names of pins. What is not pinned
-// yet is, before anything is appended or let go. It heals what a lost pins.json
-// said.
+// OpenKeeping is Open, or with no config (for `feed: NAME`) that of a feed that
+// was created, with the config in feed.json: store.ErrMissing if there is none.
+// The feed must keep what is needed: offsets by lane, under the names of pins.
+// What is not pinned yet is, before anything is appended or let go. It heals
+// what a lost pins.json said.
 func (s *Feeds) OpenKeeping(name string, c *Config, needed map[string]map[int]int64) (*Feed, error) {
 	if err := checkName(name); err != nil {
 		return nil, err

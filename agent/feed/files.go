@@ -229,17 +229,6 @@ func sortedPins(all map[string]map[int]int64) []Pin {
 	return list
 }
 
-// Unpin lets go what a name pinned of a feed that does not run.
-func Unpin(o Options, name, pin string) error {
-	o = o.filled()
-	all, err := readPins(o, name)
-	if err != nil || all[pin] == nil {
-		return err
-	}
-	delete(all, pin)
-	return writePins(o, name, all)
-}
-
 // Delete removes a feed with its log, whatever is pinned. One that is in use is
 // store.ErrLocked. The broker keeps the session until it expires there.
 func Delete(o Options, name string) error {

@@ -52,12 +52,6 @@ func TestPinsAreDurable(t *testing.T) {
 	if err != nil || fmt.Sprint(info.Pins) != "[{job/7 map[0:5]}]" || len(info.Lanes) != 1 || info.Config.ClientID != "feed" {
 		t.Errorf("%+v, %v", info, err)
 	}
-	if err := feed.Unpin(feed.Options{Dir: dir}, "f", "job/7"); err != nil {
-		t.Error(err)
-	}
-	if info, err = feed.Show(feed.Options{Dir: dir}, "f"); err != nil || len(info.Pins) != 0 {
-		t.Errorf("%+v, %v", info, err)
-	}
 }
 
 func TestStoredConfig(t *testing.T) {
@@ -112,7 +106,7 @@ func TestStoredConfig(t *testing.T) {
 	if err := feed.Delete(o, "mill"); err != nil {
 		t.Error(err)
 	}
-	for _, err := range []error{feed.Delete(o, "mill"), second(feed.Show(o, "mill")), second(feed.New(o).OpenStored("mill"))} {
+	for _, err := range []error{feed.Delete(o, "mill"), second(feed.Show(o, "mill")), second(feed.New(o).OpenKeeping("mill", nil, nil))} {
 		if !errors.Is(err, store.ErrMissing) {
 			t.Error(err)
 		}
@@ -145,7 +139,7 @@ func TestSecretsStayAway(t *testing.T) {
 	if err != nil || strings.Contains(string(text), "hunter2") {
 		t.Errorf("%s, %v", text, err)
 	}
-	if _, err := feed.New(o).OpenStored("f"); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := feed.New(o).OpenKeeping("f", nil, nil); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Error(err)
 	}
 	c.Broker = strings.Replace(p.url(), "//", "//me:hunter2@", 1)

@@ -41,7 +41,7 @@ func BenchmarkFeedCopies(b *testing.B) {
 				}
 			}
 			measure(b, p.session(b, 1, false).c)
-			f, err := owner.OpenStored("f")
+			f, err := owner.OpenKeeping("f", nil, nil)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -213,7 +213,7 @@ func TestRedeliveryToTheNextOwner(t *testing.T) {
 			}
 			l.c.send(publish(5, c.qos, false, "t/a", "a")) // the id is used again
 			l.take(5)
-			if l.feed, err = feeds[1].OpenStored("f"); err != nil {
+			if l.feed, err = feeds[1].OpenKeeping("f", nil, nil); err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = l.feed.Close() }()

@@ -65,7 +65,7 @@ func TestMemberAway(t *testing.T) {
 		s.knows("a", "b")
 		s.broker.publish(numbers(0, 10)...)
 		time.Sleep(time.Second)
-		f, err := s.agents["a"].feeds.OpenStored("f")
+		f, err := s.agents["a"].feeds.OpenKeeping("f", nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +188,7 @@ func TestRoleLost(t *testing.T) {
 		s.begin("a", 0, "a", "b")
 		s.knows("a", "b")
 		time.Sleep(time.Second)
-		f, err := s.agents["a"].feeds.OpenStored("f")
+		f, err := s.agents["a"].feeds.OpenKeeping("f", nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,10 +214,10 @@ func TestRoleLost(t *testing.T) {
 		s.knows("a")
 		time.Sleep(time.Minute)
 		wants(t, s.broker.acks(), "x")
-		if _, err := s.agents["a"].feeds.OpenStored("f"); !errors.Is(err, feed.ErrNotOwner) {
+		if _, err := s.agents["a"].feeds.OpenKeeping("f", nil, nil); !errors.Is(err, feed.ErrNotOwner) {
 			t.Error(err)
 		}
-		f2, err := s.agents["b"].feeds.OpenStored("f")
+		f2, err := s.agents["b"].feeds.OpenKeeping("f", nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

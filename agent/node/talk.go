@@ -3,6 +3,7 @@ package node
 import (
 	"sync"
 
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/wire"
 )
@@ -10,7 +11,6 @@ import (
 // Control frames: docs/WIRE.md.
 const (
 	controlFrame = 1
-	maxControl   = 16 << 20
 	maxUnsent    = 4096 // messages that wait for a stream. Full: the stream is given up, and both sides begin again
 )
 
@@ -84,7 +84,7 @@ func (t *talk) write() {
 
 // read reads until the stream ends, or a message is not understood.
 func (t *talk) read(hear func([]byte) (func(), error)) {
-	in := wire.NewReader(t.stream, wire.Limit{Kind: controlFrame, Bytes: maxControl})
+	in := wire.NewReader(t.stream, wire.Limit{Kind: controlFrame, Bytes: codec.MaxMessage})
 	for {
 		_, m, err := in.Next()
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -24,7 +25,7 @@ func TestFoundAndPropose(t *testing.T) {
 		}
 		must(t, a.Barrier(soon(t)))
 		must(t, a.Verify(soon(t)))
-		if _, _, err := a.Propose(soon(t), make([]byte, MaxCommand+1)); !errors.Is(err, ErrTooLarge) {
+		if _, _, err := a.Propose(soon(t), make([]byte, codec.MaxCommand+1)); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("too large: %v", err)
 		}
 		if who, term := a.Leader(); who != "a" || term == 0 {

@@ -9,11 +9,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
-
-// MaxCommand is the bytes that a command may have.
-const MaxCommand = 32 << 20
 
 // The kinds of errors of a proposal.
 var (
@@ -23,7 +21,7 @@ var (
 	// ErrUnknown: it may be applied yet, or not: this node stopped leading, or ctx
 	// ended, before it was known.
 	ErrUnknown = errors.New("consensus: it is not known whether it was applied")
-	// ErrTooLarge: a command has more than MaxCommand bytes.
+	// ErrTooLarge: a command has more than codec.MaxCommand bytes.
 	ErrTooLarge = errors.New("consensus: the command is too large")
 )
 
@@ -51,8 +49,8 @@ func (n *Node) Propose(ctx context.Context, command []byte) (index uint64, resul
 // calls, and the function, called once, waits for what becomes of one. Enter may
 // block while the library writes to disk.
 func (n *Node) Enter(command []byte) func(ctx context.Context) (index uint64, result any, err error) {
-	if len(command) > MaxCommand {
-		return refused(fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(command), MaxCommand))
+	if len(command) > codec.MaxCommand {
+		return refused(fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(command), codec.MaxCommand))
 	}
 	if err := n.leads(); err != nil {
 		return refused(err)

@@ -7,4 +7,7 @@
 // It has the state of one term: a new leader begins with an empty one, learns
 // from the replicated state and from the Hello of each agent what runs, and
 // goes on; tasks notice nothing.
+//
+// It is a little large because agents, jobs and feeds' logs are decided in one
+// step, from one look at the state; each has files of its own.
 package leader

@@ -151,7 +151,9 @@ func checkLeast(t *rapid.T, q *queue, times map[int32]int64, now func(entry) (in
 		case !there:
 			q.drop()
 		case v > e.key:
-			q.raise(e, v)
+			e.key = v
+			q.drop()
+			q.push(e)
 		case v != want:
 			t.Fatalf("least %d, want %d", v, want)
 		default:

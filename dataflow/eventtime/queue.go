@@ -145,13 +145,6 @@ func (q *queue) drop() {
 	}
 }
 
-// raise gives e, which least returned, a greater key.
-func (q *queue) raise(e entry, key int64) {
-	e.key = key
-	q.drop()
-	q.push(e)
-}
-
 // lowest empties the lowest bucket, and returns what was in it and the greatest
 // key that can be.
 func (q *queue) lowest() (list *chunk, greatest uint64) {

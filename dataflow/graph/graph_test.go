@@ -91,11 +91,8 @@ func TestE45_ThirteenTasksInSixSlots(t *testing.T) {
 	if jg.Subtasks() != 13 || jg.Slots() != 6 {
 		t.Errorf("%d tasks in %d slots, want 13 in 6", jg.Subtasks(), jg.Slots())
 	}
-	if n := graph.WorkersNeeded(jg.Slots(), 3); n != 2 {
-		t.Errorf("%d workers of 3 slots, want 2", n)
-	}
-	if n := graph.WorkersNeeded(graph.Chain(wordCount(t, 7), graph.Options{}).Slots(), 3); n != 3 {
-		t.Errorf("parallelism 7 needs %d workers of 3 slots, want 3", n)
+	if n := graph.Chain(wordCount(t, 7), graph.Options{}).Slots(); n != 7 {
+		t.Errorf("parallelism 7 needs %d slots", n)
 	}
 	x := graph.Expand(jg)
 	if n := len(x.Slots[0].Subtasks); n != 3 {

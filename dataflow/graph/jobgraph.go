@@ -153,9 +153,6 @@ func (jg *JobGraph) Slots() int {
 // SlotsUnshared is how many slots it needs when each holds one subtask.
 func (jg *JobGraph) SlotsUnshared() int { return jg.Subtasks() }
 
-// WorkersNeeded is how many workers offer that many slots.
-func WorkersNeeded(slots, perWorker int) int { return (slots + perWorker - 1) / perWorker }
-
 type slotGroup struct {
 	name  string
 	slots int

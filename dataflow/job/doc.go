@@ -6,4 +6,7 @@
 // Load is the one door in; the keys are described in docs/JOBS.md. What the
 // graph is for is in dataflow/graph; what steps become in dataflow/operator and
 // dataflow/window.
+//
+// It is large because every key has its check and its hint for people, and all
+// findings of a job are told at once.
 package job

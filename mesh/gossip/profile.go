@@ -9,7 +9,7 @@ import (
 // Profile is how far the members are from each other.
 type Profile uint8
 
-// The profiles. docs/SECURITY.md says nothing of them: their numbers are here.
+// The profiles, with what they mean in seconds.
 const (
 	// LAN: an agent that is killed is known to have failed after about
 	//

@@ -148,7 +148,7 @@ func (id *Identity) Issue(csr []byte, node mesh.NodeID, site mesh.Site, now time
 	case site != id.site:
 		return nil, fmt.Errorf("a certificate for site %s, this is %s: %w", site, id.site, ErrSite)
 	case now.After(by.cert.NotAfter):
-		return nil, fmt.Errorf("the certificate of site %s %w on %s: sign a new one with the root key (`tidemark site create %s`)", id.site, ErrExpired, stamp(by.cert.NotAfter), id.site)
+		return nil, fmt.Errorf("the certificate of site %s %w on %s: a new one must be signed with the root key", id.site, ErrExpired, stamp(by.cert.NotAfter))
 	}
 	cert, err := newAgent(*by, id.mesh, site, key, now)
 	if err != nil {

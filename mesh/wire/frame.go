@@ -204,9 +204,6 @@ func (w *Writer) Frame(kind byte, payload []byte) error {
 	return w.End(append(w.Begin(kind), payload...))
 }
 
-// Gathered is the number of bytes that wait for Flush.
-func (w *Writer) Gathered() int { return len(w.buf) }
-
 // Flush writes what has gathered. What could not be written is dropped: the
 // stream is of no use any more.
 func (w *Writer) Flush() error {

@@ -46,18 +46,6 @@ type Config struct {
 	Splits int
 }
 
-// Schema makes the schema of the rows: key string, seq bigint (the row's
-// number), value double in [0, 100), ts timestamp (the event time). One for
-// all subtasks of a source.
-func Schema() *batch.Schema {
-	return batch.MustSchema(
-		batch.Field{Name: "key", Type: batch.String},
-		batch.Field{Name: "seq", Type: batch.Bigint},
-		batch.Field{Name: "value", Type: batch.Double},
-		batch.Field{Name: "ts", Type: batch.Timestamp},
-	)
-}
-
 // Source is one subtask's share: one split, or several after the parallelism
 // was lowered, none for some subtasks after it was raised. Of several, the one
 // whose next row arrives first is read next. A split's position is the number

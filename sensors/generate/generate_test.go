@@ -29,7 +29,7 @@ type row struct {
 
 func open(t rapid.TB, c Config, clock sensors.Clock) *Source {
 	t.Helper()
-	s, err := New(c, Schema(), batch.NewPool(0, nil), clock)
+	s, err := New(c, wholeSchema(), batch.NewPool(0, nil), clock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestWhatCannotBeGenerated(t *testing.T) {
 		{Rate: -1, Parallelism: 1}, {Rate: maxRate + 1, Parallelism: 1}, {Keys: -1, Parallelism: 1}, {Keys: maxKeys + 1, Parallelism: 1},
 		{Rows: -1, Parallelism: 1}, {Disorder: -1, Parallelism: 1}, {}, {Subtask: 1, Parallelism: 1}, {Subtask: -1, Parallelism: 1},
 	} {
-		if _, err := New(c, Schema(), batch.NewPool(0, nil), nil); err == nil {
+		if _, err := New(c, wholeSchema(), batch.NewPool(0, nil), nil); err == nil {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -315,4 +315,14 @@ func TestSplitsOfOthersAreRefused(t *testing.T) {
 	if n, err := SplitsOf(nil); n != 0 || err != nil {
 		t.Error(n, err)
 	}
+}
+
+// wholeSchema is all columns that there are.
+func wholeSchema() *batch.Schema {
+	return batch.MustSchema(
+		batch.Field{Name: "key", Type: batch.String},
+		batch.Field{Name: "seq", Type: batch.Bigint},
+		batch.Field{Name: "value", Type: batch.Double},
+		batch.Field{Name: "ts", Type: batch.Timestamp},
+	)
 }

@@ -198,12 +198,3 @@ func (o *Oracle) Windows() []Window {
 	})
 	return out
 }
-
-// Forget drops the windows that end at or before t, for a fleet without end.
-func (o *Oracle) Forget(t dataflow.Time) {
-	for k, w := range o.windows {
-		if w.End <= t {
-			delete(o.windows, k)
-		}
-	}
-}

@@ -227,12 +227,6 @@ func TestTotalsAddUp(t *testing.T) {
 	if len(windows) != len(sums) || len(sums) == 0 {
 		t.Errorf("%d windows, %d recounted", len(windows), len(sums))
 	}
-	o.Forget(start.Add(4 * minute))
-	for _, w := range o.Windows() {
-		if w.End <= start.Add(4*minute) {
-			t.Errorf("window %v not forgotten", w.Start)
-		}
-	}
 }
 
 // TestWhatMayGoEitherWayIsUnsure: readings held back too short, and devices

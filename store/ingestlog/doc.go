@@ -15,6 +15,6 @@
 //
 // Read log.go for what the owner calls, commit.go for what happens when the
 // disk is full or fails, reader.go for reading, block.go for the bytes;
-// docs/INGEST_LOG.md has the format and the guarantees. It is a little large
+// docs/INGEST_LOG.md has the format and the guarantees. It is large
 // because the format's writer and reader are not parted.
 package ingestlog
