@@ -3,6 +3,7 @@ package coordinator
 import (
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -111,6 +112,13 @@ type Agent struct {
 	HTTP   string            `cbor:"9,keyasint,omitempty"`
 	// Version of the binary, for people.
 	Version string `cbor:"10,keyasint"`
+}
+
+// Equal tells whether two say the same of an agent.
+func (a *Agent) Equal(b *Agent) bool {
+	x, y := *a, *b
+	x.Labels, y.Labels = nil, nil
+	return maps.Equal(a.Labels, b.Labels) && reflect.DeepEqual(x, y) // fields to come count too
 }
 
 // Job is a job that was submitted. Its spec never changes but by JobRescaled.

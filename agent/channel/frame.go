@@ -111,7 +111,7 @@ func appendHello(dst []byte, h Hello) []byte {
 }
 
 func parseHello(p []byte) (h Hello, err error) {
-	d := decoder{p: p}
+	d := decoder{wire.FieldsOf(p)}
 	h.Job = d.string()
 	h.Token = d.token()
 	for _, s := range [...]*dataflow.SubtaskID{&h.From, &h.To} {
@@ -119,7 +119,7 @@ func parseHello(p []byte) (h Hello, err error) {
 		s.Index = d.int()
 	}
 	h.Channel = d.int()
-	if v := d.take(8); v != nil {
+	if v := d.Take(8); v != nil {
 		h.Schema = binary.LittleEndian.Uint64(v)
 	}
 	return h, d.end("open")
@@ -141,14 +141,16 @@ func appendBarrier(dst []byte, b dataflow.Barrier) []byte {
 }
 
 func parseBarrier(p []byte) (b dataflow.Barrier, err error) {
-	d := decoder{p: p}
-	if v := d.take(1); v != nil {
+	d := decoder{wire.FieldsOf(p)}
+	if v := d.Take(1); v != nil {
 		b.Full = v[0]&barrierFull != 0
 		b.Then = dataflow.Then(v[0] >> barrierThen)
-		d.bad = d.bad || b.Then > dataflow.Drain
+		if b.Then > dataflow.Drain {
+			d.Fail()
+		}
 	}
 	b.ID.Token = d.token()
-	b.ID.Counter = d.uvarint()
+	b.ID.Counter = d.Uvarint()
 	return b, d.end("barrier")
 }
 
@@ -172,52 +174,28 @@ func refusalOf(err error) *Refusal {
 	return &Refusal{Reason: Failed, Why: err.Error()}
 }
 
-// decoder takes values off the front of p; after the first failure it yields
-// zeros.
-type decoder struct {
-	p   []byte
-	bad bool
-}
-
-func (d *decoder) take(n int) []byte {
-	if d.bad || n > len(d.p) {
-		d.bad = true
-		return nil
-	}
-	v := d.p[:n]
-	d.p = d.p[n:]
-	return v
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.p)
-	if d.bad || n <= 0 || n > 1 && d.p[n-1] == 0 { // longer than need be
-		d.bad = true
-		return 0
-	}
-	d.p = d.p[n:]
-	return v
-}
+// decoder takes a payload apart.
+type decoder struct{ wire.Fields }
 
 func (d *decoder) int() int {
-	v := d.uvarint()
+	v := d.Uvarint()
 	if v > math.MaxInt32 {
-		d.bad = true
+		d.Fail()
 		return 0
 	}
 	return int(v)
 }
 
 func (d *decoder) string() string {
-	return string(d.take(d.int()))
+	return string(d.Take(d.int()))
 }
 
 func (d *decoder) token() dataflow.FencingToken {
-	return dataflow.FencingToken{Epoch: d.uvarint(), Site: d.string(), Attempt: d.uvarint()}
+	return dataflow.FencingToken{Epoch: d.Uvarint(), Site: d.string(), Attempt: d.Uvarint()}
 }
 
 func (d *decoder) end(what string) error {
-	if d.bad || len(d.p) > 0 {
+	if !d.Whole() {
 		return fmt.Errorf("%w: %s", errFormat, what)
 	}
 	return nil

@@ -60,60 +60,27 @@ const (
 	refusedFailing byte = 3 // its disk is full or fails: come again
 )
 
-// fields reads numbers and bytes off a payload; after the first that is not
-// there it is bad.
-type fields struct {
-	b   []byte
-	bad bool
-}
-
-func (f *fields) uvarint() uint64 {
-	v, n := binary.Uvarint(f.b)
-	if n <= 0 || n > 1 && f.b[n-1] == 0 { // as short as it goes
-		f.bad, f.b = true, nil
-		return 0
-	}
-	f.b = f.b[n:]
-	return v
-}
+// fields are those of a payload.
+type fields struct{ wire.Fields }
 
 // seq is a sequence number.
 func (f *fields) seq() int64 {
-	v := f.uvarint()
+	v := f.Uvarint()
 	if v > 1<<62 {
-		f.bad = true
+		f.Fail()
 		return 0
 	}
 	return int64(v)
 }
 
-func (f *fields) take(n int) []byte {
-	if n > len(f.b) {
-		f.bad, f.b = true, nil
-		return nil
-	}
-	b := f.b[:n]
-	f.b = f.b[n:]
-	return b
-}
-
-func (f *fields) sized() []byte {
-	n := f.uvarint()
-	if n > uint64(len(f.b)) {
-		f.bad, f.b = true, nil
-		return nil
-	}
-	return f.take(int(n))
-}
-
 func (f *fields) id() (id ingestlog.LogID) {
-	copy(id[:], f.take(len(id)))
+	copy(id[:], f.Take(len(id)))
 	return id
 }
 
 // done is an error unless all was there and nothing is left.
 func (f *fields) done(kind string) error {
-	if f.bad || len(f.b) > 0 {
+	if !f.Whole() {
 		return fmt.Errorf("%w: %s", errFrame, kind)
 	}
 	return nil
@@ -131,8 +98,8 @@ func (h hello) append(dst []byte) []byte {
 }
 
 func (h *hello) decode(b []byte) error {
-	f := fields{b: b}
-	*h = hello{feed: string(f.sized()), epoch: f.uvarint(), id: f.id()}
+	f := fields{wire.FieldsOf(b)}
+	*h = hello{feed: string(f.Sized()), epoch: f.Uvarint(), id: f.id()}
 	return f.done("hello")
 }
 
@@ -146,8 +113,8 @@ func (s copyState) append(dst []byte) []byte {
 }
 
 func (s *copyState) decode(b []byte) error {
-	f := fields{b: b}
-	*s = copyState{id: f.id(), promised: f.uvarint(), epoch: f.uvarint(), first: f.seq(), end: f.seq()}
+	f := fields{wire.FieldsOf(b)}
+	*s = copyState{id: f.id(), promised: f.Uvarint(), epoch: f.Uvarint(), first: f.seq(), end: f.seq()}
 	return f.done("state")
 }
 
@@ -158,11 +125,11 @@ func (r refusal) append(dst []byte) []byte {
 }
 
 func (r *refusal) decode(b []byte) error {
-	f := fields{b: b}
-	if code := f.take(1); len(code) == 1 {
+	f := fields{wire.FieldsOf(b)}
+	if code := f.Take(1); len(code) == 1 {
 		r.code = code[0]
 	}
-	r.why = string(f.sized())
+	r.why = string(f.Sized())
 	return f.done("refused")
 }
 
@@ -173,7 +140,7 @@ func appendSeq(dst []byte, kind byte, seq int64) []byte {
 }
 
 func decodeSeq(b []byte) (int64, error) {
-	f := fields{b: b}
+	f := fields{wire.FieldsOf(b)}
 	seq := f.seq()
 	return seq, f.done("a sequence number")
 }
@@ -185,7 +152,7 @@ func appendReplicated(dst []byte, seq, floor int64) []byte {
 }
 
 func decodeReplicated(b []byte) (seq, floor int64, err error) {
-	f := fields{b: b}
+	f := fields{wire.FieldsOf(b)}
 	seq, floor = f.seq(), f.seq()
 	return seq, floor, f.done("replicated")
 }
@@ -207,22 +174,22 @@ func appendGroup(dst []byte, g *ingestlog.Group) []byte {
 
 // decodeBlock has its own memory.
 func decodeBlock(b []byte) (ingestlog.GroupBlock, error) {
-	f := fields{b: b}
-	lane := f.uvarint()
-	if f.bad || lane > 1<<16 {
+	f := fields{wire.FieldsOf(b)}
+	lane := f.Uvarint()
+	if f.Failed() || lane > 1<<16 {
 		return ingestlog.GroupBlock{}, fmt.Errorf("%w: block", errFrame)
 	}
-	return ingestlog.GroupBlock{Lane: int(lane), Data: append([]byte(nil), f.b...)}, nil
+	return ingestlog.GroupBlock{Lane: int(lane), Data: append([]byte(nil), f.Rest()...)}, nil
 }
 
 // decodeGroup ends a group whose blocks came before.
 func decodeGroup(b []byte, blocks []ingestlog.GroupBlock) (*ingestlog.Group, error) {
-	f := fields{b: b}
+	f := fields{wire.FieldsOf(b)}
 	g := &ingestlog.Group{Seq: f.seq(), Next: f.seq(), Blocks: blocks}
-	if n := f.uvarint(); f.bad || n != uint64(len(blocks)) {
+	if n := f.Uvarint(); f.Failed() || n != uint64(len(blocks)) {
 		return nil, fmt.Errorf("%w: group of %d blocks, %d came", errFrame, n, len(blocks))
 	}
-	g.State = append([]byte(nil), f.b...)
+	g.State = append([]byte(nil), f.Rest()...)
 	return g, nil
 }
 

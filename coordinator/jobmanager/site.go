@@ -64,18 +64,13 @@ func (a *apply) agentJoined(c *coordinator.Agent) error {
 	}
 	joined := *c
 	joined.Labels = maps.Clone(c.Labels)
-	if old := a.Agents[c.Node]; old != nil && equalAgents(old, &joined) {
+	if old := a.Agents[c.Node]; old != nil && old.Equal(&joined) {
 		return nil
 	}
 	a.Agents[c.Node] = &joined
 	delete(a.Removed, c.Node)
 	a.changed(Agent, string(c.Node))
 	return nil
-}
-
-func equalAgents(x, y *coordinator.Agent) bool {
-	return x.Node == y.Node && x.Name == y.Name && x.Host == y.Host && maps.Equal(x.Labels, y.Labels) && x.Slots == y.Slots &&
-		x.Memory == y.Memory && x.Level == y.Level && x.Link == y.Link && x.HTTP == y.HTTP && x.Version == y.Version
 }
 
 func (a *apply) agentLeft(c *coordinator.AgentLeft) error {

@@ -2,7 +2,6 @@ package leader
 
 import (
 	"errors"
-	"maps"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -227,7 +226,7 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 // join makes an agent a member of the site, or what is known of it true.
 func (l *Leader) join(a *agent, now *coordinator.Agent) {
 	was := l.st.Agents[a.node]
-	if a.joining || was != nil && same(was, now) {
+	if a.joining || was != nil && was.Equal(now) {
 		return
 	}
 	a.joining = true
@@ -242,11 +241,6 @@ func (l *Leader) join(a *agent, now *coordinator.Agent) {
 			l.drop(a.node)
 		}
 	})
-}
-
-func same(a, b *coordinator.Agent) bool {
-	return a.Node == b.Node && a.Name == b.Name && a.Host == b.Host && a.Slots == b.Slots && a.Memory == b.Memory && a.Level == b.Level &&
-		a.Link == b.Link && a.HTTP == b.HTTP && a.Version == b.Version && maps.Equal(a.Labels, b.Labels)
 }
 
 // level raises the feature level to what all agents know.
