@@ -86,13 +86,14 @@ func Path(parts ...string) string {
 
 // Open sends a request and returns the body of its answer, which the caller
 // closes. An answer that is an error is a *Problem. Where the site has no leader
-// it waits for one, unless the body is a stream.
+// it waits for one, unless the body is a stream; a question whose answer was lost
+// is asked again.
 func (c *Client) Open(ctx context.Context, method, path string, q url.Values, kind string, body io.Reader) (io.ReadCloser, error) {
 	text, again := body.(*bytes.Reader)
 	for until := time.Now().Add(c.wait); ; {
 		rc, err := c.once(ctx, method, path, q, kind, body)
 		var p *Problem
-		if !errors.As(err, &p) || !p.again || body != nil && !again || time.Now().After(until) {
+		if !errors.As(err, &p) || !p.again && !(p.lost && method == http.MethodGet) || body != nil && !again || time.Now().After(until) {
 			return rc, err
 		}
 		select {
