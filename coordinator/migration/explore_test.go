@@ -48,9 +48,6 @@ func (x *explorer) steps(s *state) []step {
 	}
 	each(s.net, func(n int) {
 		m := x.msgs[n]
-		if x.quiet && m.move == 0 && m.source == nil && m.target.Propose == nil && s.arr[0] == nil && s.dst[0] == nil && m.target.Verdict == 0 {
-			return
-		}
 		add(course, func(s *state) { x.deliver(s, n) }, "%s hears %s", x.moves[m.move].id, m)
 		add(evil, func(s *state) { x.lag(s, n) }, "%s: one who knows nothing hears %s", x.moves[m.move].id, m)
 	})

@@ -83,7 +83,6 @@ type explorer struct {
 	msgNo   map[string]int
 	cmds    [2][]*coordinator.MoveCommand
 	cmdNo   [2]map[string]int
-	quiet   bool // nothing of the first move's machines is tried: it is over
 	zombies bool
 }
 
