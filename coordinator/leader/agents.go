@@ -182,7 +182,10 @@ func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
 // heartbeat grants the lease, unless this leader may be none any more, or the
 // agent runs what it should not.
 func (l *Leader) heartbeat(a *agent, h *coordinator.Heartbeat) {
-	a.applied, a.disk = h.Applied, h.Disk
+	a.applied = h.Applied
+	if h.Disk > 0 { // not each one says it
+		a.disk = h.Disk
+	}
 	if l.st.Agents[a.node] == nil || len(a.debts) > 0 || l.now > l.confirmed.Add(l.cfg.Timing.Confirm) {
 		return
 	}

@@ -296,6 +296,15 @@ func (l *Leader) copyPlan(ref snapshotRef, s *coordinator.Snapshot) (o *copyOrde
 		if short = true; len(from) == 0 {
 			continue
 		}
+		key := fmt.Sprint(p.Nodes)
+		node, known := targets[key]
+		if !known {
+			node = l.copyTarget(ref, s.Job, p.Nodes, living, 0)
+			targets[key] = node
+		}
+		if node == "" {
+			continue
+		}
 		if sizes == nil {
 			m, err := manifest.Decode(s.Manifest)
 			if err != nil {
@@ -307,11 +316,8 @@ func (l *Leader) copyPlan(ref snapshotRef, s *coordinator.Snapshot) (o *copyOrde
 			}
 		}
 		size := sizes[p.Part]
-		key := fmt.Sprint(p.Nodes)
-		node, known := targets[key]
-		if !known || node != "" && !l.hasRoom(node, size) {
+		if !l.hasRoom(node, size) { // another one may, and this one for a smaller part
 			node = l.copyTarget(ref, s.Job, p.Nodes, living, size)
-			targets[key] = node
 		}
 		if node == "" {
 			continue

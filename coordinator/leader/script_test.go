@@ -32,6 +32,7 @@ import (
 //	large begin                 this message is too large to be sent; prepared; nothing
 //	gone n2                     somebody knows that its process has ended
 //	full n2 · room n2           its disk takes no copies · it does again
+//	free n2 300                 its disk has so many MiB, and it says so now and then
 //	jobs · feeds · copies       what the state says
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -129,6 +130,9 @@ func (s *script) do() {
 		s.node().wiped = true
 	case "full", "room":
 		s.node().exec.full = s.d.Cmd == "full"
+	case "free":
+		mib, _ := strconv.ParseInt(s.args[1], 10, 64)
+		s.node().free = mib << 20
 	case "copies":
 		s.sayCopies()
 	case "jobs":

@@ -81,7 +81,9 @@ type node struct {
 	agent   coordinator.Agent
 	disk    map[string]coordinator.LogNow
 	parts   map[store.Digest]bool
-	wiped   bool // its parts are lost: the state may not know it yet
+	wiped   bool  // its parts are lost: the state may not know it yet
+	free    int64 // bytes on its disk, as every second heartbeat says; 0: none says it
+	beats   int
 	up      bool
 	frozen  bool // the process stands still, as after SIGSTOP
 	leaving bool // it has said that it is about to end
@@ -347,6 +349,10 @@ func (n *node) connect(to mesh.NodeID) {
 }
 
 func (n *node) send(m coordinator.ToLeader) {
+	if n.beats++; m.Heartbeat != nil && n.beats%2 == 0 {
+		beat := *m.Heartbeat
+		beat.Disk, m.Heartbeat = n.free, &beat
+	}
 	st := n.stream
 	if st == nil || st.dead {
 		return

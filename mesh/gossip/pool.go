@@ -111,8 +111,9 @@ func Start(c Config) (*Pool, error) {
 	if p.list, err = memberlist.Create(mc); err != nil {
 		return nil, fmt.Errorf("gossip on %s: %w", c.Bind, err)
 	}
+	at := p.Addr() // not under mu: who hears of a member waits for it, and holds the list
 	p.mu.Lock()
-	p.self.Gossip = p.list.LocalNode().Address()
+	p.self.Gossip = at
 	p.mu.Unlock()
 	p.running.Go(p.tell)
 	p.running.Go(p.join)
