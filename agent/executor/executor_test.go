@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
 )
 
 // countsJob counts rows that come in virtual time.
@@ -282,6 +284,39 @@ func TestDamagedPartIsFetchedAnew(t *testing.T) {
 		s.finish()
 		s.closeAll()
 		compare(t, linesOf(t, s.agents["a"].dir, s.agents["b"].dir), want)
+	})
+}
+
+// Who reads a snapshot reads another agent's copy where the one here is damaged,
+// which is whole then; with no other it is told what is damaged.
+func TestOpenDamagedPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := running(t)
+		time.Sleep(time.Second)
+		snap := s.trigger(true)
+		s.complete(snap, 2)
+		s.committed(snap.ID)
+		b := s.agents["b"]
+		damage(t, b, snap)
+		alone := []coordinator.PartCopies{{Part: snap.Copies[0].Part, Nodes: []mesh.NodeID{"b"}}}
+		for _, p := range partsOf(t, snap) {
+			if p.Digest == alone[0].Part {
+				if _, err := b.x.OpenPart(t.Context(), p, alone); !errors.Is(err, store.ErrCorrupt) {
+					t.Errorf("nobody else has it: %v", err)
+				}
+			}
+			r, err := b.x.OpenPart(t.Context(), p, snap.Copies)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err = io.Copy(io.Discard, r); err == nil {
+				err = b.state.Parts().Verify(p)
+			}
+			if err = errors.Join(err, r.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+		s.closeAll()
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -14,18 +15,23 @@ import (
 )
 
 // OpenPart reads a part from the disk here, or fetches it from an agent that has
-// it. store.ErrMissing if nobody does who can be reached.
+// it, if it is not here, or damaged. store.ErrMissing if nobody has it who can be
+// reached, store.ErrCorrupt if it is here and nobody has a better one.
 func (x *Executor) OpenPart(ctx context.Context, p store.Part, copies []coordinator.PartCopies) (io.ReadCloser, error) {
 	parts := x.o.State.Parts()
-	if !parts.Has(p) {
+	here := parts.Verify(p)
+	if errors.Is(here, store.ErrMissing) || errors.Is(here, store.ErrCorrupt) {
 		var from []mesh.NodeID
 		for _, c := range copies {
 			if c.Part == p.Digest {
 				from = c.Nodes
 			}
 		}
-		if err := x.peers.Fetch(ctx, from, p); err != nil {
-			return nil, err
+		if err := x.peers.Replace(ctx, from, p); err != nil {
+			return nil, errors.Join(here, err)
+		}
+		if errors.Is(here, store.ErrCorrupt) {
+			x.o.Tell(fmt.Sprintf("a part was damaged here, and was fetched anew: %v", here))
 		}
 		defer parts.Unpin(p) // an open file outlives its name
 	}

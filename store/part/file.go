@@ -64,13 +64,18 @@ func (t *tempFile) put(p []byte) {
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
 	}
-	t.err = kinds(err, "writing", t.name)
+	t.err = written(err, "writing", t.name)
 }
 
 func (t *tempFile) create() {
 	t.name = t.s.tempName()
 	t.f, t.err = t.s.fs.Open(t.name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
-	t.err = kinds(t.err, "making", t.name)
+	if errors.Is(t.err, os.ErrNotExist) {
+		if t.err = t.s.again(); t.err == nil {
+			t.f, t.err = t.s.fs.Open(t.name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+		}
+	}
+	t.err = written(t.err, "making", t.name)
 }
 
 // flush ends the part; its digest is known then. What fits into the buffer is
@@ -98,13 +103,13 @@ func (t *tempFile) close() error {
 		t.put(t.buf)
 	}
 	if t.err == nil {
-		t.err = kinds(t.f.Sync(), "syncing", t.name)
+		t.err = written(t.f.Sync(), "syncing", t.name)
 	}
 	if t.f != nil {
 		err := t.f.Close()
 		t.f = nil
 		if t.err == nil {
-			t.err = kinds(err, "closing", t.name)
+			t.err = written(err, "closing", t.name)
 		}
 	}
 	return t.err

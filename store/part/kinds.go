@@ -11,6 +11,15 @@ import (
 
 // kinds adds the store's kind to an error of the disk.
 func kinds(err error, doing, name string) error {
+	err = written(err, doing, name)
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, store.ErrMissing) {
+		return fmt.Errorf("%w: %w", store.ErrMissing, err)
+	}
+	return err
+}
+
+// written is kinds for what writes: a folder that is gone says nothing of a part.
+func written(err error, doing, name string) error {
 	var of *fs.PathError
 	if errors.As(err, &of) && of.Path == name {
 		err = of.Err // the name is said once
@@ -22,8 +31,6 @@ func kinds(err error, doing, name string) error {
 		return err
 	case disk.IsFull(err):
 		return fmt.Errorf("%s %s: %w", doing, name, disk.Full(err))
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s %s: %w: %w", doing, name, store.ErrMissing, err)
 	}
 	return fmt.Errorf("%s %s: %w", doing, name, err)
 }

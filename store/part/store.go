@@ -197,8 +197,14 @@ func (s *Store) name(puts []put) error {
 		}
 		_, err := s.fs.Stat(name)
 		p.was = err == nil
-		if err := s.change(folder, func() error { return s.fs.Rename(p.temp, name) }); err != nil {
-			return kinds(err, "naming", name)
+		rename := func() error { return s.fs.Rename(p.temp, name) }
+		if err = s.change(folder, rename); errors.Is(err, os.ErrNotExist) {
+			if err = errors.Join(s.again(), s.makeFolder(folder)); err == nil {
+				err = s.change(folder, rename)
+			}
+		}
+		if err != nil {
+			return written(err, "naming", name)
 		}
 		p.placed = true
 	}
@@ -214,12 +220,25 @@ func (s *Store) makeFolder(folder string) error {
 		return nil
 	}
 	if err := s.change(s.dir, func() error { return s.fs.MkdirAll(folder) }); err != nil {
-		return kinds(err, "making", folder)
+		return written(err, "making", folder)
 	}
 	s.mu.Lock()
 	s.made[folder] = true
 	s.mu.Unlock()
 	return nil
+}
+
+// again makes the folders again when somebody has removed them: else nothing
+// could be written until the next start.
+func (s *Store) again() error {
+	s.mu.Lock()
+	clear(s.made)
+	clear(s.clean)
+	for folder := range s.changes {
+		s.changes[folder]++ // a sync under way is of a folder that is gone
+	}
+	s.mu.Unlock()
+	return disk.MkdirAll(s.fs, filepath.Join(s.dir, tempDir))
 }
 
 // change does what changes the names in a folder. Until the next sync that
@@ -253,7 +272,7 @@ func (s *Store) syncFolder(folder string) error {
 		return nil
 	}
 	if err := s.fs.SyncDir(folder); err != nil {
-		return kinds(err, "syncing", folder)
+		return written(err, "syncing", folder)
 	}
 	s.mu.Lock()
 	s.clean[folder] = still && s.changes[folder] == at && s.changing[folder] == 0

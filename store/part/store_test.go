@@ -69,6 +69,45 @@ func TestDamagedPartIsNamedAndHealed(t *testing.T) {
 	}
 }
 
+// Whose folders are removed while it runs can write again, and what it wrote is
+// durable.
+func TestFoldersRemovedUnderAStore(t *testing.T) {
+	gone := map[string]func(dir string, p store.Part) string{
+		"all":                func(dir string, _ store.Part) string { return dir },
+		"temporary files":    func(dir string, _ store.Part) string { return filepath.Join(dir, "tmp") },
+		"the part's own one": func(dir string, p store.Part) string { return filepath.Join(dir, p.Digest.String()[:2]) },
+	}
+	for name, which := range gone {
+		dir := filepath.Join(t.TempDir(), "parts")
+		s, err := part.Open(disk.Group, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			p, err := s.Put(storetest.Bytes([]byte("rows")))
+			if err == nil {
+				err = s.Verify(p)
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if err := os.RemoveAll(which(dir, p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A part that cannot be written is not a part that is missing: who fetches it would
+// else lay it to the node that sent it.
+func TestUnwritablePartIsNotMissing(t *testing.T) {
+	l := start(t)
+	l.fs.FailFrom(1, os.ErrNotExist)
+	if _, err := l.s.Put(storetest.Bytes([]byte("rows"))); err == nil || errors.Is(err, store.ErrMissing) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestReadErrorsAreNotDamage(t *testing.T) {
 	l := start(t)
 	p := l.mustPut(t, "x")
