@@ -148,7 +148,7 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 	if err != nil {
 		return nil, err
 	}
-	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Link: linkToBe(n.o.Config), Now: n.o.Clock}
+	a := join.Applicant{Token: token, Name: n.o.Config.Name, Version: n.o.Version, Level: n.o.Level, Link: linkToBe(n.o.Config), Site: mesh.Site(n.o.Config.Site), Now: n.o.Clock}
 	if a.Node, err = folder.Node(); err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 				n.tell("site", fmt.Sprintf("joined mesh %s, site %s, through %s", g.Mesh, g.Site, addr))
 				return folder.Keep(g.Credentials())
 			}
-			for _, never := range []error{join.ErrToken, join.ErrExpired, join.ErrRevoked, join.ErrUsed, join.ErrRequest, join.ErrProtocol, identity.ErrMesh, identity.ErrForeign} {
+			for _, never := range []error{join.ErrToken, join.ErrExpired, join.ErrRevoked, join.ErrUsed, join.ErrRequest, join.ErrProtocol, identity.ErrMesh, identity.ErrForeign, identity.ErrSite} {
 				if errors.Is(err, never) {
 					return nil, fmt.Errorf("%s: %w", addr, err)
 				}

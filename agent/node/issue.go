@@ -75,6 +75,9 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 			}
 		}
 	})
+	if err := join.CheckSite(n.id.Site(), r); err != nil {
+		return join.Grant{}, err
+	}
 	switch {
 	case r.Renewal() && known == nil:
 		return join.Grant{}, join.ErrRemoved

@@ -51,23 +51,14 @@ func TestRefusedThroughAnother(t *testing.T) {
 	for _, c := range []struct {
 		what, name, token string
 		kind              error
-		says              string
+		says              string // on both sides
 	}{
 		{"expired", "n9", token(func(made *coordinator.Token) { made.Expires = 1 }), join.ErrExpired, "until 1970"},
 		{"revoked", "n9", revoked, join.ErrRevoked, "was revoked"},
 		{"of a name that is taken", lead.name, good, join.ErrRequest, `the name "` + lead.name + `" is taken`},
 	} {
-		b := newBox(t, c.name)
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		n, err := node.Start(ctx, b.options(asked.Link(), c.token))
-		if err == nil {
-			cancel()
-			_ = n.Wait()
-		}
-		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: %v\n%s", c.what, err, b.said())
-		}
-		cancel()
+		newBox(t, c.name).refused(asked, c.token, c.kind, c.says)
+		await(t, "the one that was asked to say that it was "+c.what, func() bool { return strings.Contains(asked.said(), c.says) })
 	}
 }
 
@@ -85,22 +76,58 @@ func TestRefusedOfOlderLevel(t *testing.T) {
 		first.View(func(st *coordinator.State) { raised = st.Level == first.level })
 		return raised
 	})
-	old := newBox(t, "n2")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	n, err := node.Start(ctx, old.options(first.Link(), token.String()))
-	if err == nil {
-		cancel()
-		_ = n.Wait()
-	}
-	if !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), fmt.Sprintf("level %d is in force", first.level)) {
-		t.Errorf("%v\n%s", err, old.said())
-	}
+	newBox(t, "n2").refused(first, token.String(), join.ErrRequest, fmt.Sprintf("level %d is in force", first.level))
 	first.View(func(st *coordinator.State) {
 		if len(st.Agents) != 1 {
 			t.Errorf("%d agents", len(st.Agents))
 		}
 	})
+}
+
+// Who is to belong to another site is refused before anything is counted: both
+// sides name the two, and the same token lets it in where it belongs.
+func TestRefusedOfAnotherSite(t *testing.T) {
+	all := site(t, 2)
+	lead := leading(t, all)
+	asked := all[0]
+	if asked == lead {
+		asked = all[1]
+	}
+	text, made, err := lead.NewToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.Uses = 1
+	if _, err := lead.Propose(t.Context(), coordinator.Command{TokenCreated: &made}); err != nil {
+		t.Fatal(err)
+	}
+	b := newBox(t, "n3")
+	b.site = "depot"
+	const why = "to join site depot, and this is site plant"
+	b.refused(asked, text, join.ErrRequest, why)
+	await(t, "the one that was asked to say why", func() bool { return strings.Contains(asked.said(), why) })
+	lead.View(func(st *coordinator.State) {
+		if uses := st.Tokens[made.ID].Uses; uses != 1 || len(st.Agents) != 2 || len(st.Removed) != 0 {
+			t.Errorf("%d uses are left, there are %d agents, %d removed", uses, len(st.Agents), len(st.Removed))
+		}
+	})
+	b.site = "plant"
+	b.start(asked.Link(), text)
+}
+
+// refused starts an agent that is not let in.
+func (b *box) refused(through *box, token string, kind error, says string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	n, err := node.Start(ctx, b.options(through.Link(), token))
+	if err == nil {
+		cancel()
+		_ = n.Wait()
+	}
+	if !errors.Is(err, kind) || !strings.Contains(err.Error(), says) {
+		b.t.Errorf("%s: %v\n%s", b.name, err, b.said())
+	}
 }
 
 // A founder that ended in order, and so is looked for by nobody, finds the others
@@ -141,17 +168,8 @@ func TestUseCountedBefore(t *testing.T) {
 	if b.Self() != id {
 		t.Errorf("it is %s, was %s", b.Self(), id)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	other := newBox(t, "n3")
-	n, err := node.Start(ctx, other.options(lead.Link(), text))
-	if err == nil {
-		cancel()
-		_ = n.Wait()
-	}
-	if !errors.Is(err, join.ErrUsed) {
-		t.Errorf("another one: %v", err)
-	}
+	newBox(t, "n3").refused(lead, text, join.ErrUsed, "is used up")
+	await(t, "the leader to say so too", func() bool { return strings.Contains(lead.said(), "is used up") })
 }
 
 // The site's key is on its voters only, and one that leads without it gets it from

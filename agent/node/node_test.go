@@ -31,6 +31,7 @@ type box struct {
 	name  string
 	dir   string
 	level uint32 // feature level; 0: the first
+	site  string // that it is to be of; empty: any
 	bind  string
 	clock func() time.Time // nil: the machine's
 	ends  time.Duration    // how long it hands over; 0: patience
@@ -78,7 +79,7 @@ func freePorts(t *testing.T) string {
 func (b *box) options(joinAt, token string) node.Options {
 	c := config.Default()
 	c.Name, c.DataDir, c.Slots, c.HTTP.Bind = b.name, b.dir, 2, "127.0.0.1:0"
-	c.Bind = b.bind
+	c.Bind, c.Site = b.bind, b.site
 	if joinAt != "" {
 		c.Join, c.Token = []string{joinAt}, token
 	}

@@ -27,6 +27,7 @@ type Applicant struct {
 	Version string
 	Level   uint32
 	Link    string           // host:port at which it will be reached; empty: not known yet
+	Site    mesh.Site        // that it is to join; empty: whichever lets it in
 	Now     func() time.Time // the machine's clock
 }
 
@@ -37,7 +38,7 @@ type Applicant struct {
 func Join(ctx context.Context, dial Dial, a Applicant) (Grant, error) {
 	r := request{
 		Protocol: protocol, Token: a.Token.ID, Secret: a.Token.Secret[:],
-		Node: a.Node, Name: a.Name, CSR: a.CSR, Version: a.Version, Level: a.Level, Link: a.Link,
+		Node: a.Node, Name: a.Name, CSR: a.CSR, Version: a.Version, Level: a.Level, Link: a.Link, Site: a.Site,
 	}
 	if err := r.check(); err != nil {
 		return Grant{}, err
@@ -49,6 +50,9 @@ func Join(ctx context.Context, dial Dial, a Applicant) (Grant, error) {
 	})
 	if err == nil && !bytes.Equal(g.Root, root.Raw) {
 		err = fmt.Errorf("the root in the answer is not the one that the agent showed: %w", identity.ErrForeign)
+	}
+	if err == nil && a.Site != "" && g.Site != a.Site { // an agent of an older program, that knows of no such wish
+		err = fmt.Errorf("it is to join site %s, and was let into site %s: %w", a.Site, g.Site, identity.ErrSite)
 	}
 	if err != nil {
 		return Grant{}, fmt.Errorf("joining: %w", err)

@@ -69,6 +69,9 @@ func (s *site) Issue(_ context.Context, r Request) (Grant, error) {
 	if s.fail != nil {
 		return Grant{}, s.fail
 	}
+	if err := CheckSite(s.id.Site(), r); err != nil {
+		return Grant{}, err
+	}
 	if s.removed[r.Node] {
 		return Grant{}, ErrRemoved
 	}
@@ -246,6 +249,37 @@ func TestRefusals(t *testing.T) {
 	if err := <-l.served; !errors.Is(err, s.fail) {
 		t.Errorf("the server's own log: %v", err)
 	}
+}
+
+// TestAnotherSite: who wants to join another site is refused before its token is
+// looked at; an issuer that does not know of the wish gets nobody who has it.
+func TestAnotherSite(t *testing.T) {
+	s := found(t, "plant")
+	l := s.listen()
+	tok := s.token(nil)
+	f := folder(t)
+	a := applicant(t, f, tok)
+	a.Site = "depot"
+	_, err := Join(bounded(t), l.dial, a)
+	for _, err := range []error{err, <-l.served} {
+		if !errors.Is(err, ErrRequest) || !strings.Contains(err.Error(), "to join site depot, and this is site hall") {
+			t.Errorf("error %v", err)
+		}
+	}
+	if k := s.tokens[tok.ID]; k.Uses != 1 || len(s.joined) != 0 {
+		t.Errorf("%d uses are left, %d have joined", k.Uses, len(s.joined))
+	}
+	a.Site = "hall"
+	s.spoil = func(g *Grant) { g.Site = "depot" }
+	if _, err := Join(bounded(t), l.dial, a); !errors.Is(err, identity.ErrSite) || !strings.Contains(err.Error(), "to join site hall, and was let into site depot") {
+		t.Errorf("let into another site: %v", err)
+	}
+	<-l.served
+	s.spoil = nil
+	if _, err := Join(bounded(t), l.dial, a); err != nil {
+		t.Error(err)
+	}
+	<-l.served
 }
 
 func wrong(t identity.Token) identity.Token {

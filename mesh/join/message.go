@@ -37,7 +37,8 @@ type request struct {
 	CSR      []byte      `cbor:"6,keyasint"`
 	Version  string      `cbor:"7,keyasint,omitempty"`
 	Level    uint32      `cbor:"8,keyasint,omitempty"`
-	Link     string      `cbor:"9,keyasint,omitempty"` // host:port of QUIC; empty: not known yet
+	Link     string      `cbor:"9,keyasint,omitempty"`  // host:port of QUIC; empty: not known yet
+	Site     mesh.Site   `cbor:"10,keyasint,omitempty"` // that it wants to join; empty: any
 }
 
 // answer is a grant, or the reason why there is none.
@@ -133,6 +134,8 @@ func (r *request) check() error {
 		return fmt.Errorf("%w: the version %.64q", ErrRequest, r.Version)
 	case len(r.Link) > maxAddress || !plain(r.Link):
 		return fmt.Errorf("%w: the address %.64q", ErrRequest, r.Link)
+	case len(r.Site) > maxName || !plain(string(r.Site)):
+		return fmt.Errorf("%w: the site %.64q", ErrRequest, string(r.Site))
 	}
 	node, err := identity.RequestedNode(r.CSR)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 )
 
@@ -21,6 +22,7 @@ func TestGolden(t *testing.T) {
 			"00000023" + "a8" + "0101" + "02686162636465666768" + "03420102" + "04626e31" + "0563626f78" + "064103" + "07627631" + "0801"},
 		{request{Protocol: 1, Node: "n1", Name: "box", CSR: []byte{3}, Link: "a:1"},
 			"00000014" + "a5" + "0101" + "04626e31" + "0563626f78" + "064103" + "0963613a31"},
+		{request{Protocol: 1, Node: "n1", Name: "box", CSR: []byte{3}, Site: "s"}, "00000012" + "a5" + "0101" + "04626e31" + "0563626f78" + "064103" + "0a6173"},
 		{answer{Protocol: 1, Code: 4, Why: "no"}, "00000009" + "a3" + "0101" + "0204" + "03626e6f"},
 		{answer{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Chain: [][]byte{{1}, {2}}, Root: []byte{3}, Gossip: []byte{4}, Members: []Contact{{"n1", "a:1", "a:2"}}}},
 			"00000028" + "a2" + "0101" + "04a6" + "01616d" + "026173" + "038241014102" + "044103" + "054104" + "0681a301626e310263613a310363613a32"},
@@ -65,6 +67,8 @@ func TestBounds(t *testing.T) {
 		"version of dust": {func(r *request) { r.Version = "\x00" }, ErrRequest},
 		"long address":    {func(r *request) { r.Link = strings.Repeat("a", 256) }, ErrRequest},
 		"address of dust": {func(r *request) { r.Link = "a:1\n" }, ErrRequest},
+		"site of dust":    {func(r *request) { r.Site = "hall\n" }, ErrRequest},
+		"long site":       {func(r *request) { r.Site = mesh.Site(strings.Repeat("a", 64)) }, ErrRequest},
 		"no request":      {func(r *request) { r.CSR = nil }, ErrRequest},
 		"another node":    {func(r *request) { r.Node = s.id.Node() }, ErrRequest},
 	} {

@@ -25,6 +25,7 @@ type Request struct {
 	Version string      `cbor:"6,keyasint,omitempty"`
 	Level   uint32      `cbor:"7,keyasint,omitempty"`
 	Link    string      `cbor:"8,keyasint,omitempty"` // where it says that it will be; empty: it does not know
+	Site    mesh.Site   `cbor:"9,keyasint,omitempty"` // that it wants to join; empty: any
 }
 
 // Renewal tells whether the applicant is a member already.
@@ -32,7 +33,7 @@ func (r Request) Renewal() bool { return r.Token == "" }
 
 // Issuer decides who joins.
 type Issuer interface {
-	// Issue judges a request (CheckToken), counts the use of its token, signs, and
+	// Issue judges a request (CheckSite, CheckToken), counts the use of its token, signs, and
 	// says where members are. It may block until ctx ends, and is called by many
 	// goroutines. Its errors are of the kinds of this package; the applicant is
 	// told those, and of another one only ErrUnavailable.
@@ -48,6 +49,14 @@ type Token struct {
 	Expires time.Time // zero: never
 	Uses    int       // so many are left; -1: any number
 	Revoked bool
+}
+
+// CheckSite judges whether the applicant wants to join this site. ErrRequest.
+func CheckSite(site mesh.Site, r Request) error {
+	if r.Site != "" && r.Site != site {
+		return fmt.Errorf("%w: agent %q is to join site %s, and this is site %s: give it an address and a token of its own site, or another --site", ErrRequest, r.Name, r.Site, site)
+	}
+	return nil
 }
 
 // CheckToken judges a token that was shown; nil: there is none with that id. Only
@@ -146,7 +155,7 @@ func (s *Server) decide(ctx context.Context, conn io.ReadCloser, cs tls.Connecti
 	default:
 		return r, g, fmt.Errorf("%w: %d are joining", ErrUnavailable, maxConcurrent)
 	}
-	r = Request{Token: in.Token, Node: in.Node, Name: in.Name, CSR: in.CSR, Version: in.Version, Level: in.Level, Link: in.Link}
+	r = Request{Token: in.Token, Node: in.Node, Name: in.Name, CSR: in.CSR, Version: in.Version, Level: in.Level, Link: in.Link, Site: in.Site}
 	if r.Renewal() {
 		err = shown(cs, r.Node)
 	} else {
