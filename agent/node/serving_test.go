@@ -63,7 +63,7 @@ func TestEndAnswers(t *testing.T) {
 	default:
 	}
 	close(answer)
-	if got := <-slow; got != "all of it" {
+	if got := <-slow; got != "all of it" || <-ended != "slow" {
 		t.Errorf("the slow one: %q", got)
 	}
 	if err := <-over; err != nil {
