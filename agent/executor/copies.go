@@ -11,7 +11,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
-	"github.com/tidemark-mesh/tidemark/store/part/peers"
 )
 
 // copier gets the parts that the leader wants here too, in one goroutine and one
@@ -149,7 +148,7 @@ func (c *copier) get(p store.Part, from []mesh.NodeID, said *coordinator.Copied)
 			return err
 		case errors.Is(err, store.ErrFull):
 			return fmt.Errorf("%w: %w", errNoRoom, err)
-		case errors.Is(err, peers.ErrLacks):
+		case errors.Is(err, store.ErrMissing), errors.Is(err, store.ErrCorrupt):
 			said.Lacks = append(said.Lacks, coordinator.PartCopies{Part: p.Digest, Nodes: []mesh.NodeID{node}})
 		}
 		errs = append(errs, err)

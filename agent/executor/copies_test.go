@@ -120,25 +120,6 @@ func TestCopy(t *testing.T) {
 	})
 }
 
-// A folder that is missing here is no reason to think that others lack parts.
-func TestCopyWithoutAFolder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := running(t)
-		time.Sleep(time.Second)
-		snap := s.save()
-		if err := os.RemoveAll(filepath.Join(s.agents["c"].dir, "parts")); err != nil {
-			t.Fatal(err)
-		}
-		var orders []coordinator.PartCopies
-		for _, p := range partsOf(t, snap) {
-			orders = append(orders, coordinator.PartCopies{Part: p.Digest, Nodes: []mesh.NodeID{"a", "b"}})
-		}
-		if said := s.ask("c", 1, snap, orders); len(said.Parts) > 0 || len(said.Lacks) > 0 || said.Why == "" {
-			t.Errorf("%+v", said)
-		}
-	})
-}
-
 // An order takes the place of the one before it, which says how far it came.
 func TestCopyIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -324,29 +324,11 @@ func (p *Peers) fetch(s idle, one store.Part) error {
 		return told(s, err)
 	}
 	if _, err := answered(s, given); err != nil {
-		if errors.Is(err, store.ErrMissing) || errors.Is(err, store.ErrCorrupt) {
-			return lacks{err}
-		}
 		return err
 	}
-	var came error
-	_, err := p.o.Store.Put(func(w io.Writer) error { came = receive(w, s, one); return came })
-	if errors.Is(came, store.ErrCorrupt) { // a disk that is written to is not
-		return lacks{err}
-	}
+	_, err := p.o.Store.Put(func(w io.Writer) error { return receive(w, s, one) })
 	return err
 }
-
-// ErrLacks is the kind of what another node says that does not have a part, or that
-// gives other bytes. What is only store.ErrMissing may be a folder of this node's
-// own.
-var ErrLacks = errors.New("it does not have it")
-
-// lacks makes an error an ErrLacks, and says no more.
-type lacks struct{ error }
-
-func (l lacks) Unwrap() error      { return l.error }
-func (lacks) Is(target error) bool { return target == ErrLacks }
 
 // FetchAll gets parts, each from one of the nodes that have it, several at a
 // time. All are pinned then, or none.
