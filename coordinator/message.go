@@ -95,7 +95,7 @@ type Heartbeat struct {
 	Applied uint64          `cbor:"2,keyasint"`
 	Status  []SubtaskStatus `cbor:"3,keyasint,omitempty"` // of what runs here, now and then
 	Logs    []LogStatus     `cbor:"4,keyasint,omitempty"` // of the feeds that it owns, now and then
-	Disk    int64           `cbor:"5,keyasint,omitempty"` // free bytes where its data is
+	Disk    int64           `cbor:"5,keyasint,omitempty"` // free bytes where its data is; 0: it is not said this time
 }
 
 // Prepared: all subtasks of the attempt on this agent are open and restored.

@@ -236,6 +236,19 @@ func TestFeeds(t *testing.T) {
 	send(t, a.url, "GET", "/v1/feeds/plant", nil).want(t, 404, "no feed")
 }
 
+// A job with two slot groups has two slots on an agent that runs both.
+func TestFreeSlots(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(t, "n1", "")
+	id := submit(t, a.url, strings.Replace(generated, "blackhole: {}", "blackhole: {}, slot_group: other", 1))
+	places := []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "in"}, Node: "n1"}, {Subtask: dataflow.SubtaskID{Task: "out"}, Node: "n1"}}
+	s.must(t, coordinator.Command{JobDeployed: &coordinator.JobDeployed{Job: coordinator.JobID(id), Attempt: 1, Term: 1, Places: places}})
+	send(t, a.url, "GET", "/v1/members", nil).want(t, 200, `"free":2`, `"free":4`)
+	s.must(t, coordinator.Command{JobBecame: &coordinator.JobBecame{Job: coordinator.JobID(id), Attempt: 1, Status: coordinator.Running}})
+	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 8}).want(t, 409, "needs 9 slots with parallelism 8, and can have 8")
+	send(t, a.url, "POST", "/v1/jobs/gen/rescale", map[string]int{"parallelism": 7}).want(t, 200)
+}
+
 func TestSite(t *testing.T) {
 	s := newSite(t)
 	a := s.agent(t, "n1", "")

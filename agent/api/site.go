@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
@@ -23,35 +25,29 @@ func (s *server) registerSite() {
 	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
 }
 
-// slotsOf are the slots that a job has, by agent: one has a subtask of each task.
+// slotsOf are the slots that a job has, by agent; of one whose text cannot be read
+// nobody knows. It takes as long as reading that does.
 func slotsOf(j *coordinator.Job) map[mesh.NodeID]int {
 	if !j.Deployed() {
 		return nil
 	}
-	per := make(map[mesh.NodeID]map[int]bool)
-	for _, p := range j.Places {
-		if per[p.Node] == nil {
-			per[p.Node] = make(map[int]bool)
-		}
-		per[p.Node][p.Subtask.Index] = true
+	p, err := leader.Parse(j)
+	if err != nil {
+		return nil
 	}
-	slots := make(map[mesh.NodeID]int)
-	for n, is := range per {
-		slots[n] = len(is)
-	}
-	return slots
+	return schedule.Used(p.Slots, j.Places)
 }
 
 func (s *server) members() []Agent {
+	var jobs []*coordinator.Job
+	s.b.View(func(st *coordinator.State) { jobs = slices.Collect(maps.Values(st.Jobs)) })
 	used := make(map[mesh.NodeID]int)
-	all := []Agent{}
-	s.b.View(func(st *coordinator.State) {
-		for _, j := range st.Jobs {
-			for n, k := range slotsOf(j) {
-				used[n] += k
-			}
+	for _, j := range jobs {
+		for n, k := range slotsOf(j) {
+			used[n] += k
 		}
-	})
+	}
+	all := []Agent{}
 	for _, m := range s.b.Members() {
 		a := Agent{
 			Node: string(m.Node), Name: m.Name, Site: string(m.Site), Status: m.Status.String(), Role: m.Role, Slots: m.Slots, Free: max(0, m.Slots-used[m.Node]),
