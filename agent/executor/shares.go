@@ -111,8 +111,8 @@ func (a *attempt) manifest(id dataflow.CheckpointID, operators []manifest.Operat
 }
 
 // copy pushes the parts of a share to as many peers as there are to be copies,
-// and says who has them. Where fewer agents are alive there are fewer: who
-// completes the checkpoint sees it.
+// and says who has them. Where it sees fewer agents alive there are fewer: whether
+// that is enough the leader decides, which sees more.
 func (a *attempt) copy(sub dataflow.SubtaskID, id dataflow.CheckpointID, parts []store.Part) ([]mesh.NodeID, error) {
 	have := []mesh.NodeID{a.x.o.Node}
 	want := a.replicas - 1

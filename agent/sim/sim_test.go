@@ -77,6 +77,8 @@ func TestFound(t *testing.T) {
 		seed uint64
 		what string
 	}{
+		{223, "what an agent had alone counted, though others were there: then its disk was lost"},
+		{606, "the same, with the leader on that agent"},
 		{886, "an agent that had just been started never heard of an attempt before it was over, and was waited for"},
 	} {
 		t.Run(fmt.Sprint(c.seed), func(t *testing.T) {

@@ -216,7 +216,7 @@ func (m *model) draw() Event {
 		e.Request = Request{Ref: m.refs, Then: dataflow.Then(rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(m.t, "then"))}
 		m.open[m.refs] = true
 	case Failed:
-		e.Failure = Failure(rapid.IntRange(int(Expired), int(JobFailed)).Draw(m.t, "failure"))
+		e.Failure = Failure(rapid.IntRange(int(Expired), int(Short)).Draw(m.t, "failure"))
 		e.Lost = e.Failure == Async
 		m.lost = m.lost || e.Lost || e.Failure == Declined
 	case Stored:

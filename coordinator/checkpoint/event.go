@@ -52,17 +52,18 @@ const (
 	Shutdown                         // the job ends
 	NotAllRunning                    // not all subtasks can take part yet
 	JobFailed                        // the attempt failed
+	Short                            // fewer agents have its parts than could
 )
 
 var failureNames = [...]string{Expired: "expired", Declined: "declined", Async: "async", IO: "io", Subsumed: "subsumed", Shutdown: "shutdown",
-	NotAllRunning: "not-all-running", JobFailed: "job-failed"}
+	NotAllRunning: "not-all-running", JobFailed: "job-failed", Short: "short"}
 
 // String is the name in scripts.
 func (f Failure) String() string { return failureNames[f] }
 
 var failureWords = [...]string{Expired: "it took longer than checkpoint.timeout allows", Declined: "a subtask could not take its snapshot",
 	Async: "state could not be stored", IO: "its manifest could not be written", Subsumed: "a later one took its place", Shutdown: "the job ends",
-	NotAllRunning: "not all subtasks run yet", JobFailed: "the job failed"}
+	NotAllRunning: "not all subtasks run yet", JobFailed: "the job failed", Short: "too few agents have copies of it"}
 
 // Words say what failed, for people.
 func (f Failure) Words() string { return failureWords[f] }

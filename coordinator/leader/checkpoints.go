@@ -113,7 +113,7 @@ func (l *Leader) perform(r *jobRun, a *attempt, f checkpoint.Effect) {
 	}
 }
 
-// stored: a share is on disk in all its copies.
+// stored: a share is on disk, with the copies that its agent could make.
 func (l *Leader) stored(r *jobRun, s *coordinator.Stored) {
 	a := r.attempt
 	if s.ID != a.current.ID {
@@ -128,7 +128,7 @@ func (l *Leader) notStored(r *jobRun, n *coordinator.NotStored) {
 		Err: fmt.Errorf("subtask %s: %s", n.Subtask, n.Why)})
 }
 
-// failure takes no number that has no name.
+// failure takes no number that has no name, and none that only the leader finds.
 func failure(kind uint8) checkpoint.Failure {
 	if f := checkpoint.Failure(kind); f >= checkpoint.Expired && f <= checkpoint.JobFailed {
 		return f
@@ -160,7 +160,11 @@ func (l *Leader) write(r *jobRun, a *attempt, id dataflow.CheckpointID, what che
 	a.current = dataflow.Barrier{}
 	clear(a.shares)
 	if err != nil {
-		l.step(r, checkpoint.Event{Kind: checkpoint.Failed, ID: id, Failure: checkpoint.IO, Err: err})
+		f := checkpoint.IO
+		if errors.Is(err, errShort) {
+			f = checkpoint.Short
+		}
+		l.step(r, checkpoint.Event{Kind: checkpoint.Failed, ID: id, Failure: f, Err: err})
 		return
 	}
 	a.held = &held{id, c}
@@ -192,7 +196,7 @@ func (l *Leader) record(r *jobRun) {
 var errNoCopy = errors.New("nobody is said to have it")
 
 // assemble checks that all subtasks have given their share of every table of
-// theirs (Encode counts them), and that each part is somewhere.
+// theirs (Encode counts them), and that each part is on as many agents as it can be.
 func (l *Leader) assemble(r *jobRun, a *attempt, j *coordinator.Job, id dataflow.CheckpointID, what checkpoint.What) (*coordinator.CheckpointDone, error) {
 	m := manifest.Manifest{Kind: manifest.Checkpoint, Name: checkpoint.Name(id), Job: j.Name, ID: id, Created: l.wall,
 		Took: dataflow.Duration(l.now - a.triggered), Drained: what.Drained, Finished: what.Finished}
@@ -226,6 +230,9 @@ func (l *Leader) assemble(r *jobRun, a *attempt, j *coordinator.Job, id dataflow
 			return nil, err
 		}
 		of, err := copies.of(&m)
+		if err == nil {
+			err = l.copiedEnough(r, of)
+		}
 		return &coordinator.Snapshot{Name: m.Name, Job: j.ID, ID: id, Manifest: data, Copies: of, Bytes: bytes}, err
 	}
 	if what.Checkpoint {

@@ -409,6 +409,47 @@ func (l *Leader) replicas(id coordinator.JobID) int {
 	return n
 }
 
+// errShort: a snapshot does not count, as it could have more copies.
+var errShort = errors.New("others could have one")
+
+// copiedEnough refuses a snapshot of which a part has fewer copies than the job asks for,
+// while agents are there that have none. An agent that is cut off from the others
+// finds nobody to give copies to, and its own is all there is: if it counted, and
+// that disk were lost, the job could not go on. With when_short: degrade it counts,
+// as what is in the log does. Who is about to end is not asked for a copy, and has
+// those that it has.
+func (l *Leader) copiedEnough(r *jobRun, parts []coordinator.PartCopies) error {
+	if r.parsed.Degrade {
+		return nil
+	}
+	want := l.replicas(r.id)
+	var there []mesh.NodeID // those that could have a copy
+	for _, node := range sorted(l.st.Agents) {
+		if !l.away(node) {
+			there = append(there, node)
+		}
+	}
+	for _, p := range parts {
+		living, _ := l.holdersOf(p)
+		if len(living) >= want {
+			continue
+		}
+		var names, others []string
+		for _, node := range p.Nodes {
+			names = append(names, l.name(node))
+		}
+		for _, node := range there {
+			if !slices.Contains(p.Nodes, node) {
+				others = append(others, l.name(node))
+			}
+		}
+		if len(others) > 0 {
+			return fmt.Errorf("part %.12s has %d of %d copies, on %s, and %w: %s", p.Part, len(living), want, strings.Join(names, ", "), errShort, strings.Join(others, ", "))
+		}
+	}
+	return nil
+}
+
 // heardCopied: an agent says what it has, or who lacks something.
 func (l *Leader) heardCopied(node mesh.NodeID, m *coordinator.Copied) {
 	ref := snapshotRef{m.Job, m.Name}

@@ -1,15 +1,60 @@
 package leader_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
 )
+
+// push has a part on this disk and on those of others that are seen to be there, so
+// many in all; 0: two. It says who has it.
+func (x *executor) push(part store.Digest, replicas int) []mesh.NodeID {
+	x.n.parts[part] = true
+	nodes := []mesh.NodeID{x.n.id}
+	for _, o := range x.n.site.sorted() {
+		if len(nodes) < max(replicas, 1) || replicas == 0 && len(nodes) < 2 {
+			if o != x.n && o.up && !o.frozen && !x.alone && !x.n.cut(o.id) && !o.exec.full {
+				o.parts[part] = true
+				nodes = append(nodes, o.id)
+			}
+		}
+	}
+	return nodes
+}
+
+// judgeCopies: a checkpoint that is to count has as many copies of each part as
+// agents were there for it. That an agent has just come the leader may not know
+// when all shares are there.
+func (s *site) judgeCopies(l *lead, d *coordinator.CheckpointDone) {
+	for _, c := range []*coordinator.Snapshot{d.Checkpoint, d.Savepoint} {
+		if c == nil {
+			continue
+		}
+		st := l.node.machine.State()
+		parsed, err := leader.Parse(st.Jobs[c.Job])
+		if err != nil {
+			s.fail("%v", err)
+			continue
+		}
+		want := cmp.Or(parsed.Replicas, 2)
+		for _, p := range c.Copies {
+			for _, n := range s.sorted() {
+				there := n.up && !n.leaving && n.stream != nil && !n.stream.dead && n.stream.to == l && s.now >= n.stream.since+5000*ms && st.Agents[n.id] != nil
+				if !parsed.Degrade && there && len(p.Nodes) < want && !slices.Contains(p.Nodes, n.id) {
+					s.fail("part %.12s of %s is to count on %v, and %s was there for a copy", p.Part, c.Name, p.Nodes, n.id)
+				}
+			}
+		}
+	}
+}
 
 // copy fetches parts, as one that has nothing else to do.
 func (x *executor) copy(c *worker.Copy) {
@@ -98,7 +143,7 @@ func (s *script) sayCopies() {
 		slices.Sort(all)
 		fmt.Fprintf(&s.out, "%s%s: %s\n", of, c.Name, strings.Join(all, ", "))
 	}
-	for _, name := range []string{"files", "bounded", "one"} {
+	for _, name := range []string{"files", "loose", "bounded", "one", "three"} {
 		if j := s.job(name); j != nil {
 			for _, c := range j.Checkpoints {
 				show(name+" ", c)
@@ -118,10 +163,10 @@ func TestCopiesSaidTooEarly(t *testing.T) {
 	s.level = coordinator.Level
 	for _, id := range []mesh.NodeID{"n1", "n2"} {
 		s.add(id, 2).start()
-		s.nodes[id].exec.early = true
+		s.nodes[id].exec.early, s.nodes[id].exec.alone = true, true
 	}
 	s.lead("n1")
-	s.submit("files", jobs["files"], "")
+	s.submit("loose", jobs["loose"], "")
 	s.run(60_000 * ms)
 	if len(found) == 0 || !strings.Contains(found[0], "is said to be on") {
 		t.Errorf("nobody noticed: %q", found)

@@ -27,6 +27,7 @@ type executor struct {
 	done     map[coordinator.AttemptRef]uint64
 	// What a script holds back.
 	noPrepared, noStored, noClosed, noSeal, noRole, noCopied bool
+	alone                                                    bool // it sees nobody to give copies to
 	full, early                                              bool // its disk takes no copies; it says that it has them before it does
 	failPrepare                                              string
 }
@@ -248,8 +249,7 @@ func (x *executor) store(r *running, s dataflow.SubtaskID, b dataflow.Barrier) {
 		x.n.site.fail("%v", err)
 		return
 	}
-	x.n.parts[digest] = true
-	copies := []coordinator.PartCopies{{Part: digest, Nodes: []mesh.NodeID{x.n.id}}}
+	copies := []coordinator.PartCopies{{Part: digest, Nodes: x.push(digest, r.parsed.Replicas)}}
 	x.say(worker.AttemptEvent{Stored: &coordinator.Stored{AttemptRef: r.ref, ID: b.ID, Subtask: s, Share: coordinator.Share{Manifest: data, Copies: copies, Bytes: 10}}})
 }
 

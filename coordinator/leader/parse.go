@@ -19,7 +19,8 @@ type Parsed struct {
 	Feeds      []FeedUse
 	Checkpoint checkpoint.Config // its times and limits only
 	Restart    restart.Config
-	Replicas   int // copies of each part; 0: the default
+	Replicas   int  // copies of each part; 0: the default
+	Degrade    bool // when_short: degrade
 	// Unfenced are the tasks with a sink that acts where no token is looked at. A
 	// broker knows none.
 	Unfenced map[dataflow.TaskID]bool
@@ -47,7 +48,8 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 		return nil, err
 	}
 	x := graph.Expand(graph.Chain(loaded.Graph, graph.Options{}))
-	p := &Parsed{Graph: x, Slots: schedule.Slots(x, loaded.Constraints, loaded.Placement), Restart: restartConfig(loaded.Restart), Replicas: loaded.Replicas, Unfenced: make(map[dataflow.TaskID]bool)}
+	p := &Parsed{Graph: x, Slots: schedule.Slots(x, loaded.Constraints, loaded.Placement), Restart: restartConfig(loaded.Restart), Replicas: loaded.Replicas,
+		Degrade: loaded.WhenShort == job.Degrade, Unfenced: make(map[dataflow.TaskID]bool)}
 	ck := loaded.Checkpoint
 	p.Checkpoint = checkpoint.Config{Interval: ck.Interval, MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: retained, Full: true, Whole: true}
 	if ck.Interval == 0 {

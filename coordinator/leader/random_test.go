@@ -114,7 +114,7 @@ func tail(s string) string { return s[max(0, len(s)-9000):] }
 func (s *site) fault(rng *rand.Rand, ids []mesh.NodeID) {
 	id := ids[rng.IntN(len(ids))]
 	n := s.nodes[id]
-	switch rng.IntN(10) {
+	switch rng.IntN(11) {
 	case 0, 1:
 		if n.up {
 			s.trace("FAULT crash %s", id)
@@ -157,6 +157,11 @@ func (s *site) fault(rng *rand.Rand, ids []mesh.NodeID) {
 			n.leave()
 			s.after(dataflow.Time(rng.Int64N(int64(3000*ms))), n.life(func() { s.trace("FAULT end %s", id); n.crash() }))
 		}
+	case 10:
+		if n.up {
+			n.exec.alone = !n.exec.alone
+			s.trace("FAULT %s sees nobody: %v", id, n.exec.alone)
+		}
 	}
 	if l := s.leads; l == nil || l.node.frozen || rng.IntN(5) == 0 {
 		for _, i := range rng.Perm(len(ids)) {
@@ -196,6 +201,7 @@ func (s *site) heal(ids []mesh.NodeID) {
 		case n.frozen:
 			n.thaw()
 		}
+		n.exec.alone = false
 	}
 	if s.leads == nil {
 		s.lead(ids[0])

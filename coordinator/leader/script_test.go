@@ -25,6 +25,7 @@ import (
 //	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
 //	remove n2 · wipe n2         it is taken out of the site; its parts are lost, and it says so when it starts
 //	hold n2 prepared, stored, closed, copied, or of a log seal, role or end · let n2      its executor says nothing of that kind · it does again
+//	hold n2 pushes · let n2     it sees nobody to give copies to · it does again
 //	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
@@ -71,8 +72,10 @@ var jobs = map[string]string{
 sources: {in: {generate: {rate: 10, keys: 4}, slot_group: front}}
 steps: [{id: a, from: in, key_by: [key], window: {tumbling: 1s}, select: {n: count(*)}, slot_group: back}]
 sinks: [{id: pub, from: a, slot_group: front, mqtt: {broker: "mqtt://h", topic: t}}]`,
-	"one":  "name: one\nreplicas: 1\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
-	"none": "name: none\nrestart: {strategy: none}\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"one":   "name: one\nreplicas: 1\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"three": "name: three\nreplicas: 3\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"loose": "name: loose\nwhen_short: degrade\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
+	"none":  "name: none\nrestart: {strategy: none}\nsources: {in: {generate: {rate: 10, keys: 4}}}" + steps + "sinks: [{id: out, from: a, file: {path: out.jsonl}}]",
 	"logged": `name: logged
 sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
 sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
@@ -195,8 +198,9 @@ func (s *script) executor() {
 	case "hold":
 		x.noPrepared, x.noStored, x.noClosed = rest == "prepared", rest == "stored", rest == "closed"
 		x.noSeal, x.noRole, x.noCopied = rest == "seal", rest == "role", rest == "copied"
+		x.alone = rest == "pushes"
 	case "let":
-		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole, x.noCopied = false, false, false, false, false, false
+		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole, x.noCopied, x.alone = false, false, false, false, false, false, false
 		for id, r := range x.attempts {
 			if r.closing {
 				x.closed(r.ref)

@@ -101,10 +101,11 @@ type node struct {
 
 // stream is an agent's to its leader.
 type stream struct {
-	from *node
-	boot uint64
-	to   *lead
-	dead bool
+	from  *node
+	boot  uint64
+	to    *lead
+	since dataflow.Time
+	dead  bool
 }
 
 type event struct {
@@ -339,7 +340,7 @@ func (n *node) connect(to mesh.NodeID) {
 		}))
 		return
 	}
-	st := &stream{from: n, boot: n.boot, to: l}
+	st := &stream{from: n, boot: n.boot, to: l, since: n.site.now}
 	n.stream = st
 	n.site.after(5*ms, n.life(func() {
 		if n.stream == st && !st.dead {
@@ -465,6 +466,9 @@ func (l *lead) perform(f leader.Effect) {
 	switch {
 	case f.Propose != nil:
 		ref := f.Propose.Ref
+		if d := f.Propose.Command.CheckpointDone; d != nil {
+			s.judgeCopies(l, d)
+		}
 		s.after(3*ms, l.node.life(func() {
 			ok := s.leads == l && !l.dead
 			if s.rng != nil && s.rng.IntN(50) == 0 {
