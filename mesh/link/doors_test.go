@@ -29,7 +29,7 @@ type door struct {
 	events chan link.Event
 }
 
-func (p *places) door(t *testing.T, id *identity.Identity) *door {
+func (p *places) door(t *testing.T, id *identity.Identity, join func(*link.JoinConn)) *door {
 	t.Helper()
 	d := &door{events: make(chan link.Event, 1000)}
 	var err error
@@ -51,7 +51,7 @@ func (p *places) door(t *testing.T, id *identity.Identity) *door {
 			s.CloseWrite() //nolint:errcheck // the peer may have closed it
 		}
 	})
-	d.HandleJoin(func(*link.JoinConn) {})
+	d.HandleJoin(join)
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +60,9 @@ func (p *places) door(t *testing.T, id *identity.Identity) *door {
 	p.mu.Unlock()
 	return d
 }
+
+// nobody is let in.
+func nobody(*link.JoinConn) {}
 
 // says waits until it tells of a refusal, by either side, with the reason.
 func (d *door) says(t *testing.T, why string) {
@@ -117,7 +120,7 @@ func TestRefusedByCertificate(t *testing.T) {
 		{"ended", member, "expired on"},
 	} {
 		p := &places{at: map[mesh.NodeID]string{}}
-		h, d := p.door(t, host), p.door(t, c.id)
+		h, d := p.door(t, host, nobody), p.door(t, c.id, nobody)
 		if err := greet(t, d.Link, host.Node()); err == nil || !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s: %v", c.what, err)
 		}
@@ -149,14 +152,23 @@ func joined(t *testing.T, by *identity.Identity, when time.Time, clock func() ti
 	return id
 }
 
-// Who speaks QUIC but shows no certificate, one that it made itself, or another
-// protocol is refused in the handshake, and told so; bytes that are no QUIC are
+// Who speaks QUIC but shows no certificate, one that it made itself, one whose key
+// it has not (from the answer to a join of another, say), or another protocol is refused in the handshake, and told so; bytes that are no QUIC are
 // let fall. The agent goes on.
 func TestRefusedAtTheDoor(t *testing.T) {
 	p := &places{at: map[mesh.NodeID]string{}}
 	host := found(t, "plant")
-	h := p.door(t, host)
+	h := p.door(t, host, nobody)
 	self := selfSigned(t, host.Node())
+	csr, err := host.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := host.Issue(csr, host.Node(), host.Site(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen := tls.Certificate{Certificate: chain, PrivateKey: self.PrivateKey}
 	for _, c := range []struct {
 		what, alpn string
 		certs      []tls.Certificate
@@ -164,6 +176,7 @@ func TestRefusedAtTheDoor(t *testing.T) {
 	}{
 		{"no certificate", link.ALPNControl, nil, "certificate required", "didn't provide a certificate"},
 		{"its own certificate", link.ALPNControl, []tls.Certificate{self}, "not signed by this mesh's authority", "not signed by this mesh's authority"},
+		{"another's certificate", link.ALPNControl, []tls.Certificate{stolen}, "decrypt", "invalid signature by the client certificate"},
 		{"another protocol", "h3", []tls.Certificate{self}, "no application protocol", "unsupported application protocols"},
 	} {
 		err := knock(t, h.Addr().String(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{c.alpn}, Certificates: c.certs})
@@ -186,7 +199,7 @@ func TestRefusedAtTheDoor(t *testing.T) {
 		}
 		udp.Write(b) //nolint:errcheck // a full buffer loses it
 	}
-	d := p.door(t, joined(t, host, time.Now(), time.Now))
+	d := p.door(t, joined(t, host, time.Now(), time.Now), nobody)
 	if err := greet(t, d.Link, host.Node()); err != nil {
 		t.Errorf("a member, after that: %v", err)
 	}
