@@ -242,6 +242,10 @@ func (s *State) Of(job JobID, name string) *Snapshot {
 	return nil
 }
 
+// DefaultReplicas is how many agents have each part, if the job says nothing, or
+// is forgotten, and there are so many.
+const DefaultReplicas = 2
+
 // PartCopies is the nodes that have a part.
 type PartCopies struct {
 	Part  store.Digest  `cbor:"1,keyasint"`

@@ -19,10 +19,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
-// DefaultReplicas is how many agents have each part, if the job says nothing and
-// there are so many.
-const DefaultReplicas = 2
-
 // collector hands what subtasks say to the attempt's goroutine.
 type collector struct{ a *attempt }
 
@@ -117,7 +113,7 @@ func (a *attempt) copy(sub dataflow.SubtaskID, id dataflow.CheckpointID, parts [
 	have := []mesh.NodeID{a.x.o.Node}
 	want := a.replicas - 1
 	if a.replicas == 0 {
-		want = DefaultReplicas - 1
+		want = coordinator.DefaultReplicas - 1
 	}
 	if len(parts) == 0 || want <= 0 || a.x.o.Peers == nil {
 		return have, nil

@@ -28,7 +28,6 @@ import (
 // next order is made from that.
 
 const (
-	defaultReplicas  = 2 // of a job that says nothing, or is forgotten
 	maxCopyParts     = 256
 	maxCopyBytes     = 64 << 20  // of an order, but for one part that is larger
 	copyReserve      = 256 << 20 // bytes that stay free on the disk of who gets copies
@@ -389,11 +388,11 @@ func (l *Leader) hasRoom(node mesh.NodeID, bytes int64) bool {
 func (l *Leader) replicas(id coordinator.JobID) int {
 	j := l.st.Jobs[id]
 	if j == nil {
-		return defaultReplicas
+		return coordinator.DefaultReplicas
 	}
 	n, known := l.copying.replicas[id]
 	if !known {
-		n = defaultReplicas
+		n = coordinator.DefaultReplicas
 		var p *Parsed
 		var err error
 		if r := l.jobs[id]; r != nil {
