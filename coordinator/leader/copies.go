@@ -433,16 +433,17 @@ func (l *Leader) copiedEnough(r *jobRun, parts []coordinator.PartCopies) error {
 		if len(living) >= want {
 			continue
 		}
-		var names, others []string
-		for _, node := range p.Nodes {
-			names = append(names, l.name(node))
-		}
+		var others []string
 		for _, node := range there {
-			if !slices.Contains(p.Nodes, node) {
+			if !slices.Contains(p.Nodes, node) && len(others) < 3 { // for people
 				others = append(others, l.name(node))
 			}
 		}
 		if len(others) > 0 {
+			var names []string
+			for _, node := range p.Nodes {
+				names = append(names, l.name(node))
+			}
 			return fmt.Errorf("part %.12s has %d of %d copies, on %s, and %w: %s", p.Part, len(living), want, strings.Join(names, ", "), errShort, strings.Join(others, ", "))
 		}
 	}
