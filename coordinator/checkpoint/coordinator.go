@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 )
@@ -31,6 +32,13 @@ const maxRequests = 16
 // retryFinal is how long after a failure the last checkpoint of a job that has
 // read everything is tried again, at least.
 const retryFinal = dataflow.Second
+
+// A savepoint that is Short is tried again so often, and so long after: an agent
+// that has just come is not seen by all others at once.
+const (
+	retriesShort = 10
+	retryShort   = dataflow.Second
+)
 
 // phase is what a Coordinator is at.
 //
@@ -78,10 +86,10 @@ type Coordinator struct {
 	cfg       Config
 	phase     phase
 	purpose   purpose
-	request   Request // of save and stop
-	asked     bool    // request has no answer yet
-	sealing   bool    // current is the second of a stop's or finish's two
-	wasAll    bool    // all sources were exhausted when the stop began
+	request   queued // of save and stop
+	asked     bool   // request has no answer yet
+	sealing   bool   // current is the second of a stop's or finish's two
+	wasAll    bool   // all sources were exhausted when the stop began
 	current   dataflow.Barrier
 	began     dataflow.Time // when current was triggered
 	missing   map[dataflow.SubtaskID]bool
@@ -93,14 +101,21 @@ type Coordinator struct {
 	running   map[dataflow.SubtaskID]bool
 	committed map[dataflow.SubtaskID]uint64
 	kept      []string
-	queue     []Request
+	queue     []queued
+	held      dataflow.Time // the queue waits until then
 	effects   []Effect
+}
+
+// queued is a request that waits.
+type queued struct {
+	Request
+	tries int // it was Short so often
 }
 
 // New makes the coordinator of an attempt.
 func New(cfg Config) *Coordinator {
 	c := &Coordinator{
-		cfg: cfg, full: cfg.Full, counter: cfg.Counter, tolerance: tolerance{most: cfg.Tolerable}, next: dataflow.MaxTime, retry: dataflow.MinTime,
+		cfg: cfg, full: cfg.Full, counter: cfg.Counter, tolerance: tolerance{most: cfg.Tolerable}, next: dataflow.MaxTime, retry: dataflow.MinTime, held: dataflow.MinTime,
 		missing: make(map[dataflow.SubtaskID]bool), running: make(map[dataflow.SubtaskID]bool), committed: make(map[dataflow.SubtaskID]uint64),
 		kept: append([]string(nil), cfg.Kept...),
 	}
@@ -123,10 +138,15 @@ func (c *Coordinator) Wake() dataflow.Time {
 		return c.began.Add(c.cfg.Timeout)
 	case c.phase != idle:
 		return dataflow.MaxTime
-	case len(c.running) == 0:
-		return c.retry
 	}
-	return c.next
+	at := c.next
+	if len(c.running) == 0 {
+		at = c.retry
+	}
+	if len(c.queue) > 0 {
+		at = min(at, c.held)
+	}
+	return at
 }
 
 // Step takes one event and returns its effects, valid until the next Step. See
@@ -180,25 +200,29 @@ var (
 	errFull   = fmt.Errorf("%d savepoints are waiting already; ask again when they are done", maxRequests)
 )
 
+// stopWaits tells whether a stop is in the queue.
+func (c *Coordinator) stopWaits() bool {
+	return slices.ContainsFunc(c.queue, func(q queued) bool { return q.Then != dataflow.GoOn })
+}
+
 func (c *Coordinator) requested(r Request) {
-	stopping := c.phase != idle && c.purpose == stop
-	for _, q := range c.queue {
-		stopping = stopping || q.Then != dataflow.GoOn
-	}
 	switch {
-	case stopping || c.phase != idle && c.sealing:
+	case c.phase != idle && c.purpose == stop || c.stopWaits() || c.phase != idle && c.sealing:
 		c.answer(r, dataflow.CheckpointID{}, errEnding)
 	case len(c.queue) == maxRequests && r.Then == dataflow.GoOn:
 		c.answer(r, dataflow.CheckpointID{}, errFull)
 	default: // there is always room for the one stop
-		c.queue = append(c.queue, r)
+		c.queue = append(c.queue, queued{Request: r})
+		if r.Then != dataflow.GoOn { // it does not wait for what is tried again
+			c.held = dataflow.MinTime
+		}
 	}
 }
 
 // start begins what is due; it is called when nothing is under way.
 func (c *Coordinator) start(now dataflow.Time) {
 	switch {
-	case len(c.queue) > 0:
+	case len(c.queue) > 0 && now >= c.held:
 		c.request, c.queue, c.asked = c.queue[0], c.queue[1:], true
 		c.purpose = save
 		if c.request.Then != dataflow.GoOn {
@@ -308,6 +332,10 @@ func (c *Coordinator) failed(now dataflow.Time, f Failure, cause error) {
 		c.reply(dataflow.CheckpointID{}, err)
 		c.end(Effect{Kind: Fail, Err: fmt.Errorf("stop: %w", err)})
 		return
+	case c.purpose == save && f == Short && c.request.tries < retriesShort && !c.stopWaits():
+		c.request.tries++
+		c.queue, c.asked, c.held = slices.Insert(c.queue, 0, c.request), false, now.Add(retryShort)
+		return
 	case c.purpose == save:
 		c.reply(dataflow.CheckpointID{}, err)
 		if f == IO { // nothing is wrong with the job
@@ -335,7 +363,7 @@ func (c *Coordinator) answer(r Request, id dataflow.CheckpointID, err error) {
 // reply answers the request of current.
 func (c *Coordinator) reply(id dataflow.CheckpointID, err error) {
 	c.asked = false
-	c.answer(c.request, id, err)
+	c.answer(c.request.Request, id, err)
 }
 
 // end says the last thing, and that nobody who waits will get what he waits for.
@@ -345,7 +373,7 @@ func (c *Coordinator) end(e Effect) {
 		c.reply(dataflow.CheckpointID{}, errEnding)
 	}
 	for _, r := range c.queue {
-		c.answer(r, dataflow.CheckpointID{}, errEnding)
+		c.answer(r.Request, dataflow.CheckpointID{}, errEnding)
 	}
 	c.queue = nil
 	c.put(e)
