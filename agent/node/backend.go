@@ -191,6 +191,9 @@ func (n *Node) Health() api.Health {
 	if n.Leader() == "" {
 		h.Why = append(h.Why, "no leader is known: the site has no majority of its voters, or this agent does not reach them")
 	}
+	if why := n.hands.refused.Load(); why != nil {
+		h.Why = append(h.Why, "the leader refuses this agent: "+*why)
+	}
 	if !h.Lease {
 		h.Why = append(h.Why, "this agent holds no lease: it publishes, acknowledges and commits nothing until the leader is reached")
 	}

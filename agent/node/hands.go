@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -45,6 +47,9 @@ type hands struct {
 	ended  bool
 	shown  dataflow.Time // when status was sent last
 	unsaid repeated
+	again  repeated
+
+	refused atomic.Pointer[string] // why the leader has nothing to do with this agent; nil: it has, as far as is known
 }
 
 func newHands() *hands {
@@ -220,9 +225,20 @@ func (h *hands) hear(serial int, message []byte) (func(), error) {
 		return nil, err
 	}
 	return func() {
-		if serial == h.serial {
-			h.step(worker.Event{Message: m})
+		if serial != h.serial {
+			return
 		}
+		switch {
+		case m.Refused != nil:
+			why := errors.New("the leader refuses this agent: " + m.Refused.Why)
+			if h.refused.Store(&m.Refused.Why); h.again.due(why, h.now()) {
+				h.events(why.Error())
+			}
+		case m.Granted != nil && h.refused.Load() != nil:
+			h.refused.Store(nil)
+			h.again.due(nil, 0)
+		}
+		h.step(worker.Event{Message: m})
 	}, nil
 }
 

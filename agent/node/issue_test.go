@@ -130,6 +130,27 @@ func (b *box) refused(through *box, token string, kind error, says string) {
 	}
 }
 
+// An agent that comes back under a name that another has gets nothing, and says why:
+// in its log, and where it is asked whether it is ready. Under its own it is well.
+func TestRefusedUnderAnothersName(t *testing.T) {
+	all := site(t, 2)
+	b := all[1]
+	b.end()
+	b.name = all[0].name
+	b.start("", "")
+	const why = "the leader refuses this agent"
+	await(t, "the reason", func() bool {
+		return strings.Contains(b.said(), why) && strings.Contains(fmt.Sprint(b.Health().Why), why)
+	})
+	if h := b.Health(); h.Ready || h.Lease {
+		t.Errorf("%+v", h)
+	}
+	b.end()
+	b.name = "n2"
+	b.start("", "")
+	await(t, "it to be ready", func() bool { return b.Health().Ready })
+}
+
 // A founder that ended in order, and so is looked for by nobody, finds the others
 // again: it was told of none, and what it knows of them is in a log that it may
 // read only when it leads.

@@ -43,24 +43,33 @@ func (a *apply) siteFounded(c *coordinator.SiteFounded) error {
 	return nil
 }
 
-func (a *apply) agentJoined(c *coordinator.Agent) error {
+// Admits tells whether the state takes an agent in as it says that it is, or what
+// it has to do for that.
+func Admits(st *coordinator.State, c *coordinator.Agent) error {
 	switch {
 	case c.Node == "" || c.Name == "" || len(c.Node) > MaxName || len(c.Name) > MaxName:
 		return refuse(ErrRefused, "an agent needs a node and a name, of at most %d bytes", MaxName)
 	case max(len(c.Host), len(c.Link), len(c.HTTP), len(c.Version)) > MaxText || len(c.Labels) > MaxName || c.Slots < 0:
 		return refuse(ErrRefused, "agent %q: a text that is too long, too many labels, or less than no slots", c.Name)
-	case c.Level < a.Level:
-		return refuse(ErrRefused, "agent %q knows feature level %d, and level %d is in force: give it a newer program", c.Name, c.Level, a.Level)
-	case a.Level >= coordinator.AdoptLevel && a.Agents[c.Node] == nil && a.Removed[c.Node] != nil:
+	case c.Level < st.Level:
+		return refuse(ErrRefused, "agent %q knows feature level %d, and level %d is in force: give it a newer program", c.Name, c.Level, st.Level)
+	case st.Level >= coordinator.AdoptLevel && st.Agents[c.Node] == nil && st.Removed[c.Node] != nil:
 		// Its last Hello may have been under way when it was taken out.
-		return refuse(ErrRefused, "agent %q was taken out of the site: it joins again with a token", a.Removed[c.Node].Name)
-	case a.Agents[c.Node] == nil && len(a.Agents) >= MaxAgents:
+		return refuse(ErrRefused, "agent %q was taken out of the site: it joins again with a token", st.Removed[c.Node].Name)
+	case st.Agents[c.Node] == nil && len(st.Agents) >= MaxAgents:
 		return refuse(ErrRefused, "the site has %d agents, and no more are possible: remove those that are gone for good", MaxAgents)
 	}
-	for _, node := range sorted(a.Agents) {
-		if a.Agents[node].Name == c.Name && node != c.Node {
+	for _, node := range sorted(st.Agents) {
+		if st.Agents[node].Name == c.Name && node != c.Node {
 			return refuse(ErrExists, "agent %q is %s already: give this one another name, or remove that one", c.Name, node)
 		}
+	}
+	return nil
+}
+
+func (a *apply) agentJoined(c *coordinator.Agent) error {
+	if err := Admits(a.State, c); err != nil {
+		return err
 	}
 	joined := *c
 	joined.Labels = maps.Clone(c.Labels)

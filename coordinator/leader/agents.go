@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -41,6 +42,7 @@ type agent struct {
 	heard   dataflow.Time // when it spoke last
 	granted dataflow.Time // when a lease was granted last, by this leader or at most the one before
 	joining bool          // its AgentJoined is proposed
+	refused dataflow.Time // when it was told that it is refused; MinTime: it has said Hello since
 	// debts are attempts that it has and should not have.
 	debts   map[coordinator.AttemptRef]bool
 	applied uint64
@@ -53,7 +55,7 @@ func (l *Leader) agent(node mesh.NodeID) *agent {
 	a := l.agents[node]
 	if a == nil {
 		// The leader before may have granted a lease until somebody else was elected.
-		a = &agent{node: node, heard: l.now, granted: l.start.Add(l.cfg.Timing.Confirm), debts: make(map[coordinator.AttemptRef]bool)}
+		a = &agent{node: node, heard: l.now, refused: dataflow.MinTime, granted: l.start.Add(l.cfg.Timing.Confirm), debts: make(map[coordinator.AttemptRef]bool)}
 		l.agents[node] = a
 		l.silence(a)
 	}
@@ -149,7 +151,9 @@ func (l *Leader) from(f *From) {
 		return
 	}
 	if !a.there {
-		l.drop(f.Node)
+		if l.now >= a.refused.Add(dataflow.Second) { // it hears why before the stream goes
+			l.drop(f.Node)
+		}
 		return
 	}
 	a.heard, a.hint = l.now, false
@@ -199,6 +203,14 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 		l.drop(a.node) // of a process that has ended
 		return
 	}
+	if was := l.st.Agents[a.node]; was == nil || !was.Equal(&h.Agent) {
+		// It would come and go with each Hello, and be given things meanwhile.
+		if err := jobmanager.Admits(l.st, &h.Agent); err != nil {
+			l.refuse(a, err)
+			return
+		}
+	}
+	a.refused = dataflow.MinTime
 	if h.Boot > a.boot {
 		l.another(a.node)
 	}
@@ -236,14 +248,21 @@ func (l *Leader) join(a *agent, now *coordinator.Agent) {
 	l.propose(coordinator.Command{AgentJoined: now}, func(err error) {
 		a.joining = false
 		if err != nil { // it says Hello again
-			if !errors.Is(err, errRefused) {
-				l.send(a.node, coordinator.ToAgent{Refused: &coordinator.Refused{Why: err.Error()}})
-			}
-			a.there = false
-			l.touch(a.node)
-			l.drop(a.node)
+			l.refuse(a, err)
 		}
 	})
+}
+
+// refuse has nothing to do with an agent, until it says Hello again.
+func (l *Leader) refuse(a *agent, err error) {
+	a.there = false
+	l.touch(a.node)
+	if errors.Is(err, errRefused) {
+		l.drop(a.node)
+		return
+	}
+	a.refused = l.now
+	l.send(a.node, coordinator.ToAgent{Refused: &coordinator.Refused{Why: err.Error()}})
 }
 
 // level raises the feature level to what all agents know.
