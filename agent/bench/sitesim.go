@@ -203,13 +203,25 @@ func (s *simSite) triggered(t *coordinator.Trigger) error {
 	}
 	r.barrier = t.Barrier.ID.Counter
 	for i, p := range r.job.Places {
-		share, err := r.share(p.Subtask, t.Barrier.ID, []mesh.NodeID{p.Node, s.agents[i%len(s.agents)]})
+		share, err := r.share(p.Subtask, t.Barrier.ID, s.holders(p.Node, i))
 		if err != nil {
 			return err
 		}
 		s.say(p.Node, coordinator.ToLeader{Stored: &coordinator.Stored{AttemptRef: r.ref, ID: t.Barrier.ID, Subtask: p.Subtask, Share: share}})
 	}
 	return nil
+}
+
+// holders are an agent and another one, if there is one; which, differs by i.
+func (s *simSite) holders(node mesh.NodeID, i int) []mesh.NodeID {
+	other := s.agents[i%len(s.agents)]
+	if other == node {
+		other = s.agents[(i+1)%len(s.agents)]
+	}
+	if other == node {
+		return []mesh.NodeID{node}
+	}
+	return []mesh.NodeID{node, other}
 }
 
 func (r *simRun) share(sub dataflow.SubtaskID, id dataflow.CheckpointID, nodes []mesh.NodeID) (coordinator.Share, error) {

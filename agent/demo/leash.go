@@ -11,6 +11,9 @@ import (
 // leashEnv is set in the environment of a demo's agents: the demo's folder.
 const leashEnv = "TIDEMARK_DEMO_FOLDER"
 
+// tidyEnv is set in that of a process that only removes the folder and ends.
+const tidyEnv = "TIDEMARK_DEMO_TIDY"
+
 // folderPrefix begins the name of every demo's folder.
 const folderPrefix = "tidemark-demo-"
 
@@ -19,11 +22,16 @@ const folderPrefix = "tidemark-demo-"
 // program that runs demos calls it first.
 func Leash() {
 	folder := os.Getenv(leashEnv)
-	if folder == "" {
+	switch {
+	case folder == "":
 		return
+	case os.Getenv(tidyEnv) != "":
+		tidy(folder)
+		os.Exit(1)
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // it ends with the demo, whatever the error is
+		again(tidyEnv + "=1")                // else the agent would make again what is removed
 		tidy(folder)
 		os.Exit(1)
 	}()
