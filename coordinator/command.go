@@ -105,6 +105,8 @@ type JobSubmitted struct {
 func (c *Command) Needs() uint32 {
 	s, d := c.JobSubmitted, c.CheckpointDone
 	switch {
+	case c.TokenCreated != nil && c.TokenCreated.Founds != "":
+		return CopiesLevel
 	case s != nil && (len(s.Adopts) > 0 || s.Overwrite):
 		return AdoptLevel
 	case d != nil && d.Savepoint != nil && d.Savepoint.Request != "":

@@ -56,8 +56,8 @@ const (
 	// a savepoint stands in them, files may be written over, savepoints know who
 	// asked for them, checkpoints are counted.
 	AdoptLevel = 2
-	// CopiesLevel: the leader has agents copy parts that are on too few of them. No
-	// command changed, only messages came: Copy and Copied.
+	// CopiesLevel: the leader has agents copy parts that are on too few of them
+	// (messages Copy and Copied); tokens may found other sites.
 	CopiesLevel = 3
 	// Level is the greatest that this program knows.
 	Level = CopiesLevel
@@ -346,4 +346,8 @@ type Token struct {
 	// Nodes joined with it, and were not removed since; those of a token of any number
 	// of uses are not kept.
 	Nodes []mesh.NodeID `cbor:"7,keyasint,omitempty"`
+	// Founds is another site, which the one who uses the token founds: it joins none.
+	// Sealed is that site's key, which only the token's secret opens. CopiesLevel.
+	Founds mesh.Site `cbor:"8,keyasint,omitempty"`
+	Sealed []byte    `cbor:"9,keyasint,omitempty"`
 }

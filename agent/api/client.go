@@ -373,7 +373,12 @@ func (c *Client) CreateToken(ctx context.Context, t NewToken) (TokenMade, error)
 	return ask[TokenMade](ctx, c, http.MethodPost, "/v1/tokens", nil, t)
 }
 
-// RevokeToken revokes one.
+// CreateSite has an agent of the site let one agent found another one.
+func (c *Client) CreateSite(ctx context.Context, n NewSite) (TokenInfo, error) {
+	return ask[TokenInfo](ctx, c, http.MethodPost, "/v1/sites", nil, n)
+}
+
+// RevokeToken ends a token; who has joined with it stays.
 func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return c.Do(ctx, http.MethodDelete, Path("tokens", id), nil, nil, nil)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
@@ -123,11 +124,12 @@ func (s *server) removeMember(ctx context.Context, in *struct {
 func (s *server) registerTokens() {
 	register(s, op(http.MethodGet, "/v1/tokens", "list-tokens", "Join tokens, without their secrets"), s.listTokens)
 	register(s, op(http.MethodPost, "/v1/tokens", "create-token", "Make a join token", status(http.StatusCreated)), s.createToken)
+	register(s, op(http.MethodPost, "/v1/sites", "create-site", "Let one agent found another site of the mesh, with a token", status(http.StatusCreated)), s.createSite)
 	register(s, op(http.MethodDelete, "/v1/tokens/{token}", "revoke-token", "Revoke a join token; who has joined with it stays", status(http.StatusNoContent)), s.revokeToken)
 }
 
 func describeToken(t *coordinator.Token, now time.Time) TokenInfo {
-	out := TokenInfo{ID: t.ID, Created: stamp(t.Created), Expires: stamp(t.Expires), Uses: t.Uses, State: "good", Nodes: []string{}}
+	out := TokenInfo{ID: t.ID, Created: stamp(t.Created), Expires: stamp(t.Expires), Uses: t.Uses, State: "good", Nodes: []string{}, Founds: string(t.Founds)}
 	for _, n := range t.Nodes {
 		out.Nodes = append(out.Nodes, string(n))
 	}
@@ -158,17 +160,48 @@ func (s *server) createToken(ctx context.Context, in *struct{ Body NewToken }) (
 	if err != nil {
 		return nil, failed(err)
 	}
-	t.Uses, t.Expires = -1, dataflow.MaxTime
+	t.Uses, t.Expires = -1, expires(t.Created, in.Body.TTL)
 	if in.Body.Uses > 0 {
 		t.Uses = in.Body.Uses
-	}
-	if in.Body.TTL > 0 {
-		t.Expires = t.Created.Add(dataflow.Duration(min(in.Body.TTL, int64(dataflow.MaxTime)/int64(dataflow.Millisecond))) * dataflow.Millisecond)
 	}
 	if _, err := s.propose(ctx, coordinator.Command{TokenCreated: &t}); err != nil {
 		return nil, err
 	}
 	return answer(TokenMade{describeToken(&t, sensors.WallTime()), text}), nil
+}
+
+// expires is so many milliseconds later; 0: never.
+func expires(from dataflow.Time, ms int64) dataflow.Time {
+	if ms <= 0 {
+		return dataflow.MaxTime
+	}
+	return from.Add(dataflow.Duration(min(ms, int64(dataflow.MaxTime)/int64(dataflow.Millisecond))) * dataflow.Millisecond)
+}
+
+// createSite keeps what the founder of another site is given. The secrets stay
+// with who asks.
+func (s *server) createSite(ctx context.Context, in *struct{ Body NewSite }) (*body[TokenInfo], error) {
+	if err := identity.CheckName("a site", in.Body.Site); err != nil {
+		return nil, refusal(http.StatusUnprocessableEntity, "%v", err)
+	}
+	now := dataflow.Time(sensors.WallTime().UnixMicro())
+	t := coordinator.Token{
+		ID: in.Body.Token, Hash: in.Body.Hash, Created: now, Expires: expires(now, in.Body.TTL), Uses: 1,
+		Founds: mesh.Site(in.Body.Site), Sealed: in.Body.Sealed,
+	}
+	err := s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		if st.Mesh != in.Body.Mesh {
+			return refusal(http.StatusConflict, "the key is of mesh %s, and this is mesh %s: ask an agent of that one", in.Body.Mesh, st.Mesh)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.propose(ctx, coordinator.Command{TokenCreated: &t}); err != nil {
+		return nil, err
+	}
+	return answer(describeToken(&t, sensors.WallTime())), nil
 }
 
 func (s *server) revokeToken(ctx context.Context, in *struct {

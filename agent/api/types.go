@@ -312,6 +312,16 @@ type NewToken struct {
 	Uses int   `json:"uses,omitempty" minimum:"0" maximum:"1000" doc:"0: any number"`
 }
 
+// NewSite is another site of the mesh that one agent may found with a token.
+type NewSite struct {
+	Mesh   string `json:"mesh" doc:"that the site's key was signed for"`
+	Site   string `json:"site" maxLength:"63"`
+	Token  string `json:"token" maxLength:"63" doc:"its id"`
+	Hash   []byte `json:"hash" maxLength:"64" doc:"SHA-256 of what the token shows"`
+	Sealed []byte `json:"sealed" maxLength:"8192" doc:"the site's certificate and key, which only the token opens"`
+	TTL    int64  `json:"ttl_ms,omitempty" minimum:"0" doc:"0: it does not expire"`
+}
+
 // TokenMade is a token with its secret, which is shown this once.
 type TokenMade struct {
 	TokenInfo
@@ -326,6 +336,7 @@ type TokenInfo struct {
 	Uses    int      `json:"uses" doc:"joins that are left; -1: any number"`
 	State   string   `json:"state" enum:"good,revoked,expired,used up"`
 	Nodes   []string `json:"nodes" doc:"that joined with it"`
+	Founds  string   `json:"founds,omitempty" doc:"the site that its user founds; empty: it lets agents join this one"`
 }
 
 // stamp is a time for people.

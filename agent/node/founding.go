@@ -30,7 +30,7 @@ type Founding struct {
 	Mesh  string            `json:"mesh"`
 	Site  mesh.Site         `json:"site"`
 	Node  mesh.NodeID       `json:"node"`
-	Token coordinator.Token `json:"token"` // the first one, without its secret
+	Token coordinator.Token `json:"token,omitzero"` // the first one, without its secret; none in a site that a token founded
 }
 
 func foundingFile(data string) string { return filepath.Join(data, "founding.json") }
@@ -50,11 +50,7 @@ func Found(data, meshName string, site mesh.Site, now time.Time) (Founding, iden
 	}
 	t := id.NewToken()
 	f := Founding{Mesh: id.Mesh(), Site: id.Site(), Node: id.Node(), Token: stored(t, now, FirstTokenLife, -1)}
-	text, err := json.MarshalIndent(f, "", "  ")
-	if err == nil {
-		err = replace(foundingFile(data), append(text, '\n'))
-	}
-	return f, t, err
+	return f, t, f.write(data)
 }
 
 // stored is what the site keeps of a token.
@@ -67,8 +63,18 @@ func stored(t identity.Token, now time.Time, life time.Duration, uses int) coord
 	return c
 }
 
-// readFounding is nil where another node founded the site.
-func readFounding(data string) (*Founding, error) {
+// write keeps it in a data folder.
+func (f Founding) write(data string) error {
+	text, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replace(foundingFile(data), append(text, '\n'))
+}
+
+// readFounding is nil where another node founded the site. What a founding that a
+// crash ended has left is of another site, or another node, and says nothing.
+func readFounding(data string, id *identity.Identity) (*Founding, error) {
 	text, err := os.ReadFile(foundingFile(data))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -79,6 +85,9 @@ func readFounding(data string) (*Founding, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", foundingFile(data), err)
+	}
+	if f.Mesh != id.Mesh() || f.Site != id.Site() || f.Node != id.Node() {
+		return nil, nil
 	}
 	return &f, nil
 }
@@ -158,6 +167,12 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 	for {
 		for _, addr := range n.o.Config.Join {
 			g, err := join.Join(ctx, dialJoin(addr), a)
+			if err == nil && token.Founds {
+				n.tell("site", fmt.Sprintf("founds site %s of mesh %s, by leave of %s: others join it with tokens of this agent's", g.Site, g.Mesh, addr))
+				return folder.FoundSite(token, g.Credentials(), g.Sealed, func(node mesh.NodeID) error {
+					return Founding{Mesh: g.Mesh, Site: g.Site, Node: node}.write(n.o.Config.DataDir)
+				})
+			}
 			if err == nil {
 				n.contacts = g.Members
 				n.tell("site", fmt.Sprintf("joined mesh %s, site %s, through %s", g.Mesh, g.Site, addr))

@@ -55,6 +55,8 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 	var kept *join.Token
 	var taken string
 	var used bool
+	var founds mesh.Site
+	var sealed []byte
 	if n.leads() == nil || !n.founded() { // its state may lack what was decided before
 		return join.Grant{}, fmt.Errorf("%w: this agent is about to lead the site", join.ErrUnavailable)
 	}
@@ -63,7 +65,7 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 		level = st.Level
 		known = st.Agents[r.Node]
 		if t := st.Tokens[r.Token]; t != nil {
-			used = slices.Contains(t.Nodes, r.Node)
+			used, founds, sealed = slices.Contains(t.Nodes, r.Node), t.Founds, t.Sealed
 			kept = &join.Token{Hash: t.Hash, Uses: t.Uses, Revoked: t.Revoked}
 			if t.Expires != dataflow.MaxTime {
 				kept.Expires = time.UnixMicro(int64(t.Expires))
@@ -75,6 +77,12 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 			}
 		}
 	})
+	if used {
+		kept.Uses = max(kept.Uses, 1) // the same node again costs nothing
+	}
+	if founds != "" {
+		return n.letFound(ctx, r, kept, founds, sealed)
+	}
 	if err := join.CheckSite(n.id.Site(), r); err != nil {
 		return join.Grant{}, err
 	}
@@ -85,9 +93,6 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 		return join.Grant{}, fmt.Errorf("%w: the name %q is taken by agent %s; give another with --name", join.ErrRequest, r.Name, taken)
 	}
 	if !r.Renewal() {
-		if used {
-			kept.Uses = max(kept.Uses, 1) // the same node again costs nothing
-		}
 		if err := join.CheckToken(kept, r, n.id.Now()); err != nil {
 			return join.Grant{}, err
 		}
@@ -112,6 +117,23 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 	return n.grant(r)
 }
 
+// letFound lets a node found another site: it gets that site's key, which its token
+// opens, and is no agent here.
+func (n *Node) letFound(ctx context.Context, r join.Request, kept *join.Token, site mesh.Site, sealed []byte) (join.Grant, error) {
+	if err := join.CheckToken(kept, r, n.id.Now()); err != nil {
+		return join.Grant{}, err
+	}
+	if r.Site != "" && r.Site != site {
+		return join.Grant{}, fmt.Errorf("%w: agent %q is to found site %s, and the token founds site %s", join.ErrRequest, r.Name, r.Site, site)
+	}
+	if _, err := n.Propose(ctx, coordinator.Command{TokenUsed: &coordinator.TokenUsed{ID: r.Token, Hash: r.SecretHash[:], Node: r.Node}}); err != nil {
+		return join.Grant{}, unavailable(err)
+	}
+	g := join.Grant{Mesh: n.id.Mesh(), Site: site, Root: n.id.Root().Raw, Gossip: n.id.GossipKey(), Sealed: sealed}
+	g.Members = n.contactsFor(r.Node)
+	return g, nil
+}
+
 func unavailable(err error) error { return fmt.Errorf("%w: %v", join.ErrUnavailable, err) }
 
 func (n *Node) grant(r join.Request) (join.Grant, error) {
@@ -126,12 +148,18 @@ func (n *Node) grant(r join.Request) (join.Grant, error) {
 	if !r.Renewal() {
 		g.Gossip = n.id.GossipKey()
 	}
+	g.Members = n.contactsFor(r.Node)
+	return g, nil
+}
+
+// contactsFor are addresses of agents that are alive, for one that is new.
+func (n *Node) contactsFor(node mesh.NodeID) (all []join.Contact) {
 	for _, m := range n.Members() {
-		if m.Status == mesh.Alive && m.Node != r.Node && len(g.Members) < mostContacts {
-			g.Members = append(g.Members, join.Contact{Node: m.Node, Link: m.Link, Gossip: m.Gossip})
+		if m.Status == mesh.Alive && m.Node != node && len(all) < mostContacts {
+			all = append(all, join.Contact{Node: m.Node, Link: m.Link, Gossip: m.Gossip})
 		}
 	}
-	return g, nil
+	return all
 }
 
 // mostContacts is how many addresses a joiner is given.

@@ -173,7 +173,7 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 			return err
 		}
 	}
-	if n.founding, err = readFounding(c.DataDir); err != nil {
+	if n.founding, err = readFounding(c.DataDir, n.id); err != nil {
 		return err
 	}
 	if n.boot, err = nextBoot(c.DataDir); err != nil {

@@ -36,9 +36,11 @@ func (n *Node) founded() (yes bool) {
 // already. That the site has its name is the last, and says that all are there:
 // the token is not made again when it was revoked and forgotten.
 func (f *Founding) enter(ctx context.Context, me coordinator.Agent, propose func(context.Context, coordinator.Command) error) error {
-	for _, c := range []coordinator.Command{
-		{AgentJoined: &me}, {TokenCreated: &f.Token}, {SiteFounded: &coordinator.SiteFounded{Mesh: f.Mesh, Site: f.Site}},
-	} {
+	all := []coordinator.Command{{AgentJoined: &me}}
+	if f.Token.ID != "" {
+		all = append(all, coordinator.Command{TokenCreated: &f.Token})
+	}
+	for _, c := range append(all, coordinator.Command{SiteFounded: &coordinator.SiteFounded{Mesh: f.Mesh, Site: f.Site}}) {
 		if err := propose(ctx, c); err != nil && !errors.Is(err, jobmanager.ErrExists) {
 			return fmt.Errorf("the site could not be founded yet: %w", err)
 		}

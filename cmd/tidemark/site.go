@@ -121,7 +121,7 @@ that it had are made anew on others, where there is room, from 10 s later on:
 
 func newSite(t *terminal) *cobra.Command {
 	var at agentFlag
-	cmd := group("site", "The site, and its recovery", "  tidemark site list\n  tidemark site recover --data-dir /var/lib/tidemark")
+	cmd := group("site", "The site, other sites of the mesh, and a site's recovery", "  tidemark site list\n  tidemark site create depot\n  tidemark site recover --data-dir /var/lib/tidemark")
 	at.register(cmd)
 	list := &cobra.Command{
 		Use:     "list",
@@ -146,7 +146,7 @@ func newSite(t *terminal) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.AddCommand(list, newSiteRecover(t))
+	cmd.AddCommand(list, newSiteCreate(t, &at), newSiteRecover(t))
 	return cmd
 }
 
@@ -221,7 +221,11 @@ func newTokenList(t *terminal, at *agentFlag) *cobra.Command {
 				if k.Uses < 0 {
 					left = "any"
 				}
-				w.AppendRow([]any{k.ID, k.State, k.Created, k.Expires, left, strings.Join(k.Nodes, " ")})
+				state := k.State
+				if k.Founds != "" {
+					state += ", founds site " + k.Founds
+				}
+				w.AppendRow([]any{k.ID, state, k.Created, k.Expires, left, strings.Join(k.Nodes, " ")})
 			}
 			if !t.json() {
 				w.Render()

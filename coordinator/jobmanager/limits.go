@@ -7,6 +7,7 @@ const (
 	MaxRemoved    = 1000 // agents that were taken out; beyond it the one that was first goes, as its certificate ends first
 	MaxTokens     = 1000 // tokens that can admit nobody any more go first, oldest first
 	MaxTokenUses  = 1000 // of a token with a number of uses
+	MaxSealed     = 4096 // bytes of the sealed key of another site
 	MaxLiveJobs   = 1000
 	MaxEndedJobs  = 100 // those that ended first are forgotten, with their checkpoints and feeds
 	MaxFeeds      = 1000

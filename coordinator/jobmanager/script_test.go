@@ -236,7 +236,8 @@ func site(c *coordinator.Command, w words) bool {
 	case "level":
 		c.LevelRaised = &coordinator.LevelRaised{Level: uint32(w.number(1))}
 	case "token":
-		c.TokenCreated = &coordinator.Token{ID: w.at(1), Hash: hash(w.named["hash"]), Uses: int(int64(number(w.named["uses"]))), Expires: dataflow.Time(number(w.named["expires"])), Created: c.At}
+		c.TokenCreated = &coordinator.Token{ID: w.at(1), Hash: hash(w.named["hash"]), Uses: int(int64(number(w.named["uses"]))), Expires: dataflow.Time(number(w.named["expires"])), Created: c.At,
+			Founds: mesh.Site(w.named["founds"]), Sealed: make([]byte, number(w.named["sealed"]))}
 	case "use":
 		c.TokenUsed = &coordinator.TokenUsed{ID: w.at(1), Node: mesh.NodeID(w.at(2)), Hash: hash(w.named["hash"])}
 	case "revoke":

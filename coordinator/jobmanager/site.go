@@ -153,12 +153,16 @@ func (a *apply) tokenCreated(c *coordinator.Token) error {
 		return refuse(ErrRefused, "token %s: %d uses; 1 to %d are possible, or any number", c.ID, c.Uses, MaxTokenUses)
 	case a.Tokens[c.ID] != nil:
 		return refuse(ErrExists, "token %s is there already", c.ID)
+	case (c.Founds != "") != (len(c.Sealed) > 0) || c.Founds != "" && c.Uses != 1 || len(c.Sealed) > MaxSealed || len(c.Founds) > MaxName:
+		return refuse(ErrRefused, "token %s: one that founds a site has its key, of at most %d bytes, and one use", c.ID, MaxSealed)
+	case c.Founds != "" && c.Founds == a.Site:
+		return refuse(ErrExists, "this is site %s: another one has another name", a.Site)
 	}
 	if len(a.Tokens) >= MaxTokens && !a.dropToken() {
 		return refuse(ErrRefused, "there are %d tokens: revoke some first", MaxTokens)
 	}
 	token := *c
-	token.Hash, token.Nodes, token.Revoked = bytes.Clone(c.Hash), nil, false
+	token.Hash, token.Sealed, token.Nodes, token.Revoked = bytes.Clone(c.Hash), bytes.Clone(c.Sealed), nil, false
 	a.Tokens[c.ID] = &token
 	a.changed(Token, c.ID)
 	return nil
@@ -195,7 +199,7 @@ func (a *apply) tokenUsed(c *coordinator.TokenUsed) error {
 	case t.Uses == 0 && !slices.Contains(t.Nodes, c.Node):
 		return refuse(ErrRefused, "token %s has no uses left", c.ID)
 	}
-	if a.Level >= coordinator.AdoptLevel && a.Removed[c.Node] != nil { // it may join again
+	if a.Level >= coordinator.AdoptLevel && a.Removed[c.Node] != nil && t.Founds == "" { // it may join again
 		delete(a.Removed, c.Node)
 		a.changed(Agent, string(c.Node))
 	}

@@ -36,7 +36,7 @@ func TestTokenRefused(t *testing.T) {
 	s := newBox(t, "2026-03-01").found("plant", "hall").NewToken().String()
 	part := strings.Split(s, "-")
 	for _, c := range []struct{ token, want string }{
-		{"", "begins with tm1-"},
+		{"", "begins with tm1- or ts1-"},
 		{"x" + s, "begins with"},
 		{"tm2" + s[3:], "upgrade it"},
 		{strings.Join(part[:3], "-"), "was it cut"},
@@ -61,6 +61,7 @@ func FuzzParseToken(f *testing.F) {
 	f.Add("tm1-aaaaaaaa-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
 	f.Add("tm1-a-b-c")
 	f.Add("tm9---")
+	f.Add("ts1-aaaaaaaa-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
 	f.Fuzz(func(t *testing.T, s string) {
 		tok, err := ParseToken(s)
 		if err == nil && tok.String() != strings.TrimSpace(s) {

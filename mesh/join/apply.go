@@ -36,8 +36,9 @@ type Applicant struct {
 // must come from there. Errors: this package's, with the other side's reason;
 // identity's, where the other side is not of the token's mesh; Dial's.
 func Join(ctx context.Context, dial Dial, a Applicant) (Grant, error) {
+	shown := a.Token.Shown()
 	r := request{
-		Protocol: protocol, Token: a.Token.ID, Secret: a.Token.Secret[:],
+		Protocol: protocol, Token: a.Token.ID, Secret: shown[:],
 		Node: a.Node, Name: a.Name, CSR: a.CSR, Version: a.Version, Level: a.Level, Link: a.Link, Site: a.Site,
 	}
 	if err := r.check(); err != nil {
@@ -53,6 +54,9 @@ func Join(ctx context.Context, dial Dial, a Applicant) (Grant, error) {
 	}
 	if err == nil && a.Site != "" && g.Site != a.Site { // an agent of an older program, that knows of no such wish
 		err = fmt.Errorf("it is to join site %s, and was let into site %s: %w", a.Site, g.Site, identity.ErrSite)
+	}
+	if err == nil && a.Token.Founds != (len(g.Sealed) > 0) {
+		err = fmt.Errorf("%w: the token founds a site, or the answer does, but not both", ErrProtocol)
 	}
 	if err != nil {
 		return Grant{}, fmt.Errorf("joining: %w", err)

@@ -25,6 +25,7 @@ const (
 	maxName    = 63
 	maxAddress = 255
 	maxWhy     = 1024
+	maxSealed  = 4096
 )
 
 // request is what an applicant sends: a length of 4 bytes, big endian, then CBOR.
@@ -56,7 +57,10 @@ type Grant struct {
 	Chain   [][]byte  `cbor:"3,keyasint"` // of the agent, then of its site
 	Root    []byte    `cbor:"4,keyasint"`
 	Gossip  []byte    `cbor:"5,keyasint,omitempty"` // key; not in a renewal
-	Members []Contact `cbor:"6,keyasint,omitempty"` // at most 64
+	Members []Contact `cbor:"6,keyasint,omitempty"` // at most 64; who founds a site gets those of the site that was asked
+	// Sealed is the key of the site that the joiner founds, for its token to open;
+	// there is no Chain then: it signs its own. Empty: it founds none.
+	Sealed []byte `cbor:"7,keyasint,omitempty"`
 }
 
 // Contact is where a member is.
@@ -157,6 +161,9 @@ func (a *answer) check() error {
 	}
 	if n := len(a.Grant.Members); n > maxMembers {
 		return fmt.Errorf("%w: %d members", ErrProtocol, n)
+	}
+	if n := len(a.Grant.Sealed); n > maxSealed || n > 0 && len(a.Grant.Chain) > 0 {
+		return fmt.Errorf("%w: a sealed key of %d bytes, and %d certificates", ErrProtocol, n, len(a.Grant.Chain))
 	}
 	for _, m := range a.Grant.Members {
 		if len(m.Node) > maxName || len(m.Link) > maxAddress || len(m.Gossip) > maxAddress {

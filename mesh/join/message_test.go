@@ -26,6 +26,8 @@ func TestGolden(t *testing.T) {
 		{answer{Protocol: 1, Code: 4, Why: "no"}, "00000009" + "a3" + "0101" + "0204" + "03626e6f"},
 		{answer{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Chain: [][]byte{{1}, {2}}, Root: []byte{3}, Gossip: []byte{4}, Members: []Contact{{"n1", "a:1", "a:2"}}}},
 			"00000028" + "a2" + "0101" + "04a6" + "01616d" + "026173" + "038241014102" + "044103" + "054104" + "0681a301626e310263613a310363613a32"},
+		{answer{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Root: []byte{3}, Gossip: []byte{4}, Sealed: []byte{5}}},
+			"00000016" + "a2" + "0101" + "04a6" + "01616d" + "026173" + "03f6" + "044103" + "054104" + "074105"},
 	} {
 		var b bytes.Buffer
 		if err := write(&b, c.message); err != nil {

@@ -1,0 +1,101 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/node"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/mesh/join"
+	"github.com/tidemark-mesh/tidemark/store/disk"
+)
+
+// createSite has a site let one agent found another one.
+func createSite(t *testing.T, by *box, name string) identity.Token {
+	t.Helper()
+	folder := identity.OpenFolder(disk.Secret, by.dir+"/identity", time.Now)
+	key, err := folder.RootKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	meshName, made, err := identity.SignSite(key, mesh.Site(name), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, sealed, err := identity.NewSiteToken(key, mesh.Site(name), made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := token.SecretHash()
+	await(t, "the site to take the token", func() bool { // level 3 is in force soon
+		_, err := by.client(t).CreateSite(t.Context(), api.NewSite{Mesh: meshName, Site: name, Token: token.ID, Hash: hash[:], Sealed: sealed})
+		return err == nil
+	})
+	return token
+}
+
+// A token of site create founds one site, which is of the same mesh, leads itself,
+// and lets others in; whoever comes with it later is refused.
+func TestNewSite(t *testing.T) {
+	all := site(t, 2)
+	token := createSite(t, all[0], "depot")
+
+	wrong := newBox(t, "w1")
+	wrong.site = "yard"
+	if n, err := node.Start(t.Context(), wrong.options(all[1].Link(), token.String())); !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "founds site depot") {
+		t.Fatalf("%v, %v", n, err)
+	}
+
+	d1 := newBox(t, "d1")
+	d1.site = "depot"
+	d1.start(all[1].Link(), token.String()) // through one that does not lead, it may be
+	await(t, "the new site to be founded", func() bool { return d1.Leader() == d1.Self() && d1.Health().Ready })
+	d1.View(func(st *coordinator.State) {
+		if st.Site != "depot" || st.Mesh != "test" || len(st.Agents) != 1 || len(st.Tokens) != 0 {
+			t.Errorf("site %s of mesh %s, %d agents, %d tokens", st.Site, st.Mesh, len(st.Agents), len(st.Tokens))
+		}
+	})
+	late := newBox(t, "d2")
+	if n, err := node.Start(t.Context(), late.options(all[0].Link(), token.String())); !errors.Is(err, join.ErrUsed) {
+		t.Fatalf("%v, %v", n, err)
+	}
+	made, err := d1.client(t).CreateToken(t.Context(), api.NewToken{Uses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.start(d1.Link(), made.Token)
+
+	// The founder goes on after a restart, with what it was started with.
+	d1.end()
+	d1.start(all[1].Link(), token.String())
+	both := []*box{d1, late}
+	lead := leading(t, both)
+	await(t, "both to be agents of the new site", func() bool {
+		n := 0
+		lead.View(func(st *coordinator.State) { n = len(st.Agents) })
+		return n == 2 && d1.Health().Ready && late.Health().Ready
+	})
+	leading(t, all).View(func(st *coordinator.State) {
+		if len(st.Agents) != 2 || st.Agents[d1.Self()] != nil || st.Tokens[token.ID].Uses != 0 {
+			t.Errorf("%d agents of the first site, %d uses", len(st.Agents), st.Tokens[token.ID].Uses)
+		}
+	})
+	if err := leading(t, all).Current(context.Background()); err != nil {
+		t.Error(err)
+	}
+	_, err = all[0].client(t).CreateSite(t.Context(), api.NewSite{Mesh: "other", Site: "x", Token: "abc", Hash: make([]byte, 32), Sealed: []byte{1}})
+	var p *api.Problem
+	if !errors.As(err, &p) || p.Status != 409 {
+		t.Errorf("a key of another mesh: %v", err)
+	}
+	_, err = all[0].client(t).CreateSite(t.Context(), api.NewSite{Mesh: "test", Site: "plant", Token: "abc", Hash: make([]byte, 32), Sealed: []byte{1}})
+	if !errors.As(err, &p) || p.Status != 409 {
+		t.Errorf("this site again: %v", err)
+	}
+}
