@@ -245,6 +245,37 @@ type LogStatus struct {
 	Broker   string `cbor:"5,keyasint,omitempty"` // "connected", or why not
 	Messages int64  `cbor:"6,keyasint"`
 	Why      string `cbor:"7,keyasint,omitempty"` // it does not acknowledge, if so
+	// Payload is the bytes of payloads and topics since the log was made, Clock its
+	// arrival clock, both at End. SitesLevel, as what follows.
+	Payload int64         `cbor:"8,keyasint,omitempty"`
+	Clock   dataflow.Time `cbor:"9,keyasint,omitempty"` // 0: there is none
+	// Of is where the log of which it is a mirror stood when that was said last.
+	Of *MirrorOf `cbor:"10,keyasint,omitempty"`
+	// Mirrors are the other sites' copies, by site and feed.
+	Mirrors []MirrorAt `cbor:"11,keyasint,omitempty"`
+}
+
+// MirrorOf is the source of a mirror.
+type MirrorOf struct {
+	Node    mesh.NodeID   `cbor:"1,keyasint,omitempty"` // that it is taken from; empty: from nobody now
+	End     int64         `cbor:"2,keyasint,omitempty"` // what is replicated there
+	Payload int64         `cbor:"3,keyasint,omitempty"` // as LogStatus.Payload
+	Clock   dataflow.Time `cbor:"4,keyasint,omitempty"`
+	Heard   dataflow.Time `cbor:"5,keyasint,omitempty"` // when it said so, on the clock of this agent; 0: never
+	Lost    int64         `cbor:"6,keyasint,omitempty"` // entries that the source did not have any more when they were needed
+	Why     string        `cbor:"7,keyasint,omitempty"` // nothing comes, if so
+}
+
+// MirrorAt is another site's copy, as its source knows it.
+type MirrorAt struct {
+	Site  mesh.Site     `cbor:"1,keyasint"`
+	Feed  string        `cbor:"2,keyasint,omitempty"` // empty: none was opened yet
+	Node  mesh.NodeID   `cbor:"3,keyasint,omitempty"` // that takes it; empty: nobody now
+	End   int64         `cbor:"4,keyasint"`           // it has everything before it
+	Heard dataflow.Time `cbor:"5,keyasint,omitempty"` // on the clock of this agent
+	// Let: the log did not wait for it any more, as it lacked more than is kept for
+	// one.
+	Let bool `cbor:"6,keyasint,omitempty"`
 }
 
 // ToAgent is what a leader tells an agent: exactly one pointer is set besides

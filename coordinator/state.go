@@ -59,8 +59,10 @@ const (
 	// CopiesLevel: the leader has agents copy parts that are on too few of them
 	// (messages Copy and Copied); tokens may found other sites.
 	CopiesLevel = 3
+	// SitesLevel: jobs move between sites and are replicated, feeds are mirrored.
+	SitesLevel = 4
 	// Level is the greatest that this program knows.
-	Level = CopiesLevel
+	Level = SitesLevel
 )
 
 // Clone is a copy with maps of its own, so that it stays as it is when s goes
@@ -276,6 +278,18 @@ type Feed struct {
 	// Past are jobs that had it before, and of which something is kept that stands
 	// in its log: the source is the same one in all of them.
 	Past []JobID `cbor:"9,keyasint,omitempty"`
+	// Mirror is another site's feed whose log this one's is a copy of: no session is
+	// opened here. nil: the session is this site's. SitesLevel, as what follows.
+	Mirror *Mirror `cbor:"10,keyasint,omitempty"`
+	// Lineage are the reigns that the log went through, by Epoch; LineageOf says what
+	// an empty one stands for.
+	Lineage []Reign `cbor:"11,keyasint,omitempty"`
+	// Reigns is the epoch of a reign of this site that the next epoch of the log
+	// begins; 0: none.
+	Reigns uint64 `cbor:"12,keyasint,omitempty"`
+	// Fork is where the log here left what it is to be: its next epoch starts there
+	// at the latest. nil: nowhere.
+	Fork *Fork `cbor:"13,keyasint,omitempty"`
 }
 
 // Source is whose source a job's own feed is, in every job that had it.
@@ -312,6 +326,12 @@ type LogEpoch struct {
 	Starts    []int64 `cbor:"5,keyasint"`
 	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more
 	Heirs     []Heir  `cbor:"7,keyasint,omitempty"` // by node
+	// Mirror is Feed.Mirror as it was when the epoch began: its owner takes what that
+	// one's has, and opens no session. SitesLevel, as what follows.
+	Mirror *Mirror `cbor:"9,keyasint,omitempty"`
+	// Reign is the newest of the log's lineage when the epoch began; nil: the only one
+	// there ever was, of this site.
+	Reign *Reign `cbor:"10,keyasint,omitempty"`
 }
 
 // Heir was a member of an epoch before. Its copy has all that was acknowledged

@@ -114,7 +114,10 @@ func toLeader() []any {
 		{Heartbeat: &coordinator.Heartbeat{Seq: 12, Applied: 99, Disk: 1 << 30,
 			Status: []coordinator.SubtaskStatus{{AttemptRef: ref(), Subtask: subtask("in", 0), Watermark: at, Arrival: at, Busy: 5, Blocked: 6,
 				Operators: []coordinator.OperatorCounters{{Operator: "in", In: 10, Out: 9, Late: 1, First: "no time"}}}},
-			Logs: []coordinator.LogStatus{{Feed: "j7.in", Epoch: 2, End: 600, Bytes: 5000, Broker: "connected", Messages: 600}}}},
+			Logs: []coordinator.LogStatus{{Feed: "j7.in", Epoch: 2, End: 600, Bytes: 5000, Broker: "connected", Messages: 600},
+				{Feed: "j7-north.in", Epoch: 2, End: 600, Bytes: 5000, Messages: 600, Payload: 4000, Clock: at,
+					Of:      &coordinator.MirrorOf{Node: "n7", End: 700, Payload: 4700, Clock: at + 5, Heard: at + 9, Lost: 3, Why: "not reached"},
+					Mirrors: []coordinator.MirrorAt{{Site: "west", Feed: "j7-north.in", Node: "n8", End: 500, Heard: at, Let: true}}}}}},
 		{Prepared: prepared()},
 		{Failed: &coordinator.AttemptFailed{AttemptRef: ref(), Subtask: subtask("win", 0), Why: "stream broke", Final: true, Peer: "n2"}},
 		{Stored: &coordinator.Stored{AttemptRef: ref(), ID: id(17), Subtask: subtask("win", 0),
@@ -160,9 +163,12 @@ func state1() *coordinator.State {
 	old.Checkpoints[0].Job = "j5"
 	f := feed("plant")
 	f.Log = coordinator.LogEpoch{Epoch: 2, Owner: "n2", Members: []mesh.NodeID{"n2"}, Start: 500, Starts: []int64{0, 500}, Heirs: []coordinator.Heir{{Node: "n1", From: 0}}}
+	m := feed("j7-north.in")
+	m.Mirror, m.Lineage, m.Reigns, m.Fork = &coordinator.Mirror{Site: "north", Feed: "j7-north.in"}, []coordinator.Reign{{Epoch: 1, Site: "north"}, {Epoch: 2, Site: "s", Start: 40}}, 3, &coordinator.Fork{At: 50}
+	m.Log.Mirror, m.Log.Reign = &coordinator.Mirror{Site: "north", Feed: "j7-north.in"}, &coordinator.Reign{Epoch: 2, Site: "s", Start: 40}
 	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,
 		Agents: map[mesh.NodeID]*coordinator.Agent{"n1": new(agent())}, Jobs: map[coordinator.JobID]*coordinator.Job{"j5": old, "j7": job}, Names: map[string]coordinator.JobID{"door": "j7"},
-		Feeds: map[string]*coordinator.Feed{"plant": &f}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
+		Feeds: map[string]*coordinator.Feed{"plant": &f, "j7-north.in": &m}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
 		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}}
 }
 

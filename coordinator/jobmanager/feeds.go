@@ -62,6 +62,8 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 	switch {
 	case f == nil:
 		return refuse(ErrUnknown, "no feed %q", c.Name)
+	case f.Mirror != nil:
+		return refuse(ErrRefused, "feed %q is a mirror of feed %s of site %s: it goes with what it is kept for", c.Name, f.Mirror.Feed, f.Mirror.Site)
 	case f.Job != "" && a.Jobs[f.Job] == nil:
 		return refuse(ErrRefused, "feed %q: %s stands in its log; the feed goes with the last that does", c.Name, a.standsIn(f))
 	case f.Job != "":
@@ -131,7 +133,7 @@ func (a *apply) standsIn(f *coordinator.Feed) string {
 func (a *apply) dropFeeds() {
 	for _, name := range sorted(a.Feeds) {
 		f := a.Feeds[name]
-		if f.Job == "" || a.Jobs[f.Job] != nil {
+		if f.Job == "" || f.Mirror != nil || a.Jobs[f.Job] != nil {
 			continue
 		}
 		if a.Level >= coordinator.AdoptLevel && a.standsIn(f) != "" {
@@ -151,12 +153,15 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 		return err
 	}
 	old, log := f.Log, c.Log
+	if f.Fork != nil {
+		old = logepoch.Forked(&old, f.Fork.At)
+	}
 	switch {
 	case log.Epoch != old.Epoch+1:
 		return refuse(ErrStale, "feed %q: epoch %d is to begin, and the present one is %d", f.Name, log.Epoch, old.Epoch)
 	case !slices.Contains(log.Members, log.Owner):
 		return refuse(ErrRefused, "feed %q: the owner %q is not one of the members", f.Name, log.Owner)
-	case log.Start < 0:
+	case log.Start < 0 || f.Fork != nil && log.Start > f.Fork.At:
 		return refuse(ErrRefused, "feed %q: epoch %d is to start at %d", f.Name, log.Epoch, log.Start)
 	case len(log.Members) > MaxReplicas:
 		return refuse(ErrRefused, "feed %q: %d members; at most %d are possible", f.Name, len(log.Members), MaxReplicas)
@@ -176,6 +181,7 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 		next.Log.Starts = slices.Clone(next.Log.Starts[drop:])
 		next.Log.Forgotten += uint64(drop)
 	}
+	a.settled(&next)
 	a.Feeds[f.Name] = &next
 	a.changed(Feed, f.Name)
 	return nil

@@ -20,6 +20,7 @@ const (
 	// has rows for it, unless thousands of files are written at once.
 	MaxSinks    = 10_000
 	MaxStarts   = 1000    // of a log's epochs; beyond it the oldest go, and LogEpoch.Forgotten counts them
+	MaxReigns   = 1000    // of a feed's lineage; beyond it the oldest go
 	MaxReplicas = 9       // of a feed's log
 	MaxSpec     = 1 << 20 // bytes of a job's spec, and of a feed's config
 	MaxSets     = 1000

@@ -22,6 +22,7 @@ import (
 //
 //	resting --the log was never begun, and there are agents for its copies--> busy
 //	resting --the owner is lost; a member is lost and there is another; copies are missing and there is an agent--> sealing
+//	resting --the feed is to become a mirror, or to be one no more, or the log here has forked--> sealing
 //	resting --a member has promised the next epoch by itself: an owner that was restarted--> sealing
 //	sealing --all that were asked and are there have answered, and one has all of the epochs before--> busy
 //	busy    --it is applied--> resting
@@ -62,6 +63,8 @@ func (l *Leader) decideFeed(r *feedRun) {
 		l.firstEpoch(r, f)
 	case r.epoch > 0:
 		l.nextEpoch(r, f)
+	case f.Turned():
+		l.leaveOwner(r, f)
 	case l.away(f.Log.Owner) || l.spoilt(r, f.Log.Owner):
 		l.leaveOwner(r, f)
 	default:
@@ -71,7 +74,7 @@ func (l *Leader) decideFeed(r *feedRun) {
 
 // feedLives tells whether anything is to be taken into a log.
 func (l *Leader) feedLives(f *coordinator.Feed) bool {
-	if f.Job == "" {
+	if f.Job == "" || f.Mirror != nil {
 		return true
 	}
 	j := l.st.Jobs[f.Job]
@@ -368,25 +371,45 @@ func (l *Leader) nextEpoch(r *feedRun, f *coordinator.Feed) {
 		}
 		return
 	}
-	l.beginEpoch(r, f, c, r.sealed[c.Owner])
+	l.beginEpoch(r, f, c, counts(f, r.sealed[c.Owner]))
 }
 
 // successor chooses who owns and copies the next epoch, of those that have
 // promised it.
 func (l *Leader) successor(r *feedRun, f *coordinator.Feed, without func(mesh.NodeID) bool) (schedule.FeedChoice, string) {
-	owners := logepoch.Owners(&f.Log, r.sealed)
 	return l.choose(r, f, func(node mesh.NodeID) int64 {
 		if end, ok := r.sealed[node]; ok {
-			return end
+			return counts(f, end)
 		}
 		return -1 // it has not promised: it cannot own the next, and may copy it
-	}, owners, without)
+	}, ownersOf(r, f), without)
+}
+
+// counts is how much counts of what a copy has that ends there: what is behind a
+// fork never will.
+func counts(f *coordinator.Feed, end int64) int64 {
+	if f.Fork != nil {
+		return min(end, f.Fork.At)
+	}
+	return end
+}
+
+// ownersOf are those of the sealed who may own the next epoch.
+func ownersOf(r *feedRun, f *coordinator.Feed) map[mesh.NodeID]bool {
+	if f.Fork == nil {
+		return logepoch.Owners(&f.Log, r.sealed)
+	}
+	log, ends := logepoch.Forked(&f.Log, f.Fork.At), make(map[mesh.NodeID]int64)
+	for node, end := range r.sealed {
+		ends[node] = counts(f, end)
+	}
+	return logepoch.Owners(&log, ends)
 }
 
 // successorOfPoor is for when all that could own the next epoch were of no use
 // lately: they get another chance, the owner of now last.
 func (l *Leader) successorOfPoor(r *feedRun, f *coordinator.Feed) (schedule.FeedChoice, string) {
-	owners := logepoch.Owners(&f.Log, r.sealed)
+	owners := ownersOf(r, f)
 	c, why := l.successor(r, f, func(node mesh.NodeID) bool { return l.spoilt(r, node) && (!owners[node] || node == f.Log.Owner) })
 	if why != "" {
 		c, why = l.successor(r, f, func(node mesh.NodeID) bool { return l.spoilt(r, node) && !owners[node] })

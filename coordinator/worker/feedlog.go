@@ -14,7 +14,7 @@ import (
 //
 //	resting    nothing: it is kept as it is
 //	following  it takes what the owner sends, if it is a member; an heir only cuts its copy to the epochs
-//	owning     session, log, copies to the members
+//	owning     session or the source of a mirror, log, copies to the members
 //
 // The state decides: what the present epoch says this agent is, it is, but for
 // three: after a promise (Seal) nothing of an older epoch goes on. A feed of a
@@ -136,7 +136,7 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 
 // roleOf is what the state says that this agent is.
 func (w *Worker) roleOf(st *coordinator.State, f *coordinator.Feed) role {
-	if f.Job != "" {
+	if f.Job != "" && f.Mirror == nil {
 		if j := st.Jobs[f.Job]; j == nil || j.Status.Ended() {
 			return resting
 		}

@@ -1,0 +1,116 @@
+package jobmanager
+
+import (
+	"bytes"
+	"math"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
+)
+
+// mirror makes a feed a mirror of another site's, whose lineage is known. One that
+// is not there is made: like has its config, replicas and job. One that is there
+// keeps its log up to where the two lineages part. Saying it again is nothing.
+func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator.Reign, like *coordinator.Feed) error {
+	if err := checkLineage(name, lineage); err != nil {
+		return err
+	}
+	if of.Site == a.Site || of.Site == "" || of.Feed == "" {
+		return refuse(ErrRefused, "feed %q: a mirror of feed %q of site %q", name, of.Feed, of.Site)
+	}
+	f := a.Feeds[name]
+	if f == nil {
+		switch {
+		case like == nil:
+			return refuse(ErrUnknown, "no feed %q", name)
+		case len(a.Feeds) >= MaxFeeds:
+			return refuse(ErrRefused, "there are %d feeds: delete some first", MaxFeeds)
+		}
+		f = newFeed(like, a.c.At)
+		f.Name, f.Job, f.Mirror, f.Lineage = name, like.Job, &of, slices.Clone(lineage)
+		a.Feeds[name] = f
+		a.changed(Feed, name)
+		return nil
+	}
+	had := coordinator.LineageOf(f, a.Site)
+	mine, its := newest(had), newest(lineage)
+	switch {
+	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch:
+		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
+	case mine.Epoch == its.Epoch && mine.Site != its.Site:
+		return refuse(ErrRefused, "feed %q: sites %s and %s both had it at epoch %d", name, mine.Site, its.Site, mine.Epoch)
+	case f.Mirror != nil && *f.Mirror == of && slices.Equal(had, lineage):
+		return nil
+	}
+	next := *f
+	next.Mirror, next.Lineage, next.Reigns = &of, slices.Clone(lineage), 0
+	if like != nil {
+		next.Config = bytes.Clone(like.Config)
+	}
+	if at := logepoch.Common(had, lineage); at < math.MaxInt64 && f.Log.Epoch > 0 {
+		if f.Fork != nil {
+			at = min(at, f.Fork.At)
+		}
+		next.Fork = &coordinator.Fork{At: at}
+	}
+	a.Feeds[name] = &next
+	a.changed(Feed, name)
+	return nil
+}
+
+// own makes a feed this site's: the next epoch of its log begins a reign of the
+// given epoch, and has a session. Saying it again is nothing.
+func (a *apply) own(name string, epoch uint64) error {
+	f := a.Feeds[name]
+	if f == nil {
+		return refuse(ErrUnknown, "no feed %q", name)
+	}
+	had := coordinator.LineageOf(f, a.Site)
+	switch mine := newest(had); {
+	case f.Mirror == nil && (f.Reigns == epoch || mine.Epoch == epoch && mine.Site == a.Site):
+		return nil
+	case max(mine.Epoch, f.Reigns) >= epoch:
+		return refuse(ErrStale, "feed %q: a reign of epoch %d is to begin, and its newest is of %d", name, epoch, max(mine.Epoch, f.Reigns))
+	}
+	next := *f
+	next.Mirror, next.Lineage, next.Reigns = nil, had, epoch
+	a.Feeds[name] = &next
+	a.changed(Feed, name)
+	return nil
+}
+
+func newest(lineage []coordinator.Reign) (r coordinator.Reign) {
+	if n := len(lineage); n > 0 {
+		r = lineage[n-1]
+	}
+	return r
+}
+
+func checkLineage(name string, lineage []coordinator.Reign) error {
+	if n := len(lineage); n == 0 || n > MaxReigns {
+		return refuse(ErrRefused, "feed %q: a lineage of %d reigns; 1 to %d are possible", name, n, MaxReigns)
+	}
+	for i, r := range lineage {
+		if r.Epoch == 0 || r.Site == "" || r.Start < 0 || i > 0 && r.Epoch <= lineage[i-1].Epoch {
+			return refuse(ErrRefused, "feed %q: a lineage with a reign of epoch %d of site %q that starts at %d", name, r.Epoch, r.Site, r.Start)
+		}
+	}
+	return nil
+}
+
+// settled is a feed whose log begins an epoch: the epoch is as the feed is to be,
+// and with it a reign begins that was to.
+func (a *apply) settled(f *coordinator.Feed) {
+	f.Log.Mirror, f.Fork = f.Mirror, nil
+	if f.Reigns != 0 {
+		f.Lineage = append(slices.Clone(f.Lineage), coordinator.Reign{Epoch: f.Reigns, Site: a.Site, Start: f.Log.Start})
+		if drop := len(f.Lineage) - MaxReigns; drop > 0 {
+			f.Lineage = f.Lineage[drop:]
+		}
+		f.Reigns = 0
+	}
+	if len(f.Lineage) > 0 {
+		f.Log.Reign = new(newest(f.Lineage))
+	}
+}

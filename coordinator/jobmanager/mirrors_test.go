@@ -1,0 +1,125 @@
+package jobmanager
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// south is a site that has copies of north's feeds.
+func south() *apply {
+	return &apply{c: &coordinator.Command{Level: coordinator.SitesLevel}, State: &coordinator.State{Site: "south", Level: coordinator.SitesLevel, Term: 1,
+		Agents: map[mesh.NodeID]*coordinator.Agent{"a": {}, "b": {}}, Feeds: map[string]*coordinator.Feed{}}}
+}
+
+func begin(t *testing.T, a *apply, feed string, owner mesh.NodeID, start int64) *coordinator.Feed {
+	t.Helper()
+	err := a.logEpochBegun(&coordinator.LogEpochBegun{Feed: feed, Term: 1,
+		Log: coordinator.LogEpoch{Epoch: a.Feeds[feed].Log.Epoch + 1, Owner: owner, Members: []mesh.NodeID{"a", "b"}, Start: start}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Feeds[feed]
+}
+
+// A feed comes as a mirror, becomes this site's, goes back, and comes again.
+func TestAMirrorsLife(t *testing.T) {
+	a, name := south(), "j7-north.in"
+	of := coordinator.Mirror{Site: "north", Feed: name}
+	lineage := []coordinator.Reign{{Epoch: 1, Site: "north"}}
+	like := &coordinator.Feed{Job: "j7-north", Config: []byte("{}"), Replicas: 2}
+	for range 2 {
+		if err := a.mirror(name, of, lineage, like); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := begin(t, a, name, "a", 0)
+	if *f.Log.Mirror != of || *f.Log.Reign != lineage[0] || f.Turned() || f.Job != "j7-north" {
+		t.Errorf("%+v", f)
+	}
+	begin(t, a, name, "b", 400)
+	for range 2 {
+		if err := a.own(name, 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f = a.Feeds[name]; !f.Turned() {
+		t.Errorf("%+v", f)
+	}
+	f = begin(t, a, name, "a", 450)
+	if want := append(slices.Clone(lineage), coordinator.Reign{Epoch: 2, Site: "south", Start: 450}); f.Log.Mirror != nil || f.Turned() || !reflect.DeepEqual(f.Lineage, want) || *f.Log.Reign != want[1] {
+		t.Errorf("%+v", f)
+	}
+	if err := a.own(name, 2); err != nil {
+		t.Error(err)
+	}
+	begin(t, a, name, "b", 900)
+
+	// North took it back by force, with less than this site has by now.
+	if err := a.mirror(name, of, lineage, nil); !errors.Is(err, ErrStale) {
+		t.Error(err)
+	}
+	if err := a.mirror(name, of, append(lineage, coordinator.Reign{Epoch: 2, Site: "west", Start: 100}), nil); !errors.Is(err, ErrRefused) {
+		t.Error(err)
+	}
+	back := append(slices.Clone(f.Lineage), coordinator.Reign{Epoch: 3, Site: "north", Start: 700})
+	if err := a.mirror(name, of, back, nil); err != nil {
+		t.Fatal(err)
+	}
+	if f = a.Feeds[name]; f.Fork == nil || f.Fork.At != 700 || !f.Turned() {
+		t.Fatalf("%+v", f)
+	}
+	err := a.logEpochBegun(&coordinator.LogEpochBegun{Feed: name, Term: 1, Log: coordinator.LogEpoch{Epoch: f.Log.Epoch + 1, Owner: "b", Members: []mesh.NodeID{"b"}, Start: 900}})
+	if !errors.Is(err, ErrRefused) {
+		t.Error(err)
+	}
+	f = begin(t, a, name, "b", 700)
+	if f.Fork != nil || f.Turned() || *f.Log.Reign != back[2] || !slices.Equal(f.Log.Starts, []int64{0, 400, 450, 700, 700}) {
+		t.Errorf("%+v", f)
+	}
+	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: name}); !errors.Is(err, ErrRefused) {
+		t.Error(err)
+	}
+	if a.dropFeeds(); a.Feeds[name] == nil {
+		t.Error("a mirror of a job that is not here was dropped")
+	}
+}
+
+func TestMirrorsThatAreRefused(t *testing.T) {
+	a := south()
+	one := []coordinator.Reign{{Epoch: 1, Site: "north"}}
+	for name, c := range map[string]struct {
+		of      coordinator.Mirror
+		lineage []coordinator.Reign
+		like    *coordinator.Feed
+		want    error
+	}{
+		"of itself":        {coordinator.Mirror{Site: "south", Feed: "f"}, one, &coordinator.Feed{}, ErrRefused},
+		"of nothing":       {coordinator.Mirror{Site: "north"}, one, &coordinator.Feed{}, ErrRefused},
+		"without lineage":  {coordinator.Mirror{Site: "north", Feed: "f"}, nil, &coordinator.Feed{}, ErrRefused},
+		"lineage backward": {coordinator.Mirror{Site: "north", Feed: "f"}, []coordinator.Reign{{Epoch: 2, Site: "x"}, {Epoch: 1, Site: "y"}}, &coordinator.Feed{}, ErrRefused},
+		"not there":        {coordinator.Mirror{Site: "north", Feed: "f"}, one, nil, ErrUnknown},
+	} {
+		if err := a.mirror("f", c.of, c.lineage, c.like); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := a.own("f", 1); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+	// A feed of this site was its own from the first.
+	a.Feeds["f"] = &coordinator.Feed{Name: "f"}
+	if err := a.own("f", 1); err != nil || a.Feeds["f"].Reigns != 0 {
+		t.Error(err, a.Feeds["f"])
+	}
+	if err := a.mirror("f", coordinator.Mirror{Site: "north", Feed: "f"}, []coordinator.Reign{{Epoch: 1, Site: "south"}, {Epoch: 2, Site: "north", Start: 5}}, nil); err != nil {
+		t.Error(err)
+	}
+	if err := a.own("f", 2); !errors.Is(err, ErrStale) {
+		t.Error(err)
+	}
+}
