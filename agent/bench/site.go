@@ -213,8 +213,8 @@ func (s *testSite) close() (err error) {
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
-// freePorts is an address of loopback whose port and the one after nobody has:
-// gossip takes that, UDP and TCP.
+// freePorts is an address of loopback whose port and the two after nobody has:
+// gossip takes these, UDP and TCP.
 func freePorts() (string, error) {
 	for range 100 {
 		first, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -222,19 +222,25 @@ func freePorts() (string, error) {
 			return "", err
 		}
 		at := first.LocalAddr().String()
-		next := config.GossipOf(at)
-		second, err := net.ListenPacket("udp", next)
-		if err == nil {
-			var third net.Listener
-			if third, err = net.Listen("tcp", next); err == nil {
-				_ = third.Close()
-			}
-			_ = second.Close()
-		}
+		ok := free(config.GossipOf(at)) && free(config.WANOf(at))
 		_ = first.Close()
-		if err == nil {
+		if ok {
 			return at, nil
 		}
 	}
-	return "", errors.New("no two free ports side by side")
+	return "", errors.New("no three free ports side by side")
+}
+
+// free tells whether nobody has a port, UDP and TCP.
+func free(at string) bool {
+	udp, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return false
+	}
+	tcp, err := net.Listen("tcp", at)
+	if err == nil {
+		_ = tcp.Close()
+	}
+	_ = udp.Close()
+	return err == nil
 }

@@ -27,6 +27,10 @@ type Config struct {
 	// GossipBind and GossipAdvertise are as Bind and Advertise.
 	GossipBind      string `yaml:"gossip_bind" help:"host:port of gossip"`
 	GossipAdvertise string `yaml:"gossip_advertise" help:"host:port at which others reach gossip_bind"`
+	// WANBind and WANAdvertise are the same of the gossip of all sites.
+	WANBind      string `yaml:"wan_bind" help:"host:port of the gossip with other sites, UDP and TCP; the second port after bind unless given"`
+	WANAdvertise string `yaml:"wan_advertise" help:"host:port at which other sites reach wan_bind"`
+	WAN          WAN    `yaml:"wan"`
 
 	Join  []string `yaml:"join" help:"host:port of agents that are there already; one is enough"`
 	Token string   `yaml:"token" help:"the join token of a new agent, ${file:PATH} or ${env:NAME}; not needed once it has joined"`
@@ -35,6 +39,12 @@ type Config struct {
 
 	Voters int  `yaml:"voters" help:"the most Raft voters of the site: 1, 3 or 5; that of the agent that leads counts"`
 	Dev    bool `yaml:"dev" help:"a mesh of its own on loopback, founded at the first start, for trying things out"`
+}
+
+// WAN is `wan:`, what this agent may send to agents of other sites.
+type WAN struct {
+	Rate        int64 `yaml:"rate" help:"bytes a second to other sites, of all kinds together, such as 2MB; 0B: as much as there is"`
+	Connections int   `yaml:"connections" help:"QUIC connections to the same agent of another site for checkpoint parts; more carry more where packets get lost"`
 }
 
 // HTTP is `http:`.
@@ -53,6 +63,8 @@ const (
 	DefaultMemory = 256 << 20
 	DefaultVoters = 5
 	DefaultSite   = "main"
+	// DefaultConnections is WAN.Connections.
+	DefaultConnections = 4
 )
 
 // Default is the configuration of an agent whose user says nothing.
@@ -63,7 +75,7 @@ func Default() Config {
 	}
 	return Config{
 		Name: host, DataDir: DefaultData, Slots: runtime.NumCPU(), Memory: DefaultMemory, Bind: DefaultBind, Voters: DefaultVoters,
-		HTTP: HTTP{Bind: DefaultHTTP},
+		HTTP: HTTP{Bind: DefaultHTTP}, WAN: WAN{Connections: DefaultConnections},
 	}
 }
 
@@ -72,6 +84,9 @@ const (
 	maxName   = 63
 	maxLabels = 32
 	maxSlots  = 4096
+	// Less would not carry what an agent must say in time.
+	leastRate      = 64 << 10
+	maxConnections = 16
 )
 
 // Check settles what follows from the rest, and says everything that is wrong
@@ -86,6 +101,12 @@ func (c *Config) Check() error {
 	}
 	if c.GossipAdvertise == "" && c.Advertise != "" {
 		c.GossipAdvertise = next(c.Advertise)
+	}
+	if c.WANBind == "" && c.Bind != "" {
+		c.WANBind = WANOf(c.Bind)
+	}
+	if c.WANAdvertise == "" && c.Advertise != "" {
+		c.WANAdvertise = WANOf(c.Advertise)
 	}
 	e.name("name", c.Name)
 	if c.Site != "" {
@@ -107,6 +128,12 @@ func (c *Config) Check() error {
 	e.address("gossip_bind", c.GossipBind, false)
 	e.address("advertise", c.Advertise, true)
 	e.address("gossip_advertise", c.GossipAdvertise, true)
+	e.address("wan_bind", c.WANBind, false)
+	e.address("wan_advertise", c.WANAdvertise, true)
+	if c.WAN.Rate != 0 && c.WAN.Rate < leastRate {
+		e.add("wan.rate", "%d bytes a second are too few for what sites must say to each other; give 64KiB or more, or 0B for no limit", c.WAN.Rate)
+	}
+	e.between("wan.connections", c.WAN.Connections, 1, maxConnections)
 	for i, j := range c.Join {
 		e.address(fmt.Sprintf("join[%d]", i), j, false)
 	}
@@ -125,7 +152,7 @@ func (c *Config) dev(e *problems) {
 	for _, p := range []struct {
 		key  string
 		addr *string
-	}{{"bind", &c.Bind}, {"http.bind", &c.HTTP.Bind}, {"gossip_bind", &c.GossipBind}} {
+	}{{"bind", &c.Bind}, {"http.bind", &c.HTTP.Bind}, {"gossip_bind", &c.GossipBind}, {"wan_bind", &c.WANBind}} {
 		switch {
 		case *p.addr == DefaultBind:
 			*p.addr = "127.0.0.1:7071"
@@ -169,6 +196,9 @@ func Loopback(addr string) bool {
 // GossipOf is where an agent gossips that is reached at link, unless its user
 // chose another place.
 func GossipOf(link string) string { return next(link) }
+
+// WANOf is where an agent gossips with other sites, likewise.
+func WANOf(link string) string { return next(next(link)) }
 
 // next is the address whose port is the one after; port 0 stays.
 func next(addr string) string {

@@ -21,7 +21,7 @@ func TestDefaultsWillDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.GossipBind != "0.0.0.0:7072" || c.HTTP.Bind != config.DefaultHTTP || c.Slots < 1 {
+	if c.GossipBind != "0.0.0.0:7072" || c.WANBind != "0.0.0.0:7073" || c.WAN.Connections != 4 || c.WAN.Rate != 0 || c.HTTP.Bind != config.DefaultHTTP || c.Slots < 1 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -37,11 +37,14 @@ bind: 127.0.0.1:9000
 labels: {rack: a}
 join: [10.0.0.1:7071, "b:7071"]
 http: {bind: "127.0.0.1:9002"}
+wan: {rate: 2MB}
+advertise: 10.0.0.9:100
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Memory != 64<<20 || c.GossipBind != "127.0.0.1:9001" || c.Labels["rack"] != "a" || len(c.Join) != 2 || c.HTTP.Bind != "127.0.0.1:9002" {
+	if c.Memory != 64<<20 || c.GossipBind != "127.0.0.1:9001" || c.WANBind != "127.0.0.1:9002" || c.WANAdvertise != "10.0.0.9:102" ||
+		c.WAN != (config.WAN{Rate: 2_000_000, Connections: 4}) || c.Labels["rack"] != "a" || len(c.Join) != 2 || c.HTTP.Bind != "127.0.0.1:9002" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -66,6 +69,8 @@ func TestEverythingWrongAtOnce(t *testing.T) {
 			"http.bind: 0.0.0.0:7070 is open to others; give http.cert, http.key and http.token", "token: ",
 		}},
 		{"dev: true\nbind: 0.0.0.0:7000\njoin: [\"10.0.0.1:1\"]\n", []string{"bind: 0.0.0.0:7000 is not loopback", "join[0]: 10.0.0.1:1 is not loopback"}},
+		{"wan_bind: x\nwan: {rate: 1kB, connections: 0}\n", []string{`wan_bind: "x" is no host:port`, "wan.rate: 1000 bytes a second are too few", "wan.connections: 0; between 1 and 16"}},
+		{"bind: 127.0.0.1:65534\n", []string{`wan_bind: "127.0.0.1:65536": the port is a number up to 65535`}},
 		{"http: {bind: \"0.0.0.0:1\", cert: a, token: \"${env:T}\"}\n", []string{"http: cert and key belong together"}},
 	} {
 		_, err := check(t, c.text)
@@ -83,7 +88,7 @@ func TestEverythingWrongAtOnce(t *testing.T) {
 
 func TestDevIsLoopback(t *testing.T) {
 	c, err := check(t, "dev: true\n")
-	if err != nil || !config.Loopback(c.Bind) || !config.Loopback(c.GossipBind) || !config.Loopback(c.HTTP.Bind) {
+	if err != nil || !config.Loopback(c.Bind) || !config.Loopback(c.GossipBind) || !config.Loopback(c.WANBind) || !config.Loopback(c.HTTP.Bind) {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

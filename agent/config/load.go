@@ -82,7 +82,7 @@ func set(e *problems, into reflect.Value, n *yaml.Node, path string) {
 }
 
 func setValue(e *problems, field reflect.Value, v *yaml.Node, key string) {
-	if key == "memory" {
+	if size(key) {
 		n, err := job.ParseSize(v.Value)
 		if err != nil {
 			at(e, v, key, "%v", err)
@@ -100,6 +100,9 @@ func setValue(e *problems, field reflect.Value, v *yaml.Node, key string) {
 		at(e, v, key, "%s", what)
 	}
 }
+
+// size tells whether a key is a number of bytes, which has a unit.
+func size(key string) bool { return key == "memory" || key == "wan.rate" || key == "rate" }
 
 func at(e *problems, n *yaml.Node, key, format string, args ...any) {
 	*e = append(*e, fmt.Sprintf("%d: %s: ", n.Line, key)+fmt.Sprintf(format, args...))
@@ -185,7 +188,7 @@ func shown(key string, v reflect.Value) string {
 			return "(given)"
 		}
 		return v.String()
-	case key == "memory":
+	case size(key):
 		return fmt.Sprintf("%dB", v.Int())
 	case v.Kind() == reflect.Map:
 		var pairs []string

@@ -101,8 +101,8 @@ func (s *site) configure() error {
 // an agent that is away for a moment finds its own again.
 const leastPort, mostPort = 18000, 32000
 
-// freePorts are three ports of loopback that nobody has: of an agent's link, of
-// gossip, which is the one after it, and of its API.
+// freePorts are ports of loopback that nobody has: of an agent's link, with the two
+// after it, which gossip takes, and of its API.
 func (s *site) freePorts() (link, http string, err error) {
 	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	free := func(port int) bool {
@@ -120,11 +120,11 @@ func (s *site) freePorts() (link, http string, err error) {
 	for range 1000 {
 		p := leastPort + rand.IntN((mostPort-leastPort)/4)*4
 		taken := slices.ContainsFunc(s.agents, func(a *process) bool { return a.link == at(p) })
-		if !taken && free(p) && free(p+1) && free(p+2) {
-			return at(p), at(p + 2), nil
+		if !taken && free(p) && free(p+1) && free(p+2) && free(p+3) {
+			return at(p), at(p + 3), nil
 		}
 	}
-	return "", "", fmt.Errorf("no three free ports side by side on 127.0.0.1 between %d and %d", leastPort, mostPort)
+	return "", "", fmt.Errorf("no four free ports side by side on 127.0.0.1 between %d and %d", leastPort, mostPort)
 }
 
 // start starts the process.

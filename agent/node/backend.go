@@ -218,6 +218,7 @@ func (n *Node) Leave(ctx context.Context) error {
 	if err := n.gossip.Load().Leave(ctx); err != nil {
 		n.tell("agent", err.Error()) // it is out all the same
 	}
+	n.leaveWAN(ctx)
 	n.fail(nil)
 	return nil
 }

@@ -61,13 +61,13 @@ func TestLeaveAnswers(t *testing.T) {
 
 // Nothing is founded where an agent could not run.
 func TestFoundsNothingWithoutItsPorts(t *testing.T) {
-	for _, taken := range []string{"bind", "gossip_bind", "http.bind"} {
+	for _, taken := range []string{"bind", "gossip_bind", "wan_bind", "http.bind"} {
 		b := newBox(t, "n1")
 		o := b.options("", "")
 		o.Config.Dev = true
 		switch taken {
-		case "bind", "gossip_bind":
-			at := map[string]string{"bind": b.bind, "gossip_bind": config.GossipOf(b.bind)}[taken]
+		case "bind", "gossip_bind", "wan_bind":
+			at := map[string]string{"bind": b.bind, "gossip_bind": config.GossipOf(b.bind), "wan_bind": config.WANOf(b.bind)}[taken]
 			s, err := net.ListenPacket("udp", at)
 			if err != nil {
 				t.Fatal(err)

@@ -127,20 +127,25 @@ func (n *Node) identify(ctx context.Context) (*identity.Identity, error) {
 
 // portsFree tells whether an agent could take its ports at the moment.
 func portsFree(c config.Config) error {
-	for _, p := range []struct{ name, bind string }{{"bind", c.Bind}, {"gossip_bind", c.GossipBind}} {
+	for _, p := range []struct {
+		name, bind string
+		tcp        bool // besides UDP
+	}{{"bind", c.Bind, false}, {"gossip_bind", c.GossipBind, true}, {"wan_bind", c.WANBind, true}} {
 		s, err := net.ListenPacket("udp", p.bind)
 		if err == nil {
 			err = s.Close()
+		}
+		if err == nil && p.tcp {
+			var l net.Listener
+			if l, err = net.Listen("tcp", p.bind); err == nil {
+				err = l.Close()
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w: does another agent run here? --bind HOST:PORT names another port", p.name, err)
 		}
 	}
-	s, err := net.Listen("tcp", c.GossipBind)
-	if err != nil {
-		return fmt.Errorf("gossip_bind: %w: does another agent run here? --bind HOST:PORT names another port", err)
-	}
-	return s.Close()
+	return nil
 }
 
 // joinEvery is how often an agent that nobody answers tries again.
@@ -168,6 +173,7 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 		for _, addr := range n.o.Config.Join {
 			g, err := join.Join(ctx, dialJoin(addr), a)
 			if err == nil && token.Founds {
+				n.sponsors = g.Members
 				n.tell("site", fmt.Sprintf("founds site %s of mesh %s, by leave of %s: others join it with tokens of this agent's", g.Site, g.Mesh, addr))
 				return folder.FoundSite(token, g.Credentials(), g.Sealed, func(node mesh.NodeID) error {
 					return Founding{Mesh: g.Mesh, Site: g.Site, Node: node}.write(n.o.Config.DataDir)

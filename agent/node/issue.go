@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -130,8 +131,25 @@ func (n *Node) letFound(ctx context.Context, r join.Request, kept *join.Token, s
 		return join.Grant{}, unavailable(err)
 	}
 	g := join.Grant{Mesh: n.id.Mesh(), Site: site, Root: n.id.Root().Raw, Gossip: n.id.GossipKey(), Sealed: sealed}
-	g.Members = n.contactsFor(r.Node)
+	g.Members = n.sponsorsFor()
 	return g, nil
+}
+
+// sponsorsFor are where agents of all sites gossip with each other, for the founder
+// of a new one: those of this site, then some of each other one.
+func (n *Node) sponsorsFor() (all []join.Contact) {
+	by := n.away()
+	for _, m := range n.wanMembers() {
+		if m.Site == n.id.Site() && m.Status == mesh.Alive {
+			by[m.Site] = append(by[m.Site], m)
+		}
+	}
+	all = contactsOf(by[n.id.Site()])
+	delete(by, n.id.Site())
+	for _, site := range slices.Sorted(maps.Keys(by)) {
+		all = append(all, contactsOf(by[site])...)
+	}
+	return all[:min(len(all), mostContacts)]
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %v", join.ErrUnavailable, err) }

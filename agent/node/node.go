@@ -55,12 +55,14 @@ type Node struct {
 	id       *identity.Identity
 	boot     uint64
 	contacts []join.Contact // of a join, or of the last time
+	sponsors []join.Contact // of the sites that were there when this agent founded its own
 	kept     []join.Contact // as they were written down; of upkeep
 	renewAt  dataflow.Time  // when the site's time counts again; of upkeep
 	founding *Founding      // nil: another node founded the site
 
 	link     *link.Link
 	gossip   atomic.Pointer[gossip.Pool] // nil until it is started: Raft and links ask before
+	wan      wan
 	replica  *replica
 	raft     *consensus.Node
 	lease    *lease.Lease
@@ -194,6 +196,9 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 	if err := n.startGossip(ends); err != nil {
 		return err
 	}
+	if err := n.startWAN(ends); err != nil {
+		return err
+	}
 	if err := n.startHands(ends); err != nil {
 		return err
 	}
@@ -275,7 +280,10 @@ func (n *Node) loop(told context.Context) error {
 			end = nil
 			n.ending.Store(true)
 			upkeep.Go(func() {
+				var leaving sync.WaitGroup
+				leaving.Go(func() { n.leaveWAN(ctx) })
 				n.handOver(ctx)
+				leaving.Wait()
 				n.fail(nil)
 			})
 		case err := <-n.failed:
@@ -298,18 +306,18 @@ func (n *Node) loop(told context.Context) error {
 func (n *Node) keepUp(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var said [4]repeated
+	var said [5]repeated
 	for {
 		select {
 		case <-ctx.Done():
-			if err := n.keepPeers(); err != nil { // as they are now, for the next start
+			if err := errors.Join(n.keepPeers(), n.keepSites()); err != nil { // as they are now, for the next start
 				n.tell("agent", err.Error())
 			}
 			return
 		case <-tick.C:
 		}
 		n.expel()
-		for i, err := range []error{n.keepPeers(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
+		for i, err := range []error{n.keepPeers(), n.keepSites(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
 			if said[i].due(err, n.uptime()) {
 				n.tell("agent", err.Error())
 			}
@@ -420,6 +428,11 @@ func (r resolver) Addresses(node mesh.NodeID) []string {
 			add(m.Link)
 		}
 	}
+	for _, m := range r.n.wanMembers() {
+		if m.Node == node {
+			add(m.Link)
+		}
+	}
 	r.n.replica.view(func(st *coordinator.State) {
 		if a := st.Agents[node]; a != nil {
 			add(a.Link)
@@ -428,6 +441,13 @@ func (r resolver) Addresses(node mesh.NodeID) []string {
 	for _, c := range r.n.contacts {
 		if c.Node == node {
 			add(c.Link)
+		}
+	}
+	for _, list := range r.n.siteContacts() {
+		for _, c := range list {
+			if c.Node == node {
+				add(c.Link)
+			}
 		}
 	}
 	return all

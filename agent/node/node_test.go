@@ -47,33 +47,34 @@ func newBox(t *testing.T, name string) *box {
 	return &box{t: t, name: name, dir: t.TempDir(), bind: freePorts(t)}
 }
 
-// freePorts is an address of loopback whose port and the one after nobody has. It
+// freePorts is an address of loopback whose port and the two after nobody has. It
 // is below those that systems give to whoever asks for any port: an agent that
 // starts again finds it free.
 func freePorts(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		next := fmt.Sprintf("127.0.0.1:%d", port+1)
-		first, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		second, err := net.ListenPacket("udp", next)
-		if err == nil {
-			var third net.Listener
-			if third, err = net.Listen("tcp", next); err == nil {
-				_ = third.Close()
-			}
-			_ = second.Close()
-		}
-		_ = first.Close()
-		if err == nil {
+		port := 20000 + rand.IntN(4000)*3
+		if free(port) && free(port+1) && free(port+2) {
 			return fmt.Sprintf("127.0.0.1:%d", port)
 		}
 	}
-	t.Fatal("no two free ports side by side")
+	t.Fatal("no three free ports side by side")
 	return ""
+}
+
+// free tells whether nobody has a port, UDP and TCP.
+func free(port int) bool {
+	at := fmt.Sprintf("127.0.0.1:%d", port)
+	udp, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return false
+	}
+	tcp, err := net.Listen("tcp", at)
+	if err == nil {
+		_ = tcp.Close()
+	}
+	_ = udp.Close()
+	return err == nil
 }
 
 func (b *box) options(joinAt, token string) node.Options {

@@ -116,7 +116,7 @@ func (n *Node) gossipPeers() []string {
 	for _, c := range n.contacts {
 		all = append(all, c.Gossip)
 	}
-	if n.founding != nil && n.founding.Token.ID == "" {
+	if n.sponsored() {
 		return all // --join is of the site that let this one be founded
 	}
 	for _, j := range n.o.Config.Join {

@@ -97,7 +97,7 @@ func (f *agentFlags) config(cmd *cobra.Command) (config.Config, error) {
 		}
 	}
 	if given("bind") {
-		c.GossipBind = ""
+		c.GossipBind, c.WANBind = "", ""
 	}
 	if given("join") {
 		c.Join = f.join

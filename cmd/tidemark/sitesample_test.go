@@ -100,7 +100,7 @@ func TestSiteSampleRuns(t *testing.T) {
 	}
 	founder := ""
 	for i, c := range all {
-		c.DataDir, c.Bind, c.GossipBind, c.HTTP.Bind = filepath.Join(data, c.Name), freePorts(t), "", "127.0.0.1:0"
+		c.DataDir, c.Bind, c.GossipBind, c.WANBind, c.HTTP.Bind = filepath.Join(data, c.Name), freePorts(t), "", "", "127.0.0.1:0"
 		if i > 0 {
 			c.Join, c.Token = []string{founder}, founding.Token
 		}
@@ -202,29 +202,34 @@ func sampleRows(t *testing.T, files ...string) (rows []string) {
 	return rows
 }
 
-// freePorts is an address of loopback that is free for QUIC, and the one after it
+// freePorts is an address of loopback that is free for QUIC, and the two after it
 // for gossip.
 func freePorts(t *testing.T) string {
 	t.Helper()
+	free := func(at string) bool {
+		udp, err := net.ListenPacket("udp", at)
+		if err != nil {
+			return false
+		}
+		tcp, err := net.Listen("tcp", at)
+		if err == nil {
+			_ = tcp.Close()
+		}
+		_ = udp.Close()
+		return err == nil
+	}
 	for range 100 {
 		quic, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		addr := quic.LocalAddr().String()
-		udp, err := net.ListenPacket("udp", config.GossipOf(addr))
-		if err == nil {
-			var tcp net.Listener
-			if tcp, err = net.Listen("tcp", config.GossipOf(addr)); err == nil {
-				_ = tcp.Close()
-			}
-			_ = udp.Close()
-		}
+		ok := free(config.GossipOf(addr)) && free(config.WANOf(addr))
 		_ = quic.Close()
-		if err == nil {
+		if ok {
 			return addr
 		}
 	}
-	t.Fatal("no two free ports side by side")
+	t.Fatal("no three free ports side by side")
 	return ""
 }

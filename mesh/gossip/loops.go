@@ -78,7 +78,7 @@ func (p *Pool) join() {
 }
 
 // missing is whom to try to reach: those of Config.Join and Config.Known while
-// nobody is here, and one of those that failed.
+// nobody is here, those of Config.Seek, and one of those that failed.
 func (p *Pool) missing(turn int) (to []string, alone bool) {
 	if p.hasLeft() {
 		return nil, false
@@ -99,6 +99,9 @@ func (p *Pool) missing(turn int) (to []string, alone bool) {
 		if p.config.Known != nil {
 			to = append(to, p.config.Known()...)
 		}
+	}
+	if p.config.Seek != nil {
+		to = append(to, p.config.Seek()...)
 	}
 	if len(failed) > 0 {
 		to = append(to, failed[turn%len(failed)].Gossip)

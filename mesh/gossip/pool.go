@@ -30,7 +30,10 @@ type Config struct {
 	Join  []string    // gossip's host:port of some members; they are tried until one answers
 	// Known are more such addresses, asked for at each try: an agent that was
 	// restarted learns only later whom it knew. nil: none.
-	Known   func() []string
+	Known func() []string
+	// Seek are addresses to try besides, whoever is here, asked for at each turn from
+	// one goroutine: of those whom nobody here has seen, while others are. nil: none.
+	Seek    func() []string
 	Profile Profile
 	// Events is told what happens, one after the other, from one goroutine. It may
 	// block: what is missed meanwhile is told in short.

@@ -25,6 +25,8 @@ const (
 	WAN
 	// Loopback: LAN within one machine.
 	Loopback
+	// LoopbackWAN: WAN within one machine; failure is known after about 5 s.
+	LoopbackWAN
 )
 
 // timing is what depends on the profile besides memberlist's own.
@@ -50,6 +52,10 @@ func (p Profile) config() (*memberlist.Config, timing) {
 		c.TCPTimeout = 10 * time.Second
 		c.PushPullInterval = 30 * time.Second
 		t = timing{again: 10 * time.Second, probe: 3 * time.Second}
+	case LoopbackWAN:
+		c.ProbeInterval, c.ProbeTimeout = time.Second, 500*time.Millisecond
+		c.GossipInterval, c.PushPullInterval = 500*time.Millisecond, 30*time.Second
+		t = timing{again: time.Second, probe: time.Second}
 	case Loopback:
 		t.again = 500 * time.Millisecond
 		c.TCPTimeout = time.Second

@@ -91,7 +91,7 @@ func (s *site) Issue(_ context.Context, r Request) (Grant, error) {
 	s.joined[r.Node] = r.Name
 	g := Grant{
 		Mesh: s.id.Mesh(), Site: s.id.Site(), Chain: chain, Root: s.id.Root().Raw, Gossip: s.id.GossipKey(),
-		Members: []Contact{{s.id.Node(), "127.0.0.1:7071", "127.0.0.1:7072"}},
+		Members: []Contact{{Node: s.id.Node(), Link: "127.0.0.1:7071", Gossip: "127.0.0.1:7072"}},
 	}
 	if s.spoil != nil {
 		s.spoil(&g)

@@ -57,7 +57,7 @@ type Grant struct {
 	Chain   [][]byte  `cbor:"3,keyasint"` // of the agent, then of its site
 	Root    []byte    `cbor:"4,keyasint"`
 	Gossip  []byte    `cbor:"5,keyasint,omitempty"` // key; not in a renewal
-	Members []Contact `cbor:"6,keyasint,omitempty"` // at most 64; who founds a site gets those of the site that was asked
+	Members []Contact `cbor:"6,keyasint,omitempty"` // at most 64; who founds a site gets those of other sites
 	// Sealed is the key of the site that the joiner founds, for its token to open;
 	// there is no Chain then: it signs its own. Empty: it founds none.
 	Sealed []byte `cbor:"7,keyasint,omitempty"`
@@ -68,6 +68,8 @@ type Contact struct {
 	Node   mesh.NodeID `cbor:"1,keyasint"`
 	Link   string      `cbor:"2,keyasint"` // host:port of QUIC
 	Gossip string      `cbor:"3,keyasint"` // host:port of gossip
+	// Site is set where it is another one than the joiner's; Gossip is of all sites then.
+	Site mesh.Site `cbor:"4,keyasint,omitempty"`
 }
 
 // Credentials are the grant as identity.Folder keeps it.

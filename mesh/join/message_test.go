@@ -24,7 +24,7 @@ func TestGolden(t *testing.T) {
 			"00000014" + "a5" + "0101" + "04626e31" + "0563626f78" + "064103" + "0963613a31"},
 		{request{Protocol: 1, Node: "n1", Name: "box", CSR: []byte{3}, Site: "s"}, "00000012" + "a5" + "0101" + "04626e31" + "0563626f78" + "064103" + "0a6173"},
 		{answer{Protocol: 1, Code: 4, Why: "no"}, "00000009" + "a3" + "0101" + "0204" + "03626e6f"},
-		{answer{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Chain: [][]byte{{1}, {2}}, Root: []byte{3}, Gossip: []byte{4}, Members: []Contact{{"n1", "a:1", "a:2"}}}},
+		{answer{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Chain: [][]byte{{1}, {2}}, Root: []byte{3}, Gossip: []byte{4}, Members: []Contact{{Node: "n1", Link: "a:1", Gossip: "a:2"}}}},
 			"00000028" + "a2" + "0101" + "04a6" + "01616d" + "026173" + "038241014102" + "044103" + "054104" + "0681a301626e310263613a310363613a32"},
 		{answer{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Root: []byte{3}, Gossip: []byte{4}, Sealed: []byte{5}}},
 			"00000016" + "a2" + "0101" + "04a6" + "01616d" + "026173" + "03f6" + "044103" + "054104" + "074105"},
@@ -130,7 +130,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzAnswer(f *testing.F) {
 	for _, a := range []answer{
 		{Protocol: 1, Code: 4, Why: "no"},
-		{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Chain: [][]byte{{1}, {2}}, Root: []byte{3}, Gossip: []byte{4}, Members: []Contact{{"n1", "a:1", "a:2"}}}},
+		{Protocol: 1, Grant: &Grant{Mesh: "m", Site: "s", Chain: [][]byte{{1}, {2}}, Root: []byte{3}, Gossip: []byte{4}, Members: []Contact{{Node: "n1", Link: "a:1", Gossip: "a:2"}}}},
 	} {
 		var b bytes.Buffer
 		if err := write(&b, a); err != nil {
