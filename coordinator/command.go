@@ -38,6 +38,10 @@ type Command struct {
 	FeedCreated      *Feed             `cbor:"40,keyasint,omitempty"`
 	FeedDeleted      *FeedDeleted      `cbor:"41,keyasint,omitempty"`
 	LogEpochBegun    *LogEpochBegun    `cbor:"42,keyasint,omitempty"`
+	ReplicaOffered   *ReplicaOffered   `cbor:"60,keyasint,omitempty"`
+	ReplicaNext      *ReplicaNext      `cbor:"61,keyasint,omitempty"`
+	ReplicaAdvanced  *ReplicaAdvanced  `cbor:"62,keyasint,omitempty"`
+	ReplicaDropped   *ReplicaDropped   `cbor:"63,keyasint,omitempty"`
 }
 
 // LeaderBegan is a leader's first command: those of earlier terms that come
@@ -105,6 +109,8 @@ type JobSubmitted struct {
 func (c *Command) Needs() uint32 {
 	s, d := c.JobSubmitted, c.CheckpointDone
 	switch {
+	case c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil:
+		return SitesLevel
 	case c.TokenCreated != nil && c.TokenCreated.Founds != "":
 		return CopiesLevel
 	case s != nil && (len(s.Adopts) > 0 || s.Overwrite):
@@ -179,7 +185,8 @@ type SavepointDeleted struct {
 }
 
 // CopiesChanged says where parts of a snapshot are now, after copies were made or
-// lost with an agent.
+// lost with an agent. Whatever keeps a snapshot of this name, a job or its replica,
+// is changed.
 type CopiesChanged struct {
 	Name   string       `cbor:"1,keyasint"` // of the snapshot
 	Job    JobID        `cbor:"2,keyasint,omitempty"`

@@ -36,6 +36,7 @@ type State struct {
 	Savepoints map[string]*Snapshot
 	Tokens     map[string]*Token
 	Removed    map[mesh.NodeID]*Removed // agents that were taken out: whatever their certificates say, nobody lets them in
+	Replicas   map[JobID]*Replica       // of other sites' jobs; SitesLevel
 }
 
 // Removed is an agent that belonged to the site. One that uses a token is none any
@@ -72,6 +73,7 @@ func (s *State) Clone() *State {
 	c.Agents, c.Jobs, c.Names = maps.Clone(s.Agents), maps.Clone(s.Jobs), maps.Clone(s.Names)
 	c.Feeds, c.Savepoints, c.Tokens = maps.Clone(s.Feeds), maps.Clone(s.Savepoints), maps.Clone(s.Tokens)
 	c.Removed = maps.Clone(s.Removed)
+	c.Replicas = maps.Clone(s.Replicas)
 	return &c
 }
 
@@ -85,7 +87,8 @@ func NameKey(namespace, name string) string {
 
 // Snapshot finds what Job.From, Job.Begin and JobSubmitted.From name: a
 // checkpoint of the job, a savepoint, or JOB/NAME, a checkpoint of another
-// job. job may be nil. nil: it is not there.
+// job. job may be nil. nil: it is not there. What is kept of other sites' jobs is
+// not found: no job of this site begins with it while that is so.
 func (s *State) Snapshot(job *Job, name string) *Snapshot {
 	if id, rest, ok := strings.Cut(name, "/"); ok {
 		if job = s.Jobs[JobID(id)]; job == nil {
@@ -232,14 +235,20 @@ type Snapshot struct {
 	Request string `cbor:"7,keyasint,omitempty"`
 }
 
-// Of is a kept snapshot: a checkpoint of job, or, where that is empty, a
-// savepoint. nil: it is not kept.
+// Of is a kept snapshot: a checkpoint of job, or of its replica, or, where job is
+// empty, a savepoint. A name stands for one snapshot of a job, whatever keeps it.
+// nil: it is not kept.
 func (s *State) Of(job JobID, name string) *Snapshot {
 	if job == "" {
 		return s.Savepoints[name]
 	}
 	if j := s.Jobs[job]; j != nil {
-		return j.Checkpoint(name)
+		if c := j.Checkpoint(name); c != nil {
+			return c
+		}
+	}
+	if r := s.Replicas[job]; r != nil {
+		return r.Named(name)
 	}
 	return nil
 }

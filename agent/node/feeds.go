@@ -243,6 +243,9 @@ func (k *keptFeeds) mark(st *coordinator.State, changed jobmanager.Changed) {
 		case jobmanager.Savepoint:
 			s := st.Savepoints[c.Name]
 			readers(jobOf(s), s != nil)
+		case jobmanager.Replica:
+			id := coordinator.JobID(c.Name)
+			readers(id, st.Replicas[id] != nil)
 		case jobmanager.Feed:
 			if _, runs := k.owned[c.Name]; runs {
 				k.moving[c.Name] = true
@@ -287,7 +290,7 @@ func (k *keptFeeds) pin(name string) (err error) {
 	var want map[string]map[int]int64
 	k.view(func(st *coordinator.State) { want = pinsOf(st, name, f.Config().Lanes) })
 	return f.SetPins(want, func(name string) bool {
-		return !strings.HasPrefix(name, jobPin) && !strings.HasPrefix(name, savepointPin)
+		return !strings.HasPrefix(name, jobPin) && !strings.HasPrefix(name, savepointPin) && !strings.HasPrefix(name, replicaPin)
 	})
 }
 
@@ -295,6 +298,7 @@ func (k *keptFeeds) pin(name string) (err error) {
 const (
 	jobPin       = "job "
 	savepointPin = "savepoint "
+	replicaPin   = "replica "
 )
 
 // pinsOf is what the state needs of a feed, by the names of pins and lanes.
@@ -314,6 +318,18 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]in
 	for _, s := range st.Savepoints {
 		if source, reads := sourceOf(st, s.Job, name); reads {
 			pins[savepointPin+s.Name] = least(lanes, source, s)
+		}
+	}
+	for id, r := range st.Replicas {
+		if source, reads := sourceOf(st, id, name); reads {
+			// While there is nothing to restore the job from, all is kept.
+			var kept []*coordinator.Snapshot
+			for _, s := range []*coordinator.Snapshot{r.Snapshot, r.Next} {
+				if s != nil {
+					kept = append(kept, s)
+				}
+			}
+			pins[replicaPin+string(id)] = least(lanes, source, kept...)
 		}
 	}
 	return pins

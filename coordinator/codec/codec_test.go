@@ -134,7 +134,7 @@ func blocks(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	want := map[string]map[string]string{}
 	roots := map[string][]reflect.Type{
-		"../../docs/COMMANDS.md": {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job]()},
+		"../../docs/COMMANDS.md": {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica]()},
 		"../../docs/CONTROL.md":  {reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()},
 	}
 	for doc, types := range roots {
@@ -253,7 +253,7 @@ func TestExamplesAreComplete(t *testing.T) {
 // format.
 func TestEveryFieldHasAKey(t *testing.T) {
 	seen := map[reflect.Type]bool{}
-	for _, root := range []reflect.Type{reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()} {
+	for _, root := range []reflect.Type{reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica](), reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()} {
 		for _, typ := range structs(root, seen) {
 			keys := map[string]bool{}
 			for line := range strings.Lines(fields(typ, 0)) {
@@ -346,6 +346,26 @@ func TestStateComesBack(t *testing.T) {
 	}
 	if _, err := codec.DecodeState(bytes.NewReader(append(bytes.Clone(data), 0))); err == nil {
 		t.Error("bytes left over: no error")
+	}
+}
+
+// A snapshot of a program before SitesLevel is read, and written again as it was.
+func TestOldStateDecodes(t *testing.T) {
+	text, err := os.ReadFile("testdata/state-level3.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := codec.DecodeState(bytes.NewReader(data))
+	if err != nil || len(s.Jobs) != 2 || s.Replicas == nil || len(s.Replicas) > 0 {
+		t.Fatalf("%v, %+v", err, s)
+	}
+	var again bytes.Buffer
+	if err := codec.EncodeState(&again, s); err != nil || !bytes.Equal(again.Bytes(), data) {
+		t.Errorf("%v: it is written otherwise", err)
 	}
 }
 

@@ -58,6 +58,11 @@ func logEpoch() coordinator.LogEpoch {
 	return coordinator.LogEpoch{Epoch: 2, Owner: "n2", Members: []mesh.NodeID{"n2", "n3"}, Start: 500, Starts: []int64{}}
 }
 
+func movingJob() coordinator.MovingJob {
+	return coordinator.MovingJob{ID: "j7", Namespace: "default", Name: "door", Spec: []byte("name: door"), Sets: []string{"parallelism=2"}, Parallelism: 2, Created: at,
+		Feeds: []coordinator.MovingFeed{{Name: "j7.in", Config: []byte("{}"), Stay: true}}}
+}
+
 // commands are those of docs/COMMANDS.md.
 func commands() []any {
 	var all []any
@@ -85,6 +90,10 @@ func commands() []any {
 		{FeedCreated: new(feed("plant"))},
 		{FeedDeleted: &coordinator.FeedDeleted{Name: "plant"}},
 		{LogEpochBegun: &coordinator.LogEpochBegun{Feed: "plant", Term: 2, Log: logEpoch()}},
+		{ReplicaOffered: &coordinator.ReplicaOffered{Job: movingJob(), From: "b", Epoch: 2, Moving: "m12-b"}},
+		{ReplicaNext: &coordinator.ReplicaNext{Job: "j7", From: "b", Epoch: 2, Snapshot: snapshot("chk-3-18", 18), Replace: true}},
+		{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: "j7", From: "b", Epoch: 2, Name: "chk-3-18", Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}}},
+		{ReplicaDropped: &coordinator.ReplicaDropped{Job: "j7", From: "b", Epoch: 2, Why: "it has ended"}},
 	} {
 		c.Level, c.At = 1, at
 		all = append(all, &c)
@@ -169,7 +178,14 @@ func state1() *coordinator.State {
 	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,
 		Agents: map[mesh.NodeID]*coordinator.Agent{"n1": new(agent())}, Jobs: map[coordinator.JobID]*coordinator.Job{"j5": old, "j7": job}, Names: map[string]coordinator.JobID{"door": "j7"},
 		Feeds: map[string]*coordinator.Feed{"plant": &f, "j7-north.in": &m}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
-		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}}
+		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}, Replicas: replicas()}
+}
+
+func replicas() map[coordinator.JobID]*coordinator.Replica {
+	full := &coordinator.Replica{Job: movingJob(), From: "b", Epoch: 2, Snapshot: snapshot("chk-3-17", 17), Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}},
+		Next: snapshot("chk-3-18", 18), Moving: "m12-b", Since: at}
+	empty := &coordinator.Replica{Job: coordinator.MovingJob{ID: "j8", Spec: []byte{}}, From: "b", Epoch: 1}
+	return map[coordinator.JobID]*coordinator.Replica{"j7": full, "j8": empty}
 }
 
 // seal gives bytes the checksum that they need.

@@ -22,7 +22,8 @@ const (
 )
 
 // wireRecord is one of its pointers, in the order in which they stand here and then of the
-// names of what they hold. A job's checkpoints follow the job.
+// names of what they hold. A job's checkpoints follow the job, a replica's Snapshot
+// and Next the replica.
 type wireRecord struct {
 	Head       *wireHead             `cbor:"1,keyasint,omitempty"`
 	Agent      *coordinator.Agent    `cbor:"2,keyasint,omitempty"`
@@ -32,6 +33,9 @@ type wireRecord struct {
 	Removed    *coordinator.Removed  `cbor:"9,keyasint,omitempty"`
 	Job        *coordinator.Job      `cbor:"6,keyasint,omitempty"`
 	Checkpoint *coordinator.Snapshot `cbor:"7,keyasint,omitempty"`
+	Replica    *coordinator.Replica  `cbor:"20,keyasint,omitempty"`
+	Replicated *coordinator.Snapshot `cbor:"21,keyasint,omitempty"`
+	Fetched    *coordinator.Snapshot `cbor:"22,keyasint,omitempty"`
 	End        *wireEnd              `cbor:"8,keyasint,omitempty"`
 }
 
@@ -114,6 +118,7 @@ func eachRecord(s *coordinator.State, f func(wireRecord) error) error {
 			records = append(records, wireRecord{Checkpoint: c})
 		}
 	}
+	records = append(records, replicaRecords(s)...)
 	records = append(records, wireRecord{End: &wireEnd{}})
 	for _, r := range records {
 		if err := f(r); err != nil {
@@ -121,6 +126,21 @@ func eachRecord(s *coordinator.State, f func(wireRecord) error) error {
 		}
 	}
 	return nil
+}
+
+func replicaRecords(s *coordinator.State) (records []wireRecord) {
+	for _, k := range slices.Sorted(maps.Keys(s.Replicas)) {
+		r := *s.Replicas[k]
+		r.Snapshot, r.Next = nil, nil
+		records = append(records, wireRecord{Replica: &r})
+		if kept := s.Replicas[k].Snapshot; kept != nil {
+			records = append(records, wireRecord{Replicated: kept})
+		}
+		if next := s.Replicas[k].Next; next != nil {
+			records = append(records, wireRecord{Fetched: next})
+		}
+	}
+	return records
 }
 
 // DecodeState reads what EncodeState wrote, to its end.
@@ -136,7 +156,8 @@ func DecodeState(r io.Reader) (*coordinator.State, error) {
 		return nil, fmt.Errorf("codec: the state's snapshot is of version %d, and this program reads version %d: use the program that wrote it, or a newer one", v, stateVersion)
 	}
 	b := builder{s: &coordinator.State{Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{}, Names: map[string]coordinator.JobID{},
-		Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{}, Removed: map[mesh.NodeID]*coordinator.Removed{}}}
+		Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{}, Removed: map[mesh.NodeID]*coordinator.Removed{},
+		Replicas: map[coordinator.JobID]*coordinator.Replica{}}}
 	for !b.ended {
 		rec, err := readRecord(hashed)
 		if err == nil {
@@ -188,6 +209,7 @@ type builder struct {
 	kind    int    // place of the last record
 	name    string // and the name in it
 	job     *coordinator.Job
+	replica *coordinator.Replica
 	ended   bool
 }
 
@@ -196,9 +218,13 @@ func (b *builder) add(r wireRecord) error {
 	inOrder := kind > b.kind || kind == b.kind && name > b.name
 	switch {
 	case r.Checkpoint != nil:
-		inOrder = b.job != nil && r.Checkpoint.Job == b.job.ID
+		inOrder = b.job != nil && b.replica == nil && r.Checkpoint.Job == b.job.ID
 	case r.Job != nil && b.job != nil:
-		inOrder = name > string(b.job.ID)
+		inOrder = name > string(b.job.ID) && b.replica == nil
+	case r.Replica != nil && b.replica != nil:
+		inOrder = name > string(b.replica.Job.ID)
+	case r.Replicated != nil, r.Fetched != nil:
+		inOrder = b.ofReplica(r)
 	case r.Head == nil:
 		inOrder = inOrder && b.records > 0
 	}
@@ -230,6 +256,15 @@ func (b *builder) add(r wireRecord) error {
 		}
 	case r.Checkpoint != nil:
 		b.job.Checkpoints = append(b.job.Checkpoints, r.Checkpoint)
+	case r.Replica != nil:
+		if r.Replica.Snapshot != nil || r.Replica.Next != nil {
+			return fmt.Errorf("%w: the replica of job %s", errOther, name)
+		}
+		s.Replicas[r.Replica.Job.ID], b.replica = r.Replica, r.Replica
+	case r.Replicated != nil:
+		b.replica.Snapshot = r.Replicated
+	case r.Fetched != nil:
+		b.replica.Next = r.Fetched
 	case r.End.Records != b.records:
 		return fmt.Errorf("%w: %d records of %d", errOther, b.records, r.End.Records)
 	default:
@@ -237,6 +272,18 @@ func (b *builder) add(r wireRecord) error {
 	}
 	b.records++
 	return nil
+}
+
+// ofReplica tells whether a snapshot may follow the replica.
+func (b *builder) ofReplica(r wireRecord) bool {
+	last := b.replica
+	switch {
+	case last == nil:
+		return false
+	case r.Replicated != nil:
+		return last.Snapshot == nil && last.Next == nil && r.Replicated.Job == last.Job.ID
+	}
+	return last.Next == nil && r.Fetched.Job == last.Job.ID
 }
 
 // order is a record's place in the snapshot.
@@ -258,6 +305,12 @@ func (r wireRecord) order() (kind int, name string) {
 		return 7, string(r.Job.ID)
 	case r.Checkpoint != nil:
 		return 8, r.Checkpoint.Name
+	case r.Replica != nil:
+		return 20, string(r.Replica.Job.ID)
+	case r.Replicated != nil:
+		return 21, r.Replicated.Name
+	case r.Fetched != nil:
+		return 22, r.Fetched.Name
 	}
-	return 9, ""
+	return 23, ""
 }

@@ -230,18 +230,38 @@ func (a *apply) savepointDeleted(c *coordinator.SavepointDeleted) error {
 }
 
 func (a *apply) copiesChanged(c *coordinator.CopiesChanged) error {
-	var job *coordinator.Job
-	old := a.Savepoints[c.Name]
-	if c.Job != "" {
-		var err error
-		if job, err = a.job(c.Job); err != nil {
-			return err
-		}
-		old = job.Checkpoint(c.Name)
-	}
-	if old == nil {
+	if a.Of(c.Job, c.Name) == nil {
 		return refuse(ErrUnknown, "no snapshot %q is kept", c.Name)
 	}
+	if c.Job == "" {
+		next, err := withCopies(a.Savepoints[c.Name], c)
+		if err == nil {
+			a.Savepoints[c.Name] = next
+			a.changed(Savepoint, c.Name)
+		}
+		return err
+	}
+	// What a job and its replica keep under one name is one snapshot, of the same
+	// parts: if the first is refused the second would be, too.
+	if job := a.Jobs[c.Job]; job != nil && job.Checkpoint(c.Name) != nil {
+		old := job.Checkpoint(c.Name)
+		next, err := withCopies(old, c)
+		if err != nil {
+			return err
+		}
+		changed := *job
+		changed.Checkpoints = slices.Clone(job.Checkpoints)
+		changed.Checkpoints[slices.Index(job.Checkpoints, old)] = next
+		a.put(&changed)
+	}
+	if r := a.Replicas[c.Job]; r != nil && r.Named(c.Name) != nil {
+		return a.replicaCopies(r, c)
+	}
+	return nil
+}
+
+// withCopies is a snapshot with the copies that a command says.
+func withCopies(old *coordinator.Snapshot, c *coordinator.CopiesChanged) (*coordinator.Snapshot, error) {
 	next := ownSnapshot(old)
 	at := make(map[[32]byte]int, len(next.Copies))
 	for i, p := range next.Copies {
@@ -251,20 +271,11 @@ func (a *apply) copiesChanged(c *coordinator.CopiesChanged) error {
 		i, ok := at[p.Part]
 		switch {
 		case !ok:
-			return refuse(ErrUnknown, "snapshot %q has no part %s", c.Name, p.Part)
+			return nil, refuse(ErrUnknown, "snapshot %q has no part %s", c.Name, p.Part)
 		case len(p.Nodes) > MaxAgents:
-			return refuse(ErrRefused, "snapshot %q: part %s is to be on %d agents", c.Name, p.Part, len(p.Nodes))
+			return nil, refuse(ErrRefused, "snapshot %q: part %s is to be on %d agents", c.Name, p.Part, len(p.Nodes))
 		}
 		next.Copies[i].Nodes = cloneNodes(p.Nodes)
 	}
-	if job == nil {
-		a.Savepoints[c.Name] = next
-		a.changed(Savepoint, c.Name)
-		return nil
-	}
-	changed := *job
-	changed.Checkpoints = slices.Clone(job.Checkpoints)
-	changed.Checkpoints[slices.Index(job.Checkpoints, old)] = next
-	a.put(&changed)
-	return nil
+	return next, nil
 }

@@ -125,6 +125,11 @@ func (a *apply) standsIn(f *coordinator.Feed) string {
 			return "savepoint " + name
 		}
 	}
+	for _, id := range append(slices.Clone(f.Past), f.Job) {
+		if a.Replicas[id] != nil {
+			return "what is kept of job " + string(id) + " of another site"
+		}
+	}
 	return ""
 }
 

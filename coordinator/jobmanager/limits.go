@@ -12,6 +12,7 @@ const (
 	MaxEndedJobs  = 100 // those that ended first are forgotten, with their checkpoints and feeds
 	MaxFeeds      = 1000
 	MaxSavepoints = 1000
+	MaxReplicated = 1000 // jobs of other sites that are kept here
 	// MaxCheckpoints of a job are kept, whatever is released; beyond it the oldest
 	// goes.
 	MaxCheckpoints = 64

@@ -21,7 +21,7 @@ func New() *Machine {
 	return &Machine{s: &coordinator.State{
 		Level: coordinator.BaseLevel, Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{},
 		Names: map[string]coordinator.JobID{}, Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{},
-		Removed: map[mesh.NodeID]*coordinator.Removed{},
+		Removed: map[mesh.NodeID]*coordinator.Removed{}, Replicas: map[coordinator.JobID]*coordinator.Replica{},
 	}}
 }
 
@@ -74,9 +74,11 @@ const (
 	Job                       // Jobs[Name]; it may be gone
 	Feed                      // Feeds[Name]; it may be gone
 	Savepoint                 // Savepoints[Name]; it may be gone
+	Replica                   // Replicas[Name]; it may be gone
 )
 
-var whatNames = [...]string{Leader: "leader", Site: "site", Level: "level", Agent: "agent", Token: "token", Job: "job", Feed: "feed", Savepoint: "savepoint"}
+var whatNames = [...]string{Leader: "leader", Site: "site", Level: "level", Agent: "agent", Token: "token", Job: "job", Feed: "feed", Savepoint: "savepoint",
+	Replica: "replica"}
 
 // String is the name in logs and scripts.
 func (w What) String() string { return whatNames[w] }
@@ -141,6 +143,7 @@ func said(c *coordinator.Command) (n int) {
 		c.JobSubmitted != nil, c.JobDeployed != nil, c.JobBecame != nil, c.JobTold != nil, c.JobRescaled != nil, c.JobForgotten != nil,
 		c.CheckpointDone != nil, c.SinkCommitted != nil, c.SavepointAdded != nil, c.SavepointDeleted != nil, c.CopiesChanged != nil,
 		c.FeedCreated != nil, c.FeedDeleted != nil, c.LogEpochBegun != nil,
+		c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil,
 	} {
 		if set {
 			n++
@@ -191,6 +194,14 @@ func (a *apply) dispatch() error {
 		return a.feedCreated(c.FeedCreated)
 	case c.FeedDeleted != nil:
 		return a.feedDeleted(c.FeedDeleted)
+	case c.ReplicaOffered != nil:
+		return a.replicaOffered(c.ReplicaOffered)
+	case c.ReplicaNext != nil:
+		return a.replicaNext(c.ReplicaNext)
+	case c.ReplicaAdvanced != nil:
+		return a.replicaAdvanced(c.ReplicaAdvanced)
+	case c.ReplicaDropped != nil:
+		return a.replicaDropped(c.ReplicaDropped)
 	}
 	return a.logEpochBegun(a.c.LogEpochBegun)
 }

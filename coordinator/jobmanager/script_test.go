@@ -31,6 +31,8 @@ import (
 //	done j5 1 7 checkpoint=chk-1-7 savepoint=sp-1 request=r1 release=chk-1-6 [era=2] · committed j5 1 n1:out.csv:7:1000
 //	import sp-9 · delete sp-9 · copies j5 chk-1-7 aa:n1,n2
 //	feed plant replicas=2 · unfeed plant · epoch plant 1 term=2 owner=n1 members=n1,n2 start=0
+//	offered j1-b from=b epoch=2 feeds=j1-b.in moving=m1-b · next j1-b chk-2-b-1-5 5 [replace] from=b epoch=2 era=2 parts=aa,bb
+//	advanced j1-b chk-2-b-1-5 from=b epoch=2 ends=j1-b.in:600 · dropped j1-b from=b epoch=2
 //	nothing · both · (any) @3: at feature level 3 · (any) !500: at time 500
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -132,7 +134,7 @@ func show(s *coordinator.State) string {
 	for _, k := range slices.Sorted(maps.Keys(s.Savepoints)) {
 		fmt.Fprintf(&b, "    savepoint %s of %s%s\n", k, s.Savepoints[k].Job, copiesOf(s.Savepoints[k]))
 	}
-	return b.String()
+	return b.String() + showReplicas(s)
 }
 
 func placesOf(j *coordinator.Job) (out []string) {
@@ -217,7 +219,7 @@ func parse(t *testing.T, d *datadriven.TestData, line string) *coordinator.Comma
 			w.plain = append(w.plain, f)
 		}
 	}
-	if !site(c, w) && !job(c, w) && !snapshots(c, w) && w.at(0) != "nothing" {
+	if !site(c, w) && !job(c, w) && !snapshots(c, w) && !replicas(c, w) && w.at(0) != "nothing" {
 		d.Fatalf(t, "unknown line %q", line)
 	}
 	return c

@@ -71,6 +71,8 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 		case jobmanager.Savepoint: // a job may be to begin with it
 			l.marks.room = true
 			l.markCopies(snapshotRef{name: c.Name})
+		case jobmanager.Replica:
+			l.markCopies(snapshotRef{job: coordinator.JobID(c.Name)})
 		case jobmanager.Level:
 			l.marks.site = true
 			l.markAllCopies()

@@ -38,6 +38,8 @@ func (w *Worker) sync(st *coordinator.State, changed jobmanager.Changed) {
 					m.feeds[name] = true
 				}
 			}
+		case jobmanager.Replica: // what is kept of a job
+			m.jobs[coordinator.JobID(c.Name)] = true
 		case jobmanager.Feed:
 			m.feeds[c.Name] = true
 		case jobmanager.Savepoint:
@@ -52,6 +54,7 @@ func (w *Worker) markAll(st *coordinator.State) {
 	m := &w.marks
 	m.savepoints = true
 	mark(m.jobs, st.Jobs)
+	mark(m.jobs, st.Replicas)
 	mark(m.jobs, w.attempts)
 	mark(m.jobs, w.gone)
 	mark(m.jobs, w.lost)
@@ -127,8 +130,8 @@ func (w *Worker) reconcile(st *coordinator.State) {
 // reconcileKept says which snapshots are kept of whom, where that has changed.
 func (w *Worker) reconcileKept(st *coordinator.State, jobs []coordinator.JobID) {
 	for _, id := range jobs {
-		if j := st.Jobs[id]; j != nil {
-			w.keep(id, j.Checkpoints)
+		if st.Jobs[id] != nil || st.Replicas[id] != nil {
+			w.keep(id, st.Kept(id))
 		}
 	}
 	if w.marks.savepoints {
@@ -140,7 +143,7 @@ func (w *Worker) reconcileKept(st *coordinator.State, jobs []coordinator.JobID) 
 		w.keep("", savepoints)
 	}
 	for _, id := range jobs {
-		if _, said := w.kept[id]; said && st.Jobs[id] == nil && id != "" {
+		if _, said := w.kept[id]; said && st.Jobs[id] == nil && st.Replicas[id] == nil && id != "" {
 			delete(w.kept, id)
 			w.put(Effect{Kept: &Kept{Job: id}})
 		}

@@ -1,0 +1,203 @@
+package jobmanager
+
+import (
+	"bytes"
+	"reflect"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
+	if err := a.checkOffered(c); err != nil {
+		return err
+	}
+	old := a.Replicas[c.Job.ID]
+	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At}
+	switch {
+	case old == nil && len(a.Replicas) >= MaxReplicated:
+		return refuse(ErrRefused, "%d jobs of other sites are kept here: let some of them go there first", MaxReplicated)
+	case old == nil:
+	case c.Epoch < old.Epoch:
+		return refuse(ErrStale, "job %s: site %s has it at epoch %d, and this is of epoch %d", c.Job.ID, old.From, old.Epoch, c.Epoch)
+	case c.Epoch == old.Epoch && c.From != old.From:
+		return refuse(ErrRefused, "job %s: sites %s and %s both say that they have it at epoch %d", c.Job.ID, old.From, c.From, c.Epoch)
+	default:
+		// What it could be restored from stays, whoever took it: until there is something
+		// newer there is nothing else.
+		next.Snapshot, next.Ends, next.Since = old.Snapshot, old.Ends, old.Since
+		if c.Epoch == old.Epoch {
+			next.Next = old.Next
+		}
+		if reflect.DeepEqual(next, old) {
+			return nil
+		}
+	}
+	a.putReplica(next)
+	return nil
+}
+
+func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
+	m := &c.Job
+	if err := manifest.CheckName(string(m.ID)); err != nil {
+		return refuse(ErrRefused, "the job's id %q: it is none", m.ID)
+	}
+	switch here := a.Jobs[m.ID]; {
+	case c.From == a.Site || c.From == "" || len(c.From) > MaxName || c.Epoch == 0:
+		return refuse(ErrRefused, "job %s: a replica of site %q at epoch %d", m.ID, c.From, c.Epoch)
+	case here != nil && !here.Status.Ended():
+		return refuse(ErrRefused, "job %s is at this site, and %s: no other has it", m.ID, here.Status)
+	case here != nil && here.Epoch > c.Epoch:
+		return refuse(ErrStale, "job %s was here at epoch %d, and site %s has it at %d", m.ID, here.Epoch, c.From, c.Epoch)
+	case max(len(m.Name), len(m.Namespace), len(c.Moving)) > MaxName || len(m.Spec) > MaxSpec:
+		return refuse(ErrRefused, "job %s: the spec has more than %d bytes, or a text is too long", m.ID, MaxSpec)
+	case len(m.Sets) > 2*MaxSets || slices.ContainsFunc(m.Sets, func(s string) bool { return len(s) > MaxText }):
+		return refuse(ErrRefused, "job %s: more than %d settings, or one of more than %d bytes", m.ID, 2*MaxSets, MaxText)
+	case len(m.Feeds) > 2*MaxSources:
+		return refuse(ErrRefused, "job %s: more than %d feeds", m.ID, 2*MaxSources)
+	}
+	for i, f := range m.Feeds {
+		if manifest.CheckName(f.Name) != nil || len(f.Config) > MaxSpec || slices.ContainsFunc(m.Feeds[:i], func(o coordinator.MovingFeed) bool { return o.Name == f.Name }) {
+			return refuse(ErrRefused, "job %s: feed %q is there twice, or its name or its config is too long", m.ID, f.Name)
+		}
+	}
+	return nil
+}
+
+// ownJob is a copy that nobody else can change.
+func ownJob(m *coordinator.MovingJob) coordinator.MovingJob {
+	own := *m
+	own.Spec, own.Sets, own.Feeds = bytes.Clone(m.Spec), slices.Clone(m.Sets), slices.Clone(m.Feeds)
+	for i := range own.Feeds {
+		own.Feeds[i].Config = bytes.Clone(own.Feeds[i].Config)
+	}
+	return own
+}
+
+// replica finds the record that a command is about, as it was when it was decided.
+func (a *apply) replica(job coordinator.JobID, from mesh.Site, epoch uint64) (*coordinator.Replica, error) {
+	switch r := a.Replicas[job]; {
+	case r == nil:
+		return nil, refuse(ErrUnknown, "nothing is kept here of job %q of another site", job)
+	case r.From != from || r.Epoch != epoch:
+		return nil, refuse(ErrStale, "job %s: site %s has it at epoch %d, and this is of site %s at epoch %d", job, r.From, r.Epoch, from, epoch)
+	default:
+		return r, nil
+	}
+}
+
+func (a *apply) putReplica(r *coordinator.Replica) {
+	a.Replicas[r.Job.ID] = r
+	a.changed(Replica, string(r.Job.ID))
+}
+
+func (a *apply) replicaNext(c *coordinator.ReplicaNext) error {
+	r, err := a.replica(c.Job, c.From, c.Epoch)
+	if err != nil {
+		return err
+	}
+	s := c.Snapshot
+	if s == nil || s.Job != c.Job {
+		return refuse(ErrRefused, "job %s: a snapshot of another job, or none", c.Job)
+	}
+	if err := checkSnapshot(s); err != nil {
+		return err
+	}
+	old := r.Next
+	switch {
+	case old != nil && old.Name == s.Name:
+		return nil // it was said before
+	case r.Snapshot != nil && (r.Snapshot.Name == s.Name || manifest.Less(s.ID, r.Snapshot.ID)):
+		return refuse(ErrStale, "job %s: %q is complete here, and %q is not newer", c.Job, r.Snapshot.Name, s.Name)
+	case old != nil && !c.Replace:
+		return refuse(ErrStale, "job %s: %q is being fetched", c.Job, old.Name)
+	case old != nil && manifest.Less(s.ID, old.ID):
+		return refuse(ErrStale, "job %s: %q is being fetched, and %q is older", c.Job, old.Name, s.Name)
+	}
+	next := *r
+	next.Next = a.here(r, s)
+	a.putReplica(&next)
+	return nil
+}
+
+// here is a snapshot of another site with the copies that this one has of its
+// parts already.
+func (a *apply) here(r *coordinator.Replica, s *coordinator.Snapshot) *coordinator.Snapshot {
+	kept := []*coordinator.Snapshot{r.Snapshot, r.Next}
+	if j := a.Jobs[s.Job]; j != nil { // it was here once
+		kept = append(kept, j.Checkpoints...)
+	}
+	copies := make(map[store.Digest][]mesh.NodeID)
+	for _, k := range kept {
+		if k != nil {
+			for _, p := range k.Copies {
+				copies[p.Part] = append(copies[p.Part], p.Nodes...)
+			}
+		}
+	}
+	own := ownSnapshot(s)
+	for i := range own.Copies {
+		p := &own.Copies[i]
+		p.Nodes = slices.DeleteFunc(slices.Clone(copies[p.Part]), func(n mesh.NodeID) bool { return a.Agents[n] == nil })
+		slices.Sort(p.Nodes)
+		p.Nodes = slices.Compact(p.Nodes)
+	}
+	return own
+}
+
+func (a *apply) replicaAdvanced(c *coordinator.ReplicaAdvanced) error {
+	r, err := a.replica(c.Job, c.From, c.Epoch)
+	switch {
+	case err != nil:
+		return err
+	case r.Snapshot != nil && r.Snapshot.Name == c.Name:
+		return nil // it was said before
+	case r.Next == nil || r.Next.Name != c.Name:
+		return refuse(ErrStale, "job %s: %q is not what is being fetched", c.Job, c.Name)
+	case len(c.Ends) != len(r.Job.Feeds):
+		return refuse(ErrStale, "job %s: it has %d feeds, and the ends of %d are said", c.Job, len(r.Job.Feeds), len(c.Ends))
+	}
+	for _, f := range r.Job.Feeds {
+		if !slices.ContainsFunc(c.Ends, func(e coordinator.FeedEnd) bool { return e.Feed == f.Name && e.End >= 0 }) {
+			return refuse(ErrStale, "job %s: nothing is said of where the log of feed %q ends here", c.Job, f.Name)
+		}
+	}
+	for _, p := range r.Next.Copies {
+		if !slices.ContainsFunc(p.Nodes, func(n mesh.NodeID) bool { return a.Agents[n] != nil }) {
+			return refuse(ErrStale, "job %s: no agent of this site has part %s of %q", c.Job, p.Part, c.Name)
+		}
+	}
+	next := *r
+	next.Snapshot, next.Ends, next.Next, next.Since = r.Next, slices.Clone(c.Ends), nil, a.c.At
+	a.putReplica(&next)
+	return nil
+}
+
+func (a *apply) replicaDropped(c *coordinator.ReplicaDropped) error {
+	if _, err := a.replica(c.Job, c.From, c.Epoch); err != nil {
+		return err
+	}
+	delete(a.Replicas, c.Job)
+	a.changed(Replica, string(c.Job))
+	a.dropFeeds()
+	return nil
+}
+
+// replicaCopies changes the copies of a replica's snapshots of this name.
+func (a *apply) replicaCopies(r *coordinator.Replica, c *coordinator.CopiesChanged) error {
+	next := *r
+	for _, s := range []**coordinator.Snapshot{&next.Snapshot, &next.Next} {
+		if *s == nil || (*s).Name != c.Name {
+			continue
+		}
+		var err error
+		if *s, err = withCopies(*s, c); err != nil {
+			return err
+		}
+	}
+	a.putReplica(&next)
+	return nil
+}
