@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -27,6 +28,20 @@ const (
 	Log                     // a feed's log, to its copies
 	Parts                   // checkpoint parts, fetched and pushed
 )
+
+var kindNames = [...]string{Control: "control", Raft: "raft", Call: "call", Channel: "channel", Log: "log", Parts: "parts"}
+
+// String is the name in errors.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// BetweenSites tells whether an agent of another site may open a stream of the
+// kind. What it may do there is for who takes the kind.
+func (k Kind) BetweenSites() bool { return k == Call || k == Log || k == Parts }
 
 // Peer is who is at the other end of a stream, as its certificate says.
 type Peer struct {

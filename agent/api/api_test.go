@@ -253,6 +253,7 @@ func TestSite(t *testing.T) {
 	s := newSite(t)
 	a := s.agent(t, "n1", "")
 	send(t, a.url, "GET", "/v1/site", nil).want(t, 200, `"leader":"press-1"`, `"agents":2`, `"voters":2`, `"mesh":"plant"`)
+	send(t, a.url, "GET", "/v1/sites", nil).want(t, 200, `"site":"hall","self":true,"leader":"press-1"`, `"site":"depot"`, `"why":"not reached"`)
 	send(t, a.url, "GET", "/v1/members", nil).want(t, 200, `"role":"leader"`, `"free":4`, `"addr":"10.0.0.2:7071"`)
 	send(t, a.url, "DELETE", "/v1/members/press-9", nil).want(t, 404, "press-1, press-2")
 	send(t, a.url, "DELETE", "/v1/members/press-2", nil).want(t, 409, "--force")

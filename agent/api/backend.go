@@ -46,6 +46,10 @@ type Backend interface {
 	// Network is how this agent reaches the others, and how its gossip and Raft do.
 	Network() Network
 
+	// Sites are this site, which is the first, and the others of the mesh that are
+	// known. It asks each of them, for 5 s at most.
+	Sites(ctx context.Context) []Site
+
 	// CallLeader opens a connection to the leader's API. ErrNoLeader.
 	CallLeader(ctx context.Context) (net.Conn, error)
 	// OpenPart reads a part from here, or from an agent that has it.

@@ -363,6 +363,11 @@ func (c *Client) Site(ctx context.Context, stale bool) (SiteInfo, error) {
 	return ask[SiteInfo](ctx, c, http.MethodGet, "/v1/site", yes("stale", stale), nil)
 }
 
+// Sites are all sites of the mesh that are known.
+func (c *Client) Sites(ctx context.Context, stale bool) ([]Site, error) {
+	return ask[[]Site](ctx, c, http.MethodGet, "/v1/sites", yes("stale", stale), nil)
+}
+
 // Tokens are the join tokens.
 func (c *Client) Tokens(ctx context.Context) ([]TokenInfo, error) {
 	return ask[[]TokenInfo](ctx, c, http.MethodGet, "/v1/tokens", nil, nil)

@@ -21,6 +21,7 @@ const pathLeave = "/v1/members/self/leave"
 
 func (s *server) registerSite() {
 	register(s, op(http.MethodGet, "/v1/site", "show-site", "The site"), s.showSite)
+	register(s, op(http.MethodGet, "/v1/sites", "list-sites", "All sites of the mesh that are known, and what they answer now"), s.listSites)
 	register(s, op(http.MethodGet, "/v1/members", "list-members", "The agents of the site"), s.listMembers)
 	register(s, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(time.Minute), status(http.StatusNoContent)), s.leave)
 	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
@@ -85,6 +86,13 @@ func (s *server) showSite(ctx context.Context, in *Stale) (*body[SiteInfo], erro
 		}
 	}
 	return answer(out), err
+}
+
+func (s *server) listSites(ctx context.Context, in *Stale) (*body[[]Site], error) {
+	if err := s.read(ctx, *in, func(*coordinator.State) error { return nil }); err != nil {
+		return nil, err
+	}
+	return answer(s.b.Sites(ctx)), nil
 }
 
 func (s *server) leave(ctx context.Context, _ *struct{}) (*struct{}, error) {

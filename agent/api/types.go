@@ -295,7 +295,7 @@ type Agent struct {
 	HTTP    string            `json:"http" doc:"host:port of its API; empty: only through others"`
 }
 
-// SiteInfo is a site.
+// SiteInfo is the site that is asked.
 type SiteInfo struct {
 	Mesh   string `json:"mesh"`
 	Site   string `json:"site"`
@@ -304,6 +304,38 @@ type SiteInfo struct {
 	Voters int    `json:"voters"`
 	Level  uint32 `json:"level"`
 	Index  uint64 `json:"index" doc:"of the last command applied by who answers"`
+}
+
+// SiteSelf is what a site says of itself to other sites.
+type SiteSelf struct {
+	Mesh   string `json:"mesh"`
+	Site   string `json:"site"`
+	Leader string `json:"leader"`
+	Node   string `json:"node"` // of the leader
+	Agents int    `json:"agents"`
+	Voters int    `json:"voters"`
+	Level  uint32 `json:"level"`
+	Index  uint64 `json:"index"` // of the last command applied
+}
+
+// Site is a site of the mesh, as the one that was asked sees it.
+type Site struct {
+	Mesh      string `json:"mesh" doc:"empty: the site does not answer"`
+	Site      string `json:"site"`
+	Self      bool   `json:"self" doc:"it is the one that was asked"`
+	Leader    string `json:"leader" doc:"its name; empty: the site does not answer"`
+	Agents    int    `json:"agents" doc:"that belong to it, as it says"`
+	Seen      int    `json:"seen" doc:"agents of it that are seen from here"`
+	Voters    int    `json:"voters"`
+	Level     uint32 `json:"level"`
+	Index     uint64 `json:"index" doc:"of the last command applied by its leader"`
+	Answers   bool   `json:"answers" doc:"its leader answered now"`
+	Why       string `json:"why,omitempty" doc:"why it did not"`
+	Reachable bool   `json:"reachable" doc:"somebody of it is seen"`
+	Since     string `json:"since,omitempty" doc:"since when that is so, by the clock of who answers; empty: it was not seen since that one was started"`
+	RoundTrip int64  `json:"round_trip_us,omitempty" doc:"until its leader answered"`
+	LagTo     string `json:"lag_to,omitempty" doc:"how far it is behind with what is replicated there"`
+	LagFrom   string `json:"lag_from,omitempty" doc:"how far this site is behind with what is replicated from there"`
 }
 
 // NewToken is a join token to be made.

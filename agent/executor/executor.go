@@ -124,7 +124,7 @@ func New(o Options) (*Executor, error) {
 	if _, wall := o.Clock.(sensors.Wall); !wall {
 		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
 	}
-	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Holds: x.holds, Fence: x.fence, Now: now})
+	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Now: now})
 	x.copier = newCopier(x)
 	x.kept = newKeeper(x, release)
 	x.logs = newLogs(o)

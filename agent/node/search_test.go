@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -48,3 +49,8 @@ func TestSearch(t *testing.T) {
 
 // Seen is how many agents of another site are seen.
 func (n *Node) Seen(site mesh.Site) int { return len(n.away()[site]) }
+
+// AskSite asks one agent of another site.
+func (n *Node) AskSite(ctx context.Context, site mesh.Site, node mesh.NodeID, path string) ([]byte, error) {
+	return n.askSite(ctx, site, node, path, nil)
+}

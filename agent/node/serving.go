@@ -135,6 +135,7 @@ func (n *Node) startAPI(ends *ends) error {
 	}
 	mux := http.NewServeMux()
 	n.internal(mux)
+	n.serveSites(mux)
 	mux.Handle("/", api.New(n, api.Options{Version: n.o.Version, Inside: true}))
 	start := func(h http.Handler, listen func(*http.Server) error) {
 		s := serve(h, listen, n.fail)
@@ -151,10 +152,15 @@ func (n *Node) startAPI(ends *ends) error {
 }
 
 // membersOnly refuses agents that do not belong to the site any more: their
-// certificates are right until they end.
+// certificates are right until they end. Those of other sites have paths of their own.
 func (n *Node) membersOnly(h http.Handler) http.Handler {
+	foreign := n.foreign()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, ok := callerOf(r.Context())
+		if ok && caller.Site != n.id.Site() {
+			foreign.ServeHTTP(w, r)
+			return
+		}
 		if ok {
 			n.replica.view(func(st *coordinator.State) { ok = st.Agents[caller.Node] != nil || len(st.Agents) == 0 })
 		}

@@ -1,9 +1,15 @@
 package node_test
 
 import (
+	"encoding/json"
+	"errors"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -50,4 +56,65 @@ func TestSitesFindEachOther(t *testing.T) {
 			see(t, b, "depot", 1)
 		}
 	}
+}
+
+// Any agent asks another site, and any agent of that one has its leader answer; what is
+// not for other sites they are told so, and who refuses says it too. site list has them all.
+func TestSitesSpeak(t *testing.T) {
+	plant, depot := twoSites(t, 3)
+	self := func(b *box, site mesh.Site, agents int) {
+		t.Helper()
+		await(t, b.name+" to hear from "+string(site), func() bool {
+			text, err := b.CallSite(t.Context(), site, node.PathSiteSelf, nil)
+			var s api.SiteSelf
+			if err == nil {
+				err = json.Unmarshal(text, &s)
+			}
+			if err != nil { // its leader is about to lead
+				return false
+			}
+			if s.Site != string(site) || s.Mesh != "test" || s.Agents != agents || s.Leader == "" || s.Voters == 0 {
+				t.Fatalf("%+v", s)
+			}
+			return true
+		})
+	}
+	for _, b := range plant {
+		self(b, "depot", 1)
+		self(b, "plant", 3)
+	}
+	for _, b := range plant { // each of them, also those that do not lead
+		await(t, b.name+" to answer", func() bool {
+			_, err := depot.AskSite(t.Context(), "plant", b.Self(), node.PathSiteSelf)
+			return err == nil
+		})
+	}
+	for _, path := range []string{"/internal/key", "/v1/members", "/v1/sites/none"} {
+		_, err := depot.AskSite(t.Context(), "plant", plant[0].Self(), path)
+		var e *node.SiteError
+		if !errors.As(err, &e) || e.Status != http.StatusNotFound || !strings.Contains(e.Text, "site plant answers no POST "+path) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if !strings.Contains(plant[0].said(), "of site depot asked for POST "+path) {
+			t.Errorf("nothing is told of %s", path)
+		}
+	}
+	if _, err := depot.CallSite(t.Context(), "none", node.PathSiteSelf, nil); !errors.Is(err, node.ErrSiteUnreached) {
+		t.Errorf("a site that nobody knows: %v", err)
+	}
+	if _, err := depot.CallSite(t.Context(), "plant", node.PathSiteSelf, make([]byte, 5<<20)); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("5 MiB: %v", err)
+	}
+	await(t, "the list of sites", func() bool {
+		list, err := plant[2].client(t).Sites(t.Context(), false)
+		return err == nil && len(list) == 2 && list[0].Self && list[0].Site == "plant" && list[0].Answers && list[0].Seen == 3 &&
+			list[1].Site == "depot" && list[1].Answers && list[1].Leader == "d1" && list[1].Reachable && list[1].Since != "" && list[1].RoundTrip > 0
+	})
+	depot.end()
+	await(t, "the list to say that it is away", func() bool {
+		list, err := plant[1].client(t).Sites(t.Context(), false)
+		return err == nil && len(list) == 2 && !list[1].Answers && !list[1].Reachable && list[1].Why != ""
+	})
+	depot.start("", "")
+	self(plant[0], "depot", 1)
 }

@@ -58,7 +58,7 @@ func TestMeshVerbs(t *testing.T) {
 		"POST /v1/jobs/j7/cancel":       api.Job{ID: "j7", Name: "gen", Status: "cancelled"},
 		"POST /v1/jobs/j7/rescale":      api.Job{ID: "j7", Name: "gen", Parallelism: 4},
 		"GET /v1/members":               []api.Agent{{Name: "press-1", Role: "leader"}},
-		"GET /v1/site":                  api.SiteInfo{Site: "hall"},
+		"GET /v1/sites":                 []api.Site{{Site: "hall", Self: true, Answers: true, RoundTrip: 1200}, {Site: "depot", Why: "not reached"}},
 		"POST /v1/tokens":               api.TokenMade{Token: "tm1-x"},
 		"GET /v1/savepoints/gen%2Fchk1": api.Snapshot{ID: "chk1", Job: "gen"},
 	})

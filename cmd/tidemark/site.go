@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -124,30 +125,57 @@ func newSite(t *terminal) *cobra.Command {
 	cmd := group("site", "The site, other sites of the mesh, and a site's recovery", "  tidemark site list\n  tidemark site create depot\n  tidemark site recover --data-dir /var/lib/tidemark")
 	at.register(cmd)
 	list := &cobra.Command{
-		Use:     "list",
-		Short:   "The site, its leader and its size",
-		Example: "  tidemark site list --output json",
+		Use:   "list",
+		Short: "All sites of the mesh: leader, size, whether they are reached",
+		Long: `The site that is asked comes first, then the others that it has ever seen. Each is
+asked now, and what it says of itself is shown: its leader, its agents, how long
+the answer took. "seen" are agents of it that are seen from here, "since" when
+that began or ended. Of a site that does not answer the reason is printed.`,
+		Example: "  tidemark site list\n  tidemark site list --output json | jq -r 'select(.answers | not) | .site'",
 		Args:    exactly(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := at.client()
 			if err != nil {
 				return err
 			}
-			s, err := stale(t, func(old bool) (api.SiteInfo, error) { return c.Site(cmd.Context(), old) })
+			list, err := stale(t, func(old bool) ([]api.Site, error) { return c.Sites(cmd.Context(), old) })
 			if err != nil {
 				return at.answered(err)
 			}
-			if t.json() {
-				return json.NewEncoder(t.out).Encode(s)
-			}
-			w := newTable(t, "site", "mesh", "leader", "agents", "voters", "level")
-			w.AppendRow([]any{s.Site, s.Mesh, orNone(s.Leader), s.Agents, s.Voters, s.Level})
-			w.Render()
-			return nil
+			return showSites(t, list)
 		},
 	}
 	cmd.AddCommand(list, newSiteCreate(t, &at), newSiteRecover(t))
 	return cmd
+}
+
+func showSites(t *terminal, list []api.Site) error {
+	if t.json() {
+		for _, s := range list {
+			if err := json.NewEncoder(t.out).Encode(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := newTable(t, "site", "leader", "agents", "voters", "level", "seen", "reached", "since", "round trip", "lag to", "lag from")
+	for _, s := range list {
+		reached, trip := "no", ""
+		if s.Reachable {
+			reached = "yes"
+		}
+		if s.Answers {
+			trip = (time.Duration(s.RoundTrip) * time.Microsecond).Round(10 * time.Microsecond).String()
+		}
+		w.AppendRow([]any{s.Site, orNone(s.Leader), s.Agents, s.Voters, s.Level, s.Seen, reached, s.Since, trip, s.LagTo, s.LagFrom})
+	}
+	w.Render()
+	for _, s := range list {
+		if s.Why != "" {
+			fmt.Fprintf(t.err, "%s does not answer: %s\n", s.Site, s.Why)
+		}
+	}
+	return nil
 }
 
 func newToken(t *terminal) *cobra.Command {

@@ -80,6 +80,7 @@ const (
 
 	streamClosed  quic.StreamErrorCode = 0
 	streamRefused quic.StreamErrorCode = 1
+	streamForeign quic.StreamErrorCode = 2
 )
 
 func (c *Config) fill() {

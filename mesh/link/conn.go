@@ -329,9 +329,14 @@ func (l *Link) take(c *conn, q *quic.Stream) {
 	if err == nil && (take == nil || classOf(kind) != c.class) {
 		err = fmt.Errorf("kind %d, which nobody takes on this connection", kind)
 	}
+	code := streamRefused
+	if err == nil && c.peer.Site != l.cfg.Site && !kind.BetweenSites() {
+		code = streamForeign
+		err = fmt.Errorf("a stream for %v, which only agents of this site may open; it is of site %s", kind, c.peer.Site)
+	}
 	if err != nil {
-		q.CancelRead(streamRefused)
-		q.CancelWrite(streamRefused)
+		q.CancelRead(code)
+		q.CancelWrite(code)
 		if c.q.Context().Err() == nil {
 			l.cfg.Events(Event{Kind: BadStream, Peer: c.peer, Why: err.Error()})
 		}

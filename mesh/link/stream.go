@@ -73,6 +73,8 @@ func (s *stream) meaning(err error) error {
 		return net.ErrClosed
 	case errors.As(err, &of) && of.ErrorCode == streamRefused:
 		return fmt.Errorf("node %s: %w: it takes no streams of kind %d", s.c.peer.Node, mesh.ErrRefused, s.kind)
+	case errors.As(err, &of) && of.ErrorCode == streamForeign:
+		return fmt.Errorf("node %s of site %s: %w: streams for %v are for agents of its own site", s.c.peer.Node, s.c.peer.Site, mesh.ErrRefused, s.kind)
 	case errors.As(err, &of):
 		return errReset
 	case errors.Is(err, quic.ErrStreamClosed):

@@ -22,6 +22,8 @@ type Options struct {
 	// Fence says why parts of an attempt are not taken any more: a later one has
 	// begun. Any goroutine calls it; nil: all are taken.
 	Fence func(job string, token dataflow.FencingToken) error
+	// Site is this node's: those of other sites may fetch, and push nothing.
+	Site mesh.Site
 
 	Serve int           // streams answered at a time; 0: 8. The others wait
 	Ask   int           // streams of its own at a time; 0: 8. The others wait

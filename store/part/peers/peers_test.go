@@ -45,7 +45,7 @@ func site(t *testing.T, names ...mesh.NodeID) (*simnet.Net, []*node) {
 		}
 		n.holds = part.NewHolds(n.store)
 		tr := net.New(name, "home")
-		n.peers = New(Options{Transport: tr, Store: n.store, Holds: n.holds, Fence: func(job string, token dataflow.FencingToken) error {
+		n.peers = New(Options{Transport: tr, Site: "home", Store: n.store, Holds: n.holds, Fence: func(job string, token dataflow.FencingToken) error {
 			if token.Less(n.fence) {
 				return fmt.Errorf("attempt %d runs", n.fence.Attempt)
 			}
@@ -318,4 +318,33 @@ func TestServeRefuses(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nodes of another site fetch parts, and push none.
+func TestOtherSites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, nodes := site(t, "a")
+		a := nodes[0]
+		away := &node{id: "z", disk: storetest.New()}
+		var err error
+		if away.store, err = part.Open(away.disk, "/parts"); err != nil {
+			t.Fatal(err)
+		}
+		tr := net.New("z", "away")
+		away.peers = New(Options{Transport: tr, Site: "away", Store: away.store, Holds: part.NewHolds(away.store)})
+		tr.Start()
+		defer func() {
+			if err := errors.Join(away.peers.Close(), tr.Close()); err != nil {
+				t.Error(err)
+			}
+		}()
+		p := a.put(t, "salt")
+		if err := away.peers.Fetch(t.Context(), []mesh.NodeID{"a"}, p); err != nil || away.text(t, p) != "salt" {
+			t.Errorf("fetched: %v", err)
+		}
+		_, err = away.peers.Push(t.Context(), "a", "j7", id(1, 4), []store.Part{p})
+		if err == nil || !strings.Contains(err.Error(), "this node is of site home, the other of site away") {
+			t.Errorf("pushed: %v", err)
+		}
+	})
 }

@@ -48,22 +48,30 @@ func (c *serving) all() error {
 		if (t == begin) == c.begun {
 			return fmt.Errorf("parts: a frame of type %d in the wrong place", t)
 		}
-		switch t {
-		case begin:
-			err = c.begin(body)
-		case have:
-			err = c.have(body)
-		case push:
-			err = c.push(body)
-		case fetch:
-			err = c.fetch(body)
+		switch at := c.s.Peer().Site; {
+		case at != c.p.o.Site && (t == have || t == push):
+			err = fmt.Errorf("%w: this node is of site %s, the other of site %s", errForeign, c.p.o.Site, at)
 		default:
-			err = fmt.Errorf("parts: a frame of type %d, which this program does not know", t)
+			err = c.answer(t, body)
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+func (c *serving) answer(t frameType, body []byte) error {
+	switch t {
+	case begin:
+		return c.begin(body)
+	case have:
+		return c.have(body)
+	case push:
+		return c.push(body)
+	case fetch:
+		return c.fetch(body)
+	}
+	return fmt.Errorf("parts: a frame of type %d, which this program does not know", t)
 }
 
 func (c *serving) begin(body []byte) (err error) {
@@ -78,6 +86,9 @@ func (c *serving) begin(body []byte) (err error) {
 	}
 	return nil
 }
+
+// errForeign: copies of parts are a site's own business.
+var errForeign = errors.New("parts are pushed within a site; agents of other sites fetch them")
 
 var errNobody = errors.New("parts: pushed for no job")
 
