@@ -91,14 +91,20 @@ func (c *copier) copy(o *worker.Copy) coordinator.Copied {
 		said.Why = err.Error()
 		return said
 	}
-	parts := make(map[store.Digest]store.Part)
-	for _, p := range manifest.Needed(m) {
-		parts[p.Digest] = p
+	parts := make(map[store.Digest]named)
+	for _, op := range m.Operators {
+		for _, t := range op.Tables {
+			for _, s := range t.Shards {
+				for _, u := range s.Parts {
+					parts[u.Digest] = named{t, u}
+				}
+			}
+		}
 	}
 	for _, want := range o.Order.Parts {
-		p, named := parts[want.Part]
+		p, known := parts[want.Part]
 		switch {
-		case !named:
+		case !known:
 			err = fmt.Errorf("%s names no part %s", o.Order.Name, want.Part)
 		case c.replaced():
 			err = errReplaced
@@ -118,14 +124,22 @@ func (c *copier) copy(o *worker.Copy) coordinator.Copied {
 	return said
 }
 
+// named is a part as a manifest names it.
+type named struct {
+	table manifest.Table
+	manifest.PartUse
+}
+
 var (
 	errReplaced = errors.New("the leader has asked for something else meanwhile")
 	errNoRoom   = errors.New("no room on this disk")
 )
 
-// get makes sure that a part is here and whole.
-func (c *copier) get(p store.Part, from []mesh.NodeID, said *coordinator.Copied) error {
-	parts := c.x.o.State.Parts()
+// get makes sure that a part is here and whole. One that was merged elsewhere is
+// merged again, if all that it was made of is here: that may be far less than to
+// fetch it.
+func (c *copier) get(n named, from []mesh.NodeID, said *coordinator.Copied) error {
+	parts, p := c.x.o.State.Parts(), n.Part
 	if parts.Pin(p) == nil {
 		defer parts.Unpin(p)
 		err := errors.Join(parts.Verify(p), parts.Settle(p))
@@ -133,6 +147,17 @@ func (c *copier) get(p store.Part, from []mesh.NodeID, said *coordinator.Copied)
 			return err
 		}
 		c.x.o.Tell(fmt.Sprintf("part %s is damaged here, and fetched anew: %v", p.Digest, err))
+	}
+	switch err := c.x.o.State.Remake(n.table, n.PartUse, c.ctx.Done()); {
+	case err == nil:
+		parts.Unpin(p) // a manifest here names it
+		return nil
+	case c.ctx.Err() != nil:
+		return c.ctx.Err()
+	case errors.Is(err, store.ErrFull):
+		return fmt.Errorf("%w: %w", errNoRoom, err)
+	case !errors.Is(err, store.ErrMissing):
+		c.x.o.Tell(fmt.Sprintf("a part is fetched, as it could not be merged here: %v", err))
 	}
 	var errs []error
 	for _, node := range from {

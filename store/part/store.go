@@ -365,6 +365,17 @@ func (s *Store) Has(p store.Part) bool {
 	return err == nil && info.Mode().IsRegular() && info.Size() == p.Size
 }
 
+// Find is the part of a digest, with its size as it is here. store.ErrMissing if
+// it is not.
+func (s *Store) Find(d store.Digest) (store.Part, error) {
+	_, name := s.path(d)
+	info, err := s.fs.Stat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return store.Part{}, fmt.Errorf("part %v: %w", d, store.ErrMissing)
+	}
+	return store.Part{Digest: d, Size: info.Size()}, nil
+}
+
 // Walk calls f with every part that is there, in order of their digests. Files
 // that are no parts are passed over.
 func (s *Store) Walk(f func(store.Part) error) error {
