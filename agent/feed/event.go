@@ -13,16 +13,17 @@ type Kind uint8
 
 // The kinds of events.
 const (
-	Session Kind = iota + 1 // the session with the broker tells: MQTT
-	Opened                  // the log is open: Away if it was not empty
-	Log                     // the log tells of damage that it found, or of what a crash left: Log
-	Full                    // the log has no room: nothing is read or acknowledged until it has: Err, RetryIn
-	Failing                 // the same, because writing fails
-	Room                    // it takes entries again
-	Failed                  // the session failed for good: Err. The feed has ended; Open makes it anew
-	Closed                  // its owner closed it
-	Held                    // nothing is acknowledged while this agent has no permit: Err
-	Copying                 // a copy of a log that another agent owns tells: Err
+	Session   Kind = iota + 1 // the session with the broker tells: MQTT
+	Opened                    // the log is open: Away if it was not empty
+	Log                       // the log tells of damage that it found, or of what a crash left: Log
+	Full                      // the log has no room: nothing is read or acknowledged until it has: Err, RetryIn
+	Failing                   // the same, because writing fails
+	Room                      // it takes entries again
+	Failed                    // the session failed for good: Err. The feed has ended; Open makes it anew
+	Closed                    // its owner closed it
+	Held                      // nothing is acknowledged while this agent has no permit: Err
+	Copying                   // a copy of a log that another agent owns tells: Err
+	Overtaken                 // a mirror lacks entries that its source did not keep any more: Err
 )
 
 // Event is something worth telling about a feed. Only the fields that its kind
@@ -59,6 +60,8 @@ func (e Event) String() string {
 		return fmt.Sprintf("feed %s: nothing is said to the broker: %v", e.Feed, e.Err)
 	case Copying:
 		return fmt.Sprintf("feed %s: its copy here takes nothing: %v", e.Feed, e.Err)
+	case Overtaken:
+		return fmt.Sprintf("feed %s: the mirror begins anew: %v", e.Feed, e.Err)
 	case Closed:
 		return fmt.Sprintf("feed %s: closed", e.Feed)
 	}

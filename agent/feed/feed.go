@@ -51,8 +51,10 @@ type Feed struct {
 	refs   int  // users; under owner.mu
 	ending bool // nobody may join any more; under owner.mu
 
-	role     *ownership // in a mesh; nil: none
-	replicas *replicas  // the same
+	role     *ownership    // in a mesh; nil: none
+	gathered chan struct{} // closed when all members have been brought up to date once
+	mirrors  mirrors       // of other sites
+	upstream upstream      // of a mirror
 
 	log     *ingestlog.Log
 	away    int             // the lane to note the time away of next
@@ -67,11 +69,12 @@ type Feed struct {
 	full              atomic.Bool
 	reading           atomic.Int32 // how many readers are open
 
-	mu      sync.Mutex     // guards what follows; no I/O under it
-	err     error          // why it failed
-	session sensors.Reader // nil before the time away is noted
-	readers []*Reader      // open ones
-	serial  int            // of readers
+	mu       sync.Mutex     // guards what follows; no I/O under it
+	err      error          // why it failed
+	session  sensors.Reader // nil before the time away is noted
+	readers  []*Reader      // open ones
+	serial   int            // of readers
+	replicas *replicas      // in a mesh; a mirror that begins anew has others then
 
 	pinMu sync.Mutex               // guards pins and their file; nobody who must not wait takes it
 	pins  map[string]map[int]int64 // offset by name and lane

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -28,6 +29,12 @@ type Options struct {
 	Transport mesh.Transport        // nil: feeds run by themselves, on this process's disk alone
 	Permit    sensors.Permit        // asked before a session is opened and before each acknowledgement
 	Tell      func(worker.LogEvent) // what becomes of the logs; must not block
+
+	// Of feeds that are mirrors, or have some at other sites.
+	Sources    func(coordinator.Mirror) []mesh.NodeID // agents of the source's site, in the order in which they are asked
+	OwnerOf    func(feed string) mesh.NodeID          // as this site knows it; empty: nobody
+	MirroredAt func(feed string) []mesh.Site          // that are to have a mirror of a feed of this site, when it is opened
+	MirrorKeep int64                                  // bytes that a log may have so that it still waits for a mirror; 0: DefaultMirrorKeep
 }
 
 // Feeds are the feeds that run in this process. Each is opened once, however
@@ -62,6 +69,18 @@ func (o Options) filled() Options {
 	}
 	if o.Tell == nil {
 		o.Tell = func(worker.LogEvent) {}
+	}
+	if o.Sources == nil {
+		o.Sources = func(coordinator.Mirror) []mesh.NodeID { return nil }
+	}
+	if o.OwnerOf == nil {
+		o.OwnerOf = func(string) mesh.NodeID { return "" }
+	}
+	if o.MirroredAt == nil {
+		o.MirroredAt = func(string) []mesh.Site { return nil }
+	}
+	if o.MirrorKeep == 0 {
+		o.MirrorKeep = DefaultMirrorKeep
 	}
 	if o.Session == nil {
 		o.Session = openMQTT(o.Secrets)
@@ -164,6 +183,6 @@ func newFeed(s *Feeds, name string) *Feed {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Feed{
 		owner: s, name: name, refs: 1, ctx: ctx, cancel: cancel,
-		begun: make(chan struct{}), subscribed: make(chan struct{}), done: make(chan struct{}),
+		begun: make(chan struct{}), subscribed: make(chan struct{}), done: make(chan struct{}), gathered: make(chan struct{}),
 	}
 }

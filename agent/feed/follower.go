@@ -80,16 +80,40 @@ func (f *follower) place() error {
 	return f.log.Place(f.epoch.Epoch)
 }
 
-// take serves a stream that the owner of a log has opened.
+// take serves a stream that the owner of a log, or of a mirror, has opened.
 func (s *Feeds) take(st mesh.Stream) {
 	defer func() { _ = st.Close() }()
-	in := wire.NewReader(st, ownerFrames()...)
+	in := wire.NewReader(st, firstFrames()...)
 	_ = st.SetDeadline(time.Now().Add(memberPatience))
 	kind, b, err := in.Next()
 	var h hello
-	if err != nil || kind != frameHello || h.decode(b) != nil {
+	var m mirrorHello
+	no := refusal{code: refusedLater}
+	switch {
+	case err != nil:
+		return
+	case kind == frameMirror && m.decode(b) == nil:
+		no = s.serveMirror(st, in, m)
+	case kind == frameHello && h.decode(b) == nil:
+		no = s.serveOwner(st, in, h)
+	default:
 		return
 	}
+	if no.code == 0 {
+		return
+	}
+	// Closing at once could overtake what was written: the other end closes when it
+	// has read it. Who does not hear it finds the stream ended.
+	_ = st.SetDeadline(time.Now().Add(memberPatience))
+	_, err = st.Write(no.append(nil))
+	for _ = st.CloseWrite(); err == nil; {
+		_, _, err = in.Next()
+	}
+}
+
+// serveOwner does what the owner of a log says until the stream ends; with a code
+// in what it returns it is refused.
+func (s *Feeds) serveOwner(st mesh.Stream, in *wire.Reader, h hello) refusal {
 	s.mu.Lock()
 	f, known := s.copies[h.feed], s.epochs[h.feed]
 	s.mu.Unlock()
@@ -109,16 +133,7 @@ func (s *Feeds) take(st mesh.Stream) {
 	default:
 		no.why = "it is about to change its role"
 	}
-	if no.code == 0 {
-		return
-	}
-	// Closing at once could overtake what was written: the owner closes when it
-	// has read it. Who does not hear it finds the stream ended.
-	_ = st.SetDeadline(time.Now().Add(memberPatience))
-	_, err = st.Write(no.append(nil))
-	for _ = st.CloseWrite(); err == nil; {
-		_, _, err = in.Next()
-	}
+	return no
 }
 
 // join makes a stream the present one; false: no stream is taken any more.

@@ -58,6 +58,9 @@ const (
 	refusedLater   byte = 1 // the member does not know of the epoch yet, or is busy: come again
 	refusedSealed  byte = 2 // a later epoch was promised: this owner is none any more
 	refusedFailing byte = 3 // its disk is full or fails: come again
+	// To a mirror only.
+	refusedElsewhere byte = 4 // the text is the node that owns the log
+	refusedOther     byte = 5 // the mirror's log is none of this one's: come again, as either may learn something
 )
 
 // fields are those of a payload.

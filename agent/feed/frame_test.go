@@ -7,9 +7,11 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh/wire"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
@@ -41,12 +43,17 @@ func exampleID() ingestlog.LogID {
 	return ingestlog.LogID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 }
 
+func exampleMirror() mirrorHello {
+	return mirrorHello{feed: "j7-north.in", as: "j7-north.in", reign: coordinator.Reign{Epoch: 2, Site: "north", Start: 40}, id: exampleID(), end: 300}
+}
+
 func TestGoldenFrames(t *testing.T) {
 	h, s, no := hello{"j7.in", 3, exampleID()}, copyState{exampleID(), 3, 2, 100, 300}, refusal{refusedSealed, "epoch 4 has begun"}
 	g := &ingestlog.Group{Seq: 300, Next: 301, Blocks: []ingestlog.GroupBlock{{Lane: 1, Data: []byte{0xaa, 0xbb}}}, State: []byte{0xcc}}
 	for name, got := range map[string][]byte{
 		"hello": h.append(nil), "state": s.append(nil), "refused": no.append(nil), "group frames": appendGroup(nil, g),
 		"replicated": appendReplicated(nil, 301, 100), "ack": appendSeq(nil, frameAck, 301),
+		"mirror": exampleMirror().append(nil), "from": appendSeq(nil, frameFrom, 300), "stand": stand{301, 4096, 1_700_000_000_000_000}.append(nil),
 	} {
 		if want := golden(t, name); !bytes.Equal(got, want) {
 			t.Errorf("%s is\n% x, the page has\n% x", name, got, want)
@@ -60,6 +67,11 @@ func TestGoldenFrames(t *testing.T) {
 	}
 	if h2 != h || s2 != s || no2 != no {
 		t.Errorf("read as %v, %v, %v", h2, s2, no2)
+	}
+	var m mirrorHello
+	var at stand
+	if err := errors.Join(m.decode(payload(t, golden(t, "mirror"))), at.decode(payload(t, golden(t, "stand")))); err != nil || m != exampleMirror() || at != (stand{301, 4096, 1_700_000_000_000_000}) {
+		t.Errorf("read as %v, %v, %v", m, at, err)
 	}
 	in := wire.NewReader(bytes.NewReader(golden(t, "group frames")), ownerFrames()...)
 	_, b, err := in.Next()
@@ -102,7 +114,7 @@ func TestAGroupIsBounded(t *testing.T) {
 // payload is that of the only frame in b.
 func payload(t *testing.T, b []byte) []byte {
 	t.Helper()
-	_, p, err := wire.NewReader(bytes.NewReader(b), append(ownerFrames(), memberFrames()...)...).Next()
+	_, p, err := wire.NewReader(bytes.NewReader(b), slices.Concat(firstFrames(), memberFrames(), sourceFrames())...).Next()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +125,9 @@ func payload(t *testing.T, b []byte) []byte {
 func FuzzFrames(f *testing.F) {
 	f.Add(frameHello, hello{"j7.in", 3, exampleID()}.append(nil)[5:31])
 	f.Add(frameState, []byte{1})
+	f.Add(frameMirror, exampleMirror().append(nil)[5:])
+	f.Add(frameStand, stand{301, 4096, -1}.append(nil)[5:16])
+	f.Add(frameFrom, []byte{0xad, 0x02})
 	f.Add(frameAck, []byte{0xad, 0x02})
 	f.Add(frameReplicated, []byte{0xad, 0x02, 0x64})
 	f.Add(frameGroup, []byte{0xac, 0x02, 0xad, 0x02, 0x00, 0xcc})
@@ -139,7 +154,19 @@ func FuzzFrames(f *testing.F) {
 				return
 			}
 			again = r.append(nil)
-		case frameAck, frameCut:
+		case frameMirror:
+			var h mirrorHello
+			if h.decode(b) != nil {
+				return
+			}
+			again = h.append(nil)
+		case frameStand:
+			var s stand
+			if s.decode(b) != nil {
+				return
+			}
+			again = s.append(nil)
+		case frameAck, frameCut, frameFrom:
 			seq, err := decodeSeq(b)
 			if err != nil {
 				return

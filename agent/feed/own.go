@@ -37,19 +37,21 @@ func (f *Feed) lead() error {
 		return err
 	}
 	f.replicas = newReplicas(f)
+	f.expect(f.owner.o.MirroredAt(f.name))
 	return nil
 }
 
 // gather brings all members up to date: before that nothing is appended, so that
 // none of them ever has what this log has not.
 func (f *Feed) gather() error {
-	f.replicas.start()
+	r := f.copies()
+	r.start()
 	_, end := f.log.End()
-	if err := f.replicas.wait(end); err != nil {
+	if err := r.wait(end); err != nil {
 		return err
 	}
 	f.log.Replicated(end)
-	f.replicas.settle(end)
+	r.settle(end)
 	return nil
 }
 
@@ -67,17 +69,26 @@ func (f *Feed) persist() error {
 		if g == nil || err != nil {
 			return err
 		}
-		f.replicas.offer(g)
-		next := g.Next
-		if err := f.log.Write(); err != nil {
-			return logError{err}
-		}
-		if err := f.replicas.wait(next); err != nil {
+		if err := f.write([]*ingestlog.Group{g}); err != nil {
 			return err
 		}
-		f.log.Replicated(next)
-		f.replicas.settle(next)
 	}
+}
+
+// write makes durable what is staged, on all members at the same time.
+func (f *Feed) write(staged []*ingestlog.Group) error {
+	r := f.copies()
+	r.offer(staged)
+	next := staged[len(staged)-1].Next
+	if err := f.log.Write(); err != nil {
+		return logError{err}
+	}
+	if err := r.wait(next); err != nil {
+		return err
+	}
+	f.log.Replicated(next)
+	r.settle(next)
+	return nil
 }
 
 // permitted waits until this agent may act on the world.

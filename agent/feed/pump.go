@@ -52,8 +52,9 @@ func (f *Feed) run(ctx context.Context) {
 	if session != nil {
 		err = errors.Join(err, session.Close())
 	}
-	if f.replicas != nil {
-		f.replicas.stop()
+	f.mirrors.stop()
+	if r := f.copies(); r != nil {
+		r.stop()
 	}
 	err = errors.Join(err, f.log.Close())
 	if err != nil {
@@ -69,6 +70,10 @@ func (f *Feed) pump(ctx context.Context) error {
 	if f.role != nil {
 		if err := f.gather(); err != nil {
 			return err
+		}
+		close(f.gathered)
+		if f.role.epoch.Mirror != nil {
+			return f.mirror(ctx)
 		}
 	}
 	if f.session == nil {

@@ -59,7 +59,7 @@ type replicas struct {
 	failed  error  // a member has promised a later epoch
 }
 
-// offer is a staged group in frames.
+// offer is what is staged, in frames: a group, or several of a mirror.
 type offer struct {
 	seq, next int64
 	frames    []byte
@@ -108,16 +108,20 @@ func (r *replicas) change() {
 	r.changed = make(chan struct{})
 }
 
-// offer gives a staged group to the members. Before the next one all have it.
-func (r *replicas) offer(g *ingestlog.Group) {
+// offer gives what is staged to the members. Before the next all have it.
+func (r *replicas) offer(staged []*ingestlog.Group) {
+	seq, next := staged[0].Seq, staged[len(staged)-1].Next
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if o := r.offered; o != nil && o.seq == g.Seq && o.next == g.Next {
+	if o := r.offered; o != nil && o.seq == seq && o.next == next {
 		return // it is being written again
 	} else if o != nil && o.users == 0 {
 		r.spare = o.frames[:0]
 	}
-	r.offered = &offer{seq: g.Seq, next: g.Next, frames: appendGroup(r.spare, g)}
+	r.offered = &offer{seq: seq, next: next, frames: r.spare}
+	for _, g := range staged {
+		r.offered.frames = appendGroup(r.offered.frames, g)
+	}
 	r.spare = nil
 	r.change()
 }

@@ -269,13 +269,21 @@ func (f *Feed) status() coordinator.LogStatus {
 	st := f.Stats()
 	l := coordinator.LogStatus{Feed: f.name, Epoch: f.role.epoch.Epoch, Bytes: st.Bytes, Messages: st.Appended, Broker: atBroker(st.Session)}
 	_, l.End = f.log.End()
+	first, _ := f.log.First()
+	if l.Mirrors = f.mirrors.status(first); f.role.epoch.Mirror != nil {
+		l.Of, l.Broker = f.upstream.status(), ""
+	}
+	if l.Of != nil || len(l.Mirrors) > 0 {
+		payload, clock := f.log.Totals()
+		l.Payload, l.Clock = payload, (&stand{clock: int64(clock)}).time()
+	}
 	switch err := f.Err(); {
 	case err != nil:
 		l.Why = err.Error()
 	case st.Full:
 		l.Why = "the log has no room"
 	default:
-		l.Why = f.replicas.short()
+		l.Why = f.copies().short()
 	}
 	return l
 }

@@ -28,9 +28,10 @@ type fakeBroker struct {
 	more    chan struct{}
 	current *fakeSession
 	hook    func() // called before an acknowledgement counts
+	batch   int    // messages of a read
 }
 
-func newFakeBroker() *fakeBroker { return &fakeBroker{more: make(chan struct{})} }
+func newFakeBroker() *fakeBroker { return &fakeBroker{more: make(chan struct{}), batch: 3} }
 
 func (b *fakeBroker) publish(texts ...string) {
 	b.mu.Lock()
@@ -84,7 +85,7 @@ func (f *fakeSession) Read(ctx context.Context, r *sensors.Records, max int) err
 		f.b.mu.Lock()
 		more := f.b.more
 		if f.b.current == f && !f.dead {
-			for ; f.given < len(f.b.queue) && r.Len() < min(max, 3); f.given++ {
+			for ; f.given < len(f.b.queue) && r.Len() < min(max, f.b.batch); f.given++ {
 				r.AppendMessage([]byte("t"), []byte(f.b.queue[f.given]), int64(f.clock.Now()))
 			}
 		}
@@ -126,11 +127,14 @@ func (f *fakeSession) Ack(p sensors.Position) {
 // site is some agents and the chain of epochs of one feed, "f".
 type site struct {
 	t      testing.TB
+	name   mesh.Site
 	net    *simnet.Net
 	broker *fakeBroker
 	agents map[mesh.NodeID]*siteAgent
 	epoch  coordinator.LogEpoch
 	config feed.Config
+	source []mesh.NodeID // agents of the site that is mirrored
+	keep   int64         // feed.Options.MirrorKeep
 }
 
 // siteAgent is a process.
@@ -164,7 +168,7 @@ func (p *permit) set(err error) {
 }
 
 func newSite(t testing.TB, nodes ...mesh.NodeID) *site {
-	s := &site{t: t, net: simnet.New(), broker: newFakeBroker(), agents: make(map[mesh.NodeID]*siteAgent)}
+	s := &site{t: t, name: "here", net: simnet.New(), broker: newFakeBroker(), agents: make(map[mesh.NodeID]*siteAgent)}
 	s.config = feed.Config{Broker: "mqtt://broker.example", Topics: []string{"t"}, QoS: 1, ClientID: "f"}
 	for _, n := range nodes {
 		s.start(n, t.TempDir())
@@ -174,12 +178,13 @@ func newSite(t testing.TB, nodes ...mesh.NodeID) *site {
 
 // start starts an agent's process on a folder.
 func (s *site) start(node mesh.NodeID, dir string) *siteAgent {
-	a := &siteAgent{s: s, node: node, dir: dir, tr: s.net.New(node, "here"), permit: new(permit)}
-	a.feeds = feed.New(feed.Options{Dir: dir, Transport: a.tr, Permit: a.permit, Session: s.broker.connect, Tell: func(e worker.LogEvent) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.said = append(a.said, e)
-	}})
+	a := &siteAgent{s: s, node: node, dir: dir, tr: s.net.New(node, s.name), permit: new(permit)}
+	a.feeds = feed.New(feed.Options{Dir: dir, Transport: a.tr, Permit: a.permit, Session: s.broker.connect, MirrorKeep: s.keep,
+		Sources: func(coordinator.Mirror) []mesh.NodeID { return s.source }, Tell: func(e worker.LogEvent) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.said = append(a.said, e)
+		}})
 	a.tr.Start()
 	s.agents[node] = a
 	return a
@@ -219,7 +224,7 @@ func (a *siteAgent) crash() string {
 	synctest.Wait()
 	next := image(a.s.t, a.dir)
 	a.s.broker.mu.Lock()
-	if c := a.s.broker.current; c != nil && a.node == a.s.epoch.Owner {
+	if c := a.s.broker.current; c != nil && a.node == a.s.epoch.Owner && a.s.epoch.Mirror == nil {
 		c.dead = true
 	}
 	a.s.broker.mu.Unlock()

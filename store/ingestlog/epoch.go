@@ -40,12 +40,13 @@ func (g *Group) Size() int {
 	return n
 }
 
-// staged is a group that has ended.
+// staged is groups that have ended: one that was appended, or those of another
+// site that were adopted.
 type staged struct {
-	Group
-	end    state // behind it
-	blocks []*block
-	bytes  int64 // of what waits for a commit
+	groups  []*Group
+	bundles []bundle
+	end     state // behind them
+	bytes   int64 // of what waits for a commit
 }
 
 // ID names the log. Of a log of version 1 it is durable after Lead.
@@ -124,23 +125,23 @@ func (l *Log) Stage() (*Group, error) {
 		return nil, errors.New("ingestlog: no epoch is led")
 	}
 	if l.staged != nil {
-		return &l.staged.Group, nil
+		return l.staged.groups[0], nil
 	}
 	if l.complete(); len(l.batch) == 0 {
 		return nil, nil
 	}
-	s := &staged{end: l.app.clone(), blocks: l.batch, bytes: l.pending}
-	s.Seq, s.Next = l.done.seq, l.app.seq
+	s := &staged{end: l.app.clone(), bytes: l.pending}
 	s.end.segment, s.end.anew = 0, false
-	s.State = s.end.encode(nil)
-	for _, b := range s.blocks {
-		s.Blocks = append(s.Blocks, GroupBlock{b.lane, b.data})
+	g := &Group{Seq: l.done.seq, Next: l.app.seq, State: s.end.encode(nil)}
+	for _, b := range l.batch {
+		g.Blocks = append(g.Blocks, GroupBlock{b.lane, b.data})
 	}
+	s.groups, s.bundles = []*Group{g}, []bundle{{seq: g.Seq, next: g.Next, blocks: l.batch, state: g.State}}
 	l.staged, l.batch = s, nil
-	return &s.Group, nil
+	return g, nil
 }
 
-// Write makes the staged group durable. After an error the same is written by
+// Write makes what is staged durable. After an error the same is written by
 // the next Write: store.ErrFull, or what the disk says.
 func (l *Log) Write() error {
 	if err := l.mayAppend(); err != nil {
@@ -150,7 +151,7 @@ func (l *Log) Write() error {
 	if s == nil {
 		return nil
 	}
-	l.spent = append(l.spent[:0], bundle{seq: s.Seq, next: s.Next, blocks: s.blocks, state: s.State})
+	l.spent = append(l.spent[:0], s.bundles...)
 	if err := l.write(&s.end); err != nil {
 		return err
 	}

@@ -141,6 +141,7 @@ type Log struct {
 	doomed  []*segment // chosen by retention, not deleted yet
 	tail    tail
 	pins    map[string][]sensors.Position
+	holds   map[string]hold
 	more    chan struct{} // closed when there is more to read, if waiting
 	waiting bool
 	closed  bool

@@ -90,6 +90,9 @@ func (l *Log) mayGo() bool {
 	for _, s := range l.segs {
 		used += s.bytes
 	}
+	if l.held(end.seq, used) {
+		return false
+	}
 	// The last messages are there to recognise what a broker sends again. They
 	// may not use up the cap for good: then those in half of it are enough.
 	rest := used - l.segs[0].bytes
