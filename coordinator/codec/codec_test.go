@@ -41,6 +41,12 @@ func encodings() map[string]encoding {
 		"ToAgent": {"../../docs/CONTROL.md", toAgent,
 			func(v any) ([]byte, error) { return codec.EncodeToAgent(v.(*coordinator.ToAgent)) },
 			func(b []byte) (any, error) { return codec.DecodeToAgent(b) }},
+		"Want": {"../../docs/REPLICATION.md", func() []any { return []any{new(want())} },
+			func(v any) ([]byte, error) { return codec.EncodeWant(v.(*coordinator.Want)) },
+			func(b []byte) (any, error) { return codec.DecodeWant(b) }},
+		"Offer": {"../../docs/REPLICATION.md", func() []any { return []any{new(offer())} },
+			func(v any) ([]byte, error) { return codec.EncodeOffer(v.(*coordinator.Offer)) },
+			func(b []byte) (any, error) { return codec.DecodeOffer(b) }},
 	}
 }
 
@@ -136,6 +142,7 @@ func blocks(t *testing.T) map[string]map[string]string {
 	roots := map[string][]reflect.Type{
 		"../../docs/COMMANDS.md": {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica]()},
 		"../../docs/CONTROL.md":  {reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()},
+		"../../docs/REPLICATION.md": {reflect.TypeFor[coordinator.Want](), reflect.TypeFor[coordinator.Offer]()},
 	}
 	for doc, types := range roots {
 		want[doc] = map[string]string{}
@@ -156,7 +163,7 @@ func blocks(t *testing.T) map[string]map[string]string {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want[e.doc]["hex "+name+" "+saying(v)] = block(t, data)
+			want[e.doc][strings.TrimSpace("hex "+name+" "+saying(v))] = block(t, data)
 		}
 	}
 	var state bytes.Buffer
@@ -217,7 +224,7 @@ func TestGoldenBytesDecode(t *testing.T) {
 		}
 		for _, v := range e.examples() {
 			for _, m := range fence.FindAllSubmatch(text, -1) {
-				if string(m[1]) != "hex "+name+" "+saying(v) {
+				if string(m[1]) != strings.TrimSpace("hex "+name+" "+saying(v)) {
 					continue
 				}
 				_, digits, _ := strings.Cut(string(m[2]), "\n")
@@ -431,7 +438,7 @@ func checkpoints(records ...[]byte) bool {
 }
 
 func FuzzDecode(f *testing.F) {
-	for i, name := range []string{"Command", "ToLeader", "ToAgent"} {
+	for i, name := range []string{"Command", "ToLeader", "ToAgent", "Want", "Offer"} {
 		e := encodings()[name]
 		for _, v := range e.examples() {
 			data, err := e.encode(v)
@@ -442,7 +449,7 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
-		e := encodings()[[]string{"Command", "ToLeader", "ToAgent"}[kind%3]]
+		e := encodings()[[]string{"Command", "ToLeader", "ToAgent", "Want", "Offer"}[kind%5]]
 		v, err := e.decode(data)
 		if err != nil {
 			return

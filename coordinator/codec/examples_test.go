@@ -63,6 +63,17 @@ func movingJob() coordinator.MovingJob {
 		Feeds: []coordinator.MovingFeed{{Name: "j7.in", Config: []byte("{}"), Stay: true}}}
 }
 
+// want and offer are those of docs/REPLICATION.md.
+func want() coordinator.Want {
+	return coordinator.Want{Site: "s", Jobs: []coordinator.WantedJob{{Job: "j7", Epoch: 2, Text: digest(0xbb), Has: "chk-3-17", Next: "chk-3-18", Where: true,
+		Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}}}}
+}
+
+func offer() coordinator.Offer {
+	return coordinator.Offer{Site: "b", Index: 99, Jobs: []coordinator.OfferedJob{{Job: "j7", Epoch: 2, Moving: "m12-b", Text: new(movingJob()),
+		Newest: []*coordinator.Snapshot{snapshot("chk-3-18", 18)}, Copies: copies(), Lost: true}}, Gone: []coordinator.GoneJob{{Job: "j8", Epoch: 1, Why: "it was forgotten at its site"}}}
+}
+
 // commands are those of docs/COMMANDS.md.
 func commands() []any {
 	var all []any

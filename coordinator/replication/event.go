@@ -1,0 +1,71 @@
+package replication
+
+import (
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Event is what happened: exactly one field is set, or none for a tick. Now is a
+// steady clock of the leader's process.
+type Event struct {
+	Now dataflow.Time
+
+	Offer    *coordinator.Offer // the answer to the last Ask
+	Failed   error              // there is none
+	Rejected *Rejected
+}
+
+// Rejected is a proposal that changed nothing, or was not accepted.
+type Rejected struct {
+	Job coordinator.JobID
+	Err error
+}
+
+// Record is a replica as it is now.
+type Record struct {
+	*coordinator.Replica
+	Copied bool // each part of Next has the copies here that it can have, one at least
+	// Whole: the logs are durable here up to where Next stands, and Ends says how far.
+	Whole bool
+	Ends  []coordinator.FeedEnd
+	Stuck bool // parts of Next could not be fetched from the agents that are known to have them
+}
+
+// Effect is what must be done: exactly one field is set.
+type Effect struct {
+	Ask     *Ask
+	Propose *coordinator.Command // one of those about replicas
+	Tell    string               // one line for people
+}
+
+// Ask asks another site's leader.
+type Ask struct {
+	Site mesh.Site
+	Want coordinator.Want
+}
+
+// Config is when what is done. The zero value of a field: its default.
+type Config struct {
+	Every dataflow.Duration // from an answer to the next question, where something is kept of the site's jobs; 1 s
+	Calm  dataflow.Duration // where nothing is; 5 s
+	Retry dataflow.Duration // of what was rejected, or has no answer; 2 s
+	Lost  dataflow.Duration // a question without answer is asked again; 15 s
+	Pin   dataflow.Duration // what a site was fetching when it asked last is kept for so long; 1 h
+	Grace dataflow.Duration // a new leader lets nothing go that another site may be fetching; 15 s
+}
+
+func (c Config) filled() Config {
+	for _, f := range []struct {
+		d *dataflow.Duration
+		v dataflow.Duration
+	}{
+		{&c.Every, dataflow.Second}, {&c.Calm, 5 * dataflow.Second}, {&c.Retry, 2 * dataflow.Second},
+		{&c.Lost, 15 * dataflow.Second}, {&c.Pin, dataflow.Hour}, {&c.Grace, 15 * dataflow.Second},
+	} {
+		if *f.d == 0 {
+			*f.d = f.v
+		}
+	}
+	return c
+}

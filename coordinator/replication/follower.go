@@ -1,0 +1,294 @@
+package replication
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// Follower is the leader's machine for what its site keeps of the jobs of one
+// other site. Not safe for concurrent use.
+//
+// A job of which nothing is on record is offered, then fetched snapshot by
+// snapshot: one is fetched to its end even when newer ones come, since the site
+// that has it keeps it for so long.
+type Follower struct {
+	cfg        Config
+	self, from mesh.Site
+	index      uint64 // of the newest answer
+	heard      dataflow.Time
+	next       dataflow.Time // when it is asked again
+	asking     bool
+	why        string // the last question has no answer
+	jobs       map[coordinator.JobID]*followed
+	effects    []Effect
+}
+
+// followed is what is known of one job.
+type followed struct {
+	offer    coordinator.OfferedJob
+	offered  bool
+	gone     *coordinator.GoneJob
+	where    map[store.Digest][]mesh.NodeID // agents of the other site that have parts of the snapshot named next
+	next     string
+	proposed dataflow.Time // MinTime: nothing is under way
+	record   *coordinator.Replica
+}
+
+// NewFollower makes the machine of a term.
+func NewFollower(cfg Config, self, from mesh.Site) *Follower {
+	return &Follower{cfg: cfg.filled(), self: self, from: from, heard: dataflow.MinTime, next: dataflow.MinTime, jobs: make(map[coordinator.JobID]*followed)}
+}
+
+// Step takes one event and returns its effects, valid until the next Step.
+func (f *Follower) Step(records map[coordinator.JobID]Record, e Event) []Effect {
+	f.effects = nil
+	switch {
+	case e.Offer != nil:
+		f.hear(e.Now, records, e.Offer)
+	case e.Failed != nil:
+		f.asking, f.next = false, e.Now.Add(f.cfg.Retry)
+		if why := e.Failed.Error(); f.why == "" && f.heard != dataflow.MinTime {
+			f.tell("site %s does not say what it has: %s", f.from, why)
+		}
+		f.why = e.Failed.Error()
+	case e.Rejected != nil:
+		if j := f.jobs[e.Rejected.Job]; j != nil {
+			j.proposed = e.Now // and tried again after a while
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(records)) {
+		if r := records[id]; r.From == f.from {
+			f.job(id)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.jobs)) {
+		j, r := f.jobs[id], records[id]
+		if j.record != r.Replica {
+			j.record, j.proposed = r.Replica, dataflow.MinTime
+		}
+		if j.proposed == dataflow.MinTime || e.Now >= j.proposed.Add(f.cfg.Retry) {
+			f.decide(e.Now, id, j, r)
+		}
+		if !j.offered && j.gone == nil && (r.Replica == nil || r.From != f.from) {
+			delete(f.jobs, id)
+		}
+	}
+	f.ask(e.Now, records)
+	return f.effects
+}
+
+// Wake is when a tick is wanted.
+func (f *Follower) Wake() dataflow.Time {
+	wake := f.next
+	for _, j := range f.jobs {
+		if j.proposed != dataflow.MinTime {
+			wake = min(wake, j.proposed.Add(f.cfg.Retry))
+		}
+	}
+	return wake
+}
+
+// Where are the agents of the other site that have a part of what is fetched of a
+// job, as far as it has said.
+func (f *Follower) Where(job coordinator.JobID, next string, part store.Digest) []mesh.NodeID {
+	if j := f.jobs[job]; j != nil && j.next == next {
+		return j.where[part]
+	}
+	return nil
+}
+
+// Heard is when the site answered last; MinTime: it has not in this term. why is
+// what is wrong with it since; empty: nothing.
+func (f *Follower) Heard() (at dataflow.Time, why string) { return f.heard, f.why }
+
+func (f *Follower) job(id coordinator.JobID) *followed {
+	j := f.jobs[id]
+	if j == nil {
+		j = &followed{proposed: dataflow.MinTime}
+		f.jobs[id] = j
+	}
+	return j
+}
+
+// hear takes an answer. One of an older state is passed over: its site has said
+// more already.
+func (f *Follower) hear(now dataflow.Time, records map[coordinator.JobID]Record, o *coordinator.Offer) {
+	f.asking = false
+	f.next = now.Add(f.cfg.Retry)
+	if o.Site != f.from || o.Index < f.index {
+		return
+	}
+	f.index, f.heard, f.why, f.next = o.Index, now, "", now.Add(f.cfg.Calm)
+	for _, j := range f.jobs {
+		j.offered, j.gone = false, nil
+	}
+	for _, offered := range o.Jobs {
+		j, r := f.job(offered.Job), records[offered.Job]
+		if offered.Text == nil && j.offer.Epoch == offered.Epoch {
+			offered.Text = j.offer.Text // said before
+		}
+		j.offer, j.offered = offered, true
+		f.next = now.Add(f.cfg.Every)
+		if r.Replica != nil && r.Next != nil && len(offered.Copies) > 0 {
+			j.learn(r.Next.Name, offered.Copies)
+		}
+	}
+	for i := range o.Gone {
+		f.job(o.Gone[i].Job).gone = &o.Gone[i]
+	}
+}
+
+// learn notes who has the parts of a snapshot.
+func (j *followed) learn(name string, copies []coordinator.PartCopies) {
+	j.next, j.where = name, make(map[store.Digest][]mesh.NodeID)
+	for _, p := range copies {
+		j.where[p.Part] = p.Nodes
+	}
+}
+
+func (f *Follower) tell(format string, args ...any) {
+	f.effects = append(f.effects, Effect{Tell: fmt.Sprintf(format, args...)})
+}
+
+func (f *Follower) propose(now dataflow.Time, j *followed, c coordinator.Command) {
+	j.proposed = now
+	f.effects = append(f.effects, Effect{Propose: &c})
+}
+
+// decide does the next thing for a job.
+func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, r Record) {
+	j.proposed = dataflow.MinTime
+	o := &j.offer
+	switch {
+	case j.gone != nil && r.Replica != nil && r.From == f.from && r.Epoch == j.gone.Epoch:
+		f.tell("job %s is not kept here any more: %s", id, j.gone.Why)
+		f.propose(now, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: j.gone.Why}})
+		return
+	case !j.offered || r.Replica != nil && r.Epoch > o.Epoch:
+		return
+	case r.Replica == nil || r.Epoch < o.Epoch || r.From == f.from && (o.Moving != r.Moving || o.Text != nil && codec.TextOf(o.Text) != codec.TextOf(&r.Job)):
+		text := o.Text
+		if text == nil && r.Replica != nil && r.From == f.from && r.Epoch == o.Epoch {
+			text = &r.Job
+		}
+		if text != nil {
+			f.propose(now, j, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: o.Epoch, Moving: o.Moving}})
+		}
+		return
+	case r.From != f.from:
+		return
+	case r.Next == nil:
+		f.begin(now, j, r, false)
+	case r.Copied && r.Whole:
+		f.propose(now, j, coordinator.Command{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: id, From: f.from, Epoch: r.Epoch, Name: r.Next.Name, Ends: r.Ends}})
+	case !r.Copied && o.Lost: // else it is here, and only the logs are missing
+		f.begin(now, j, r, true)
+	}
+}
+
+// begin begins to fetch a snapshot, in the place of another one that cannot be had
+// any more.
+func (f *Follower) begin(now dataflow.Time, j *followed, r Record, replace bool) {
+	s := f.choose(j, r)
+	if s == nil {
+		return
+	}
+	j.learn(s.Name, s.Copies)
+	next := *s
+	next.Copies = nil
+	for _, p := range s.Copies {
+		next.Copies = append(next.Copies, coordinator.PartCopies{Part: p.Part, Nodes: []mesh.NodeID{}})
+	}
+	f.propose(now, j, coordinator.Command{ReplicaNext: &coordinator.ReplicaNext{Job: r.Job.ID, From: f.from, Epoch: r.Epoch, Snapshot: &next, Replace: replace}})
+}
+
+// choose is the snapshot to fetch: the newest, unless it has parts that were merged
+// from others, and those come with one before it: then that one comes first, and
+// the merges are made here.
+func (f *Follower) choose(j *followed, r Record) (best *coordinator.Snapshot) {
+	for _, s := range j.offer.Newest {
+		last := r.Snapshot
+		switch {
+		case last != nil && (last.Name == s.Name || manifest.Less(s.ID, last.ID)):
+			continue
+		case r.Next != nil && (r.Next.Name == s.Name || manifest.Less(s.ID, r.Next.ID)):
+			continue
+		}
+		if best == nil || last == nil || mergesHere(s, last) { // nothing to merge from is here at first: the newest is fetched
+			best = s
+		}
+	}
+	return best
+}
+
+// mergesHere tells whether all parts of a snapshot that were merged are here, or
+// can be merged of what is.
+func mergesHere(s, here *coordinator.Snapshot) bool {
+	has := make(map[store.Digest]bool)
+	for _, p := range here.Copies {
+		has[p.Part] = true
+	}
+	for _, u := range merged(s) {
+		all := has[u.Digest]
+		if !all {
+			all = !slices.ContainsFunc(u.From, func(d store.Digest) bool { return !has[d] })
+		}
+		if !all {
+			return false
+		}
+	}
+	return true
+}
+
+// merged are the parts of a snapshot that were merged.
+func merged(s *coordinator.Snapshot) (all []manifest.PartUse) {
+	m, err := manifest.Decode(s.Manifest)
+	if err != nil {
+		return nil
+	}
+	for _, o := range m.Operators {
+		for _, t := range o.Tables {
+			for _, sh := range t.Shards {
+				for _, u := range sh.Parts {
+					if len(u.From) > 0 {
+						all = append(all, u)
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// ask asks the other site, if it is time.
+func (f *Follower) ask(now dataflow.Time, records map[coordinator.JobID]Record) {
+	if now < f.next {
+		return
+	}
+	f.asking, f.next = true, now.Add(f.cfg.Lost)
+	w := coordinator.Want{Site: f.self}
+	for _, id := range slices.Sorted(maps.Keys(records)) {
+		r := records[id]
+		if r.From != f.from {
+			continue
+		}
+		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends}
+		if r.Snapshot != nil {
+			j.Has = r.Snapshot.Name
+		}
+		if r.Next != nil {
+			k := f.jobs[id]
+			j.Next, j.Where = r.Next.Name, !r.Copied && (r.Stuck || k == nil || k.next != r.Next.Name)
+		}
+		w.Jobs = append(w.Jobs, j)
+	}
+	f.effects = append(f.effects, Effect{Ask: &Ask{Site: f.from, Want: w}})
+}

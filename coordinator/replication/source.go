@@ -1,0 +1,182 @@
+package replication
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// Source answers other sites, and knows what they are fetching. Not safe for
+// concurrent use. It holds an entry for each job and site that asked.
+type Source struct {
+	cfg   Config
+	self  mesh.Site
+	start dataflow.Time
+	asked map[asker]asked
+}
+
+type asker struct {
+	job  coordinator.JobID
+	site mesh.Site
+}
+
+// asked is what a site said of a job when it asked last.
+type asked struct {
+	at   dataflow.Time
+	has  string
+	next string
+	ends []coordinator.FeedEnd
+	// offered are the snapshots of the answer: it may be about to say that it fetches
+	// one of them.
+	offered []*coordinator.Snapshot
+}
+
+// Job is one that is to be kept at another site.
+type Job struct {
+	*coordinator.Job
+	Text   coordinator.MovingJob
+	Moving coordinator.MoveID // it is to go there; empty: replicate_to says so
+}
+
+// Site is what the source must know of its state.
+type Site struct {
+	Index uint64
+	Jobs  []Job                                                 // that are to be kept at the site that asked, by id
+	Find  func(coordinator.JobID) *coordinator.Job              // any of the state's; nil: there is none
+	Of    func(coordinator.JobID, string) *coordinator.Snapshot // coordinator.State.Of
+}
+
+// NewSource makes the machine of a term that begins at now.
+func NewSource(cfg Config, self mesh.Site, now dataflow.Time) *Source {
+	return &Source{cfg: cfg.filled(), self: self, start: now, asked: make(map[asker]asked)}
+}
+
+// Answer says what a site should keep, and notes what it is fetching.
+func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordinator.Offer {
+	o := &coordinator.Offer{Site: s.self, Index: st.Index}
+	for i := range st.Jobs {
+		j := &st.Jobs[i]
+		at := slices.IndexFunc(w.Jobs, func(k coordinator.WantedJob) bool { return k.Job == j.ID })
+		if at < 0 {
+			text := j.Text
+			offered := newest(j.Job, "")
+			o.Jobs = append(o.Jobs, coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving, Text: &text, Newest: offered})
+			s.asked[asker{j.ID, w.Site}] = asked{at: now, offered: offered}
+			continue
+		}
+		o.Jobs = append(o.Jobs, s.offer(now, st, j, w.Site, &w.Jobs[at]))
+	}
+	for _, k := range w.Jobs {
+		if slices.ContainsFunc(st.Jobs, func(j Job) bool { return j.ID == k.Job }) {
+			continue
+		}
+		delete(s.asked, asker{k.Job, w.Site})
+		if why := s.gone(st, &k); why != "" {
+			o.Gone = append(o.Gone, coordinator.GoneJob{Job: k.Job, Epoch: k.Epoch, Why: why})
+		}
+	}
+	return o
+}
+
+func (s *Source) offer(now dataflow.Time, st Site, j *Job, site mesh.Site, k *coordinator.WantedJob) coordinator.OfferedJob {
+	s.asked[asker{j.ID, site}] = asked{at: now, has: k.Has, next: k.Next, ends: k.Ends}
+	o := coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving}
+	if k.Epoch != j.Epoch || k.Text != codec.TextOf(&j.Text) {
+		text := j.Text
+		o.Text = &text
+	}
+	fetched := st.Of(j.ID, k.Next)
+	if o.Lost = k.Next != "" && fetched == nil; k.Next == "" || o.Lost {
+		o.Newest = newest(j.Job, k.Has)
+	}
+	a := s.asked[asker{j.ID, site}]
+	a.offered = o.Newest
+	s.asked[asker{j.ID, site}] = a
+	if k.Where && fetched != nil {
+		o.Copies = fetched.Copies
+	}
+	return o
+}
+
+// newest are the snapshots to offer to who has one of that name: the newest, and
+// one before it of which it was merged.
+func newest(j *coordinator.Job, has string) []*coordinator.Snapshot {
+	n := j.Newest()
+	if n == nil || n.Name == has {
+		return nil
+	}
+	after := j.Checkpoints[1+slices.IndexFunc(j.Checkpoints, func(c *coordinator.Snapshot) bool { return c.Name == has }):]
+	for i := len(after) - 2; i >= 0; i-- {
+		if mergedFrom(n, after[i]) {
+			return []*coordinator.Snapshot{after[i], n}
+		}
+	}
+	return []*coordinator.Snapshot{n}
+}
+
+// mergedFrom tells whether a part of a snapshot that an older one does not have was
+// merged of parts that it has, all of them.
+func mergedFrom(n, older *coordinator.Snapshot) bool {
+	has := make(map[store.Digest]bool)
+	for _, p := range older.Copies {
+		has[p.Part] = true
+	}
+	return slices.ContainsFunc(merged(n), func(u manifest.PartUse) bool {
+		return !has[u.Digest] && !slices.ContainsFunc(u.From, func(d store.Digest) bool { return !has[d] })
+	})
+}
+
+// gone is why a job is not to be kept at the site that asked; empty: that is not
+// known. One that has ended stays there for as long as it is remembered here. One
+// of which nothing is known was forgotten, if the state here is not one from before
+// it came.
+func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
+	switch j := st.Find(k.Job); {
+	case j == nil && s.knew(st, k.Job):
+		return "it was forgotten at its site"
+	case j == nil || j.Status.Ended() || j.Epoch != k.Epoch:
+		return ""
+	}
+	return "it is not to be kept at this site"
+}
+
+// knew tells whether this site must have applied a job's submission, if it was made
+// here.
+func (s *Source) knew(st Site, id coordinator.JobID) bool {
+	number, site, _ := strings.Cut(strings.TrimPrefix(string(id), "j"), "-")
+	index, err := strconv.ParseUint(number, 10, 64)
+	return err == nil && cmp.Or(site, string(s.self)) == string(s.self) && index <= st.Index
+}
+
+// Pinned tells whether a checkpoint must stay, because another site is fetching it,
+// or may be: to is where the job is kept.
+func (s *Source) Pinned(now dataflow.Time, job coordinator.JobID, name string, to []mesh.Site) bool {
+	for _, site := range to {
+		a, said := s.asked[asker{job, site}]
+		switch {
+		case !said && now < s.start.Add(s.cfg.Grace):
+			return true // nobody has asked this leader yet
+		case said && now < a.at.Add(s.cfg.Pin) && (a.next == name || slices.ContainsFunc(a.offered, func(o *coordinator.Snapshot) bool { return o.Name == name })):
+			return true
+		}
+	}
+	return false
+}
+
+// Kept is what a site said of a job when it asked last: what is complete there, and
+// where its logs end. at is MinTime if it has not asked in this term.
+func (s *Source) Kept(job coordinator.JobID, site mesh.Site) (has string, ends []coordinator.FeedEnd, at dataflow.Time) {
+	a, said := s.asked[asker{job, site}]
+	if !said {
+		return "", nil, dataflow.MinTime
+	}
+	return a.has, a.ends, a.at
+}
