@@ -38,6 +38,7 @@ type Command struct {
 	FeedCreated      *Feed             `cbor:"40,keyasint,omitempty"`
 	FeedDeleted      *FeedDeleted      `cbor:"41,keyasint,omitempty"`
 	LogEpochBegun    *LogEpochBegun    `cbor:"42,keyasint,omitempty"`
+	Move             *MoveCommand      `cbor:"50,keyasint,omitempty"` // SitesLevel
 	ReplicaOffered   *ReplicaOffered   `cbor:"60,keyasint,omitempty"`
 	ReplicaNext      *ReplicaNext      `cbor:"61,keyasint,omitempty"`
 	ReplicaAdvanced  *ReplicaAdvanced  `cbor:"62,keyasint,omitempty"`
@@ -109,7 +110,8 @@ type JobSubmitted struct {
 func (c *Command) Needs() uint32 {
 	s, d := c.JobSubmitted, c.CheckpointDone
 	switch {
-	case c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil:
+	case c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil, c.Move != nil,
+		c.LogEpochBegun != nil && c.LogEpochBegun.Log.Held:
 		return SitesLevel
 	case c.TokenCreated != nil && c.TokenCreated.Founds != "":
 		return CopiesLevel

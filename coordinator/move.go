@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,8 @@ import (
 
 // The move of a job between two sites: what each of them keeps of it in its
 // replicated state. coordinator/migration has the rules, docs/MIGRATION.md the
-// protocol. Nothing proposes these commands yet, and State has no Moves.
+// protocol, coordinator/jobmanager what becomes of the job. No leader proposes
+// these commands yet.
 
 // MoveID names a move: "m", the Raft index at which it began, and the site that
 // the job leaves, as in m512-north. So no other move ever has it, and whoever has
@@ -42,6 +44,16 @@ type Moves struct {
 	// was forgotten: no arrival at or below it begins any more. So a message that
 	// was under way for a year brings no move back.
 	Forgotten map[mesh.Site]uint64
+}
+
+// NewMoves is none at all.
+func NewMoves() Moves {
+	return Moves{Departures: map[MoveID]*Departure{}, Arrivals: map[MoveID]*Arrival{}, Forgotten: map[mesh.Site]uint64{}}
+}
+
+// Clone is a copy with maps of its own.
+func (m *Moves) Clone() Moves {
+	return Moves{Departures: maps.Clone(m.Departures), Arrivals: maps.Clone(m.Arrivals), Forgotten: maps.Clone(m.Forgotten)}
 }
 
 // DeparturePhase is what a move is at in the site that the job leaves.
@@ -92,6 +104,9 @@ func (p DeparturePhase) CanBecome(to DeparturePhase) bool {
 	return slices.Contains(nextDeparture[p], to)
 }
 
+// Known tells whether there is such a phase.
+func (p DeparturePhase) Known() bool { return p >= DepartureCopying && p <= DepartureFenced }
+
 // Decided tells whether the move is over, as far as the source is concerned.
 func (p DeparturePhase) Decided() bool { return p >= DepartureHandedOver }
 
@@ -138,6 +153,9 @@ var nextArrival = [...][]ArrivalPhase{
 
 // CanBecome tells whether to may follow p.
 func (p ArrivalPhase) CanBecome(to ArrivalPhase) bool { return slices.Contains(nextArrival[p], to) }
+
+// Known tells whether there is such a phase.
+func (p ArrivalPhase) Known() bool { return p >= ArrivalReceiving && p <= ArrivalDropped }
 
 // Decided tells whether nothing follows p.
 func (p ArrivalPhase) Decided() bool { return p >= ArrivalActive }
@@ -190,6 +208,12 @@ type MovingJob struct {
 	Parallelism int           `cbor:"6,keyasint,omitempty"`
 	Created     dataflow.Time `cbor:"7,keyasint"`
 	Feeds       []MovingFeed  `cbor:"8,keyasint,omitempty"` // all that it reads
+	Reads       []string      `cbor:"9,keyasint,omitempty"` // Job.Reads: which of them are shared
+	Adopted     []Adoption    `cbor:"10,keyasint,omitempty"`
+	Overwrite   bool          `cbor:"11,keyasint,omitempty"`
+	Lossy       bool          `cbor:"12,keyasint,omitempty"` // Job.AllowNonRestored
+	Completed   uint64        `cbor:"13,keyasint,omitempty"`
+	History     []Tenure      `cbor:"14,keyasint,omitempty"` // up to the site that it leaves
 }
 
 // MovingFeed is a feed that a moving job reads.
@@ -197,6 +221,10 @@ type MovingFeed struct {
 	Name   string `cbor:"1,keyasint"`
 	Config []byte `cbor:"2,keyasint"`           // Feed.Config
 	Stay   bool   `cbor:"3,keyasint,omitempty"` // its session stays at the source
+
+	Replicas int           `cbor:"4,keyasint"` // of Feed, as what follows
+	Degrade  bool          `cbor:"5,keyasint,omitempty"`
+	Created  dataflow.Time `cbor:"6,keyasint"`
 }
 
 // FeedEnd is how far a feed's log goes: the sequence number behind the last entry

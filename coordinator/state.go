@@ -12,10 +12,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
-// JobID names a submitted job: "j" and the Raft index at which it was accepted,
-// so it is never given to another one.
-type JobID string
-
 // DefaultNamespace is where everything is; others are reserved.
 const DefaultNamespace = "default"
 
@@ -37,6 +33,7 @@ type State struct {
 	Tokens     map[string]*Token
 	Removed    map[mesh.NodeID]*Removed // agents that were taken out: whatever their certificates say, nobody lets them in
 	Replicas   map[JobID]*Replica       // of other sites' jobs; SitesLevel
+	Moves      Moves                    // of jobs, to other sites and from them
 }
 
 // Removed is an agent that belonged to the site. One that uses a token is none any
@@ -60,7 +57,8 @@ const (
 	// CopiesLevel: the leader has agents copy parts that are on too few of them
 	// (messages Copy and Copied); tokens may found other sites.
 	CopiesLevel = 3
-	// SitesLevel: jobs move between sites and are replicated, feeds are mirrored.
+	// SitesLevel: ids of new jobs name the site, jobs move between sites and are
+	// replicated, feeds are mirrored, an epoch of a log may be held.
 	SitesLevel = 4
 	// Level is the greatest that this program knows.
 	Level = SitesLevel
@@ -72,8 +70,7 @@ func (s *State) Clone() *State {
 	c := *s
 	c.Agents, c.Jobs, c.Names = maps.Clone(s.Agents), maps.Clone(s.Jobs), maps.Clone(s.Names)
 	c.Feeds, c.Savepoints, c.Tokens = maps.Clone(s.Feeds), maps.Clone(s.Savepoints), maps.Clone(s.Tokens)
-	c.Removed = maps.Clone(s.Removed)
-	c.Replicas = maps.Clone(s.Replicas)
+	c.Removed, c.Moves, c.Replicas = maps.Clone(s.Removed), s.Moves.Clone(), maps.Clone(s.Replicas)
 	return &c
 }
 
@@ -170,6 +167,18 @@ type Job struct {
 	Completed uint64     `cbor:"28,keyasint,omitempty"` // checkpoints so far, of all attempts, since AdoptLevel is in force
 	// Successor is the job that went on from it after it had ended, and has its Sinks.
 	Successor JobID `cbor:"29,keyasint,omitempty"`
+
+	// Move is the departure for which the job halts, or is suspended; empty: none.
+	Move    MoveID    `cbor:"30,keyasint,omitempty"`
+	Owner   mesh.Site `cbor:"31,keyasint,omitempty"` // of moved: the site that has it; empty: this one
+	History []Tenure  `cbor:"32,keyasint,omitempty"` // of a job that has moved: who had it, by epoch, for people
+}
+
+// Tenure says from when on a site has had a job.
+type Tenure struct {
+	Epoch uint64        `cbor:"1,keyasint"`
+	Site  mesh.Site     `cbor:"2,keyasint"`
+	At    dataflow.Time `cbor:"3,keyasint"` // of a leader's wall clock
 }
 
 // Adoption is a source of a job and the feed that it took over from another one.
@@ -299,6 +308,13 @@ type Feed struct {
 	// Fork is where the log here left what it is to be: its next epoch starts there
 	// at the latest. nil: nowhere.
 	Fork *Fork `cbor:"13,keyasint,omitempty"`
+	// Owner is the site whose agents have the session; empty: this one. While another
+	// has it nothing of its own is appended here: the log rests, or takes what that
+	// site's took.
+	Owner mesh.Site `cbor:"20,keyasint,omitempty"`
+	// Move is the arrival that brought it here, until that is decided: dropped, it
+	// goes.
+	Move MoveID `cbor:"21,keyasint,omitempty"`
 }
 
 // Source is whose source a job's own feed is, in every job that had it.
@@ -335,6 +351,9 @@ type LogEpoch struct {
 	Starts    []int64 `cbor:"5,keyasint"`
 	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more
 	Heirs     []Heir  `cbor:"7,keyasint,omitempty"` // by node
+	// Held: the owner has no session, and appends nothing of its own. So where the
+	// feed leaves this site the log ends at Start. State.Holds says when.
+	Held bool `cbor:"8,keyasint,omitempty"`
 	// Mirror is Feed.Mirror as it was when the epoch began: its owner takes what that
 	// one's has, and opens no session. SitesLevel, as what follows.
 	Mirror *Mirror `cbor:"9,keyasint,omitempty"`

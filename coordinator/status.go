@@ -16,6 +16,8 @@ type Status uint8
 //	finished    all its input was read to the end, and all its output is committed
 //	failed      an attempt failed, and there is to be no other
 //	cancelled   somebody gave it up; there is no savepoint, and its checkpoints can be started from
+//	suspended   it was stopped with a savepoint for a move to another site, and nothing of it runs until that is decided; it has its name, its feeds and its checkpoints
+//	moved       another site has it: it was handed over, or taken by force; it may come back under the same id
 //
 // and these transitions:
 //
@@ -24,8 +26,22 @@ type Status uint8
 //	running    -> restarting, stopping, stopped, finished, failed
 //	restarting -> restoring, finished (all but the end had succeeded), stopped, failed
 //	stopping   -> stopped, finished, restarting, failed
-//	any but these: cancelled, in a mesh
+//	any but these, and but suspended: cancelled, in a mesh
 //	stopped, finished, failed, cancelled: none
+//
+// Moves add these (docs/MIGRATION.md has what orders them). A job that halts for
+// one goes through stopping like one that is told to stop; if it fails meanwhile it
+// is restarted, and then told to stop again, until it is suspended or the move is
+// aborted.
+//
+//	stopping, restarting -> suspended (its last savepoint is complete)
+//	stopping, suspended  -> restarting (the move was aborted: it goes on from its newest checkpoint)
+//	suspended            -> moved (handed over)
+//	any                  -> moved (another site has it at a greater epoch)
+//	moved, and what has ended -> created (it arrives)
+//
+// Only a command about a move makes a job restarting from suspended, moved, or
+// created.
 const (
 	Created Status = iota
 	Restoring
@@ -36,25 +52,36 @@ const (
 	Finished
 	Failed
 	Cancelled
+	Suspended
+	Moved
 )
 
 var statusNames = [...]string{Created: "created", Restoring: "restoring", Running: "running", Restarting: "restarting", Stopping: "stopping",
-	Stopped: "stopped", Finished: "finished", Failed: "failed", Cancelled: "cancelled"}
+	Stopped: "stopped", Finished: "finished", Failed: "failed", Cancelled: "cancelled",
+	Suspended: "suspended", Moved: "moved"}
 
 // String is the name that a user sees.
 func (s Status) String() string { return statusNames[s] }
 
 var next = [...][]Status{
-	Created:    {Restoring, Stopped, Finished, Failed, Cancelled},
-	Restoring:  {Running, Restarting, Stopping, Stopped, Failed, Cancelled},
-	Running:    {Restarting, Stopping, Stopped, Finished, Failed, Cancelled},
-	Restarting: {Restoring, Finished, Stopped, Failed, Cancelled},
-	Stopping:   {Stopped, Finished, Restarting, Failed, Cancelled},
-	Stopped:    nil, Finished: nil, Failed: nil, Cancelled: nil,
+	Created:    {Restoring, Stopped, Finished, Failed, Cancelled, Moved},
+	Restoring:  {Running, Restarting, Stopping, Stopped, Failed, Cancelled, Moved},
+	Running:    {Restarting, Stopping, Stopped, Finished, Failed, Cancelled, Moved},
+	Restarting: {Restoring, Finished, Stopped, Failed, Cancelled, Suspended, Moved},
+	Stopping:   {Stopped, Finished, Restarting, Failed, Cancelled, Suspended, Moved},
+	Suspended:  {Restarting, Moved},
+	Stopped:    {Created, Moved}, Finished: {Created, Moved}, Failed: {Created, Moved}, Cancelled: {Created, Moved},
+	Moved: {Created},
 }
 
 // CanBecome tells whether to may follow s.
 func (s Status) CanBecome(to Status) bool { return slices.Contains(next[s], to) }
 
-// Ended tells whether nothing follows s.
-func (s Status) Ended() bool { return len(next[s]) == 0 }
+// Ended tells whether nothing of the job runs at this site any more, or is to: its
+// name is free. Only an arrival brings it back.
+func (s Status) Ended() bool {
+	return s == Stopped || s == Finished || s == Failed || s == Cancelled || s == Moved
+}
+
+// Known tells whether there is such a status.
+func (s Status) Known() bool { return s <= Moved }

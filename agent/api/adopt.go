@@ -140,7 +140,7 @@ func ownBefore(st *coordinator.State, from *beginning, s *job.Source) *coordinat
 func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, c *coordinator.JobSubmitted) error {
 	name, cfg := feed.FromSource(j.Name, s)
 	if s.MQTT.ClientID == "" {
-		cfg.ClientID = freeClient(st, st.Mesh+"/"+name)
+		cfg.ClientID = freeClient(st, clientOf(st, name))
 	}
 	if from.stands(st, s) {
 		if old := adoptable(st, s, from); old != nil {
@@ -193,6 +193,15 @@ func adoptable(st *coordinator.State, s *job.Source, from *beginning) *coordinat
 		return f
 	}
 	return nil
+}
+
+// clientOf is the client id of a feed that names none. It moves with the feed, so
+// no two sites may make the same one.
+func clientOf(st *coordinator.State, name string) string {
+	if st.Level >= coordinator.SitesLevel {
+		return st.Mesh + "/" + string(st.Site) + "/" + name
+	}
+	return st.Mesh + "/" + name
 }
 
 // freeClient is a client id that no feed has whose session is in use: a broker

@@ -63,9 +63,9 @@ func TestAdopt(t *testing.T) {
 
 	send(t, a.url, "POST", "/v1/check", api.Submission{Spec: next, From: "sp-1"}).want(t, 200, `"ok":true`)
 	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: next, From: "sp-1"}).want(t, 201)
-	send(t, a.url, "GET", "/v1/feeds/"+id+".readings", nil).want(t, 200, `"client_id":"plant/metered.readings"`, `"readers":["metered2"]`)
+	send(t, a.url, "GET", "/v1/feeds/"+id+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings"`, `"readers":["metered2"]`)
 	other := submit(t, a.url, spec) // a new one of the first name must not end the session of the second
-	send(t, a.url, "GET", "/v1/feeds/"+other+".readings", nil).want(t, 200, `"client_id":"plant/metered.readings-2"`)
+	send(t, a.url, "GET", "/v1/feeds/"+other+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings-2"`)
 }
 
 // Where an agent is of an older program the answer names it.

@@ -171,7 +171,7 @@ func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*b
 		return nil, refusal(http.StatusUnprocessableEntity, "password: it is no reference; give ${file:PATH} or ${env:NAME}")
 	}
 	if c.ClientID == "" {
-		s.b.View(func(st *coordinator.State) { c.ClientID = st.Mesh + "/" + n.Name })
+		s.b.View(func(st *coordinator.State) { c.ClientID = clientOf(st, n.Name) })
 	}
 	text, err := feedText(n.Name, c)
 	if err != nil {

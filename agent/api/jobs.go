@@ -93,6 +93,8 @@ func shortJob(j *coordinator.Job) Job {
 	case j.Status.Ended() || j.Why != "":
 	case j.Cancel:
 		out.Why = "it is being cancelled"
+	case j.Move != "":
+		out.Why = "it stops to move to another site, by " + string(j.Move)
 	case j.Then != dataflow.GoOn:
 		out.Why = "it was told to stop"
 	}
@@ -271,6 +273,8 @@ func (s *server) stopJob(ctx context.Context, in *struct {
 	switch {
 	case err != nil:
 		return nil, err
+	case j.Status == coordinator.Moved:
+		return nil, refusal(http.StatusConflict, "job %s is not here: %s", j.Name, j.Why)
 	case j.Status.Ended() && j.Savepoint != "": // asked twice
 		return answer(Savepointed{j.Savepoint}), nil
 	case j.Status.Ended():

@@ -50,7 +50,7 @@ type Job struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
 	Namespace   string `json:"namespace"`
-	Status      string `json:"status" enum:"created,restoring,running,restarting,stopping,stopped,finished,failed,cancelled"`
+	Status      string `json:"status" enum:"created,restoring,running,restarting,stopping,stopped,finished,failed,cancelled,suspended,moved"`
 	Why         string `json:"why"`
 	Attempt     uint64 `json:"attempt"`
 	Restarts    int    `json:"restarts"`

@@ -76,6 +76,10 @@ func (f *Feed) pump(ctx context.Context) error {
 			return f.mirror(ctx)
 		}
 	}
+	if f.role != nil && f.role.epoch.Held { // the log must not grow
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	if f.session == nil {
 		if err := f.insist(ctx, f.begin); err != nil {
 			return err

@@ -392,3 +392,34 @@ func TestAFeedIsMadeAgain(t *testing.T) {
 		wants(t, s.agents["a"].events(), "in sync 1")
 	})
 }
+
+// The owner of a held epoch has no session: nothing comes into the log, and it ends
+// where the epoch starts. Then another epoch follows, and all comes.
+func TestHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		defer s.stop()
+		s.begin("a", 0, "a", "b")
+		s.knows("a", "b")
+		s.broker.publish(numbers(0, 10)...)
+		time.Sleep(time.Second)
+		start := s.seal("a")
+		s.begin("a", start, "a", "b")
+		s.epoch.Held = true
+		s.knows("a", "b")
+		s.broker.publish(numbers(10, 20)...)
+		time.Sleep(time.Minute)
+		wants(t, s.agents["a"].events(), "in sync 1", "in sync 2")
+		if end := s.seal("a"); end != start || len(s.broker.acks()) != 10 {
+			t.Errorf("the log ends at %d, and the epoch starts at %d; %d are acknowledged", end, start, len(s.broker.acks()))
+		}
+		s.begin("a", start, "a", "b")
+		s.epoch.Held = false
+		s.knows("a", "b")
+		time.Sleep(time.Minute)
+		wants(t, s.broker.acks(), numbers(0, 20)...)
+		for _, a := range s.agents {
+			wants(t, slices.Compact(onDisk(t, a.dir)), numbers(0, 20)...)
+		}
+	})
+}

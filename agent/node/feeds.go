@@ -250,7 +250,7 @@ func (k *keptFeeds) mark(st *coordinator.State, changed jobmanager.Changed) {
 			if _, runs := k.owned[c.Name]; runs {
 				k.moving[c.Name] = true
 			}
-		case jobmanager.Leader, jobmanager.Site, jobmanager.Level, jobmanager.Agent, jobmanager.Token:
+		case jobmanager.Leader, jobmanager.Site, jobmanager.Level, jobmanager.Agent, jobmanager.Token, jobmanager.Move:
 		}
 	}
 }

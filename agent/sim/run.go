@@ -129,7 +129,7 @@ func newRun(cfg Config) *run {
 		r.site.Level = coordinator.AdoptLevel
 	}
 	if r.cfg.Copies {
-		r.site.Level = coordinator.CopiesLevel
+		r.site.Level = coordinator.Level
 	}
 	r.site.EpochBegan = r.faultHeirs
 	for i := range r.cfg.Agents {

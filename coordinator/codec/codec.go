@@ -64,12 +64,33 @@ var decMode = sync.OnceValue(func() cbor.DecMode {
 
 // EncodeCommand is a command's bytes in the Raft log. It is refused if not
 // exactly one of its pointers is set.
-func EncodeCommand(c *coordinator.Command) ([]byte, error) { return encode("command", c, MaxCommand) }
+func EncodeCommand(c *coordinator.Command) ([]byte, error) {
+	if err := oneMove(c); err != nil {
+		return nil, fmt.Errorf("codec: %w", err)
+	}
+	return encode("command", c, MaxCommand)
+}
+
+// oneMove checks that a command about a move says one thing, too.
+func oneMove(c *coordinator.Command) error {
+	if c.Move != nil {
+		if n := pointers(c.Move); n != 1 {
+			return fmt.Errorf("a command about a move says %d things, not one", n)
+		}
+	}
+	return nil
+}
 
 // DecodeCommand reads what EncodeCommand wrote. An agent that cannot read a
 // committed command must apply no other: it would not be like the others.
 func DecodeCommand(data []byte) (*coordinator.Command, error) {
-	return decode[coordinator.Command]("command", data, MaxCommand)
+	c, err := decode[coordinator.Command]("command", data, MaxCommand)
+	if err == nil {
+		if err = oneMove(c); err != nil {
+			return nil, fmt.Errorf("codec: a command is %w: %w", ErrMalformed, err)
+		}
+	}
+	return c, err
 }
 
 // EncodeToLeader is the bytes of an agent's message.

@@ -55,7 +55,10 @@ func saying(v any) string {
 	s := reflect.ValueOf(v).Elem()
 	for i := range s.NumField() {
 		if f := s.Field(i); f.Kind() == reflect.Pointer && !f.IsNil() {
-			return s.Type().Field(i).Name
+			if name := s.Type().Field(i).Name; name != "Move" {
+				return name
+			}
+			return "Move " + saying(f.Interface())
 		}
 	}
 	return ""
@@ -140,7 +143,7 @@ func blocks(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	want := map[string]map[string]string{}
 	roots := map[string][]reflect.Type{
-		"../../docs/COMMANDS.md": {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica]()},
+		"../../docs/COMMANDS.md": {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica](), reflect.TypeFor[coordinator.Departure]()},
 		"../../docs/CONTROL.md":  {reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()},
 		"../../docs/REPLICATION.md": {reflect.TypeFor[coordinator.Want](), reflect.TypeFor[coordinator.Offer]()},
 	}
@@ -166,15 +169,17 @@ func blocks(t *testing.T) map[string]map[string]string {
 			want[e.doc][strings.TrimSpace("hex "+name+" "+saying(v))] = block(t, data)
 		}
 	}
-	var state bytes.Buffer
-	if err := codec.EncodeState(&state, state1()); err != nil {
-		t.Fatal(err)
+	for name, st := range map[string]*coordinator.State{"hex state": state1(), "hex state with moves": state2()} {
+		var state bytes.Buffer
+		if err := codec.EncodeState(&state, st); err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		for row := range slices.Chunk(state.Bytes(), 32) {
+			fmt.Fprintf(&b, "% x\n", row)
+		}
+		want["../../docs/COMMANDS.md"][name] = b.String()
 	}
-	var b strings.Builder
-	for row := range slices.Chunk(state.Bytes(), 32) {
-		fmt.Fprintf(&b, "% x\n", row)
-	}
-	want["../../docs/COMMANDS.md"]["hex state"] = b.String()
 	return want
 }
 
@@ -249,8 +254,15 @@ func TestExamplesAreComplete(t *testing.T) {
 			said[saying(v)] = true
 		}
 		for i := range typ.NumField() {
-			if f := typ.Field(i); f.Type.Kind() == reflect.Pointer && !said[f.Name] {
+			if f := typ.Field(i); f.Type.Kind() == reflect.Pointer && f.Name != "Move" && !said[f.Name] {
 				t.Errorf("%s has no example of %s", name, f.Name)
+			}
+		}
+		for moves := reflect.TypeFor[coordinator.MoveCommand](); name == "Command" && len(said) > 0; said = nil {
+			for i := range moves.NumField() {
+				if !said["Move "+moves.Field(i).Name] {
+					t.Errorf("no example of Move %s", moves.Field(i).Name)
+				}
 			}
 		}
 	}
@@ -295,6 +307,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"an indefinite map":  {0xbf, 1, 1, 2, 0, 0x0e, 0xa1, 1, 1, 0xff},
 		"a tag":              {0xa3, 1, 1, 2, 0xc0, 0, 0x0e, 0xa1, 1, 1},
 		"a float":            {0xa3, 1, 0xf9, 0x3c, 0, 2, 0, 0x0e, 0xa1, 1, 1},
+		"a move, and no say": {0xa3, 1, 4, 2, 0, 0x18, 50, 0xa0},
+		"two about a move":   {0xa3, 1, 4, 2, 0, 0x18, 50, 0xa2, 2, 0xa1, 1, 0x60, 5, 0xa1, 1, 0x60},
 		"null":               {0xf6},
 		"a null in an array": {0xa3, 1, 1, 2, 0, 0x14, 0xa5, 1, 0x60, 2, 0x60, 3, 0x40, 4, 0x81, 0xf6, 8, 0x60},
 	} {
@@ -329,14 +343,21 @@ func TestTextThatIsNoUTF8(t *testing.T) {
 }
 
 func TestStateComesBack(t *testing.T) {
+	for _, st := range []func() *coordinator.State{state1, state2} {
+		comesBack(t, st)
+	}
+}
+
+func comesBack(t *testing.T, st func() *coordinator.State) {
+	t.Helper()
 	var one, two bytes.Buffer
-	if err := codec.EncodeState(&one, state1()); err != nil {
+	if err := codec.EncodeState(&one, st()); err != nil {
 		t.Fatal(err)
 	}
 	data := one.Bytes()
 	back, err := codec.DecodeState(bytes.NewReader(data))
-	if err != nil || !reflect.DeepEqual(back, state1()) {
-		t.Fatalf("%v\n%+v\nwant\n%+v", err, back, state1())
+	if err != nil || !reflect.DeepEqual(back, st()) {
+		t.Fatalf("%v\n%+v\nwant\n%+v", err, back, st())
 	}
 	if err := codec.EncodeState(&two, back); err != nil || !bytes.Equal(data, two.Bytes()) {
 		t.Errorf("another encoding, %v", err)
@@ -397,7 +418,7 @@ func TestNilIsEmpty(t *testing.T) {
 // refused, though the checksum is right.
 func TestStateRefusesOtherOrders(t *testing.T) {
 	var b bytes.Buffer
-	if err := codec.EncodeState(&b, state1()); err != nil {
+	if err := codec.EncodeState(&b, state2()); err != nil {
 		t.Fatal(err)
 	}
 	head, rest := b.Bytes()[:5], b.Bytes()[5:b.Len()-32]
@@ -467,6 +488,11 @@ func FuzzDecode(f *testing.F) {
 func FuzzDecodeState(f *testing.F) {
 	var b bytes.Buffer
 	if err := codec.EncodeState(&b, state1()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(bytes.Clone(b.Bytes()[:b.Len()-32]))
+	b.Reset()
+	if err := codec.EncodeState(&b, state2()); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes()[:b.Len()-32])

@@ -109,7 +109,33 @@ func commands() []any {
 		c.Level, c.At = 1, at
 		all = append(all, &c)
 	}
+	for _, m := range moves() {
+		all = append(all, &coordinator.Command{Level: 4, At: at, Move: &m})
+	}
 	return all
+}
+
+func moves() []coordinator.MoveCommand {
+	return []coordinator.MoveCommand{
+		{Began: &coordinator.MoveBegan{Job: "j7-s", Epoch: 1, To: "b", Stay: []string{"plant"}, Sets: []string{"parallelism=2"}, Request: "r2"}},
+		{Halting: &coordinator.MoveHalting{ID: "m40-s"}},
+		{Offered: &coordinator.MoveOffered{ID: "m40-s", Savepoint: "sp-j7-s-3-17", Ends: ends()}},
+		{Decided: &coordinator.MoveDecided{ID: "m40-s", HandedOver: true}},
+		{Forgotten: &coordinator.MoveForgotten{ID: "m40-s"}},
+		{Fenced: &coordinator.JobFenced{Job: "j7-s", Epoch: 2, Owner: "b"}},
+		{ArrivalBegan: &coordinator.Arrival{ID: "m9-b", From: "b", Epoch: 2, Phase: coordinator.ArrivalReceiving, Job: arrivingJob()}},
+		{ArrivalPrepared: &coordinator.ArrivalIsReady{ID: "m9-b", Savepoint: snapshot("sp-j7-s-3-17", 17), Ends: ends()}},
+		{ArrivalDecided: &coordinator.ArrivalDecided{ID: "m9-b", Verdict: coordinator.DecisionHandedOver}},
+		{ArrivalForgotten: &coordinator.ArrivalForgotten{ID: "m9-b"}},
+	}
+}
+
+func ends() []coordinator.FeedEnd { return []coordinator.FeedEnd{{Feed: "j7-s.in", End: 600}} }
+
+func arrivingJob() coordinator.MovingJob {
+	return coordinator.MovingJob{ID: "j5-b", Namespace: "default", Name: "gate", Spec: []byte("name: gate"), Created: at, Reads: []string{"plant"}, Completed: 9,
+		Feeds:   []coordinator.MovingFeed{{Name: "j5-b.in", Config: []byte("{}"), Replicas: 2, Created: at}, {Name: "plant", Config: []byte("{}"), Stay: true, Created: at}},
+		History: []coordinator.Tenure{{Epoch: 1, Site: "b", At: at}}}
 }
 
 func ref() coordinator.AttemptRef { return coordinator.AttemptRef{Job: "j7", Token: token()} }
@@ -189,7 +215,7 @@ func state1() *coordinator.State {
 	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,
 		Agents: map[mesh.NodeID]*coordinator.Agent{"n1": new(agent())}, Jobs: map[coordinator.JobID]*coordinator.Job{"j5": old, "j7": job}, Names: map[string]coordinator.JobID{"door": "j7"},
 		Feeds: map[string]*coordinator.Feed{"plant": &f, "j7-north.in": &m}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
-		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}, Replicas: replicas()}
+		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}, Replicas: replicas(), Moves: coordinator.NewMoves()}
 }
 
 func replicas() map[coordinator.JobID]*coordinator.Replica {
@@ -197,6 +223,26 @@ func replicas() map[coordinator.JobID]*coordinator.Replica {
 		Next: snapshot("chk-3-18", 18), Moving: "m12-b", Since: at}
 	empty := &coordinator.Replica{Job: coordinator.MovingJob{ID: "j8", Spec: []byte{}}, From: "b", Epoch: 1}
 	return map[coordinator.JobID]*coordinator.Replica{"j7": full, "j8": empty}
+}
+
+// state2 is that of a site with jobs on their way.
+func state2() *coordinator.State {
+	s := state1()
+	s.Level = coordinator.SitesLevel
+	s.Jobs["j8-s"] = &coordinator.Job{ID: "j8-s", Namespace: "default", Name: "gone", Spec: []byte{}, Created: at, Status: coordinator.Moved, Epoch: 2, Attempt: 3, Since: at, End: 98,
+		Owner: "b", History: []coordinator.Tenure{{Epoch: 1, Site: "s", At: at}, {Epoch: 2, Site: "b", At: at}}}
+	s.Jobs["j9-s"] = &coordinator.Job{ID: "j9-s", Namespace: "default", Name: "going", Spec: []byte{}, Created: at, Status: coordinator.Suspended, Epoch: 1, Attempt: 3, Since: at, Move: "m40-s",
+		Savepoint: "sp-j9-s-3-17", Then: dataflow.Halt}
+	s.Names["going"] = "j9-s"
+	f := feed("j8-s.in")
+	f.Job, f.Owner = "j8-s", "b"
+	f.Log = coordinator.LogEpoch{Epoch: 1, Owner: "n1", Members: []mesh.NodeID{"n1"}, Starts: []int64{0}, Held: true}
+	s.Feeds[f.Name] = &f
+	s.Moves.Departures["m40-s"] = &coordinator.Departure{ID: "m40-s", Job: "j9-s", To: "b", Epoch: 1, Phase: coordinator.DepartureOffered, Savepoint: "sp-j9-s-3-17", Ends: ends(), Begun: at, Since: at}
+	s.Moves.Departures["m30-s"] = &coordinator.Departure{ID: "m30-s", Job: "j8-s", To: "b", Epoch: 1, Phase: coordinator.DepartureHandedOver, Savepoint: "sp-j8-s-3-17", Begun: at, Since: at}
+	s.Moves.Arrivals["m9-b"] = &coordinator.Arrival{ID: "m9-b", From: "b", Epoch: 2, Phase: coordinator.ArrivalPrepared, Job: arrivingJob(), Savepoint: snapshot("sp-j5-b-3-17", 17), Ends: ends(), Begun: at, Since: at}
+	s.Moves.Forgotten["b"], s.Moves.Forgotten["c"] = 7, 3
+	return s
 }
 
 // seal gives bytes the checksum that they need.

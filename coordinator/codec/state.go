@@ -25,18 +25,21 @@ const (
 // names of what they hold. A job's checkpoints follow the job, a replica's Snapshot
 // and Next the replica.
 type wireRecord struct {
-	Head       *wireHead             `cbor:"1,keyasint,omitempty"`
-	Agent      *coordinator.Agent    `cbor:"2,keyasint,omitempty"`
-	Token      *coordinator.Token    `cbor:"3,keyasint,omitempty"`
-	Feed       *coordinator.Feed     `cbor:"4,keyasint,omitempty"`
-	Savepoint  *coordinator.Snapshot `cbor:"5,keyasint,omitempty"`
-	Removed    *coordinator.Removed  `cbor:"9,keyasint,omitempty"`
-	Job        *coordinator.Job      `cbor:"6,keyasint,omitempty"`
-	Checkpoint *coordinator.Snapshot `cbor:"7,keyasint,omitempty"`
-	Replica    *coordinator.Replica  `cbor:"20,keyasint,omitempty"`
-	Replicated *coordinator.Snapshot `cbor:"21,keyasint,omitempty"`
-	Fetched    *coordinator.Snapshot `cbor:"22,keyasint,omitempty"`
-	End        *wireEnd              `cbor:"8,keyasint,omitempty"`
+	Head       *wireHead              `cbor:"1,keyasint,omitempty"`
+	Agent      *coordinator.Agent     `cbor:"2,keyasint,omitempty"`
+	Token      *coordinator.Token     `cbor:"3,keyasint,omitempty"`
+	Feed       *coordinator.Feed      `cbor:"4,keyasint,omitempty"`
+	Savepoint  *coordinator.Snapshot  `cbor:"5,keyasint,omitempty"`
+	Removed    *coordinator.Removed   `cbor:"9,keyasint,omitempty"`
+	Departure  *coordinator.Departure `cbor:"10,keyasint,omitempty"`
+	Arrival    *coordinator.Arrival   `cbor:"11,keyasint,omitempty"`
+	Floor      *wireFloor             `cbor:"12,keyasint,omitempty"`
+	Job        *coordinator.Job       `cbor:"6,keyasint,omitempty"`
+	Checkpoint *coordinator.Snapshot  `cbor:"7,keyasint,omitempty"`
+	Replica    *coordinator.Replica   `cbor:"20,keyasint,omitempty"`
+	Replicated *coordinator.Snapshot  `cbor:"21,keyasint,omitempty"`
+	Fetched    *coordinator.Snapshot  `cbor:"22,keyasint,omitempty"`
+	End        *wireEnd               `cbor:"8,keyasint,omitempty"`
 }
 
 type wireHead struct {
@@ -46,6 +49,12 @@ type wireHead struct {
 	Mesh   string      `cbor:"4,keyasint"`
 	Site   mesh.Site   `cbor:"5,keyasint"`
 	Level  uint32      `cbor:"6,keyasint"`
+}
+
+// wireFloor is one of Moves.Forgotten.
+type wireFloor struct {
+	Site  mesh.Site `cbor:"1,keyasint"`
+	Index uint64    `cbor:"2,keyasint"`
 }
 
 type wireEnd struct {
@@ -110,6 +119,15 @@ func eachRecord(s *coordinator.State, f func(wireRecord) error) error {
 	for _, k := range slices.Sorted(maps.Keys(s.Removed)) {
 		records = append(records, wireRecord{Removed: s.Removed[k]})
 	}
+	for _, k := range slices.Sorted(maps.Keys(s.Moves.Departures)) {
+		records = append(records, wireRecord{Departure: s.Moves.Departures[k]})
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Moves.Arrivals)) {
+		records = append(records, wireRecord{Arrival: s.Moves.Arrivals[k]})
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Moves.Forgotten)) {
+		records = append(records, wireRecord{Floor: &wireFloor{k, s.Moves.Forgotten[k]}})
+	}
 	for _, k := range slices.Sorted(maps.Keys(s.Jobs)) {
 		job := *s.Jobs[k]
 		job.Checkpoints = nil
@@ -157,7 +175,7 @@ func DecodeState(r io.Reader) (*coordinator.State, error) {
 	}
 	b := builder{s: &coordinator.State{Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{}, Names: map[string]coordinator.JobID{},
 		Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{}, Removed: map[mesh.NodeID]*coordinator.Removed{},
-		Replicas: map[coordinator.JobID]*coordinator.Replica{}}}
+		Replicas: map[coordinator.JobID]*coordinator.Replica{}, Moves: coordinator.NewMoves()}}
 	for !b.ended {
 		rec, err := readRecord(hashed)
 		if err == nil {
@@ -246,8 +264,12 @@ func (b *builder) add(r wireRecord) error {
 		s.Savepoints[r.Savepoint.Name] = r.Savepoint
 	case r.Removed != nil:
 		s.Removed[r.Removed.Node] = r.Removed
+	case r.Departure != nil, r.Arrival != nil, r.Floor != nil:
+		if err := b.addMove(r); err != nil {
+			return err
+		}
 	case r.Job != nil:
-		if r.Job.Status > coordinator.Cancelled || len(r.Job.Checkpoints) > 0 {
+		if !r.Job.Status.Known() || len(r.Job.Checkpoints) > 0 {
 			return fmt.Errorf("%w: job %s", errOther, r.Job.ID)
 		}
 		s.Jobs[r.Job.ID], b.job = r.Job, r.Job
@@ -271,6 +293,21 @@ func (b *builder) add(r wireRecord) error {
 		b.ended = true
 	}
 	b.records++
+	return nil
+}
+
+func (b *builder) addMove(r wireRecord) error {
+	m := &b.s.Moves
+	switch {
+	case r.Floor != nil:
+		m.Forgotten[r.Floor.Site] = r.Floor.Index
+	case r.Departure != nil && r.Departure.Phase.Known():
+		m.Departures[r.Departure.ID] = r.Departure
+	case r.Arrival != nil && r.Arrival.Phase.Known():
+		m.Arrivals[r.Arrival.ID] = r.Arrival
+	default:
+		return fmt.Errorf("%w: a move in a phase that nobody knows", errOther)
+	}
 	return nil
 }
 
@@ -301,10 +338,16 @@ func (r wireRecord) order() (kind int, name string) {
 		return 5, r.Savepoint.Name
 	case r.Removed != nil:
 		return 6, string(r.Removed.Node)
+	case r.Departure != nil:
+		return 7, string(r.Departure.ID)
+	case r.Arrival != nil:
+		return 8, string(r.Arrival.ID)
+	case r.Floor != nil:
+		return 9, string(r.Floor.Site)
 	case r.Job != nil:
-		return 7, string(r.Job.ID)
+		return 10, string(r.Job.ID)
 	case r.Checkpoint != nil:
-		return 8, r.Checkpoint.Name
+		return 11, r.Checkpoint.Name
 	case r.Replica != nil:
 		return 20, string(r.Replica.Job.ID)
 	case r.Replicated != nil:

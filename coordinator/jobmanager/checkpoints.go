@@ -223,6 +223,9 @@ func (a *apply) savepointDeleted(c *coordinator.SavepointDeleted) error {
 	if by := a.beginsWith(func(from string) bool { return from == c.Name }); by != "" {
 		return refuse(ErrRefused, "savepoint %q: job %s begins with it, and has no checkpoint of its own yet", c.Name, by)
 	}
+	if by := a.movesWith(c.Name); by != "" {
+		return refuse(ErrRefused, "savepoint %q: a job moves with it, by %s", c.Name, by)
+	}
 	delete(a.Savepoints, c.Name)
 	a.changed(Savepoint, c.Name)
 	a.dropFeeds()

@@ -38,7 +38,7 @@ func (a *apply) feedCreated(c *coordinator.Feed) error {
 		return err
 	}
 	switch {
-	case likeOwn(c.Name):
+	case a.likeOwn(c.Name):
 		return refuse(ErrRefused, "feed %q: such names are of jobs' own feeds", c.Name)
 	case a.Feeds[c.Name] != nil:
 		return refuse(ErrExists, "feed %q is there already", c.Name)
@@ -50,10 +50,14 @@ func (a *apply) feedCreated(c *coordinator.Feed) error {
 	return nil
 }
 
-// likeOwn tells whether a name could be that of a job's own feed: j7.in.
-func likeOwn(name string) bool {
+// likeOwn tells whether a name could be that of a job's own feed: j7.in,
+// j7-north.in.
+func (a *apply) likeOwn(name string) bool {
 	job, _, ok := strings.Cut(name, ".")
 	digits, j := strings.CutPrefix(job, "j")
+	if a.Level >= coordinator.SitesLevel {
+		digits, _, _ = strings.Cut(digits, "-")
+	}
 	return ok && j && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
@@ -64,6 +68,8 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 		return refuse(ErrUnknown, "no feed %q", c.Name)
 	case f.Mirror != nil:
 		return refuse(ErrRefused, "feed %q is a mirror of feed %s of site %s: it goes with what it is kept for", c.Name, f.Mirror.Feed, f.Mirror.Site)
+	case a.ArrivingFeed(f) != nil:
+		return refuse(ErrRefused, "feed %q is on its way here, by %s", c.Name, a.ArrivingFeed(f).ID)
 	case f.Job != "" && a.Jobs[f.Job] == nil:
 		return refuse(ErrRefused, "feed %q: %s stands in its log; the feed goes with the last that does", c.Name, a.standsIn(f))
 	case f.Job != "":
@@ -92,6 +98,9 @@ func (a *apply) checkAdopts(c *coordinator.JobSubmitted) error {
 			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is not the one that %q stands in", c.Name, ad.Source, ad.Feed, c.From)
 		case slices.ContainsFunc(c.Adopts[:i], same) || !slices.ContainsFunc(c.Feeds, func(own coordinator.Feed) bool { return own.Name == string(ad.Source) }):
 			return refuse(ErrRefused, "job %q: source %q is to go on with a feed, and is none of its mqtt sources, or is there twice", c.Name, ad.Source)
+		}
+		if f.Owner != "" {
+			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is site %s's now", c.Name, ad.Source, ad.Feed, f.Owner)
 		}
 		if j := a.Jobs[f.Job]; j != nil && !j.Status.Ended() {
 			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is that of job %s (%q), and that is %s: stop it first", c.Name, ad.Source, ad.Feed, j.ID, j.Name, j.Status)
@@ -138,7 +147,7 @@ func (a *apply) standsIn(f *coordinator.Feed) string {
 func (a *apply) dropFeeds() {
 	for _, name := range sorted(a.Feeds) {
 		f := a.Feeds[name]
-		if f.Job == "" || f.Mirror != nil || a.Jobs[f.Job] != nil {
+		if f.Job == "" || f.Mirror != nil || a.Jobs[f.Job] != nil || a.ArrivingFeed(f) != nil {
 			continue
 		}
 		if a.Level >= coordinator.AdoptLevel && a.standsIn(f) != "" {
@@ -168,6 +177,8 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 		return refuse(ErrRefused, "feed %q: the owner %q is not one of the members", f.Name, log.Owner)
 	case log.Start < 0 || f.Fork != nil && log.Start > f.Fork.At:
 		return refuse(ErrRefused, "feed %q: epoch %d is to start at %d", f.Name, log.Epoch, log.Start)
+	case log.Held != a.Holds(f):
+		return refuse(ErrStale, "feed %q: epoch %d is to be held: %t, and that is otherwise now", f.Name, log.Epoch, log.Held)
 	case len(log.Members) > MaxReplicas:
 		return refuse(ErrRefused, "feed %q: %d members; at most %d are possible", f.Name, len(log.Members), MaxReplicas)
 	}
@@ -181,6 +192,7 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 	}
 	next := *f
 	next.Log = logepoch.Next(&old, log.Owner, log.Members, log.Start)
+	next.Log.Held = log.Held
 	next.Log.Heirs = slices.DeleteFunc(next.Log.Heirs, func(h coordinator.Heir) bool { return a.Agents[h.Node] == nil })
 	if drop := len(next.Log.Starts) - MaxStarts; drop > 0 {
 		next.Log.Starts = slices.Clone(next.Log.Starts[drop:])

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/migration"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
@@ -36,7 +37,10 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 			return id, nil
 		}
 	}
-	id := coordinator.JobID(fmt.Sprintf("j%d", a.Index))
+	id := coordinator.NewJobID(a.Index, "")
+	if a.Level >= coordinator.SitesLevel {
+		id = coordinator.NewJobID(a.Index, a.Site)
+	}
 	if err := a.checkSubmitted(id, c); err != nil {
 		return "", err
 	}
@@ -72,7 +76,7 @@ func (a *apply) inherit(job *coordinator.Job, from coordinator.JobID) {
 	for old != nil && a.Jobs[old.Successor] != nil {
 		old = a.Jobs[old.Successor]
 	}
-	if old == nil || !old.Status.Ended() {
+	if old == nil || !old.Status.Ended() || old.Status == coordinator.Moved { // it may come back, and go on with them
 		return
 	}
 	job.Sinks = old.Sinks
@@ -90,6 +94,8 @@ func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted
 		return refuse(ErrRefused, "namespace %q: there is only %q", c.Namespace, coordinator.DefaultNamespace)
 	case other != "":
 		return refuse(ErrExists, "a job %q is there, %s, and it is %s: stop it first, or give this one another name", c.Name, other, a.Jobs[other].Status)
+	case a.expects(c.Name) != nil:
+		return refuse(ErrExists, "a job %q is on its way here, by %s: give this one another name", c.Name, a.expects(c.Name).ID)
 	case len(a.Names) >= MaxLiveJobs:
 		return refuse(ErrRefused, "%d jobs have not ended: stop some first", MaxLiveJobs)
 	case len(c.Spec) > MaxSpec || len(c.Request) > MaxName || len(c.From) > MaxText:
@@ -104,6 +110,9 @@ func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted
 	for _, name := range c.Reads {
 		if f := a.Feeds[name]; f == nil || f.Job != "" {
 			return refuse(ErrUnknown, "job %q reads feed %q, and there is none that is shared: create it first", c.Name, name)
+		}
+		if err := a.checkReader(c.Name, a.Feeds[name]); err != nil {
+			return err
 		}
 	}
 	seen := make(map[string]bool)
@@ -129,6 +138,9 @@ func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {
 	}
 	if err := a.ofTerm(c.Term); err != nil {
 		return err
+	}
+	if err := migration.MayRun(&a.Moves, job.ID, job.Epoch); err != nil {
+		return moveError(err)
 	}
 	switch newest := job.Newest(); {
 	case c.Attempt != job.Attempt+1:
@@ -189,20 +201,28 @@ func (a *apply) jobBecame(c *coordinator.JobBecame) error {
 			a.put(&next)
 		}
 		return nil
-	case c.Status > coordinator.Cancelled || !job.Status.CanBecome(c.Status):
+	case !c.Status.Known() || !job.Status.CanBecome(c.Status):
 		return refuse(ErrStale, "job %s is %s, and cannot become %s from there", job.ID, job.Status, statusName(c.Status))
 	case c.Status == coordinator.Restoring:
 		return refuse(ErrRefused, "job %s: only a deployment makes it restoring", job.ID)
-	case c.Savepoint != "" && (c.Status != coordinator.Stopped && c.Status != coordinator.Finished || a.Savepoints[c.Savepoint] == nil):
-		return refuse(ErrStale, "job %s: no savepoint %q to stop with", job.ID, c.Savepoint)
+	case c.Status == coordinator.Moved || c.Status == coordinator.Created || job.Status == coordinator.Suspended:
+		return refuse(ErrRefused, "job %s is %s: only a move makes it %s from there", job.ID, job.Status, c.Status)
+	case c.Status == coordinator.Stopped && job.Move != "":
+		return refuse(ErrStale, "job %s halts for %s: it is suspended, not stopped", job.ID, job.Move)
+	case c.Status == coordinator.Suspended && (job.Move == "" || job.Cancel):
+		return refuse(ErrStale, "job %s does not halt for a move, or is being cancelled", job.ID)
+	}
+	if err := a.checkStop(job, c); err != nil {
+		return err
 	}
 	next := *job
 	next.Status, next.Why, next.Since = c.Status, cut(c.Why), a.c.At
 	if c.Status == coordinator.Restarting {
 		next.Restarts++
 	}
+	next.Savepoint = strings.Clone(c.Savepoint)
 	if c.Status.Ended() {
-		next.Places, next.End, next.Savepoint = nil, a.Index, strings.Clone(c.Savepoint)
+		next.Places, next.End, next.Move = nil, a.Index, ""
 		delete(a.Names, coordinator.NameKey(job.Namespace, job.Name))
 	}
 	a.put(&next)
@@ -212,9 +232,19 @@ func (a *apply) jobBecame(c *coordinator.JobBecame) error {
 	return nil
 }
 
+// checkStop checks the savepoint with which a job stops.
+func (a *apply) checkStop(job *coordinator.Job, c *coordinator.JobBecame) error {
+	s := a.Savepoints[c.Savepoint]
+	stops := c.Status == coordinator.Stopped || c.Status == coordinator.Finished || c.Status == coordinator.Suspended
+	if c.Savepoint != "" && (!stops || s == nil) || c.Status == coordinator.Suspended && (s == nil || s.Job != job.ID || s.ID.Token != job.Token(a.Site)) {
+		return refuse(ErrStale, "job %s: no savepoint %q to stop with", job.ID, c.Savepoint)
+	}
+	return nil
+}
+
 // statusName is a status's name also where there is no such status.
 func statusName(s coordinator.Status) string {
-	if s > coordinator.Cancelled {
+	if !s.Known() {
 		return fmt.Sprintf("state %d", s)
 	}
 	return s.String()
@@ -229,6 +259,8 @@ func (a *apply) jobTold(c *coordinator.JobTold) error {
 	switch {
 	case job.Status.Ended():
 		return refuse(ErrRefused, "job %s has ended: it is %s", job.ID, job.Status)
+	case job.Status == coordinator.Suspended:
+		return refuse(ErrRefused, "job %s is suspended by %s: cancel the move first", job.ID, job.Move)
 	case job.Cancel && c.Cancel, !c.Cancel && !job.Cancel && c.Then != dataflow.GoOn && c.Then == job.Then:
 		return nil // the same wish again
 	case c.Cancel:
@@ -237,6 +269,8 @@ func (a *apply) jobTold(c *coordinator.JobTold) error {
 		return refuse(ErrRefused, "job %s is being cancelled", job.ID)
 	case c.Then != dataflow.Halt && c.Then != dataflow.Drain:
 		return refuse(ErrRefused, "job %s: neither a stop nor a cancel", job.ID)
+	case job.Move != "":
+		return refuse(ErrRefused, "job %s halts for %s: cancel the move first", job.ID, job.Move)
 	case job.Then != dataflow.GoOn:
 		return refuse(ErrRefused, "job %s was told already to %s", job.ID, job.Then)
 	default:
@@ -254,6 +288,8 @@ func (a *apply) jobRescaled(c *coordinator.JobRescaled) error {
 	switch {
 	case job.Status.Ended():
 		return refuse(ErrRefused, "job %s has ended: it is %s", job.ID, job.Status)
+	case a.Leaving(job.ID) != nil:
+		return refuse(ErrRefused, "job %s is moving, by %s: wait, or cancel that", job.ID, a.Leaving(job.ID).ID)
 	case job.Cancel || job.Then != dataflow.GoOn:
 		return refuse(ErrRefused, "job %s was told to end", job.ID)
 	case c.Parallelism < 1 || c.Parallelism > dataflow.MaxMaxParallelism:
@@ -274,6 +310,9 @@ func (a *apply) jobForgotten(c *coordinator.JobForgotten) error {
 	}
 	if !job.Status.Ended() {
 		return refuse(ErrRefused, "job %s is %s: cancel it first", job.ID, job.Status)
+	}
+	if move := a.moving(job.ID); move != "" {
+		return refuse(ErrRefused, "job %s: %s, which is about it, is not decided: wait, or cancel the move", job.ID, move)
 	}
 	if by := a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }); by != "" {
 		return refuse(ErrRefused, "job %s: job %s begins with a checkpoint of it, and has none of its own yet", job.ID, by)
@@ -301,7 +340,7 @@ func (a *apply) forget(id coordinator.JobID) {
 }
 
 // forgetOldest keeps ended jobs at MaxEndedJobs. One whose checkpoint a live job
-// begins with stays for so long.
+// begins with, or that may be about to come back, stays for so long.
 func (a *apply) forgetOldest() {
 	var ended []*coordinator.Job
 	for _, id := range sorted(a.Jobs) {
@@ -311,7 +350,7 @@ func (a *apply) forgetOldest() {
 	}
 	slices.SortStableFunc(ended, func(x, y *coordinator.Job) int { return cmp.Compare(x.End, y.End) })
 	for _, job := range ended[:max(0, len(ended)-MaxEndedJobs)] {
-		if a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }) == "" {
+		if a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }) == "" && a.moving(job.ID) == "" {
 			a.forget(job.ID)
 		}
 	}

@@ -29,4 +29,5 @@ const (
 	MaxPlaces   = 1 << 16
 	MaxText     = 4096 // bytes of a sentence that is kept; the rest is cut off
 	MaxName     = 128
+	MaxHistory  = 100 // sites that had a job, one after the other; beyond it the first go
 )

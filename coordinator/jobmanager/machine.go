@@ -21,7 +21,7 @@ func New() *Machine {
 	return &Machine{s: &coordinator.State{
 		Level: coordinator.BaseLevel, Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{},
 		Names: map[string]coordinator.JobID{}, Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{},
-		Removed: map[mesh.NodeID]*coordinator.Removed{}, Replicas: map[coordinator.JobID]*coordinator.Replica{},
+		Removed: map[mesh.NodeID]*coordinator.Removed{}, Replicas: map[coordinator.JobID]*coordinator.Replica{}, Moves: coordinator.NewMoves(),
 	}}
 }
 
@@ -59,6 +59,9 @@ var (
 type Result struct {
 	Err error             // nil: it is in force, or was already
 	Job coordinator.JobID // of JobSubmitted: the job that it made, now or when it came before
+	// Move is whose record a command about a move is about, if that is there: of
+	// MoveBegan the one that it made, now or when it came before.
+	Move coordinator.MoveID
 }
 
 // What is a kind of thing in the state.
@@ -75,10 +78,11 @@ const (
 	Feed                      // Feeds[Name]; it may be gone
 	Savepoint                 // Savepoints[Name]; it may be gone
 	Replica                   // Replicas[Name]; it may be gone
+	Move                      // Moves.Departures[Name] or Moves.Arrivals[Name]; it may be gone
 )
 
 var whatNames = [...]string{Leader: "leader", Site: "site", Level: "level", Agent: "agent", Token: "token", Job: "job", Feed: "feed", Savepoint: "savepoint",
-	Replica: "replica"}
+	Replica: "replica", Move: "move"}
 
 // String is the name in logs and scripts.
 func (w What) String() string { return whatNames[w] }
@@ -108,6 +112,7 @@ type apply struct {
 	*coordinator.State
 	c       *coordinator.Command
 	changes []Change
+	moved   coordinator.MoveID
 }
 
 func (a *apply) changed(w What, name string) {
@@ -133,7 +138,8 @@ func (m *Machine) Apply(index uint64, c *coordinator.Command) (Result, []Change)
 		id, err := a.jobSubmitted(c.JobSubmitted)
 		return Result{Err: err, Job: id}, a.changes
 	}
-	return Result{Err: a.dispatch()}, a.changes
+	err := a.dispatch()
+	return Result{Err: err, Move: a.moved}, a.changes
 }
 
 func said(c *coordinator.Command) (n int) {
@@ -142,7 +148,7 @@ func said(c *coordinator.Command) (n int) {
 		c.TokenCreated != nil, c.TokenUsed != nil, c.TokenRevoked != nil,
 		c.JobSubmitted != nil, c.JobDeployed != nil, c.JobBecame != nil, c.JobTold != nil, c.JobRescaled != nil, c.JobForgotten != nil,
 		c.CheckpointDone != nil, c.SinkCommitted != nil, c.SavepointAdded != nil, c.SavepointDeleted != nil, c.CopiesChanged != nil,
-		c.FeedCreated != nil, c.FeedDeleted != nil, c.LogEpochBegun != nil,
+		c.FeedCreated != nil, c.FeedDeleted != nil, c.LogEpochBegun != nil, c.Move != nil,
 		c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil,
 	} {
 		if set {
@@ -202,6 +208,8 @@ func (a *apply) dispatch() error {
 		return a.replicaAdvanced(c.ReplicaAdvanced)
 	case c.ReplicaDropped != nil:
 		return a.replicaDropped(c.ReplicaDropped)
+	case c.Move != nil:
+		return a.move(c.Move)
 	}
 	return a.logEpochBegun(a.c.LogEpochBegun)
 }

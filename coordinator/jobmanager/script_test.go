@@ -2,6 +2,7 @@ package jobmanager_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -33,6 +34,9 @@ import (
 //	feed plant replicas=2 · unfeed plant · epoch plant 1 term=2 owner=n1 members=n1,n2 start=0
 //	offered j1-b from=b epoch=2 feeds=j1-b.in moving=m1-b · next j1-b chk-2-b-1-5 5 [replace] from=b epoch=2 era=2 parts=aa,bb
 //	advanced j1-b chk-2-b-1-5 from=b epoch=2 ends=j1-b.in:600 · dropped j1-b from=b epoch=2
+//	move began j5-a 1 to=b stay=f request=r · move halting m9-a · move offered m9-a savepoint=s ends=f:7 · move handed|aborted|forgotten m9-a
+//	move fenced j5-a 2 owner=c · move arrives m9-a j5-a door from=a epoch=2 feeds=f stay=g reads=g · move unarrived m9-a
+//	move prepared m9-a savepoint=s job=j5-a attempt=4 [era=1 site=a] ends=f:7 · move active m9-a verdict=1 force=yes
 //	nothing · both · (any) @3: at feature level 3 · (any) !500: at time 500
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -114,6 +118,9 @@ func show(s *coordinator.State) string {
 		if j.Epoch > 1 || len(j.Adopted) > 0 || j.Successor != "" || j.Completed > 0 {
 			fmt.Fprintf(&b, "        epoch %d, adopted %v, successor %q, %d checkpoints completed\n", j.Epoch, j.Adopted, j.Successor, j.Completed)
 		}
+		if j.Move != "" || j.Owner != "" || len(j.History) > 0 {
+			fmt.Fprintf(&b, "        move %q, owner %q, history %v\n", j.Move, j.Owner, j.History)
+		}
 		for _, c := range j.Checkpoints {
 			fmt.Fprintf(&b, "        checkpoint %s%s\n", c.Name, copiesOf(c))
 		}
@@ -130,11 +137,33 @@ func show(s *coordinator.State) string {
 		if len(f.Past) > 0 {
 			fmt.Fprintf(&b, "        past %v\n", f.Past)
 		}
+		if f.Owner != "" || f.Move != "" || f.Log.Held {
+			fmt.Fprintf(&b, "        owner %q, move %q, held %v\n", f.Owner, f.Move, f.Log.Held)
+		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Savepoints)) {
 		fmt.Fprintf(&b, "    savepoint %s of %s%s\n", k, s.Savepoints[k].Job, copiesOf(s.Savepoints[k]))
 	}
+	showMoves(&b, &s.Moves)
 	return b.String() + showReplicas(s)
+}
+
+func showMoves(b *strings.Builder, m *coordinator.Moves) {
+	for _, k := range slices.Sorted(maps.Keys(m.Departures)) {
+		d := m.Departures[k]
+		fmt.Fprintf(b, "    departure %s of %s at %d to %s: %s, savepoint %q, ends %v, stay %v, why %q\n", k, d.Job, d.Epoch, d.To, d.Phase, d.Savepoint, d.Ends, d.Stay, d.Why)
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.Arrivals)) {
+		a := m.Arrivals[k]
+		name := ""
+		if a.Savepoint != nil {
+			name = a.Savepoint.Name
+		}
+		fmt.Fprintf(b, "    arrival %s of %s %q at %d from %s: %s, savepoint %q, ends %v, forced %v, why %q\n", k, a.Job.ID, a.Job.Name, a.Epoch, a.From, a.Phase, name, a.Ends, a.Forced, a.Why)
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.Forgotten)) {
+		fmt.Fprintf(b, "    no arrival from %s up to %d\n", k, m.Forgotten[k])
+	}
 }
 
 func placesOf(j *coordinator.Job) (out []string) {
@@ -219,7 +248,7 @@ func parse(t *testing.T, d *datadriven.TestData, line string) *coordinator.Comma
 			w.plain = append(w.plain, f)
 		}
 	}
-	if !site(c, w) && !job(c, w) && !snapshots(c, w) && !replicas(c, w) && w.at(0) != "nothing" {
+	if !site(c, w) && !job(c, w) && !snapshots(c, w) && !replicas(c, w) && !move(c, w) && w.at(0) != "nothing" {
 		d.Fatalf(t, "unknown line %q", line)
 	}
 	return c
@@ -252,7 +281,7 @@ func site(c *coordinator.Command, w words) bool {
 		c.FeedDeleted = &coordinator.FeedDeleted{Name: w.at(1)}
 	case "epoch":
 		c.LogEpochBegun = &coordinator.LogEpochBegun{Feed: w.at(1), Term: number(w.named["term"]), Log: coordinator.LogEpoch{
-			Epoch: w.number(2), Owner: mesh.NodeID(w.named["owner"]), Members: w.nodes("members"), Start: int64(number(w.named["start"]))}}
+			Epoch: w.number(2), Owner: mesh.NodeID(w.named["owner"]), Members: w.nodes("members"), Start: int64(number(w.named["start"])), Held: w.named["held"] != ""}}
 	default:
 		return false
 	}
@@ -282,7 +311,7 @@ func job(c *coordinator.Command, w words) bool {
 		c.JobDeployed = dep
 	case "became":
 		b := &coordinator.JobBecame{Job: w.job(1), Attempt: w.number(2), Status: 77, Why: w.named["why"], Savepoint: w.named["savepoint"]}
-		for s := coordinator.Created; s <= coordinator.Cancelled; s++ {
+		for s := coordinator.Created; s.Known(); s++ {
 			if s.String() == w.at(3) {
 				b.Status = s
 			}
@@ -308,6 +337,9 @@ func snapshots(c *coordinator.Command, w words) bool {
 		}
 		id := idOf(attempt, counter)
 		id.Token.Epoch = max(1, number(w.named["era"]))
+		if _, site, _ := w.job(1).Parts(); site != "" {
+			id.Token.Site = cmp.Or(w.named["site"], string(site))
+		}
 		return &coordinator.Snapshot{Name: name, Job: w.job(1), ID: id, Copies: []coordinator.PartCopies{{Part: digest("aa"), Nodes: []mesh.NodeID{"n1"}}}}
 	}
 	switch w.at(0) {
@@ -328,7 +360,7 @@ func snapshots(c *coordinator.Command, w words) bool {
 			if len(f) > 4 {
 				attempt = number(f[4])
 			}
-			s.Commits = append(s.Commits, coordinator.SinkCommit{Operator: "out", Node: mesh.NodeID(f[0]), Target: f[1], Through: idOf(attempt, number(f[2])), Length: int64(number(f[3]))})
+			s.Commits = append(s.Commits, coordinator.SinkCommit{Operator: "out", Node: mesh.NodeID(f[0]), Target: f[1], Through: throughOf(w, attempt, number(f[2])), Length: int64(number(f[3]))})
 		}
 		c.SinkCommitted = s
 	case "import":
@@ -348,6 +380,62 @@ func snapshots(c *coordinator.Command, w words) bool {
 		return false
 	}
 	return true
+}
+
+// throughOf is of the first epoch, at the site that the job's id names.
+func throughOf(w words, attempt, counter uint64) dataflow.CheckpointID {
+	id := idOf(attempt, counter)
+	if _, site, _ := w.job(1).Parts(); site != "" {
+		id.Token.Site = string(site)
+	}
+	return id
+}
+
+func ends(list []string) (out []coordinator.FeedEnd) {
+	for _, e := range list {
+		feed, end, _ := strings.Cut(e, ":")
+		out = append(out, coordinator.FeedEnd{Feed: feed, End: int64(number(end))})
+	}
+	return out
+}
+
+func move(c *coordinator.Command, w words) bool {
+	id, m := coordinator.MoveID(w.at(2)), &coordinator.MoveCommand{}
+	switch w.at(1) {
+	case "began":
+		m.Began = &coordinator.MoveBegan{Job: w.job(2), Epoch: w.number(3), To: mesh.Site(w.named["to"]), Stay: w.list("stay"), Request: w.named["request"]}
+	case "halting":
+		m.Halting = &coordinator.MoveHalting{ID: id}
+	case "offered":
+		m.Offered = &coordinator.MoveOffered{ID: id, Savepoint: w.named["savepoint"], Ends: ends(w.list("ends"))}
+	case "handed", "aborted":
+		m.Decided = &coordinator.MoveDecided{ID: id, HandedOver: w.at(1) == "handed", Why: w.named["why"]}
+	case "forgotten":
+		m.Forgotten = &coordinator.MoveForgotten{ID: id}
+	case "fenced":
+		m.Fenced = &coordinator.JobFenced{Job: w.job(2), Epoch: w.number(3), Owner: mesh.Site(w.named["owner"])}
+	case "arrives":
+		a := &coordinator.Arrival{ID: id, From: mesh.Site(w.named["from"]), Epoch: number(w.named["epoch"]), Job: coordinator.MovingJob{ID: w.job(3), Name: w.at(4), Reads: w.list("reads")}}
+		for _, f := range w.list("feeds") {
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f})
+		}
+		for _, f := range w.list("stay") {
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
+		}
+		m.ArrivalBegan = a
+	case "prepared":
+		s := &coordinator.Snapshot{Name: w.named["savepoint"], Job: coordinator.JobID(w.named["job"]), ID: idOf(number(w.named["attempt"]), 9), Copies: []coordinator.PartCopies{{Part: digest("aa"), Nodes: []mesh.NodeID{"n1"}}}}
+		s.ID.Token.Epoch, s.ID.Token.Site = max(1, number(w.named["era"])), cmp.Or(w.named["site"], "a")
+		m.ArrivalPrepared = &coordinator.ArrivalIsReady{ID: id, Savepoint: s, Ends: ends(w.list("ends"))}
+	case "active":
+		m.ArrivalDecided = &coordinator.ArrivalDecided{ID: id, Verdict: coordinator.MoveDecision(number(w.named["verdict"])), Forced: w.named["force"] != ""}
+	case "unarrived":
+		m.ArrivalForgotten = &coordinator.ArrivalForgotten{ID: id}
+	default:
+		return false
+	}
+	c.Move, c.Level = m, coordinator.SitesLevel
+	return w.at(0) == "move"
 }
 
 // Whatever bytes are a command: Apply does not panic, a refusal changes nothing,

@@ -17,7 +17,7 @@ import (
 // time has come, nothing of the last one can act any more, its feeds have owners,
 // and there is room.
 func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
-	if j.Then != dataflow.GoOn && (j.Status == coordinator.Created || r.stopNow) {
+	if j.Then != dataflow.GoOn && j.Move == "" && (j.Status == coordinator.Created || r.stopNow) {
 		l.become(r, coordinator.Stopped, "it did not run when it was told to stop, so there is no savepoint; "+again(j), "")
 		return
 	}
@@ -49,7 +49,7 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		}
 	}
 	switch {
-	case why != "" && j.Then != dataflow.GoOn:
+	case why != "" && j.Then != dataflow.GoOn && j.Move == "":
 		l.become(r, coordinator.Stopped, "it could not run any more to take a savepoint: "+why+"; "+again(j), "")
 	case why != "":
 		l.waits(r, j, why)
@@ -157,7 +157,7 @@ func (l *Leader) owners(j *coordinator.Job, p *Parsed) (map[dataflow.OperatorID]
 		switch {
 		case f == nil:
 			return nil, fmt.Sprintf("feed %s is not there", use.Feed)
-		case f.Log.Epoch == 0 || !l.usable(f.Log.Owner) || run.epoch > f.Log.Epoch:
+		case f.Log.Epoch == 0 || f.Log.Held || !l.usable(f.Log.Owner) || run.epoch > f.Log.Epoch:
 			if run.why != "" {
 				return nil, run.why
 			}

@@ -290,7 +290,8 @@ func (x *executor) performLog(f worker.Effect) {
 			as = f.Follow
 		}
 		name := as.Feed.Name
-		s.trace("%s: %s %s epoch %d of %v from %d", x.n.id, map[bool]string{true: "own", false: "follow"}[f.Own != nil], name, as.Epoch.Epoch, as.Epoch.Members, as.Epoch.Start)
+		s.trace("%s: %s %s epoch %d of %v from %d%s", x.n.id, map[bool]string{true: "own", false: "follow"}[f.Own != nil], name, as.Epoch.Epoch, as.Epoch.Members, as.Epoch.Start,
+			map[bool]string{true: ", held"}[as.Epoch.Held])
 		if x.noRole {
 			delete(x.roles, name)
 			x.failLog(name, as.Epoch.Epoch)
@@ -341,7 +342,7 @@ func (x *executor) own(as *worker.LogRole) {
 		}
 		all := true
 		d := x.n.disk[name]
-		if x.n.site.now < x.n.lease {
+		if x.n.site.now < x.n.lease && !as.Epoch.Held {
 			d.End++ // a message came
 		}
 		for _, m := range as.Epoch.Members {

@@ -24,6 +24,7 @@ import (
 //	resting --the owner is lost; a member is lost and there is another; copies are missing and there is an agent--> sealing
 //	resting --the feed is to become a mirror, or to be one no more, or the log here has forked--> sealing
 //	resting --a member has promised the next epoch by itself: an owner that was restarted--> sealing
+//	resting --the feed is about to leave for another site, or stays after all, or has come: its epoch is held, or is not any more--> sealing
 //	sealing --all that were asked and are there have answered, and one has all of the epochs before--> busy
 //	busy    --it is applied--> resting
 //	busy    --it is refused--> as before
@@ -67,6 +68,8 @@ func (l *Leader) decideFeed(r *feedRun) {
 		l.leaveOwner(r, f)
 	case l.away(f.Log.Owner) || l.spoilt(r, f.Log.Owner):
 		l.leaveOwner(r, f)
+	case f.Log.Held != l.st.Holds(f) && l.usable(f.Log.Owner): // its session is to end, or to begin again
+		l.askSeal(r, f, []mesh.NodeID{f.Log.Owner})
 	default:
 		l.improve(r, f)
 	}
@@ -74,11 +77,7 @@ func (l *Leader) decideFeed(r *feedRun) {
 
 // feedLives tells whether anything is to be taken into a log.
 func (l *Leader) feedLives(f *coordinator.Feed) bool {
-	if f.Job == "" || f.Mirror != nil {
-		return true
-	}
-	j := l.st.Jobs[f.Job]
-	return j != nil && !j.Status.Ended()
+	return !l.st.Rests(f)
 }
 
 // missed notes since when members are away.
@@ -209,7 +208,7 @@ func (l *Leader) firstEpoch(r *feedRun, f *coordinator.Feed) {
 
 func (l *Leader) beginEpoch(r *feedRun, f *coordinator.Feed, c schedule.FeedChoice, start int64) {
 	r.busy = true
-	next := coordinator.LogEpoch{Epoch: f.Log.Epoch + 1, Owner: c.Owner, Members: c.Members, Start: start}
+	next := coordinator.LogEpoch{Epoch: f.Log.Epoch + 1, Owner: c.Owner, Members: c.Members, Start: start, Held: l.st.Holds(f)}
 	l.propose(coordinator.Command{LogEpochBegun: &coordinator.LogEpochBegun{Feed: f.Name, Term: l.cfg.Term, Log: next}}, func(err error) {
 		if r.busy = false; err != nil {
 			r.retry = l.now.Add(l.cfg.Timing.Retry)

@@ -46,7 +46,7 @@ type jobRun struct {
 	usedFor  *coordinator.Place  // the first of the places for which
 
 	end   ending // what the newest checkpoint says
-	endOf *coordinator.Snapshot
+	endOf endKey
 	stops []int // wishes that wait for its end
 }
 
@@ -54,6 +54,13 @@ type jobRun struct {
 type verdict struct {
 	status coordinator.Status
 	why    string
+}
+
+// endKey is what an ending depends on.
+type endKey struct {
+	newest *coordinator.Snapshot
+	then   dataflow.Then
+	move   coordinator.MoveID
 }
 
 // ending is a job's last checkpoint: what it became with it.
@@ -64,7 +71,7 @@ type ending struct {
 
 func (l *Leader) newRun(j *coordinator.Job) *jobRun {
 	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool), slow: make(map[mesh.NodeID]bool), hosts: make(map[mesh.NodeID]bool)}
-	if j.Status == coordinator.Restarting { // by a leader of before
+	if j.Status == coordinator.Restarting || j.Status == coordinator.Suspended { // by a leader of before
 		r.left, r.overAt = coordinator.AttemptRef{Job: j.ID, Token: j.Token(l.cfg.Site)}, l.now
 		for _, p := range j.Places {
 			r.closing[p.Node] = true
@@ -119,6 +126,8 @@ func (l *Leader) ended(r *jobRun, j *coordinator.Job) {
 		switch {
 		case j == nil:
 			a.Err = errEnded
+		case j.Status == coordinator.Moved:
+			a.Err = fmt.Errorf("job %s: %s", j.Name, j.Why)
 		case j.Status == coordinator.Failed:
 			a.Err = fmt.Errorf("job %s failed: %s", j.Name, j.Why)
 		default:
@@ -139,6 +148,7 @@ func (l *Leader) decide(r *jobRun) {
 	}
 	end := l.endOf(r, j)
 	switch {
+	case j.Status == coordinator.Suspended: // what becomes of it the move decides
 	case j.Cancel:
 		l.become(r, coordinator.Cancelled, "", "")
 	case end.status != coordinator.Created:
@@ -170,12 +180,16 @@ func (l *Leader) endOf(r *jobRun, j *coordinator.Job) ending {
 	if n == nil || n.ID.Token != j.Token(l.cfg.Site) || j.Status == coordinator.Restoring {
 		return ending{}
 	}
-	if r.endOf == n {
+	key := endKey{n, j.Then, j.Move}
+	if r.endOf == key {
 		return r.end
 	}
-	r.endOf, r.end = n, ending{}
-	if sp := l.st.Savepoints[savepointName(j.ID, n.ID)]; sp != nil && sp.ID == n.ID {
+	r.endOf, r.end = key, ending{}
+	if sp := l.st.Savepoints[savepointName(j.ID, n.ID)]; sp != nil && sp.ID == n.ID && j.Then != dataflow.GoOn { // else it goes on after a move that was not to be
 		r.end = ending{status: coordinator.Stopped, savepoint: sp.Name}
+		if j.Move != "" {
+			r.end.status = coordinator.Suspended
+		}
 	}
 	if m, err := manifest.Decode(n.Manifest); err == nil && m.Finished && !m.Drained {
 		r.end.status = coordinator.Finished

@@ -78,7 +78,7 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 			l.markAllCopies()
 		case jobmanager.Leader, jobmanager.Site:
 			l.marks.site = true
-		case jobmanager.Token: // the API's
+		case jobmanager.Token, jobmanager.Move: // the API's; of a move its job and its feeds have changed, too
 		}
 	}
 }

@@ -29,6 +29,7 @@ import (
 //	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
+//	move JOB to SITE · move JOB halting, offered, handed or aborted   what the leader's driver of a move would propose
 //	commits off · commits on    no SinkCommitted comes into the log · it does again
 //	large begin                 this message is too large to be sent; prepared; nothing
 //	gone n2                     somebody knows that its process has ended
@@ -126,6 +127,8 @@ func (s *script) do() {
 		s.executor()
 	case "savepoint", "stop", "drain", "cancel", "rescale":
 		s.wish()
+	case "move":
+		s.move()
 	case "remove":
 		s.node().remove()
 	case "wipe":
@@ -238,6 +241,29 @@ func (s *script) wish() {
 		return
 	}
 	s.leads.step(leader.Event{Wish: w})
+}
+
+// move puts a command about a job's move into the log.
+func (s *script) move() {
+	j, st, m := s.job(s.args[0]), s.state(), &coordinator.MoveCommand{}
+	var id coordinator.MoveID
+	if d := st.Leaving(j.ID); d != nil {
+		id = d.ID
+	}
+	switch s.args[1] {
+	case "to":
+		m.Began = &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: mesh.Site(s.args[2])}
+	case "halting":
+		m.Halting = &coordinator.MoveHalting{ID: id}
+	case "offered":
+		m.Offered = &coordinator.MoveOffered{ID: id, Savepoint: j.Savepoint}
+		for name, f := range st.Feeds {
+			m.Offered.Ends = append(m.Offered.Ends, coordinator.FeedEnd{Feed: name, End: f.Log.Start})
+		}
+	case "handed", "aborted":
+		m.Decided = &coordinator.MoveDecided{ID: id, HandedOver: s.args[1] == "handed", Why: "a test"}
+	}
+	s.log = append(s.log, entry{command: &coordinator.Command{Level: coordinator.SitesLevel, Move: m}})
 }
 
 func (s *script) sayJobs() {

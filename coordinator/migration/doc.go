@@ -1,8 +1,9 @@
 // Package migration moves a job between two sites: who decides, and when either
 // of them may run it.
 //
-// Nothing drives it yet: no command of it is proposed, no message is sent, no
-// verb begins a move. It is the rules and the machines, and their proofs.
+// Nothing drives it yet: the replicated state applies its commands
+// (coordinator/jobmanager), and no leader proposes them, no message is sent, no verb
+// begins a move. It is the rules and the machines, and their proofs.
 //
 // It has three parts, all pure. Apply has the rules by which each site's
 // replicated state takes a command about a move (rules.go). Source and Target
@@ -14,9 +15,8 @@
 //
 // # The caller's duties
 //
-//  1. Apply, in the same Raft entry, does to the job what Applied.Order says:
-//     the table in docs/MIGRATION.md. A deployment of a job is refused unless
-//     MayRun says yes.
+//  1. What Applied.Order says is done to the job in the same Raft entry, and a
+//     deployment of a job is refused unless MayRun says yes: jobmanager does both.
 //  2. A machine is made anew in each term, with the record as it is then; it gets
 //     every later version of the record, in order, and nil when that is gone.
 //     Records are those that this agent has applied, never ones to come.

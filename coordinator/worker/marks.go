@@ -44,7 +44,7 @@ func (w *Worker) sync(st *coordinator.State, changed jobmanager.Changed) {
 			m.feeds[c.Name] = true
 		case jobmanager.Savepoint:
 			m.savepoints = true
-		case jobmanager.Leader, jobmanager.Site, jobmanager.Level, jobmanager.Agent, jobmanager.Token:
+		case jobmanager.Leader, jobmanager.Site, jobmanager.Level, jobmanager.Agent, jobmanager.Token, jobmanager.Move:
 		}
 	}
 }

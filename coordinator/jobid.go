@@ -1,0 +1,40 @@
+package coordinator
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// JobID names a submitted job: "j", the Raft index at which it was accepted, and
+// the site where that was, as in j17-north. So no other job of the mesh ever has
+// it, wherever it moves. Jobs from before SitesLevel have no site in it: j17.
+type JobID string
+
+// NewJobID is the id of a job that is accepted at a Raft index of a site; "" as
+// the site: one without it.
+func NewJobID(index uint64, site mesh.Site) JobID {
+	if site == "" {
+		return JobID(fmt.Sprintf("j%d", index))
+	}
+	return JobID(fmt.Sprintf("j%d-%s", index, site))
+}
+
+// Parts are the index and the site in an id; the site is empty where it has none.
+// false: it is no job's.
+func (j JobID) Parts() (index uint64, site mesh.Site, ok bool) {
+	digits, name, _ := strings.Cut(strings.TrimPrefix(string(j), "j"), "-")
+	index, err := strconv.ParseUint(digits, 10, 64)
+	site = mesh.Site(name)
+	return index, site, err == nil && NewJobID(index, site) == j
+}
+
+// Own tells whether a feed's name is that of a job's own feed, and of which job it
+// was first: j17-north.in. No site's name has a '.'.
+func Own(feed string) (first JobID, own bool) {
+	job, _, dot := strings.Cut(feed, ".")
+	_, _, ok := JobID(job).Parts()
+	return JobID(job), dot && ok
+}

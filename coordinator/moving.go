@@ -1,0 +1,129 @@
+package coordinator
+
+import (
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// What the moves of jobs mean for the jobs and feeds of a site.
+
+// Leaving is the departure of a job that is not decided; nil: there is none.
+func (s *State) Leaving(job JobID) *Departure {
+	return first(s.Moves.Departures, func(d *Departure) bool { return d.Job == job && !d.Phase.Decided() })
+}
+
+// Arriving is the arrival of a job that is not decided; nil: there is none.
+func (s *State) Arriving(job JobID) *Arrival {
+	return first(s.Moves.Arrivals, func(a *Arrival) bool { return a.Job.ID == job && !a.Phase.Decided() })
+}
+
+// LeavingFeed is the departure with which a feed's session goes, while it is not
+// decided; nil: there is none.
+func (s *State) LeavingFeed(f *Feed) *Departure {
+	return first(s.Moves.Departures, func(d *Departure) bool {
+		j := s.Jobs[d.Job]
+		return !d.Phase.Decided() && j != nil && d.Takes(j, f)
+	})
+}
+
+// Takes tells whether a feed's session goes with the job.
+func (d *Departure) Takes(j *Job, f *Feed) bool {
+	return (f.Job == j.ID || f.Job == "" && slices.Contains(j.Reads, f.Name)) && !slices.Contains(d.Stay, f.Name)
+}
+
+// ArrivingFeed is the arrival with which a feed's session comes, while it is not
+// decided; nil: there is none.
+func (s *State) ArrivingFeed(f *Feed) *Arrival {
+	return first(s.Moves.Arrivals, func(a *Arrival) bool {
+		return !a.Phase.Decided() && slices.ContainsFunc(a.Job.Feeds, func(m MovingFeed) bool { return m.Name == f.Name && !m.Stay })
+	})
+}
+
+// Rests tells whether nothing is to be taken into a feed's log: the job whose feed
+// it is has ended, or another site has it, and it is not on its way here.
+func (s *State) Rests(f *Feed) bool {
+	switch {
+	case f.Mirror != nil:
+		return false
+	case f.Owner != "":
+		return s.ArrivingFeed(f) == nil
+	}
+	if f.Job == "" {
+		return false
+	}
+	j := s.Jobs[f.Job]
+	return j == nil || j.Status.Ended()
+}
+
+// Holds tells whether the present epoch of a feed's log is to be a held one. It is
+// where another site has the feed; and while the job with which it leaves is
+// suspended, from when on the log's end must not move. Not before: the job reads
+// the log, and would fail if its epoch ended.
+func (s *State) Holds(f *Feed) bool {
+	switch {
+	case f.Mirror != nil: // its owner has no session anyhow
+		return false
+	case f.Owner != "":
+		return true
+	}
+	d := s.LeavingFeed(f)
+	return d != nil && (d.Phase == DepartureHalting || d.Phase == DepartureOffered) && s.Jobs[d.Job].Status == Suspended
+}
+
+// Moving is what the target of a departure must know of the job, as it is now.
+// false: the job is not there.
+func (s *State) Moving(d *Departure) (MovingJob, bool) { return s.MovingTo(d.Job, d.Stay, d.Sets) }
+
+// MovingTo is what a target would have to know of a job; the feeds in stay would
+// not move, and sets would hold there besides the job's own.
+func (s *State) MovingTo(job JobID, stay, sets []string) (MovingJob, bool) {
+	j := s.Jobs[job]
+	if j == nil {
+		return MovingJob{}, false
+	}
+	m := MovingJob{
+		ID: j.ID, Namespace: j.Namespace, Name: j.Name, Spec: j.Spec, Sets: append(slices.Clip(j.Sets), sets...), Parallelism: j.Parallelism, Created: j.Created,
+		Reads: j.Reads, Adopted: j.Adopted, Overwrite: j.Overwrite, Lossy: j.AllowNonRestored, Completed: j.Completed, History: j.reigns(s.Site),
+	}
+	for _, name := range sortedNames(s.Feeds) {
+		f := s.Feeds[name]
+		if f.Job == j.ID || f.Job == "" && slices.Contains(j.Reads, name) {
+			m.Feeds = append(m.Feeds, MovingFeed{Name: name, Config: f.Config, Stay: slices.Contains(stay, name), Replicas: f.Replicas, Degrade: f.Degrade, Created: f.Created})
+		}
+	}
+	return m, true
+}
+
+// reigns is the history of a job that this site has.
+func (j *Job) reigns(site mesh.Site) []Tenure {
+	if len(j.History) == 0 {
+		return []Tenure{{Epoch: j.Epoch, Site: site, At: j.Created}}
+	}
+	return j.History
+}
+
+// Passed is a job's history when another site gets it.
+func (j *Job) Passed(from mesh.Site, to Tenure) []Tenure {
+	return append(slices.Clone(j.reigns(from)), to)
+}
+
+// first finds a record, the same one on every agent.
+func first[R any](records map[MoveID]*R, is func(*R) bool) (found *R) {
+	var least MoveID
+	for id, r := range records {
+		if is(r) && (found == nil || id < least) {
+			found, least = r, id
+		}
+	}
+	return found
+}
+
+func sortedNames[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
