@@ -46,7 +46,9 @@ func describeFeed(st *coordinator.State, f *coordinator.Feed) Feed {
 			out.Readers = append(out.Readers, j.Name)
 		}
 	}
-	if f.Job != "" && len(out.Readers) == 0 {
+	if f.Mirror != nil {
+		out.Mirror = &FeedMirror{Site: string(f.Mirror.Site), Feed: f.Mirror.Feed}
+	} else if f.Job != "" && len(out.Readers) == 0 {
 		out.State, out.Hint = stopped, left(st, f)
 	}
 	c, err := feed.ParseConfig(f.Name, f.Config)
@@ -107,8 +109,37 @@ func (s *server) measured(all []Feed) {
 			if f.State != stopped { // that was said before it ended
 				f.State, f.Why = cmp.Or(l.Broker, "connecting"), l.Why
 			}
+			mirrored(f, &l)
 		}
 	}
+}
+
+// mirrored adds what is known of the log that a feed is a mirror of, and of its own
+// mirrors.
+func mirrored(f *Feed, l *coordinator.LogStatus) {
+	if m := f.Mirror; m != nil && l.Of != nil {
+		m.Agent, m.Lost, m.Heard = string(l.Of.Node), l.Of.Lost, int64(l.Of.Heard)
+		m.Entries, m.Bytes, m.Time = lagOf(l)
+		if f.State = "mirroring"; m.Agent == "" {
+			f.State = "away: " + cmp.Or(l.Of.Why, "its source was not asked yet")
+		}
+	}
+	f.Mirrors = nil
+	for _, m := range l.Mirrors {
+		f.Mirrors = append(f.Mirrors, FeedMirrors{Site: string(m.Site), Feed: m.Feed, Agent: string(m.Node), Entries: max(0, l.End-m.End), Heard: int64(m.Heard), Let: m.Let})
+	}
+}
+
+// lagOf is how far a mirror is behind: entries, bytes and, by the arrival clock, ms.
+func lagOf(l *coordinator.LogStatus) (entries, bytes, ms int64) {
+	of := l.Of
+	if entries = max(0, of.End-l.End); entries > 0 {
+		bytes = max(0, of.Payload-l.Payload)
+		if l.Clock != 0 {
+			ms = max(0, int64(of.Clock-l.Clock)/int64(dataflow.Millisecond))
+		}
+	}
+	return entries, bytes, ms
 }
 
 func feedsOfJob(st *coordinator.State, j *coordinator.Job) []Feed {

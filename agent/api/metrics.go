@@ -94,6 +94,9 @@ func siteMetrics() map[string]metric {
 	of([]string{"feed"}, map[string]string{
 		"log_end": "Sequence number behind the last entry of a feed's log.", "log_bytes": "Size of a feed's log.", "feed_messages_total": "Messages taken.",
 		"feed_connected": "1 while the broker is connected.", "feed_blocked": "1 while nothing is acknowledged.",
+		"mirror_connected": "1 while a mirror takes the log of its source.", "mirror_lag_entries": "Entries that a mirror lacks of its source.",
+		"mirror_lag_bytes": "Payloads and topics of these.", "mirror_lag_seconds": "The same on the arrival clock.",
+		"mirror_lost_entries_total": "Entries that the source did not keep until the mirror had them.",
 	})
 	of([]string{"job", "name"}, map[string]string{
 		"job_attempt": "Number of the present attempt.", "job_restarts_total": "Attempts that failed.",
@@ -157,8 +160,17 @@ func (s *server) collect(send put) {
 		send("log_end", gauge, float64(l.End), l.Feed)
 		send("log_bytes", gauge, float64(l.Bytes), l.Feed)
 		send("feed_messages_total", counter, float64(l.Messages), l.Feed)
-		send("feed_connected", gauge, one(l.Broker == "connected"), l.Feed)
 		send("feed_blocked", gauge, one(l.Why != ""), l.Feed)
+		if l.Of == nil {
+			send("feed_connected", gauge, one(l.Broker == "connected"), l.Feed)
+			continue
+		}
+		entries, bytes, ms := lagOf(&l)
+		send("mirror_connected", gauge, one(l.Of.Node != ""), l.Feed)
+		send("mirror_lag_entries", gauge, float64(entries), l.Feed)
+		send("mirror_lag_bytes", gauge, float64(bytes), l.Feed)
+		send("mirror_lag_seconds", gauge, float64(ms)/1000, l.Feed)
+		send("mirror_lost_entries_total", counter, float64(l.Of.Lost), l.Feed)
 	}
 	count := make(map[string]int)
 	for _, m := range b.Members() {

@@ -255,6 +255,32 @@ type Feed struct {
 	Readers   []string `json:"readers" doc:"live jobs that read it"`
 	Error     string   `json:"error,omitempty"`
 	Hint      string   `json:"hint,omitempty" doc:"of one whose job has ended: what can be done with it"`
+	// Mirror is of one that is a copy of another site's, and has no session.
+	Mirror  *FeedMirror   `json:"mirror,omitempty" doc:"the feed of another site that it is a copy of"`
+	Mirrors []FeedMirrors `json:"mirrors,omitempty" doc:"copies of it at other sites"`
+}
+
+// FeedMirror is the source of a mirror, and how far behind it the mirror is, as the
+// source said last.
+type FeedMirror struct {
+	Site    string `json:"site"`
+	Feed    string `json:"feed"`
+	Agent   string `json:"agent,omitempty" doc:"id of the agent that it is taken from; empty: from nobody now"`
+	Entries int64  `json:"lag_entries"`
+	Bytes   int64  `json:"lag_bytes" doc:"payloads and topics"`
+	Time    int64  `json:"lag_ms" doc:"by the arrival clock"`
+	Heard   int64  `json:"heard_us,omitempty" doc:"when the source said so; absent: never"`
+	Lost    int64  `json:"lost_entries,omitempty" doc:"that the source did not keep long enough, since the mirror was opened"`
+}
+
+// FeedMirrors is a copy at another site, as the source knows it.
+type FeedMirrors struct {
+	Site    string `json:"site"`
+	Feed    string `json:"feed,omitempty" doc:"empty: it has never asked"`
+	Agent   string `json:"agent,omitempty" doc:"id of the agent that takes it; empty: nobody does now"`
+	Entries int64  `json:"lag_entries"`
+	Heard   int64  `json:"heard_us,omitempty" doc:"when it said so; absent: never"`
+	Let     bool   `json:"let,omitempty" doc:"the log does not have any more what it lacks"`
 }
 
 // NewFeed is a shared feed to be made.

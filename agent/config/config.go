@@ -32,6 +32,8 @@ type Config struct {
 	WANAdvertise string `yaml:"wan_advertise" help:"host:port at which other sites reach wan_bind"`
 	WAN          WAN    `yaml:"wan"`
 
+	Replication Replication `yaml:"replication"`
+
 	Join  []string `yaml:"join" help:"host:port of agents that are there already; one is enough"`
 	Token string   `yaml:"token" help:"the join token of a new agent, ${file:PATH} or ${env:NAME}; not needed once it has joined"`
 
@@ -45,6 +47,11 @@ type Config struct {
 type WAN struct {
 	Rate        int64 `yaml:"rate" help:"bytes a second to other sites, of all kinds together, such as 2MB; 0B: as much as there is"`
 	Connections int   `yaml:"connections" help:"QUIC connections to the same agent of another site for checkpoint parts; more carry more where packets get lost"`
+}
+
+// Replication is `replication:`, what this agent does for other sites' copies.
+type Replication struct {
+	Keep int64 `yaml:"keep" help:"bytes that the log of a feed may have so that it still waits for another site's mirror, such as 1GB"`
 }
 
 // HTTP is `http:`.
@@ -65,6 +72,8 @@ const (
 	DefaultSite   = "main"
 	// DefaultConnections is WAN.Connections.
 	DefaultConnections = 4
+	// DefaultKeep is Replication.Keep.
+	DefaultKeep = 1_000_000_000
 )
 
 // Default is the configuration of an agent whose user says nothing.
@@ -75,7 +84,7 @@ func Default() Config {
 	}
 	return Config{
 		Name: host, DataDir: DefaultData, Slots: runtime.NumCPU(), Memory: DefaultMemory, Bind: DefaultBind, Voters: DefaultVoters,
-		HTTP: HTTP{Bind: DefaultHTTP}, WAN: WAN{Connections: DefaultConnections},
+		HTTP: HTTP{Bind: DefaultHTTP}, WAN: WAN{Connections: DefaultConnections}, Replication: Replication{Keep: DefaultKeep},
 	}
 }
 
@@ -132,6 +141,9 @@ func (c *Config) Check() error {
 	e.address("wan_advertise", c.WANAdvertise, true)
 	if c.WAN.Rate != 0 && c.WAN.Rate < leastRate {
 		e.add("wan.rate", "%d bytes a second are too few for what sites must say to each other; give 64KiB or more, or 0B for no limit", c.WAN.Rate)
+	}
+	if c.Replication.Keep < 1 {
+		e.add("replication.keep", "%d bytes; give a size such as 1GB", c.Replication.Keep)
 	}
 	e.between("wan.connections", c.WAN.Connections, 1, maxConnections)
 	for i, j := range c.Join {

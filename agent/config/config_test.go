@@ -69,7 +69,7 @@ func TestEverythingWrongAtOnce(t *testing.T) {
 			"http.bind: 0.0.0.0:7070 is open to others; give http.cert, http.key and http.token", "token: ",
 		}},
 		{"dev: true\nbind: 0.0.0.0:7000\njoin: [\"10.0.0.1:1\"]\n", []string{"bind: 0.0.0.0:7000 is not loopback", "join[0]: 10.0.0.1:1 is not loopback"}},
-		{"wan_bind: x\nwan: {rate: 1kB, connections: 0}\n", []string{`wan_bind: "x" is no host:port`, "wan.rate: 1000 bytes a second are too few", "wan.connections: 0; between 1 and 16"}},
+		{"wan_bind: x\nwan: {rate: 1kB, connections: 0}\nreplication: {keep: 0B}\n", []string{"replication.keep: 0 bytes", `wan_bind: "x" is no host:port`, "wan.rate: 1000 bytes a second are too few", "wan.connections: 0; between 1 and 16"}},
 		{"bind: 127.0.0.1:65534\n", []string{`wan_bind: "127.0.0.1:65536": the port is a number up to 65535`}},
 		{"http: {bind: \"0.0.0.0:1\", cert: a, token: \"${env:T}\"}\n", []string{"http: cert and key belong together"}},
 	} {

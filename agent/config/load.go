@@ -102,7 +102,9 @@ func setValue(e *problems, field reflect.Value, v *yaml.Node, key string) {
 }
 
 // size tells whether a key is a number of bytes, which has a unit.
-func size(key string) bool { return key == "memory" || key == "wan.rate" || key == "rate" }
+func size(key string) bool {
+	return key == "memory" || key == "wan.rate" || key == "rate" || key == "replication.keep" || key == "keep"
+}
 
 func at(e *problems, n *yaml.Node, key, format string, args ...any) {
 	*e = append(*e, fmt.Sprintf("%d: %s: ", n.Line, key)+fmt.Sprintf(format, args...))

@@ -85,13 +85,13 @@ func (c Config) fixed(name string) (Config, error) {
 
 func checkName(name string) error {
 	if name == "" || len(name) > 200 || strings.HasPrefix(name, ".") || strings.ContainsFunc(name, notInName) {
-		return fmt.Errorf("feed: the name %q; use up to 200 letters, digits, '-', '_' and '.', not '.' first", name)
+		return fmt.Errorf("feed: the name %q; use up to 200 letters, digits, '-', '_' and '.', not '.' first; '@' only in a mirror's", name)
 	}
 	return nil
 }
 
 func notInName(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.' || r == '@')
 }
 
 // same tells whether a feed that runs with c need not be opened anew to be o.

@@ -289,6 +289,7 @@ func (k *keptFeeds) pin(name string) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	var want map[string]map[int]int64
 	k.view(func(st *coordinator.State) { want = pinsOf(st, name, f.Config().Lanes) })
+	f.MirroredAt(k.mirroredAt(name))
 	return f.SetPins(want, func(name string) bool {
 		return !strings.HasPrefix(name, jobPin) && !strings.HasPrefix(name, savepointPin) && !strings.HasPrefix(name, replicaPin)
 	})

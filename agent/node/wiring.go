@@ -269,6 +269,8 @@ func (n *Node) startFeeds(ends *ends) {
 		Dir: n.o.Config.DataDir, Secrets: n.o.Secrets, Transport: n.link, Permit: n.lease,
 		Events: func(e feed.Event) { n.tell("feed", e.String()) },
 		Tell:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
+
+		Sources: n.sourcesOf, OwnerOf: n.ownerOf, MirroredAt: n.feeds.mirroredAt, MirrorKeep: n.o.Config.Replication.Keep,
 	})
 	ends.add(n.feeds.feeds.Close)
 	ctx, cancel := context.WithCancel(context.Background())

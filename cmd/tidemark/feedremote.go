@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 )
@@ -15,7 +16,7 @@ func showFeeds(t *terminal, list []api.Feed) {
 	w := newTable(t, "feed", "broker", "topics", "lanes", "owner", "copies", "entries", "size", "state")
 	for _, f := range list {
 		state, _, _ := strings.Cut(f.State, ":")
-		w.AppendRow([]any{f.Name, f.Broker, strings.Join(f.Topics, " "), f.Lanes, f.Owner, strings.Join(f.Members, " "), f.Entries, bytesText(f.Bytes), state})
+		w.AppendRow([]any{f.Name, sourceOf(f), strings.Join(f.Topics, " "), f.Lanes, f.Owner, strings.Join(f.Members, " "), f.Entries, bytesText(f.Bytes), state})
 	}
 	w.Render()
 	for _, f := range list { // sentences stand below: they are too long for a table
@@ -26,6 +27,14 @@ func showFeeds(t *terminal, list []api.Feed) {
 			fmt.Fprintf(t.err, "%s: %s\n", f.Name, f.Hint)
 		}
 	}
+}
+
+// sourceOf is where a feed has its messages from.
+func sourceOf(f api.Feed) string {
+	if f.Mirror != nil {
+		return "mirror of " + f.Mirror.Site + "/" + f.Mirror.Feed
+	}
+	return f.Broker
 }
 
 func feedState(f api.Feed) string {
@@ -63,8 +72,21 @@ func showFeedRemote(ctx context.Context, t *terminal, c *api.Client, name string
 	if t.json() {
 		return json.NewEncoder(t.out).Encode(f)
 	}
-	fmt.Fprintf(t.out, "%s: %s, %s, qos %d, client id %q, %s\n", f.Name, f.Broker, strings.Join(f.Topics, " "), f.QoS, f.ClientID, feedState(f))
+	fmt.Fprintf(t.out, "%s: %s, %s, qos %d, client id %q, %s\n", f.Name, sourceOf(f), strings.Join(f.Topics, " "), f.QoS, f.ClientID, feedState(f))
 	fmt.Fprintf(t.out, "log: epoch %d, owner %s, copies on %s, %d entries, %s\n", f.Epoch, orNone(f.Owner), orNone(strings.Join(f.Members, ", ")), f.Entries, bytesText(f.Bytes))
+	if m := f.Mirror; m != nil && m.Heard > 0 {
+		fmt.Fprintf(t.out, "it lacks %d entries of its source, %s, %v\n", m.Entries, bytesText(m.Bytes), time.Duration(m.Time)*time.Millisecond)
+		if m.Lost > 0 {
+			fmt.Fprintf(t.out, "%d entries were not kept there until it had them\n", m.Lost)
+		}
+	}
+	for _, m := range f.Mirrors {
+		said := fmt.Sprintf("lacks %d entries", m.Entries)
+		if m.Let {
+			said = "begins anew: what it lacks is not kept any more"
+		}
+		fmt.Fprintf(t.out, "mirror at site %s: %s\n", m.Site, said)
+	}
 	switch {
 	case f.Hint != "":
 		fmt.Fprintln(t.out, f.Hint)

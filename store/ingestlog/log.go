@@ -345,7 +345,11 @@ func (l *Log) emit(e Event) {
 }
 
 // Lanes is the number of lanes.
-func (l *Log) Lanes() int { return len(l.app.lanes) }
+func (l *Log) Lanes() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.done.lanes)
+}
 
 // Lane is the state of a lane.
 func (l *Log) Lane(i int) LaneState {
