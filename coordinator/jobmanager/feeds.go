@@ -66,8 +66,8 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 	switch {
 	case f == nil:
 		return refuse(ErrUnknown, "no feed %q", c.Name)
-	case f.Mirror != nil:
-		return refuse(ErrRefused, "feed %q is a mirror of feed %s of site %s: it goes with what it is kept for", c.Name, f.Mirror.Feed, f.Mirror.Site)
+	case a.mirroredFor(f) != "":
+		return refuse(ErrRefused, "feed %q is a mirror of feed %s of site %s: it is kept for job %s", c.Name, f.Mirror.Feed, f.Mirror.Site, a.mirroredFor(f))
 	case a.ArrivingFeed(f) != nil:
 		return refuse(ErrRefused, "feed %q is on its way here, by %s", c.Name, a.ArrivingFeed(f).ID)
 	case f.Job != "" && a.Jobs[f.Job] == nil:
@@ -147,7 +147,7 @@ func (a *apply) standsIn(f *coordinator.Feed) string {
 func (a *apply) dropFeeds() {
 	for _, name := range sorted(a.Feeds) {
 		f := a.Feeds[name]
-		if f.Job == "" || f.Mirror != nil || a.Jobs[f.Job] != nil || a.ArrivingFeed(f) != nil {
+		if f.Job == "" || a.Jobs[f.Job] != nil || a.ArrivingFeed(f) != nil {
 			continue
 		}
 		if a.Level >= coordinator.AdoptLevel && a.standsIn(f) != "" {

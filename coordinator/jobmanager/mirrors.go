@@ -80,6 +80,21 @@ func (a *apply) own(name string, epoch uint64) error {
 	return nil
 }
 
+// mirroredFor is a job of another site of which something is kept here, for which a
+// mirror is; empty: there is none.
+func (a *apply) mirroredFor(f *coordinator.Feed) coordinator.JobID {
+	if f.Mirror == nil {
+		return ""
+	}
+	for _, id := range sorted(a.Replicas) {
+		r := a.Replicas[id]
+		if r.From == f.Mirror.Site && slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Name == f.Mirror.Feed }) {
+			return id
+		}
+	}
+	return ""
+}
+
 func newest(lineage []coordinator.Reign) (r coordinator.Reign) {
 	if n := len(lineage); n > 0 {
 		r = lineage[n-1]

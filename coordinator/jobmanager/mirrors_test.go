@@ -81,11 +81,25 @@ func TestAMirrorsLife(t *testing.T) {
 	if f.Fork != nil || f.Turned() || *f.Log.Reign != back[2] || !slices.Equal(f.Log.Starts, []int64{0, 400, 450, 700, 700}) {
 		t.Errorf("%+v", f)
 	}
+	a.Replicas = map[coordinator.JobID]*coordinator.Replica{"j7-north": {From: "north", Job: coordinator.MovingJob{ID: "j7-north", Feeds: []coordinator.MovingFeed{{Name: name}, {Name: "plant"}}}}}
 	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: name}); !errors.Is(err, ErrRefused) {
 		t.Error(err)
 	}
+	if err := a.mirror("plant@north", coordinator.Mirror{Site: "north", Feed: "plant"}, lineage, &coordinator.Feed{}); err != nil {
+		t.Error(err)
+	}
+	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: "plant@north"}); !errors.Is(err, ErrRefused) {
+		t.Error(err)
+	}
 	if a.dropFeeds(); a.Feeds[name] == nil {
-		t.Error("a mirror of a job that is not here was dropped")
+		t.Error("a mirror of a job of which something is kept was dropped")
+	}
+	a.Replicas = nil
+	if a.dropFeeds(); a.Feeds[name] != nil {
+		t.Error("a mirror for nothing stays")
+	}
+	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: "plant@north"}); err != nil {
+		t.Error(err)
 	}
 }
 
