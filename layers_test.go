@@ -68,6 +68,7 @@ var layers = map[string]layer{
 	"coordinator/lease":       pure,
 	"coordinator/consensus":   driver,
 	"mesh":                    vocabulary,
+	"mesh/pace":               pure,
 	"mesh/wire":               pure,
 	"mesh/identity":           driver,
 	"mesh/join":               driver,

@@ -183,6 +183,7 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 	}
 	if n.link, err = link.New(link.Config{
 		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, ResetKey: n.id.ResetKey(), Events: n.hearLink,
+		Rate: c.WAN.Rate, Bulk: c.WAN.Connections,
 	}); err != nil {
 		return err
 	}

@@ -55,6 +55,13 @@ type Config struct {
 	ResetKey [32]byte
 	Events   func(Event) // must not block; nil: nobody listens
 
+	// Rate bounds what is written to agents of other sites, all together, in bytes a
+	// second: calls first, then logs, then parts, of which each has a sixteenth in
+	// any case. 0: it is not bounded.
+	Rate int64
+	// Bulk is how many connections to an agent of another site carry its parts; 0: 1.
+	Bulk int
+
 	KeepAlive time.Duration // 0: 500 ms
 	Idle      time.Duration // without any packet a connection is lost; 0: 3 s
 	Dial      time.Duration // for one address; 0: 2 s

@@ -175,6 +175,9 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 		return nil, fmt.Errorf("%w: this agent does not let it in: %w", mesh.ErrRefused, err)
 	}
 	c.peer.Addr = at.Addr
+	if c.peer.Site != l.cfg.Site {
+		c.pacer = l.pacer
+	}
 	// The dialler speaks first: so it is not told that it is welcome before its
 	// number has been looked at.
 	if dialled {

@@ -26,6 +26,7 @@ type Link struct {
 	wg    sync.WaitGroup // every goroutine, of handlers too
 	news  chan struct{}  // 1: watchers are to be told something
 	joins chan struct{}  // a token for each join under way
+	pacer *pacer         // of what goes to other sites; nil: as much as there is
 
 	mu       sync.Mutex // guards what follows; never held while waiting or calling out
 	listener *quic.Listener
@@ -54,7 +55,8 @@ func New(cfg Config) (*Link, error) {
 	}
 	l := &Link{
 		cfg: cfg, conf: cfg.quicConfig(), udp: udp,
-		news: make(chan struct{}, 1), joins: make(chan struct{}, maxJoins),
+		pacer: newPacer(cfg.Rate),
+		news:  make(chan struct{}, 1), joins: make(chan struct{}, maxJoins),
 		handlers: make(map[mesh.Kind]func(mesh.Stream)), peers: make(map[mesh.NodeID]*peer), said: make(map[Event]bool), raw: make(map[*quic.Conn]struct{}),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
@@ -154,6 +156,9 @@ func (l *Link) open(ctx context.Context, to mesh.NodeID, kind mesh.Kind) (mesh.S
 		case err != nil:
 			return nil, err
 		case c != nil:
+			if kind == mesh.Parts {
+				c = l.spread(ctx, c)
+			}
 			s, err := c.open(ctx, kind)
 			if err == nil {
 				return s, nil

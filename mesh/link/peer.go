@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -43,6 +44,7 @@ type conn struct {
 	since   time.Time
 	streams atomic.Int64 // that are open here
 	why     atomic.Pointer[error]
+	pacer   *pacer // of an agent of another site, where what is sent there is bounded
 }
 
 // dial is an attempt to reach a peer, which all who want it wait for.
@@ -90,6 +92,46 @@ func (l *Link) pick(node mesh.NodeID, k class) (*conn, *dial, <-chan struct{}, e
 		l.wg.Go(func() { l.dial(d, node, k, addrs) })
 	}
 	return nil, p.dials[k], p.changed[k], nil
+}
+
+// spread is the connection for a new stream with bulk to an agent of another site: one
+// carries little where packets get lost, so as many are dialled as the
+// configuration says, when those that there are have streams already.
+func (l *Link) spread(ctx context.Context, c *conn) *conn {
+	if c.peer.Site == l.cfg.Site || l.cfg.Bulk < 2 {
+		return c
+	}
+	for {
+		l.mu.Lock()
+		p := l.of(c.peer.Node)
+		all := p.conns[data]
+		best := c
+		for _, o := range all {
+			if o.streams.Load() < best.streams.Load() {
+				best = o
+			}
+		}
+		if best.streams.Load() == 0 || len(all) == 0 || len(all) >= l.cfg.Bulk || l.closed || time.Now().Before(p.until) {
+			l.mu.Unlock()
+			return best
+		}
+		d := p.dials[data]
+		if d == nil {
+			d = &dial{done: make(chan struct{})}
+			p.dials[data] = d
+			at := []string{c.peer.Addr}
+			l.wg.Go(func() { l.dial(d, c.peer.Node, data, at) })
+		}
+		l.mu.Unlock()
+		select {
+		case <-d.done:
+			if d.err != nil {
+				return best
+			}
+		case <-ctx.Done():
+			return best
+		}
+	}
 }
 
 // Limits of the rest after a refusal.

@@ -23,12 +23,22 @@ type stream struct {
 	kind  mesh.Kind
 	ended atomic.Bool // CloseWrite was called
 	over  atomic.Bool // Close was called
+
+	// Of streams to other sites, whose bytes are bounded: the deadline, and that it
+	// changed.
+	pacer *pacer // nil: they are not
+	late  atomic.Pointer[time.Time]
+	moved chan struct{}
 }
 
 func newStream(s *quic.Stream, c *conn, kind mesh.Kind) *stream {
 	s.SetPriority(urgency(kind), true)
 	c.streams.Add(1)
-	return &stream{s: s, c: c, kind: kind}
+	st := &stream{s: s, c: c, kind: kind, pacer: c.pacer}
+	if st.pacer != nil {
+		st.moved = make(chan struct{}, 1)
+	}
+	return st
 }
 
 // open opens a stream of a kind in a connection.
@@ -57,12 +67,33 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *stream) Write(p []byte) (int, error) {
-	n, err := s.s.Write(p)
+func (s *stream) Write(p []byte) (done int, err error) {
+	for err == nil && (done < len(p) || len(p) == 0) {
+		piece := p[done:]
+		if s.pacer != nil {
+			piece = piece[:min(len(piece), pieceBytes)]
+			err = s.pacer.take(paceOf(s.kind), len(piece), s.s.Context().Done(), s.deadline, s.moved)
+		}
+		if err == nil {
+			var n int
+			n, err = s.s.Write(piece)
+			done += n
+		}
+		if len(p) == 0 {
+			break
+		}
+	}
 	if err != nil {
 		err = s.meaning(err)
 	}
-	return n, err
+	return done, err
+}
+
+func (s *stream) deadline() (t time.Time) {
+	if at := s.late.Load(); at != nil {
+		t = *at
+	}
+	return t
 }
 
 // meaning says an error of the library in the mesh's words.
@@ -138,6 +169,15 @@ func (s *stream) Close() error {
 	return nil
 }
 
-func (s *stream) SetDeadline(t time.Time) error { return s.s.SetDeadline(t) }
+func (s *stream) SetDeadline(t time.Time) error {
+	if s.pacer != nil {
+		s.late.Store(&t)
+		select {
+		case s.moved <- struct{}{}:
+		default:
+		}
+	}
+	return s.s.SetDeadline(t)
+}
 
 func (s *stream) Peer() mesh.Peer { return s.c.peer }

@@ -10,20 +10,25 @@ import (
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
-const version = 1
+// The versions. A stream is of the lowest that has what it needs.
+const (
+	version     = 1
+	versionFrom = 2 // fetchFrom
+)
 
 // frameType says what a frame is. Those of answers have the high bit.
 type frameType uint8
 
 const (
-	begin   frameType = 1 // whose parts they are
-	have    frameType = 2 // which of these are there?
-	push    frameType = 3 // take these; their bytes follow the frame
-	fetch   frameType = 4 // give this one
-	has     frameType = 0x82
-	done    frameType = 0x83 // of push: they are durable, and held
-	given   frameType = 0x84 // of fetch: the bytes follow the frame
-	refused frameType = 0xff // the stream ends
+	begin     frameType = 1 // whose parts they are
+	have      frameType = 2 // which of these are there?
+	push      frameType = 3 // take these; their bytes follow the frame
+	fetch     frameType = 4 // give this one
+	fetchFrom frameType = 5 // give the rest of this one
+	has       frameType = 0x82
+	done      frameType = 0x83 // of push: they are durable, and held
+	given     frameType = 0x84 // of fetch: the bytes follow the frame
+	refused   frameType = 0xff // the stream ends
 )
 
 // Limits of frames: more is refused before it is read.
@@ -74,8 +79,9 @@ func (r refusal) Unwrap() error { return r.kind }
 
 // beginning is the body of begin. A stream that only fetches has no job.
 type beginning struct {
-	job string
-	id  dataflow.CheckpointID
+	job  string
+	id   dataflow.CheckpointID
+	from bool // it may have fetchFrom
 }
 
 // writeFrame writes head and body in one piece.
@@ -151,7 +157,11 @@ func (c *cut) end(what string) error {
 }
 
 func encodeBegin(b beginning) []byte {
-	out := appendText([]byte{version}, b.job)
+	v := byte(version)
+	if b.from {
+		v = versionFrom
+	}
+	out := appendText([]byte{v}, b.job)
 	out = binary.BigEndian.AppendUint64(out, b.id.Token.Epoch)
 	out = appendText(out, b.id.Token.Site)
 	out = binary.BigEndian.AppendUint64(out, b.id.Token.Attempt)
@@ -160,8 +170,12 @@ func encodeBegin(b beginning) []byte {
 
 func decodeBegin(body []byte) (b beginning, err error) {
 	c := cut{b: body}
-	if v := c.take(1)[0]; v != version {
-		return b, fmt.Errorf("%w: %d, and this program speaks %d", errVersion, v, version)
+	switch v := c.take(1)[0]; v {
+	case version:
+	case versionFrom:
+		b.from = true
+	default:
+		return b, fmt.Errorf("%w: %d, and this program speaks %d and %d", errVersion, v, version, versionFrom)
 	}
 	b.job = c.text()
 	b.id.Token.Epoch = c.u64()
@@ -199,6 +213,28 @@ func decodeParts(body []byte) ([]store.Part, error) {
 	}
 	return parts, c.end("of parts")
 }
+
+// encodeRest is the body of fetchFrom: a part, and how many bytes of it are there.
+func encodeRest(p store.Part, at int64) []byte {
+	return binary.BigEndian.AppendUint64(encodeParts([]store.Part{p}), uint64(at))
+}
+
+func decodeRest(body []byte) (p store.Part, at int64, err error) {
+	if len(body) < 8 {
+		return p, 0, errRest
+	}
+	parts, err := decodeParts(body[:len(body)-8])
+	if err != nil {
+		return p, 0, err
+	}
+	at = int64(binary.BigEndian.Uint64(body[len(body)-8:]))
+	if len(parts) != 1 || at < 0 || at >= parts[0].Size {
+		return p, 0, errRest
+	}
+	return parts[0], at, nil
+}
+
+var errRest = errors.New("parts: a fetch of the rest of no part, of several, or of none of it")
 
 // oneBatch tells whether parts have at most batchBytes together. Their sum may not
 // fit into an int64.

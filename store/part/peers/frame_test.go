@@ -46,7 +46,7 @@ func digestOf(c byte) (d store.Digest) {
 }
 
 func TestGoldenBytesOfTheDocument(t *testing.T) {
-	whose := beginning{"j7", dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "home", Attempt: 3}, Counter: 17}}
+	whose := beginning{job: "j7", id: dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "home", Attempt: 3}, Counter: 17}}
 	parts := []store.Part{{Digest: digestOf(0xaa), Size: 4096}, {Digest: digestOf(0xbb), Size: 300}}
 	bodies := map[string]struct {
 		t    frameType
@@ -102,8 +102,8 @@ func TestBadFrames(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if _, err := decodeBegin(append([]byte{2}, encodeBegin(beginning{})[1:]...)); !errors.Is(err, errVersion) {
-		t.Errorf("version 2: %v", err)
+	if _, err := decodeBegin(append([]byte{3}, encodeBegin(beginning{})[1:]...)); !errors.Is(err, errVersion) {
+		t.Errorf("version 3: %v", err)
 	}
 	if _, err := decodeBegin(nil); err == nil {
 		t.Error("an empty begin is taken")
@@ -116,7 +116,12 @@ func FuzzFrames(f *testing.F) {
 	f.Add(encodeParts([]store.Part{{Digest: digestOf(3), Size: 77}}))
 	f.Add(encodeRefusal(store.ErrFull))
 	f.Add(encodeParts([]store.Part{{Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}}))
+	f.Add(encodeRest(store.Part{Digest: digestOf(3), Size: 77}, 76))
+	f.Add(encodeBegin(beginning{from: true}))
 	f.Fuzz(func(t *testing.T, body []byte) {
+		if p, at, err := decodeRest(body); err == nil && (!bytes.Equal(encodeRest(p, at), body) || at >= p.Size) {
+			t.Errorf("rest %x", body)
+		}
 		if b, err := decodeBegin(body); err == nil && !bytes.Equal(encodeBegin(b), body) {
 			t.Errorf("begin %x", body)
 		}

@@ -2,9 +2,12 @@ package peers
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,12 +128,23 @@ func (i idle) Read(b []byte) (int, error) {
 	return i.Stream.Read(b)
 }
 
-func (i idle) Write(b []byte) (int, error) {
-	if err := i.SetDeadline(i.o.Now().Add(i.o.Idle)); err != nil {
-		return 0, err
+// Write writes piece by piece to another site, where a large one may take long.
+func (i idle) Write(b []byte) (done int, err error) {
+	for err == nil && done < len(b) {
+		piece := b[done:]
+		if i.Peer().Site != i.o.Site {
+			piece = piece[:min(len(piece), awayBytes)]
+		}
+		if err = i.SetDeadline(i.o.Now().Add(i.o.Idle)); err == nil {
+			var n int
+			n, err = i.Stream.Write(piece)
+			done += n
+		}
 	}
-	return i.Stream.Write(b)
+	return done, err
 }
+
+const awayBytes = 16 << 10
 
 // ask opens a stream to a node and does f with it; it ends with ctx.
 func (p *Peers) ask(ctx context.Context, to mesh.NodeID, whose beginning, f func(idle) error) error {
@@ -185,7 +199,7 @@ func (p *Peers) Push(ctx context.Context, to mesh.NodeID, job string, id dataflo
 	if len(parts) == 0 {
 		return 0, nil
 	}
-	err = p.ask(ctx, to, beginning{job, id}, func(s idle) error {
+	err = p.ask(ctx, to, beginning{job: job, id: id}, func(s idle) error {
 		for rest := parts; len(rest) > 0; {
 			n := min(len(rest), maxParts)
 			lacks, err := missingAt(s, rest[:n])
@@ -283,7 +297,7 @@ func (p *Peers) sendPart(s idle, one store.Part) error {
 		return err
 	}
 	defer r.Close()
-	return send(s, r, one)
+	return send(s, r, one, 0)
 }
 
 // Fetch gets a part from one of the nodes that have it, in their order, unless it
@@ -298,12 +312,10 @@ func (p *Peers) Fetch(ctx context.Context, from []mesh.NodeID, one store.Part) e
 // Replace is Fetch of a part that is damaged here, if it is here: it is written
 // anew.
 func (p *Peers) Replace(ctx context.Context, from []mesh.NodeID, one store.Part) error {
+	from = slices.DeleteFunc(slices.Clone(from), func(n mesh.NodeID) bool { return n == p.o.Transport.Self() }) // it is not here, or damaged
 	var errs []error
-	for _, node := range from {
-		if node == p.o.Transport.Self() {
-			continue // it is not here, or damaged
-		}
-		err := p.ask(ctx, node, beginning{}, func(s idle) error { return p.fetch(s, one) })
+	for i := range from {
+		err := p.fetch(ctx, append(slices.Clone(from[i:]), from[:i]...), one)
 		if err == nil {
 			return nil
 		}
@@ -321,15 +333,91 @@ func (p *Peers) Replace(ctx context.Context, from []mesh.NodeID, one store.Part)
 	return fmt.Errorf("part %v: %w", one.Digest, errors.Join(errs...))
 }
 
-func (p *Peers) fetch(s idle, one store.Part) error {
-	if err := writeFrame(s, fetch, encodeParts([]store.Part{one})); err != nil {
+// Tries to go on with a part of which something has come, without anything more, and
+// the pause before each.
+const (
+	mostStuck  = 4
+	stuckPause = 500 * time.Millisecond
+)
+
+// fetch gets a part from the first of nodes; when that breaks off in the middle it goes
+// on where it was, with any of them.
+func (p *Peers) fetch(ctx context.Context, nodes []mesh.NodeID, one store.Part) error {
+	_, err := p.o.Store.Put(func(w io.Writer) error {
+		g := getting{part: one, to: w, sum: sha256.New()}
+		for try, stuck := 0, 0; ; try++ {
+			before := g.at
+			err := p.ask(ctx, nodes[try%len(nodes)], beginning{from: before > 0}, g.from)
+			switch {
+			case err == nil:
+				return g.whole()
+			case g.at == 0, g.here != nil, ctx.Err() != nil:
+				return err
+			case g.at > before:
+				stuck = 0
+			default:
+				stuck++
+			}
+			if stuck == mostStuck {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(time.Duration(stuck) * stuckPause):
+			}
+		}
+	})
+	return err
+}
+
+// getting is a part on its way here.
+type getting struct {
+	part store.Part
+	to   io.Writer
+	sum  hash.Hash
+	at   int64 // bytes that have come
+	here error // of this node's own disk
+}
+
+// from gets what is missing.
+func (g *getting) from(s idle) error {
+	t, body := fetch, encodeParts([]store.Part{g.part})
+	if g.at > 0 {
+		t, body = fetchFrom, encodeRest(g.part, g.at)
+	}
+	if err := writeFrame(s, t, body); err != nil {
 		return told(s, err)
 	}
 	if _, err := answered(s, given); err != nil {
 		return err
 	}
-	_, err := p.o.Store.Put(func(w io.Writer) error { return receive(w, s, one) })
-	return err
+	buf := make([]byte, min(copyBytes, g.part.Size-g.at))
+	for g.at < g.part.Size {
+		n, err := s.Read(buf[:min(int64(len(buf)), g.part.Size-g.at)])
+		if n > 0 {
+			g.sum.Write(buf[:n]) //nolint:errcheck // always nil
+			g.at += int64(n)
+			if _, g.here = g.to.Write(buf[:n]); g.here != nil {
+				return g.here
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil && g.at < g.part.Size {
+			return err
+		}
+	}
+	return nil
+}
+
+// whole verifies what has come.
+func (g *getting) whole() error {
+	if store.Digest(g.sum.Sum(nil)) != g.part.Digest {
+		return fmt.Errorf("part %v: %w: what came has another digest", g.part.Digest, store.ErrCorrupt)
+	}
+	return nil
 }
 
 // FetchAll gets parts, each from one of the nodes that have it, several at a

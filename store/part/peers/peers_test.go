@@ -263,7 +263,7 @@ func TestPeerThatStandsStill(t *testing.T) {
 // Bytes that are not what they are said to be are refused while they come, and
 // so is what comes in the wrong place.
 func TestServeRefuses(t *testing.T) {
-	ours := encodeBegin(beginning{"j7", id(1, 1)})
+	ours := encodeBegin(beginning{job: "j7", id: id(1, 1)})
 	one := encodeParts([]store.Part{{Digest: digestOf(1), Size: 4}})
 	two := encodeParts([]store.Part{{Digest: digestOf(1), Size: batchBytes}, {Digest: digestOf(2), Size: 4}})
 	var wraps []store.Part // their sum is 0, as an int64
@@ -345,6 +345,76 @@ func TestOtherSites(t *testing.T) {
 		_, err = away.peers.Push(t.Context(), "a", "j7", id(1, 4), []store.Part{p})
 		if err == nil || !strings.Contains(err.Error(), "this node is of site home, the other of site away") {
 			t.Errorf("pushed: %v", err)
+		}
+	})
+}
+
+// brittle is a transport whose streams break when so many bytes were read from them.
+type brittle struct {
+	mesh.Transport
+	after int
+	read  int // in all
+	opens int
+}
+
+func (b *brittle) Open(ctx context.Context, to mesh.NodeID, kind mesh.Kind) (mesh.Stream, error) {
+	s, err := b.Transport.Open(ctx, to, kind)
+	b.opens++
+	return &brittleStream{s, b, b.after}, err
+}
+
+type brittleStream struct {
+	mesh.Stream
+	b    *brittle
+	left int
+}
+
+func (s *brittleStream) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, mesh.ErrUnreachable
+	}
+	n, err := s.Stream.Read(p[:min(len(p), s.left)])
+	s.left -= n
+	s.b.read += n
+	return n, err
+}
+
+// A fetch that breaks off goes on where it was, with whoever has the part; one that
+// brings nothing more is given up.
+func TestFetchGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, nodes := site(t, "a", "c")
+		tr := net.New("b", "home")
+		far := &brittle{Transport: tr, after: 700 << 10}
+		b := &node{id: "b", disk: storetest.New()}
+		var err error
+		if b.store, err = part.Open(b.disk, "/parts"); err != nil {
+			t.Fatal(err)
+		}
+		b.peers = New(Options{Transport: far, Site: "home", Store: b.store, Holds: part.NewHolds(b.store)})
+		tr.Start()
+		defer func() {
+			if err := errors.Join(b.peers.Close(), tr.Close()); err != nil {
+				t.Error(err)
+			}
+		}()
+		text := strings.Repeat("tide", 1<<20)
+		p := nodes[0].put(t, text)
+		nodes[1].put(t, text)
+		if err := b.peers.Fetch(t.Context(), []mesh.NodeID{"a", "c"}, p); err != nil || b.text(t, p) != text {
+			t.Fatal(err)
+		}
+		if far.opens != 6 || far.read > len(text)+6*headBytes {
+			t.Errorf("%d bytes came on %d streams for %d", far.read, far.opens, len(text))
+		}
+		far.after, far.opens = headBytes+1, 0 // a byte each time: it would go on
+		small := nodes[0].put(t, "0123456789")
+		if err := b.peers.Fetch(t.Context(), []mesh.NodeID{"a"}, small); err != nil || far.opens != 10 {
+			t.Errorf("%d streams for ten bytes: %v", far.opens, err)
+		}
+		far.after = headBytes
+		if err := b.peers.Fetch(t.Context(), []mesh.NodeID{"a"}, nodes[0].put(t, "salt")); !errors.Is(err, mesh.ErrUnreachable) {
+			t.Errorf("nothing came: %v", err)
 		}
 	})
 }

@@ -70,6 +70,10 @@ func (c *serving) answer(t frameType, body []byte) error {
 		return c.push(body)
 	case fetch:
 		return c.fetch(body)
+	case fetchFrom:
+		if c.whose.from {
+			return c.fetchFrom(body)
+		}
 	}
 	return fmt.Errorf("parts: a frame of type %d, which this program does not know", t)
 }
@@ -155,27 +159,43 @@ func (c *serving) fetch(body []byte) error {
 	if len(parts) != 1 {
 		return fmt.Errorf("parts: %d are to be fetched at once", len(parts))
 	}
-	r, err := c.p.o.Store.Open(parts[0])
+	return c.give(parts[0], 0)
+}
+
+func (c *serving) fetchFrom(body []byte) error {
+	p, at, err := decodeRest(body)
+	if err != nil {
+		return err
+	}
+	return c.give(p, at)
+}
+
+// give sends a part but for its first bytes.
+func (c *serving) give(one store.Part, at int64) error {
+	r, err := c.p.o.Store.Open(one)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	if !c.p.o.Store.Has(parts[0]) { // of another size
-		return fmt.Errorf("part %v: %w", parts[0].Digest, store.ErrCorrupt)
+	if !c.p.o.Store.Has(one) { // of another size
+		return fmt.Errorf("part %v: %w", one.Digest, store.ErrCorrupt)
+	}
+	if _, err := io.CopyN(io.Discard, r, at); err != nil {
+		return err
 	}
 	if err := writeFrame(c.s, given, nil); err != nil {
 		return err
 	}
-	return send(c.s, r, parts[0])
+	return send(c.s, r, one, at)
 }
 
-// send copies a part from the disk to a stream. That it is damaged is known when
+// send copies a part from the disk to a stream, from a position on. That it is damaged is known when
 // all of it was sent: the receiver finds the same.
-func send(w io.Writer, r io.Reader, p store.Part) error {
+func send(w io.Writer, r io.Reader, p store.Part, at int64) error {
 	buf := make([]byte, copyBytes)
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf)
-	if err == nil && n != p.Size {
-		err = fmt.Errorf("part %v: %w: it has %d bytes, not %d", p.Digest, store.ErrCorrupt, n, p.Size)
+	if err == nil && at+n != p.Size {
+		err = fmt.Errorf("part %v: %w: it has %d bytes, not %d", p.Digest, store.ErrCorrupt, at+n, p.Size)
 	}
 	return err
 }
