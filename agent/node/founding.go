@@ -180,7 +180,13 @@ func (n *Node) join(ctx context.Context, folder *identity.Folder) (*identity.Ide
 				})
 			}
 			if err == nil {
-				n.contacts = g.Members
+				for _, c := range g.Members {
+					if c.Site == "" {
+						n.contacts = append(n.contacts, c)
+					} else {
+						n.sponsors = append(n.sponsors, c)
+					}
+				}
 				n.tell("site", fmt.Sprintf("joined mesh %s, site %s, through %s", g.Mesh, g.Site, addr))
 				return folder.Keep(g.Credentials())
 			}

@@ -170,11 +170,21 @@ func (n *Node) grant(r join.Request) (join.Grant, error) {
 	return g, nil
 }
 
-// contactsFor are addresses of agents that are alive, for one that is new.
+// contactsFor are addresses of agents that are alive, for one that is new, and of
+// other sites, whether they are or not.
 func (n *Node) contactsFor(node mesh.NodeID) (all []join.Contact) {
 	for _, m := range n.Members() {
-		if m.Status == mesh.Alive && m.Node != node && len(all) < mostContacts {
+		if m.Status == mesh.Alive && m.Node != node && len(all) < mostContacts/2 {
 			all = append(all, join.Contact{Node: m.Node, Link: m.Link, Gossip: m.Gossip})
+		}
+	}
+	sites := n.siteContacts()
+	for _, site := range slices.Sorted(maps.Keys(sites)) {
+		for _, c := range sites[site] {
+			if len(all) < mostContacts {
+				c.Site = site
+				all = append(all, c)
+			}
 		}
 	}
 	return all

@@ -55,7 +55,7 @@ type Node struct {
 	id       *identity.Identity
 	boot     uint64
 	contacts []join.Contact // of a join, or of the last time
-	sponsors []join.Contact // of the sites that were there when this agent founded its own
+	sponsors []join.Contact // of other sites, as this agent was told when it was let in, or founded its own
 	kept     []join.Contact // as they were written down; of upkeep
 	renewAt  dataflow.Time  // when the site's time counts again; of upkeep
 	founding *Founding      // nil: another node founded the site

@@ -49,14 +49,26 @@ func newBox(t *testing.T, name string) *box {
 
 // freePorts is an address of loopback whose port and the two after nobody has. It
 // is below those that systems give to whoever asks for any port: an agent that
-// starts again finds it free.
+// starts again finds it free. The first one's TCP, which an agent does not use, is held
+// until the test ends, so that no test in another process takes them meanwhile.
 func freePorts(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
 		port := 20000 + rand.IntN(4000)*3
-		if free(port) && free(port+1) && free(port+2) {
-			return fmt.Sprintf("127.0.0.1:%d", port)
+		at := fmt.Sprintf("127.0.0.1:%d", port)
+		claim, err := net.Listen("tcp", at)
+		if err != nil {
+			continue
 		}
+		udp, err := net.ListenPacket("udp", at)
+		if err == nil {
+			_ = udp.Close()
+		}
+		if err == nil && free(port+1) && free(port+2) {
+			t.Cleanup(func() { _ = claim.Close() })
+			return at
+		}
+		_ = claim.Close()
 	}
 	t.Fatal("no three free ports side by side")
 	return ""

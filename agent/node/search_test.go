@@ -29,7 +29,7 @@ func TestSearch(t *testing.T) {
 		}
 	}
 	for at, n := range count {
-		if n < 35 || n > 70 {
+		if n < 70 || n > 130 {
 			t.Errorf("%s was tried %d times in an hour", at, n)
 		}
 	}

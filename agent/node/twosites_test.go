@@ -58,6 +58,32 @@ func TestSitesFindEachOther(t *testing.T) {
 	}
 }
 
+// An agent that joins while the other site is away is told where that was, and finds it
+// when it is back.
+func TestJoinsWhileASiteIsAway(t *testing.T) {
+	plant, depot := twoSites(t, 1)
+	await(t, "the depot to have written down where the plant is", func() bool {
+		_, err := os.Stat(depot.dir + "/sites.json")
+		return err == nil
+	})
+	plant[0].end()
+	made, err := depot.client(t).CreateToken(t.Context(), api.NewToken{Uses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := newBox(t, "d2")
+	late.start(depot.Link(), made.Token)
+	await(t, "the new agent to take part", func() bool { return late.Health().Ready })
+	depot.end() // who was there before tells it no more
+	if err := os.Remove(plant[0].dir + "/sites.json"); err != nil {
+		t.Fatal(err)
+	}
+	plant[0].start("", "")
+	see(t, late, "plant", 1)
+	see(t, plant[0], "depot", 1)
+	depot.start("", "")
+}
+
 // Any agent asks another site, and any agent of that one has its leader answer; what is
 // not for other sites they are told so, and who refuses says it too. site list has them all.
 func TestSitesSpeak(t *testing.T) {

@@ -55,6 +55,11 @@ func (n *Node) startWAN(ends *ends) (err error) {
 	for _, o := range n.sponsors {
 		n.wan.kept[o.Site] = append(n.wan.kept[o.Site], o)
 	}
+	if len(n.sponsors) > 0 {
+		if err := n.writeSites(n.wan.kept); err != nil {
+			return err
+		}
+	}
 	profile := gossip.WAN
 	if config.Loopback(c.Bind) {
 		profile = gossip.LoopbackWAN
@@ -178,7 +183,7 @@ type try struct {
 // Pauses between two tries for the same site, and addresses in a try.
 const (
 	leastSeek = dataflow.Duration(10 * dataflow.Second)
-	mostSeek  = dataflow.Duration(dataflow.Minute)
+	mostSeek  = dataflow.Duration(30 * dataflow.Second)
 	seekAt    = 2
 )
 
@@ -253,16 +258,23 @@ func (n *Node) keepSites() error {
 	if !changed {
 		return nil
 	}
-	text, err := json.Marshal(next)
+	if err := n.writeSites(next); err != nil {
+		return err
+	}
+	n.wan.mu.Lock()
+	n.wan.kept = next
+	n.wan.mu.Unlock()
+	return nil
+}
+
+func (n *Node) writeSites(all map[mesh.Site][]join.Contact) error {
+	text, err := json.Marshal(all)
 	if err == nil {
 		err = replace(sitesFile(n.o.Config.DataDir), append(text, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("where other sites are could not be written down yet: %w", err)
 	}
-	n.wan.mu.Lock()
-	n.wan.kept = next
-	n.wan.mu.Unlock()
 	return nil
 }
 
