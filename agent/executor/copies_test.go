@@ -1,7 +1,10 @@
 package executor_test
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +14,8 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow/avro"
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
@@ -178,6 +183,63 @@ func TestLostParts(t *testing.T) {
 		}
 		if !slices.Equal(got, []store.Digest{parts[0].Digest, parts[1].Digest}) {
 			t.Errorf("%v is said to be missing", got)
+		}
+	})
+}
+
+// What was merged elsewhere is merged here, if what it was made of is: nobody is
+// asked for it.
+func TestCopyMerges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := running(t)
+		c := s.start("c", t.TempDir())
+		defer s.stop("c")
+		h := avro.Header{Table: "rows", Schema: batch.MustSchema(batch.Field{Name: "key", Type: batch.String}, batch.Field{Name: "n", Type: batch.Double})}
+		var from []store.Digest
+		var readers []io.Reader
+		for n, keys := range [][]string{{"a", "b"}, {"a"}} {
+			delta := h
+			delta.Delta = n > 0
+			b := new(bytes.Buffer)
+			w := avro.NewWriter(b, delta)
+			bl := batch.NewBuilder(batch.NewPool(0, nil), h.Schema)
+			for _, key := range keys {
+				bl.SetString(0, key)
+				bl.SetDouble(1, float64(n))
+				if bl.EndRow(0); delta.Delta {
+					bl.Kind(batch.Insert)
+				}
+			}
+			rows := bl.Take()
+			rows.OwnHashes(rows.Rows)
+			err := w.Append(rows)
+			if rows.Release(); err == nil {
+				err = w.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := c.state.Parts().Put(func(w io.Writer) error { _, err := w.Write(b.Bytes()); return err })
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, readers = append(from, p.Digest), append(readers, b)
+		}
+		var merged bytes.Buffer
+		rows, err := avro.Merge(&merged, h, readers, 1, batch.NewPool(0, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		use := manifest.PartUse{Part: store.Part{Digest: sha256.Sum256(merged.Bytes()), Size: int64(merged.Len())}, Rows: rows, From: from}
+		m := manifest.Manifest{Kind: manifest.Checkpoint, Name: "next", Job: "j", MaxParallelism: 8, Mode: "exactly-once", Operators: []manifest.Operator{{ID: "op", Parallelism: 1,
+			Tables: []manifest.Table{{Name: "rows", Schema: avro.SchemaOf(h.Table, h.Schema, false), Identity: 1, Shards: []manifest.Shard{{Parts: []manifest.PartUse{use}}}}}}}}
+		data, err := manifest.Encode(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := s.ask("c", 2, &coordinator.Snapshot{Name: "next", Job: "j9-far", Manifest: data}, []coordinator.PartCopies{{Part: use.Digest, Nodes: []mesh.NodeID{"nobody"}}})
+		if len(said.Parts) != 1 || said.Why != "" || !c.state.Parts().Has(use.Part) {
+			t.Errorf("%+v", said)
 		}
 	})
 }
