@@ -143,8 +143,8 @@ func blocks(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	want := map[string]map[string]string{}
 	roots := map[string][]reflect.Type{
-		"../../docs/COMMANDS.md": {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica](), reflect.TypeFor[coordinator.Departure]()},
-		"../../docs/CONTROL.md":  {reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()},
+		"../../docs/COMMANDS.md":    {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica](), reflect.TypeFor[coordinator.Departure]()},
+		"../../docs/CONTROL.md":     {reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()},
 		"../../docs/REPLICATION.md": {reflect.TypeFor[coordinator.Want](), reflect.TypeFor[coordinator.Offer]()},
 	}
 	for doc, types := range roots {

@@ -56,8 +56,8 @@ func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
 		return refuse(ErrRefused, "job %s: the spec has more than %d bytes, or a text is too long", m.ID, MaxSpec)
 	case len(m.Sets) > 2*MaxSets || slices.ContainsFunc(m.Sets, func(s string) bool { return len(s) > MaxText }):
 		return refuse(ErrRefused, "job %s: more than %d settings, or one of more than %d bytes", m.ID, 2*MaxSets, MaxText)
-	case len(m.Feeds) > 2*MaxSources:
-		return refuse(ErrRefused, "job %s: more than %d feeds", m.ID, 2*MaxSources)
+	case max(len(m.Feeds), len(m.Reads), len(m.Adopted)) > 2*MaxSources || len(m.History) > MaxHistory:
+		return refuse(ErrRefused, "job %s: more than %d feeds, or than %d sites that had it", m.ID, 2*MaxSources, MaxHistory)
 	}
 	for i, f := range m.Feeds {
 		if manifest.CheckName(f.Name) != nil || len(f.Config) > MaxSpec || slices.ContainsFunc(m.Feeds[:i], func(o coordinator.MovingFeed) bool { return o.Name == f.Name }) {
@@ -71,6 +71,7 @@ func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
 func ownJob(m *coordinator.MovingJob) coordinator.MovingJob {
 	own := *m
 	own.Spec, own.Sets, own.Feeds = bytes.Clone(m.Spec), slices.Clone(m.Sets), slices.Clone(m.Feeds)
+	own.Reads, own.Adopted, own.History = slices.Clone(m.Reads), slices.Clone(m.Adopted), slices.Clone(m.History)
 	for i := range own.Feeds {
 		own.Feeds[i].Config = bytes.Clone(own.Feeds[i].Config)
 	}
@@ -177,8 +178,12 @@ func (a *apply) replicaAdvanced(c *coordinator.ReplicaAdvanced) error {
 }
 
 func (a *apply) replicaDropped(c *coordinator.ReplicaDropped) error {
-	if _, err := a.replica(c.Job, c.From, c.Epoch); err != nil {
+	r, err := a.replica(c.Job, c.From, c.Epoch)
+	if err != nil {
 		return err
+	}
+	if arr := a.Moves.Arrivals[r.Moving]; arr != nil && !arr.Phase.Decided() {
+		return refuse(ErrStale, "job %s is on its way here, by %s, and needs what was fetched", c.Job, r.Moving)
 	}
 	delete(a.Replicas, c.Job)
 	a.changed(Replica, string(c.Job))

@@ -1,6 +1,7 @@
 package jobmanager_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -198,4 +199,18 @@ func drawReplica(t *rapid.T, s *coordinator.State) *coordinator.Command {
 	}
 	c.Level = c.Needs()
 	return c
+}
+
+// What an arrival needs is not dropped before it is decided.
+func TestArrivalKeepsItsReplica(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("offered j7-b from=b epoch=1 moving=m9-b @4")
+	arrival := &coordinator.Arrival{ID: "m9-b", Phase: coordinator.ArrivalReceiving}
+	s.m.State().Moves.Arrivals["m9-b"] = arrival
+	if err := s.try("dropped j7-b from=b epoch=1 @4"); !errors.Is(err, jobmanager.ErrStale) {
+		t.Error(err)
+	}
+	s.m.State().Moves.Arrivals["m9-b"] = &coordinator.Arrival{ID: "m9-b", Phase: coordinator.ArrivalDropped}
+	s.do("dropped j7-b from=b epoch=1 @4")
 }
