@@ -181,6 +181,8 @@ func (c *Coordinator) Step(e Event) []Effect {
 		}
 	case Exhausted:
 		delete(c.running, e.Subtask)
+	case Wanted:
+		c.next = min(c.next, e.Now)
 	case Committed:
 		if n, ok := c.committed[e.Subtask]; ok && e.ID.Token == c.cfg.Token {
 			c.committed[e.Subtask] = max(n, e.ID.Counter)
@@ -243,7 +245,7 @@ func (c *Coordinator) start(now dataflow.Time) {
 func (c *Coordinator) trigger(now dataflow.Time, seal bool) {
 	c.sealing = seal && (c.purpose == stop || c.purpose == finish)
 	c.counter++
-	whole := c.cfg.Whole && (c.purpose == save || c.purpose == stop && c.sealing)
+	whole := c.cfg.Whole && !c.request.Delta && (c.purpose == save || c.purpose == stop && c.sealing)
 	c.current = dataflow.Barrier{ID: dataflow.CheckpointID{Token: c.cfg.Token, Counter: c.counter}, Full: c.full || whole}
 	if c.purpose == stop {
 		c.current.Then = c.request.Then

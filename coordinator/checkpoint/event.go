@@ -17,6 +17,7 @@ const (
 	Failed                         // ID cannot complete, because of Failure and Err
 	Written                        // the manifest of ID is on disk
 	Exhausted                      // the source Subtask has sent all it ever will
+	Wanted                         // somebody waits for the next checkpoint: it is taken as soon as may be
 	Committed                      // Subtask's sinks have committed everything up to ID
 )
 
@@ -36,6 +37,9 @@ type Event struct {
 type Request struct {
 	Ref  int           // the answer carries it
 	Then dataflow.Then // Halt, Drain: the job stops with it
+	// Delta: what the savepoint stands for shares its parts with checkpoints before;
+	// its barrier is not Full because of it.
+	Delta bool
 }
 
 // Failure is why a checkpoint did not complete.

@@ -62,11 +62,18 @@ func (l *Leader) tick(r *jobRun, j *coordinator.Job) {
 	a := r.attempt
 	if j.Status == coordinator.Stopping && !a.stopping && a.phase == begun {
 		a.stopping = true
-		l.step(r, checkpoint.Event{Kind: checkpoint.Requested, Request: checkpoint.Request{Ref: stopRef, Then: j.Then}})
+		l.step(r, checkpoint.Event{Kind: checkpoint.Requested, Request: checkpoint.Request{Ref: stopRef, Then: j.Then, Delta: j.Move != ""}})
 	}
 	l.step(r, checkpoint.Event{Kind: checkpoint.Tick})
 	l.commit(r)
 	l.record(r)
+}
+
+// wantCheckpoint has the next checkpoint of a job taken at once, if none is under
+// way.
+func (l *Leader) wantCheckpoint(r *jobRun) {
+	l.step(r, checkpoint.Event{Kind: checkpoint.Wanted})
+	l.marks.jobs[r.id] = true
 }
 
 // step gives the coordinator of the present attempt an event, and does what it
@@ -302,6 +309,12 @@ func (c copies) of(m *manifest.Manifest) ([]coordinator.PartCopies, error) {
 // state has how far; what needs no record counts at once.
 func (l *Leader) committed(r *jobRun, c *coordinator.Committed) {
 	r.attempt.commits = append(r.attempt.commits, c)
+	if len(c.Commits) > 0 {
+		if r.rowed == 0 {
+			l.markMoves(r.id)
+		}
+		r.rowed = l.now
+	}
 	l.commit(r)
 }
 

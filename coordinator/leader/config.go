@@ -2,6 +2,7 @@ package leader
 
 import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/migration"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -13,6 +14,7 @@ type Config struct {
 	Site   mesh.Site
 	Level  uint32 // the feature level that this binary knows
 	Timing Timing
+	Moving migration.Config                        // when moves do what
 	Parse  func(*coordinator.Job) (*Parsed, error) // nil: Parse; pure
 }
 

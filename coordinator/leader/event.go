@@ -19,6 +19,10 @@ type Event struct {
 	Refused *Refused // a proposal was not accepted: leadership is lost, or the disk is
 	Wish    *Wish    // a person asks for something through the API
 	Unsent  *Unsent  // a message cannot be sent: it is too large
+	// Of moves of jobs between sites (migrating.go).
+	FromSite *FromSite    // the leader of another site said something
+	Mirrored *Mirrored    // logs here have come further
+	Sites    *[]mesh.Site // all other sites that are reached now
 	// Confirmed: a majority has said that this leader leads, at some time after
 	// this one of the same clock (raft's VerifyLeader, asked then). Without one in
 	// the last Timing.Confirm no lease is granted: a leader that does not know that
@@ -61,6 +65,7 @@ type Wish struct {
 	Savepoint *coordinator.JobID // take one, go on running
 	Request   string             // with Savepoint: sent again with the same one, it is the same savepoint. Random; empty: it is not
 	Stop      *coordinator.JobTold
+	Migrate   *Migrate
 }
 
 // Effect is what must be done: exactly one pointer is set.
@@ -69,7 +74,9 @@ type Effect struct {
 	Send    *Send
 	Drop    *mesh.NodeID // end this agent's stream; it begins again with Hello
 	Answer  *Answer
-	Tell    string // one line for people: an event worth telling
+	ToSite  *ToSite // say it to the leader of another site
+	Moving  *Moving // show it; it is not in the state
+	Tell    string  // one line for people: an event worth telling
 }
 
 // Propose puts a command into the Raft log.
@@ -94,6 +101,7 @@ type Unsent struct {
 // Answer answers a wish.
 type Answer struct {
 	Ref       int
-	Savepoint string // the name of the one that was taken
+	Savepoint string             // the name of the one that was taken
+	Move      coordinator.MoveID // of a wish about a move
 	Err       error
 }

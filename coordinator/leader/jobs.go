@@ -47,7 +47,8 @@ type jobRun struct {
 
 	end   ending // what the newest checkpoint says
 	endOf endKey
-	stops []int // wishes that wait for its end
+	stops []int         // wishes that wait for its end
+	rowed dataflow.Time // rows came out of it last, as far as its sinks said in this term; 0: none
 }
 
 // verdict is what becomes of a job whose attempt is over.

@@ -37,6 +37,7 @@ type Leader struct {
 	news      bool                            // the state has changed since the last Step
 	marks     marks
 	copying   copying
+	moving    migrating
 	wakes     wakes
 	effects   []Effect
 }
@@ -58,7 +59,7 @@ func New(cfg Config) *Leader {
 	return &Leader{
 		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
 		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
-		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), wakes: wakes{index: make(map[subject]int)},
+		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), moving: newMigrating(), wakes: wakes{index: make(map[subject]int)},
 	}
 }
 
@@ -90,6 +91,7 @@ func (l *Leader) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 	if l.leads {
 		l.catchUp()
 		l.due()
+		l.lookAtMoves()
 		l.look()
 	}
 	l.wake = l.next()
@@ -123,6 +125,12 @@ func (l *Leader) hear(e Event) {
 		l.put(Effect{Answer: &Answer{Ref: e.Wish.Ref, Err: ErrEarly}})
 	case e.Wish != nil:
 		l.wish(e.Wish)
+	case e.FromSite != nil && l.leads:
+		l.heardSite(e.FromSite)
+	case e.Mirrored != nil && l.leads:
+		l.mirrored(e.Mirrored)
+	case e.Sites != nil:
+		l.sitesReached(*e.Sites)
 	case e.Unsent != nil && l.leads:
 		l.unsent(e.Unsent)
 	case e.Confirmed != nil:

@@ -26,6 +26,8 @@ func (l *Leader) due() {
 			l.marks.jobs[coordinator.JobID(s.name)] = true
 		case theCopies:
 			l.marks.copies = true
+		case aMove:
+			l.markMove(coordinator.MoveID(s.name))
 		case anAgent:
 			switch a := l.agents[mesh.NodeID(s.name)]; {
 			case !a.lost && l.now >= l.silentAt(a):

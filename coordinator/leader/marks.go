@@ -66,19 +66,24 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 		case jobmanager.Job:
 			l.syncJob(coordinator.JobID(c.Name))
 			l.markCopies(snapshotRef{job: coordinator.JobID(c.Name)})
+			l.markMoves(coordinator.JobID(c.Name))
 		case jobmanager.Feed:
 			l.syncFeed(c.Name)
+			l.markMoves("")
 		case jobmanager.Savepoint: // a job may be to begin with it
 			l.marks.room = true
 			l.markCopies(snapshotRef{name: c.Name})
 		case jobmanager.Replica:
 			l.markCopies(snapshotRef{job: coordinator.JobID(c.Name)})
+			l.markMoves(coordinator.JobID(c.Name))
 		case jobmanager.Level:
 			l.marks.site = true
 			l.markAllCopies()
 		case jobmanager.Leader, jobmanager.Site:
 			l.marks.site = true
-		case jobmanager.Token, jobmanager.Move: // the API's; of a move its job and its feeds have changed, too
+		case jobmanager.Move:
+			l.markMove(coordinator.MoveID(c.Name))
+		case jobmanager.Token: // the API's
 		}
 	}
 }
@@ -104,6 +109,15 @@ func (l *Leader) everything() []jobmanager.Change {
 		if l.st.Feeds[name] == nil {
 			all = append(all, jobmanager.Change{What: jobmanager.Feed, Name: name})
 		}
+	}
+	for _, id := range sorted(l.st.Moves.Departures) {
+		all = append(all, jobmanager.Change{What: jobmanager.Move, Name: string(id)})
+	}
+	for _, id := range sorted(l.st.Moves.Arrivals) {
+		all = append(all, jobmanager.Change{What: jobmanager.Move, Name: string(id)})
+	}
+	for _, id := range sorted(l.moving.runs) {
+		all = append(all, jobmanager.Change{What: jobmanager.Move, Name: string(id)})
 	}
 	for _, node := range sorted(l.agents) {
 		if l.st.Agents[node] == nil {

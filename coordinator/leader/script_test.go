@@ -36,6 +36,9 @@ import (
 //	full n2 · room n2           its disk takes no copies · it does again
 //	free n2 300                 its disk has so many MiB, and it says so now and then
 //	jobs · feeds · copies       what the state says
+//	world                       two sites, a and b, of two agents each · at b: what follows is there
+//	link off · link lossy · link on       between the sites
+//	migrate JOB 1 · try JOB 1 · unmove JOB 1 · force JOB 1 sure      to the other site · moves: what both states say
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		s := &script{t: t}
@@ -86,6 +89,16 @@ func (s *script) do() {
 	switch s.d.Cmd {
 	case "site":
 		s.begin()
+	case "world":
+		s.beginWorld()
+	case "at":
+		s.site = s.sites[map[string]int{"a": 0, "b": 1}[s.args[0]]]
+	case "link":
+		s.link()
+	case "migrate", "try", "unmove", "force":
+		s.wishMove()
+	case "moves":
+		s.sayMoves()
 	case "submit":
 		s.submitJob()
 	case "run":

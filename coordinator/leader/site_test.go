@@ -22,9 +22,9 @@ const ms = dataflow.Time(dataflow.Millisecond)
 // site is a whole site in one goroutine: a leader, workers and replicated states
 // that are the real ones; streams, consensus and executors that are not.
 type site struct {
-	now    dataflow.Time
-	queue  events
-	seq    int
+	*clock
+	name   mesh.Site
+	other  *site      // that it has a link to; nil: there is none
 	rng    *rand.Rand // nil: everything takes the same time
 	nodes  map[mesh.NodeID]*node
 	log    []entry // committed commands
@@ -48,6 +48,15 @@ type site struct {
 
 	dirty   bool // what check looks at has changed
 	checked dataflow.Time
+}
+
+// clock is the time of all sites, and what is to come.
+type clock struct {
+	now   dataflow.Time
+	queue events
+	seq   int
+	sites []*site
+	wan   wan
 }
 
 // sharing is a subtask's share of a checkpoint.
@@ -129,9 +138,15 @@ func (e *events) Pop() any {
 }
 
 func newSite(rng *rand.Rand, fail, trace func(string, ...any)) *site {
-	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: "s"}}}
-	return &site{log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), cuts: make(map[[2]mesh.NodeID]bool),
+	return newSiteOf(&clock{}, "s", rng, fail, trace)
+}
+
+func newSiteOf(c *clock, name mesh.Site, rng *rand.Rand, fail, trace func(string, ...any)) *site {
+	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: name}}}
+	s := &site{clock: c, name: name, log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), cuts: make(map[[2]mesh.NodeID]bool),
 		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
+	c.sites = append(c.sites, s)
+	return s
 }
 
 // after does something later: between least and twice that, or just then.
@@ -150,9 +165,11 @@ func (s *site) run(until dataflow.Time) {
 		e := heap.Pop(&s.queue).(event)
 		s.now = max(s.now, e.at)
 		e.f()
-		if s.dirty || s.now >= s.checked+5*ms {
-			s.dirty, s.checked = false, s.now
-			s.check()
+		for _, s := range s.sites {
+			if s.dirty || s.now >= s.checked+5*ms {
+				s.dirty, s.checked = false, s.now
+				s.check()
+			}
 		}
 	}
 	s.now = max(s.now, until)
@@ -187,7 +204,7 @@ func (n *node) start() {
 	n.machine, n.held, n.lease, n.stream = jobmanager.New(), nil, dataflow.MinTime, nil
 	n.journal = jobmanager.NewJournal()
 	n.exec = newExecutor(n)
-	n.worker = worker.New(worker.Config{Agent: n.agent, Site: "s", Boot: n.boot, Timing: worker.DefaultTiming()})
+	n.worker = worker.New(worker.Config{Agent: n.agent, Site: n.site.name, Boot: n.boot, Timing: worker.DefaultTiming()})
 	var feeds []string
 	for feed := range n.disk {
 		feeds = append(feeds, feed)
@@ -403,7 +420,7 @@ func (s *site) lead(id mesh.NodeID) {
 	s.term++
 	n := s.nodes[id]
 	l := &lead{term: s.term, node: n, boot: n.boot, journal: jobmanager.NewJournal()}
-	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: "s", Level: max(s.level, coordinator.BaseLevel), Timing: s.timing})
+	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: s.name, Level: max(s.level, coordinator.BaseLevel), Timing: s.timing})
 	s.leads = l
 	l.step(leader.Event{})
 	s.after(5*ms, n.life(l.confirm))
@@ -503,12 +520,15 @@ func (l *lead) perform(f leader.Effect) {
 			to.breakStream()
 		}
 	case f.Answer != nil:
-		text := f.Answer.Savepoint
+		text := f.Answer.Savepoint + string(f.Answer.Move)
 		if f.Answer.Err != nil {
 			text = f.Answer.Err.Error()
 		}
 		s.wishes[f.Answer.Ref] = text
 		s.trace("answer %d: %s", f.Answer.Ref, text)
+	case f.ToSite != nil:
+		s.toSite(f.ToSite)
+	case f.Moving != nil:
 	case f.Tell != "":
 		s.trace("%s", f.Tell)
 	}

@@ -28,6 +28,7 @@ const (
 	aFeed
 	aJob
 	theCopies
+	aMove
 )
 
 type wake struct {

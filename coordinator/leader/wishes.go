@@ -19,6 +19,8 @@ var (
 // that have none when this leader's term ends are the driver's to answer.
 func (l *Leader) wish(w *Wish) {
 	switch {
+	case w.Migrate != nil:
+		l.wishMove(w.Ref, w.Migrate)
 	case w.Savepoint != nil:
 		l.wishSavepoint(w)
 	case w.Stop != nil:

@@ -1,9 +1,9 @@
 // Package migration moves a job between two sites: who decides, and when either
 // of them may run it.
 //
-// Nothing drives it yet: the replicated state applies its commands
-// (coordinator/jobmanager), and no leader proposes them, no message is sent, no verb
-// begins a move. It is the rules and the machines, and their proofs.
+// The replicated state applies its commands (coordinator/jobmanager), and
+// coordinator/leader drives the machines. No verb begins a move yet, and nobody
+// carries the messages.
 //
 // It has three parts, all pure. Apply has the rules by which each site's
 // replicated state takes a command about a move (rules.go). Source and Target

@@ -1,0 +1,204 @@
+package leader
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/migration"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// tellTarget says what is so of an arrival. arr is its record; nil: there is none
+// yet, or none any more.
+func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
+	if arr != m.arrival {
+		m.arrival = arr
+		l.stepMove(m, migration.Event{Record: &migration.Record{Arrival: arr}})
+	}
+	if arr == nil {
+		return
+	}
+	if r := l.st.Replicas[m.job]; r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot.Name == m.want.Name && r.Snapshot != m.fetched {
+		m.fetched = r.Snapshot
+		l.stepMove(m, migration.Event{Fetched: &migration.Fetched{Snapshot: r.Snapshot, Bytes: m.lacks, Took: dataflow.Duration(l.now - m.wantedAt)}})
+	}
+	if ends, lag := l.endsHere(arr); len(ends) > 0 && (lag != m.lag || !slices.Equal(ends, m.logs)) {
+		m.logs, m.lag = ends, lag
+		l.stepMove(m, migration.Event{Logs: &migration.Logs{Ends: ends, Lag: lag}})
+	}
+	if r := l.jobs[m.job]; arr.Phase == coordinator.ArrivalActive && r != nil && r.rowed != 0 && !m.rowed {
+		m.rowed = true
+		l.stepMove(m, migration.Event{First: true})
+	}
+}
+
+// endsHere is how far the logs are here that come with a job, and the bytes that
+// they lack.
+func (l *Leader) endsHere(arr *coordinator.Arrival) (ends []coordinator.FeedEnd, lag int64) {
+	for _, f := range arr.Job.Feeds {
+		if e, ok := l.moving.ends[f.Name]; ok {
+			ends, lag = append(ends, e), lag+l.moving.lag[f.Name]
+		}
+	}
+	return ends, lag
+}
+
+// mirrored: logs here have come further.
+func (l *Leader) mirrored(e *Mirrored) {
+	for _, end := range e.Ends {
+		l.moving.ends[end.Feed], l.moving.lag[end.Feed] = end, e.Lag[end.Feed]
+	}
+	l.markMoves("")
+}
+
+// sitesReached: these are, and no others.
+func (l *Leader) sitesReached(sites []mesh.Site) {
+	clear(l.moving.reached)
+	for _, s := range sites {
+		l.moving.reached[s] = true
+	}
+}
+
+// fetch has what an arriving job is to be restored from kept here: first what the
+// job is, then the snapshot, whatever else was being fetched of it. What is kept
+// of a job that is here is not needed any more.
+func (l *Leader) fetch(m *moveRun) {
+	arr, r := m.arrival, l.st.Replicas[m.job]
+	if m.target == nil || arr == nil || m.fetching || l.now < m.retry {
+		return
+	}
+	epoch := arr.Epoch - 1
+	switch ours := r != nil && r.From == arr.From && r.Epoch == epoch; {
+	case arr.Phase == coordinator.ArrivalActive && ours && r.Moving == m.id:
+		l.replicate(m, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: m.job, From: arr.From, Epoch: epoch, Why: "the job is here"}})
+	case arr.Phase != coordinator.ArrivalReceiving || m.want == nil:
+	case !ours || r.Moving != m.id:
+		l.replicate(m, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: arr.Job, From: arr.From, Epoch: epoch, Moving: m.id}})
+	case r.Named(m.want.Name) == nil && newer(m.want, r):
+		l.replicate(m, coordinator.Command{ReplicaNext: &coordinator.ReplicaNext{Job: m.job, From: arr.From, Epoch: epoch, Snapshot: nowhere(m.want), Replace: true}})
+	}
+}
+
+// newer tells whether a snapshot may be fetched next.
+func newer(s *coordinator.Snapshot, r *coordinator.Replica) bool {
+	return !slices.ContainsFunc([]*coordinator.Snapshot{r.Snapshot, r.Next}, func(o *coordinator.Snapshot) bool { return o != nil && manifest.Less(s.ID, o.ID) })
+}
+
+// nowhere is a snapshot of which no agent of this site is said to have anything.
+func nowhere(s *coordinator.Snapshot) *coordinator.Snapshot {
+	next := *s
+	next.Copies = nil
+	for _, p := range s.Copies {
+		next.Copies = append(next.Copies, coordinator.PartCopies{Part: p.Part, Nodes: []mesh.NodeID{}})
+	}
+	return &next
+}
+
+// replicate proposes a command about what is kept of an arriving job.
+func (l *Leader) replicate(m *moveRun, c coordinator.Command) {
+	m.fetching = true
+	l.propose(c, func(err error) {
+		m.fetching = false
+		if err != nil {
+			m.retry = l.now.Add(migrationRetry)
+		}
+		l.markMove(m.id)
+	})
+}
+
+// migrationRetry is when what a site would not keep is tried again: another one
+// may be about to change it.
+const migrationRetry = dataflow.Second
+
+// lacks is how many bytes of a snapshot were not here, whether they come over the
+// link or are merged of what is.
+func (l *Leader) lacks(s *coordinator.Snapshot) (bytes int64) {
+	m, err := manifest.Decode(s.Manifest)
+	if err != nil {
+		return s.Bytes
+	}
+	has := make(map[store.Digest]bool)
+	if r := l.st.Replicas[s.Job]; r != nil {
+		for _, k := range []*coordinator.Snapshot{r.Snapshot, r.Next} {
+			if k != nil {
+				for _, p := range k.Copies {
+					has[p.Part] = len(p.Nodes) > 0
+				}
+			}
+		}
+	}
+	for _, o := range m.Operators {
+		for _, t := range o.Tables {
+			for _, sh := range t.Shards {
+				for _, p := range sh.Parts {
+					if !has[p.Digest] {
+						has[p.Digest] = true
+						bytes += p.Size
+					}
+				}
+			}
+		}
+	}
+	return bytes
+}
+
+// checkMove says why a job cannot run here; empty: as far as the state tells, it
+// can. Nobody has tried to reach what it is connected with.
+func (l *Leader) checkMove(ask *coordinator.MovePropose) string {
+	m := &ask.Job
+	if l.st.Level < coordinator.SitesLevel {
+		return fmt.Sprintf("agents of site %s have a program that knows nothing of moves: upgrade them all", l.cfg.Site)
+	}
+	facts := jobmanager.Facts(l.st)
+	switch here := facts.Job(m.ID); {
+	case here.Here || here.Epoch >= ask.Epoch:
+		return fmt.Sprintf("site %s has job %s itself, or had it at epoch %d", l.cfg.Site, m.ID, here.Epoch)
+	case !facts.NameFree(m.Namespace, m.Name):
+		return fmt.Sprintf("a job %q is at site %s already: stop it first", m.Name, l.cfg.Site)
+	}
+	j := &coordinator.Job{ID: m.ID, Namespace: m.Namespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Epoch: ask.Epoch, Reads: m.Reads, Adopted: m.Adopted}
+	p, err := l.cfg.Parse(j)
+	if err != nil {
+		return fmt.Sprintf("the job cannot be read at site %s: %v", l.cfg.Site, err)
+	}
+	for _, use := range p.Feeds {
+		if !slices.ContainsFunc(m.Feeds, func(f coordinator.MovingFeed) bool { return f.Name == use.Feed }) {
+			return fmt.Sprintf("with the settings of site %s it reads feed %s, which it does not read now", l.cfg.Site, use.Feed)
+		}
+	}
+	if why := restorable(p, ask.Newest); why != "" {
+		return why
+	}
+	if _, why := l.place(l.newRun(j), j, p, nil); why != "" {
+		return why
+	}
+	return ""
+}
+
+// restorable says what of a snapshot the job would not know.
+func restorable(p *Parsed, s *coordinator.Snapshot) string {
+	if s == nil {
+		return ""
+	}
+	m, err := manifest.Decode(s.Manifest)
+	if err != nil {
+		return fmt.Sprintf("snapshot %s cannot be read: %v", s.Name, err)
+	}
+	known := make(map[dataflow.OperatorID]bool)
+	for i := range p.Graph.Subtasks {
+		for _, link := range p.Graph.Subtasks[i].Task.Links {
+			known[link.Node.ID] = true
+		}
+	}
+	for _, o := range m.Operators {
+		if !known[o.ID] && len(o.Tables) > 0 {
+			return fmt.Sprintf("operator %q has state, and with the settings of the move the job has no such operator", o.ID)
+		}
+	}
+	return ""
+}
