@@ -255,24 +255,30 @@ func TestASlowMirrorHoldsNobodyUp(t *testing.T) {
 // A member is asked, and names the owner; who knows nothing says so; who knows of
 // another time with the feed gives nothing.
 func TestWhoIsAsked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTwoSites(t)
-		defer w.stop()
-		w.south.agents["x"].stop()
-		w.south.source = []mesh.NodeID{"b", "a"}
-		w.south.start("x", t.TempDir())
-		w.south.mirrors("north", coordinator.Reign{Epoch: 2, Site: "north", Start: 5})
-		w.south.move("y", "y", "x")
-		w.north.broker.publish(numbers(0, 10)...)
-		time.Sleep(time.Minute)
-		if s := w.south.status(); s.End != 0 || !strings.Contains(s.Of.Why, "it gives nothing") && !strings.Contains(s.Of.Why, "owns the log there") {
-			t.Errorf("%+v %+v", s, s.Of)
-		}
-		w.south.mirrors("north", coordinator.Reign{Epoch: 1, Site: "north"})
-		w.south.move("y", "y", "x")
-		time.Sleep(time.Minute)
-		w.check(10)
-	})
+	for name, reign := range map[string]*coordinator.Reign{"it was never elsewhere": nil, "it knows its lineage": {Epoch: 1, Site: "north"}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTwoSites(t)
+				defer w.stop()
+				w.north.epoch.Reign = reign
+				w.north.move("a", "a", "b")
+				w.south.agents["x"].stop()
+				w.south.source = []mesh.NodeID{"b", "a"}
+				w.south.start("x", t.TempDir())
+				w.south.mirrors("north", coordinator.Reign{Epoch: 2, Site: "north", Start: 5})
+				w.south.move("y", "y", "x")
+				w.north.broker.publish(numbers(0, 10)...)
+				time.Sleep(time.Minute)
+				if s := w.south.status(); s.End != 0 || !strings.Contains(s.Of.Why, "it gives nothing") && !strings.Contains(s.Of.Why, "owns the log there") {
+					t.Errorf("%+v %+v", s, s.Of)
+				}
+				w.south.mirrors("north", coordinator.Reign{Epoch: 1, Site: "north"})
+				w.south.move("y", "y", "x")
+				time.Sleep(time.Minute)
+				w.check(10)
+			})
+		})
+	}
 }
 
 // A mirror becomes the feed: it has the session, and nothing is lost. The one
@@ -321,5 +327,32 @@ func TestAMirrorBecomesTheFeed(t *testing.T) {
 		if s := w.north.status(); s.Of == nil || s.Of.End != s.End || s.Of.Why != "" {
 			t.Errorf("%+v %+v", s, s.Of)
 		}
+	})
+}
+
+// While a member of the source is away the mirror gets nothing of what is not on
+// its disk.
+func TestAMirrorHasWhatIsReplicated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTwoSites(t)
+		defer w.stop()
+		w.north.broker.publish(numbers(0, 10)...)
+		time.Sleep(time.Second)
+		w.north.net.Cut("a", "x")
+		w.north.broker.publish(numbers(10, 15)...)
+		time.Sleep(10 * time.Second)
+		dir := w.north.agents["b"].crash()
+		w.north.broker.publish(numbers(15, 20)...)
+		time.Sleep(time.Second)
+		w.north.net.HealAll()
+		time.Sleep(time.Minute)
+		wants(t, onDisk(t, w.south.agents["x"].dir), numbers(0, 15)...)
+		if a := onDisk(t, w.north.agents["a"].dir); len(a) <= 15 {
+			t.Errorf("the source has %d, so that nothing is shown", len(a))
+		}
+		w.north.start("b", dir)
+		w.north.knows("b")
+		time.Sleep(time.Minute)
+		w.check(20)
 	})
 }
