@@ -3,6 +3,7 @@ package leader_test
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -150,7 +151,7 @@ func (s *script) sayCopies() {
 			}
 		}
 	}
-	for name := range st.Savepoints { // scripts make one
+	for _, name := range slices.Sorted(maps.Keys(st.Savepoints)) {
 		show("", st.Savepoints[name])
 	}
 }
