@@ -23,7 +23,7 @@ func (s *server) registerSite() {
 	register(s, op(http.MethodGet, "/v1/site", "show-site", "The site"), s.showSite)
 	register(s, op(http.MethodGet, "/v1/members", "list-members", "The agents of the site"), s.listMembers)
 	register(s, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(time.Minute), status(http.StatusNoContent)), s.leave)
-	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
+	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", lasting(time.Minute), status(http.StatusNoContent)), s.removeMember)
 }
 
 // slotsOf are the slots that a job has, by agent; of one whose text cannot be read

@@ -63,6 +63,7 @@ type Node struct {
 	gossip   atomic.Pointer[gossip.Pool] // nil until it is started: Raft and links ask before
 	replica  *replica
 	raft     *consensus.Node
+	group    atomic.Pointer[consensus.Node] // raft; nil until it is open: links ask before
 	lease    *lease.Lease
 	state    *durable.State
 	feeds    *keptFeeds
@@ -82,8 +83,9 @@ type Node struct {
 	done     chan struct{} // closed when all has ended
 	ended    error         // valid then
 
-	mu     sync.Mutex // guards what follows
-	office *office    // nil: this agent does not lead
+	mu      sync.Mutex          // guards what follows
+	office  *office             // nil: this agent does not lead
+	parting map[mesh.NodeID]int // agents that are being taken out by this one: calls under way
 }
 
 // Run runs an agent until ctx ends, or it cannot go on.
@@ -101,7 +103,8 @@ func Start(ctx context.Context, o Options) (n *Node, err error) {
 	if o.Clock == nil {
 		o.Clock = sensors.WallTime
 	}
-	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{})}
+	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{}),
+		parting: make(map[mesh.NodeID]int)}
 	n.replica, n.hands = newReplica(), newHands()
 	n.feeds = newKeptFeeds(n.replica.view, func(s string) { n.tell("feed", s) })
 	n.replica.applied, n.replica.renewed, n.replica.fatal = n.applied, n.renewed, n.fail
@@ -180,7 +183,7 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 		return err
 	}
 	if n.link, err = link.New(link.Config{
-		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, ResetKey: n.id.ResetKey(), Events: n.hearLink,
+		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, ResetKey: n.id.ResetKey(), Events: n.hearLink, Takes: n.takes,
 	}); err != nil {
 		return err
 	}
@@ -239,6 +242,7 @@ func (n *Node) startRaft(ends *ends) (err error) {
 		Machine: n.replica, Events: func(e consensus.Event) { n.tell("leader", e.String()) }, Health: n.candidates, MaxVoters: c.Voters,
 	})
 	if err == nil {
+		n.group.Store(n.raft)
 		ends.add(n.raft.Close)
 	}
 	return err

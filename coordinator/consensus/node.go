@@ -57,8 +57,7 @@ type Options struct {
 	// Events are told one at a time or not: any goroutine calls it, and it must not
 	// block. nil: nobody listens.
 	Events func(Event)
-	// Health tells of the agents of the site: Node, Host, Alive and Leaving of each.
-	// The leader asks it, and gives votes by it. It must not block. nil: no vote is given
+	// Health tells of the agents of the site: Node, Host and Alive of each. The leader asks it, and gives votes by it. It must not block. nil: no vote is given
 	// or taken.
 	Health func() []Candidate
 	// MaxVoters is 1, 3 or 5; 0: 5.
@@ -92,6 +91,7 @@ type Node struct {
 	layer     *layer
 	transport *contacts
 	fsm       *fsm
+	leaving   *leavers
 
 	observer   *raft.Observer
 	observed   chan raft.Observation
@@ -123,7 +123,7 @@ func Open(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{o: o, log: log, fsm: &fsm{machine: o.Machine},
+	n := &Node{o: o, log: log, fsm: &fsm{machine: o.Machine}, leaving: newLeavers(),
 		observed: make(chan raft.Observation, 16), leadership: make(chan Leadership, 1), changed: make(chan struct{}, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.start(); err != nil {

@@ -54,6 +54,9 @@ type Config struct {
 	// cannot.
 	ResetKey [32]byte
 	Events   func(Event) // must not block; nil: nobody listens
+	// Takes decides about each stream that a peer opens; nil: all are taken. Any
+	// goroutine calls it.
+	Takes func(mesh.Peer, mesh.Kind) error
 
 	KeepAlive time.Duration // 0: 500 ms
 	Idle      time.Duration // without any packet a connection is lost; 0: 3 s

@@ -329,10 +329,17 @@ func (l *Link) take(c *conn, q *quic.Stream) {
 	if err == nil && (take == nil || classOf(kind) != c.class) {
 		err = fmt.Errorf("kind %d, which nobody takes on this connection", kind)
 	}
+	bad := err != nil
+	if !bad && l.cfg.Takes != nil {
+		err = l.cfg.Takes(c.peer, kind)
+	}
 	if err != nil {
 		q.CancelRead(streamRefused)
 		q.CancelWrite(streamRefused)
-		if c.q.Context().Err() == nil {
+		switch {
+		case !bad:
+			l.tellOnce(Event{Kind: Refused, Peer: c.peer, Why: err.Error()})
+		case c.q.Context().Err() == nil:
 			l.cfg.Events(Event{Kind: BadStream, Peer: c.peer, Why: err.Error()})
 		}
 		return
