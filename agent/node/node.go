@@ -77,11 +77,12 @@ type Node struct {
 	toLeader *http.Client
 	failed   chan error // 1: why the agent ends; nil: it was told to
 	api      net.Listener
-	http     net.Addr      // of api
-	ending   atomic.Bool   // it was told to
-	siteTime atomic.Int64  // the latest that commands say, in microseconds
-	done     chan struct{} // closed when all has ended
-	ended    error         // valid then
+	http     net.Addr                    // of api
+	ending   atomic.Bool                 // it was told to
+	twin     atomic.Pointer[mesh.Member] // to which this agent gives way, if it does run
+	siteTime atomic.Int64                // the latest that commands say, in microseconds
+	done     chan struct{}               // closed when all has ended
+	ended    error                       // valid then
 
 	mu      sync.Mutex          // guards what follows
 	office  *office             // nil: this agent does not lead
@@ -188,6 +189,9 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 		return err
 	}
 	ends.add(n.link.Close)
+	if err := n.onlyOne(ctx); err != nil {
+		return err
+	}
 	if err := n.handlers(ends); err != nil {
 		return err
 	}
@@ -302,7 +306,7 @@ func (n *Node) loop(told context.Context) error {
 func (n *Node) keepUp(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var said [4]repeated
+	var said [5]repeated
 	for {
 		select {
 		case <-ctx.Done():
@@ -313,7 +317,7 @@ func (n *Node) keepUp(ctx context.Context) {
 		case <-tick.C:
 		}
 		n.expel()
-		for i, err := range []error{n.keepPeers(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
+		for i, err := range []error{n.giveWay(ctx), n.keepPeers(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
 			if said[i].due(err, n.uptime()) {
 				n.tell("agent", err.Error())
 			}

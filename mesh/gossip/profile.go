@@ -52,7 +52,6 @@ func (p Profile) config() (*memberlist.Config, timing) {
 		t = timing{again: 10 * time.Second, probe: 3 * time.Second}
 	case Loopback:
 		t.again = 500 * time.Millisecond
-		c.TCPTimeout = time.Second
 	}
 	return c, t
 }

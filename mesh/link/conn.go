@@ -165,7 +165,10 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 	}
 	var err error
 	if c.peer, err = l.cfg.Security.Verify(&cs, expect); err == nil && c.peer.Node == l.cfg.Self {
-		err = errors.New("it says that it is this node: is it a copy of this agent's data folder?")
+		err = l.alike(ctx, q, &cs, dialled)
+	}
+	if errors.Is(err, errSelf) {
+		return nil, err
 	}
 	if err != nil {
 		if dialled {
