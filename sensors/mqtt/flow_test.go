@@ -18,6 +18,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // proxy stands between a client and a broker, so that a test can cut the
@@ -154,7 +155,7 @@ func TestCutsWhileReading(t *testing.T) {
 // The broker goes away with everything it knew, and comes back at the same
 // address: the reader subscribes anew, the writer publishes again.
 func TestBrokerRestarted(t *testing.T) {
-	b, err := broker.Start(broker.Options{})
+	b, err := broker.Start(broker.Options{Addr: sensortest.FreeAddr(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
