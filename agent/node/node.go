@@ -252,16 +252,18 @@ func (n *Node) startRaft(ends *ends) (err error) {
 	return err
 }
 
-// candidates are the site's agents, for who gives votes.
+// candidates are the site's agents, for who gives votes. Whether one failed the
+// group sees by itself: of one that starves gossip says in turn that it failed and
+// is back, while it answers the leader.
 func (n *Node) candidates() []consensus.Candidate {
-	alive := make(map[mesh.NodeID]bool)
+	here := make(map[mesh.NodeID]bool)
 	for _, m := range n.gossipMembers() {
-		alive[m.Node] = m.Status == mesh.Alive || m.Status == mesh.Suspect
+		here[m.Node] = m.Status != mesh.Left
 	}
 	var all []consensus.Candidate
 	n.replica.view(func(st *coordinator.State) {
 		for id, a := range st.Agents {
-			all = append(all, consensus.Candidate{Node: id, Host: a.Host, Alive: alive[id] || id == n.id.Node()})
+			all = append(all, consensus.Candidate{Node: id, Host: a.Host, Alive: here[id] || id == n.id.Node()})
 		}
 	})
 	return all

@@ -35,7 +35,8 @@ type Timing struct {
 	RPC time.Duration
 	// Voters is how often the voters are looked at; 500 ms.
 	Voters time.Duration
-	// Stable is how long a node must have been well before it is given a vote; 3 s.
+	// Stable is how much longer than not a node must have been well before it is given
+	// a vote; 3 s.
 	Stable time.Duration
 	// Dead is how long a voter must have been away before another gets its vote; 10 s.
 	Dead time.Duration

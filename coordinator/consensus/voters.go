@@ -51,8 +51,9 @@ type Candidate struct {
 // Members that are leaving do not count, and a voter that is leaving is dead.
 //
 // So a dead voter keeps its vote until there is another for it, or the number is odd
-// without it. Well means alive and caught up for a time (stable), dead means neither
-// for a time (dead): who comes and goes is neither.
+// without it. Well means alive and caught up, dead means not so for a time (dead). Who
+// gets a vote has been well for a time (stable) longer than it was not: one that
+// starves, and is missed now and then, waits longer for its vote, but gets it.
 type ballot struct {
 	max          int
 	stable, dead time.Duration
@@ -64,6 +65,19 @@ type ballot struct {
 type mark struct {
 	well bool
 	at   time.Time
+	// lead is how much longer it has been well than not, from 0 to stable; as of seen.
+	lead time.Duration
+	seen time.Time
+}
+
+// until is the mark later, if nothing changed meanwhile.
+func (k mark) until(now time.Time, stable time.Duration) mark {
+	passed := now.Sub(k.seen)
+	if !k.well {
+		passed = -passed
+	}
+	k.lead, k.seen = min(stable, max(0, k.lead+passed)), now
+	return k
 }
 
 func newBallot(max int, stable, dead time.Duration) *ballot {
@@ -104,7 +118,7 @@ func (b *ballot) choose(now time.Time, members []Candidate) (promote, demote mes
 	for _, m := range members {
 		crowded = crowded || m.Voter && onHost[m.Host] > 1
 	}
-	goal, ready := b.goal(staying), b.ready(now, members, onHost)
+	goal, ready := b.goal(staying), b.ready(members, onHost)
 	stuck := b.stuck(now, voters < goal && voters%2 == 0 && len(ready) == 0)
 	switch {
 	case resigns && (heir || len(ready) == 0):
@@ -147,8 +161,11 @@ func (b *ballot) observe(now time.Time, members []Candidate) {
 	for _, m := range members {
 		well := (m.Leader || m.Alive && m.CaughtUp) && !m.Leaving
 		k, ok := b.since[m.Node]
-		if !ok || k.well != well {
-			k = mark{well, now}
+		if k = k.until(now, b.stable); !ok {
+			k = mark{well: well, at: now, seen: now}
+		}
+		if k.well != well {
+			k.well, k.at = well, now
 		}
 		next[m.Node] = k
 	}
@@ -157,10 +174,10 @@ func (b *ballot) observe(now time.Time, members []Candidate) {
 
 // ready are the members that may get a vote, the best first: those on hosts with
 // the fewest voters.
-func (b *ballot) ready(now time.Time, members []Candidate, onHost map[string]int) []Candidate {
+func (b *ballot) ready(members []Candidate, onHost map[string]int) []Candidate {
 	var ready []Candidate
 	for _, m := range members {
-		if k := b.since[m.Node]; !m.Voter && k.well && now.Sub(k.at) >= b.stable {
+		if k := b.since[m.Node]; !m.Voter && k.well && k.lead >= b.stable {
 			ready = append(ready, m)
 		}
 	}
