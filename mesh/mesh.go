@@ -88,6 +88,9 @@ var (
 	ErrUnknown     = errors.New("no address of it known") // gossip has not told yet
 )
 
+// ErrTwin is that two processes have one identity.
+var ErrTwin = errors.New("another agent runs with this one's identity: was its data folder copied?")
+
 // Member is an agent as gossip knows it.
 type Member struct {
 	Node    NodeID

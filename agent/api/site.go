@@ -24,7 +24,7 @@ func (s *server) registerSite() {
 	register(s, op(http.MethodGet, "/v1/sites", "list-sites", "All sites of the mesh that are known, and what they answer now"), s.listSites)
 	register(s, op(http.MethodGet, "/v1/members", "list-members", "The agents of the site"), s.listMembers)
 	register(s, op(http.MethodPost, pathLeave, "leave", "The agent that is asked leaves the site in order, and its process ends", lasting(time.Minute), status(http.StatusNoContent)), s.leave)
-	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", status(http.StatusNoContent)), s.removeMember)
+	register(s, op(http.MethodDelete, "/v1/members/{member}", "remove-member", "Take out an agent that is gone for good", lasting(time.Minute), status(http.StatusNoContent)), s.removeMember)
 }
 
 // slotsOf are the slots that a job has, by agent; of one whose text cannot be read

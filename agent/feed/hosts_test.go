@@ -18,6 +18,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 const mosquittoPath = "/usr/sbin/mosquitto"
@@ -35,14 +36,7 @@ func startMosquitto(t testing.TB) *mosquitto {
 	if _, err := os.Stat(mosquittoPath); err != nil {
 		t.Skipf("no %s: apt-get install mosquitto", mosquittoPath)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := sensortest.FreeAddr(t)
 	dir := t.TempDir()
 	_, port, _ := net.SplitHostPort(addr)
 	text := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location %s/\nmax_queued_messages 0\nmax_inflight_messages 1000\n", port, dir)

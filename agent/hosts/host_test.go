@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // tidemark is the binary under test.
@@ -267,10 +269,9 @@ func rows[T any](t *testing.T, r files, name string) []T {
 // freePort is a port on which nobody listens.
 func freePort(t *testing.T) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := net.ResolveTCPAddr("tcp", sensortest.FreeAddr(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	return a.Port
 }

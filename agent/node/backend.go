@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"sort"
-	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
@@ -205,64 +203,6 @@ func (n *Node) Health() api.Health {
 	}
 	h.Ready = len(h.Why) == 0
 	return h
-}
-
-// Leave is api.Backend's: this agent gives up leading, is taken out of the site
-// by whoever leads then, and ends: in any case, once it is out.
-func (n *Node) Leave(ctx context.Context) error {
-	if len(n.raft.Members()) > 1 {
-		if err := n.parted(ctx); err != nil {
-			return err
-		}
-	}
-	if err := n.gossip.Load().Leave(ctx); err != nil {
-		n.tell("agent", err.Error()) // it is out all the same
-	}
-	n.leaveWAN(ctx)
-	n.fail(nil)
-	return nil
-}
-
-// parted has another agent lead, and take this one out of the site.
-func (n *Node) parted(ctx context.Context) error {
-	self := n.id.Node()
-	if n.Leader() == self {
-		if err := n.raft.Transfer(ctx, ""); err != nil {
-			return fmt.Errorf("another agent must lead first: %w", err)
-		}
-	}
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for n.Leader() == self || n.Leader() == "" {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("no other agent leads: %w", context.Cause(ctx))
-		}
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodDelete, "http://leader"+api.Path("members", string(self))+"?force=true", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := n.toLeader.Do(r)
-	if errors.Is(err, mesh.ErrRefused) || err != nil && n.removed(self) != nil { // the answer came too late: it is out
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode >= http.StatusMultipleChoices && resp.StatusCode != http.StatusNotFound { // not found: it was taken out before
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxJoin))
-		return fmt.Errorf("the leader did not take this agent out: %s", text)
-	}
-	return nil
-}
-
-// Remove is api.Backend's.
-func (n *Node) Remove(ctx context.Context, node mesh.NodeID) error {
-	_, err := n.Propose(ctx, coordinator.Command{AgentLeft: &coordinator.AgentLeft{Node: node}})
-	return err
 }
 
 // OpenPart is api.Backend's.

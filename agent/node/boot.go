@@ -28,7 +28,11 @@ func nextBoot(dir string) (uint64, error) {
 		}
 	}
 	last++
-	return last, replace(name, fmt.Appendln(nil, last))
+	return last, writeBoot(dir, last)
+}
+
+func writeBoot(dir string, last uint64) error {
+	return replace(filepath.Join(dir, "boot"), fmt.Appendln(nil, last))
 }
 
 // replace replaces a small file in one step, durably.

@@ -94,24 +94,3 @@ func TestFoundsNothingWithoutItsPorts(t *testing.T) {
 		}
 	}
 }
-
-// Two agents with one identity: one of them says so.
-func TestCopiedDataFolder(t *testing.T) {
-	b := site(t, 1)[0]
-	twin := newBox(t, "n2")
-	if err := os.CopyFS(filepath.Join(twin.dir, "identity"), os.DirFS(filepath.Join(b.dir, "identity"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := filepath.WalkDir(twin.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Chmod(path, map[bool]os.FileMode{true: 0o700, false: 0o600}[d.IsDir()])
-	}); err != nil {
-		t.Fatal(err)
-	}
-	twin.start(b.Link(), "")
-	await(t, "one of them to say so", func() bool {
-		return strings.Contains(b.said()+twin.said(), "another agent runs with this one's identity")
-	})
-}

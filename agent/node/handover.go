@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -54,6 +56,8 @@ func (n *Node) given(ctx context.Context) error {
 			_ = n.raft.Transfer(ctx, "") // it may fail at any time, and is tried again
 		case l != "" && left == nil:
 			left = n.hands.leave()
+		case l == "" && n.out():
+			return errors.New("it was taken out of the site")
 		}
 		select {
 		case <-left:
@@ -66,6 +70,12 @@ func (n *Node) given(ctx context.Context) error {
 			return errors.New("not all could be handed over in time")
 		}
 	}
+}
+
+// out tells whether the Raft group is without this agent, as it was told last.
+func (n *Node) out() bool {
+	group := n.raft.Members()
+	return len(group) > 0 && !slices.ContainsFunc(group, func(m consensus.Member) bool { return m.Node == n.id.Node() })
 }
 
 // accompanied tells whether there is another agent of the site, as gossip knows.

@@ -110,6 +110,9 @@ func (n *Node) admit(ctx context.Context, r join.Request) (join.Grant, error) {
 			}
 		}
 	}
+	if n.parts(r.Node) {
+		return join.Grant{}, fmt.Errorf("%w: the agent is being taken out of the site", join.ErrUnavailable)
+	}
 	if n.placed(r.Node) { // else keepRoster does it, when it is
 		if err := n.raft.AddNonvoter(ctx, r.Node); err != nil {
 			return join.Grant{}, unavailable(err)

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 
+	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 )
@@ -38,14 +40,10 @@ func (n *Node) serveKey(mux *http.ServeMux) {
 	})
 }
 
-// votes tells whether a node has a vote.
+// votes tells whether a node has a vote, as far as is known here.
 func (n *Node) votes(node mesh.NodeID) bool {
-	for _, m := range n.raft.Members() {
-		if m.Node == node {
-			return m.Voter
-		}
-	}
-	return false
+	group := n.group.Load()
+	return group != nil && slices.ContainsFunc(group.Members(), func(m consensus.Member) bool { return m.Node == node && m.Voter })
 }
 
 // keepKey gets the site's key if this agent has a vote and no key, and gives it up

@@ -65,6 +65,7 @@ type Node struct {
 	wan      wan
 	replica  *replica
 	raft     *consensus.Node
+	group    atomic.Pointer[consensus.Node] // raft; nil until it is open: links ask before
 	lease    *lease.Lease
 	state    *durable.State
 	feeds    *keptFeeds
@@ -78,14 +79,16 @@ type Node struct {
 	toLeader *http.Client
 	failed   chan error // 1: why the agent ends; nil: it was told to
 	api      net.Listener
-	http     net.Addr      // of api
-	ending   atomic.Bool   // it was told to
-	siteTime atomic.Int64  // the latest that commands say, in microseconds
-	done     chan struct{} // closed when all has ended
-	ended    error         // valid then
+	http     net.Addr                    // of api
+	ending   atomic.Bool                 // it was told to
+	twin     atomic.Pointer[mesh.Member] // to which this agent gives way, if it does run
+	siteTime atomic.Int64                // the latest that commands say, in microseconds
+	done     chan struct{}               // closed when all has ended
+	ended    error                       // valid then
 
-	mu     sync.Mutex // guards what follows
-	office *office    // nil: this agent does not lead
+	mu      sync.Mutex          // guards what follows
+	office  *office             // nil: this agent does not lead
+	parting map[mesh.NodeID]int // agents that are being taken out by this one: calls under way
 }
 
 // Run runs an agent until ctx ends, or it cannot go on.
@@ -103,7 +106,8 @@ func Start(ctx context.Context, o Options) (n *Node, err error) {
 	if o.Clock == nil {
 		o.Clock = sensors.WallTime
 	}
-	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{})}
+	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{}),
+		parting: make(map[mesh.NodeID]int)}
 	n.replica, n.hands = newReplica(), newHands()
 	n.feeds = newKeptFeeds(n.replica.view, func(s string) { n.tell("feed", s) })
 	n.replica.applied, n.replica.renewed, n.replica.fatal = n.applied, n.renewed, n.fail
@@ -182,12 +186,15 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 		return err
 	}
 	if n.link, err = link.New(link.Config{
-		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, ResetKey: n.id.ResetKey(), Events: n.hearLink,
+		Self: n.id.Node(), Site: n.id.Site(), Listen: c.Bind, Security: n.id, Resolver: resolver{n}, Boot: n.boot, ResetKey: n.id.ResetKey(), Events: n.hearLink, Takes: n.takes,
 		Rate: c.WAN.Rate, Bulk: c.WAN.Connections,
 	}); err != nil {
 		return err
 	}
 	ends.add(n.link.Close)
+	if err := n.onlyOne(ctx); err != nil {
+		return err
+	}
 	if err := n.handlers(ends); err != nil {
 		return err
 	}
@@ -245,21 +252,24 @@ func (n *Node) startRaft(ends *ends) (err error) {
 		Machine: n.replica, Events: func(e consensus.Event) { n.tell("leader", e.String()) }, Health: n.candidates, MaxVoters: c.Voters,
 	})
 	if err == nil {
+		n.group.Store(n.raft)
 		ends.add(n.raft.Close)
 	}
 	return err
 }
 
-// candidates are the site's agents, for who gives votes.
+// candidates are the site's agents, for who gives votes. Whether one failed the
+// group sees by itself: of one that starves gossip says in turn that it failed and
+// is back, while it answers the leader.
 func (n *Node) candidates() []consensus.Candidate {
-	alive := make(map[mesh.NodeID]bool)
+	here := make(map[mesh.NodeID]bool)
 	for _, m := range n.gossipMembers() {
-		alive[m.Node] = m.Status == mesh.Alive || m.Status == mesh.Suspect
+		here[m.Node] = m.Status != mesh.Left
 	}
 	var all []consensus.Candidate
 	n.replica.view(func(st *coordinator.State) {
 		for id, a := range st.Agents {
-			all = append(all, consensus.Candidate{Node: id, Host: a.Host, Alive: alive[id] || id == n.id.Node()})
+			all = append(all, consensus.Candidate{Node: id, Host: a.Host, Alive: here[id] || id == n.id.Node()})
 		}
 	})
 	return all
@@ -307,7 +317,7 @@ func (n *Node) loop(told context.Context) error {
 func (n *Node) keepUp(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var said [5]repeated
+	var said [6]repeated
 	for {
 		select {
 		case <-ctx.Done():
@@ -318,7 +328,7 @@ func (n *Node) keepUp(ctx context.Context) {
 		case <-tick.C:
 		}
 		n.expel()
-		for i, err := range []error{n.keepPeers(), n.keepSites(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
+		for i, err := range []error{n.giveWay(ctx), n.keepPeers(), n.keepSites(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
 			if said[i].due(err, n.uptime()) {
 				n.tell("agent", err.Error())
 			}

@@ -68,8 +68,12 @@ func newOffice(term uint64) *office {
 	}
 }
 
-// confirmEvery is how often a majority is asked whether this agent still leads.
-const confirmEvery = 200 * time.Millisecond
+const (
+	// confirmEvery is how often a majority is asked whether this agent still leads.
+	confirmEvery = 200 * time.Millisecond
+	// standstill is the pause between two turns of run from which on it stood still.
+	standstill = 500 * dataflow.Millisecond
+)
 
 // run leads until ctx ends.
 func (o *office) run(ctx context.Context) {
@@ -79,6 +83,7 @@ func (o *office) run(ctx context.Context) {
 	defer confirm.Stop()
 	o.askMajority()
 	o.step(leader.Event{})
+	turned := o.now()
 	for ctx.Err() == nil {
 		var wake <-chan time.Time
 		t := time.NewTimer(time.Hour)
@@ -86,19 +91,34 @@ func (o *office) run(ctx context.Context) {
 			t.Reset(max(0, dataflow.Duration(at-o.now()).Go()))
 			wake = t.C
 		}
+		var due func()
 		select {
 		case <-ctx.Done():
 		case <-wake:
-			o.step(leader.Event{})
+			due = func() { o.step(leader.Event{}) }
 		case <-confirm.C:
-			o.askMajority()
+			due = o.askMajority
 		case <-o.inbox.filled:
-			for _, f := range o.inbox.take() {
-				f()
-			}
 		}
 		t.Stop()
+		turned = o.turn(turned)
+		for _, f := range o.inbox.take() { // what was said comes before what is due
+			f()
+		}
+		if due != nil {
+			due()
+		}
 	}
+}
+
+// turn says that the process stood still, if a turn comes long after the one before:
+// there is one at each confirmEvery at least. It returns when this one began.
+func (o *office) turn(before dataflow.Time) dataflow.Time {
+	now := o.now()
+	if d := dataflow.Duration(now - before); d >= standstill {
+		o.step(leader.Event{Stood: d - dataflow.Duration(confirmEvery.Microseconds())})
+	}
+	return now
 }
 
 // askMajority asks, at most once at a time.

@@ -20,9 +20,18 @@ func (n *Node) removed(node mesh.NodeID) (err error) {
 	return err
 }
 
-// allowed is identity's: it decides about who has a right certificate.
+// allowed is identity's: it decides about who has a right certificate. Who was taken
+// out has no vote, as a rule; where it has one, nobody may ever lead without it.
 func (n *Node) allowed(p mesh.Peer) error {
-	if p.Site != n.id.Site() {
+	if p.Site != n.id.Site() || n.votes(p.Node) {
+		return nil
+	}
+	return n.removed(p.Node)
+}
+
+// takes is link's: who was taken out and still has a vote may speak of that only.
+func (n *Node) takes(p mesh.Peer, kind mesh.Kind) error {
+	if p.Site != n.id.Site() || kind == mesh.Raft {
 		return nil
 	}
 	return n.removed(p.Node)
@@ -38,7 +47,7 @@ func (n *Node) expel() {
 		}
 	})
 	for _, node := range all {
-		if node != n.id.Node() {
+		if node != n.id.Node() && !n.votes(node) {
 			n.link.Expel(node, n.removed(node))
 		}
 	}

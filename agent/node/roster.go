@@ -83,8 +83,8 @@ func (n *Node) enroll(ctx context.Context) error {
 		}
 	}
 	for _, id := range in {
-		if !n.placed(id) {
-			continue // Raft would call for it in vain
+		if !n.placed(id) || n.parts(id) {
+			continue // Raft would call for it in vain; or it is on its way out
 		}
 		if err := n.raft.AddNonvoter(ctx, id); err != nil {
 			errs = append(errs, fmt.Errorf("agent %s could not be taken into the group yet: %w", id, err))

@@ -20,6 +20,9 @@ import (
 // Group is who is in the Raft group.
 func (n *Node) Group() []consensus.Member { return n.raft.Members() }
 
+// Resign has another agent lead.
+func (n *Node) Resign(ctx context.Context) error { return n.raft.Resign(ctx) }
+
 func TestEnrollment(t *testing.T) {
 	for _, c := range []struct {
 		group, agents string

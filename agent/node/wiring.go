@@ -150,6 +150,9 @@ func (n *Node) gossipMembers() []mesh.Member {
 func (n *Node) hearGossip(e gossip.Event) {
 	m := e.Member
 	n.tell("agent", e.String())
+	if e.Kind == gossip.Twin {
+		n.meets(m)
+	}
 	if e.Kind == gossip.Failed || e.Kind == gossip.Left {
 		if o := n.leads(); o != nil {
 			o.gone(leader.Gone{Node: m.Node, Boot: m.Boot, Sure: e.Kind == gossip.Left})

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -14,12 +13,13 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/fleet"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // A broker that is down is tried again and again, and the user is told; when it
 // is there the job goes on; an interrupt ends it with its totals and 0.
 func TestBrokerThatIsDown(t *testing.T) {
-	addr := freeAddr(t)
+	addr := sensortest.FreeAddr(t)
 	job := file(t, "job.yaml", fmt.Sprintf(`name: down
 sources:
   in:
@@ -83,15 +83,4 @@ sinks:
 	if r.out != want {
 		t.Errorf("got %s, want %s", r.out, want)
 	}
-}
-
-// freeAddr is an address on which nobody listens.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

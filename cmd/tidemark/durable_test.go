@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // endless is a job that runs until it is told to stop. Its one window stays
@@ -401,14 +401,7 @@ func TestCheckAgainstSaysEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	nobody := sensortest.FreeAddr(t)
 	job := file(t, "other.yaml", fmt.Sprintf(`name: other
 sources:
   in: {file: {path: /nowhere/in.jsonl}, format: json, fields: {k: string, ts: {type: timestamp, unit: ms}}, event_time: ts}

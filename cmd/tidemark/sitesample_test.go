@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -203,7 +204,7 @@ func sampleRows(t *testing.T, files ...string) (rows []string) {
 }
 
 // freePorts is an address of loopback that is free for QUIC, and the two after it
-// for gossip.
+// for gossip. For why so low see sensortest.FreeAddr.
 func freePorts(t *testing.T) string {
 	t.Helper()
 	free := func(at string) bool {
@@ -218,10 +219,10 @@ func freePorts(t *testing.T) string {
 		_ = udp.Close()
 		return err == nil
 	}
-	for range 100 {
-		quic, err := net.ListenPacket("udp", "127.0.0.1:0")
+	for range 1000 {
+		quic, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(8000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		addr := quic.LocalAddr().String()
 		ok := free(config.GossipOf(addr)) && free(config.WANOf(addr))

@@ -15,7 +15,8 @@ const (
 	Led                      // another leader is known: Node, empty: none; Term
 	Promoted                 // this leader gave Node a vote
 	Demoted                  // this leader took it from Node
-	Refused                  // this leader could not change the vote of Node: Err
+	Parted                   // this leader took Node out of the group
+	Refused                  // this leader could not change the vote of Node, or take it out: Err
 	Short                    // the disk is full: what is left is kept for term and vote: Err
 	Room                     // there is room again
 	Lost                     // a write failed: Err
@@ -46,6 +47,8 @@ func (e Event) String() string {
 		return fmt.Sprintf("consensus: %s votes from now on", e.Node)
 	case Demoted:
 		return fmt.Sprintf("consensus: %s does not vote any more", e.Node)
+	case Parted:
+		return fmt.Sprintf("consensus: %s is out of the group", e.Node)
 	case Refused:
 		return fmt.Sprintf("consensus: the vote of %s stays as it is: %v", e.Node, e.Err)
 	case Short:

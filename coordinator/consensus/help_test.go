@@ -117,6 +117,18 @@ func (s *agents) try(id mesh.NodeID, change ...func(*Options)) (*agent, error) {
 
 func founder(o *Options) { o.Founder = true }
 
+// healthy says of all agents that they are there.
+func healthy(ids ...mesh.NodeID) func(*Options) {
+	return func(o *Options) {
+		o.Health = func() (all []Candidate) {
+			for _, id := range ids {
+				all = append(all, Candidate{Node: id, Host: string(id), Alive: true})
+			}
+			return all
+		}
+	}
+}
+
 // kill closes an agent without ceremony.
 func (s *agents) kill(id mesh.NodeID) {
 	a := s.all[id]
@@ -184,16 +196,8 @@ func (s *agents) propose(a *agent, commands ...string) {
 // voters makes a group of agents that all vote, a the founder.
 func (s *agents) voters(ids ...mesh.NodeID) {
 	s.t.Helper()
-	healthy := func(o *Options) {
-		o.Health = func() (all []Candidate) {
-			for _, id := range ids {
-				all = append(all, Candidate{Node: id, Host: string(id), Alive: true})
-			}
-			return all
-		}
-	}
 	for i, id := range ids {
-		s.open(id, healthy, func(o *Options) { o.Founder = i == 0 })
+		s.open(id, healthy(ids...), func(o *Options) { o.Founder = i == 0 })
 	}
 	first := s.leader()
 	for _, id := range ids[1:] {

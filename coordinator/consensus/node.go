@@ -35,7 +35,8 @@ type Timing struct {
 	RPC time.Duration
 	// Voters is how often the voters are looked at; 500 ms.
 	Voters time.Duration
-	// Stable is how long a node must have been well before it is given a vote; 3 s.
+	// Stable is how much longer than not a node must have been well before it is given
+	// a vote; 3 s.
 	Stable time.Duration
 	// Dead is how long a voter must have been away before another gets its vote; 10 s.
 	Dead time.Duration
@@ -57,8 +58,7 @@ type Options struct {
 	// Events are told one at a time or not: any goroutine calls it, and it must not
 	// block. nil: nobody listens.
 	Events func(Event)
-	// Health tells of the agents of the site: Node, Host, Alive and Leaving of each.
-	// The leader asks it, and gives votes by it. It must not block. nil: no vote is given
+	// Health tells of the agents of the site: Node, Host and Alive of each. The leader asks it, and gives votes by it. It must not block. nil: no vote is given
 	// or taken.
 	Health func() []Candidate
 	// MaxVoters is 1, 3 or 5; 0: 5.
@@ -92,6 +92,7 @@ type Node struct {
 	layer     *layer
 	transport *contacts
 	fsm       *fsm
+	leaving   *leavers
 
 	observer   *raft.Observer
 	observed   chan raft.Observation
@@ -123,7 +124,7 @@ func Open(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{o: o, log: log, fsm: &fsm{machine: o.Machine},
+	n := &Node{o: o, log: log, fsm: &fsm{machine: o.Machine}, leaving: newLeavers(),
 		observed: make(chan raft.Observation, 16), leadership: make(chan Leadership, 1), changed: make(chan struct{}, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.start(); err != nil {

@@ -98,20 +98,14 @@ func (n *Node) AddNonvoter(ctx context.Context, node mesh.NodeID) error {
 	return n.wait(ctx, n.raft.AddNonvoter(raft.ServerID(node), raft.ServerAddress(node), 0, bound(ctx)))
 }
 
-// Remove ends a node's membership. A leader that removes itself leads until that
-// is committed. Leader only.
-func (n *Node) Remove(ctx context.Context, node mesh.NodeID) error {
-	if err := n.leads(); err != nil {
-		return err
-	}
-	return n.wait(ctx, n.raft.RemoveServer(raft.ServerID(node), 0, bound(ctx)))
-}
-
-// Transfer has another voter lead: to, or, if that is empty, the one that is
-// furthest. Leader only.
+// Transfer has another voter lead: to, or, if that is empty, the one that answers
+// and is furthest. Leader only.
 func (n *Node) Transfer(ctx context.Context, to mesh.NodeID) error {
 	if err := n.leads(); err != nil {
 		return err
+	}
+	if to == "" {
+		to = n.heir()
 	}
 	if to == "" {
 		return n.wait(ctx, n.raft.LeadershipTransfer())

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -202,26 +202,76 @@ func TestHalfSnapshotIsDeleted(t *testing.T) {
 func TestOnlyVoterLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newAgents(t)
-		var leaving atomic.Bool
-		health := func(o *Options) {
-			o.Health = func() []Candidate {
-				return []Candidate{{Node: "a", Alive: true, Leaving: leaving.Load()}, {Node: "b", Alive: true}}
-			}
-		}
-		a := s.open("a", founder, health)
+		a := s.open("a", founder, healthy("a", "b"))
 		s.leader()
-		b := s.open("b", health)
+		b := s.open("b", healthy("a", "b"))
 		must(t, a.AddNonvoter(soon(t), "b"))
 		s.propose(a, "1")
-		leaving.Store(true)
-		s.until("both vote", func() bool { return a.Stats().Voters == 2 })
-		must(t, a.Transfer(soon(t), "b"))
+		if err := a.Remove(soon(t), "a"); !errors.Is(err, ErrNotLeader) {
+			t.Errorf("it removes itself: %v", err)
+		}
 		s.leader("b")
+		must(t, a.Resign(soon(t))) // it does not lead
 		must(t, b.Remove(soon(t), "a"))
+		must(t, b.Remove(soon(t), "a")) // again
 		s.kill("a")
 		s.propose(s.leader(), "2")
 		if st := b.Stats(); st.Voters != 1 || st.Nonvoters != 0 {
 			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// Nobody is there to take over: the leader goes on.
+func TestNobodyTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		a := s.open("a", founder, healthy("a"))
+		s.leader()
+		if err := a.Resign(soon(t)); !errors.Is(err, ErrNoHeir) {
+			t.Errorf("%v", err)
+		}
+		s.propose(s.leader(), "1")
+	})
+}
+
+// One of three voters is removed, and its process ends; soon the other does. What is
+// left leads on: the removal has made a group of one voter.
+func TestRemovalLeavesAnOddGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		s.voters("a", "b", "c")
+		lead := s.leader()
+		others := slices.DeleteFunc([]mesh.NodeID{"a", "b", "c"}, func(id mesh.NodeID) bool { return id == lead.Self() })
+		_, term := lead.Leader()
+		must(t, lead.Remove(soon(t), others[0]))
+		if st := lead.Stats(); st.Voters != 1 || st.Nonvoters != 1 {
+			t.Errorf("removed: %+v", lead.Members())
+		}
+		s.kill(others[0])
+		s.kill(others[1])
+		<-time.After(time.Minute)
+		s.propose(lead, "1")
+		if _, now := lead.Leader(); now != term {
+			t.Errorf("it led in term %d, and does in term %d", term, now)
+		}
+	})
+}
+
+// One of three voters is away when another one is removed, that is there: its answers
+// are needed until the one that is away has no vote any more.
+func TestRemovalWithAnotherAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		s.voters("a", "b", "c")
+		lead := s.leader()
+		others := slices.DeleteFunc([]mesh.NodeID{"a", "b", "c"}, func(id mesh.NodeID) bool { return id == lead.Self() })
+		s.kill(others[0])
+		must(t, lead.Remove(soon(t), others[1]))
+		s.kill(others[1])
+		s.propose(s.leader(), "1")
+		if st := lead.Stats(); st.Voters != 1 || st.Nonvoters != 1 {
+			t.Errorf("%+v", lead.Members())
 		}
 	})
 }

@@ -9,16 +9,17 @@ import (
 )
 
 // Candidate is a member as the choice of voters sees it. Health fills in the
-// first four, the leader knows the others.
+// first three, the leader knows the others.
 type Candidate struct {
-	Node    mesh.NodeID
-	Host    string
-	Alive   bool
-	Leaving bool // it will be removed: its vote goes to another one first
+	Node  mesh.NodeID
+	Host  string
+	Alive bool
 
+	Leaving  bool // it will be removed, or wants to lead no more: its vote goes to another one first
 	Voter    bool
 	Leader   bool
 	CaughtUp bool // its log is about as long as the leader's
+	Reached  bool // it answers the leader
 }
 
 // ballot chooses voters. It is pure: it acts on what it is told, and each choice
@@ -29,32 +30,54 @@ type Candidate struct {
 //
 // The first rule that applies is the one that is followed:
 //
-//  1. more voters than that: one loses its vote, a dead one first, then one that
-//     is not well, then one on the host with the most voters; never the leader;
-//  2. fewer: one that is well gets a vote, if enough are well to make the number
+//  1. the leader is leaving: there is to be another voter that is well, which leads
+//     next; all else is that one's to do;
+//  2. more voters than that: one loses its vote;
+//  3. fewer: one that is well gets a vote, if enough are well to make the number
 //     odd, as an even number bears no more losses than the odd one below it;
-//  3. a voter is dead and another member is well: that one gets a vote, and rule 1
-//     takes the dead one's;
-//  4. two voters are on one host and one that is well is on a host without: it
-//     gets a vote, and rule 1 takes one of the two.
+//  4. a voter is dead and another member is well: that one gets a vote, and rule 2
+//     or 7 takes the dead one's;
+//  5. two voters are on one host and one that is well is on a host without: it
+//     gets a vote, and rule 2 takes one of the two;
+//  6. a voter is leaving, and there was none for its vote in the time after which a
+//     silent one is dead, or it is not reached: one loses its vote;
+//  7. the number is even, fewer than it should be, nobody is well for a vote, and
+//     that has been so for as long, or a voter is dead: one loses its vote.
 //
-// Members that are leaving do not count, and a voter that is leaving is dead. A
-// leader that is leaving does not count as a voter either: it keeps its vote
-// until another one leads.
+// Who loses its vote is a dead one first, then one that is not well, then one on the
+// host with the most voters; never the leader, and never one without which those that
+// the leader reaches would be no majority: then one that it does not reach comes first.
 //
-// So a dead voter keeps its vote until there is another for it. Well means alive
-// and caught up for a time (stable), dead means neither for a time (dead): who
-// comes and goes is neither.
+// Members that are leaving do not count, and a voter that is leaving is dead.
+//
+// So a dead voter keeps its vote until there is another for it, or the number is odd
+// without it. Well means alive and caught up, dead means not so for a time (dead). Who
+// gets a vote has been well for a time (stable) longer than it was not: one that
+// starves, and is missed now and then, waits longer for its vote, but gets it.
 type ballot struct {
 	max          int
 	stable, dead time.Duration
 	since        map[mesh.NodeID]mark
+	even         time.Time // since when rule 7 would apply; zero: it does not
 }
 
 // mark is since when a member is well, or is not.
 type mark struct {
 	well bool
 	at   time.Time
+	// lead is how much longer it has been well than not, from 0 to stable; as of seen.
+	lead time.Duration
+	seen time.Time
+}
+
+// until is the mark later, if nothing changed meanwhile.
+func (k mark) until(now time.Time, stable time.Duration) mark {
+	passed := now.Sub(k.seen)
+	if !k.well {
+		passed = -passed
+	}
+	k.lead, k.seen = min(stable, max(0, k.lead+passed)), now
+	return k
 }
 
 func newBallot(max int, stable, dead time.Duration) *ballot {
@@ -79,36 +102,57 @@ func (b *ballot) choose(now time.Time, members []Candidate) (promote, demote mes
 	sort.Slice(members, func(i, j int) bool { return members[i].Node < members[j].Node })
 	b.observe(now, members)
 	staying, voters, onHost := 0, 0, make(map[string]int)
+	heir, resigns, dead, crowded := false, false, false, false
 	for _, m := range members {
 		if !m.Leaving {
 			staying++
 		}
-		if m.Voter && !(m.Leader && m.Leaving) {
+		if m.Voter {
 			voters++
 			onHost[m.Host]++
+			dead = dead || !m.Leader && b.isDead(now, m)
+			heir = heir || !m.Leader && b.since[m.Node].well
 		}
+		resigns = resigns || m.Leader && m.Leaving
 	}
-	goal := b.goal(staying)
-	if voters > goal {
-		return "", b.least(now, members, onHost)
-	}
-	ready, dead, crowded := b.ready(now, members, onHost), false, false
 	for _, m := range members {
-		dead = dead || m.Voter && !m.Leader && b.isDead(now, m)
 		crowded = crowded || m.Voter && onHost[m.Host] > 1
 	}
+	goal, ready := b.goal(staying), b.ready(members, onHost)
+	stuck := b.stuck(now, voters < goal && voters%2 == 0 && len(ready) == 0)
 	switch {
-	case len(ready) == 0:
-	case voters < goal:
-		if voters%2 == 0 || len(ready) > 1 {
-			return ready[0].Node, ""
-		}
-	case dead, crowded && onHost[ready[0].Host] == 0:
-		if goal > 1 {
-			return ready[0].Node, ""
-		}
+	case resigns && (heir || len(ready) == 0):
+	case resigns:
+		return ready[0].Node, ""
+	case voters > goal:
+		return "", b.least(now, members, onHost)
+	case len(ready) > 0 && voters < goal && (voters%2 == 0 || len(ready) > 1):
+		return ready[0].Node, ""
+	case len(ready) > 0 && goal > 1 && (dead || voters == goal && crowded && onHost[ready[0].Host] == 0):
+		return ready[0].Node, ""
+	case len(ready) == 0 && b.waitedFor(now, members), stuck, dead && !b.even.IsZero():
+		return "", b.least(now, members, onHost)
 	}
 	return "", ""
+}
+
+// stuck tells whether the number of voters has been even for too long.
+func (b *ballot) stuck(now time.Time, even bool) bool {
+	switch {
+	case !even:
+		b.even = time.Time{}
+	case b.even.IsZero():
+		b.even = now
+	}
+	return even && now.Sub(b.even) >= b.dead
+}
+
+// waitedFor tells whether a voter is leaving that goes without another one for its
+// vote.
+func (b *ballot) waitedFor(now time.Time, members []Candidate) bool {
+	return slices.ContainsFunc(members, func(m Candidate) bool {
+		return m.Voter && m.Leaving && !m.Leader && (!m.Reached || now.Sub(b.since[m.Node].at) >= b.dead)
+	})
 }
 
 // observe keeps since when each member is as it is.
@@ -117,8 +161,11 @@ func (b *ballot) observe(now time.Time, members []Candidate) {
 	for _, m := range members {
 		well := (m.Leader || m.Alive && m.CaughtUp) && !m.Leaving
 		k, ok := b.since[m.Node]
-		if !ok || k.well != well {
-			k = mark{well, now}
+		if k = k.until(now, b.stable); !ok {
+			k = mark{well: well, at: now, seen: now}
+		}
+		if k.well != well {
+			k.well, k.at = well, now
 		}
 		next[m.Node] = k
 	}
@@ -127,10 +174,10 @@ func (b *ballot) observe(now time.Time, members []Candidate) {
 
 // ready are the members that may get a vote, the best first: those on hosts with
 // the fewest voters.
-func (b *ballot) ready(now time.Time, members []Candidate, onHost map[string]int) []Candidate {
+func (b *ballot) ready(members []Candidate, onHost map[string]int) []Candidate {
 	var ready []Candidate
 	for _, m := range members {
-		if k := b.since[m.Node]; !m.Voter && k.well && now.Sub(k.at) >= b.stable {
+		if k := b.since[m.Node]; !m.Voter && k.well && k.lead >= b.stable {
 			ready = append(ready, m)
 		}
 	}
@@ -143,12 +190,21 @@ func (b *ballot) isDead(now time.Time, m Candidate) bool {
 	return !k.well && (m.Leaving || now.Sub(k.at) >= b.dead)
 }
 
-// least is the voter that can be spared most.
+// least is the voter that can be spared most; empty: none can.
 func (b *ballot) least(now time.Time, members []Candidate, onHost map[string]int) mesh.NodeID {
+	voters, reached := 0, 0
+	for _, m := range members {
+		if m.Voter {
+			voters++
+			if m.Leader || m.Reached {
+				reached++
+			}
+		}
+	}
 	var worst Candidate
 	score := -1
 	for _, m := range members {
-		if !m.Voter || m.Leader {
+		if !m.Voter || m.Leader || m.Reached && reached-1 <= (voters-1)/2 {
 			continue
 		}
 		s := onHost[m.Host]

@@ -44,7 +44,7 @@ func TestVoters(t *testing.T) {
 func readMembers(t *testing.T, in string) (members []Candidate) {
 	for _, line := range strings.Split(strings.TrimSpace(in), "\n") {
 		w := strings.Fields(line)
-		c := Candidate{Node: mesh.NodeID(w[0]), Host: w[1], Alive: true, CaughtUp: true}
+		c := Candidate{Node: mesh.NodeID(w[0]), Host: w[1], Alive: true, CaughtUp: true, Reached: true}
 		for _, word := range w[2:] {
 			switch word {
 			case "voter":
@@ -52,7 +52,7 @@ func readMembers(t *testing.T, in string) (members []Candidate) {
 			case "leader":
 				c.Voter, c.Leader = true, true
 			case "gone":
-				c.Alive = false
+				c.Alive, c.Reached = false, false
 			case "leaving":
 				c.Leaving = true
 			case "behind":

@@ -121,6 +121,17 @@ func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
 	return l.now
 }
 
+// stood: nobody could be heard for so long, though it spoke. An agent has as much of
+// its time left as before. What is granted is not touched: that time passed for all.
+func (l *Leader) stood(d dataflow.Duration) {
+	for _, node := range sorted(l.agents) {
+		if a := l.agents[node]; !a.lost {
+			a.heard = min(l.now, max(l.start, a.heard).Add(d))
+			l.silence(a)
+		}
+	}
+}
+
 func (l *Leader) lose(a *agent, why string) {
 	a.lost, a.there = true, false
 	clear(a.debts)

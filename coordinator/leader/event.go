@@ -12,6 +12,10 @@ import (
 type Event struct {
 	Now  dataflow.Time
 	Wall dataflow.Time
+	// Stood is how long, just before Now, the leader's process stood still, as a whole
+	// or for want of a processor. What was said meanwhile has not been heard yet: it is
+	// no silence of anybody.
+	Stood dataflow.Duration
 
 	From    *From    // an agent said something
 	Gone    *Gone    // an agent's stream broke, or gossip thinks it failed

@@ -86,6 +86,9 @@ func (l *Leader) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 		}
 		l.early = nil
 	}
+	if e.Stood > 0 {
+		l.stood(e.Stood)
+	}
 	l.hear(e)
 	l.begin()
 	if l.leads {

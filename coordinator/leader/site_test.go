@@ -95,6 +95,7 @@ type node struct {
 	beats   int
 	up      bool
 	frozen  bool // the process stands still, as after SIGSTOP
+	froze   dataflow.Time
 	leaving bool // it has said that it is about to end
 	held    []func()
 	boot    uint64
@@ -243,10 +244,16 @@ func (n *node) leave() {
 func (n *node) left() bool { return n.worker.Left(n.machine.State()) }
 
 // freeze stops the process, as SIGSTOP does.
-func (n *node) freeze() { n.frozen = true }
+func (n *node) freeze() { n.frozen, n.froze = true, n.site.now }
 
 func (n *node) thaw() {
+	if !n.frozen {
+		return
+	}
 	n.frozen = false
+	if l := n.site.leads; l != nil && l.node == n && l.boot == n.boot {
+		l.step(leader.Event{Stood: dataflow.Duration(n.site.now - n.froze)})
+	}
 	held := n.held
 	n.held = nil
 	for _, f := range held {

@@ -15,9 +15,10 @@ import (
 type delegate struct{ *Pool }
 
 var (
-	_ memberlist.Delegate      = delegate{}
-	_ memberlist.EventDelegate = delegate{}
-	_ memberlist.AliveDelegate = delegate{}
+	_ memberlist.Delegate         = delegate{}
+	_ memberlist.EventDelegate    = delegate{}
+	_ memberlist.AliveDelegate    = delegate{}
+	_ memberlist.ConflictDelegate = delegate{}
 )
 
 // NodeMeta is this agent's facts.
@@ -120,12 +121,28 @@ func (p *Pool) lives(n *memberlist.Node) {
 		return
 	}
 	if k, odd := p.live(f, n.Address()); odd != "" {
-		p.tellOdd(Event{k, mesh.Member{Gossip: n.Address()}, odd})
+		p.tellOdd(Event{k, mesh.Member{Node: f.Node, Boot: f.Boot, Link: f.Link, Gossip: n.Address()}, odd})
 	}
 }
 
-// aTwin is what Twin says, as docs/SECURITY.md has it.
-const aTwin = "another agent runs with this one's identity: was its data folder copied?"
+// NotifyConflict: a life is told of at another address than before. If it is this
+// agent's, who runs there is to hear of it too.
+func (d delegate) NotifyConflict(have, n *memberlist.Node) {
+	f, err := readFacts(n.Meta)
+	d.mu.Lock()
+	mine := have.Name == lifeName(d.self.Node, d.self.Boot)
+	if mine {
+		d.twin = n.Address()
+	}
+	d.mu.Unlock()
+	if !mine {
+		return // that agent tells it
+	}
+	if err != nil || lifeName(f.Node, f.Boot) != n.Name {
+		f = facts{}
+	}
+	d.tellOdd(Event{Twin, mesh.Member{Node: f.Node, Boot: f.Boot, Link: f.Link, Gossip: n.Address()}, mesh.ErrTwin.Error()})
+}
 
 // live is lives of facts that were understood; what it returns is to be told.
 func (p *Pool) live(f facts, address string) (k Kind, odd string) {
@@ -133,7 +150,7 @@ func (p *Pool) live(f facts, address string) (k Kind, odd string) {
 	defer p.mu.Unlock()
 	if f.Node == p.self.Node {
 		if f.Boot > p.self.Boot {
-			return Twin, aTwin
+			return Twin, mesh.ErrTwin.Error()
 		}
 		return 0, ""
 	}

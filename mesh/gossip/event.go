@@ -20,7 +20,7 @@ const (
 	// What follows is not about a member, but about what this agent does not take
 	// or does not find: Why says it, and of the Member there is Gossip, if anything.
 	Refused // what came from there: another key, another label, not understood
-	Twin    // another process runs with this node's identity
+	Twin    // another process runs with this node's identity: of the Member there are Node, Boot and Link too, if they are known
 	Alone   // nobody of those to begin with answers; told once, until somebody does
 )
 

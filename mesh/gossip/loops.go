@@ -78,7 +78,8 @@ func (p *Pool) join() {
 }
 
 // missing is whom to try to reach: those of Config.Join and Config.Known while
-// nobody is here, those of Config.Seek, and one of those that failed.
+// nobody is here, those of Config.Seek, one of those that failed, and who has this
+// agent's identity.
 func (p *Pool) missing(turn int) (to []string, alone bool) {
 	if p.hasLeft() {
 		return nil, false
@@ -106,6 +107,11 @@ func (p *Pool) missing(turn int) (to []string, alone bool) {
 	if len(failed) > 0 {
 		to = append(to, failed[turn%len(failed)].Gossip)
 	}
+	p.mu.Lock()
+	if p.twin != "" {
+		to, p.twin = append(to, p.twin), ""
+	}
+	p.mu.Unlock()
 	return append(to, p.lagging()...), alone
 }
 

@@ -37,7 +37,11 @@ func (p *Pool) tellOdd(e Event) {
 		}
 	}
 	o := oddity{e.Kind, host, e.Why}
-	if _, told := p.oddly[o]; told || len(p.oddly) >= mostOdd || len(p.odd) >= mostOdd {
+	most := mostOdd
+	if e.Kind == Twin {
+		most *= 2 // strangers cannot keep it from being told
+	}
+	if _, told := p.oddly[o]; told || len(p.oddly) >= most || len(p.odd) >= most {
 		return
 	}
 	p.oddly[o] = now
@@ -55,9 +59,6 @@ type lines struct{ p *Pool }
 // Write takes a line.
 func (l lines) Write(line []byte) (int, error) {
 	if e, ok := atTheDoor(string(line)); ok {
-		if e.Kind == Twin && !strings.Contains(string(line), lifeName(l.p.config.Self.Node, l.p.config.Self.Boot)) {
-			return len(line), nil // of another node: that one tells it
-		}
 		l.p.tellOdd(e)
 	}
 	return len(line), nil
@@ -73,12 +74,10 @@ func atTheDoor(line string) (e Event, ok bool) {
 	case strings.HasPrefix(text, "discarding packet with unacceptable label"), strings.HasPrefix(text, "discarding stream with unacceptable label"):
 		_, label, _ := strings.Cut(text, "label ")
 		e.Why = "it is of another mesh or site: " + label
+	case strings.Contains(text, "read tcp "):
+		return e, false // it was slow, or went
 	case strings.HasPrefix(text, "Decrypt packet failed"), strings.HasPrefix(text, "failed to receive"):
 		e.Why = "it has another gossip key, or none: " + text
-	case strings.HasPrefix(text, "Conflicting address for"):
-		_, theirs, _ := strings.Cut(text, "Theirs: ")
-		e.Member.Gossip, _, _ = strings.Cut(theirs, " ")
-		e.Kind, e.Why = Twin, aTwin
 	default:
 		return e, false
 	}

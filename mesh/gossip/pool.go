@@ -72,6 +72,7 @@ type Pool struct {
 	odd     []Event // what is to be told besides; at most mostOdd
 	oddly   map[oddity]time.Time
 	order   uint64 // counts departures
+	twin    string // gossip's host:port of one with this agent's life, who may not know
 }
 
 // member is what we know of another agent.
@@ -108,7 +109,7 @@ func Start(c Config) (*Pool, error) {
 	if c.Transport != nil {
 		mc.Transport = c.Transport
 	}
-	mc.Delegate, mc.Events, mc.Alive = delegate{p}, delegate{p}, delegate{p}
+	mc.Delegate, mc.Events, mc.Alive, mc.Conflict = delegate{p}, delegate{p}, delegate{p}, delegate{p}
 	mc.Logger = log.New(lines{p}, "", 0)
 	var err error
 	if p.list, err = memberlist.Create(mc); err != nil {

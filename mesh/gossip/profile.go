@@ -58,7 +58,6 @@ func (p Profile) config() (*memberlist.Config, timing) {
 		t = timing{again: time.Second, probe: time.Second}
 	case Loopback:
 		t.again = 500 * time.Millisecond
-		c.TCPTimeout = time.Second
 	}
 	return c, t
 }

@@ -54,6 +54,9 @@ type Config struct {
 	// cannot.
 	ResetKey [32]byte
 	Events   func(Event) // must not block; nil: nobody listens
+	// Takes decides about each stream that a peer opens; nil: all are taken. Any
+	// goroutine calls it.
+	Takes func(mesh.Peer, mesh.Kind) error
 
 	// Rate bounds what is written to agents of other sites, all together, in bytes a
 	// second: calls first, then logs, then parts, of which each has a sixteenth in

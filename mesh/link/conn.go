@@ -165,7 +165,10 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 	}
 	var err error
 	if c.peer, err = l.cfg.Security.Verify(&cs, expect); err == nil && c.peer.Node == l.cfg.Self {
-		err = errors.New("it says that it is this node: is it a copy of this agent's data folder?")
+		err = l.alike(ctx, q, &cs, dialled)
+	}
+	if errors.Is(err, errSelf) {
+		return nil, err
 	}
 	if err != nil {
 		if dialled {
@@ -332,15 +335,21 @@ func (l *Link) take(c *conn, q *quic.Stream) {
 	if err == nil && (take == nil || classOf(kind) != c.class) {
 		err = fmt.Errorf("kind %d, which nobody takes on this connection", kind)
 	}
-	code := streamRefused
+	bad, code := err != nil, streamRefused
 	if err == nil && c.peer.Site != l.cfg.Site && !kind.BetweenSites() {
-		code = streamForeign
+		bad, code = true, streamForeign
 		err = fmt.Errorf("a stream for %v, which only agents of this site may open; it is of site %s", kind, c.peer.Site)
+	}
+	if err == nil && l.cfg.Takes != nil {
+		err = l.cfg.Takes(c.peer, kind)
 	}
 	if err != nil {
 		q.CancelRead(code)
 		q.CancelWrite(code)
-		if c.q.Context().Err() == nil {
+		switch {
+		case !bad:
+			l.tellOnce(Event{Kind: Refused, Peer: c.peer, Why: err.Error()})
+		case c.q.Context().Err() == nil:
 			l.cfg.Events(Event{Kind: BadStream, Peer: c.peer, Why: err.Error()})
 		}
 		return

@@ -37,6 +37,7 @@ type Link struct {
 	own      []*Pipe // streams to itself
 	raw      map[*quic.Conn]struct{}
 	said     map[Event]bool // refusals that were told
+	calls    map[call]bool  // of Alike, under way; true: it was this process that answered
 	closed   bool
 }
 
@@ -57,7 +58,7 @@ func New(cfg Config) (*Link, error) {
 		cfg: cfg, conf: cfg.quicConfig(), udp: udp,
 		pacer: newPacer(cfg.Rate),
 		news:  make(chan struct{}, 1), joins: make(chan struct{}, maxJoins),
-		handlers: make(map[mesh.Kind]func(mesh.Stream)), peers: make(map[mesh.NodeID]*peer), said: make(map[Event]bool), raw: make(map[*quic.Conn]struct{}),
+		handlers: make(map[mesh.Kind]func(mesh.Stream)), peers: make(map[mesh.NodeID]*peer), said: make(map[Event]bool), calls: make(map[call]bool), raw: make(map[*quic.Conn]struct{}),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.quic = &quic.Transport{Conn: udp, ConnectionIDLength: 8, ConnContext: l.incoming}

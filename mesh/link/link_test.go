@@ -110,19 +110,36 @@ func TestAnotherNodeAnswers(t *testing.T) {
 	}
 }
 
-func TestACopyOfThisAgent(t *testing.T) {
+// TestAlike: a process of the same identity is found where it runs, and says so;
+// nobody else is taken for one, this process itself least of all.
+func TestAlike(t *testing.T) {
 	s := newSite(t)
-	b := s.link("b", nil)
-	twin := s.link("b", nil)
-	s.book.set("c", b.Addr().String())
-	s.start(b, twin)
-	q, err := twin.quic.Dial(t.Context(), b.Addr(), twin.cfg.Security.(*papers).joinable(ALPNControl), twin.conf)
-	if err != nil {
-		t.Fatal(err)
+	b, twin, a, silent := s.link("b", nil), s.link("b", nil), s.link("a", nil), s.link("b", nil)
+	s.start(b, a)
+	for what, c := range map[string]struct {
+		from *Link
+		at   string
+		want bool
+	}{
+		"a twin, before it has started": {twin, b.Addr().String(), true},
+		"another agent":                 {twin, a.Addr().String(), false},
+		"this agent":                    {b, b.Addr().String(), false},
+		"a port that is closed":         {b, "127.0.0.1:1", false},
+	} {
+		if alike, err := c.from.Alike(t.Context(), c.at); alike != c.want || err != nil {
+			t.Errorf("%s: %v, %v", what, alike, err)
+		}
 	}
-	<-q.Context().Done()
-	if e := s.wait(Refused, ""); !strings.Contains(e.Why, "copy of this agent's data folder") {
+	if e := s.wait(Refused, ""); e.Why != mesh.ErrTwin.Error() {
 		t.Errorf("event %v", e)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if alike, err := silent.Alike(ctx, twin.Addr().String()); alike || !errors.Is(err, mesh.ErrUnreachable) {
+		t.Errorf("one that lets nobody in yet: %v, %v", alike, err)
+	}
+	if len(b.calls)+len(twin.calls)+len(silent.calls) > 0 {
+		t.Error("calls are kept")
 	}
 }
 

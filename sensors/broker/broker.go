@@ -76,7 +76,7 @@ func start(o Options, first ...mochi.Hook) (*Broker, error) {
 		ln = tls.NewListener(ln, o.TLS)
 	}
 	s := mochi.New(serverOptions(o))
-	sessions := &sessions{holders: make(map[string]*conn)}
+	sessions := &sessions{clients: s.Clients, holders: make(map[string]*conn)}
 	l := &listener{ln: ln, sessions: sessions, conns: make(map[*conn]struct{}), goodbye: func() {
 		for _, c := range s.Clients.GetAll() {
 			if !c.Closed() {
@@ -85,7 +85,7 @@ func start(o Options, first ...mochi.Hook) (*Broker, error) {
 		}
 	}}
 	acks := &ackHook{}
-	for _, h := range append(first, &authHook{users: o.Users}, acks, sessions) {
+	for _, h := range append(first, &authHook{users: o.Users, sessions: sessions}, acks, sessions) {
 		err = errors.Join(err, s.AddHook(h, nil))
 	}
 	if err := errors.Join(err, s.AddListener(l), s.Serve()); err != nil {
@@ -149,7 +149,8 @@ func (b *Broker) Close() error {
 // authHook lets clients in; what they may read and write is not restricted.
 type authHook struct {
 	mochi.HookBase
-	users map[string]string
+	users    map[string]string
+	sessions *sessions
 }
 
 // ID names the hook in the broker's log.
@@ -160,8 +161,13 @@ func (h *authHook) Provides(b byte) bool {
 	return b == mochi.OnConnectAuthenticate || b == mochi.OnACLCheck
 }
 
-// OnConnectAuthenticate tells whether user and password fit.
-func (h *authHook) OnConnectAuthenticate(_ *mochi.Client, pk packets.Packet) bool {
+// OnConnectAuthenticate tells whether user and password fit, and takes the client
+// id: what comes next cannot be refused any more.
+func (h *authHook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
+	return h.fit(pk) && h.sessions.take(cl)
+}
+
+func (h *authHook) fit(pk packets.Packet) bool {
 	if len(h.users) == 0 {
 		return true
 	}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 const patience = 60 * time.Second
@@ -128,8 +129,8 @@ func TestDropsAreCounted(t *testing.T) {
 // Close leaves nobody behind, not even who never said CONNECT, and the address
 // is free again.
 func TestCloseAndRestart(t *testing.T) {
-	b := start(t, broker.Options{})
-	addr := b.Addr()
+	addr := sensortest.FreeAddr(t)
+	b := start(t, broker.Options{Addr: addr})
 	silent, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)

@@ -34,12 +34,12 @@ func (l *listener) Protocol() string        { return l.ln.Addr().Network() }
 
 // Serve accepts until the listener is closed.
 func (l *listener) Serve(establish listeners.EstablishFn) {
-	for {
+	for n := uint64(1); ; n++ {
 		nc, err := l.ln.Accept()
 		if err != nil {
 			return
 		}
-		c := &conn{Conn: nc, sessions: l.sessions, ended: make(chan struct{})}
+		c := &conn{Conn: nc, came: n, sessions: l.sessions, ended: make(chan struct{})}
 		if !l.add(c) {
 			_ = c.Close()
 			return

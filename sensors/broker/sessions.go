@@ -22,8 +22,13 @@ import (
 //     written. See conn.Write.
 //   - It refuses SUBSCRIBE if its packet id is that of a message on its way to
 //     the client, though each side numbers for itself.
+//   - It serves each connection by a goroutine of its own, so that the CONNECT of
+//     a client that is long dead may be served after that of the one in its
+//     place, which it ousts, and whose session it deletes. Here the connection
+//     that came later stays. See take.
 type sessions struct {
 	mochi.HookBase
+	clients *mochi.Clients
 
 	dealing sync.RWMutex // read: a message is dealt out; write: a session moves
 
@@ -34,6 +39,7 @@ type sessions struct {
 // conn is a client's connection, as the server has it.
 type conn struct {
 	net.Conn
+	came     uint64 // the how manieth the broker accepted
 	sessions *sessions
 	ended    chan struct{} // closed when the server has done with it
 	moving   atomic.Bool   // has sessions.dealing for writing, up to CONNACK
@@ -117,28 +123,46 @@ func (s *sessions) Provides(b byte) bool {
 	return false
 }
 
-// OnSessionEstablish waits until the client id is free, then until nothing is
-// dealt out any more; the session moves before CONNACK is written.
-func (s *sessions) OnSessionEstablish(cl *mochi.Client, _ packets.Packet) {
+// take makes cl's connection the one that holds the client id, after the one
+// before has ended. If that came later, or the session is of one that did, cl is
+// what is left of a client that has gone on with another connection: it is
+// closed, and false.
+func (s *sessions) take(cl *mochi.Client) bool {
 	c, ok := cl.Net.Conn.(*conn)
 	if !ok {
-		return
+		return true
 	}
 	for {
 		s.mu.Lock()
-		before := s.holders[cl.ID]
-		if before == nil {
+		last := s.holders[cl.ID]
+		held := last != nil
+		if left, ok := s.clients.Get(cl.ID); ok && !held {
+			last, _ = left.Net.Conn.(*conn)
+		}
+		late := last != nil && last.came > c.came
+		if !held && !late {
 			c.client, s.holders[cl.ID] = cl, c
 		}
 		s.mu.Unlock()
-		if before == nil {
-			break
+		switch {
+		case late:
+			_ = c.Close()
+			return false
+		case !held:
+			return true
 		}
-		before.oust()
-		<-before.ended
+		last.oust()
+		<-last.ended
 	}
-	s.dealing.Lock()
-	c.moving.Store(true)
+}
+
+// OnSessionEstablish waits until nothing is dealt out any more; the session moves
+// before CONNACK is written.
+func (s *sessions) OnSessionEstablish(cl *mochi.Client, _ packets.Packet) {
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		s.dealing.Lock()
+		c.moving.Store(true)
+	}
 }
 
 // OnPublish comes before the acknowledgement, whose writing must hold up nobody

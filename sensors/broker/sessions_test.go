@@ -41,6 +41,8 @@ func (s *step) stop(cl *mochi.Client) {
 func (s *step) OnUnsubscribed(cl *mochi.Client, _ mochipackets.Packet)               { s.stop(cl) }
 func (s *step) OnQosPublish(cl *mochi.Client, _ mochipackets.Packet, _ int64, _ int) { s.stop(cl) }
 
+func (s *step) OnConnect(cl *mochi.Client, _ mochipackets.Packet) error { s.stop(cl); return nil }
+
 func (s *step) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 	if !write && topic == "t" { // a delivery, not SUBSCRIBE
 		s.stop(cl)
@@ -191,6 +193,37 @@ func TestCleanSessionEndsLate(t *testing.T) {
 	three.publish(1, 2, true)
 	get[*packets.PubrecPacket](three)
 	three.last(sub)
+}
+
+// The CONNECT of a client that has died is served late, when another connection
+// has its id, or had it: the session is that one's, and stays.
+func TestDeadClientConnectsLate(t *testing.T) {
+	for _, up := range []bool{true, false} {
+		s := stopAt(mochi.OnConnect, "c")
+		b := begin(t, s)
+		dead := dial(t, b, "c", true)
+		_ = dead.c.Close()
+		old := <-s.in
+		sub := subscriber(t, b)
+		one := dial(t, b, "c", false)
+		one.known()
+		one.publish(1, 2, false)
+		get[*packets.PubrecPacket](one)
+		if !up {
+			_ = one.c.Close()
+		}
+		close(s.out)
+		<-old.Net.Conn.(*conn).ended
+		if !up {
+			if one = dial(t, b, "c", false); !one.known() {
+				t.Fatal("the session is lost")
+			}
+			get[*packets.PubrecPacket](one)
+		}
+		one.publish(1, 2, true)
+		get[*packets.PubrecPacket](one)
+		one.last(sub)
+	}
 }
 
 // A message is dealt out while the session moves to another connection.

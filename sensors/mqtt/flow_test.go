@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -17,6 +18,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // proxy stands between a client and a broker, so that a test can cut the
@@ -153,7 +155,7 @@ func TestCutsWhileReading(t *testing.T) {
 // The broker goes away with everything it knew, and comes back at the same
 // address: the reader subscribes anew, the writer publishes again.
 func TestBrokerRestarted(t *testing.T) {
-	b, err := broker.Start(broker.Options{})
+	b, err := broker.Start(broker.Options{Addr: sensortest.FreeAddr(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,17 +242,29 @@ func TestBackPressure(t *testing.T) {
 
 // fill sends messages from number from on until the reader has stopped
 // reading, and returns the number after the last. The gate is looked at before
-// each read of the socket, and messages take a moment from there to the inbox.
-func fill(t testing.TB, c *pconn, ev *events, from int) int {
+// each read of the socket, and messages take a moment from there to the inbox. One
+// goes after the other: nobody may read any more when a write waits for room.
+func fill(t testing.TB, r *mqtt.Reader, c *pconn, ev *events, from int) int {
 	t.Helper()
 	full := make(chan struct{})
 	go func() { ev.wait(t, mqtt.InboxFull); close(full) }()
-	for n := from; ; n++ {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for n := from; ; {
+		before := r.Stats().Received
+		c.send(publish(uint16(n+1), 1, false, strconv.Itoa(n)))
+		n++
+		for r.Stats().Received == before {
+			select {
+			case <-full:
+				return n
+			case <-tick.C:
+			}
+		}
 		select {
 		case <-full:
 			return n
 		default:
-			c.send(publish(uint16(n+1), 1, false, strconv.Itoa(n)))
 		}
 	}
 }
@@ -269,7 +283,7 @@ func TestPingsWhileFull(t *testing.T) {
 	p := newPeer(t)
 	r, ev := feed(t, p, mqtt.ReaderOptions{InboxMessages: 1, Connection: mqtt.Connection{KeepAlive: dataflow.Second}})
 	c := p.session(t, false)
-	sent := fill(t, c, ev, 0)
+	sent := fill(t, r, c, ev, 0)
 	for pings := 0; pings < 5; { // paho alone would send one
 		if _, ok := c.get().(*packets.PingreqPacket); ok {
 			pings++
@@ -286,7 +300,7 @@ func TestReconnectsWhileFull(t *testing.T) {
 	p := newPeer(t)
 	r, ev := feed(t, p, mqtt.ReaderOptions{InboxMessages: 1, Connection: mqtt.Connection{KeepAlive: dataflow.Second}})
 	c := p.session(t, false)
-	sent := fill(t, c, ev, 0)
+	sent := fill(t, r, c, ev, 0)
 	c.cut()
 	ev.wait(t, mqtt.Lost) // who does not read learns that from the pings
 	var again []packets.ControlPacket
@@ -296,9 +310,9 @@ func TestReconnectsWhileFull(t *testing.T) {
 	c = p.session(t, true, again...)
 	ev.wait(t, mqtt.Subscribed)
 	wantNumbers(t, read(t, r, sent, true), 0)
-	next := fill(t, c, ev, sent)
+	next := fill(t, r, c, ev, sent)
 	wantNumbers(t, read(t, r, next-sent, true), sent)
-	fill(t, c, ev, next)
+	fill(t, r, c, ev, next)
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}

@@ -22,19 +22,13 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // A broker that is down when the reader starts is no error: it tries again,
 // later and later, and says so.
 func TestBackoff(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := sensortest.FreeAddr(t)
 	ck, ev := newClock(), newEvents()
 	openReader(t, mqtt.ReaderOptions{
 		Connection: mqtt.Connection{Broker: "tcp://" + addr, Clock: ck, Events: ev.add, Rand: func() float64 { return 0.5 },
