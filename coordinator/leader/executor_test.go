@@ -392,6 +392,9 @@ func (x *executor) outOfSync(as *worker.LogRole, m mesh.NodeID) {
 
 // observe looks at what was decided.
 func (s *site) observe(st *coordinator.State, c *coordinator.Command) {
+	if b := c.LogEpochBegun; b != nil && b.Log.Epoch == 1 {
+		delete(s.acked, b.Feed) // of one that came, and was dropped
+	}
 	if b := c.LogEpochBegun; b != nil && b.Log.Start < s.acked[b.Feed] {
 		s.fail("epoch %d of feed %s starts at %d, and %d were acknowledged", b.Log.Epoch, b.Feed, b.Log.Start, s.acked[b.Feed])
 	}

@@ -316,6 +316,8 @@ func (l *Leader) heardSite(from *FromSite) {
 	switch {
 	case !ok || from.ToTarget != nil && source != from.Site || from.ToSource != nil && source != l.cfg.Site:
 		return // nobody says that of a move of a third one
+	case propose && !l.settled():
+		return // nobody knows yet which agents are there; it is asked again
 	case propose && from.ToTarget.Propose.Dry:
 		m = &moveRun{id: id, target: migration.NewTarget(l.cfg.Moving, l.now, id, nil)}
 		for _, f := range m.target.Step(e) { // nothing of it stays
