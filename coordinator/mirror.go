@@ -37,6 +37,28 @@ func LineageOf(f *Feed, site mesh.Site) []Reign {
 	return []Reign{{Epoch: 1, Site: site}}
 }
 
+// MirrorName is how a shared feed of another site is called where it is mirrored:
+// names of shared feeds are each site's own. A job's own feeds have names of the
+// whole mesh.
+func MirrorName(feed string, site mesh.Site) string { return feed + ".at." + string(site) }
+
+// MirrorOf is how a feed that a job of another site reads is called here. One whose
+// session comes with the job has its name already.
+func (m *MovingJob) MirrorOf(f *MovingFeed, from mesh.Site, move MoveID) string {
+	if slices.Contains(m.Reads, f.Name) && (move == "" || f.Stay) {
+		return MirrorName(f.Name, from)
+	}
+	return f.Name
+}
+
+// Reigns are a moving feed's; one of which nothing is said never was anywhere else.
+func (f *MovingFeed) Reigns(from mesh.Site) []Reign {
+	if len(f.Lineage) > 0 {
+		return f.Lineage
+	}
+	return []Reign{{Epoch: 1, Site: from}}
+}
+
 // Turned tells whether a log's present epoch is not as the feed is to be: another
 // one must begin, whoever owns it.
 func (f *Feed) Turned() bool {

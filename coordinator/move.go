@@ -225,6 +225,7 @@ type MovingFeed struct {
 	Replicas int           `cbor:"4,keyasint"` // of Feed, as what follows
 	Degrade  bool          `cbor:"5,keyasint,omitempty"`
 	Created  dataflow.Time `cbor:"6,keyasint"`
+	Lineage  []Reign       `cbor:"7,keyasint,omitempty"` // LineageOf
 }
 
 // FeedEnd is how far a feed's log goes: the sequence number behind the last entry

@@ -89,7 +89,7 @@ func (s *State) MovingTo(job JobID, stay, sets []string) (MovingJob, bool) {
 	for _, name := range sortedNames(s.Feeds) {
 		f := s.Feeds[name]
 		if f.Job == j.ID || f.Job == "" && slices.Contains(j.Reads, name) {
-			m.Feeds = append(m.Feeds, MovingFeed{Name: name, Config: f.Config, Stay: slices.Contains(stay, name), Replicas: f.Replicas, Degrade: f.Degrade, Created: f.Created})
+			m.Feeds = append(m.Feeds, MovingFeed{Name: name, Config: f.Config, Stay: slices.Contains(stay, name), Replicas: f.Replicas, Degrade: f.Degrade, Created: f.Created, Lineage: LineageOf(f, s.Site)})
 		}
 	}
 	return m, true

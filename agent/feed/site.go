@@ -272,6 +272,7 @@ func (f *Feed) status() coordinator.LogStatus {
 	first, _ := f.log.First()
 	if l.Mirrors = f.mirrors.status(first); f.role.epoch.Mirror != nil {
 		l.Of, l.Broker = f.upstream.status(), ""
+		l.First, l.Shown = first, f.log.Shown()
 	}
 	if l.Of != nil || len(l.Mirrors) > 0 {
 		payload, clock := f.log.Totals()

@@ -60,7 +60,7 @@ func logEpoch() coordinator.LogEpoch {
 
 func movingJob() coordinator.MovingJob {
 	return coordinator.MovingJob{ID: "j7", Namespace: "default", Name: "door", Spec: []byte("name: door"), Sets: []string{"parallelism=2"}, Parallelism: 2, Created: at,
-		Feeds: []coordinator.MovingFeed{{Name: "j7.in", Config: []byte("{}"), Stay: true}}}
+		Feeds: []coordinator.MovingFeed{{Name: "j7.in", Config: []byte("{}"), Stay: true, Lineage: []coordinator.Reign{{Epoch: 1, Site: "b", Start: 5}}}}}
 }
 
 // want and offer are those of docs/REPLICATION.md.
@@ -161,7 +161,7 @@ func toLeader() []any {
 			Status: []coordinator.SubtaskStatus{{AttemptRef: ref(), Subtask: subtask("in", 0), Watermark: at, Arrival: at, Busy: 5, Blocked: 6,
 				Operators: []coordinator.OperatorCounters{{Operator: "in", In: 10, Out: 9, Late: 1, First: "no time"}}}},
 			Logs: []coordinator.LogStatus{{Feed: "j7.in", Epoch: 2, End: 600, Bytes: 5000, Broker: "connected", Messages: 600},
-				{Feed: "j7-north.in", Epoch: 2, End: 600, Bytes: 5000, Messages: 600, Payload: 4000, Clock: at,
+				{Feed: "j7-north.in", Epoch: 2, End: 600, Bytes: 5000, Messages: 600, Payload: 4000, Clock: at, First: 20, Shown: 590,
 					Of:      &coordinator.MirrorOf{Node: "n7", End: 700, Payload: 4700, Clock: at + 5, Heard: at + 9, Lost: 3, Why: "not reached"},
 					Mirrors: []coordinator.MirrorAt{{Site: "west", Feed: "j7-north.in", Node: "n8", End: 500, Heard: at, Let: true}}}}}},
 		{Prepared: prepared()},

@@ -6,27 +6,20 @@ import (
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // mirror makes a feed a mirror of another site's, whose lineage is known. One that
 // is not there is made: like has its config, replicas and job. One that is there
 // keeps its log up to where the two lineages part. Saying it again is nothing.
 func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator.Reign, like *coordinator.Feed) error {
-	if err := checkLineage(name, lineage); err != nil {
+	if err := a.checkMirror(name, of, lineage, like); err != nil {
 		return err
-	}
-	if of.Site == a.Site || of.Site == "" || of.Feed == "" {
-		return refuse(ErrRefused, "feed %q: a mirror of feed %q of site %q", name, of.Feed, of.Site)
 	}
 	f := a.Feeds[name]
 	if f == nil {
-		switch {
-		case like == nil:
-			return refuse(ErrUnknown, "no feed %q", name)
-		case len(a.Feeds) >= MaxFeeds:
-			return refuse(ErrRefused, "there are %d feeds: delete some first", MaxFeeds)
-		}
 		f = newFeed(like, a.c.At)
 		f.Name, f.Job, f.Mirror, f.Lineage = name, like.Job, &of, slices.Clone(lineage)
 		a.Feeds[name] = f
@@ -34,13 +27,7 @@ func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator
 		return nil
 	}
 	had := coordinator.LineageOf(f, a.Site)
-	mine, its := newest(had), newest(lineage)
-	switch {
-	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch:
-		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
-	case mine.Epoch == its.Epoch && mine.Site != its.Site:
-		return refuse(ErrRefused, "feed %q: sites %s and %s both had it at epoch %d", name, mine.Site, its.Site, mine.Epoch)
-	case f.Mirror != nil && *f.Mirror == of && slices.Equal(had, lineage):
+	if f.Mirror != nil && *f.Mirror == of && slices.Equal(had, lineage) {
 		return nil
 	}
 	next := *f
@@ -57,6 +44,83 @@ func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator
 	a.Feeds[name] = &next
 	a.changed(Feed, name)
 	return nil
+}
+
+// checkMirror says what stands in the way of mirror.
+func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordinator.Reign, like *coordinator.Feed) error {
+	if err := checkLineage(name, lineage); err != nil {
+		return err
+	}
+	f := a.Feeds[name]
+	switch {
+	case of.Site == a.Site || of.Site == "" || of.Feed == "":
+		return refuse(ErrRefused, "feed %q: a mirror of feed %q of site %q", name, of.Feed, of.Site)
+	case f == nil && like == nil:
+		return refuse(ErrUnknown, "no feed %q", name)
+	case f == nil && manifest.CheckName(name) != nil:
+		return refuse(ErrRefused, "feed %q: a mirror of feed %q of site %s cannot be called so: the name is too long", name, of.Feed, of.Site)
+	case f == nil && len(a.Feeds) >= MaxFeeds:
+		return refuse(ErrRefused, "there are %d feeds: delete some first", MaxFeeds)
+	case f == nil:
+		return nil
+	}
+	switch mine, its := newest(coordinator.LineageOf(f, a.Site)), newest(lineage); {
+	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch:
+		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
+	case mine.Epoch == its.Epoch && mine.Site != its.Site:
+		return refuse(ErrRefused, "feed %q: sites %s and %s both had it at epoch %d", name, mine.Site, its.Site, mine.Epoch)
+	case f.Mirror == nil && (like != nil && f.Job != like.Job || f.Owner == "" && logepoch.Common(coordinator.LineageOf(f, a.Site), lineage) <= 0):
+		return refuse(ErrRefused, "feed %q is another one at site %s, and is in the way of a mirror of feed %q of site %s: delete it", name, a.Site, of.Feed, of.Site)
+	}
+	return nil
+}
+
+// keptFeed is a feed that comes with what is kept of a job of another site: how it is
+// called here, whose mirror it is, and what it is like.
+func keptFeed(m *coordinator.MovingJob, f *coordinator.MovingFeed, from mesh.Site, move coordinator.MoveID) (string, coordinator.Mirror, *coordinator.Feed) {
+	like := &coordinator.Feed{Config: f.Config, Replicas: f.Replicas, Degrade: f.Degrade}
+	if !slices.Contains(m.Reads, f.Name) {
+		like.Job = m.ID
+	}
+	return m.MirrorOf(f, from, move), coordinator.Mirror{Site: from, Feed: f.Name}, like
+}
+
+// checkMirrors says what stands in the way of the feeds that come with a job.
+func (a *apply) checkMirrors(c *coordinator.ReplicaOffered) error {
+	for i := range c.Job.Feeds {
+		f := &c.Job.Feeds[i]
+		name, of, like := keptFeed(&c.Job, f, c.From, c.Moving)
+		if first, own := coordinator.Own(name); like.Job != "" && !(own && named(first)) {
+			return refuse(ErrRefused, "job %s: feed %q is from before feature level %d: another site may have one of that name", c.Job.ID, name, coordinator.SitesLevel)
+		}
+		if err := a.checkMirror(name, of, f.Reigns(c.From), like); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mirrors makes the feeds that come with a job mirrors.
+func (a *apply) mirrors(c *coordinator.ReplicaOffered) error {
+	for i := range c.Job.Feeds {
+		f := &c.Job.Feeds[i]
+		name, of, like := keptFeed(&c.Job, f, c.From, c.Moving)
+		if err := a.mirror(name, of, f.Reigns(c.From), like); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropMirrors drops shared mirrors of a site for which there is no reason any more.
+func (a *apply) dropMirrors(from mesh.Site) {
+	for _, name := range sorted(a.Feeds) {
+		f := a.Feeds[name]
+		if f.Job == "" && f.Mirror != nil && f.Mirror.Site == from && name == coordinator.MirrorName(f.Mirror.Feed, from) && a.mirroredFor(f) == "" && a.reader(f, "") == "" {
+			delete(a.Feeds, name)
+			a.changed(Feed, name)
+		}
+	}
 }
 
 // own makes a feed this site's: the next epoch of its log begins a reign of the

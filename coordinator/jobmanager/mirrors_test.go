@@ -85,10 +85,10 @@ func TestAMirrorsLife(t *testing.T) {
 	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: name}); !errors.Is(err, ErrRefused) {
 		t.Error(err)
 	}
-	if err := a.mirror("plant@north", coordinator.Mirror{Site: "north", Feed: "plant"}, lineage, &coordinator.Feed{}); err != nil {
+	if err := a.mirror("plant.at.north", coordinator.Mirror{Site: "north", Feed: "plant"}, lineage, &coordinator.Feed{}); err != nil {
 		t.Error(err)
 	}
-	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: "plant@north"}); !errors.Is(err, ErrRefused) {
+	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: "plant.at.north"}); !errors.Is(err, ErrRefused) {
 		t.Error(err)
 	}
 	if a.dropFeeds(); a.Feeds[name] == nil {
@@ -98,7 +98,7 @@ func TestAMirrorsLife(t *testing.T) {
 	if a.dropFeeds(); a.Feeds[name] != nil {
 		t.Error("a mirror for nothing stays")
 	}
-	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: "plant@north"}); err != nil {
+	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: "plant.at.north"}); err != nil {
 		t.Error(err)
 	}
 }

@@ -285,6 +285,7 @@ func (a *apply) receive(arr *coordinator.Arrival) {
 				a.changed(Feed, name)
 			}
 		}
+		a.unmirror(arr)
 		a.dropFeeds()
 	}
 }
@@ -294,19 +295,34 @@ func (a *apply) receiveFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed)
 	if m.Stay {
 		return
 	}
-	if old := a.Feeds[m.Name]; old != nil && old.Mirror != nil {
-		return
-	} else if old != nil {
-		a.disownFeed(old, &coordinator.Departure{To: arr.From}) // it may have come there from yet another one
+	fresh := a.Feeds[m.Name] == nil
+	name, of, like := keptFeed(&arr.Job, m, arr.From, arr.ID)
+	if a.mirror(name, of, m.Reigns(arr.From), like) != nil {
+		return // it was checked
+	}
+	next := *a.Feeds[name]
+	next.Owner = arr.From // it may have come there from yet another one
+	if fresh {
+		next.Move, next.Created = arr.ID, m.Created
+	}
+	a.Feeds[name] = &next
+	a.changed(Feed, name)
+}
+
+// unmirror has the feeds rest that were here before a job came, which then did not.
+func (a *apply) unmirror(arr *coordinator.Arrival) {
+	if arr.Phase != coordinator.ArrivalDropped {
 		return
 	}
-	f := &coordinator.Feed{Name: m.Name, Namespace: coordinator.DefaultNamespace, Config: m.Config, Replicas: m.Replicas, Degrade: m.Degrade, Created: m.Created,
-		Owner: arr.From, Move: arr.ID}
-	if !slices.Contains(arr.Job.Reads, m.Name) {
-		f.Job = arr.Job.ID
+	for i := range arr.Job.Feeds {
+		m := &arr.Job.Feeds[i]
+		if f := a.Feeds[m.Name]; f != nil && !m.Stay && f.Mirror != nil && f.Owner == arr.From && a.mirroredFor(f) == "" {
+			next := *f
+			next.Mirror = nil
+			a.Feeds[f.Name] = &next
+			a.changed(Feed, f.Name)
+		}
 	}
-	a.Feeds[m.Name] = f
-	a.changed(Feed, m.Name)
 }
 
 // expects finds the arrival of a job of this name that is not decided.
@@ -506,12 +522,13 @@ func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.Movi
 		return nil
 	case shared == own || own && !named(first):
 		return refuse(ErrRefused, "move %s: feed %q is not one of the job's own, nor one that it reads", arr.ID, m.Name)
-	case f == nil, f.Mirror != nil && *f.Mirror == coordinator.Mirror{Site: arr.From, Feed: m.Name}:
-		return nil
-	case f.Owner == "" && f.Job != arr.Job.ID || f.Move != "" || shared != (f.Job == ""):
+	case f != nil && f.Mirror != nil && *f.Mirror != coordinator.Mirror{Site: arr.From, Feed: m.Name}:
+		return refuse(ErrRefused, "move %s: feed %q is a mirror of feed %s of site %s", arr.ID, m.Name, f.Mirror.Feed, f.Mirror.Site)
+	case f != nil && f.Mirror == nil && (f.Owner == "" && f.Job != arr.Job.ID || f.Move != "" || shared != (f.Job == "")):
 		return refuse(ErrRefused, "a feed %q is at site %s already: delete it first", m.Name, a.Site)
 	}
-	return nil
+	name, of, like := keptFeed(&arr.Job, m, arr.From, arr.ID)
+	return a.checkMirror(name, of, m.Reigns(arr.From), like)
 }
 
 // ownMove is a copy that nobody else can change, of a command that can be read.
@@ -537,7 +554,7 @@ func ownMove(c *coordinator.MoveCommand) (*coordinator.MoveCommand, error) {
 		m.Spec, m.Sets, m.Reads, m.Adopted, m.History = slices.Clone(m.Spec), slices.Clone(m.Sets), slices.Clone(m.Reads), slices.Clone(m.Adopted), slices.Clone(m.History)
 		m.Feeds = slices.Clone(m.Feeds)
 		for i := range m.Feeds {
-			m.Feeds[i].Config = slices.Clone(m.Feeds[i].Config)
+			m.Feeds[i].Config, m.Feeds[i].Lineage = slices.Clone(m.Feeds[i].Config), slices.Clone(m.Feeds[i].Lineage)
 		}
 		own.ArrivalBegan = &arr
 	}

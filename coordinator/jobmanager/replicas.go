@@ -36,6 +36,12 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 			return nil
 		}
 	}
+	if err := a.checkMirrors(c); err != nil {
+		return err
+	}
+	if err := a.mirrors(c); err != nil {
+		return err
+	}
 	a.putReplica(next)
 	return nil
 }
@@ -73,7 +79,7 @@ func ownJob(m *coordinator.MovingJob) coordinator.MovingJob {
 	own.Spec, own.Sets, own.Feeds = bytes.Clone(m.Spec), slices.Clone(m.Sets), slices.Clone(m.Feeds)
 	own.Reads, own.Adopted, own.History = slices.Clone(m.Reads), slices.Clone(m.Adopted), slices.Clone(m.History)
 	for i := range own.Feeds {
-		own.Feeds[i].Config = bytes.Clone(own.Feeds[i].Config)
+		own.Feeds[i].Config, own.Feeds[i].Lineage = bytes.Clone(own.Feeds[i].Config), slices.Clone(own.Feeds[i].Lineage)
 	}
 	return own
 }
@@ -187,6 +193,7 @@ func (a *apply) replicaDropped(c *coordinator.ReplicaDropped) error {
 	}
 	delete(a.Replicas, c.Job)
 	a.changed(Replica, string(c.Job))
+	a.dropMirrors(c.From)
 	a.dropFeeds()
 	return nil
 }

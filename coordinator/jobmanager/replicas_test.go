@@ -25,7 +25,7 @@ func replicas(c *coordinator.Command, w words) bool {
 	case "offered":
 		o := &coordinator.ReplicaOffered{Job: coordinator.MovingJob{ID: w.job(1), Name: w.named["name"], Parallelism: int(number(w.named["p"]))}, From: from, Epoch: epoch, Moving: coordinator.MoveID(w.named["moving"])}
 		for _, f := range w.list("feeds") {
-			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f})
+			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
 		}
 		c.ReplicaOffered = o
 	case "next":

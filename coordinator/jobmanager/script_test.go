@@ -417,7 +417,7 @@ func move(c *coordinator.Command, w words) bool {
 	case "arrives":
 		a := &coordinator.Arrival{ID: id, From: mesh.Site(w.named["from"]), Epoch: number(w.named["epoch"]), Job: coordinator.MovingJob{ID: w.job(3), Name: w.at(4), Reads: w.list("reads")}}
 		for _, f := range w.list("feeds") {
-			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f})
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
 		}
 		for _, f := range w.list("stay") {
 			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
@@ -503,3 +503,16 @@ revoke t1
 level 1
 left n1
 unfeed plant`
+
+// reigns reads 1:a:0, an epoch, a site and a start each.
+func reigns(words []string) (all []coordinator.Reign) {
+	for _, w := range words {
+		var r coordinator.Reign
+		f := strings.Split(w, ":")
+		r.Site = mesh.Site(f[1])
+		_, _ = fmt.Sscan(f[0], &r.Epoch)
+		_, _ = fmt.Sscan(f[2], &r.Start)
+		all = append(all, r)
+	}
+	return all
+}

@@ -291,7 +291,7 @@ func (x *executor) performLog(f worker.Effect) {
 		}
 		name := as.Feed.Name
 		s.trace("%s: %s %s epoch %d of %v from %d%s", x.n.id, map[bool]string{true: "own", false: "follow"}[f.Own != nil], name, as.Epoch.Epoch, as.Epoch.Members, as.Epoch.Start,
-			map[bool]string{true: ", held"}[as.Epoch.Held])
+			map[bool]string{true: ", held"}[as.Epoch.Held]+map[bool]string{true: ", a mirror"}[as.Epoch.Mirror != nil])
 		if x.noRole {
 			delete(x.roles, name)
 			x.failLog(name, as.Epoch.Epoch)
@@ -342,7 +342,7 @@ func (x *executor) own(as *worker.LogRole) {
 		}
 		all := true
 		d := x.n.disk[name]
-		if x.n.site.now < x.n.lease && !as.Epoch.Held {
+		if x.n.site.now < x.n.lease && !as.Epoch.Held && as.Epoch.Mirror == nil {
 			d.End++ // a message came
 		}
 		for _, m := range as.Epoch.Members {
