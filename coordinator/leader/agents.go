@@ -201,6 +201,7 @@ func (l *Leader) heartbeat(a *agent, h *coordinator.Heartbeat) {
 	if h.Disk > 0 { // not each one says it
 		a.disk = h.Disk
 	}
+	l.noteMirrors(h.Logs)
 	if l.st.Agents[a.node] == nil || len(a.debts) > 0 || l.now > l.confirmed.Add(l.cfg.Timing.Confirm) {
 		return
 	}

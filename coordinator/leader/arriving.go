@@ -2,6 +2,7 @@ package leader
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -23,7 +24,7 @@ func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 	if arr == nil {
 		return
 	}
-	if r := l.st.Replicas[m.job]; r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot.Name == m.want.Name && r.Snapshot != m.fetched {
+	if r := l.st.Replicas[m.job]; r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot != m.fetched && (r.Snapshot.Name == m.want.Name || manifest.Less(m.want.ID, r.Snapshot.ID)) {
 		m.fetched = r.Snapshot
 		l.stepMove(m, migration.Event{Fetched: &migration.Fetched{Snapshot: r.Snapshot, Bytes: m.lacks, Took: dataflow.Duration(l.now - m.wantedAt)}})
 	}
@@ -54,13 +55,21 @@ func (l *Leader) mirrored(e *Mirrored) {
 		l.moving.ends[end.Feed], l.moving.lag[end.Feed] = end, e.Lag[end.Feed]
 	}
 	l.markMoves("")
+	for _, r := range l.st.Replicas {
+		l.replicating.marked[r.From] = true
+	}
 }
 
 // sitesReached: these are, and no others.
 func (l *Leader) sitesReached(sites []mesh.Site) {
+	was := maps.Clone(l.moving.reached)
 	clear(l.moving.reached)
 	for _, s := range sites {
 		l.moving.reached[s] = true
+		if !was[s] && l.leads {
+			l.replicating.marked[s] = true
+			l.markFetches(s)
+		}
 	}
 }
 

@@ -246,9 +246,7 @@ func (l *Leader) assemble(r *jobRun, a *attempt, j *coordinator.Job, id dataflow
 		if done.Checkpoint, err = snapshot(m); err != nil {
 			return nil, err
 		}
-		for i := range max(0, len(j.Checkpoints)+1-retained) {
-			done.Release = append(done.Release, j.Checkpoints[i].Name)
-		}
+		done.Release = l.release(j)
 	}
 	if what.Savepoint {
 		m.Kind, m.Name = manifest.Savepoint, savepointName(j.ID, id)

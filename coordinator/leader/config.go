@@ -3,19 +3,21 @@ package leader
 import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/migration"
+	"github.com/tidemark-mesh/tidemark/coordinator/replication"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Config is what a leader begins its term with.
 type Config struct {
-	Term   uint64 // of Raft
-	Self   mesh.NodeID
-	Site   mesh.Site
-	Level  uint32 // the feature level that this binary knows
-	Timing Timing
-	Moving migration.Config                        // when moves do what
-	Parse  func(*coordinator.Job) (*Parsed, error) // nil: Parse; pure
+	Term        uint64 // of Raft
+	Self        mesh.NodeID
+	Site        mesh.Site
+	Level       uint32 // the feature level that this binary knows
+	Timing      Timing
+	Moving      migration.Config                        // when moves do what
+	Replication replication.Config                      // when sites ask each other
+	Parse       func(*coordinator.Job) (*Parsed, error) // nil: Parse; pure
 }
 
 // Timing is how long the leader waits for what. All agents of a site have the

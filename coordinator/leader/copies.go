@@ -60,6 +60,10 @@ type copying struct {
 	proposed bool                       // a CopiesChanged is under way
 	retry    dataflow.Time
 	replicas map[coordinator.JobID]int
+
+	next    map[coordinator.JobID]bool // whose Replica.Next is to be looked at (fetching.go)
+	fetched map[coordinator.JobID]*fetched
+	turn    bool // a repair that is due comes first
 }
 
 // copyOrder is what an agent was asked to copy.
@@ -70,6 +74,7 @@ type copyOrder struct {
 	since dataflow.Time
 	parts []coordinator.PartCopies
 	bytes int64
+	next  bool // of a Replica.Next
 }
 
 // copyTry is a snapshot and the agent that was to have parts of it.
@@ -87,6 +92,7 @@ func newCopying() copying {
 	return copying{
 		jobs: make(map[coordinator.JobID]bool), savepoints: make(map[string]bool), short: make(map[snapshotRef]bool), found: make(map[snapshotRef]*copyFound),
 		tried: make(map[copyTry]bool), replicas: make(map[coordinator.JobID]int), due: dataflow.MinTime, again: dataflow.MaxTime, retry: dataflow.MinTime,
+		next: make(map[coordinator.JobID]bool), fetched: make(map[coordinator.JobID]*fetched),
 	}
 }
 
@@ -112,6 +118,10 @@ func (l *Leader) markAllCopies() {
 	for id := range l.st.Jobs {
 		l.markCopies(snapshotRef{job: id})
 	}
+	for id := range l.st.Replicas {
+		l.markCopies(snapshotRef{job: id})
+		l.markFetch(id)
+	}
 	for name := range l.st.Savepoints {
 		l.markCopies(snapshotRef{name: name})
 	}
@@ -123,6 +133,7 @@ func (l *Leader) markShort() {
 		l.markCopies(ref)
 	}
 	clear(l.copying.short)
+	l.markFetches("")
 	if len(l.copying.tried) == 0 {
 		l.copying.again = dataflow.MaxTime
 	}
@@ -146,6 +157,7 @@ func (l *Leader) lookAtCopies() {
 			clear(c.tried)
 			l.markShort()
 		}
+		fetch := l.fetchWake()
 		l.copyNext()
 		switch {
 		case c.proposed:
@@ -156,7 +168,7 @@ func (l *Leader) lookAtCopies() {
 		case len(c.jobs)+len(c.savepoints) > 0:
 			at = c.due
 		}
-		at = min(at, c.again)
+		at = min(at, c.again, fetch)
 	}
 	l.wakes.set(subject{kind: theCopies}, at)
 }
@@ -221,12 +233,27 @@ func (l *Leader) corrected(s *coordinator.Snapshot, f *copyFound) (all []coordin
 // copyNext orders the next copies, if it is time for them.
 func (l *Leader) copyNext() {
 	c := &l.copying
-	if c.order != nil || c.proposed || len(c.found) > 0 || l.now < c.due {
+	if c.order != nil || c.proposed || len(c.found) > 0 {
 		return
 	}
+	due := l.now >= c.due
+	if due && c.turn {
+		c.turn, due = false, false
+		if l.repair(); c.order != nil {
+			return
+		}
+	}
+	if !l.fetchNext() && due {
+		l.repair()
+	}
+}
+
+// repair orders the next copies that are missing of what is complete.
+func (l *Leader) repair() {
+	c := &l.copying
 	left := maxLookedAt
 	for _, id := range sorted(c.jobs) {
-		for _, s := range copied(l.st.Jobs[id]) {
+		for _, s := range l.copied(id) {
 			if l.copyOf(snapshotRef{id, s.Name}, s, &left) {
 				return
 			}
@@ -239,6 +266,16 @@ func (l *Leader) copyNext() {
 		}
 		delete(c.savepoints, name)
 	}
+}
+
+// copied are those snapshots of a job, and of its replica, that are to have all their
+// copies.
+func (l *Leader) copied(id coordinator.JobID) []*coordinator.Snapshot {
+	all := copied(l.st.Jobs[id])
+	if r := l.st.Replicas[id]; r != nil && r.Snapshot != nil && !slices.ContainsFunc(all, func(s *coordinator.Snapshot) bool { return s.Name == r.Snapshot.Name }) {
+		all = append(slices.Clip(all), r.Snapshot)
+	}
+	return all
 }
 
 // copied are those checkpoints of a job that are to have all their copies, the
@@ -387,6 +424,9 @@ func (l *Leader) hasRoom(node mesh.NodeID, bytes int64) bool {
 // replicas is how many copies of each part a job asks for. It never changes.
 func (l *Leader) replicas(id coordinator.JobID) int {
 	j := l.st.Jobs[id]
+	if r := l.st.Replicas[id]; j == nil && r != nil {
+		j = asJob(&r.Job)
+	}
 	if j == nil {
 		return coordinator.DefaultReplicas
 	}
@@ -475,10 +515,12 @@ func (l *Leader) heardCopied(node mesh.NodeID, m *coordinator.Copied) {
 	if o == nil || o.id != m.Order || o.node != node {
 		return
 	}
-	if len(m.Parts) > 0 {
+	if len(m.Parts) > 0 && !o.next {
 		l.tell("agent %s has copies of %d parts of %s now: too few agents had them", l.name(node), len(m.Parts), ref.name)
 	}
 	switch {
+	case o.next:
+		l.fetchOver(o, m.Why)
 	case m.Why == "" || s == nil:
 		l.copyOver()
 	case news: // it is another order next time
@@ -519,6 +561,10 @@ func (l *Leader) copyRests(d dataflow.Duration) {
 
 // copyFailed: nothing came of the order. Others are asked.
 func (l *Leader) copyFailed(o *copyOrder, why string) {
+	if o.next {
+		l.fetchOver(o, why)
+		return
+	}
 	l.tell("parts of %s could not be copied to agent %s: %s", o.ref.name, l.name(o.node), why)
 	l.copying.tried[copyTry{o.ref, o.node}] = true
 	l.copyAgain()
@@ -529,6 +575,10 @@ func (l *Leader) copyFailed(o *copyOrder, why string) {
 // for it may do or not; nobody waits for it.
 func (l *Leader) copierGone(node mesh.NodeID) {
 	if o := l.copying.order; o != nil && o.node == node {
+		if o.next {
+			l.fetchOver(o, "")
+			return
+		}
 		l.copyRests(copyRest)
 	}
 }

@@ -68,10 +68,10 @@ func (x *executor) copy(c *worker.Copy) {
 	fetch := func() {
 		for _, p := range o.Parts {
 			for _, from := range p.Nodes {
-				switch of := s.nodes[from]; {
+				switch of := s.find(from); {
 				case x.full:
 					said.Why = "disk full"
-				case !of.up || of.frozen || x.n.cut(from):
+				case of == nil || !of.up || of.frozen || x.n.cut(from):
 					said.Why = "no way to " + string(from)
 				case !of.parts[p.Part]:
 					said.Lacks = append(said.Lacks, coordinator.PartCopies{Part: p.Part, Nodes: []mesh.NodeID{from}})

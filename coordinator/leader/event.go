@@ -2,6 +2,7 @@ package leader
 
 import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/replication"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -27,6 +28,9 @@ type Event struct {
 	FromSite *FromSite    // the leader of another site said something
 	Mirrored *Mirrored    // logs here have come further
 	Sites    *[]mesh.Site // all other sites that are reached now
+	// Of what sites keep of each other's jobs (replicating.go).
+	Offered *Offered // another site has answered what it was asked, or has not
+	Wanted  *Wanted  // another site asks
 	// Confirmed: a majority has said that this leader leads, at some time after
 	// this one of the same clock (raft's VerifyLeader, asked then). Without one in
 	// the last Timing.Confirm no lease is granted: a leader that does not know that
@@ -78,9 +82,11 @@ type Effect struct {
 	Send    *Send
 	Drop    *mesh.NodeID // end this agent's stream; it begins again with Hello
 	Answer  *Answer
-	ToSite  *ToSite // say it to the leader of another site
-	Moving  *Moving // show it; it is not in the state
-	Tell    string  // one line for people: an event worth telling
+	ToSite  *ToSite          // say it to the leader of another site
+	Moving  *Moving          // show it; it is not in the state
+	Ask     *replication.Ask // ask the leader of another site; answered with Offered
+	Offer   *Offer           // answers Wanted; without an Offer: ask again
+	Tell    string           // one line for people: an event worth telling
 }
 
 // Propose puts a command into the Raft log.

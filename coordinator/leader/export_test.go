@@ -59,8 +59,8 @@ func (l *Leader) overlookedCopies() string {
 		}
 		return ""
 	}
-	for id, j := range l.st.Jobs {
-		for _, s := range copied(j) {
+	for id := range l.st.Jobs {
+		for _, s := range l.copied(id) {
 			if missed := see(snapshotRef{id, s.Name}, s, c.jobs[id]); missed != "" {
 				return missed
 			}

@@ -16,30 +16,31 @@ import (
 // Leader is what one term of leadership knows and has under way. Not safe for
 // concurrent use.
 type Leader struct {
-	cfg       Config
-	st        *coordinator.State // during a Step
-	now, wall dataflow.Time
-	start     dataflow.Time // of the term
-	begun     bool          // LeaderBegan was proposed, and not refused
-	retry     dataflow.Time // when it is proposed again
-	leads     bool          // it is applied: the state here has all that was decided before this term
-	confirmed dataflow.Time // a majority has said that this leader leads, later than this
-	wake      dataflow.Time
-	refs      int
-	proposals map[int]proposal
-	early     []*From // heard before leads; at most maxEarly
-	ahead     []*From // about what the state here does not have yet; at most maxEarly
-	agents    map[mesh.NodeID]*agent
-	jobs      map[coordinator.JobID]*jobRun
-	feeds     map[string]*feedRun
-	apart     map[schedule.Pair]dataflow.Time // agents that did not reach each other, since when; at most maxApart
-	raising   bool                            // LevelRaised was proposed
-	news      bool                            // the state has changed since the last Step
-	marks     marks
-	copying   copying
-	moving    migrating
-	wakes     wakes
-	effects   []Effect
+	cfg         Config
+	st          *coordinator.State // during a Step
+	now, wall   dataflow.Time
+	start       dataflow.Time // of the term
+	begun       bool          // LeaderBegan was proposed, and not refused
+	retry       dataflow.Time // when it is proposed again
+	leads       bool          // it is applied: the state here has all that was decided before this term
+	confirmed   dataflow.Time // a majority has said that this leader leads, later than this
+	wake        dataflow.Time
+	refs        int
+	proposals   map[int]proposal
+	early       []*From // heard before leads; at most maxEarly
+	ahead       []*From // about what the state here does not have yet; at most maxEarly
+	agents      map[mesh.NodeID]*agent
+	jobs        map[coordinator.JobID]*jobRun
+	feeds       map[string]*feedRun
+	apart       map[schedule.Pair]dataflow.Time // agents that did not reach each other, since when; at most maxApart
+	raising     bool                            // LevelRaised was proposed
+	news        bool                            // the state has changed since the last Step
+	marks       marks
+	copying     copying
+	moving      migrating
+	replicating replicating
+	wakes       wakes
+	effects     []Effect
 }
 
 // proposal is a command of which it is not known yet what became of it.
@@ -59,7 +60,7 @@ func New(cfg Config) *Leader {
 	return &Leader{
 		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
 		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
-		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), moving: newMigrating(), wakes: wakes{index: make(map[subject]int)},
+		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), moving: newMigrating(), replicating: newReplicating(), wakes: wakes{index: make(map[subject]int)},
 	}
 }
 
@@ -95,6 +96,7 @@ func (l *Leader) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 		l.catchUp()
 		l.due()
 		l.lookAtMoves()
+		l.lookAtSites()
 		l.look()
 	}
 	l.wake = l.next()
@@ -134,6 +136,13 @@ func (l *Leader) hear(e Event) {
 		l.mirrored(e.Mirrored)
 	case e.Sites != nil:
 		l.sitesReached(*e.Sites)
+	case e.Offered != nil && l.leads:
+		l.offered(e.Offered)
+	case e.Wanted != nil && !l.leads:
+		l.put(Effect{Offer: &Offer{Ref: e.Wanted.Ref}})
+	case e.Wanted != nil:
+		l.catchUp()
+		l.answerSite(e.Wanted)
 	case e.Unsent != nil && l.leads:
 		l.unsent(e.Unsent)
 	case e.Confirmed != nil:

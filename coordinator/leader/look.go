@@ -28,6 +28,8 @@ func (l *Leader) due() {
 			l.marks.copies = true
 		case aMove:
 			l.markMove(coordinator.MoveID(s.name))
+		case aReplica:
+			l.replicating.marked[mesh.Site(s.name)] = true
 		case anAgent:
 			switch a := l.agents[mesh.NodeID(s.name)]; {
 			case !a.lost && l.now >= l.silentAt(a):

@@ -74,11 +74,11 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 			l.marks.room = true
 			l.markCopies(snapshotRef{name: c.Name})
 		case jobmanager.Replica:
-			l.markCopies(snapshotRef{job: coordinator.JobID(c.Name)})
-			l.markMoves(coordinator.JobID(c.Name))
+			l.syncReplica(coordinator.JobID(c.Name))
 		case jobmanager.Level:
 			l.marks.site = true
 			l.markAllCopies()
+			l.markSites()
 		case jobmanager.Leader, jobmanager.Site:
 			l.marks.site = true
 		case jobmanager.Move:
@@ -118,6 +118,9 @@ func (l *Leader) everything() []jobmanager.Change {
 	}
 	for _, id := range sorted(l.moving.runs) {
 		all = append(all, jobmanager.Change{What: jobmanager.Move, Name: string(id)})
+	}
+	for _, id := range sorted(l.st.Replicas) {
+		all = append(all, jobmanager.Change{What: jobmanager.Replica, Name: string(id)})
 	}
 	for _, node := range sorted(l.agents) {
 		if l.st.Agents[node] == nil {
@@ -164,7 +167,36 @@ func (l *Leader) syncJob(id coordinator.JobID) {
 	}
 }
 
+// syncReplica: what is kept of a job of another site changed.
+func (l *Leader) syncReplica(id coordinator.JobID) {
+	r := l.st.Replicas[id]
+	if r == nil || r.Next == nil {
+		delete(l.copying.fetched, id)
+	}
+	if r == nil {
+		delete(l.copying.next, id)
+		delete(l.copying.replicas, id)
+		l.markSites()
+	} else {
+		l.replicating.marked[r.From] = true
+	}
+	l.markCopies(snapshotRef{job: id})
+	l.markFetch(id)
+	l.markMoves(id)
+}
+
+// markSites has all other sites looked at.
+func (l *Leader) markSites() {
+	for site := range l.replicating.sites {
+		l.replicating.marked[site] = true
+	}
+	for site := range l.moving.reached {
+		l.replicating.marked[site] = true
+	}
+}
+
 func (l *Leader) syncFeed(name string) {
+	l.forgetMirror(name)
 	switch {
 	case l.st.Feeds[name] == nil:
 		if r := l.feeds[name]; r != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Parsed is what the leader must know of a job's text.
@@ -23,7 +24,8 @@ type Parsed struct {
 	Degrade    bool // when_short: degrade
 	// Unfenced are the tasks with a sink that acts where no token is looked at. A
 	// broker knows none.
-	Unfenced map[dataflow.TaskID]bool
+	Unfenced    map[dataflow.TaskID]bool
+	ReplicateTo []mesh.Site // what is needed to go on with it is kept there too
 }
 
 // FeedUse is a source that reads a feed.
@@ -72,6 +74,9 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 			continue
 		}
 		p.Feeds = append(p.Feeds, use)
+	}
+	for _, s := range loaded.ReplicateTo {
+		p.ReplicateTo = append(p.ReplicateTo, mesh.Site(s))
 	}
 	for _, s := range loaded.Sinks {
 		if t, _ := x.Job.Task(s.ID); s.MQTT != nil && t != nil {

@@ -43,6 +43,8 @@ type site struct {
 	large     string // what cannot be sent: begin, prepared
 	noCommits bool   // no SinkCommitted comes into the log
 
+	asked int // questions to the other site
+
 	level  uint32 // feature level of all programs; 0: the first
 	timing leader.Timing
 
@@ -535,6 +537,10 @@ func (l *lead) perform(f leader.Effect) {
 		s.trace("answer %d: %s", f.Answer.Ref, text)
 	case f.ToSite != nil:
 		s.toSite(f.ToSite)
+	case f.Ask != nil:
+		s.askSite(f.Ask)
+	case f.Offer != nil:
+		s.other.offered(s.name, f.Offer)
 	case f.Moving != nil:
 	case f.Tell != "":
 		s.trace("%s", f.Tell)

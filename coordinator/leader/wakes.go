@@ -29,6 +29,7 @@ const (
 	aJob
 	theCopies
 	aMove
+	aReplica // of a site
 )
 
 type wake struct {

@@ -8,12 +8,13 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/replication"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
-// wan is the link between two sites. Messages between their leaders are real; that
-// parts are fetched and logs are mirrored is not: who does that is somebody else.
+// wan is the link between two sites. Messages between their leaders are real, and
+// so are the orders by which parts are fetched; that logs are mirrored is not.
 type wan struct {
 	off    bool
 	lossy  bool // each third message is lost, the one after it comes twice, and late
@@ -59,6 +60,38 @@ func (s *site) toSite(m *leader.ToSite) {
 	}
 }
 
+// askSite asks the leader of the other site what is to be kept here.
+func (s *site) askSite(a *replication.Ask) {
+	asked := s.leads
+	s.asked++
+	ref := s.asked
+	s.after(25*ms, func() {
+		if o := s.other; !s.wan.off && o.leads != nil && !o.leads.dead && !o.leads.node.frozen {
+			o.leads.step(leader.Event{Wanted: &leader.Wanted{Ref: ref, Want: &a.Want}})
+		} else if s.leads == asked && !asked.dead && !asked.node.frozen {
+			asked.step(leader.Event{Offered: &leader.Offered{Site: a.Site, Err: errLost}})
+		}
+	})
+}
+
+// offered carries the answer.
+func (s *site) offered(from mesh.Site, o *leader.Offer) {
+	s.after(25*ms, func() {
+		if s.wan.off || o.Offer == nil || s.leads == nil || s.leads.dead || s.leads.node.frozen {
+			return // it is lost: asked again later
+		}
+		s.leads.step(leader.Event{Offered: &leader.Offered{Site: from, Offer: o.Offer}})
+	})
+}
+
+// find is an agent of any site; nil: there is none, or no way to it.
+func (s *site) find(id mesh.NodeID) *node {
+	if n := s.nodes[id]; n != nil || s.other == nil || s.wan.off {
+		return n
+	}
+	return s.other.nodes[id]
+}
+
 func (s *site) tellReached() {
 	s.after(200*ms, s.tellReached)
 	sites := []mesh.Site{}
@@ -92,29 +125,6 @@ func (s *site) copyOver() {
 	if len(ends) > 0 && !s.leads.dead && !s.leads.node.frozen {
 		s.leads.step(leader.Event{Mirrored: &leader.Mirrored{Ends: ends}})
 	}
-	for _, id := range slices.Sorted(maps.Keys(st.Replicas)) {
-		s.copyReplica(st.Replicas[id])
-	}
-}
-
-func (s *site) copyReplica(r *coordinator.Replica) {
-	if r.Next == nil {
-		return
-	}
-	both := []mesh.NodeID{mesh.NodeID(s.name + "1"), mesh.NodeID(s.name + "2")}
-	c := &coordinator.CopiesChanged{Name: r.Next.Name, Job: r.Job.ID}
-	for _, p := range r.Next.Copies {
-		c.Copies = append(c.Copies, coordinator.PartCopies{Part: p.Part, Nodes: both})
-		for _, n := range both {
-			s.nodes[n].parts[p.Part] = true
-		}
-	}
-	adv := &coordinator.ReplicaAdvanced{Job: r.Job.ID, From: r.From, Epoch: r.Epoch, Name: r.Next.Name}
-	for _, f := range r.Job.Feeds {
-		adv.Ends = append(adv.Ends, coordinator.FeedEnd{Feed: f.Name, End: s.acked[f.Name]})
-	}
-	s.log = append(s.log, entry{command: &coordinator.Command{Level: coordinator.SitesLevel, CopiesChanged: c}},
-		entry{command: &coordinator.Command{Level: coordinator.SitesLevel, ReplicaAdvanced: adv}})
 }
 
 // judgeOwners: no job is deployed at both sites.

@@ -74,6 +74,9 @@ func (t *Target) Step(e Event) []Effect {
 		t.checked, t.asking, t.urgent = e.Checked, false, true
 	case e.Fetched != nil:
 		t.fetched, t.urgent = e.Fetched, true
+		if t.offer == nil && t.want != nil && older(t.want, e.Fetched.Snapshot) {
+			t.want = e.Fetched.Snapshot // what was wanted could not be had any more
+		}
 	case e.Logs != nil:
 		t.logs = e.Logs
 	case e.First:
@@ -185,13 +188,15 @@ func (t *Target) hearVerdict(now dataflow.Time, v coordinator.MoveDecision) {
 	}
 }
 
-// wants takes what is newer than what was wanted. Once there is an offer nothing
-// else is.
+// wants takes what is newer than what was wanted, when that is here: what is being
+// fetched is fetched to its end, or nothing ever would be. Once there is an offer
+// nothing else is wanted.
 func (t *Target) wants(s *coordinator.Snapshot) {
 	switch {
 	case s == nil:
 	case t.offer != nil && s != t.offer.Savepoint:
 	case t.want != nil && (t.want.Name == s.Name || older(s, t.want) && t.offer == nil): // heard late
+	case t.offer == nil && t.want != nil && t.rec != nil && (t.fetched == nil || t.fetched.Snapshot.Name != t.want.Name):
 	default:
 		t.want = s
 		if t.rec != nil {

@@ -29,6 +29,7 @@ type Record struct {
 	// Whole: the logs are durable here up to where Next stands, and Ends says how far.
 	Whole bool
 	Ends  []coordinator.FeedEnd
+	Void  bool // they never will be, as one of them begins behind that: another snapshot is fetched
 	Stuck bool // parts of Next could not be fetched from the agents that are known to have them
 }
 

@@ -172,6 +172,9 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 		f.tell("job %s is not kept here any more: %s", id, j.gone.Why)
 		f.propose(now, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: j.gone.Why}})
 		return
+	case r.Replica != nil && r.From == f.from && r.Next != nil && r.Copied && r.Whole && (!j.offered || r.Epoch >= o.Epoch): // whatever there is besides
+		f.propose(now, j, coordinator.Command{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: id, From: f.from, Epoch: r.Epoch, Name: r.Next.Name, Ends: r.Ends}})
+		return
 	case !j.offered || r.Replica != nil && r.Epoch > o.Epoch:
 		return
 	case r.Replica == nil || r.Epoch < o.Epoch || r.From == f.from && (o.Moving != r.Moving || o.Text != nil && codec.TextOf(o.Text) != codec.TextOf(&r.Job)):
@@ -187,8 +190,8 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 		return
 	case r.Next == nil:
 		f.begin(now, j, r, false)
-	case r.Copied && r.Whole:
-		f.propose(now, j, coordinator.Command{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: id, From: f.from, Epoch: r.Epoch, Name: r.Next.Name, Ends: r.Ends}})
+	case r.Void:
+		f.begin(now, j, r, true)
 	case !r.Copied && o.Lost: // else it is here, and only the logs are missing
 		f.begin(now, j, r, true)
 	}
@@ -284,7 +287,7 @@ func (f *Follower) ask(now dataflow.Time, records map[coordinator.JobID]Record) 
 		if r.Snapshot != nil {
 			j.Has = r.Snapshot.Name
 		}
-		if r.Next != nil {
+		if r.Next != nil && !r.Void {
 			k := f.jobs[id]
 			j.Next, j.Where = r.Next.Name, !r.Copied && (r.Stuck || k == nil || k.next != r.Next.Name)
 		}

@@ -1,0 +1,290 @@
+package leader
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/replication"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// What is kept of other sites' jobs, and what they keep of this one's: the machines
+// of coordinator/replication, made anew in each term. One that follows is there for
+// each site that is reached, or of whose jobs something is kept.
+
+// replicating is what is known of it.
+type replicating struct {
+	sites  map[mesh.Site]*replication.Follower
+	marked map[mesh.Site]bool
+	source *replication.Source // nil until somebody asks, or something may be let go
+	first  map[string]int64    // of mirrors: from where on their logs are here
+	epochs map[string]uint64   // of mirrors: to which epoch what is known of them belongs
+}
+
+func newReplicating() replicating {
+	return replicating{sites: make(map[mesh.Site]*replication.Follower), marked: make(map[mesh.Site]bool), first: make(map[string]int64), epochs: make(map[string]uint64)}
+}
+
+// Offered is what another site answered to the last Ask, or that it did not.
+type Offered struct {
+	Site  mesh.Site
+	Offer *coordinator.Offer
+	Err   error
+}
+
+// Wanted is a question of another site. It is answered with the same Ref.
+type Wanted struct {
+	Ref  int
+	Want *coordinator.Want
+}
+
+// Offer answers a question.
+type Offer struct {
+	Ref   int
+	Offer *coordinator.Offer
+}
+
+// follows are the sites that are asked.
+func (l *Leader) follows(site mesh.Site) bool {
+	if l.moving.reached[site] {
+		return true
+	}
+	for _, r := range l.st.Replicas {
+		if r.From == site {
+			return true
+		}
+	}
+	return false
+}
+
+// lookAtSites lets those follow whose records, copies or logs are others.
+func (l *Leader) lookAtSites() {
+	for _, site := range take(l.replicating.marked) { // what is marked meanwhile the next Step sees
+		l.followSite(site, replication.Event{})
+	}
+}
+
+func (l *Leader) followSite(site mesh.Site, e replication.Event) {
+	if l.st.Level < coordinator.SitesLevel || site == l.cfg.Site {
+		return
+	}
+	f := l.replicating.sites[site]
+	switch {
+	case !l.follows(site):
+		delete(l.replicating.sites, site)
+		l.wakes.set(subject{aReplica, string(site)}, dataflow.MaxTime)
+		return
+	case f == nil:
+		f = replication.NewFollower(l.cfg.Replication, l.cfg.Site, site)
+		l.replicating.sites[site] = f
+	}
+	e.Now = l.now
+	for _, effect := range slices.Clone(f.Step(l.records(site), e)) {
+		switch {
+		case effect.Ask != nil:
+			l.put(Effect{Ask: effect.Ask})
+		case effect.Propose != nil:
+			l.proposeReplica(site, effect.Propose)
+		case effect.Tell != "":
+			l.tell("%s", effect.Tell)
+		}
+	}
+	l.wakes.set(subject{aReplica, string(site)}, max(f.Wake(), l.now+1))
+}
+
+func (l *Leader) proposeReplica(site mesh.Site, c *coordinator.Command) {
+	var job coordinator.JobID
+	switch {
+	case c.ReplicaOffered != nil:
+		job = c.ReplicaOffered.Job.ID
+	case c.ReplicaNext != nil:
+		job = c.ReplicaNext.Job
+	case c.ReplicaAdvanced != nil:
+		job = c.ReplicaAdvanced.Job
+	case c.ReplicaDropped != nil:
+		job = c.ReplicaDropped.Job
+	}
+	l.propose(*c, func(err error) {
+		if err != nil {
+			l.followSite(site, replication.Event{Rejected: &replication.Rejected{Job: job, Err: err}})
+		}
+		l.replicating.marked[site] = true
+	})
+}
+
+// records are the replicas of a site's jobs, as they are now.
+func (l *Leader) records(site mesh.Site) map[coordinator.JobID]replication.Record {
+	all := make(map[coordinator.JobID]replication.Record)
+	for id, r := range l.st.Replicas {
+		rec := replication.Record{Replica: r}
+		if r.From == site {
+			rec.Ends = l.endsOf(r)
+		}
+		if r.From == site && r.Next != nil {
+			f := l.fetchedOf(r)
+			_, all := l.fetchPlan(r)
+			rec.Copied = all && l.settled() // before that nobody knows who could have a copy
+			rec.Whole, rec.Void = l.logsOf(r, f.needs, len(rec.Ends))
+			rec.Stuck = f.stuck
+		}
+		all[id] = rec
+	}
+	return all
+}
+
+// endsOf is how far the logs of a replica are here, in all their copies. Those of
+// which nothing is known yet are not named.
+func (l *Leader) endsOf(r *coordinator.Replica) (ends []coordinator.FeedEnd) {
+	for i := range r.Job.Feeds {
+		f := &r.Job.Feeds[i]
+		if e, ok := l.moving.ends[r.Job.MirrorOf(f, r.From, r.Moving)]; ok {
+			ends = append(ends, coordinator.FeedEnd{Feed: f.Name, End: e.End})
+		}
+	}
+	return ends
+}
+
+// logsOf tells whether the logs are here up to where Next stands; void: one of them
+// begins behind that, and never will be.
+func (l *Leader) logsOf(r *coordinator.Replica, needs map[string]span, known int) (whole, void bool) {
+	whole = known == len(r.Job.Feeds)
+	for i := range r.Job.Feeds {
+		f := &r.Job.Feeds[i]
+		name := r.Job.MirrorOf(f, r.From, r.Moving)
+		need, stands := needs[f.Name]
+		if !stands {
+			continue
+		}
+		whole = whole && l.moving.ends[name].End >= need.most
+		void = void || l.replicating.first[name] > need.least
+	}
+	return whole, void
+}
+
+// offered: another site has answered, or has not.
+func (l *Leader) offered(o *Offered) {
+	f := l.replicating.sites[o.Site]
+	if f == nil {
+		return
+	}
+	if o.Err != nil {
+		l.followSite(o.Site, replication.Event{Failed: o.Err})
+		return
+	}
+	for _, j := range o.Offer.Jobs {
+		if k := l.copying.fetched[j.Job]; k != nil && len(j.Copies) > 0 {
+			k.stuck = false
+		}
+	}
+	l.followSite(o.Site, replication.Event{Offer: o.Offer})
+	l.markFetches(o.Site)
+}
+
+// theSource is the machine that answers other sites.
+func (l *Leader) theSource() *replication.Source {
+	if l.replicating.source == nil {
+		l.replicating.source = replication.NewSource(l.cfg.Replication, l.cfg.Site, max(l.start, 0))
+	}
+	return l.replicating.source
+}
+
+// answerSite answers another site.
+func (l *Leader) answerSite(w *Wanted) {
+	st := replication.Site{Index: l.st.Index, Find: func(id coordinator.JobID) *coordinator.Job { return l.st.Jobs[id] }, Of: l.snapshotOf}
+	for _, id := range sorted(l.st.Jobs) {
+		j, d := l.st.Jobs[id], l.st.Leaving(id)
+		if _, site, ok := id.Parts(); j.Status.Ended() || !ok || site == "" {
+			continue
+		}
+		job := replication.Job{Job: j}
+		switch {
+		case d != nil && d.To == w.Want.Site:
+			job.Moving = d.ID
+			job.Text, _ = l.st.Moving(d)
+		case slices.Contains(l.replicateTo(j), w.Want.Site):
+			job.Text, _ = l.st.MovingTo(id, nil, nil)
+		default:
+			continue
+		}
+		job.Text.Completed = 0 // it would be another text with each checkpoint
+		st.Jobs = append(st.Jobs, job)
+	}
+	l.put(Effect{Offer: &Offer{w.Ref, l.theSource().Answer(l.now, st, w.Want)}})
+}
+
+// snapshotOf is a kept snapshot of a job: a job that moves is fetched with its
+// savepoint.
+func (l *Leader) snapshotOf(job coordinator.JobID, name string) *coordinator.Snapshot {
+	if s := l.st.Savepoints[name]; s != nil && s.Job == job {
+		return s
+	}
+	return l.st.Of(job, name)
+}
+
+// replicateTo are the sites at which a live job is to be kept.
+func (l *Leader) replicateTo(j *coordinator.Job) []mesh.Site {
+	if r := l.jobs[j.ID]; r != nil {
+		if p, err := l.parse(r, j); err == nil {
+			return p.ReplicateTo
+		}
+	}
+	return nil
+}
+
+// pinned tells whether a checkpoint that would be let go is being fetched.
+func (l *Leader) pinned(j *coordinator.Job, name string) bool {
+	to := l.replicateTo(j)
+	if d := l.st.Leaving(j.ID); d != nil {
+		to = append(slices.Clone(to), d.To)
+	}
+	return len(to) > 0 && l.theSource().Pinned(l.now, j.ID, name, to)
+}
+
+// release are the checkpoints that go when one more counts.
+func (l *Leader) release(j *coordinator.Job) (names []string) {
+	for i := range max(0, len(j.Checkpoints)+1-retained) {
+		if name := j.Checkpoints[i].Name; !l.pinned(j, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// noteMirrors keeps what the owners of mirrors say of their logs.
+func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
+	var m Mirrored
+	for i := range logs {
+		s := &logs[i]
+		f := l.st.Feeds[s.Feed]
+		if s.Of == nil || f == nil || f.Log.Mirror == nil || f.Log.Epoch != s.Epoch {
+			continue
+		}
+		if m.Lag == nil {
+			m.Lag = make(map[string]int64)
+		}
+		l.replicating.first[s.Feed] = s.First
+		m.Lag[s.Feed] = max(0, s.Of.Payload-s.Payload)
+		m.Ends = append(m.Ends, coordinator.FeedEnd{Feed: s.Feed, End: s.Shown})
+	}
+	if len(m.Ends) > 0 {
+		slices.SortFunc(m.Ends, func(a, b coordinator.FeedEnd) int { return cmp.Compare(a.Feed, b.Feed) })
+		l.mirrored(&m)
+	}
+}
+
+// forgetMirror: a feed is not as it was, and what was said of its log may be of an
+// epoch of before.
+func (l *Leader) forgetMirror(name string) {
+	f := l.st.Feeds[name]
+	if f == nil || f.Log.Epoch != l.replicating.epochs[name] {
+		delete(l.moving.ends, name)
+		delete(l.moving.lag, name)
+		delete(l.replicating.first, name)
+		delete(l.replicating.epochs, name)
+	}
+	if f != nil && f.Log.Mirror != nil {
+		l.replicating.epochs[name] = f.Log.Epoch
+	}
+}
