@@ -47,6 +47,12 @@ func encodings() map[string]encoding {
 		"Offer": {"../../docs/REPLICATION.md", func() []any { return []any{new(offer())} },
 			func(v any) ([]byte, error) { return codec.EncodeOffer(v.(*coordinator.Offer)) },
 			func(b []byte) (any, error) { return codec.DecodeOffer(b) }},
+		"ToTarget": {"../../docs/MIGRATION.md", toTarget,
+			func(v any) ([]byte, error) { return codec.EncodeToTarget(v.(*coordinator.ToTarget)) },
+			func(b []byte) (any, error) { return codec.DecodeToTarget(b) }},
+		"ToSource": {"../../docs/MIGRATION.md", toSource,
+			func(v any) ([]byte, error) { return codec.EncodeToSource(v.(*coordinator.ToSource)) },
+			func(b []byte) (any, error) { return codec.DecodeToSource(b) }},
 	}
 }
 
@@ -146,6 +152,7 @@ func blocks(t *testing.T) map[string]map[string]string {
 		"../../docs/COMMANDS.md":    {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica](), reflect.TypeFor[coordinator.Departure]()},
 		"../../docs/CONTROL.md":     {reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()},
 		"../../docs/REPLICATION.md": {reflect.TypeFor[coordinator.Want](), reflect.TypeFor[coordinator.Offer]()},
+		"../../docs/MIGRATION.md":   {reflect.TypeFor[coordinator.ToTarget](), reflect.TypeFor[coordinator.ToSource]()},
 	}
 	for doc, types := range roots {
 		want[doc] = map[string]string{}
@@ -459,7 +466,8 @@ func checkpoints(records ...[]byte) bool {
 }
 
 func FuzzDecode(f *testing.F) {
-	for i, name := range []string{"Command", "ToLeader", "ToAgent", "Want", "Offer"} {
+	kinds := []string{"Command", "ToLeader", "ToAgent", "Want", "Offer", "ToTarget", "ToSource"}
+	for i, name := range kinds {
 		e := encodings()[name]
 		for _, v := range e.examples() {
 			data, err := e.encode(v)
@@ -470,7 +478,7 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
-		e := encodings()[[]string{"Command", "ToLeader", "ToAgent", "Want", "Offer"}[kind%5]]
+		e := encodings()[kinds[int(kind)%len(kinds)]]
 		v, err := e.decode(data)
 		if err != nil {
 			return

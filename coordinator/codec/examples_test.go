@@ -115,6 +115,26 @@ func commands() []any {
 	return all
 }
 
+// toTarget and toSource are those of docs/MIGRATION.md.
+func toTarget() []any {
+	return []any{
+		&coordinator.ToTarget{Move: "m40-s", Propose: &coordinator.MovePropose{Job: movingJob(), From: "s", Epoch: 2, Newest: snapshot("chk-3-17", 17), Dry: true}},
+		&coordinator.ToTarget{Move: "m40-s", Newest: &coordinator.MoveNewest{Snapshot: snapshot("chk-3-18", 18), Ends: ends()}},
+		&coordinator.ToTarget{Move: "m40-s", Offer: &coordinator.MoveOffer{Savepoint: snapshot("sp-j7-s-3-19", 19), Ends: ends()}},
+		&coordinator.ToTarget{Move: "m40-s", Verdict: coordinator.DecisionHandedOver},
+	}
+}
+
+func toSource() []any {
+	return []any{
+		&coordinator.ToSource{Move: "m40-s", Accepted: &coordinator.MoveAccepted{Fetching: "chk-3-17", Bytes: 4096, Offered: true}},
+		&coordinator.ToSource{Move: "m40-s", Refused: &coordinator.MoveRefused{Why: "no slots"}},
+		&coordinator.ToSource{Move: "m40-s", Got: &coordinator.MoveGot{Snapshot: "chk-3-17", Bytes: 4096, Took: 2_000_000, Lag: 512}},
+		&coordinator.ToSource{Move: "m40-s", Prepared: &coordinator.MovePrepared{Savepoint: "sp-j7-s-3-19"}},
+		&coordinator.ToSource{Move: "m40-s", Done: &coordinator.MoveDone{Phase: coordinator.ArrivalActive, Job: "j7-s", Epoch: 2, First: 90_000, Held: 1000}},
+	}
+}
+
 func moves() []coordinator.MoveCommand {
 	return []coordinator.MoveCommand{
 		{Began: &coordinator.MoveBegan{Job: "j7-s", Epoch: 1, To: "b", Stay: []string{"plant"}, Sets: []string{"parallelism=2"}, Request: "r2"}},
