@@ -61,6 +61,7 @@ func New(b Backend, o Options) http.Handler {
 	s.huma = humago.New(s.mux, s.config())
 	s.proxy = s.newProxy()
 	s.registerJobs()
+	s.registerMoves()
 	s.registerSnapshots()
 	s.registerState()
 	s.registerFeeds()
@@ -128,6 +129,9 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.away(r) {
 		s.proxy.ServeHTTP(w, r)
+		return
+	}
+	if s.pass(w, r) {
 		return
 	}
 	s.mux.ServeHTTP(w, r)

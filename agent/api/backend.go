@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/migration"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -50,6 +52,17 @@ type Backend interface {
 	// known. It asks each of them, for 5 s at most.
 	Sites(ctx context.Context) []Site
 
+	// SiteSeen tells whether another site is known, and whether somebody of it is
+	// seen now; OtherSites are all that are seen, in order.
+	SiteSeen(site mesh.Site) (known, seen bool)
+	OtherSites() []mesh.Site
+	// PassSite has another site's leader answer a request, whose body is whole.
+	// ErrUnreached: nobody of it was reached, and nothing was done.
+	PassSite(r *http.Request, site mesh.Site) (*http.Response, error)
+	// Told is what was told of moves since this agent leads, oldest first; only the
+	// leader has it, and only the last steps.
+	Told() []MoveTold
+
 	// CallLeader opens a connection to the leader's API. ErrNoLeader.
 	CallLeader(ctx context.Context) (net.Conn, error)
 	// OpenPart reads a part from here, or from an agent that has it.
@@ -74,12 +87,21 @@ type Backend interface {
 var (
 	ErrNotLeader = errors.New("this agent does not lead the site")
 	ErrNoLeader  = errors.New("the site has no leader at the moment")
+	ErrUnreached = errors.New("nobody of the site is reached")
 )
 
 // Member is an agent with its role.
 type Member struct {
 	mesh.Member
 	Role string // leader, voter, non-voter; empty: not in the Raft group
+}
+
+// MoveTold is a step of a move between sites.
+type MoveTold struct {
+	At   dataflow.Time
+	Move coordinator.MoveID
+	Job  coordinator.JobID
+	migration.Progress
 }
 
 // Event is something that happened, for people.
@@ -89,6 +111,7 @@ type Event struct {
 	What string            // its kind: job, checkpoint, agent, feed, leader
 	Text string            // a line
 	Lost int               // events that were lost before it
+	Move *MoveTold         // of a move; nil: of something else
 }
 
 // Health is what an agent thinks of itself.

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +40,12 @@ type site struct {
 	subs    map[chan api.Event]bool
 	urls    map[mesh.NodeID]string // of the servers inside
 	tokens  int
+	name    mesh.Site
+	level   uint32 // of its agents
+	away    map[mesh.Site]*member // who leads other sites; nil: it is not reached
+	wishes  []leader.Migrate
+	told    []api.MoveTold
+	refuses error // every wish about a move
 }
 
 // member is an agent of it.
@@ -50,7 +58,11 @@ type member struct {
 var _ api.Backend = (*member)(nil)
 
 func newSite(t testing.TB) *site {
-	s := &site{leader: "n1", parts: make(map[store.Digest][]byte), subs: make(map[chan api.Event]bool), urls: make(map[mesh.NodeID]string)}
+	return siteNamed(t, "hall", 1)
+}
+
+func siteNamed(t testing.TB, name mesh.Site, level uint32) *site {
+	s := &site{name: name, level: level, away: make(map[mesh.Site]*member), leader: "n1", parts: make(map[store.Digest][]byte), subs: make(map[chan api.Event]bool), urls: make(map[mesh.NodeID]string)}
 	s.begin(t)
 	return s
 }
@@ -62,9 +74,9 @@ func (s *site) begin(t testing.TB) {
 	s.machine, s.index = jobmanager.New(), 0
 	s.mu.Unlock()
 	for _, c := range []coordinator.Command{
-		{SiteFounded: &coordinator.SiteFounded{Mesh: "plant", Site: "hall"}},
-		{AgentJoined: &coordinator.Agent{Node: "n1", Name: "press-1", Host: "a", Slots: 4, Level: 1, Link: "10.0.0.1:7071"}},
-		{AgentJoined: &coordinator.Agent{Node: "n2", Name: "press-2", Host: "b", Slots: 4, Level: 1, Link: "10.0.0.2:7071"}},
+		{SiteFounded: &coordinator.SiteFounded{Mesh: "plant", Site: s.name}},
+		{AgentJoined: &coordinator.Agent{Node: "n1", Name: "press-1", Host: "a", Slots: 4, Level: s.level, Link: "10.0.0.1:7071"}},
+		{AgentJoined: &coordinator.Agent{Node: "n2", Name: "press-2", Host: "b", Slots: 4, Level: s.level, Link: "10.0.0.2:7071"}},
 		{LeaderBegan: &coordinator.LeaderBegan{Term: 1, Node: "n1"}},
 	} {
 		s.must(t, c)
@@ -173,6 +185,12 @@ func (m *member) Ask(ctx context.Context, w leader.Wish) (leader.Answer, error) 
 	if err := m.Current(ctx); err != nil {
 		return leader.Answer{}, err
 	}
+	if w.Migrate != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.wishes = append(m.wishes, *w.Migrate)
+		return leader.Answer{Move: "m9-" + coordinator.MoveID(m.name)}, m.refuses
+	}
 	if w.Savepoint != nil {
 		return leader.Answer{Savepoint: "sp-asked"}, nil
 	}
@@ -214,6 +232,33 @@ func (m *member) Network() api.Network {
 		Gossip: 1,
 	}
 }
+
+func (m *member) SiteSeen(site mesh.Site) (known, seen bool) {
+	to, known := m.away[site]
+	return known, to != nil
+}
+
+func (m *member) OtherSites() (all []mesh.Site) {
+	for _, site := range slices.Sorted(maps.Keys(m.away)) {
+		if m.away[site] != nil {
+			all = append(all, site)
+		}
+	}
+	return all
+}
+
+// PassSite has the other site's leader answer what came as if over the mesh.
+func (m *member) PassSite(r *http.Request, site mesh.Site) (*http.Response, error) {
+	to := m.away[site]
+	if to == nil {
+		return nil, fmt.Errorf("site %s: %w", site, api.ErrUnreached)
+	}
+	w := httptest.NewRecorder()
+	api.New(to, api.Options{Version: "test", Inside: true}).ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+func (m *member) Told() []api.MoveTold { return m.told }
 
 func (m *member) CallLeader(ctx context.Context) (net.Conn, error) {
 	m.mu.Lock()

@@ -81,10 +81,18 @@ func sortedJobs(st *coordinator.State) []*coordinator.Job {
 	return all
 }
 
+func (s *server) shortJob(j *coordinator.Job) Job {
+	out := shortJob(j)
+	if out.Site == "" {
+		s.b.View(func(st *coordinator.State) { out.Site = string(st.Site) })
+	}
+	return out
+}
+
 func shortJob(j *coordinator.Job) Job {
 	out := Job{
 		ID: string(j.ID), Name: j.Name, Namespace: j.Namespace, Status: j.Status.String(), Why: j.Why, Attempt: j.Attempt, Restarts: j.Restarts,
-		From: j.From, Parallelism: parallelism(j), Created: stamp(j.Created), Since: stamp(j.Since), Savepoint: j.Savepoint,
+		From: j.From, Parallelism: parallelism(j), Created: stamp(j.Created), Since: stamp(j.Since), Savepoint: j.Savepoint, Site: string(j.Owner), Move: string(j.Move),
 	}
 	if c := j.Newest(); c != nil {
 		out.Checkpoint = c.Name
@@ -124,7 +132,7 @@ func (s *server) listJobs(ctx context.Context, in *Stale) (*body[[]Job], error) 
 	})
 	all := []Job{}
 	for _, j := range jobs { // a job's record never changes; reading its text takes a while
-		all = append(all, shortJob(j))
+		all = append(all, s.shortJob(j))
 	}
 	return answer(all), err
 }
@@ -158,7 +166,7 @@ func (s *server) showJob(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	out.Job = shortJob(j)
+	out.Job, out.History = s.shortJob(j), tenures(j)
 	s.measured(out.Feeds)
 	for _, c := range j.Sinks {
 		out.Sinks = append(out.Sinks, SinkFile{string(c.Operator), cmp.Or(names[c.Node], string(c.Node)), strings.TrimPrefix(c.Target, string(c.Node)+":"), c.Length})
@@ -321,7 +329,7 @@ func (s *server) cancelJob(ctx context.Context, in *JobPath) (*body[Job], error)
 	case err != nil:
 		return nil, err
 	case j.Status == coordinator.Cancelled:
-		return answer(shortJob(j)), nil
+		return answer(s.shortJob(j)), nil
 	}
 	if _, err := s.propose(ctx, coordinator.Command{JobTold: &coordinator.JobTold{Job: j.ID, Cancel: true}}); err != nil {
 		return nil, err
@@ -329,7 +337,7 @@ func (s *server) cancelJob(ctx context.Context, in *JobPath) (*body[Job], error)
 	if j, err = s.settled(ctx, j.ID); err != nil {
 		return nil, err
 	}
-	return answer(shortJob(j)), nil
+	return answer(s.shortJob(j)), nil
 }
 
 // settled is a job when it has ended; one that takes long as it is then.
@@ -384,7 +392,7 @@ func (s *server) rescaleJob(ctx context.Context, in *struct {
 	if j, err = s.job(ctx, Stale{Stale: true}, string(j.ID)); err != nil {
 		return nil, err
 	}
-	return answer(shortJob(j)), nil
+	return answer(s.shortJob(j)), nil
 }
 
 // room refuses to take down a running job that could not be brought up again: it

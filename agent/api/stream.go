@@ -116,7 +116,8 @@ const (
 
 // Endless tells whether a request is for a stream that does not end by itself.
 func Endless(r *http.Request) bool {
-	return r.URL.Path == "/v1/events" || strings.HasPrefix(r.URL.Path, "/v1/jobs/") && strings.HasSuffix(r.URL.Path, "/events")
+	path := strings.TrimPrefix(r.URL.Path, PathPassed)
+	return path == "/v1/events" || strings.HasPrefix(path, "/v1/jobs/") && strings.HasSuffix(path, "/events")
 }
 
 func (s *server) registerEvents() {
@@ -182,7 +183,7 @@ func (s *server) follow(ctx context.Context, of coordinator.JobID, e *eventWrite
 			case !ok:
 				return
 			case of != "" && ev.Job != of:
-			case !e.send(EventLine{At: stamp(ev.At), Job: string(ev.Job), What: ev.What, Text: ev.Text, Lost: ev.Lost}):
+			case !e.send(lineOf(&ev)):
 				return
 			}
 			if of == "" || ev.Job != of {
@@ -199,6 +200,15 @@ func (s *server) follow(ctx context.Context, of coordinator.JobID, e *eventWrite
 			return
 		}
 	}
+}
+
+func lineOf(ev *Event) EventLine {
+	l := EventLine{At: stamp(ev.At), Job: string(ev.Job), What: ev.What, Text: ev.Text, Lost: ev.Lost}
+	if ev.Move != nil {
+		step := stepOf(*ev.Move)
+		l.MoveID, l.Step = string(ev.Move.Move), &step
+	}
+	return l
 }
 
 func (s *server) ended(of coordinator.JobID, e *eventWriter) (ended bool) {

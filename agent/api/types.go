@@ -60,6 +60,15 @@ type Job struct {
 	Since       string `json:"since" doc:"when its status changed last"`
 	Checkpoint  string `json:"checkpoint,omitempty" doc:"its newest"`
 	Savepoint   string `json:"savepoint,omitempty" doc:"that it stopped with"`
+	Site        string `json:"site" doc:"that has it; of one that has moved another one than is asked"`
+	Move        string `json:"move,omitempty" doc:"for which it stops, or has stopped"`
+}
+
+// Tenure is from when on a site had a job.
+type Tenure struct {
+	Site  string `json:"site"`
+	Epoch uint64 `json:"epoch" doc:"of owners, from 1"`
+	At    string `json:"at"`
 }
 
 // JobSpec is what a job was made of.
@@ -80,6 +89,7 @@ type JobDetail struct {
 	Checkpoints    Checkpoints `json:"checkpoints"`
 	Feeds          []Feed      `json:"feeds"`
 	Sinks          []SinkFile  `json:"sinks,omitempty" doc:"how far targets are committed, by agent"`
+	History        []Tenure    `json:"history,omitempty" doc:"of a job that has moved: who had it"`
 }
 
 // Subtask is where one runs, and what it has done in this attempt.
@@ -172,9 +182,12 @@ type Rescaling struct {
 type EventLine struct {
 	At   string `json:"at"`
 	Job  string `json:"job,omitempty"`
-	What string `json:"what" doc:"its kind: job, checkpoint, agent, feed, leader, site; end: the job has ended, and nothing follows"`
+	What string `json:"what" doc:"its kind: job, checkpoint, agent, feed, leader, site, move; end: the job has ended, and nothing follows"`
 	Text string `json:"text"`
 	Lost int    `json:"lost,omitempty" doc:"events that were lost before it: whoever listens was too slow"`
+
+	MoveID string    `json:"move,omitempty" doc:"of an event move"`
+	Step   *MoveStep `json:"step,omitempty" doc:"of an event move: what happened to it"`
 }
 
 // Snapshot is a checkpoint or a savepoint.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
@@ -30,6 +31,9 @@ type office struct {
 	propose func(context.Context, coordinator.Command) proposal // in the order of the calls
 	confirm func(context.Context) error                         // a majority says that this agent leads
 	events  func(string)
+	sites   func() []mesh.Site // others that are seen, in order
+	moving  func(api.MoveTold) // tells people
+	courier courier
 
 	inbox *mailbox[func()]
 	done  sync.WaitGroup
@@ -42,10 +46,12 @@ type office struct {
 	wishRef int
 	asking  bool // confirm is under way
 	ended   bool
+	reached []mesh.Site // that the leader was told
 
 	mu       sync.Mutex // guards what follows: what agents said of themselves, for people
 	statuses map[coordinator.JobID]map[dataflow.SubtaskID]coordinator.SubtaskStatus
 	logs     map[string]coordinator.LogStatus
+	told     []api.MoveTold
 }
 
 // proposal waits for a command that was put into the Raft log.
@@ -83,6 +89,7 @@ func (o *office) run(ctx context.Context) {
 	defer confirm.Stop()
 	o.askMajority()
 	o.step(leader.Event{})
+	o.reach()
 	turned := o.now()
 	for ctx.Err() == nil {
 		var wake <-chan time.Time
@@ -97,7 +104,7 @@ func (o *office) run(ctx context.Context) {
 		case <-wake:
 			due = func() { o.step(leader.Event{}) }
 		case <-confirm.C:
-			due = o.askMajority
+			due = func() { o.askMajority(); o.reach() }
 		case <-o.inbox.filled:
 		}
 		t.Stop()
@@ -188,6 +195,10 @@ func (o *office) perform(f leader.Effect) {
 			ch <- *f.Answer
 			delete(o.wishes, f.Answer.Ref)
 		}
+	case f.ToSite != nil:
+		o.courier.send(o, f.ToSite)
+	case f.Moving != nil:
+		o.moves(*f.Moving)
 	case f.Tell != "":
 		o.events(f.Tell)
 	}

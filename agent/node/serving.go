@@ -136,6 +136,7 @@ func (n *Node) startAPI(ends *ends) error {
 	mux := http.NewServeMux()
 	n.internal(mux)
 	n.serveSites(mux)
+	n.servePassed(mux)
 	mux.Handle("/", api.New(n, api.Options{Version: n.o.Version, Inside: true}))
 	start := func(h http.Handler, listen func(*http.Server) error) {
 		s := serve(h, listen, n.fail)

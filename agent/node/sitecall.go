@@ -41,7 +41,9 @@ type siteCall func(ctx context.Context, from mesh.Site, body []byte) ([]byte, er
 // siteCalls are all that other sites may ask, by path.
 func (n *Node) siteCalls() map[string]siteCall {
 	return map[string]siteCall{
-		PathSiteSelf: n.siteSelf,
+		PathSiteSelf:   n.siteSelf,
+		pathMoveTarget: n.moveTarget,
+		pathMoveSource: n.moveSource,
 	}
 }
 
@@ -241,6 +243,7 @@ func (n *Node) passOn(w http.ResponseWriter, r *http.Request, from mesh.Site, pa
 func (n *Node) foreign() http.Handler {
 	mux := http.NewServeMux()
 	n.serveSites(mux)
+	n.servePassed(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		from, _ := callerOf(r.Context())
 		n.tell("site", fmt.Sprintf("agent %s of site %s asked for %s %s, which is for agents of this site", from.Node, from.Site, r.Method, r.URL.Path))

@@ -237,6 +237,8 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	o.wall = func() dataflow.Time { return dataflow.Time(n.id.Now().UnixMicro()) }
 	o.propose = n.enter
 	o.events = func(s string) { n.tell("job", s) }
+	o.sites, o.moving = n.sitesSeen, n.moveTold
+	o.courier = courier{call: n.CallSite, now: n.uptime, tell: func(s string) { n.tell("site", s) }, to: make(map[mesh.Site]chan letter)}
 	n.tell("leader", fmt.Sprintf("this agent leads the site, in term %d", term))
 	if err := n.found(ctx); err != nil {
 		n.tell("leader", err.Error()) // keepRoster tries again

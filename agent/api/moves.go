@@ -1,0 +1,382 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/migration"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Migration is where a job is to go.
+type Migration struct {
+	To      string   `json:"to" doc:"a site of the mesh" maxLength:"255"`
+	Feed    string   `json:"feed,omitempty" enum:"move,stay" doc:"whether the MQTT sessions of what it reads go along; stay: their logs are mirrored. Default: move"`
+	Set     []string `json:"set,omitempty" doc:"replaced values that hold there, as PATH=VALUE" maxItems:"1000"`
+	DryRun  bool     `json:"dry_run,omitempty" doc:"only ask the other site whether it would take the job"`
+	Request string   `json:"request,omitempty" doc:"a random text: sent again with the same one, it is the same move" maxLength:"128"`
+}
+
+// Failover is which site is to have a job that another one had.
+type Failover struct {
+	To    string `json:"to" doc:"the site that is to have it" maxLength:"255"`
+	Force bool   `json:"force,omitempty" doc:"although the site that has it is reached"`
+}
+
+// Move is a job's way from a site to another one.
+type Move struct {
+	ID        string     `json:"id" doc:"empty: a dry run, which is on record nowhere"`
+	Job       string     `json:"job"`
+	Name      string     `json:"name,omitempty"`
+	From      string     `json:"from"`
+	To        string     `json:"to"`
+	Site      string     `json:"site" doc:"that says so"`
+	Phase     string     `json:"phase" doc:"at its source copying, halting, offered, handed-over, aborted, fenced; at its target receiving, prepared, active, dropped"`
+	Over      bool       `json:"over" doc:"it is decided"`
+	Doubt     bool       `json:"in_doubt" doc:"the target has everything, and does not hear what the source has decided"`
+	Forced    bool       `json:"forced,omitempty" doc:"a person had the job begin here, and the source did not say so"`
+	Why       string     `json:"why,omitempty"`
+	Savepoint string     `json:"savepoint,omitempty" doc:"with which the job has stopped"`
+	Feeds     []string   `json:"feeds,omitempty" doc:"whose sessions go along"`
+	Stay      []string   `json:"stay,omitempty" doc:"feeds whose sessions stay"`
+	Set       []string   `json:"set,omitempty"`
+	Begun     string     `json:"begun,omitempty"`
+	Since     string     `json:"since,omitempty" doc:"when its phase changed last"`
+	Bytes     int64      `json:"bytes" doc:"that were fetched so far, as this leader knows"`
+	Pause     int64      `json:"pause_us,omitempty" doc:"µs from the last row out of the job at its source to the first one at its target; 0: not known"`
+	PauseOff  int64      `json:"pause_off_us,omitempty" doc:"what that may be off, either way"`
+	Steps     []MoveStep `json:"steps,omitempty" doc:"what this leader has told of it, oldest first"`
+}
+
+// MoveStep is something that happened to a move. What is not known is 0.
+type MoveStep struct {
+	At       string `json:"at"`
+	Phase    string `json:"phase" doc:"that it is in from then on"`
+	Ended    string `json:"ended,omitempty" doc:"the phase that ended"`
+	Round    int    `json:"round,omitempty" doc:"of copying, from 1, that was done"`
+	Bytes    int64  `json:"bytes,omitempty" doc:"of the round; of copying, when that ended: in all"`
+	Took     int64  `json:"took_us,omitempty" doc:"µs of the round, or of the phase that ended"`
+	Left     int64  `json:"left_us,omitempty" doc:"µs that would still be to copy if the job stopped now"`
+	Lag      int64  `json:"lag,omitempty" doc:"bytes of logs that the target does not have"`
+	Pause    int64  `json:"pause_us,omitempty"`
+	PauseOff int64  `json:"pause_off_us,omitempty"`
+	Doubt    bool   `json:"in_doubt,omitempty"`
+	Why      string `json:"why,omitempty"`
+	Text     string `json:"text" doc:"all of that as a line"`
+}
+
+func (s *server) registerMoves() {
+	register(s, op(http.MethodPost, "/v1/jobs/{job}/migrate", "migrate-job", "Move a job to another site", lasting(2*time.Minute), status(http.StatusAccepted),
+		describe("The answer comes when the move is on record, which says nothing of how it ends: look at it, or at the events. With dry_run it comes when the other site has said that it would take the job; a refusal is 409.")), s.migrateJob)
+	register(s, op(http.MethodPost, "/v1/jobs/{job}/migrate/cancel", "cancel-move", "Give up the move of a job, which goes on where it is", lasting(2*time.Minute),
+		describe("The answer comes when that is decided; 409: it was too late.")), s.cancelMove)
+	register(s, op(http.MethodPost, "/v1/jobs/{job}/failover", "failover-job", "Have a job that another site had, which is lost", lasting(2*time.Minute),
+		describe("Today only a job that was moving here, and is prepared, can be taken over without its source's word.")), s.failoverJob)
+	register(s, op(http.MethodGet, "/v1/moves", "list-moves", "Moves of jobs from here and to here that are on record"), s.listMoves)
+	register(s, op(http.MethodGet, "/v1/moves/{move}", "show-move", "A move with what was told of it",
+		describe("One that is over stays for a while, on the agent that led the site.")), s.showMove)
+}
+
+func stepOf(t MoveTold) MoveStep {
+	p := t.Progress
+	return MoveStep{At: stamp(t.At), Phase: p.Phase, Ended: p.Ended, Round: p.Round, Bytes: p.Bytes, Took: int64(p.Took), Left: int64(p.Left), Lag: p.Lag,
+		Pause: int64(p.Pause), PauseOff: int64(p.Error), Doubt: p.Doubt, Why: p.Why, Text: MoveLine(p)}
+}
+
+// MoveLine is a step of a move as a line for people.
+func MoveLine(p migration.Progress) string {
+	because := ""
+	if p.Why != "" {
+		because = ": " + p.Why
+	}
+	took := p.Took.Go().Round(time.Millisecond)
+	switch {
+	case p.Doubt:
+		return "IN_DOUBT" + because
+	case p.Pause > 0:
+		return fmt.Sprintf("pause %s, give or take %s: nothing came out of the job", p.Pause.Go().Round(time.Millisecond), p.Error.Go().Round(time.Millisecond))
+	case p.Round > 0:
+		line := fmt.Sprintf("%s, round %d: %d bytes in %s", p.Phase, p.Round, p.Bytes, took)
+		if p.Lag > 0 {
+			line += fmt.Sprintf(", the logs lag %d bytes", p.Lag)
+		}
+		return line
+	case p.Ended != "":
+		line := fmt.Sprintf("%s, after %s of %s", p.Phase, took, p.Ended)
+		if p.Bytes > 0 {
+			line += fmt.Sprintf(", %d bytes", p.Bytes)
+		}
+		return line + because
+	}
+	return p.Phase + because
+}
+
+// moves are those on record, and those of before that were told of.
+func (s *server) moves(st *coordinator.State, told []MoveTold) []Move {
+	all := make(map[coordinator.MoveID]*Move)
+	for id, d := range st.Moves.Departures {
+		m := &Move{ID: string(id), Job: string(d.Job), From: string(st.Site), To: string(d.To), Phase: d.Phase.String(), Over: d.Phase.Decided(), Why: d.Why, Savepoint: d.Savepoint,
+			Stay: d.Stay, Set: d.Sets, Begun: stamp(d.Begun), Since: stamp(d.Since)}
+		if j := st.Jobs[d.Job]; j != nil {
+			m.Name = j.Name
+			for _, name := range jobFeeds(st, j) {
+				if !slices.Contains(d.Stay, name) {
+					m.Feeds = append(m.Feeds, name)
+				}
+			}
+		}
+		all[id] = m
+	}
+	for id, a := range st.Moves.Arrivals {
+		m := &Move{ID: string(id), Job: string(a.Job.ID), Name: a.Job.Name, From: string(a.From), To: string(st.Site), Phase: a.Phase.String(), Over: a.Phase.Decided(), Forced: a.Forced,
+			Why: a.Why, Set: a.Job.Sets, Begun: stamp(a.Begun), Since: stamp(a.Since)}
+		for _, f := range a.Job.Feeds {
+			if f.Stay {
+				m.Stay = append(m.Stay, f.Name)
+			} else {
+				m.Feeds = append(m.Feeds, f.Name)
+			}
+		}
+		if a.Savepoint != nil {
+			m.Savepoint = a.Savepoint.Name
+		}
+		all[id] = m
+	}
+	for _, t := range told {
+		m := all[t.Move]
+		if m == nil {
+			m = forgotten(st, t)
+			all[t.Move] = m
+		}
+		m.tell(t)
+	}
+	var out []Move
+	for _, m := range all {
+		m.Site = string(st.Site)
+		out = append(out, *m)
+	}
+	slices.SortFunc(out, func(a, b Move) int {
+		return cmp.Or(cmp.Compare(b.Begun, a.Begun), cmp.Compare(len(b.ID), len(a.ID)), cmp.Compare(b.ID, a.ID))
+	})
+	return out
+}
+
+// forgotten is a move that is not on record any more: it was decided.
+func forgotten(st *coordinator.State, t MoveTold) *Move {
+	_, from, _ := t.Move.Parts()
+	m := &Move{ID: string(t.Move), Job: string(t.Job), From: string(from), Over: true, To: string(st.Site)}
+	if j := st.Jobs[t.Job]; j != nil {
+		m.Name = j.Name
+		if from == st.Site {
+			m.To = string(j.Owner)
+		}
+	}
+	return m
+}
+
+// tell adds a step.
+func (m *Move) tell(t MoveTold) {
+	p := t.Progress
+	m.Steps = append(m.Steps, stepOf(t))
+	m.Doubt = p.Doubt && !m.Over
+	if p.Round > 0 {
+		m.Bytes += p.Bytes
+	}
+	if p.Pause > 0 {
+		m.Pause, m.PauseOff = int64(p.Pause), int64(p.Error)
+	}
+	if m.Phase == "" || m.Since == "" {
+		m.Phase = p.Phase
+	}
+}
+
+// jobFeeds are the names of the feeds that a job reads.
+func jobFeeds(st *coordinator.State, j *coordinator.Job) (names []string) {
+	m, _ := st.MovingTo(j.ID, nil, nil)
+	for _, f := range m.Feeds {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+func (s *server) listMoves(ctx context.Context, in *Stale) (*body[[]Move], error) {
+	all := []Move{}
+	err := s.read(ctx, *in, func(st *coordinator.State) error {
+		for _, m := range s.moves(st, s.b.Told()) {
+			if m.Steps = nil; m.ID != dryID(st.Site) {
+				all = append(all, m)
+			}
+		}
+		return nil
+	})
+	return answer(all), err
+}
+
+// dryID is that of all dry runs.
+func dryID(site mesh.Site) string { return string(coordinator.NewMoveID(0, site)) }
+
+func (s *server) showMove(ctx context.Context, in *struct {
+	Move string `path:"move" doc:"its id"`
+	Stale
+}) (*body[Move], error) {
+	var out Move
+	err := s.read(ctx, in.Stale, func(st *coordinator.State) error {
+		var there []string
+		for _, m := range s.moves(st, s.b.Told()) {
+			if m.ID == in.Move {
+				out = m
+				return nil
+			}
+			there = append(there, m.ID)
+		}
+		return missing("move", in.Move, there)
+	})
+	return answer(out), err
+}
+
+// move is one by its id, as it is now.
+func (s *server) move(ctx context.Context, id coordinator.MoveID) (*body[Move], error) {
+	return s.showMove(ctx, &struct {
+		Move string `path:"move" doc:"its id"`
+		Stale
+	}{Move: string(id)})
+}
+
+func (s *server) migrateJob(ctx context.Context, in *struct {
+	JobPath
+	Body Migration
+}) (*body[Move], error) {
+	j, err := s.job(ctx, Stale{}, in.Job)
+	if err != nil {
+		return nil, err
+	}
+	var self mesh.Site
+	began := coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: mesh.Site(in.Body.To), Sets: in.Body.Set, Request: in.Body.Request}
+	s.b.View(func(st *coordinator.State) {
+		self = st.Site
+		if in.Body.Feed == "stay" {
+			began.Stay = jobFeeds(st, j)
+		}
+	})
+	if err := s.movable(j, began.To, self); err != nil {
+		return nil, err
+	}
+	w := leader.Migrate{Begin: &began}
+	if in.Body.DryRun {
+		w = leader.Migrate{Dry: &began}
+	}
+	a, err := s.b.Ask(ctx, leader.Wish{Migrate: &w})
+	switch {
+	case err != nil:
+		return nil, asked(err)
+	case in.Body.DryRun:
+		return answer(Move{Job: string(j.ID), Name: j.Name, From: string(self), To: in.Body.To, Site: string(self), Phase: "dry run", Stay: began.Stay, Set: began.Sets}), nil
+	case a.Move == "":
+		return nil, refusal(http.StatusConflict, "the move of job %s was begun, and is over already: look at the job", j.Name)
+	}
+	return s.move(ctx, a.Move)
+}
+
+// movable says why a job cannot begin to move to a site.
+func (s *server) movable(j *coordinator.Job, to, self mesh.Site) error {
+	known, seen := s.b.SiteSeen(to)
+	var others []string
+	for _, o := range s.b.OtherSites() {
+		others = append(others, string(o))
+	}
+	switch {
+	case to == "":
+		return refusal(http.StatusUnprocessableEntity, "where to? Give a site")
+	case to == self:
+		return refusal(http.StatusConflict, "job %s is at site %s already", j.Name, self)
+	case j.Status.Ended():
+		return refusal(http.StatusConflict, "job %s has ended: it is %s", j.Name, statusLine(j))
+	case !known:
+		return missing("site", string(to), others)
+	case !seen:
+		return refusal(http.StatusConflict, "site %s is not reached now, so nothing was done: see `tidemark site list`", to)
+	}
+	return nil
+}
+
+func (s *server) cancelMove(ctx context.Context, in *JobPath) (*body[Move], error) {
+	var id coordinator.MoveID
+	err := s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		if a := arriving(st, in.Job); a != nil {
+			id = a.ID
+			return nil
+		}
+		j, err := findJob(st, in.Job)
+		if err != nil {
+			return err
+		}
+		d := st.Leaving(j.ID)
+		if d == nil {
+			return refusal(http.StatusConflict, "job %s is not moving: it is %s", j.Name, statusLine(j))
+		}
+		id = d.ID
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.b.Ask(ctx, leader.Wish{Migrate: &leader.Migrate{Cancel: id, Why: "a user cancelled it"}}); err != nil {
+		return nil, asked(err)
+	}
+	return s.move(ctx, id)
+}
+
+// arriving is the arrival of a job that is not decided, by its id or name.
+func arriving(st *coordinator.State, ref string) (found *coordinator.Arrival) {
+	for _, a := range st.Moves.Arrivals {
+		if !a.Phase.Decided() && (string(a.Job.ID) == ref || a.Job.Name == ref) && (found == nil || a.ID < found.ID) {
+			found = a
+		}
+	}
+	return found
+}
+
+func (s *server) failoverJob(ctx context.Context, in *struct {
+	JobPath
+	Body Failover
+}) (*body[Move], error) {
+	var a *coordinator.Arrival
+	var self mesh.Site
+	err := s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		a, self = arriving(st, in.Job), st.Site
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case mesh.Site(in.Body.To) != self:
+		return nil, refusal(http.StatusConflict, "this is site %s: ask an agent of site %s to have the job", self, in.Body.To)
+	case a == nil:
+		return nil, huma.Error501NotImplemented(fmt.Sprintf("job %q is not moving to site %s. To have a job of a lost site from what is replicated of it is not there yet: only one that was moving, and is prepared, can be taken over", in.Job, self))
+	case a.Phase != coordinator.ArrivalPrepared:
+		return nil, refusal(http.StatusConflict, "job %s is %s: not all of it is here, so it cannot be had without site %s", a.Job.Name, a.Phase, a.From)
+	}
+	w := leader.Migrate{Force: a.ID, Why: "a user had it taken over", Sure: in.Body.Force}
+	if _, err := s.b.Ask(ctx, leader.Wish{Migrate: &w}); err != nil {
+		return nil, asked(err)
+	}
+	return s.move(ctx, a.ID)
+}
+
+// tenures is who had a job, for people.
+func tenures(j *coordinator.Job) (all []Tenure) {
+	for _, t := range j.History {
+		all = append(all, Tenure{string(t.Site), t.Epoch, stamp(t.At)})
+	}
+	return all
+}
+
+

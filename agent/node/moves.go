@@ -1,0 +1,168 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/migration"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// What leaders of two sites say of a move: questions without an answer, as each is
+// said again until what it says has come true. docs/MIGRATION.md.
+const (
+	pathMoveTarget = pathSite + "move/target" // a coordinator.ToTarget
+	pathMoveSource = pathSite + "move/source" // a coordinator.ToSource
+)
+
+// Limits of what is kept for moves.
+const (
+	mostUnsent = 32  // messages that wait for a site; those beyond are lost
+	mostTold   = 500 // what was told of moves, for people
+)
+
+// moveTarget hears the source of a move.
+func (n *Node) moveTarget(_ context.Context, from mesh.Site, body []byte) ([]byte, error) {
+	m, err := codec.DecodeToTarget(body)
+	if err != nil {
+		return nil, err
+	}
+	return nil, n.heardSite(leader.FromSite{Site: from, ToTarget: m})
+}
+
+// moveSource hears the target of a move.
+func (n *Node) moveSource(_ context.Context, from mesh.Site, body []byte) ([]byte, error) {
+	m, err := codec.DecodeToSource(body)
+	if err != nil {
+		return nil, err
+	}
+	return nil, n.heardSite(leader.FromSite{Site: from, ToSource: m})
+}
+
+func (n *Node) heardSite(m leader.FromSite) error {
+	o := n.leads()
+	if o == nil || !o.inbox.post(func() { o.step(leader.Event{FromSite: &m}) }) {
+		return api.ErrNotLeader
+	}
+	return nil
+}
+
+// sitesSeen are the other sites of which somebody is seen, in order.
+func (n *Node) sitesSeen() []mesh.Site { return slices.Sorted(maps.Keys(n.away())) }
+
+// courier carries what a leader says to those of other sites, for one term: what is
+// for one site in order, and no site waits for another one.
+type courier struct {
+	call func(ctx context.Context, site mesh.Site, path string, body []byte) ([]byte, error)
+	now  func() dataflow.Time
+	tell func(string)
+	to   map[mesh.Site]chan letter // of the office's goroutine
+}
+
+type letter struct {
+	path string
+	body []byte
+}
+
+// send may lose it.
+func (c *courier) send(o *office, m *leader.ToSite) {
+	var l letter
+	var err error
+	if m.ToTarget != nil {
+		l.path = pathMoveTarget
+		l.body, err = codec.EncodeToTarget(m.ToTarget)
+	} else {
+		l.path = pathMoveSource
+		l.body, err = codec.EncodeToSource(m.ToSource)
+	}
+	if err != nil {
+		c.tell(fmt.Sprintf("site %s cannot be told of a move: %v", m.Site, err))
+		return
+	}
+	letters := c.to[m.Site]
+	if letters == nil {
+		letters = make(chan letter, mostUnsent)
+		c.to[m.Site] = letters
+		o.done.Go(func() { c.carry(o.ctx, m.Site, letters) })
+	}
+	select {
+	case letters <- l:
+	default: // it is said again
+	}
+}
+
+// carry ends with ctx.
+func (c *courier) carry(ctx context.Context, site mesh.Site, letters <-chan letter) {
+	var said repeated
+	for {
+		select {
+		case l := <-letters:
+			_, err := c.call(ctx, site, l.path, l.body)
+			if ctx.Err() == nil && said.due(err, c.now()) {
+				c.tell(fmt.Sprintf("a move waits: %v", err))
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reach tells the leader when other sites come and go.
+func (o *office) reach() {
+	sites := o.sites()
+	if o.reached != nil && slices.Equal(sites, o.reached) {
+		return
+	}
+	o.reached = append([]mesh.Site{}, sites...)
+	o.step(leader.Event{Sites: &sites})
+}
+
+// moves keeps and publishes what there is to say of a move.
+func (o *office) moves(m leader.Moving) {
+	told := api.MoveTold{At: o.wall(), Move: m.Move, Job: m.Job, Progress: m.Progress}
+	o.mu.Lock()
+	o.told = append(o.told, told)
+	if len(o.told) > mostTold {
+		o.told = slices.Clone(o.told[len(o.told)-mostTold:])
+	}
+	o.mu.Unlock()
+	o.moving(told)
+}
+
+// Told is api.Backend's.
+func (n *Node) Told() []api.MoveTold {
+	o := n.leads()
+	if o == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.told)
+}
+
+// SiteSeen is api.Backend's.
+func (n *Node) SiteSeen(site mesh.Site) (known, seen bool) {
+	_, known = n.siteContacts()[site]
+	seen = len(n.away()[site]) > 0
+	return known || seen, seen
+}
+
+// OtherSites is api.Backend's.
+func (n *Node) OtherSites() []mesh.Site { return n.sitesSeen() }
+
+// moveTold publishes a step of a move.
+func (n *Node) moveTold(t api.MoveTold) {
+	n.event(api.Event{What: "move", Job: t.Job, Text: moveLine(t.Move, t.Progress), Move: &t})
+}
+
+// moveLine is what people read of a step.
+func moveLine(id coordinator.MoveID, p migration.Progress) string {
+	return fmt.Sprintf("%s: %s", id, api.MoveLine(p))
+}

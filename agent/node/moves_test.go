@@ -1,0 +1,156 @@
+package node_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// refused wants an answer with a status that says something.
+func refused(t *testing.T, err error, status int, says string) {
+	t.Helper()
+	var p *api.Problem
+	if !errors.As(err, &p) || p.Status != status || !strings.Contains(p.Detail, says) {
+		t.Errorf("%v; want status %d that says %q", err, status, says)
+	}
+}
+
+// status is a job's status at a box.
+func status(b *box, id coordinator.JobID) (s coordinator.Status) {
+	b.View(func(st *coordinator.State) {
+		if j := st.Jobs[id]; j != nil {
+			s = j.Status
+		}
+	})
+	return s
+}
+
+// runs submits a job and waits until it runs.
+func runs(t *testing.T, b *box, name, spec string) coordinator.JobID {
+	t.Helper()
+	id := propose(t, []*box{b}, coordinator.JobSubmitted{Namespace: coordinator.DefaultNamespace, Name: name, Spec: []byte(spec)})
+	await(t, name+" to run", func() bool { return status(b, id) == coordinator.Running })
+	return id
+}
+
+// raised waits until two boxes know all that their programs do.
+func raised(t *testing.T, all ...*box) {
+	t.Helper()
+	for _, b := range all {
+		await(t, b.name+" to be of the newest level", func() bool {
+			var level uint32
+			b.View(func(st *coordinator.State) { level = st.Level })
+			return level == coordinator.Level
+		})
+	}
+}
+
+// The other site is asked whether it would take a job, and says why it would not; a move
+// that it refuses is given up, and nothing happens to the job. Verbs about a job go to the
+// site that has it.
+func TestAMoveIsAsked(t *testing.T) {
+	plant, depot := twoSites(t, 1)
+	home := plant[0]
+	raised(t, home, depot)
+	id := runs(t, home, "slow", fmt.Sprintf(slowJob, 100, "slow"))
+	near, far := home.client(t), depot.client(t)
+	// Of an agent of the other site, by the job's id, and by its name.
+	for _, ref := range []string{string(id), "slow"} {
+		if j, err := far.Job(t.Context(), ref); err != nil || j.ID != string(id) || j.Site != "plant" {
+			t.Fatalf("%s at the depot: %v, %+v", ref, err, j)
+		}
+	}
+	to := api.Migration{To: "depot", DryRun: true}
+	for _, c := range []*api.Client{near, far} {
+		if m, err := c.Migrate(t.Context(), "slow", to); err != nil || m.Phase != "dry run" || m.From != "plant" {
+			t.Fatalf("dry run: %v, %+v", err, m)
+		}
+	}
+	_, err := near.Migrate(t.Context(), "slow", api.Migration{To: "nowhere"})
+	refused(t, err, http.StatusNotFound, `no site "nowhere"`)
+	_, err = near.Migrate(t.Context(), "slow", api.Migration{To: "plant"})
+	refused(t, err, http.StatusConflict, "is at site plant already")
+	_, err = near.Migrate(t.Context(), "slow", api.Migration{To: "depot", DryRun: true, Set: []string{"parallelism=64"}})
+	refused(t, err, http.StatusConflict, "the other site refuses it")
+
+	// The name is taken there.
+	other := runs(t, depot, "slow", strings.Replace(fmt.Sprintf(slowJob, 100, "other"), "parallelism: 2", "parallelism: 1", 1))
+	_, err = near.Migrate(t.Context(), string(id), to)
+	refused(t, err, http.StatusConflict, `a job "slow" is at site depot already`)
+	m, err := near.Migrate(t.Context(), string(id), api.Migration{To: "depot", Request: "r1"})
+	if err != nil || m.ID == "" || m.Name != "slow" {
+		t.Fatalf("%v, %+v", err, m)
+	}
+	await(t, "the move to be given up", func() bool {
+		m, err = near.Move(t.Context(), m.ID)
+		return err == nil && m.Over
+	})
+	if m.Phase != "aborted" || !strings.Contains(m.Why, "at site depot already") || status(home, id) != coordinator.Running {
+		t.Errorf("%+v; the job is %s", m, status(home, id))
+	}
+	if _, err := near.Cancel(t.Context(), string(other)); err != nil { // at the depot
+		t.Fatal(err)
+	}
+	if s := status(depot, other); s != coordinator.Cancelled {
+		t.Errorf("the depot's job is %s", s)
+	}
+	depot.end() // it is not reached
+	await(t, "the plant to know", func() bool { return home.Seen(mesh.Site("depot")) == 0 })
+	_, err = near.Migrate(t.Context(), "slow", api.Migration{To: "depot"})
+	refused(t, err, http.StatusConflict, "is not reached now, so nothing was done")
+	_, err = near.Job(t.Context(), string(other))
+	refused(t, err, http.StatusConflict, "site depot is to answer this, and is not reached")
+	depot.start("", "")
+}
+
+// A move that is cancelled leaves the job as it is.
+func TestAMoveIsCancelled(t *testing.T) {
+	plant, depot := twoSites(t, 1)
+	home := plant[0]
+	raised(t, home, depot)
+	// It waits for slots: so no checkpoint of it is ever copied, and the move waits too.
+	spec := strings.Replace(fmt.Sprintf(slowJob, 100, "slow"), "parallelism: 2", "parallelism: 50", 1)
+	id := propose(t, plant, coordinator.JobSubmitted{Namespace: coordinator.DefaultNamespace, Name: "slow", Spec: []byte(spec)})
+	c := depot.client(t) // passes it on
+	_, err := c.CancelMove(t.Context(), "slow")
+	refused(t, err, http.StatusConflict, "is not moving")
+	m, err := c.Migrate(t.Context(), "slow", api.Migration{To: "depot", Request: "r1"})
+	if err != nil || m.Phase != "copying" || m.Over {
+		t.Fatalf("%v, %+v", err, m)
+	}
+	if again, err := c.Migrate(t.Context(), "slow", api.Migration{To: "depot", Request: "r1"}); err != nil || again.ID != m.ID {
+		t.Errorf("the same request: %v, %+v", err, again)
+	}
+	if list, err := home.client(t).Moves(t.Context()); err != nil || len(list) != 1 || list[0].ID != m.ID {
+		t.Errorf("%v, %+v", err, list)
+	}
+	if m, err = c.CancelMove(t.Context(), string(id)); err != nil || m.Phase != "aborted" || !strings.Contains(m.Why, "a user cancelled it") {
+		t.Errorf("%v, %+v", err, m)
+	}
+	await(t, "both sites to forget it", func() bool {
+		open := 0
+		for _, b := range []*box{home, depot} {
+			b.View(func(st *coordinator.State) {
+				open += len(st.Moves.Departures)
+				for _, a := range st.Moves.Arrivals {
+					if !a.Phase.Decided() {
+						open++
+					}
+				}
+			})
+		}
+		return open == 0
+	})
+	if s := status(home, id); s != coordinator.Created {
+		t.Errorf("the job is %s", s)
+	}
+	if m, err = c.Move(t.Context(), m.ID); err != nil || !m.Over || len(m.Steps) == 0 {
+		t.Errorf("%v, %+v", err, m)
+	}
+}
