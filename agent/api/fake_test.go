@@ -41,7 +41,7 @@ type site struct {
 	urls    map[mesh.NodeID]string // of the servers inside
 	tokens  int
 	name    mesh.Site
-	level   uint32 // of its agents
+	level   uint32                // of its agents
 	away    map[mesh.Site]*member // who leads other sites; nil: it is not reached
 	wishes  []leader.Migrate
 	told    []api.MoveTold

@@ -378,5 +378,3 @@ func tenures(j *coordinator.Job) (all []Tenure) {
 	}
 	return all
 }
-
-
