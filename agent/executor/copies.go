@@ -101,6 +101,7 @@ func (c *copier) copy(o *worker.Copy) coordinator.Copied {
 			}
 		}
 	}
+	away := make(map[mesh.NodeID]bool) // were not reached: each is waited for once
 	for _, want := range o.Order.Parts {
 		p, known := parts[want.Part]
 		switch {
@@ -109,7 +110,7 @@ func (c *copier) copy(o *worker.Copy) coordinator.Copied {
 		case c.replaced():
 			err = errReplaced
 		default:
-			err = c.get(p, want.Nodes, &said)
+			err = c.get(p, want.Nodes, away, &said)
 		}
 		switch {
 		case err == nil:
@@ -138,7 +139,7 @@ var (
 // get makes sure that a part is here and whole. One that was merged elsewhere is
 // merged again, if all that it was made of is here: that may be far less than to
 // fetch it.
-func (c *copier) get(n named, from []mesh.NodeID, said *coordinator.Copied) error {
+func (c *copier) get(n named, from []mesh.NodeID, away map[mesh.NodeID]bool, said *coordinator.Copied) error {
 	parts, p := c.x.o.State.Parts(), n.Part
 	if parts.Pin(p) == nil {
 		defer parts.Unpin(p)
@@ -161,7 +162,11 @@ func (c *copier) get(n named, from []mesh.NodeID, said *coordinator.Copied) erro
 	}
 	var errs []error
 	for _, node := range from {
-		if node == c.x.o.Node {
+		switch {
+		case node == c.x.o.Node:
+			continue
+		case away[node]:
+			errs = append(errs, fmt.Errorf("part %s: agent %s was not reached", p.Digest, node))
 			continue
 		}
 		err := c.x.peers.Replace(c.ctx, []mesh.NodeID{node}, p)
@@ -175,6 +180,8 @@ func (c *copier) get(n named, from []mesh.NodeID, said *coordinator.Copied) erro
 			return fmt.Errorf("%w: %w", errNoRoom, err)
 		case errors.Is(err, store.ErrMissing), errors.Is(err, store.ErrCorrupt):
 			said.Lacks = append(said.Lacks, coordinator.PartCopies{Part: p.Digest, Nodes: []mesh.NodeID{node}})
+		default:
+			away[node] = true
 		}
 		errs = append(errs, err)
 	}

@@ -342,7 +342,10 @@ func sourceOf(st *coordinator.State, id coordinator.JobID, name string) (dataflo
 	if f := st.Feeds[name]; f != nil && f.Of(id) {
 		return f.Source(), true
 	}
-	j := st.Jobs[id]
+	j, r := st.Jobs[id], st.Replicas[id]
+	if f := st.Feeds[name]; r != nil && f != nil && f.Mirror != nil && f.Mirror.Site == r.From && slices.Contains(r.Job.Reads, f.Mirror.Feed) {
+		return "", true
+	}
 	return "", j != nil && slices.Contains(j.Reads, name)
 }
 

@@ -34,6 +34,8 @@ type office struct {
 	sites   func() []mesh.Site // others that are seen, in order
 	moving  func(api.MoveTold) // tells people
 	courier courier
+	// callSite asks another site's leader.
+	callSite func(ctx context.Context, site mesh.Site, path string, body []byte) ([]byte, error)
 
 	inbox *mailbox[func()]
 	done  sync.WaitGroup
@@ -44,7 +46,8 @@ type office struct {
 	talks   map[mesh.NodeID]*desk
 	wishes  map[int]chan<- leader.Answer
 	wishRef int
-	asking  bool // confirm is under way
+	wants   map[int]chan<- *coordinator.Offer // of other sites that ask
+	asking  bool                              // confirm is under way
 	ended   bool
 	reached []mesh.Site // that the leader was told
 
@@ -69,7 +72,7 @@ var ErrOver = errors.New("this agent has stopped leading; ask again")
 func newOffice(term uint64) *office {
 	return &office{
 		term: term, inbox: newMailbox[func()](0), quit: make(chan struct{}), talks: make(map[mesh.NodeID]*desk),
-		wishes:   make(map[int]chan<- leader.Answer),
+		wishes: make(map[int]chan<- leader.Answer), wants: make(map[int]chan<- *coordinator.Offer),
 		statuses: make(map[coordinator.JobID]map[dataflow.SubtaskID]coordinator.SubtaskStatus), logs: make(map[string]coordinator.LogStatus),
 	}
 }
@@ -199,6 +202,10 @@ func (o *office) perform(f leader.Effect) {
 		o.courier.send(o, f.ToSite)
 	case f.Moving != nil:
 		o.moves(*f.Moving)
+	case f.Ask != nil:
+		o.askOffer(f.Ask)
+	case f.Offer != nil:
+		o.offers(f.Offer)
 	case f.Tell != "":
 		o.events(f.Tell)
 	}

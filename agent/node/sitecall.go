@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -28,8 +29,8 @@ const (
 )
 
 const (
-	headSite  = "Tidemark-Site" // the site that asked, of a question that was passed on within the site
-	maxSite   = 4 << 20         // bytes of a question, and of an answer
+	headSite  = "Tidemark-Site"  // the site that asked, of a question that was passed on within the site
+	maxSite   = codec.MaxMessage // bytes of a question, and of an answer
 	siteTime  = 15 * time.Second
 	siteTries = 3 // agents of a site that are asked, one after the other
 )
@@ -44,6 +45,7 @@ func (n *Node) siteCalls() map[string]siteCall {
 		PathSiteSelf:   n.siteSelf,
 		pathMoveTarget: n.moveTarget,
 		pathMoveSource: n.moveSource,
+		PathReplicas:   n.siteReplicas,
 	}
 }
 

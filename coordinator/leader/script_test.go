@@ -83,6 +83,11 @@ sinks: [{id: pub, from: a, slot_group: front, mqtt: {broker: "mqtt://h", topic: 
 	"logged": `name: logged
 sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
 sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
+	"kept": `name: kept
+replicate_to: [b]
+checkpoint: {interval: 2s}
+sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
+sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
 }
 
 func (s *script) do() {
@@ -99,6 +104,8 @@ func (s *script) do() {
 		s.wishMove()
 	case "moves":
 		s.sayMoves()
+	case "replicas":
+		s.sayReplicas()
 	case "submit":
 		s.submitJob()
 	case "run":
@@ -201,7 +208,7 @@ func (s *script) submitJob() {
 		_, _ = fmt.Sscanf(a, "lanes=%d", &lanes)
 	}
 	var feeds []coordinator.Feed
-	if name == "logged" {
+	if name == "logged" || name == "kept" {
 		feeds = append(feeds, coordinator.Feed{Name: "in", Config: fmt.Appendf(nil, `{"lanes":%d}`, lanes), Replicas: copies, Degrade: slices.Contains(s.args, "degrade")})
 	}
 	s.submit(name, fmt.Sprintf("parallelism: %d\n%s", p, jobs[name]), "", feeds...)

@@ -115,7 +115,7 @@ func (s *site) copyOver() {
 	for _, name := range slices.Sorted(maps.Keys(st.Feeds)) {
 		f := st.Feeds[name]
 		n := s.nodes[f.Log.Owner]
-		if f.Owner == s.other.name && n != nil && n.up && n.exec.owns[name] && n.exec.roles[name] != nil && n.exec.roles[name].Epoch.Epoch == f.Log.Epoch {
+		if (f.Owner == s.other.name || f.Log.Mirror != nil) && n != nil && n.up && n.exec.owns[name] && n.exec.roles[name] != nil && n.exec.roles[name].Epoch.Epoch == f.Log.Epoch {
 			d := n.disk[name]
 			d.End = max(d.End, s.other.acked[name])
 			n.disk[name] = d
@@ -211,6 +211,28 @@ func (s *script) sayMoves() {
 		}
 		for _, id := range slices.Sorted(maps.Keys(st.Jobs)) {
 			fmt.Fprintf(&s.out, "%s: job %s is %s at epoch %d\n", o.name, id, st.Jobs[id].Status, st.Jobs[id].Epoch)
+		}
+	}
+}
+
+// sayReplicas tells what is kept of other sites' jobs, and whether it is whole.
+func (s *script) sayReplicas() {
+	for _, o := range s.sites {
+		st := o.state()
+		for _, id := range slices.Sorted(maps.Keys(st.Replicas)) {
+			r := st.Replicas[id]
+			fmt.Fprintf(&s.out, "%s: job %s of %s at epoch %d, ends %v\n", o.name, id, r.From, r.Epoch, r.Ends)
+			if k := r.Snapshot; k != nil {
+				fmt.Fprintf(&s.out, "    complete %s %v\n", k.Name, k.Copies[0].Nodes)
+			}
+			if r.Next != nil {
+				fmt.Fprintf(&s.out, "    fetched %s %v\n", r.Next.Name, r.Next.Copies[0].Nodes)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(st.Feeds)) {
+			if f := st.Feeds[name]; f.Mirror != nil {
+				fmt.Fprintf(&s.out, "%s: feed %s mirrors %s of %s\n", o.name, name, f.Mirror.Feed, f.Mirror.Site)
+			}
 		}
 	}
 }

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/coordinator/replication"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// PathReplicas is what a site asks another one to know what to keep of its jobs: a
+// coordinator.Want, answered by an Offer.
+const PathReplicas = pathSite + "replicas"
+
+// askOffer asks another site's leader. It is answered with an event, whatever comes.
+func (o *office) askOffer(a *replication.Ask) {
+	o.done.Go(func() {
+		offer, err := o.offerOf(a)
+		o.inbox.post(func() {
+			o.step(leader.Event{Offered: &leader.Offered{Site: a.Site, Offer: offer, Err: err}})
+		})
+	})
+}
+
+func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
+	body, err := codec.EncodeWant(&a.Want)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := o.callSite(o.ctx, a.Site, PathReplicas, body)
+	if err != nil {
+		return nil, err
+	}
+	return codec.DecodeOffer(answer)
+}
+
+// want has the machine answer another site.
+func (o *office) want(ctx context.Context, w *coordinator.Want) (*coordinator.Offer, error) {
+	answer := make(chan *coordinator.Offer, 1)
+	ok := o.inbox.post(func() {
+		if o.ended {
+			return // quit is closed
+		}
+		o.wishRef++
+		o.wants[o.wishRef] = answer
+		o.step(leader.Event{Wanted: &leader.Wanted{Ref: o.wishRef, Want: w}})
+	})
+	if !ok {
+		return nil, ErrOver
+	}
+	select {
+	case offer := <-answer:
+		if offer == nil {
+			return nil, fmt.Errorf("%w: it is about to", api.ErrNotLeader)
+		}
+		return offer, nil
+	case <-o.quit:
+		return nil, ErrOver
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// offers answers who asked.
+func (o *office) offers(f *leader.Offer) {
+	if ch := o.wants[f.Ref]; ch != nil {
+		ch <- f.Offer
+		delete(o.wants, f.Ref)
+	}
+}
+
+// siteReplicas answers what another site is to keep of this one's jobs.
+func (n *Node) siteReplicas(ctx context.Context, from mesh.Site, body []byte) ([]byte, error) {
+	w, err := codec.DecodeWant(body)
+	if err != nil {
+		return nil, err
+	}
+	if w.Site != from {
+		return nil, fmt.Errorf("site %s asks as site %q", from, w.Site)
+	}
+	o := n.leads()
+	if o == nil {
+		return nil, api.ErrNotLeader
+	}
+	offer, err := o.want(ctx, w)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", api.ErrNotLeader, err)
+	}
+	return codec.EncodeOffer(offer)
+}

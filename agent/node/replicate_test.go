@@ -1,0 +1,127 @@
+package node_test
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors/broker"
+	"github.com/tidemark-mesh/tidemark/store/disk"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part"
+)
+
+// What is needed to go on with a job comes to the other site, and goes on coming
+// whoever is restarted: the leader of either site, or all agents of one. At each time
+// the replica's parts are whole there, and its log reaches to where it stands.
+func TestReplication(t *testing.T) {
+	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	plant, first := twoSites(t, 2)
+	made, err := first.client(t).CreateToken(t.Context(), api.NewToken{Uses: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := newBox(t, "d2")
+	second.start(first.Link(), made.Token)
+	depot := []*box{first, second}
+	await(t, "both sites to be of the new level", func() bool { return levelOf(leading(t, plant)) && levelOf(leading(t, depot)) })
+
+	id := submit(t, plant, fmt.Sprintf(strings.Replace(countsJob, "replicas: 2", "replicas: 2\nreplicate_to: [depot]", 1), b.Addr()))
+	await(t, "the job to run", func() bool { return current(t, plant, id).Status == coordinator.Running })
+	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 })
+	p := newPublisher(t, b.Addr())
+	var last *coordinator.Snapshot
+	advances := func(what string) {
+		t.Helper()
+		p.publish(100)
+		at := int64(p.next)
+		var r *coordinator.Replica
+		await(t, "the replica to go on after "+what, func() bool {
+			leading(t, depot).View(func(st *coordinator.State) { r = st.Replicas[id] })
+			return r != nil && r.Snapshot != nil && (last == nil || manifest.Less(last.ID, r.Snapshot.ID)) && stands(t, r.Snapshot) >= at
+		})
+		last = r.Snapshot
+		if r.From != "plant" || len(r.Ends) != 1 || r.Ends[0].End < stands(t, last) {
+			t.Errorf("after %s: of %s, its log ends at %v, and the job stands at %d", what, r.From, r.Ends, stands(t, last))
+		}
+		kept(t, depot, last)
+	}
+	restart := func(b *box) { b.end(); b.start("", "") }
+	advances("it came")
+	restart(leading(t, plant))
+	advances("its site has another leader")
+	restart(leading(t, depot))
+	advances("the site that keeps it has another leader")
+	for _, b := range plant {
+		b.end()
+	}
+	var before *coordinator.Replica
+	leading(t, depot).View(func(st *coordinator.State) { before = st.Replicas[id] })
+	if kept(t, depot, before.Snapshot); before.Snapshot == nil {
+		t.Error("nothing is left of it while its site is away")
+	}
+	for _, b := range plant {
+		b.start("", "")
+	}
+	advances("its site was away")
+}
+
+func levelOf(b *box) (new bool) {
+	b.View(func(st *coordinator.State) { new = st.Level >= coordinator.SitesLevel })
+	return new
+}
+
+// stands is how far in their logs all sources of a snapshot are, together.
+func stands(t *testing.T, s *coordinator.Snapshot) (most int64) {
+	t.Helper()
+	m, err := manifest.Decode(s.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range m.Operators {
+		for _, at := range o.Positions {
+			if _, ok := ingestlog.LaneOf(at.Split); ok {
+				most = max(most, at.Offset)
+			}
+		}
+	}
+	return most
+}
+
+// kept checks that who is said to have a part of a replica has it.
+func kept(t *testing.T, all []*box, s *coordinator.Snapshot) {
+	t.Helper()
+	m, err := manifest.Decode(s.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, need := range manifest.Needed(m) {
+		i := slices.IndexFunc(s.Copies, func(p coordinator.PartCopies) bool { return p.Part == need.Digest })
+		if i < 0 || len(s.Copies[i].Nodes) == 0 {
+			t.Errorf("%s: nobody has part %s", s.Name, need.Digest)
+			continue
+		}
+		for _, n := range s.Copies[i].Nodes {
+			err := errors.New("it is no agent of the site")
+			for _, b := range all {
+				if b.Self() == mesh.NodeID(n) {
+					err = part.View(disk.Group, filepath.Join(b.dir, "parts")).Verify(need)
+				}
+			}
+			if err != nil {
+				t.Errorf("%s: part %s on %s: %v", s.Name, need.Digest, n, err)
+			}
+		}
+	}
+}
