@@ -28,7 +28,7 @@ func newJob(t *terminal) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(newJobCheck(t), newJobExplain(t), newJobSubmit(t), newJobList(t), newJobShow(t), newJobWatch(t),
-		newJobStop(t), newJobCancel(t), newJobRescale(t), newJobForget(t))
+		newJobStop(t), newJobCancel(t), newJobRescale(t), newJobMigrate(t), newJobFailover(t), newJobForget(t))
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,6 +114,13 @@ func because(why string) string {
 
 func showJob(t *terminal, j api.JobDetail) error {
 	fmt.Fprintf(t.out, "%s, job %q, %s%s\n", j.ID, j.Name, j.Status, because(j.Why))
+	if len(j.History) > 0 {
+		var sites []string
+		for _, h := range j.History {
+			sites = append(sites, h.Site+" since "+h.At)
+		}
+		fmt.Fprintf(t.out, "sites: %s\n", strings.Join(sites, ", "))
+	}
 	fmt.Fprintf(t.out, "attempt %d, %d restarts, parallelism %d of at most %d, submitted %s\n", j.Attempt, j.Restarts, j.Parallelism, j.MaxParallelism, j.Created)
 	if j.From != "" {
 		fmt.Fprintf(t.out, "it went on from %s\n", j.From)
@@ -156,7 +164,7 @@ func listRemote(ctx context.Context, t *terminal, c *api.Client) error {
 	if err != nil {
 		return err
 	}
-	w := newTable(t, "id", "job", "status", "attempt", "restarts", "newest checkpoint", "since", "why")
+	w := newTable(t, "id", "job", "status", "site", "attempt", "restarts", "newest checkpoint", "since", "why")
 	for _, j := range list {
 		if t.json() {
 			if err := json.NewEncoder(t.out).Encode(j); err != nil {
@@ -164,7 +172,7 @@ func listRemote(ctx context.Context, t *terminal, c *api.Client) error {
 			}
 			continue
 		}
-		w.AppendRow([]any{j.ID, j.Name, j.Status, j.Attempt, j.Restarts, j.Checkpoint, j.Since, j.Why})
+		w.AppendRow([]any{j.ID, j.Name, j.Status, j.Site, j.Attempt, j.Restarts, j.Checkpoint, j.Since, j.Why})
 	}
 	if !t.json() {
 		w.Render()
