@@ -117,6 +117,16 @@ func TestSubmitTwice(t *testing.T) {
 	}
 }
 
+// A job may be kept at a site that comes some day: that it is not there is said.
+func TestReplicatedNowhereYet(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(t, "n1", "")
+	s.away["depot"] = nil
+	spec := "replicate_to: [depot, nowhere]\n" + generated
+	send(t, a.url, "POST", "/v1/check", api.Dry{Submission: api.Submission{Spec: spec}}).want(t, 200, "no site nowhere is known yet", "nobody of site depot is seen now")
+	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: spec}).want(t, 201, "no site nowhere is known yet")
+}
+
 func TestSubmitRefused(t *testing.T) {
 	s := newSite(t)
 	a := s.agent(t, "n1", "")

@@ -24,6 +24,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/restore"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
@@ -57,7 +58,7 @@ func (s *server) submit(ctx context.Context, in *struct{ Body Submission }) (*bo
 	if err != nil {
 		return nil, err
 	}
-	return answer(Submitted{ID: string(id), Name: j.Name, Notes: notes(j)}), nil
+	return answer(Submitted{ID: string(id), Name: j.Name, Notes: s.notes(j)}), nil
 }
 
 // submitted answers a submission that came before, whatever has become of the
@@ -66,11 +67,14 @@ func (s *server) submitted(ctx context.Context, j *job.Job, request string) (don
 	err = s.read(ctx, Stale{}, func(st *coordinator.State) error {
 		for _, k := range st.Jobs {
 			if request != "" && k.Request == request {
-				done = answer(Submitted{ID: string(k.ID), Name: k.Name, Notes: notes(j)})
+				done = answer(Submitted{ID: string(k.ID), Name: k.Name})
 			}
 		}
 		return nil
 	})
+	if done != nil {
+		done.Body.Notes = s.notes(j)
+	}
 	return done, err
 }
 
@@ -191,10 +195,22 @@ func unfit(j *job.Job) (wrong job.Errors) {
 }
 
 // notes are what is worth telling of a job that is valid.
-func notes(j *job.Job) (all []string) {
+func (s *server) notes(j *job.Job) (all []string) {
 	for _, n := range j.NotYet {
-		if n.Path == "replicate_to" || n.Path == "on_isolation" { // the others are for a run without a mesh
+		if n.Path == "on_isolation" { // the others are for a run without a mesh
 			all = append(all, j.File+": note: "+n.String())
+		}
+	}
+	var here string
+	s.b.View(func(st *coordinator.State) { here = string(st.Site) })
+	for _, site := range j.ReplicateTo {
+		switch known, seen := s.b.SiteSeen(mesh.Site(site)); {
+		case site == here:
+			all = append(all, fmt.Sprintf("%s: warning: replicate_to: %s is this site: nothing is kept elsewhere because of it", j.File, site))
+		case !known:
+			all = append(all, fmt.Sprintf("%s: warning: replicate_to: no site %s is known yet: the job is kept there when it comes", j.File, site))
+		case !seen:
+			all = append(all, fmt.Sprintf("%s: warning: replicate_to: nobody of site %s is seen now: the job is kept there when it is back", j.File, site))
 		}
 	}
 	for _, n := range j.Warnings {
@@ -266,7 +282,7 @@ func (s *server) check(ctx context.Context, in *struct{ Body Dry }) (*body[Check
 		return nil, err
 	}
 	g := graph.Chain(j.Graph, graph.Options{})
-	out := Checked{OK: true, Job: j.Name, Operators: len(j.Graph.Nodes), Tasks: g.Subtasks(), Slots: g.Slots(), Notes: notes(j)}
+	out := Checked{OK: true, Job: j.Name, Operators: len(j.Graph.Nodes), Tasks: g.Subtasks(), Slots: g.Slots(), Notes: s.notes(j)}
 	var c coordinator.JobSubmitted
 	from, err := s.begin(ctx, j, &in.Body.Submission, &c)
 	if err != nil || from.Snapshot == nil {

@@ -77,6 +77,9 @@ func (x *executor) copy(c *worker.Copy) {
 					said.Lacks = append(said.Lacks, coordinator.PartCopies{Part: p.Part, Nodes: []mesh.NodeID{from}})
 					said.Why = string(from) + " does not have it"
 				default:
+					if of.site != s && !x.n.parts[p.Part] {
+						s.crossed[p.Part]++
+					}
 					x.n.parts[p.Part] = true
 					said.Parts = append(said.Parts, p.Part)
 				}

@@ -43,7 +43,8 @@ type site struct {
 	large     string // what cannot be sent: begin, prepared
 	noCommits bool   // no SinkCommitted comes into the log
 
-	asked int // questions to the other site
+	asked   int                  // questions to the other site
+	crossed map[store.Digest]int // how often parts came from there
 
 	level  uint32 // feature level of all programs; 0: the first
 	timing leader.Timing
@@ -146,7 +147,7 @@ func newSite(rng *rand.Rand, fail, trace func(string, ...any)) *site {
 
 func newSiteOf(c *clock, name mesh.Site, rng *rand.Rand, fail, trace func(string, ...any)) *site {
 	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: name}}}
-	s := &site{clock: c, name: name, log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), cuts: make(map[[2]mesh.NodeID]bool),
+	s := &site{clock: c, name: name, log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), crossed: make(map[store.Digest]int), cuts: make(map[[2]mesh.NodeID]bool),
 		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
 	c.sites = append(c.sites, s)
 	return s

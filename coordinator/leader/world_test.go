@@ -229,6 +229,9 @@ func (s *script) sayReplicas() {
 				fmt.Fprintf(&s.out, "    fetched %s %v\n", r.Next.Name, r.Next.Copies[0].Nodes)
 			}
 		}
+		if most := slices.Max(append(slices.Collect(maps.Values(o.crossed)), 0)); most > 0 {
+			fmt.Fprintf(&s.out, "%s: %d parts came over the link, each %d times at most\n", o.name, len(o.crossed), most)
+		}
 		for _, name := range slices.Sorted(maps.Keys(st.Feeds)) {
 			if f := st.Feeds[name]; f.Mirror != nil {
 				fmt.Fprintf(&s.out, "%s: feed %s mirrors %s of %s\n", o.name, name, f.Mirror.Feed, f.Mirror.Site)

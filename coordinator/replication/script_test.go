@@ -26,7 +26,7 @@ import (
 //	new
 //	checkpoint j1-a 5 aa bb cc<aa+bb     the job's next, with these parts on agent a1; cc was merged of two others
 //	release j1-a 5 · status j1-a stopped · forget j1-a · epoch j1-a 2 · rescale j1-a 3 · index 3
-//	copied j1-a [not] · whole j1-a [not] · stuck j1-a     of what is fetched
+//	copied j1-a [not] · whole j1-a [not] · void j1-a · stuck j1-a     of what is fetched
 //	run 3s                               time passes; who asks is answered
 //	down · up · refuse · lead a · lead b the sites do not reach each other; b's log takes nothing; there is a new leader
 //	pinned j1-a 5 · where j1-a aa · kept j1-a
@@ -126,6 +126,8 @@ func (w *world) line(f []string) {
 		w.facts[id].Copied = f[2] != "not"
 	case "whole":
 		w.facts[id].Whole = f[2] != "not"
+	case "void":
+		w.facts[id].Void = f[2] != "not"
 	case "stuck":
 		w.facts[id].Stuck = true
 	case "down", "up":
@@ -205,7 +207,7 @@ func (w *world) records() map[coordinator.JobID]replication.Record {
 	for id, r := range w.b.State().Replicas {
 		rec := replication.Record{Replica: r}
 		if facts := w.facts[id]; facts != nil {
-			rec.Copied, rec.Whole, rec.Stuck = facts.Copied, facts.Whole, facts.Stuck
+			rec.Copied, rec.Whole, rec.Void, rec.Stuck = facts.Copied, facts.Whole, facts.Void, facts.Stuck
 		}
 		all[id] = rec
 	}
@@ -264,6 +266,7 @@ func (w *world) propose(c *coordinator.Command) {
 	case c.ReplicaOffered != nil:
 		job, what = c.ReplicaOffered.Job.ID, fmt.Sprintf("offered at %d", c.ReplicaOffered.Epoch)
 	case c.ReplicaNext != nil:
+		w.facts[c.ReplicaNext.Job].Void = false
 		job, what = c.ReplicaNext.Job, "next "+c.ReplicaNext.Snapshot.Name+map[bool]string{true: " instead"}[c.ReplicaNext.Replace]
 	case c.ReplicaAdvanced != nil:
 		job, what = c.ReplicaAdvanced.Job, "advanced "+c.ReplicaAdvanced.Name

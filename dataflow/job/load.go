@@ -3,6 +3,7 @@ package job
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -181,8 +182,8 @@ func (l *loader) settings(root *object) {
 		l.notYet(v, false, "nothing is copied to other agents yet")
 	}
 	if v := root.take("replicate_to"); v.given() {
-		j.ReplicateTo, _ = v.texts()
-		l.notYet(v, false, "nothing is copied to other sites yet")
+		j.ReplicateTo = l.sites(v)
+		l.notYet(v, false, "a job that runs by itself is not kept at other sites")
 	}
 	if v := root.take("on_isolation"); v.given() {
 		n, _ := v.oneOf("stop", "continue")
@@ -190,6 +191,23 @@ func (l *loader) settings(root *object) {
 		l.notYet(v, false, "there are no sites yet")
 	}
 	j.Constraints = l.constraints(root.take("constraints"))
+}
+
+// sites are names of sites, each once.
+func (l *loader) sites(v value) (names []string) {
+	all, where := v.texts()
+	for i, name := range all {
+		plain := strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+		switch {
+		case name == "" || len(name) > 63 || !plain || strings.Trim(name[:1], "0123456789-") == "" || strings.HasSuffix(name, "-"):
+			where[i].fail("", "is %q, which is no site's name: a small letter, then small letters, digits and hyphens", name)
+		case slices.Contains(names, name):
+			where[i].fail("", "names site %s twice", name)
+		default:
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (l *loader) state(v value) (s State) {
