@@ -86,7 +86,7 @@ func (s *server) elsewhere(r *http.Request) (f found) {
 				f.sites = []mesh.Site{""}
 			}
 		default:
-			f = ofMove(st, coordinator.MoveID(ref), s.b.Told())
+			f = ofMove(st, coordinator.MoveID(ref))
 		}
 	})
 	if chosen := mesh.Site(r.URL.Query().Get("site")); chosen != "" {
@@ -137,13 +137,13 @@ func ofJob(st *coordinator.State, ref, verb string, get bool) found {
 	return f
 }
 
-// ofMove says which site began a move.
-func ofMove(st *coordinator.State, id coordinator.MoveID, told []MoveTold) found {
+// ofMove says which site began a move: that one knows most of it.
+func ofMove(st *coordinator.State, id coordinator.MoveID) found {
 	_, source, ok := id.Parts()
-	if !ok || st.Moves.Departures[id] != nil || st.Moves.Arrivals[id] != nil || slices.ContainsFunc(told, func(t MoveTold) bool { return t.Move == id }) {
+	if !ok {
 		return found{}
 	}
-	return found{sites: []mesh.Site{source}, sure: true}
+	return found{sites: []mesh.Site{source}, sure: true, here: st.Moves.Arrivals[id] != nil}
 }
 
 // pass has another site answer a request, if it is for one. false: it is for this one.
@@ -188,8 +188,8 @@ func (s *server) passes(w http.ResponseWriter, r *http.Request) bool {
 			return true
 		case resp.StatusCode == http.StatusNotFound && i < len(f.sites)-1:
 			_ = resp.Body.Close()
-		case resp.StatusCode == http.StatusNotFound && !f.sure:
-			_ = resp.Body.Close() // nobody has it, as far as is known: here is said what there is
+		case resp.StatusCode == http.StatusNotFound && (!f.sure || f.here):
+			_ = resp.Body.Close() // it has it no more, or nobody has it: here is said what there is
 		default:
 			passBack(w, resp, site)
 			return true

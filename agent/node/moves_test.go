@@ -154,3 +154,86 @@ func TestAMoveIsCancelled(t *testing.T) {
 		t.Errorf("%v, %+v", err, m)
 	}
 }
+
+// moved moves a job, and returns what was said of it in the end.
+func moved(t *testing.T, c *api.Client, job string, to api.Migration) api.Move {
+	t.Helper()
+	m, err := c.Migrate(t.Context(), job, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the job to move to "+to.To, func() bool {
+		now, err := c.Move(t.Context(), m.ID)
+		if err != nil {
+			return false // its leader is about to change
+		}
+		if m = now; m.Over && m.Phase != "handed-over" && m.Phase != "active" {
+			t.Fatalf("%+v", m)
+		}
+		return m.Over && (m.Pause > 0 || m.Since == "") // or its record is gone
+	})
+	for _, s := range m.Steps {
+		t.Log(s.Text)
+	}
+	return m
+}
+
+// exactly checks that the rows of a slowJob in all files are each there once.
+func exactly(t *testing.T, all ...*box) {
+	t.Helper()
+	rows, most := make(map[string]int), make(map[string]int)
+	for _, b := range all {
+		count(t, rows, b)
+	}
+	for row, times := range rows {
+		key, n := parseRow(t, row)
+		if most[key] = max(most[key], n); times != 1 {
+			t.Errorf("%d times: %s", times, row)
+		}
+	}
+	sum := 0
+	for _, n := range most {
+		sum += n
+	}
+	if len(rows) != 30000 || sum != 30000 {
+		t.Errorf("%d rows that count to %d, want 30000", len(rows), sum)
+	}
+}
+
+// A job moves to the other site and back, each time with all that it knows: in the files
+// of both sites together each row is there once.
+func TestAJobMovesThereAndBack(t *testing.T) {
+	plant, depot := twoSites(t, 1)
+	home := plant[0]
+	raised(t, home, depot)
+	id := runs(t, home, "slow", fmt.Sprintf(slowJob, 300, "slow"))
+	c := home.client(t)
+	lines := func(b *box) int {
+		rows := make(map[string]int)
+		count(t, rows, b)
+		return len(rows)
+	}
+	await(t, "rows at the plant", func() bool { return lines(home) > 0 })
+	m := moved(t, c, "slow", api.Migration{To: "depot", Request: "there"})
+	if m.From != "plant" || m.To != "depot" || m.Bytes == 0 || m.Site != "plant" || status(home, id) != coordinator.Moved {
+		t.Errorf("%+v; the job is %s", m, status(home, id))
+	}
+	at := lines(depot)
+	await(t, "rows at the depot", func() bool { return lines(depot) > at })
+	j, err := c.Job(t.Context(), "slow") // where it was
+	if err != nil || j.ID != string(id) || j.Site != "depot" || j.Status != "running" || len(j.History) != 2 || j.History[1].Site != "depot" {
+		t.Errorf("%v, %+v", err, j)
+	}
+	if list, err := c.Jobs(t.Context()); err != nil || len(list) != 1 || list[0].Status != "moved" || list[0].Site != "depot" {
+		t.Errorf("%v, %+v", err, list)
+	}
+	before := lines(home)
+	moved(t, c, string(id), api.Migration{To: "plant", Request: "back"})
+	await(t, "rows at the plant again", func() bool { return lines(home) > before })
+	if s := status(depot, id); s != coordinator.Moved {
+		t.Errorf("at the depot it is %s", s)
+	}
+	moved(t, c, string(id), api.Migration{To: "depot", Request: "again", Set: []string{"sources.in.generate.rate=1000000"}})
+	await(t, "it to finish", func() bool { return status(depot, id) == coordinator.Finished })
+	exactly(t, home, depot)
+}

@@ -151,7 +151,7 @@ func (w *watching) show(m api.Move) error {
 // over says how it ended.
 func (w *watching) over() error {
 	m := w.last
-	if m.Phase != "handed-over" {
+	if m.Phase != "handed-over" && m.Phase != "active" { // the latter says the target, if the source knows no more
 		return fmt.Errorf("job %s stays at site %s: the move was %s%s", m.Name, m.From, m.Phase, because(m.Why))
 	}
 	if m.Steps = nil; w.t.json() {

@@ -59,14 +59,14 @@ func (m Manifest) Check() error {
 			return fail("operator %q is there twice, or has no name in UTF-8", o.ID)
 		}
 		ids[o.ID] = true
-		if err := o.check(m.Kind, sizes); err != nil {
+		if err := o.check(sizes); err != nil {
 			return fail("operator %q: %v", o.ID, err)
 		}
 	}
 	return nil
 }
 
-func (o Operator) check(kind Kind, sizes map[store.Digest]int64) error {
+func (o Operator) check(sizes map[store.Digest]int64) error {
 	if o.Parallelism < 1 || o.Parallelism > dataflow.MaxMaxParallelism {
 		return fmt.Errorf("parallelism %d", o.Parallelism)
 	}
@@ -83,14 +83,14 @@ func (o Operator) check(kind Kind, sizes map[store.Digest]int64) error {
 			return fmt.Errorf("table %q is there twice, or has no name in UTF-8", t.Name)
 		}
 		tables[t.Name] = true
-		if err := t.check(kind, o.Parallelism, sizes); err != nil {
+		if err := t.check(o.Parallelism, sizes); err != nil {
 			return fmt.Errorf("table %q: %v", t.Name, err)
 		}
 	}
 	return nil
 }
 
-func (t Table) check(kind Kind, parallelism int, sizes map[store.Digest]int64) error {
+func (t Table) check(parallelism int, sizes map[store.Digest]int64) error {
 	switch {
 	case t.Schema == "" || !utf8.ValidString(t.Schema):
 		return fmt.Errorf("no schema")
@@ -107,8 +107,8 @@ func (t Table) check(kind Kind, parallelism int, sizes map[store.Digest]int64) e
 			return fmt.Errorf("subtask %d is there twice, or is none of %d", s.Subtask, parallelism)
 		}
 		there[s.Subtask] = true
-		if len(s.Parts) > 1 && (kind == Savepoint || t.Identity == 0) {
-			return fmt.Errorf("subtask %d: %d parts; a savepoint has one, and so has a table whose rows have no identity", s.Subtask, len(s.Parts))
+		if len(s.Parts) > 1 && t.Identity == 0 {
+			return fmt.Errorf("subtask %d: %d parts; a table whose rows have no identity has one", s.Subtask, len(s.Parts))
 		}
 		for i, p := range s.Parts {
 			if err := p.check(i, sizes); err != nil {

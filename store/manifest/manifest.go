@@ -18,14 +18,13 @@ type Kind uint8
 // The kinds.
 const (
 	Checkpoint Kind = iota + 1 // the job's own, for recovery; retention lets it go
-	Savepoint                  // a person's: it stands alone, has whole parts only, and only a person deletes it
+	Savepoint                  // a person's: it stands alone, and only a person deletes it. But for that of a move it has whole parts only
 )
 
 // Manifest is a completed checkpoint or savepoint.
 //
 // Invariants: every subtask of every operator with state has its shard in each
-// of the operator's tables, also an empty one; a savepoint's shards have at most
-// one part each, and it is no delta.
+// of the operator's tables, also an empty one.
 type Manifest struct {
 	Kind           Kind
 	Name           string // unique in its store: "chk-3-17" (attempt, counter), "sp-2f9c41d0"
