@@ -127,6 +127,20 @@ func TestReplicatedNowhereYet(t *testing.T) {
 	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: spec}).want(t, 201, "no site nowhere is known yet")
 }
 
+// What sites keep of each other's jobs is shown with the job, the sites and the numbers.
+func TestReplicasAreShown(t *testing.T) {
+	s := newSite(t)
+	a := s.agent(t, "n1", "")
+	id := submit(t, a.url, generated)
+	s.replicas = []api.Replica{
+		{Job: id, Name: "gen", From: "plant", To: "depot", Snapshot: "chk-1", Restorable: true, Entries: 12},
+		{Job: "j7-depot", Name: "door", From: "depot", To: "plant", Why: "nothing is complete yet", Entries: 3, Time: 1500},
+	}
+	send(t, a.url, "GET", "/v1/jobs/gen", nil).want(t, 200, `"replicas":[{"job":"`+id, `"lag_entries":12`)
+	send(t, a.url, "GET", "/metrics", nil).want(t, 200, `tidemark_replica_lag_entries{from="plant",job="`+id+`",to="depot"} 12`, `tidemark_replica_restorable{from="depot",job="j7-depot",to="plant"} 0`)
+	send(t, a.url, "GET", "/v1/sites", nil).want(t, 200, `"lag_to":"12 entries"`, `"lag_from":"3 entries, 1.5s, 1 of 1 jobs not restorable"`)
+}
+
 func TestSubmitRefused(t *testing.T) {
 	s := newSite(t)
 	a := s.agent(t, "n1", "")

@@ -63,6 +63,10 @@ type Backend interface {
 	// leader has it, and only the last steps.
 	Told() []MoveTold
 
+	// Replicas are what is kept here of other sites' jobs, and what other sites say that
+	// they keep of this one's; only the leader has it.
+	Replicas() []Replica
+
 	// CallLeader opens a connection to the leader's API. ErrNoLeader.
 	CallLeader(ctx context.Context) (net.Conn, error)
 	// OpenPart reads a part from here, or from an agent that has it.

@@ -32,20 +32,21 @@ import (
 // site is a site in memory: one replicated state, on which the agent called n1
 // leads, until told otherwise.
 type site struct {
-	mu      sync.Mutex // guards what follows
-	machine *jobmanager.Machine
-	index   uint64
-	leader  mesh.NodeID
-	parts   map[store.Digest][]byte
-	subs    map[chan api.Event]bool
-	urls    map[mesh.NodeID]string // of the servers inside
-	tokens  int
-	name    mesh.Site
-	level   uint32                // of its agents
-	away    map[mesh.Site]*member // who leads other sites; nil: it is not reached
-	wishes  []leader.Migrate
-	told    []api.MoveTold
-	refuses error // every wish about a move
+	mu       sync.Mutex // guards what follows
+	machine  *jobmanager.Machine
+	index    uint64
+	leader   mesh.NodeID
+	parts    map[store.Digest][]byte
+	subs     map[chan api.Event]bool
+	urls     map[mesh.NodeID]string // of the servers inside
+	tokens   int
+	name     mesh.Site
+	level    uint32 // of its agents
+	replicas []api.Replica
+	away     map[mesh.Site]*member // who leads other sites; nil: it is not reached
+	wishes   []leader.Migrate
+	told     []api.MoveTold
+	refuses  error // every wish about a move
 }
 
 // member is an agent of it.
@@ -259,6 +260,8 @@ func (m *member) PassSite(r *http.Request, site mesh.Site) (*http.Response, erro
 }
 
 func (m *member) Told() []api.MoveTold { return m.told }
+
+func (m *member) Replicas() []api.Replica { return m.replicas }
 
 func (m *member) CallLeader(ctx context.Context) (net.Conn, error) {
 	m.mu.Lock()

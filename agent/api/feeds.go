@@ -119,7 +119,7 @@ func (s *server) measured(all []Feed) {
 func mirrored(f *Feed, l *coordinator.LogStatus) {
 	if m := f.Mirror; m != nil && l.Of != nil {
 		m.Agent, m.Lost, m.Heard = string(l.Of.Node), l.Of.Lost, int64(l.Of.Heard)
-		m.Entries, m.Bytes, m.Time = lagOf(l)
+		m.Entries, m.Bytes, m.Time = LagOf(l)
 		if f.State = "mirroring"; m.Agent == "" {
 			f.State = "away: " + cmp.Or(l.Of.Why, "its source was not asked yet")
 		}
@@ -130,8 +130,8 @@ func mirrored(f *Feed, l *coordinator.LogStatus) {
 	}
 }
 
-// lagOf is how far a mirror is behind: entries, bytes and, by the arrival clock, ms.
-func lagOf(l *coordinator.LogStatus) (entries, bytes, ms int64) {
+// LagOf is how far a mirror is behind: entries, bytes and, by the arrival clock, ms.
+func LagOf(l *coordinator.LogStatus) (entries, bytes, ms int64) {
 	of := l.Of
 	if entries = max(0, of.End-l.End); entries > 0 {
 		bytes = max(0, of.Payload-l.Payload)

@@ -168,6 +168,11 @@ func (s *server) showJob(ctx context.Context, in *struct {
 	}
 	out.Job, out.History = s.shortJob(j), tenures(j)
 	s.measured(out.Feeds)
+	for _, r := range s.b.Replicas() {
+		if r.Job == string(j.ID) {
+			out.Replicas = append(out.Replicas, r)
+		}
+	}
 	for _, c := range j.Sinks {
 		out.Sinks = append(out.Sinks, SinkFile{string(c.Operator), cmp.Or(names[c.Node], string(c.Node)), strings.TrimPrefix(c.Target, string(c.Node)+":"), c.Length})
 	}

@@ -98,6 +98,10 @@ func siteMetrics() map[string]metric {
 		"mirror_lag_bytes": "Payloads and topics of these.", "mirror_lag_seconds": "The same on the arrival clock.",
 		"mirror_lost_entries_total": "Entries that the source did not keep until the mirror had them.",
 	})
+	of([]string{"job", "from", "to"}, map[string]string{
+		"replica_lag_entries": "Entries of a job's logs that another site lacks, on the leader of either site.", "replica_lag_bytes": "Payloads and topics of these, on the leader of the site that lacks them.",
+		"replica_lag_seconds": "The same on the arrival clock.", "replica_restorable": "1 if the job could go on from what is kept there.",
+	})
 	of([]string{"job", "name"}, map[string]string{
 		"job_attempt": "Number of the present attempt.", "job_restarts_total": "Attempts that failed.",
 		"checkpoint_duration_seconds": "How long the newest checkpoint took.", "checkpoint_bytes": "What was written for the newest checkpoint.",
@@ -165,12 +169,18 @@ func (s *server) collect(send put) {
 			send("feed_connected", gauge, one(l.Broker == "connected"), l.Feed)
 			continue
 		}
-		entries, bytes, ms := lagOf(&l)
+		entries, bytes, ms := LagOf(&l)
 		send("mirror_connected", gauge, one(l.Of.Node != ""), l.Feed)
 		send("mirror_lag_entries", gauge, float64(entries), l.Feed)
 		send("mirror_lag_bytes", gauge, float64(bytes), l.Feed)
 		send("mirror_lag_seconds", gauge, float64(ms)/1000, l.Feed)
 		send("mirror_lost_entries_total", counter, float64(l.Of.Lost), l.Feed)
+	}
+	for _, r := range b.Replicas() {
+		send("replica_lag_entries", gauge, float64(r.Entries), r.Job, r.From, r.To)
+		send("replica_lag_bytes", gauge, float64(r.Bytes), r.Job, r.From, r.To)
+		send("replica_lag_seconds", gauge, float64(r.Time)/1000, r.Job, r.From, r.To)
+		send("replica_restorable", gauge, one(r.Restorable), r.Job, r.From, r.To)
 	}
 	count := make(map[string]int)
 	for _, m := range b.Members() {

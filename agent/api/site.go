@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -92,7 +93,41 @@ func (s *server) listSites(ctx context.Context, in *Stale) (*body[[]Site], error
 	if err := s.read(ctx, *in, func(*coordinator.State) error { return nil }); err != nil {
 		return nil, err
 	}
-	return answer(s.b.Sites(ctx)), nil
+	all, kept := s.b.Sites(ctx), s.b.Replicas()
+	for i := range all {
+		if site := all[i].Site; !all[i].Self {
+			all[i].LagTo = lagText(kept, func(r *Replica) bool { return r.To == site })
+			all[i].LagFrom = lagText(kept, func(r *Replica) bool { return r.From == site })
+		}
+	}
+	return answer(all), nil
+}
+
+// lagText says how far what is kept of jobs is behind; empty: nothing is kept.
+func lagText(all []Replica, of func(*Replica) bool) string {
+	var jobs, lost int
+	var entries, most int64
+	for i := range all {
+		r := &all[i]
+		if !of(r) {
+			continue
+		}
+		jobs, entries, most = jobs+1, entries+r.Entries, max(most, r.Time)
+		if !r.Restorable {
+			lost++
+		}
+	}
+	if jobs == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d entries", entries)
+	if most > 0 {
+		text += ", " + (time.Duration(most) * time.Millisecond).String()
+	}
+	if lost > 0 {
+		text += fmt.Sprintf(", %d of %d jobs not restorable", lost, jobs)
+	}
+	return text
 }
 
 func (s *server) leave(ctx context.Context, _ *struct{}) (*struct{}, error) {

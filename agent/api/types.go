@@ -90,6 +90,23 @@ type JobDetail struct {
 	Feeds          []Feed      `json:"feeds"`
 	Sinks          []SinkFile  `json:"sinks,omitempty" doc:"how far targets are committed, by agent"`
 	History        []Tenure    `json:"history,omitempty" doc:"of a job that has moved: who had it"`
+	Replicas       []Replica   `json:"replicas,omitempty" doc:"what other sites keep of it"`
+}
+
+// Replica is what a site keeps of another one's job.
+type Replica struct {
+	Job        string `json:"job"`
+	Name       string `json:"name"`
+	From       string `json:"from" doc:"the site that has the job"`
+	To         string `json:"to" doc:"the site that keeps it"`
+	Snapshot   string `json:"snapshot,omitempty" doc:"that is complete there"`
+	Fetching   string `json:"fetching,omitempty" doc:"the next one"`
+	Restorable bool   `json:"restorable" doc:"the job could go on from it, as far as is known where it is asked"`
+	Why        string `json:"why,omitempty" doc:"it could not"`
+	Entries    int64  `json:"lag_entries" doc:"of its logs that are missing there"`
+	Bytes      int64  `json:"lag_bytes,omitempty" doc:"their payloads and topics; only the site that keeps it knows"`
+	Time       int64  `json:"lag_ms,omitempty" doc:"the same on the arrival clock"`
+	Heard      int64  `json:"heard,omitempty" doc:"when the other site said so, in us since 1970; 0: it has not"`
 }
 
 // Subtask is where one runs, and what it has done in this attempt.

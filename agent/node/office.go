@@ -54,7 +54,9 @@ type office struct {
 	mu       sync.Mutex // guards what follows: what agents said of themselves, for people
 	statuses map[coordinator.JobID]map[dataflow.SubtaskID]coordinator.SubtaskStatus
 	logs     map[string]coordinator.LogStatus
-	told     []api.MoveTold
+	// heardWants is what other sites said last of what they keep.
+	heardWants map[mesh.Site]heardWant
+	told       []api.MoveTold
 }
 
 // proposal waits for a command that was put into the Raft log.
@@ -72,7 +74,7 @@ var ErrOver = errors.New("this agent has stopped leading; ask again")
 func newOffice(term uint64) *office {
 	return &office{
 		term: term, inbox: newMailbox[func()](0), quit: make(chan struct{}), talks: make(map[mesh.NodeID]*desk),
-		wishes: make(map[int]chan<- leader.Answer), wants: make(map[int]chan<- *coordinator.Offer),
+		wishes: make(map[int]chan<- leader.Answer), wants: make(map[int]chan<- *coordinator.Offer), heardWants: make(map[mesh.Site]heardWant),
 		statuses: make(map[coordinator.JobID]map[dataflow.SubtaskID]coordinator.SubtaskStatus), logs: make(map[string]coordinator.LogStatus),
 	}
 }

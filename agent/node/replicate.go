@@ -86,6 +86,7 @@ func (n *Node) siteReplicas(ctx context.Context, from mesh.Site, body []byte) ([
 	if o == nil {
 		return nil, api.ErrNotLeader
 	}
+	o.hears(w)
 	offer, err := o.want(ctx, w)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", api.ErrNotLeader, err)

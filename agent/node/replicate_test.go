@@ -59,6 +59,7 @@ func TestReplication(t *testing.T) {
 	}
 	restart := func(b *box) { b.end(); b.start("", "") }
 	advances("it came")
+	shown(t, plant, depot, id)
 	restart(leading(t, plant))
 	advances("its site has another leader")
 	restart(leading(t, depot))
@@ -124,4 +125,23 @@ func kept(t *testing.T, all []*box, s *coordinator.Snapshot) {
 			}
 		}
 	}
+}
+
+// shown checks that both sites say what is kept where.
+func shown(t *testing.T, plant, depot []*box, id coordinator.JobID) {
+	t.Helper()
+	await(t, "the plant to show what is kept of its job", func() bool {
+		j, err := leading(t, plant).client(t).Job(t.Context(), string(id))
+		return err == nil && len(j.Replicas) == 1 && j.Replicas[0].To == "depot" && j.Replicas[0].Restorable && j.Replicas[0].Entries == 0
+	})
+	await(t, "the sites to be listed with their lag", func() bool {
+		lag := func(all []*box) *api.Site {
+			list, err := leading(t, all).client(t).Sites(t.Context(), false)
+			if err != nil || len(list) != 2 {
+				return &api.Site{}
+			}
+			return &list[1]
+		}
+		return lag(plant).LagTo == "0 entries" && lag(depot).LagFrom == "0 entries"
+	})
 }

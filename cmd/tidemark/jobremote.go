@@ -128,6 +128,9 @@ func showJob(t *terminal, j api.JobDetail) error {
 	if l := j.Checkpoints.Last; l != nil {
 		fmt.Fprintf(t.out, "newest checkpoint %s of %s, %d ms, %s\n", l.ID, l.At, l.Took, bytesText(l.Bytes))
 	}
+	for _, r := range j.Replicas {
+		fmt.Fprintf(t.out, "kept at %s: %s\n", r.To, replicaText(&r))
+	}
 	if j.Savepoint != "" {
 		fmt.Fprintf(t.out, "it stopped with savepoint %s\n", j.Savepoint)
 	}
@@ -147,6 +150,18 @@ func showJob(t *terminal, j api.JobDetail) error {
 		showFeeds(t, j.Feeds)
 	}
 	return nil
+}
+
+// replicaText says how far what another site keeps is.
+func replicaText(r *api.Replica) string {
+	text := fmt.Sprintf("%s, %d entries of its logs behind", orNone(r.Snapshot), r.Entries)
+	if r.Fetching != "" {
+		text += ", fetching " + r.Fetching
+	}
+	if !r.Restorable {
+		text += "; it cannot be restored there: " + r.Why
+	}
+	return text
 }
 
 func orNone(s string) string {

@@ -1,0 +1,110 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// What there is to say of what sites keep of each other's jobs: of those that are kept
+// here from the logs' mirrors, of this site's from what the others say that they have.
+// The leader knows it, and forgets it with its term.
+
+// heardWant is what a site asked last.
+type heardWant struct {
+	at   dataflow.Time // of the wall clock
+	jobs map[coordinator.JobID]coordinator.WantedJob
+}
+
+// hears notes what another site says that it has.
+func (o *office) hears(w *coordinator.Want) {
+	h := heardWant{at: o.wall(), jobs: make(map[coordinator.JobID]coordinator.WantedJob)}
+	for _, j := range w.Jobs {
+		h.jobs[j.Job] = j
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.heardWants[w.Site] = h
+}
+
+// Replicas is api.Backend's.
+func (n *Node) Replicas() (all []api.Replica) {
+	o := n.leads()
+	if o == nil {
+		return nil
+	}
+	o.mu.Lock()
+	logs, wants := maps.Clone(o.logs), maps.Clone(o.heardWants)
+	o.mu.Unlock()
+	n.replica.view(func(st *coordinator.State) {
+		for id, r := range st.Replicas {
+			all = append(all, keptHere(st, id, r, logs))
+		}
+		for site, w := range wants {
+			for id, j := range w.jobs {
+				if st.Jobs[id] != nil {
+					all = append(all, keptThere(st, st.Jobs[id], site, &j, w.at, logs))
+				}
+			}
+		}
+	})
+	slices.SortFunc(all, func(a, b api.Replica) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Job, b.Job))
+	})
+	return all
+}
+
+// keptHere is what is kept of a job of another site.
+func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replica, logs map[string]coordinator.LogStatus) api.Replica {
+	out := api.Replica{Job: string(id), Name: r.Job.Name, From: string(r.From), To: string(st.Site)}
+	if r.Next != nil {
+		out.Fetching = r.Next.Name
+	}
+	if r.Snapshot == nil {
+		out.Why = "nothing is complete yet"
+	} else {
+		out.Snapshot = r.Snapshot.Name
+	}
+	for i := range r.Job.Feeds {
+		name := r.Job.MirrorOf(&r.Job.Feeds[i], r.From, r.Moving)
+		l, heard := logs[name]
+		if !heard || l.Of == nil {
+			out.Why = cmp.Or(out.Why, fmt.Sprintf("nothing is known of the log of feed %s yet", name))
+			continue
+		}
+		entries, bytes, ms := api.LagOf(&l)
+		out.Entries, out.Bytes, out.Time = out.Entries+entries, out.Bytes+bytes, max(out.Time, ms)
+		out.Heard = max(out.Heard, int64(l.Of.Heard))
+		source, reads := sourceOf(st, id, name)
+		if r.Snapshot == nil || !reads {
+			continue
+		}
+		for _, at := range positions(r.Snapshot, source) {
+			if at < l.First {
+				out.Why = cmp.Or(out.Why, fmt.Sprintf("the log of feed %s begins at %d here, and the job would go on from %d", name, l.First, at))
+			}
+		}
+	}
+	out.Restorable = out.Why == ""
+	return out
+}
+
+// keptThere is what another site says that it has of a job of this one.
+func keptThere(st *coordinator.State, j *coordinator.Job, site mesh.Site, w *coordinator.WantedJob, at dataflow.Time, logs map[string]coordinator.LogStatus) api.Replica {
+	out := api.Replica{Job: string(j.ID), Name: j.Name, From: string(st.Site), To: string(site), Snapshot: w.Has, Fetching: w.Next, Heard: int64(at), Restorable: w.Has != ""}
+	if w.Has == "" {
+		out.Why = "nothing is complete yet"
+	}
+	for _, e := range w.Ends {
+		if l, known := logs[e.Feed]; known {
+			out.Entries += max(0, l.End-e.End)
+		}
+	}
+	return out
+}
