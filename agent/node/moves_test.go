@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors/broker"
 )
 
 // refused wants an answer with a status that says something.
@@ -155,13 +157,14 @@ func TestAMoveIsCancelled(t *testing.T) {
 	}
 }
 
-// moved moves a job, and returns what was said of it in the end.
-func moved(t *testing.T, c *api.Client, job string, to api.Migration) api.Move {
+// moved moves a job while meanwhile is done, and returns what was said of it in the end.
+func moved(t *testing.T, c *api.Client, job string, to api.Migration, meanwhile func()) api.Move {
 	t.Helper()
 	m, err := c.Migrate(t.Context(), job, to)
 	if err != nil {
 		t.Fatal(err)
 	}
+	meanwhile()
 	await(t, "the job to move to "+to.To, func() bool {
 		now, err := c.Move(t.Context(), m.ID)
 		if err != nil {
@@ -207,14 +210,14 @@ func TestAJobMovesThereAndBack(t *testing.T) {
 	home := plant[0]
 	raised(t, home, depot)
 	id := runs(t, home, "slow", fmt.Sprintf(slowJob, 300, "slow"))
-	c := home.client(t)
+	c, nothing := home.client(t), func() {}
 	lines := func(b *box) int {
 		rows := make(map[string]int)
 		count(t, rows, b)
 		return len(rows)
 	}
 	await(t, "rows at the plant", func() bool { return lines(home) > 0 })
-	m := moved(t, c, "slow", api.Migration{To: "depot", Request: "there"})
+	m := moved(t, c, "slow", api.Migration{To: "depot", Request: "there"}, nothing)
 	if m.From != "plant" || m.To != "depot" || m.Bytes == 0 || m.Site != "plant" || status(home, id) != coordinator.Moved {
 		t.Errorf("%+v; the job is %s", m, status(home, id))
 	}
@@ -228,12 +231,43 @@ func TestAJobMovesThereAndBack(t *testing.T) {
 		t.Errorf("%v, %+v", err, list)
 	}
 	before := lines(home)
-	moved(t, c, string(id), api.Migration{To: "plant", Request: "back"})
+	moved(t, c, string(id), api.Migration{To: "plant", Request: "back"}, nothing)
 	await(t, "rows at the plant again", func() bool { return lines(home) > before })
 	if s := status(depot, id); s != coordinator.Moved {
 		t.Errorf("at the depot it is %s", s)
 	}
-	moved(t, c, string(id), api.Migration{To: "depot", Request: "again", Set: []string{"sources.in.generate.rate=1000000"}})
+	moved(t, c, string(id), api.Migration{To: "depot", Request: "again", Set: []string{"sources.in.generate.rate=1000000"}}, nothing)
 	await(t, "it to finish", func() bool { return status(depot, id) == coordinator.Finished })
 	exactly(t, home, depot)
+}
+
+// A job moves with the MQTT session of its source, and back, while messages come: each
+// one is counted once.
+func TestAFeedMovesThereAndBack(t *testing.T) {
+	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	plant, depot := twoSites(t, 1)
+	all := []*box{plant[0], depot}
+	raised(t, all...)
+	id := submit(t, plant, fmt.Sprintf(strings.Replace(countsJob, "replicas: 2", "replicas: 1", 1), b.Addr()))
+	await(t, "the job to run", func() bool { return status(plant[0], id) == coordinator.Running })
+	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 })
+	p := newPublisher(t, b.Addr())
+	everything := func(where string) {
+		t.Helper()
+		await(t, "everything to come out "+where, func() bool { return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next })
+	}
+	p.publish(300)
+	c := plant[0].client(t)
+	moved(t, c, string(id), api.Migration{To: "depot", Request: "there"}, func() { p.publish(300) })
+	p.publish(100)
+	everything("at the depot")
+	moved(t, c, string(id), api.Migration{To: "plant", Request: "back"}, func() { p.publish(300) })
+	p.publish(100)
+	everything("at the plant")
+	halt(t, plant, id)
+	compare(t, all, p.next)
 }
