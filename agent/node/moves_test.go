@@ -271,3 +271,36 @@ func TestAFeedMovesThereAndBack(t *testing.T) {
 	halt(t, plant, id)
 	compare(t, all, p.next)
 }
+
+// A job moves, and the session of its source stays: its log is mirrored where the job is,
+// and each message is counted once.
+func TestAJobMovesAndItsFeedStays(t *testing.T) {
+	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	plant, depot := twoSites(t, 1)
+	all := []*box{plant[0], depot}
+	raised(t, all...)
+	id := submit(t, plant, fmt.Sprintf(strings.Replace(countsJob, "replicas: 2", "replicas: 1", 1), b.Addr()))
+	await(t, "the job to run", func() bool { return status(plant[0], id) == coordinator.Running })
+	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 })
+	p := newPublisher(t, b.Addr())
+	p.publish(300)
+	m := moved(t, plant[0].client(t), string(id), api.Migration{To: "depot", Feed: "stay", Request: "there"}, func() { p.publish(300) })
+	if m.Phase != "handed-over" {
+		t.Errorf("%+v", m)
+	}
+	p.publish(100)
+	await(t, "everything to come out", func() bool { return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next })
+	halt(t, []*box{depot}, id)
+	compare(t, all, p.next)
+	for _, x := range all { // the session is the plant's
+		x.View(func(st *coordinator.State) {
+			if f := st.Feeds[string(id)+".readings"]; f == nil || (f.Mirror == nil) != (x == plant[0]) {
+				t.Errorf("at %s: %+v", x.name, f)
+			}
+		})
+	}
+}
