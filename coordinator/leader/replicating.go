@@ -160,7 +160,7 @@ func (l *Leader) logsOf(r *coordinator.Replica, needs map[string]span, known int
 		whole = whole && l.moving.ends[name].End >= need.most
 		void = void || l.replicating.first[name] > need.least
 	}
-	return whole, void
+	return whole && !void, void
 }
 
 // offered: another site has answered, or has not.

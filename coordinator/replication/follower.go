@@ -172,7 +172,7 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 		f.tell("job %s is not kept here any more: %s", id, j.gone.Why)
 		f.propose(now, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: j.gone.Why}})
 		return
-	case r.Replica != nil && r.From == f.from && r.Next != nil && r.Copied && r.Whole && (!j.offered || r.Epoch >= o.Epoch): // whatever there is besides
+	case r.Replica != nil && r.From == f.from && r.Next != nil && r.Copied && r.Whole && !r.Void && (!j.offered || r.Epoch >= o.Epoch): // whatever there is besides
 		f.propose(now, j, coordinator.Command{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: id, From: f.from, Epoch: r.Epoch, Name: r.Next.Name, Ends: r.Ends}})
 		return
 	case !j.offered || r.Replica != nil && r.Epoch > o.Epoch:

@@ -266,7 +266,7 @@ func (w *world) propose(c *coordinator.Command) {
 	case c.ReplicaOffered != nil:
 		job, what = c.ReplicaOffered.Job.ID, fmt.Sprintf("offered at %d", c.ReplicaOffered.Epoch)
 	case c.ReplicaNext != nil:
-		w.facts[c.ReplicaNext.Job].Void = false
+		*w.facts[c.ReplicaNext.Job] = replication.Record{}
 		job, what = c.ReplicaNext.Job, "next "+c.ReplicaNext.Snapshot.Name+map[bool]string{true: " instead"}[c.ReplicaNext.Replace]
 	case c.ReplicaAdvanced != nil:
 		job, what = c.ReplicaAdvanced.Job, "advanced "+c.ReplicaAdvanced.Name

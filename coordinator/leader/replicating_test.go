@@ -1,0 +1,88 @@
+package leader_test
+
+import (
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
+)
+
+// keeping is a site of one agent that keeps a job of another one: all parts of Next are
+// here, and its source stands at 500 in the log.
+type keeping struct {
+	*leader.Leader
+	st  *coordinator.State
+	now dataflow.Time
+}
+
+func newKeeping(t *testing.T) *keeping {
+	t.Helper()
+	id := dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "a", Attempt: 1}, Counter: 7}
+	data, err := manifest.Encode(manifest.Manifest{Kind: manifest.Checkpoint, Name: "c7", Job: "kept", ID: id, MaxParallelism: 8, Mode: "exactly-once",
+		Operators: []manifest.Operator{{ID: "in", Parallelism: 1, Positions: []manifest.Position{{Split: "lane-0", Offset: 500}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := &coordinator.Agent{Node: "b1", Name: "b1", Slots: 1, Level: coordinator.Level}
+	of := &coordinator.Mirror{Site: "a", Feed: "j6-a.in"}
+	k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "b1", Mesh: "m", Site: "b", Level: coordinator.Level, Moves: coordinator.NewMoves(),
+		Agents: map[mesh.NodeID]*coordinator.Agent{"b1": agent},
+		Feeds: map[string]*coordinator.Feed{"j6-a.in": {Name: "j6-a.in", Job: "j6-a", Replicas: 1, Mirror: of,
+			Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: []int64{0, 0}, Mirror: of}}},
+		Replicas: map[coordinator.JobID]*coordinator.Replica{"j6-a": {From: "a", Epoch: 1,
+			Job:  coordinator.MovingJob{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Feeds: []coordinator.MovingFeed{{Name: "j6-a.in"}}},
+			Next: &coordinator.Snapshot{Name: "c7", Job: "j6-a", ID: id, Manifest: data, Copies: []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{"b1"}}}}}},
+	}}
+	k.Leader = leader.New(leader.Config{Term: 1, Self: "b1", Site: "b", Level: coordinator.Level, Timing: leader.DefaultTiming()})
+	k.step(leader.Event{Sites: &[]mesh.Site{"a"}})
+	k.hears(coordinator.ToLeader{Hello: &coordinator.Hello{Agent: *agent, Boot: 1, Applied: 9, Logs: []coordinator.LogNow{{Feed: "j6-a.in", Epoch: 2, InSync: true}}}})
+	return k
+}
+
+func (k *keeping) step(e leader.Event) []leader.Effect {
+	k.now += 100 * ms
+	e.Now = k.now
+	return k.Step(k.st, jobmanager.Changed{}, e)
+}
+
+func (k *keeping) hears(m coordinator.ToLeader) []leader.Effect {
+	effects := k.step(leader.Event{From: &leader.From{Node: "b1", Message: m}})
+	return append(effects[:len(effects):len(effects)], k.step(leader.Event{})...)
+}
+
+// What is fetched counts when the log is here to where the job stands in it, in all
+// copies of this epoch of the mirror, and from there on.
+func TestReplicaNeedsItsLogs(t *testing.T) {
+	for name, c := range map[string]struct {
+		log  coordinator.LogStatus
+		want bool
+	}{
+		"all":                      {coordinator.LogStatus{Epoch: 2, First: 500, Shown: 500}, true},
+		"an entry is missing":      {coordinator.LogStatus{Epoch: 2, Shown: 499}, false},
+		"on the owner's disk only": {coordinator.LogStatus{Epoch: 2, End: 700, Shown: 400}, false},
+		"of an epoch before":       {coordinator.LogStatus{Epoch: 1, Shown: 700}, false},
+		"it begins behind that":    {coordinator.LogStatus{Epoch: 2, First: 501, Shown: 700}, false},
+		"of another feed":          {coordinator.LogStatus{Epoch: 2, Shown: 700, Feed: "other"}, false},
+	} {
+		k := newKeeping(t)
+		if c.log.Feed == "" {
+			c.log.Feed = "j6-a.in"
+		}
+		c.log.Of = &coordinator.MirrorOf{End: 700}
+		advanced := false
+		for _, f := range k.hears(coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: 1, Logs: []coordinator.LogStatus{c.log}}}) {
+			if f.Propose != nil && f.Propose.Command.ReplicaAdvanced != nil {
+				adv := f.Propose.Command.ReplicaAdvanced
+				advanced = adv.Name == "c7" && len(adv.Ends) == 1 && adv.Ends[0] == coordinator.FeedEnd{Feed: "j6-a.in", End: c.log.Shown}
+			}
+		}
+		if advanced != c.want {
+			t.Errorf("%s: advanced: %t", name, advanced)
+		}
+	}
+}
