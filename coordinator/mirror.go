@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -49,6 +50,32 @@ func (m *MovingJob) MirrorOf(f *MovingFeed, from mesh.Site, move MoveID) string 
 		return MirrorName(f.Name, from)
 	}
 	return f.Name
+}
+
+// SharedFeed is the feed that a source reads whose text names a shared one: of a job
+// that has moved, and whose feed stayed, the mirror.
+func (j *Job) SharedFeed(name string) string {
+	if slices.Contains(j.Reads, name) {
+		return name
+	}
+	for _, r := range j.Reads {
+		if strings.HasPrefix(r, name+".at.") {
+			return r
+		}
+	}
+	return name
+}
+
+// ReadsAt are the shared feeds that a job reads, as they are called at a site that it
+// comes to.
+func (m *MovingJob) ReadsAt(from mesh.Site, move MoveID) []string {
+	reads := slices.Clone(m.Reads)
+	for i := range m.Feeds {
+		if at := slices.Index(reads, m.Feeds[i].Name); at >= 0 {
+			reads[at] = m.MirrorOf(&m.Feeds[i], from, move)
+		}
+	}
+	return reads
 }
 
 // Reigns are a moving feed's; one of which nothing is said never was anywhere else.

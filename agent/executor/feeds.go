@@ -34,7 +34,7 @@ func FeedOf(j *coordinator.Job, s *job.Source) string {
 	case s.MQTT != nil:
 		return j.OwnFeed(s.ID)
 	case s.Feed != nil:
-		return s.Feed.Name
+		return j.SharedFeed(s.Feed.Name)
 	}
 	return ""
 }

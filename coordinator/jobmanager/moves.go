@@ -234,7 +234,7 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 	job := &coordinator.Job{
 		ID: m.ID, Namespace: coordinator.DefaultNamespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Created: m.Created, Since: a.c.At,
 		Epoch: arr.Epoch, Attempt: arr.Savepoint.ID.Token.Attempt, Checkpoints: []*coordinator.Snapshot{a.Savepoints[arr.Savepoint.Name]},
-		Reads: m.Reads, Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy, Completed: m.Completed,
+		Reads: m.ReadsAt(arr.From, arr.ID), Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy, Completed: m.Completed,
 		History: trimHistory(append(slices.Clone(m.History), coordinator.Tenure{Epoch: arr.Epoch, Site: a.Site, At: a.c.At})),
 	}
 	if old != nil {
@@ -512,22 +512,22 @@ func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.Movi
 	if err := checkFeed(&coordinator.Feed{Name: m.Name, Config: m.Config, Replicas: m.Replicas}); err != nil {
 		return err
 	}
-	f := a.Feeds[m.Name]
+	name, of, like := keptFeed(&arr.Job, m, arr.From, arr.ID)
+	f := a.Feeds[name]
 	first, own := coordinator.Own(m.Name)
 	shared := slices.Contains(arr.Job.Reads, m.Name)
 	switch {
-	case m.Stay && f != nil:
-		return refuse(ErrRefused, "move %s: feed %q stays at site %s, and one of that name is at site %s too", arr.ID, m.Name, arr.From, a.Site)
+	case m.Stay && f != nil && (f.Mirror == nil || *f.Mirror != of):
+		return refuse(ErrRefused, "move %s: feed %q stays at site %s, and a feed %q is at site %s too", arr.ID, m.Name, arr.From, name, a.Site)
 	case m.Stay:
-		return nil
+		return a.checkMirror(name, of, m.Reigns(arr.From), like)
 	case shared == own || own && !named(first):
 		return refuse(ErrRefused, "move %s: feed %q is not one of the job's own, nor one that it reads", arr.ID, m.Name)
-	case f != nil && f.Mirror != nil && *f.Mirror != coordinator.Mirror{Site: arr.From, Feed: m.Name}:
+	case f != nil && f.Mirror != nil && *f.Mirror != of:
 		return refuse(ErrRefused, "move %s: feed %q is a mirror of feed %s of site %s", arr.ID, m.Name, f.Mirror.Feed, f.Mirror.Site)
 	case f != nil && f.Mirror == nil && (f.Owner == "" && f.Job != arr.Job.ID || f.Move != "" || shared != (f.Job == "")):
 		return refuse(ErrRefused, "a feed %q is at site %s already: delete it first", m.Name, a.Site)
 	}
-	name, of, like := keptFeed(&arr.Job, m, arr.From, arr.ID)
 	return a.checkMirror(name, of, m.Reigns(arr.From), like)
 }
 

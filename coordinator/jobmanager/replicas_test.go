@@ -27,6 +27,10 @@ func replicas(c *coordinator.Command, w words) bool {
 		for _, f := range w.list("feeds") {
 			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
 		}
+		for _, f := range w.list("stay") {
+			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
+		}
+		o.Job.Reads = w.list("reads")
 		c.ReplicaOffered = o
 	case "next":
 		c.ReplicaNext = &coordinator.ReplicaNext{Job: w.job(1), From: from, Epoch: epoch, Replace: w.at(4) == "replace"}

@@ -41,9 +41,11 @@ func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 // endsHere is how far the logs are here that come with a job, and the bytes that
 // they lack.
 func (l *Leader) endsHere(arr *coordinator.Arrival) (ends []coordinator.FeedEnd, lag int64) {
-	for _, f := range arr.Job.Feeds {
-		if e, ok := l.moving.ends[f.Name]; ok {
-			ends, lag = append(ends, e), lag+l.moving.lag[f.Name]
+	for i := range arr.Job.Feeds {
+		f := &arr.Job.Feeds[i]
+		name := arr.Job.MirrorOf(f, arr.From, arr.ID)
+		if e, ok := l.moving.ends[name]; ok {
+			ends, lag = append(ends, coordinator.FeedEnd{Feed: f.Name, End: e.End}), lag+l.moving.lag[name]
 		}
 	}
 	return ends, lag

@@ -69,7 +69,7 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 		case s.MQTT != nil:
 			use.Feed = j.OwnFeed(s.ID)
 		case s.Feed != nil:
-			use.Feed = s.Feed.Name
+			use.Feed = j.SharedFeed(s.Feed.Name)
 		default:
 			continue
 		}
