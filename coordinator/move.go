@@ -13,8 +13,7 @@ import (
 
 // The move of a job between two sites: what each of them keeps of it in its
 // replicated state. coordinator/migration has the rules, docs/MIGRATION.md the
-// protocol, coordinator/jobmanager what becomes of the job. No leader proposes
-// these commands yet.
+// protocol, coordinator/jobmanager what becomes of the job.
 
 // MoveID names a move: "m", the Raft index at which it began, and the site that
 // the job leaves, as in m512-north. So no other move ever has it, and whoever has

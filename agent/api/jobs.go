@@ -22,7 +22,8 @@ import (
 
 // JobPath is the {job} of a path.
 type JobPath struct {
-	Job string `path:"job" doc:"its id, or its name: of a live job, else of the one that ended last"`
+	Job  string `path:"job" doc:"its id, or its name: of a live job, else of the one that ended last"`
+	Site string `query:"site" doc:"the site that is to answer; else the one that has the job"`
 }
 
 func (s *server) registerJobs() {

@@ -87,7 +87,7 @@ func (s *server) registerMoves() {
 
 func stepOf(t MoveTold) MoveStep {
 	p := t.Progress
-	return MoveStep{At: stamp(t.At), Phase: p.Phase, Ended: p.Ended, Round: p.Round, Bytes: p.Bytes, Took: int64(p.Took), Left: int64(p.Left), Lag: p.Lag,
+	return MoveStep{At: t.At.GoTime().UTC().Format("2006-01-02T15:04:05.000Z07:00"), Phase: p.Phase, Ended: p.Ended, Round: p.Round, Bytes: p.Bytes, Took: int64(p.Took), Left: int64(p.Left), Lag: p.Lag,
 		Pause: int64(p.Pause), PauseOff: int64(p.Error), Doubt: p.Doubt, Why: p.Why, Text: MoveLine(p)}
 }
 

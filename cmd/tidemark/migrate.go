@@ -65,7 +65,10 @@ Exit code 0 if the job is at the other site (--dry-run: if that one would take i
 func migrate(ctx context.Context, t *terminal, c *api.Client, job string, m api.Migration) error {
 	m.Request = rand.Text()
 	begun, err := c.Migrate(ctx, job, m)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil && !m.DryRun:
+		return fmt.Errorf("interrupted before it was known whether the move began. \"tidemark job migrate --cancel %s\" gives it up, if it did", job)
+	case err != nil:
 		return err
 	}
 	if m.DryRun {

@@ -465,6 +465,25 @@ func checkpoints(records ...[]byte) bool {
 	return true
 }
 
+// Of a move one thing is said at a time.
+func TestOneThingOfAMove(t *testing.T) {
+	for _, m := range []coordinator.ToTarget{{Move: "m1-s"}, {Move: "m1-s", Verdict: 9}, {Move: "m1-s", Verdict: coordinator.DecisionAborted, Newest: &coordinator.MoveNewest{Snapshot: snapshot("chk-3-17", 17)}}} {
+		if _, err := codec.EncodeToTarget(&m); err == nil {
+			t.Errorf("%+v was encoded", m)
+		}
+		data, err := cbor.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := codec.DecodeToTarget(data); !errors.Is(err, codec.ErrMalformed) {
+			t.Errorf("%+v: %v", m, err)
+		}
+	}
+	if _, err := codec.EncodeToSource(&coordinator.ToSource{Move: "m1-s"}); err == nil {
+		t.Error("nothing was encoded")
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	kinds := []string{"Command", "ToLeader", "ToAgent", "Want", "Offer", "ToTarget", "ToSource"}
 	for i, name := range kinds {

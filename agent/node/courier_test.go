@@ -1,0 +1,71 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// What is for a site arrives in order; a site that does not answer holds up no other, what
+// is too much for it is lost, and it is said once that it is not reached.
+func TestCourier(t *testing.T) {
+	var mu sync.Mutex // guards got, said
+	got, said := []string(nil), []string(nil)
+	held, passed := make(chan struct{}), make(chan struct{}, 3*mostUnsent)
+	c := courier{
+		to: make(map[mesh.Site]chan letter), now: func() dataflow.Time { return 1 },
+		tell: func(s string) { mu.Lock(); defer mu.Unlock(); said = append(said, s) },
+		call: func(_ context.Context, site mesh.Site, path string, body []byte) ([]byte, error) {
+			if site == "away" {
+				<-held
+				passed <- struct{}{}
+				return nil, errors.New("not reached")
+			}
+			m, err := codec.DecodeToSource(body)
+			if err != nil || path != pathMoveSource {
+				t.Errorf("%s: %v", path, err)
+			}
+			mu.Lock()
+			got = append(got, string(m.Move))
+			mu.Unlock()
+			passed <- struct{}{}
+			return nil, nil
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o := &office{ctx: ctx}
+	for range 2 * mostUnsent {
+		c.send(o, &leader.ToSite{Site: "away", ToTarget: &coordinator.ToTarget{Move: "m1-here", Verdict: coordinator.DecisionAborted}})
+	}
+	var want []string
+	for i := range mostUnsent {
+		want = append(want, fmt.Sprintf("m%d-depot", i))
+		c.send(o, &leader.ToSite{Site: "depot", ToSource: &coordinator.ToSource{Move: coordinator.MoveID(want[i]), Done: &coordinator.MoveDone{}}})
+	}
+	for range mostUnsent {
+		<-passed
+	}
+	mu.Lock()
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	mu.Unlock()
+	close(held)
+	for range mostUnsent { // and perhaps the one that was under way
+		<-passed
+	}
+	cancel()
+	o.done.Wait()
+	if len(said) != 1 || len(passed) > 1 {
+		t.Errorf("said %q, and %d more calls", said, len(passed))
+	}
+}
