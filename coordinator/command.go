@@ -30,6 +30,8 @@ type Command struct {
 	JobTold          *JobTold          `cbor:"23,keyasint,omitempty"`
 	JobRescaled      *JobRescaled      `cbor:"24,keyasint,omitempty"`
 	JobForgotten     *JobForgotten     `cbor:"25,keyasint,omitempty"`
+	JobFailedOver    *JobFailedOver    `cbor:"26,keyasint,omitempty"`
+	JobQuarantined   *JobQuarantined   `cbor:"27,keyasint,omitempty"`
 	CheckpointDone   *CheckpointDone   `cbor:"30,keyasint,omitempty"`
 	SinkCommitted    *SinkCommitted    `cbor:"31,keyasint,omitempty"`
 	SavepointAdded   *Snapshot         `cbor:"32,keyasint,omitempty"` // imported
@@ -50,6 +52,9 @@ type Command struct {
 type LeaderBegan struct {
 	Term uint64      `cbor:"1,keyasint"`
 	Node mesh.NodeID `cbor:"2,keyasint"`
+	// Lapsed: nobody led the site for so long that another one may have taken its jobs.
+	// SitesLevel.
+	Lapsed bool `cbor:"3,keyasint,omitempty"`
 }
 
 // SiteFounded is the first command of a site.
@@ -111,6 +116,7 @@ func (c *Command) Needs() uint32 {
 	s, d := c.JobSubmitted, c.CheckpointDone
 	switch {
 	case c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil, c.Move != nil,
+		c.JobFailedOver != nil, c.JobQuarantined != nil, c.LeaderBegan != nil && c.LeaderBegan.Lapsed,
 		c.LogEpochBegun != nil && c.LogEpochBegun.Log.Held:
 		return SitesLevel
 	case c.TokenCreated != nil && c.TokenCreated.Founds != "":

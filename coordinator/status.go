@@ -18,6 +18,7 @@ type Status uint8
 //	cancelled   somebody gave it up; there is no savepoint, and its checkpoints can be started from
 //	suspended   it was stopped with a savepoint for a move to another site, and nothing of it runs until that is decided; it has its name, its feeds and its checkpoints
 //	moved       another site has it: it was handed over, or taken by force; it may come back under the same id
+//	quarantined another site has it at the same epoch, by force; nothing of it runs at either until a person decides
 //
 // and these transitions:
 //
@@ -38,10 +39,12 @@ type Status uint8
 //	stopping, suspended  -> restarting (the move was aborted: it goes on from its newest checkpoint)
 //	suspended            -> moved (handed over)
 //	any                  -> moved (another site has it at a greater epoch)
+//	any live one         -> quarantined
+//	quarantined          -> restarting (a person has decided: it goes on here, at a greater epoch), cancelled
 //	moved, and what has ended -> created (it arrives)
 //
-// Only a command about a move makes a job restarting from suspended, moved, or
-// created.
+// Only a command about a move, or about the loss of a site, makes a job restarting
+// from suspended or quarantined, moved, quarantined, or created.
 const (
 	Created Status = iota
 	Restoring
@@ -54,24 +57,26 @@ const (
 	Cancelled
 	Suspended
 	Moved
+	Quarantined
 )
 
 var statusNames = [...]string{Created: "created", Restoring: "restoring", Running: "running", Restarting: "restarting", Stopping: "stopping",
 	Stopped: "stopped", Finished: "finished", Failed: "failed", Cancelled: "cancelled",
-	Suspended: "suspended", Moved: "moved"}
+	Suspended: "suspended", Moved: "moved", Quarantined: "quarantined"}
 
 // String is the name that a user sees.
 func (s Status) String() string { return statusNames[s] }
 
 var next = [...][]Status{
-	Created:    {Restoring, Stopped, Finished, Failed, Cancelled, Moved},
-	Restoring:  {Running, Restarting, Stopping, Stopped, Failed, Cancelled, Moved},
-	Running:    {Restarting, Stopping, Stopped, Finished, Failed, Cancelled, Moved},
-	Restarting: {Restoring, Finished, Stopped, Failed, Cancelled, Suspended, Moved},
-	Stopping:   {Stopped, Finished, Restarting, Failed, Cancelled, Suspended, Moved},
-	Suspended:  {Restarting, Moved},
+	Created:    {Restoring, Stopped, Finished, Failed, Cancelled, Moved, Quarantined},
+	Restoring:  {Running, Restarting, Stopping, Stopped, Failed, Cancelled, Moved, Quarantined},
+	Running:    {Restarting, Stopping, Stopped, Finished, Failed, Cancelled, Moved, Quarantined},
+	Restarting: {Restoring, Finished, Stopped, Failed, Cancelled, Suspended, Moved, Quarantined},
+	Stopping:   {Stopped, Finished, Restarting, Failed, Cancelled, Suspended, Moved, Quarantined},
+	Suspended:  {Restarting, Moved, Quarantined},
 	Stopped:    {Created, Moved}, Finished: {Created, Moved}, Failed: {Created, Moved}, Cancelled: {Created, Moved},
-	Moved: {Created},
+	Moved:       {Created},
+	Quarantined: {Restarting, Cancelled, Moved},
 }
 
 // CanBecome tells whether to may follow s.
@@ -84,4 +89,4 @@ func (s Status) Ended() bool {
 }
 
 // Known tells whether there is such a status.
-func (s Status) Known() bool { return s <= Moved }
+func (s Status) Known() bool { return s <= Quarantined }

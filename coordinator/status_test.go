@@ -6,7 +6,7 @@ import "testing"
 // has ended comes back only by arriving.
 func TestStatusTable(t *testing.T) {
 	reached := map[Status]bool{Created: true}
-	for round := 0; round < int(Moved); round++ {
+	for round := 0; round < int(Quarantined); round++ {
 		for s := Created; s.Known(); s++ {
 			for to := Created; to.Known(); to++ {
 				if reached[s] && s.CanBecome(to) {
@@ -22,7 +22,7 @@ func TestStatusTable(t *testing.T) {
 		if s.CanBecome(s) {
 			t.Errorf("%s follows itself", s)
 		}
-		if !s.Ended() && s != Suspended && !s.CanBecome(Failed) {
+		if !s.Ended() && s != Suspended && s != Quarantined && !s.CanBecome(Failed) {
 			t.Errorf("a job that is %s cannot fail", s)
 		}
 		if s != Moved && !s.CanBecome(Moved) {
@@ -37,7 +37,7 @@ func TestStatusTable(t *testing.T) {
 			t.Errorf("%s: Ended %v", s, s.Ended())
 		}
 	}
-	if Created.CanBecome(Running) || Stopped.CanBecome(Running) || Suspended.CanBecome(Restoring) {
+	if Created.CanBecome(Running) || Stopped.CanBecome(Running) || Suspended.CanBecome(Restoring) || Quarantined.CanBecome(Restoring) {
 		t.Error("a job runs without having been restored, or in spite of its move")
 	}
 }

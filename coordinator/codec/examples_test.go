@@ -92,6 +92,8 @@ func commands() []any {
 		{JobBecame: &coordinator.JobBecame{Job: "j7", Attempt: 3, Status: coordinator.Stopped, Why: "told so", Savepoint: "sp-2"}},
 		{JobTold: &coordinator.JobTold{Job: "j7", Then: dataflow.Drain}},
 		{JobRescaled: &coordinator.JobRescaled{Job: "j7", Parallelism: 4}},
+		{JobFailedOver: &coordinator.JobFailedOver{Job: "j7-b", From: "b", Was: 1, Epoch: 2, Snapshot: "chk-1-b-3-17", Forced: true, Why: "b has burnt down"}},
+		{JobQuarantined: &coordinator.JobQuarantined{Job: "j7-b", Epoch: 2, Other: "c"}},
 		{JobForgotten: &coordinator.JobForgotten{Job: "j7"}},
 		{CheckpointDone: &coordinator.CheckpointDone{Attempt: 3, Checkpoint: snapshot("chk-3-17", 17), Savepoint: snapshot("sp-2", 17), Release: []string{"chk-2-9"}}},
 		{SinkCommitted: &coordinator.SinkCommitted{Job: "j7", Attempt: 3, Commits: []coordinator.SinkCommit{commit()}}},

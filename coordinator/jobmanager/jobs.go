@@ -54,6 +54,7 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 		job.Epoch = from.ID.Token.Epoch + 1 // what it does is newer than all that it begins with
 		a.inherit(job, from.Job)
 	}
+	a.claim(job)
 	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = id
 	a.put(job)
 	for i := range c.Feeds {
@@ -162,6 +163,7 @@ func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {
 	next := *job
 	next.Status, next.Why, next.Since = coordinator.Restoring, "", a.c.At
 	next.Attempt, next.Places, next.From = c.Attempt, places, c.From
+	a.claim(&next)
 	a.put(&next)
 	return nil
 }
@@ -205,8 +207,9 @@ func (a *apply) jobBecame(c *coordinator.JobBecame) error {
 		return refuse(ErrStale, "job %s is %s, and cannot become %s from there", job.ID, job.Status, statusName(c.Status))
 	case c.Status == coordinator.Restoring:
 		return refuse(ErrRefused, "job %s: only a deployment makes it restoring", job.ID)
-	case c.Status == coordinator.Moved || c.Status == coordinator.Created || job.Status == coordinator.Suspended:
-		return refuse(ErrRefused, "job %s is %s: only a move makes it %s from there", job.ID, job.Status, c.Status)
+	case c.Status == coordinator.Moved || c.Status == coordinator.Created || c.Status == coordinator.Quarantined || job.Status == coordinator.Suspended,
+		job.Status == coordinator.Quarantined && c.Status != coordinator.Cancelled:
+		return refuse(ErrRefused, "job %s is %s: only a move, or a person's force, makes it %s from there", job.ID, job.Status, c.Status)
 	case c.Status == coordinator.Stopped && job.Move != "":
 		return refuse(ErrStale, "job %s halts for %s: it is suspended, not stopped", job.ID, job.Move)
 	case c.Status == coordinator.Suspended && (job.Move == "" || job.Cancel):
@@ -261,6 +264,8 @@ func (a *apply) jobTold(c *coordinator.JobTold) error {
 		return refuse(ErrRefused, "job %s has ended: it is %s", job.ID, job.Status)
 	case job.Status == coordinator.Suspended:
 		return refuse(ErrRefused, "job %s is suspended by %s: cancel the move first", job.ID, job.Move)
+	case job.Status == coordinator.Quarantined && !c.Cancel:
+		return refuse(ErrRefused, "job %s is quarantined: it does not run; cancel it, or say that it goes on here", job.ID)
 	case job.Cancel && c.Cancel, !c.Cancel && !job.Cancel && c.Then != dataflow.GoOn && c.Then == job.Then:
 		return nil // the same wish again
 	case c.Cancel:

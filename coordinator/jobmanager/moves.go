@@ -23,7 +23,7 @@ func Facts(st *coordinator.State) migration.Jobs { return facts{st} }
 func (f facts) Job(id coordinator.JobID) migration.JobFacts {
 	var out migration.JobFacts
 	if j := f.Jobs[id]; j != nil {
-		out.Epoch, out.Here = j.Epoch, !j.Status.Ended()
+		out.Epoch, out.Here = j.Epoch, !j.Status.Ended() && j.Status != coordinator.Quarantined // such a one is nobody's to hand over
 		if j.Status == coordinator.Suspended {
 			out.Halted = j.Savepoint
 		}
@@ -243,6 +243,7 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 			return
 		}
 	}
+	a.claim(job)
 	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = job.ID
 	a.put(job)
 	for _, name := range sorted(a.Feeds) {

@@ -10,11 +10,15 @@ import (
 
 // Config is what a leader begins its term with.
 type Config struct {
-	Term        uint64 // of Raft
-	Self        mesh.NodeID
-	Site        mesh.Site
-	Level       uint32 // the feature level that this binary knows
-	Timing      Timing
+	Term   uint64 // of Raft
+	Self   mesh.NodeID
+	Site   mesh.Site
+	Level  uint32 // the feature level that this binary knows
+	Timing Timing
+	// Lapsed: for Timing.Lapse before this term the agent on which this leader is had no
+	// lease of any leader of the site, as far as its process knows. Another site may
+	// have taken jobs meanwhile.
+	Lapsed      bool
 	Moving      migration.Config                        // when moves do what
 	Replication replication.Config                      // when sites ask each other
 	Parse       func(*coordinator.Job) (*Parsed, error) // nil: Parse; pure
@@ -36,13 +40,16 @@ type Timing struct {
 	Forsake dataflow.Duration // copies on an agent that is lost for so long are made anew on others
 	Again   dataflow.Duration // copies that could not be made are tried again
 	Copy    dataflow.Duration // for an agent that is there to copy what it was asked for
+	Contact dataflow.Duration // another site has said that it has not taken a job: that holds for so long
+	Lapse   dataflow.Duration // see Config.Lapsed
 }
 
 // DefaultTiming is that of a site.
 func DefaultTiming() Timing {
 	return Timing{Lease: 3 * dataflow.Second, Silence: 1500 * dataflow.Millisecond, Confirm: 500 * dataflow.Millisecond,
 		Retry: 200 * dataflow.Millisecond, Finish: 5 * dataflow.Second, Replace: 5 * dataflow.Second, Close: 30 * dataflow.Second, Prepare: 10 * dataflow.Minute,
-		Apart: dataflow.Minute, Gather: 10 * dataflow.Second, Forsake: 10 * dataflow.Minute, Again: dataflow.Minute, Copy: dataflow.Hour}
+		Apart: dataflow.Minute, Gather: 10 * dataflow.Second, Forsake: 10 * dataflow.Minute, Again: dataflow.Minute, Copy: dataflow.Hour,
+		Contact: dataflow.Minute, Lapse: dataflow.Minute}
 }
 
 // Safe is how long after the leader granted a lease nobody acts on it any more,

@@ -34,6 +34,10 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		l.become(r, coordinator.Failed, err.Error(), "")
 		return
 	}
+	if why := l.isolated(r, j); why != "" {
+		l.waits(r, j, why)
+		return
+	}
 	l.overdue(r)
 	if why, soon := l.unclosed(r, j, p); why != "" {
 		if !soon {

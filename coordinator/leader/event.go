@@ -74,6 +74,7 @@ type Wish struct {
 	Request   string             // with Savepoint: sent again with the same one, it is the same savepoint. Random; empty: it is not
 	Stop      *coordinator.JobTold
 	Migrate   *Migrate
+	Failover  *Failover
 }
 
 // Effect is what must be done: exactly one pointer is set.
@@ -113,5 +114,8 @@ type Answer struct {
 	Ref       int
 	Savepoint string             // the name of the one that was taken
 	Move      coordinator.MoveID // of a wish about a move
-	Err       error
+	// FailedOver is of such a wish, also where it was refused when it was to be done;
+	// nil: before.
+	FailedOver *FailedOver
+	Err        error
 }

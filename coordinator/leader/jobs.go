@@ -45,10 +45,11 @@ type jobRun struct {
 	used     map[mesh.NodeID]int // slots
 	usedFor  *coordinator.Place  // the first of the places for which
 
-	end   ending // what the newest checkpoint says
-	endOf endKey
-	stops []int         // wishes that wait for its end
-	rowed dataflow.Time // rows came out of it last, as far as its sinks said in this term; 0: none
+	end    ending // what the newest checkpoint says
+	endOf  endKey
+	stops  []int // wishes that wait for its end
+	owning owning
+	rowed  dataflow.Time // rows came out of it last, as far as its sinks said in this term; 0: none
 }
 
 // verdict is what becomes of a job whose attempt is over.
@@ -71,8 +72,9 @@ type ending struct {
 }
 
 func (l *Leader) newRun(j *coordinator.Job) *jobRun {
-	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool), slow: make(map[mesh.NodeID]bool), hosts: make(map[mesh.NodeID]bool)}
-	if j.Status == coordinator.Restarting || j.Status == coordinator.Suspended { // by a leader of before
+	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool), slow: make(map[mesh.NodeID]bool), hosts: make(map[mesh.NodeID]bool),
+		owning: owning{next: dataflow.MinTime, answers: make(map[mesh.Site]dataflow.Time), named: make(map[mesh.Site]bool)}}
+	if j.Status == coordinator.Restarting || j.Status == coordinator.Suspended || j.Status == coordinator.Quarantined { // by a leader of before
 		r.left, r.overAt = coordinator.AttemptRef{Job: j.ID, Token: j.Token(l.cfg.Site)}, l.now
 		for _, p := range j.Places {
 			r.closing[p.Node] = true
@@ -152,6 +154,7 @@ func (l *Leader) decide(r *jobRun) {
 	case j.Status == coordinator.Suspended: // what becomes of it the move decides
 	case j.Cancel:
 		l.become(r, coordinator.Cancelled, "", "")
+	case j.Status == coordinator.Quarantined: // that is for a person
 	case end.status != coordinator.Created:
 		l.finish(r, end)
 	case j.Deployed():
@@ -274,6 +277,10 @@ func (l *Leader) check(r *jobRun, j *coordinator.Job) {
 	}
 	p, err := l.parse(r, j)
 	if err != nil {
+		return
+	}
+	if l.doubted(r, j) {
+		l.giveOver(r, "nobody led the site for a while: another one may have taken the job")
 		return
 	}
 	if j.Then == dataflow.GoOn && !p.fits(a) {

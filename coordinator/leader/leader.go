@@ -39,6 +39,8 @@ type Leader struct {
 	copying     copying
 	moving      migrating
 	replicating replicating
+	heard       map[coordinator.JobID]heardOf // of other sites that have jobs of this one, or that are kept here
+	contests    map[coordinator.JobID]bool    // a command about such a claim is under way
 	wakes       wakes
 	effects     []Effect
 }
@@ -60,7 +62,8 @@ func New(cfg Config) *Leader {
 	return &Leader{
 		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
 		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
-		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), moving: newMigrating(), replicating: newReplicating(), wakes: wakes{index: make(map[subject]int)},
+		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), moving: newMigrating(), replicating: newReplicating(),
+		heard: make(map[coordinator.JobID]heardOf), contests: make(map[coordinator.JobID]bool), wakes: wakes{index: make(map[subject]int)},
 	}
 }
 
@@ -168,7 +171,7 @@ func (l *Leader) begin() {
 		return
 	}
 	l.begun = true
-	l.propose(coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self}}, func(err error) {
+	l.propose(coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self, Lapsed: l.cfg.Lapsed && l.st.Level >= coordinator.SitesLevel}}, func(err error) {
 		l.begun, l.retry = err == nil, l.now.Add(l.cfg.Timing.Retry)
 	})
 }

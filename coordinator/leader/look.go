@@ -182,6 +182,7 @@ func (l *Leader) lookAtJob(r *jobRun) {
 			l.marks.feeds[name] = true
 		}
 	}
+	l.askOwners(r, j)
 	l.account(r, j)
 	l.index(r)
 	l.wakes.set(subject{aJob, string(r.id)}, l.jobWake(r))
@@ -195,7 +196,7 @@ func (l *Leader) jobWake(r *jobRun) dataflow.Time {
 			at = min(at, t)
 		}
 	}
-	for _, t := range []dataflow.Time{r.at, r.retry, r.overAt.Add(l.cfg.Timing.Lease), r.overAt.Add(l.cfg.Timing.Close)} {
+	for _, t := range []dataflow.Time{r.at, r.retry, r.owning.next, r.overAt.Add(l.cfg.Timing.Lease), r.overAt.Add(l.cfg.Timing.Close)} {
 		soon(t)
 	}
 	for node := range r.closing {

@@ -79,7 +79,12 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 			l.marks.site = true
 			l.markAllCopies()
 			l.markSites()
-		case jobmanager.Leader, jobmanager.Site:
+		case jobmanager.Leader: // with it Lapse
+			l.marks.site = true
+			for id := range l.jobs {
+				l.marks.jobs[id] = true
+			}
+		case jobmanager.Site:
 			l.marks.site = true
 		case jobmanager.Move:
 			l.markMove(coordinator.MoveID(c.Name))

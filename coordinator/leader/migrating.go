@@ -27,6 +27,7 @@ type migrating struct {
 	reached map[mesh.Site]bool
 	ends    map[string]coordinator.FeedEnd // of logs here that another site's are copied to
 	lag     map[string]int64               // bytes that those lack
+	behind  map[string]coordinator.Lag     // rows and time that they lack
 }
 
 // moveRun is the machine of a move, and what it was told.
@@ -57,14 +58,15 @@ type moveRun struct {
 
 func newMigrating() migrating {
 	return migrating{runs: make(map[coordinator.MoveID]*moveRun), marked: make(map[coordinator.MoveID]bool), reached: make(map[mesh.Site]bool),
-		ends: make(map[string]coordinator.FeedEnd), lag: make(map[string]int64)}
+		ends: make(map[string]coordinator.FeedEnd), lag: make(map[string]int64), behind: make(map[string]coordinator.Lag)}
 }
 
 // FromSite is a message of another site's leader about a move.
 type FromSite struct {
 	Site     mesh.Site
-	ToSource *coordinator.ToSource // one of the two
+	ToSource *coordinator.ToSource // one of the three
 	ToTarget *coordinator.ToTarget
+	Owner    *coordinator.OwnerNews // of no move: owners.go
 }
 
 // ToSite is a message for the leader of another site; it may be lost.
@@ -300,6 +302,10 @@ func (l *Leader) hurry(m *moveRun) {
 
 // heardSite is a message about a move.
 func (l *Leader) heardSite(from *FromSite) {
+	if from.Owner != nil {
+		l.heardOwner(from.Site, from.Owner)
+		return
+	}
 	var id coordinator.MoveID
 	e := migration.Event{Now: l.now, FromTarget: from.ToSource, FromSource: from.ToTarget}
 	switch {

@@ -26,6 +26,7 @@ type Parsed struct {
 	// broker knows none.
 	Unfenced    map[dataflow.TaskID]bool
 	ReplicateTo []mesh.Site // what is needed to go on with it is kept there too
+	Continues   bool        // on_isolation: continue
 }
 
 // FeedUse is a source that reads a feed.
@@ -51,7 +52,7 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 	}
 	x := graph.Expand(graph.Chain(loaded.Graph, graph.Options{}))
 	p := &Parsed{Graph: x, Slots: schedule.Slots(x, loaded.Constraints, loaded.Placement), Restart: restartConfig(loaded.Restart), Replicas: loaded.Replicas,
-		Degrade: loaded.WhenShort == job.Degrade, Unfenced: make(map[dataflow.TaskID]bool)}
+		Degrade: loaded.WhenShort == job.Degrade, Continues: loaded.OnIsolation == job.ContinueIsolated, Unfenced: make(map[dataflow.TaskID]bool)}
 	ck := loaded.Checkpoint
 	p.Checkpoint = checkpoint.Config{Interval: ck.Interval, MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: retained, Full: true, Whole: true}
 	if ck.Interval == 0 {

@@ -266,6 +266,7 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 		}
 		l.replicating.first[s.Feed] = s.First
 		m.Lag[s.Feed] = max(0, s.Of.Payload-s.Payload)
+		l.moving.behind[s.Feed] = coordinator.Lag{Rows: max(0, s.Of.End-s.Shown), Time: dataflow.Duration(max(0, s.Of.Clock-s.Clock))}
 		m.Ends = append(m.Ends, coordinator.FeedEnd{Feed: s.Feed, End: s.Shown})
 	}
 	if len(m.Ends) > 0 {
@@ -281,6 +282,7 @@ func (l *Leader) forgetMirror(name string) {
 	if f == nil || f.Log.Epoch != l.replicating.epochs[name] {
 		delete(l.moving.ends, name)
 		delete(l.moving.lag, name)
+		delete(l.moving.behind, name)
 		delete(l.replicating.first, name)
 		delete(l.replicating.epochs, name)
 	}

@@ -21,6 +21,8 @@ func (l *Leader) wish(w *Wish) {
 	switch {
 	case w.Migrate != nil:
 		l.wishMove(w.Ref, w.Migrate)
+	case w.Failover != nil:
+		l.wishFailover(w.Ref, w.Failover)
 	case w.Savepoint != nil:
 		l.wishSavepoint(w)
 	case w.Stop != nil:

@@ -1,0 +1,271 @@
+package leader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// The loss of a site. What is kept of its job becomes a job here when a person says
+// so. A site that comes back asks, before it deploys a job that others keep, whether
+// one of them has it; and whoever has a job asks those who may have it, too, again
+// and again: the greater epoch wins, and of two at the same one neither runs.
+// docs/MIGRATION.md.
+
+// Failover is a person's wish about a job whose site is lost.
+type Failover struct {
+	Job coordinator.JobID
+	// Force: though its site is reached, or another one may have it. Of a job that is
+	// here: it goes on here, whoever else has it.
+	Force bool
+	Dry   bool // only say what would be lost
+	Why   string
+}
+
+// FailedOver is what there is to say of it.
+type FailedOver struct {
+	From     mesh.Site
+	Epoch    uint64 // at which the job is here, or would be
+	Snapshot string // from which it goes on
+	// Age is for how long that has been the newest here, by this site's wall clock: what
+	// the job has put out since is lost, or stands beside.
+	Age dataflow.Duration
+	// Lag is what its site had in its logs besides, as far as was heard. Of bytes, and
+	// nothing of the other two if nobody has said it.
+	Lag coordinator.Lag
+}
+
+// Timing of questions.
+const (
+	askCalm   = 10 * dataflow.Second // of jobs that run, whether another site has them too
+	askWaits  = dataflow.Second      // of jobs that wait for an answer
+	maxOwners = 32                   // sites that are asked about a job
+)
+
+// owning is what is known of other sites' claims to a job of this one.
+type owning struct {
+	next    dataflow.Time               // when they are asked again
+	answers map[mesh.Site]dataflow.Time // who has said that it has not taken it: when it was asked that
+	named   map[mesh.Site]bool          // sites of which others have said that they have it
+	fencing bool                        // a command about that is under way
+}
+
+// heardOf is the greatest epoch at which another site was said to have a job.
+type heardOf struct {
+	epoch uint64
+	owner mesh.Site
+}
+
+// asked are the sites that may have a job of this one: that keep it, that had it,
+// and of which others have said so.
+func (l *Leader) asked(r *jobRun, j *coordinator.Job) (sites []mesh.Site) {
+	add := func(s mesh.Site) {
+		if s != l.cfg.Site && s != "" && !slices.Contains(sites, s) && len(sites) < maxOwners {
+			sites = append(sites, s)
+		}
+	}
+	if p, err := l.parse(r, j); err == nil {
+		for _, s := range p.ReplicateTo {
+			add(s)
+		}
+	}
+	for _, t := range j.History {
+		add(t.Site)
+	}
+	for _, s := range sorted(r.owning.named) {
+		add(s)
+	}
+	return sites
+}
+
+// doubted tells whether another site may have taken a job, while nobody led this
+// one: whoever deploys it asks first. One of which there never was a checkpoint
+// nobody can have taken.
+func (l *Leader) doubted(r *jobRun, j *coordinator.Job) bool {
+	if j.Claimed >= l.st.Lapse || j.Newest() == nil {
+		return false
+	}
+	p, err := l.parse(r, j)
+	return err == nil && !p.Continues && slices.ContainsFunc(p.ReplicateTo, func(s mesh.Site) bool { return s != l.cfg.Site })
+}
+
+// isolated says which sites must still say that they have not taken a job; empty:
+// it may be deployed.
+func (l *Leader) isolated(r *jobRun, j *coordinator.Job) string {
+	if !l.doubted(r, j) {
+		return ""
+	}
+	var missing []string
+	for _, s := range r.parsed.ReplicateTo {
+		if at, said := r.owning.answers[s]; s != l.cfg.Site && (!said || l.now > at.Add(l.cfg.Timing.Contact)) {
+			missing = append(missing, string(s))
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("site %s was down, and %s may have taken the job meanwhile: it must be reached first (on_isolation: stop)", l.cfg.Site, strings.Join(missing, ", "))
+}
+
+// askOwners asks the sites that may have a job, when it is time.
+func (l *Leader) askOwners(r *jobRun, j *coordinator.Job) {
+	if l.st.Level < coordinator.SitesLevel || l.now < r.owning.next {
+		return
+	}
+	every := askCalm
+	if !j.Deployed() && l.isolated(r, j) != "" {
+		every = askWaits
+	}
+	r.owning.next = dataflow.MaxTime
+	for _, s := range l.asked(r, j) {
+		r.owning.next = l.now.Add(every)
+		l.putOwner(s, coordinator.OwnerNews{Job: j.ID, Epoch: j.Epoch, Owner: l.cfg.Site, Ask: true, Term: l.cfg.Term, At: l.now})
+	}
+}
+
+func (l *Leader) putOwner(to mesh.Site, n coordinator.OwnerNews) {
+	l.put(Effect{ToSite: &ToSite{Site: to, Owner: &n}})
+}
+
+// heardOwner: another site says who has a job.
+func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
+	l.catchUp()
+	if n.Ask && l.now <= l.confirmed.Add(l.cfg.Timing.Confirm) { // else what is known here may be old
+		answer := l.ownerOf(n.Job)
+		answer.Term, answer.At = n.Term, n.At
+		l.putOwner(from, answer)
+	}
+	j, r := l.st.Jobs[n.Job], l.jobs[n.Job]
+	if (j != nil || l.st.Replicas[n.Job] != nil) && n.Owner != l.cfg.Site && n.Epoch > l.heard[n.Job].epoch {
+		l.heard[n.Job] = heardOf{n.Epoch, n.Owner}
+	}
+	if j == nil {
+		return
+	}
+	ours := n.Epoch < j.Epoch || n.Epoch == j.Epoch && n.Owner == l.cfg.Site
+	switch {
+	case !ours && n.Owner == l.cfg.Site: // nobody else knows more of this site than it does
+	case n.Epoch > j.Epoch:
+		l.contest(n.Job, coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: n.Job, Epoch: n.Epoch, Owner: n.Owner}}})
+	case !ours && !j.Status.Ended() && j.Status != coordinator.Quarantined:
+		l.contest(n.Job, coordinator.Command{JobQuarantined: &coordinator.JobQuarantined{Job: n.Job, Epoch: n.Epoch, Other: n.Owner}})
+	}
+	if r == nil {
+		return
+	}
+	if !ours && n.Owner != l.cfg.Site && !r.owning.named[n.Owner] && len(r.owning.named) < maxOwners {
+		r.owning.named[n.Owner], r.owning.next = true, l.now
+	}
+	if ours && !n.Ask && n.Term == l.cfg.Term {
+		r.owning.answers[from] = max(n.At, r.owning.answers[from])
+	}
+	l.marks.jobs[n.Job] = true
+}
+
+// contest proposes what follows of another site's claim, once.
+func (l *Leader) contest(job coordinator.JobID, c coordinator.Command) {
+	if l.contests[job] {
+		return
+	}
+	l.contests[job] = true
+	l.propose(c, func(error) { delete(l.contests, job) })
+}
+
+// ownerOf is what is known here of who has a job.
+func (l *Leader) ownerOf(id coordinator.JobID) coordinator.OwnerNews {
+	n := coordinator.OwnerNews{Job: id}
+	if j := l.st.Jobs[id]; j != nil {
+		n.Epoch, n.Owner = j.Epoch, l.cfg.Site
+		if j.Status == coordinator.Moved {
+			n.Owner = j.Owner
+		}
+	}
+	if r := l.st.Replicas[id]; r != nil && r.Epoch > n.Epoch {
+		n.Epoch, n.Owner = r.Epoch, r.From
+	}
+	return n
+}
+
+var (
+	errNotKept = errors.New("nothing is kept here of such a job of another site")
+	errRunsOn  = errors.New("it is at this site, and nobody else is known to have it")
+	errSayIt   = errors.New("another site may have it: look there first; or say that you are sure, with force")
+)
+
+// wishFailover takes a job whose site is lost, or says what would be lost.
+func (l *Leader) wishFailover(ref int, w *Failover) {
+	refuse := func(err error) { l.put(Effect{Answer: &Answer{Ref: ref, Err: err}}) }
+	j, r := l.st.Jobs[w.Job], l.st.Replicas[w.Job]
+	if arr := l.st.Arriving(w.Job); arr != nil && arr.Phase == coordinator.ArrivalPrepared && !w.Dry {
+		l.wishMove(ref, &Migrate{Force: arr.ID, Why: w.Why, Sure: w.Force})
+		return
+	}
+	c := coordinator.JobFailedOver{Job: w.Job, Forced: w.Force, Why: w.Why}
+	f := &FailedOver{}
+	switch {
+	case j != nil && !j.Status.Ended():
+		if j.Status != coordinator.Quarantined && (l.jobs[w.Job] == nil || !l.doubted(l.jobs[w.Job], j)) {
+			refuse(fmt.Errorf("job %s is %s: %w", w.Job, j.Status, errRunsOn))
+			return
+		}
+		if !w.Force && !w.Dry {
+			refuse(fmt.Errorf("job %s is %s (%s): %w", w.Job, j.Status, j.Why, errSayIt))
+			return
+		}
+		c.From, c.Was = l.cfg.Site, j.Epoch
+		if n := j.Newest(); n != nil {
+			f.Snapshot = n.Name
+		}
+	case r == nil:
+		refuse(fmt.Errorf("job %s: %w", w.Job, errNotKept))
+		return
+	default:
+		if err := l.mayTake(r); err != nil && !w.Force && !w.Dry {
+			refuse(err)
+			return
+		}
+		c.From, c.Was = r.From, r.Epoch
+		if r.Snapshot != nil {
+			c.Snapshot, f.Snapshot, f.Age = r.Snapshot.Name, r.Snapshot.Name, dataflow.Duration(max(0, l.wall-r.Since))
+		}
+		f.Lag = l.lagOf(r)
+	}
+	c.Epoch = max(c.Was, l.heard[w.Job].epoch) + 1
+	if j != nil {
+		c.Epoch = max(c.Epoch, j.Epoch+1)
+	}
+	f.From, f.Epoch = c.From, c.Epoch
+	if w.Dry {
+		l.put(Effect{Answer: &Answer{Ref: ref, FailedOver: f}})
+		return
+	}
+	l.propose(coordinator.Command{JobFailedOver: &c}, func(err error) { l.put(Effect{Answer: &Answer{Ref: ref, FailedOver: f, Err: err}}) })
+}
+
+// mayTake says why a job is not to be taken without force.
+func (l *Leader) mayTake(r *coordinator.Replica) error {
+	h := l.heard[r.Job.ID]
+	switch {
+	case l.moving.reached[r.From]:
+		return fmt.Errorf("job %s: site %s has it, and is reached: move the job from there; or say that you are sure, with force", r.Job.ID, r.From)
+	case h.epoch > r.Epoch || h.epoch == r.Epoch && h.owner != r.From:
+		return fmt.Errorf("job %s: site %s has it, at epoch %d: take it from there; or say that you are sure, with force", r.Job.ID, h.owner, h.epoch)
+	}
+	return nil
+}
+
+// lagOf is what the logs here lack, as was heard last.
+func (l *Leader) lagOf(r *coordinator.Replica) (lag coordinator.Lag) {
+	for i := range r.Job.Feeds {
+		name := r.Job.MirrorOf(&r.Job.Feeds[i], r.From, r.Moving)
+		lag.Bytes += l.moving.lag[name]
+		b := l.moving.behind[name]
+		lag.Rows, lag.Time = lag.Rows+b.Rows, max(lag.Time, b.Time)
+	}
+	return lag
+}
