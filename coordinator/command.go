@@ -32,6 +32,7 @@ type Command struct {
 	JobForgotten     *JobForgotten     `cbor:"25,keyasint,omitempty"`
 	JobFailedOver    *JobFailedOver    `cbor:"26,keyasint,omitempty"`
 	JobQuarantined   *JobQuarantined   `cbor:"27,keyasint,omitempty"`
+	JobClaimed       *JobClaimed       `cbor:"28,keyasint,omitempty"`
 	CheckpointDone   *CheckpointDone   `cbor:"30,keyasint,omitempty"`
 	SinkCommitted    *SinkCommitted    `cbor:"31,keyasint,omitempty"`
 	SavepointAdded   *Snapshot         `cbor:"32,keyasint,omitempty"` // imported
@@ -52,9 +53,9 @@ type Command struct {
 type LeaderBegan struct {
 	Term uint64      `cbor:"1,keyasint"`
 	Node mesh.NodeID `cbor:"2,keyasint"`
-	// Lapsed: nobody led the site for so long that another one may have taken its jobs.
-	// SitesLevel.
-	Lapsed bool `cbor:"3,keyasint,omitempty"`
+	// Isolated are jobs that another site may have taken, since nobody had led this one
+	// for long. It is said again with them when the state is known. SitesLevel.
+	Isolated []JobID `cbor:"3,keyasint,omitempty"`
 }
 
 // SiteFounded is the first command of a site.
@@ -116,7 +117,7 @@ func (c *Command) Needs() uint32 {
 	s, d := c.JobSubmitted, c.CheckpointDone
 	switch {
 	case c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil, c.Move != nil,
-		c.JobFailedOver != nil, c.JobQuarantined != nil, c.LeaderBegan != nil && c.LeaderBegan.Lapsed,
+		c.JobFailedOver != nil, c.JobQuarantined != nil, c.JobClaimed != nil, c.LeaderBegan != nil && len(c.LeaderBegan.Isolated) > 0,
 		c.LogEpochBegun != nil && c.LogEpochBegun.Log.Held:
 		return SitesLevel
 	case c.TokenCreated != nil && c.TokenCreated.Founds != "":

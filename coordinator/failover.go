@@ -12,8 +12,7 @@ import (
 // to have had it, without the word of the site that has it. SitesLevel.
 //
 // From another site: the job begins with what is kept of it here, Snapshot. From
-// this one: it is here, and is quarantined, or waits until it is known that nobody
-// else has it; a person says that it goes on here.
+// this one: it is here, and is quarantined or isolated; a person says that it goes on here.
 type JobFailedOver struct {
 	Job      JobID     `cbor:"1,keyasint"`
 	From     mesh.Site `cbor:"2,keyasint"`           // who has it, as is known here
@@ -22,6 +21,14 @@ type JobFailedOver struct {
 	Snapshot string    `cbor:"5,keyasint,omitempty"` // of Replica.Snapshot, where From is another site
 	Forced   bool      `cbor:"6,keyasint,omitempty"` // though From was reached, or others may have it
 	Why      string    `cbor:"7,keyasint,omitempty"` // a person's words
+}
+
+// JobClaimed: all sites that keep an isolated job have said that they have not taken
+// it. SitesLevel.
+type JobClaimed struct {
+	Job   JobID  `cbor:"1,keyasint"`
+	Epoch uint64 `cbor:"2,keyasint"`
+	Term  uint64 `cbor:"3,keyasint"` // of the leader that asked
 }
 
 // JobQuarantined: another site has the job at the same epoch. Nobody can tell which

@@ -59,13 +59,17 @@ func (s *State) Rests(f *Feed) bool {
 // Holds tells whether the present epoch of a feed's log is to be a held one. It is
 // where another site has the feed; and while the job with which it leaves is
 // suspended, from when on the log's end must not move. Not before: the job reads
-// the log, and would fail if its epoch ended.
+// the log, and would fail if its epoch ended. And where nobody can tell whether the
+// job is this site's.
 func (s *State) Holds(f *Feed) bool {
 	switch {
 	case f.Mirror != nil: // its owner has no session anyhow
 		return false
 	case f.Owner != "":
 		return true
+	}
+	if j := s.Jobs[f.Job]; j != nil && (j.Isolated || j.Status == Quarantined) {
+		return true // another site may have a session, of the same name
 	}
 	d := s.LeavingFeed(f)
 	return d != nil && (d.Phase == DepartureHalting || d.Phase == DepartureOffered) && s.Jobs[d.Job].Status == Suspended

@@ -34,9 +34,6 @@ type State struct {
 	Removed    map[mesh.NodeID]*Removed // agents that were taken out: whatever their certificates say, nobody lets them in
 	Replicas   map[JobID]*Replica       // of other sites' jobs; SitesLevel
 	Moves      Moves                    // of jobs, to other sites and from them
-	// Lapse is the index at which a leader began before which nobody had led the site
-	// for long; 0: none has. SitesLevel.
-	Lapse uint64
 }
 
 // Removed is an agent that belonged to the site. One that uses a token is none any
@@ -175,9 +172,10 @@ type Job struct {
 	Move    MoveID    `cbor:"30,keyasint,omitempty"`
 	Owner   mesh.Site `cbor:"31,keyasint,omitempty"` // of moved: the site that has it; empty: this one
 	History []Tenure  `cbor:"32,keyasint,omitempty"` // of a job that has moved: who had it, by epoch, for people
-	// Claimed is the index at which it was deployed last, or became this site's. If
-	// State.Lapse is greater another site may have taken it meanwhile.
-	Claimed uint64 `cbor:"33,keyasint,omitempty"`
+	// Isolated: nobody had led the site for long, and another one may have taken the
+	// job. Nothing of it runs, and its feeds have no session, until all that keep it have
+	// said that they have not, or a person has said that it goes on here.
+	Isolated bool `cbor:"33,keyasint,omitempty"`
 }
 
 // Tenure says from when on a site has had a job.

@@ -20,6 +20,7 @@ import (
 const (
 	pathMoveTarget = pathSite + "move/target" // a coordinator.ToTarget
 	pathMoveSource = pathSite + "move/source" // a coordinator.ToSource
+	pathOwner      = pathSite + "owner"       // a coordinator.OwnerNews
 )
 
 // Limits of what is kept for moves.
@@ -44,6 +45,15 @@ func (n *Node) moveSource(_ context.Context, from mesh.Site, body []byte) ([]byt
 		return nil, err
 	}
 	return nil, n.heardSite(leader.FromSite{Site: from, ToSource: m})
+}
+
+// ownerNews hears who has a job.
+func (n *Node) ownerNews(_ context.Context, from mesh.Site, body []byte) ([]byte, error) {
+	m, err := codec.DecodeOwner(body)
+	if err != nil {
+		return nil, err
+	}
+	return nil, n.heardSite(leader.FromSite{Site: from, Owner: m})
 }
 
 func (n *Node) heardSite(m leader.FromSite) error {
@@ -75,10 +85,14 @@ type letter struct {
 func (c *courier) send(o *office, m *leader.ToSite) {
 	var l letter
 	var err error
-	if m.ToTarget != nil {
+	switch {
+	case m.Owner != nil:
+		l.path = pathOwner
+		l.body, err = codec.EncodeOwner(m.Owner)
+	case m.ToTarget != nil:
 		l.path = pathMoveTarget
 		l.body, err = codec.EncodeToTarget(m.ToTarget)
-	} else {
+	default:
 		l.path = pathMoveSource
 		l.body, err = codec.EncodeToSource(m.ToSource)
 	}

@@ -45,6 +45,7 @@ func (n *Node) siteCalls() map[string]siteCall {
 		PathSiteSelf:   n.siteSelf,
 		pathMoveTarget: n.moveTarget,
 		pathMoveSource: n.moveSource,
+		pathOwner:      n.ownerNews,
 		PathReplicas:   n.siteReplicas,
 	}
 }

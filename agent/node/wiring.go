@@ -229,7 +229,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	if n.o.Timing != nil {
 		timing = *n.o.Timing
 	}
-	o.leader = leader.New(leader.Config{Term: term, Self: n.id.Node(), Site: n.id.Site(), Level: n.o.Level, Timing: timing})
+	o.leader = leader.New(leader.Config{Term: term, Self: n.id.Node(), Site: n.id.Site(), Level: n.o.Level, Timing: timing, Lapsed: n.lapsed(timing)})
 	journal := n.replica.watch()
 	defer n.replica.unwatch(journal)
 	o.look = func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) }
@@ -255,6 +255,13 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	n.office = nil
 	n.mu.Unlock()
 	n.tell("leader", fmt.Sprintf("this agent leads no more; it did in term %d", term))
+}
+
+// lapsed tells whether this agent had no lease for long, as far as its process
+// knows.
+func (n *Node) lapsed(t leader.Timing) bool {
+	until := n.lease.Until()
+	return until == dataflow.MinTime || n.uptime() > until.Add(t.Lapse)
 }
 
 // enter puts a command into the log, for the office.

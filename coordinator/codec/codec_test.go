@@ -152,7 +152,7 @@ func blocks(t *testing.T) map[string]map[string]string {
 		"../../docs/COMMANDS.md":    {reflect.TypeFor[coordinator.Command](), reflect.TypeFor[coordinator.Job](), reflect.TypeFor[coordinator.Replica](), reflect.TypeFor[coordinator.Departure]()},
 		"../../docs/CONTROL.md":     {reflect.TypeFor[coordinator.ToLeader](), reflect.TypeFor[coordinator.ToAgent]()},
 		"../../docs/REPLICATION.md": {reflect.TypeFor[coordinator.Want](), reflect.TypeFor[coordinator.Offer]()},
-		"../../docs/MIGRATION.md":   {reflect.TypeFor[coordinator.ToTarget](), reflect.TypeFor[coordinator.ToSource]()},
+		"../../docs/MIGRATION.md":   {reflect.TypeFor[coordinator.ToTarget](), reflect.TypeFor[coordinator.ToSource](), reflect.TypeFor[coordinator.OwnerNews]()},
 	}
 	for doc, types := range roots {
 		want[doc] = map[string]string{}

@@ -78,7 +78,7 @@ func offer() coordinator.Offer {
 func commands() []any {
 	var all []any
 	for _, c := range []coordinator.Command{
-		{LeaderBegan: &coordinator.LeaderBegan{Term: 2, Node: "n1"}},
+		{LeaderBegan: &coordinator.LeaderBegan{Term: 2, Node: "n1", Isolated: []coordinator.JobID{"j7-s"}}},
 		{SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: "s"}},
 		{AgentJoined: new(agent())},
 		{AgentLeft: &coordinator.AgentLeft{Node: "n1"}},
@@ -93,6 +93,7 @@ func commands() []any {
 		{JobTold: &coordinator.JobTold{Job: "j7", Then: dataflow.Drain}},
 		{JobRescaled: &coordinator.JobRescaled{Job: "j7", Parallelism: 4}},
 		{JobFailedOver: &coordinator.JobFailedOver{Job: "j7-b", From: "b", Was: 1, Epoch: 2, Snapshot: "chk-1-b-3-17", Forced: true, Why: "b has burnt down"}},
+		{JobClaimed: &coordinator.JobClaimed{Job: "j7-b", Epoch: 2, Term: 2}},
 		{JobQuarantined: &coordinator.JobQuarantined{Job: "j7-b", Epoch: 2, Other: "c"}},
 		{JobForgotten: &coordinator.JobForgotten{Job: "j7"}},
 		{CheckpointDone: &coordinator.CheckpointDone{Attempt: 3, Checkpoint: snapshot("chk-3-17", 17), Savepoint: snapshot("sp-2", 17), Release: []string{"chk-2-9"}}},

@@ -47,3 +47,13 @@ func EncodeToSource(m *coordinator.ToSource) ([]byte, error) {
 func DecodeToSource(data []byte) (*coordinator.ToSource, error) {
 	return decode[coordinator.ToSource]("message to a source", data, MaxMessage)
 }
+
+// EncodeOwner is the bytes of what sites say of who has a job.
+func EncodeOwner(n *coordinator.OwnerNews) ([]byte, error) {
+	return encodeWhole("message about an owner", n)
+}
+
+// DecodeOwner reads what EncodeOwner wrote.
+func DecodeOwner(data []byte) (*coordinator.OwnerNews, error) {
+	return decodeWhole[coordinator.OwnerNews]("message about an owner", data)
+}

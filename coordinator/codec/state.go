@@ -49,7 +49,6 @@ type wireHead struct {
 	Mesh   string      `cbor:"4,keyasint"`
 	Site   mesh.Site   `cbor:"5,keyasint"`
 	Level  uint32      `cbor:"6,keyasint"`
-	Lapse  uint64      `cbor:"7,keyasint,omitempty"`
 }
 
 // wireFloor is one of Moves.Forgotten.
@@ -104,7 +103,7 @@ func writeRecord(out io.Writer, r wireRecord) error {
 
 // eachRecord calls f for all that a state is made of, in the snapshot's order.
 func eachRecord(s *coordinator.State, f func(wireRecord) error) error {
-	records := []wireRecord{{Head: &wireHead{Index: s.Index, Term: s.Term, Leader: s.Leader, Mesh: s.Mesh, Site: s.Site, Level: s.Level, Lapse: s.Lapse}}}
+	records := []wireRecord{{Head: &wireHead{Index: s.Index, Term: s.Term, Leader: s.Leader, Mesh: s.Mesh, Site: s.Site, Level: s.Level}}}
 	for _, k := range slices.Sorted(maps.Keys(s.Agents)) {
 		records = append(records, wireRecord{Agent: s.Agents[k]})
 	}
@@ -254,7 +253,7 @@ func (b *builder) add(r wireRecord) error {
 	s := b.s
 	switch {
 	case r.Head != nil:
-		s.Index, s.Term, s.Leader, s.Mesh, s.Site, s.Level, s.Lapse = r.Head.Index, r.Head.Term, r.Head.Leader, r.Head.Mesh, r.Head.Site, r.Head.Level, r.Head.Lapse
+		s.Index, s.Term, s.Leader, s.Mesh, s.Site, s.Level = r.Head.Index, r.Head.Term, r.Head.Leader, r.Head.Mesh, r.Head.Site, r.Head.Level
 	case r.Agent != nil:
 		s.Agents[r.Agent.Node] = r.Agent
 	case r.Token != nil:

@@ -9,11 +9,42 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
-// claim: the job is this site's, as far as anybody can know now.
-func (a *apply) claim(job *coordinator.Job) {
-	if a.Level >= coordinator.SitesLevel {
-		job.Claimed = a.Index
+// isolate ends what runs of jobs that another site may have.
+func (a *apply) isolate(jobs []coordinator.JobID) {
+	for _, id := range jobs {
+		job := a.Jobs[id]
+		if job == nil || job.Status.Ended() || job.Isolated || job.Status == coordinator.Quarantined {
+			continue
+		}
+		next := *job
+		next.Isolated = true
+		if job.Deployed() {
+			next.Status, next.Since, next.Savepoint = coordinator.Restarting, a.c.At, ""
+			next.Why = cut(fmt.Sprintf("nobody led site %s for a while", a.Site))
+			next.Restarts++
+		}
+		a.put(&next)
 	}
+}
+
+func (a *apply) jobClaimed(c *coordinator.JobClaimed) error {
+	job, err := a.job(c.Job)
+	if err != nil {
+		return err
+	}
+	if err := a.ofTerm(c.Term); err != nil {
+		return err
+	}
+	switch {
+	case job.Epoch != c.Epoch:
+		return refuse(ErrStale, "job %s is at epoch %d, and nobody had taken it at %d", job.ID, job.Epoch, c.Epoch)
+	case !job.Isolated:
+		return nil
+	}
+	next := *job
+	next.Isolated = false
+	a.put(&next)
+	return nil
 }
 
 func (a *apply) jobFailedOver(c *coordinator.JobFailedOver) error {
@@ -46,17 +77,16 @@ func (a *apply) keepJob(c *coordinator.JobFailedOver) error {
 		return refuse(ErrRefused, "job %s is being cancelled", job.ID)
 	case a.Leaving(job.ID) != nil:
 		return refuse(ErrRefused, "job %s is moving, by %s: cancel that", job.ID, a.Leaving(job.ID).ID)
-	case job.Status != coordinator.Quarantined && job.Claimed >= a.Lapse:
+	case job.Status != coordinator.Quarantined && !job.Isolated:
 		return refuse(ErrRefused, "job %s is at this site, and %s: nobody need say that it goes on here", job.ID, job.Status)
 	}
 	next := *job
-	next.Epoch, next.Since, next.Owner = c.Epoch, a.c.At, ""
+	next.Epoch, next.Since, next.Owner, next.Isolated = c.Epoch, a.c.At, "", false
 	if next.Status != coordinator.Created {
 		next.Status = coordinator.Restarting
 	}
 	next.Why = cut(fmt.Sprintf("a person has said that it goes on at site %s, at epoch %d (%s)", a.Site, c.Epoch, c.Why))
 	next.History = trimHistory(job.Passed(a.Site, coordinator.Tenure{Epoch: c.Epoch, Site: a.Site, At: a.c.At}))
-	a.claim(&next)
 	a.put(&next)
 	a.ownFeeds(job.ID, c.Epoch)
 	return nil
@@ -85,7 +115,6 @@ func (a *apply) takeJob(c *coordinator.JobFailedOver) error {
 	if old != nil {
 		job.Attempt, job.Sinks, job.Request = max(job.Attempt, old.Attempt), old.Sinks, old.Request
 	}
-	a.claim(job)
 	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = job.ID
 	a.put(job)
 	delete(a.Replicas, job.ID)
@@ -184,7 +213,7 @@ func (a *apply) jobQuarantined(c *coordinator.JobQuarantined) error {
 	}
 	next := *job
 	next.Status, next.Why, next.Since = coordinator.Quarantined, coordinator.Quarantine(c.Other), a.c.At
-	next.Then, next.Move, next.Savepoint = dataflow.GoOn, "", ""
+	next.Then, next.Move, next.Savepoint, next.Isolated = dataflow.GoOn, "", "", false
 	a.put(&next)
 	return nil
 }

@@ -54,7 +54,6 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 		job.Epoch = from.ID.Token.Epoch + 1 // what it does is newer than all that it begins with
 		a.inherit(job, from.Job)
 	}
-	a.claim(job)
 	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = id
 	a.put(job)
 	for i := range c.Feeds {
@@ -144,6 +143,8 @@ func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {
 		return moveError(err)
 	}
 	switch newest := job.Newest(); {
+	case job.Isolated:
+		return refuse(ErrStale, "job %s: another site may have it", job.ID)
 	case c.Attempt != job.Attempt+1:
 		return refuse(ErrStale, "job %s: attempt %d is to begin, and the last was %d", job.ID, c.Attempt, job.Attempt)
 	case !job.Status.CanBecome(coordinator.Restoring):
@@ -163,7 +164,6 @@ func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {
 	next := *job
 	next.Status, next.Why, next.Since = coordinator.Restoring, "", a.c.At
 	next.Attempt, next.Places, next.From = c.Attempt, places, c.From
-	a.claim(&next)
 	a.put(&next)
 	return nil
 }
@@ -207,9 +207,10 @@ func (a *apply) jobBecame(c *coordinator.JobBecame) error {
 		return refuse(ErrStale, "job %s is %s, and cannot become %s from there", job.ID, job.Status, statusName(c.Status))
 	case c.Status == coordinator.Restoring:
 		return refuse(ErrRefused, "job %s: only a deployment makes it restoring", job.ID)
-	case c.Status == coordinator.Moved || c.Status == coordinator.Created || c.Status == coordinator.Quarantined || job.Status == coordinator.Suspended,
-		job.Status == coordinator.Quarantined && c.Status != coordinator.Cancelled:
-		return refuse(ErrRefused, "job %s is %s: only a move, or a person's force, makes it %s from there", job.ID, job.Status, c.Status)
+	case c.Status == coordinator.Moved || c.Status == coordinator.Created || job.Status == coordinator.Suspended:
+		return refuse(ErrRefused, "job %s is %s: only a move makes it %s from there", job.ID, job.Status, c.Status)
+	case c.Status == coordinator.Quarantined || job.Status == coordinator.Quarantined && c.Status != coordinator.Cancelled:
+		return refuse(ErrRefused, "job %s is %s: only what another site says, or a person, makes it %s from there", job.ID, job.Status, c.Status)
 	case c.Status == coordinator.Stopped && job.Move != "":
 		return refuse(ErrStale, "job %s halts for %s: it is suspended, not stopped", job.ID, job.Move)
 	case c.Status == coordinator.Suspended && (job.Move == "" || job.Cancel):
@@ -223,7 +224,7 @@ func (a *apply) jobBecame(c *coordinator.JobBecame) error {
 	if c.Status == coordinator.Restarting {
 		next.Restarts++
 	}
-	next.Savepoint = strings.Clone(c.Savepoint)
+	next.Savepoint, next.Isolated = strings.Clone(c.Savepoint), job.Isolated && !c.Status.Ended()
 	if c.Status.Ended() {
 		next.Places, next.End, next.Move = nil, a.Index, ""
 		delete(a.Names, coordinator.NameKey(job.Namespace, job.Name))

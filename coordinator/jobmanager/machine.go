@@ -149,7 +149,7 @@ func said(c *coordinator.Command) (n int) {
 		c.JobSubmitted != nil, c.JobDeployed != nil, c.JobBecame != nil, c.JobTold != nil, c.JobRescaled != nil, c.JobForgotten != nil,
 		c.CheckpointDone != nil, c.SinkCommitted != nil, c.SavepointAdded != nil, c.SavepointDeleted != nil, c.CopiesChanged != nil,
 		c.FeedCreated != nil, c.FeedDeleted != nil, c.LogEpochBegun != nil, c.Move != nil,
-		c.JobFailedOver != nil, c.JobQuarantined != nil,
+		c.JobFailedOver != nil, c.JobQuarantined != nil, c.JobClaimed != nil,
 		c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil,
 	} {
 		if set {
@@ -189,6 +189,8 @@ func (a *apply) dispatch() error {
 		return a.jobFailedOver(c.JobFailedOver)
 	case c.JobQuarantined != nil:
 		return a.jobQuarantined(c.JobQuarantined)
+	case c.JobClaimed != nil:
+		return a.jobClaimed(c.JobClaimed)
 	case c.JobForgotten != nil:
 		return a.jobForgotten(c.JobForgotten)
 	case c.CheckpointDone != nil:

@@ -217,7 +217,7 @@ func (a *apply) movedTo(job *coordinator.Job, to coordinator.Tenure, why string)
 		next.End = a.Index
 	}
 	next.Status, next.Why, next.Since, next.Places = coordinator.Moved, cut(why), a.c.At, nil
-	next.Then, next.Cancel, next.Move = dataflow.GoOn, false, ""
+	next.Then, next.Cancel, next.Move, next.Isolated = dataflow.GoOn, false, "", false
 	next.Epoch, next.Owner = to.Epoch, to.Site
 	next.History = trimHistory(job.Passed(a.Site, to))
 	a.put(&next)
@@ -243,7 +243,6 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 			return
 		}
 	}
-	a.claim(job)
 	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = job.ID
 	a.put(job)
 	for _, name := range sorted(a.Feeds) {

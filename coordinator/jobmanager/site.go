@@ -19,19 +19,14 @@ func (a *apply) leaderBegan(c *coordinator.LeaderBegan) error {
 	switch {
 	case c.Node == "" || len(c.Node) > MaxName:
 		return refuse(ErrRefused, "a leader without a node, or with a name that is too long")
-	case c.Term == a.Term && c.Node == a.Leader && !c.Lapsed:
-		return nil
-	case c.Term == a.Term && c.Node == a.Leader: // its process stood still
-		a.Lapse = a.Index
-		a.changed(Leader, "")
+	case c.Term == a.Term && c.Node == a.Leader:
+		a.isolate(c.Isolated)
 		return nil
 	case c.Term <= a.Term:
 		return refuse(ErrStale, "a leader of term %d: that of term %d has begun, on %s", c.Term, a.Term, a.Leader)
 	}
 	a.Term, a.Leader = c.Term, c.Node
-	if c.Lapsed {
-		a.Lapse = a.Index
-	}
+	a.isolate(c.Isolated)
 	a.changed(Leader, "")
 	return nil
 }

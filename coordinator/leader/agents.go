@@ -124,6 +124,11 @@ func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
 // stood: nobody could be heard for so long, though it spoke. An agent has as much of
 // its time left as before. What is granted is not touched: that time passed for all.
 func (l *Leader) stood(d dataflow.Duration) {
+	if d >= l.cfg.Timing.Lapse && l.leads {
+		if jobs := l.takeable(); len(jobs) > 0 {
+			l.propose(coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self, Isolated: jobs}}, func(error) {})
+		}
+	}
 	for _, node := range sorted(l.agents) {
 		if a := l.agents[node]; !a.lost {
 			a.heard = min(l.now, max(l.start, a.heard).Add(d))

@@ -34,8 +34,8 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		l.become(r, coordinator.Failed, err.Error(), "")
 		return
 	}
-	if why := l.isolated(r, j); why != "" {
-		l.waits(r, j, why)
+	if j.Isolated {
+		l.isolated(r, j, p)
 		return
 	}
 	l.overdue(r)

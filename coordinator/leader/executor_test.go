@@ -395,6 +395,9 @@ func (s *site) observe(st *coordinator.State, c *coordinator.Command) {
 	if b := c.LogEpochBegun; b != nil && b.Log.Epoch == 1 {
 		delete(s.acked, b.Feed) // of one that came, and was dropped
 	}
+	if b := c.LogEpochBegun; b != nil && st.Feeds[b.Feed].Log.Mirror != nil {
+		s.acked[b.Feed] = b.Log.Start // nothing was acknowledged here; or another site's word counts more, by force
+	}
 	if b := c.LogEpochBegun; b != nil && b.Log.Start < s.acked[b.Feed] {
 		s.fail("epoch %d of feed %s starts at %d, and %d were acknowledged", b.Log.Epoch, b.Feed, b.Log.Start, s.acked[b.Feed])
 	}

@@ -279,10 +279,6 @@ func (l *Leader) check(r *jobRun, j *coordinator.Job) {
 	if err != nil {
 		return
 	}
-	if l.doubted(r, j) {
-		l.giveOver(r, "nobody led the site for a while: another one may have taken the job")
-		return
-	}
 	if j.Then == dataflow.GoOn && !p.fits(a) {
 		l.giveOver(r, fmt.Sprintf("it is rescaled to parallelism %d", j.Parallelism))
 		return

@@ -22,6 +22,7 @@ type Leader struct {
 	start       dataflow.Time // of the term
 	begun       bool          // LeaderBegan was proposed, and not refused
 	retry       dataflow.Time // when it is proposed again
+	lapsed      bool          // and that nobody had led before, if so
 	leads       bool          // it is applied: the state here has all that was decided before this term
 	confirmed   dataflow.Time // a majority has said that this leader leads, later than this
 	wake        dataflow.Time
@@ -82,18 +83,13 @@ func (l *Leader) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 	}
 	if l.leads {
 		l.sync(changed)
-	} else if st.Term == l.cfg.Term {
-		l.leads = true // not before: the state may be an old one
-		l.sync(jobmanager.Changed{All: true})
-		for _, f := range l.early {
-			l.from(f)
-		}
-		l.early = nil
 	}
+	l.lead()
 	if e.Stood > 0 {
 		l.stood(e.Stood)
 	}
 	l.hear(e)
+	l.lead()
 	l.begin()
 	if l.leads {
 		l.catchUp()
@@ -104,6 +100,30 @@ func (l *Leader) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 	}
 	l.wake = l.next()
 	return l.effects
+}
+
+// lead begins to lead when the term has begun. Not before: the state may be an old
+// one.
+func (l *Leader) lead() {
+	if l.leads || l.st.Term != l.cfg.Term || len(l.lapsing()) > 0 {
+		return
+	}
+	l.leads = true
+	l.sync(jobmanager.Changed{All: true})
+	for _, f := range l.early {
+		l.from(f)
+	}
+	l.early = nil
+}
+
+// lapsing are the jobs that another site may have taken, if nobody had led this one
+// for long, and that is not on record yet. Nobody has a lease before it is: the next
+// leader would know nothing of it.
+func (l *Leader) lapsing() []coordinator.JobID {
+	if !l.cfg.Lapsed || l.lapsed {
+		return nil
+	}
+	return l.takeable()
 }
 
 // Wake is when a tick is wanted; MaxTime: not until something else happens.
@@ -170,9 +190,17 @@ func (l *Leader) begin() {
 	if l.leads || l.begun || l.now < l.retry {
 		return
 	}
+	c := &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self}
+	if l.st.Term == l.cfg.Term { // then the state has all jobs
+		c.Isolated = l.lapsing()
+	}
 	l.begun = true
-	l.propose(coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self, Lapsed: l.cfg.Lapsed && l.st.Level >= coordinator.SitesLevel}}, func(err error) {
-		l.begun, l.retry = err == nil, l.now.Add(l.cfg.Timing.Retry)
+	l.propose(coordinator.Command{LeaderBegan: c}, func(err error) {
+		l.lapsed = l.lapsed || err == nil && len(c.Isolated) > 0
+		l.begun, l.retry = err == nil && (l.lapsed || len(l.lapsing()) == 0), l.now
+		if err != nil {
+			l.retry = l.now.Add(l.cfg.Timing.Retry)
+		}
 	})
 }
 

@@ -79,12 +79,7 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 			l.marks.site = true
 			l.markAllCopies()
 			l.markSites()
-		case jobmanager.Leader: // with it Lapse
-			l.marks.site = true
-			for id := range l.jobs {
-				l.marks.jobs[id] = true
-			}
-		case jobmanager.Site:
+		case jobmanager.Leader, jobmanager.Site:
 			l.marks.site = true
 		case jobmanager.Move:
 			l.markMove(coordinator.MoveID(c.Name))
@@ -165,7 +160,13 @@ func (l *Leader) syncJob(id coordinator.JobID) {
 		r = l.newRun(j)
 		l.jobs[id] = r
 	}
+	was := r.seen
 	if l.follow(r, j); l.jobs[id] != nil {
+		if was != nil && (was.Isolated != j.Isolated || was.Status != j.Status) {
+			for _, name := range r.feeds { // they may be to have a session, or none
+				l.marks.feeds[name] = true
+			}
+		}
 		l.marks.jobs[id] = true
 		l.account(r, j)
 		l.index(r)
@@ -261,6 +262,8 @@ func (l *Leader) about(c *coordinator.Command) {
 		l.marks.jobs[c.JobDeployed.Job] = true
 	case c.JobBecame != nil:
 		l.marks.jobs[c.JobBecame.Job] = true
+	case c.JobClaimed != nil:
+		l.marks.jobs[c.JobClaimed.Job] = true
 	case c.JobTold != nil:
 		l.marks.jobs[c.JobTold.Job] = true
 	case c.SinkCommitted != nil:

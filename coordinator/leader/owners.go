@@ -83,33 +83,49 @@ func (l *Leader) asked(r *jobRun, j *coordinator.Job) (sites []mesh.Site) {
 	return sites
 }
 
-// doubted tells whether another site may have taken a job, while nobody led this
-// one: whoever deploys it asks first. One of which there never was a checkpoint
-// nobody can have taken.
-func (l *Leader) doubted(r *jobRun, j *coordinator.Job) bool {
-	if j.Claimed >= l.st.Lapse || j.Newest() == nil {
-		return false
+// takeable are the jobs that other sites keep, and that are not to go on without a
+// word of theirs. One of which there never was a checkpoint nobody can take.
+func (l *Leader) takeable() (jobs []coordinator.JobID) {
+	if l.st.Level < coordinator.SitesLevel {
+		return nil
 	}
-	p, err := l.parse(r, j)
-	return err == nil && !p.Continues && slices.ContainsFunc(p.ReplicateTo, func(s mesh.Site) bool { return s != l.cfg.Site })
+	for _, id := range sorted(l.st.Jobs) {
+		j := l.st.Jobs[id]
+		if j.Status.Ended() || j.Isolated || j.Status == coordinator.Quarantined || j.Newest() == nil {
+			continue
+		}
+		if p, err := l.cfg.Parse(j); err == nil && !p.Continues && len(l.keepers(p)) > 0 {
+			jobs = append(jobs, id)
+		}
+	}
+	return jobs
 }
 
-// isolated says which sites must still say that they have not taken a job; empty:
-// it may be deployed.
-func (l *Leader) isolated(r *jobRun, j *coordinator.Job) string {
-	if !l.doubted(r, j) {
-		return ""
+// keepers are the other sites that keep a job.
+func (l *Leader) keepers(p *Parsed) (sites []mesh.Site) {
+	for _, s := range p.ReplicateTo {
+		if s != l.cfg.Site {
+			sites = append(sites, s)
+		}
 	}
+	return sites
+}
+
+// isolated claims a job again when all that keep it have said that they have not
+// taken it.
+func (l *Leader) isolated(r *jobRun, j *coordinator.Job, p *Parsed) {
 	var missing []string
-	for _, s := range r.parsed.ReplicateTo {
-		if at, said := r.owning.answers[s]; s != l.cfg.Site && (!said || l.now > at.Add(l.cfg.Timing.Contact)) {
+	for _, s := range l.keepers(p) {
+		if at, said := r.owning.answers[s]; !said || l.now > at.Add(l.cfg.Timing.Contact) {
 			missing = append(missing, string(s))
 		}
 	}
-	if len(missing) == 0 {
-		return ""
+	if len(missing) > 0 {
+		l.waits(r, j, fmt.Sprintf("site %s was down, and site %s may have taken the job meanwhile: it must be reached first (on_isolation: stop)", l.cfg.Site, strings.Join(missing, " or ")))
+		return
 	}
-	return fmt.Sprintf("site %s was down, and %s may have taken the job meanwhile: it must be reached first (on_isolation: stop)", l.cfg.Site, strings.Join(missing, ", "))
+	r.busy = true
+	l.propose(coordinator.Command{JobClaimed: &coordinator.JobClaimed{Job: j.ID, Epoch: j.Epoch, Term: l.cfg.Term}}, func(err error) { l.decided(r, err) })
 }
 
 // askOwners asks the sites that may have a job, when it is time.
@@ -118,7 +134,7 @@ func (l *Leader) askOwners(r *jobRun, j *coordinator.Job) {
 		return
 	}
 	every := askCalm
-	if !j.Deployed() && l.isolated(r, j) != "" {
+	if j.Isolated {
 		every = askWaits
 	}
 	r.owning.next = dataflow.MaxTime
@@ -209,7 +225,7 @@ func (l *Leader) wishFailover(ref int, w *Failover) {
 	f := &FailedOver{}
 	switch {
 	case j != nil && !j.Status.Ended():
-		if j.Status != coordinator.Quarantined && (l.jobs[w.Job] == nil || !l.doubted(l.jobs[w.Job], j)) {
+		if j.Status != coordinator.Quarantined && !j.Isolated {
 			refuse(fmt.Errorf("job %s is %s: %w", w.Job, j.Status, errRunsOn))
 			return
 		}

@@ -36,7 +36,10 @@ import (
 //	full n2 · room n2           its disk takes no copies · it does again
 //	free n2 300                 its disk has so many MiB, and it says so now and then
 //	jobs · feeds · copies       what the state says
-//	world                       two sites, a and b, of two agents each · at b: what follows is there
+//	world · world three         two sites, a and b, of two agents each; or c, too · at b: what follows is there
+//	lose a · return a           all its agents crash; they start, and the first leads
+//	part b c · meet b c         these two sites do not reach each other · they do
+//	failover JOB 1 force dry    a person's wish here
 //	link off · link lossy · link on       between the sites
 //	migrate JOB 1 · try JOB 1 · unmove JOB 1 · force JOB 1 sure      to the other site · moves: what both states say
 func TestScripts(t *testing.T) {
@@ -83,6 +86,17 @@ sinks: [{id: pub, from: a, slot_group: front, mqtt: {broker: "mqtt://h", topic: 
 	"logged": `name: logged
 sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
 sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
+	"both": `name: both
+replicate_to: [b, c]
+checkpoint: {interval: 2s}
+sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
+sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
+	"lax": `name: lax
+replicate_to: [b]
+on_isolation: continue
+checkpoint: {interval: 2s}
+sources: {in: {mqtt: {broker: "mqtt://h", topics: [t]}, format: json, fields: {key: string}, event_time: ingestion}}
+sinks: [{id: out, from: in, file: {path: out.jsonl}}]`,
 	"kept": `name: kept
 replicate_to: [b]
 checkpoint: {interval: 2s}
@@ -97,9 +111,17 @@ func (s *script) do() {
 	case "world":
 		s.beginWorld()
 	case "at":
-		s.site = s.sites[map[string]int{"a": 0, "b": 1}[s.args[0]]]
+		s.site = s.sites[map[string]int{"a": 0, "b": 1, "c": 2}[s.args[0]]]
 	case "link":
 		s.link()
+	case "failover":
+		s.failover(slices.Contains(s.args[2:], "force"), slices.Contains(s.args[2:], "dry"))
+	case "lose":
+		s.clock.site(mesh.Site(s.args[0])).lose()
+	case "return":
+		s.clock.site(mesh.Site(s.args[0])).comeBack()
+	case "part", "meet":
+		s.wan.cut[[2]mesh.Site{mesh.Site(s.args[0]), mesh.Site(s.args[1])}] = s.d.Cmd == "part"
 	case "migrate", "try", "unmove", "force":
 		s.wishMove()
 	case "moves":
@@ -208,7 +230,7 @@ func (s *script) submitJob() {
 		_, _ = fmt.Sscanf(a, "lanes=%d", &lanes)
 	}
 	var feeds []coordinator.Feed
-	if name == "logged" || name == "kept" {
+	if strings.Contains(jobs[name], "topics: [t]") {
 		feeds = append(feeds, coordinator.Feed{Name: "in", Config: fmt.Appendf(nil, `{"lanes":%d}`, lanes), Replicas: copies, Degrade: slices.Contains(s.args, "degrade")})
 	}
 	s.submit(name, fmt.Sprintf("parallelism: %d\n%s", p, jobs[name]), "", feeds...)

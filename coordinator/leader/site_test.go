@@ -43,8 +43,9 @@ type site struct {
 	large     string // what cannot be sent: begin, prepared
 	noCommits bool   // no SinkCommitted comes into the log
 
-	asked   int                  // questions to the other site
-	crossed map[store.Digest]int // how often parts came from there
+	asked   int                  // questions of other sites
+	answers map[int]*site        // who asked
+	crossed map[store.Digest]int // how often parts came from other sites
 
 	level  uint32 // feature level of all programs; 0: the first
 	timing leader.Timing
@@ -148,7 +149,7 @@ func newSite(rng *rand.Rand, fail, trace func(string, ...any)) *site {
 func newSiteOf(c *clock, name mesh.Site, rng *rand.Rand, fail, trace func(string, ...any)) *site {
 	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: name}}}
 	s := &site{clock: c, name: name, log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), crossed: make(map[store.Digest]int), cuts: make(map[[2]mesh.NodeID]bool),
-		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
+		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), answers: make(map[int]*site), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
 	c.sites = append(c.sites, s)
 	return s
 }
@@ -430,7 +431,8 @@ func (s *site) lead(id mesh.NodeID) {
 	s.term++
 	n := s.nodes[id]
 	l := &lead{term: s.term, node: n, boot: n.boot, journal: jobmanager.NewJournal()}
-	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: s.name, Level: max(s.level, coordinator.BaseLevel), Timing: s.timing})
+	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: s.name, Level: max(s.level, coordinator.BaseLevel), Timing: s.timing,
+		Lapsed: n.lease == dataflow.MinTime || s.now > n.lease.Add(s.timing.Lapse)})
 	s.leads = l
 	l.step(leader.Event{})
 	s.after(5*ms, n.life(l.confirm))
@@ -531,6 +533,9 @@ func (l *lead) perform(f leader.Effect) {
 		}
 	case f.Answer != nil:
 		text := f.Answer.Savepoint + string(f.Answer.Move)
+		if o := f.Answer.FailedOver; o != nil {
+			text = fmt.Sprintf("epoch %d, from %s of site %s, %d s old, lag %d bytes", o.Epoch, o.Snapshot, o.From, o.Age/dataflow.Second, o.Lag.Bytes)
+		}
 		if f.Answer.Err != nil {
 			text = f.Answer.Err.Error()
 		}
@@ -541,7 +546,7 @@ func (l *lead) perform(f leader.Effect) {
 	case f.Ask != nil:
 		s.askSite(f.Ask)
 	case f.Offer != nil:
-		s.other.offered(s.name, f.Offer)
+		s.offered(f.Offer)
 	case f.Moving != nil:
 	case f.Tell != "":
 		s.trace("%s", f.Tell)

@@ -17,17 +17,27 @@ import (
 // so are the orders by which parts are fetched; that logs are mirrored is not.
 type wan struct {
 	off    bool
-	lossy  bool // each third message is lost, the one after it comes twice, and late
+	cut    map[[2]mesh.Site]bool // of three sites, these two do not reach each other
+	lossy  bool                  // each third message is lost, the one after it comes twice, and late
 	sent   int
+	news   int  // messages about owners: they are counted for themselves
 	forced bool // a person has said that a site is lost: two may have a job
+	twice  bool // and another one has, too
 }
 
 // newWorld makes two sites with two agents each.
-func newWorld(make func(c *clock, name mesh.Site) *site) *clock {
+func newWorld(make func(c *clock, name mesh.Site) *site) *clock { return newWorldOf(make, "a", "b") }
+
+// newWorldOf makes these sites. Each has one other that people mean where they name
+// none.
+func newWorldOf(of func(c *clock, name mesh.Site) *site, names ...mesh.Site) *clock {
 	c := &clock{}
-	a, b := make(c, "a"), make(c, "b")
-	a.other, b.other = b, a
-	for _, s := range c.sites {
+	c.wan.cut = make(map[[2]mesh.Site]bool)
+	for _, name := range names {
+		of(c, name)
+	}
+	for i, s := range c.sites {
+		s.other = c.sites[(i+1)%len(c.sites)]
 		s.level = coordinator.SitesLevel
 		for i := range 2 {
 			s.add(mesh.NodeID(fmt.Sprintf("%s%d", s.name, i+1)), 3).start()
@@ -39,71 +49,101 @@ func newWorld(make func(c *clock, name mesh.Site) *site) *clock {
 	return c
 }
 
-// toSite carries a message to the leader of the other site.
+// site is one of the world's; nil: there is none of the name.
+func (c *clock) site(name mesh.Site) *site {
+	for _, s := range c.sites {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// reaches tells whether somebody of another site is reached.
+func (s *site) reaches(o *site) bool {
+	return o != nil && o != s && !s.wan.off && !s.wan.cut[[2]mesh.Site{s.name, o.name}] && !s.wan.cut[[2]mesh.Site{o.name, s.name}] &&
+		slices.ContainsFunc(o.sorted(), func(n *node) bool { return n.up })
+}
+
+// toLeader is an event for a site's leader; it is lost if there is none.
+func (s *site) toLeader(e leader.Event) {
+	if s.leads != nil && !s.leads.dead && !s.leads.node.frozen {
+		s.leads.step(e)
+	}
+}
+
+// toSite carries a message to the leader of another site.
 func (s *site) toSite(m *leader.ToSite) {
 	w, times, late := &s.wan, 1, dataflow.Time(0)
-	w.sent++
-	switch {
-	case w.off || s.other == nil:
+	sent := &w.sent
+	if m.Owner != nil {
+		sent = &w.news
+	}
+	*sent++
+	switch o := s.site(m.Site); {
+	case o == nil || !s.reaches(o):
 		return
-	case w.lossy && w.sent%3 == 0:
+	case w.lossy && *sent%3 == 0:
 		return
-	case w.lossy && w.sent%3 == 1:
+	case w.lossy && *sent%3 == 1:
 		times, late = 2, 1700*ms
 	}
 	for i := range times {
 		s.after(25*ms+late*dataflow.Time(i), func() {
-			if o := s.other; !w.off && o.leads != nil && !o.leads.dead && !o.leads.node.frozen {
-				o.leads.step(leader.Event{FromSite: &leader.FromSite{Site: s.name, ToSource: m.ToSource, ToTarget: m.ToTarget}})
+			if o := s.site(m.Site); s.reaches(o) {
+				o.toLeader(leader.Event{FromSite: &leader.FromSite{Site: s.name, ToSource: m.ToSource, ToTarget: m.ToTarget, Owner: m.Owner}})
 			}
 		})
 	}
 }
 
-// askSite asks the leader of the other site what is to be kept here.
+// askSite asks the leader of another site what is to be kept here.
 func (s *site) askSite(a *replication.Ask) {
 	asked := s.leads
-	s.asked++
-	ref := s.asked
 	s.after(25*ms, func() {
-		if o := s.other; !s.wan.off && o.leads != nil && !o.leads.dead && !o.leads.node.frozen {
-			o.leads.step(leader.Event{Wanted: &leader.Wanted{Ref: ref, Want: &a.Want}})
-		} else if s.leads == asked && !asked.dead && !asked.node.frozen {
+		if o := s.site(a.Site); s.reaches(o) && o.leads != nil && !o.leads.dead && !o.leads.node.frozen {
+			o.asked++
+			o.answers[o.asked] = s
+			o.leads.step(leader.Event{Wanted: &leader.Wanted{Ref: o.asked, Want: &a.Want}})
+		} else if s.leads == asked && asked != nil && !asked.dead && !asked.node.frozen {
 			asked.step(leader.Event{Offered: &leader.Offered{Site: a.Site, Err: errLost}})
 		}
 	})
 }
 
-// offered carries the answer.
-func (s *site) offered(from mesh.Site, o *leader.Offer) {
+// offered carries an answer of this site.
+func (s *site) offered(o *leader.Offer) {
+	to := s.answers[o.Ref]
+	delete(s.answers, o.Ref)
 	s.after(25*ms, func() {
-		if s.wan.off || o.Offer == nil || s.leads == nil || s.leads.dead || s.leads.node.frozen {
-			return // it is lost: asked again later
+		if to.reaches(s) && o.Offer != nil { // else it is lost: asked again later
+			to.toLeader(leader.Event{Offered: &leader.Offered{Site: s.name, Offer: o.Offer}})
 		}
-		s.leads.step(leader.Event{Offered: &leader.Offered{Site: from, Offer: o.Offer}})
 	})
 }
 
 // find is an agent of any site; nil: there is none, or no way to it.
 func (s *site) find(id mesh.NodeID) *node {
-	if n := s.nodes[id]; n != nil || s.other == nil || s.wan.off {
-		return n
+	for _, o := range s.sites {
+		if n := o.nodes[id]; n != nil && (o == s || s.reaches(o)) {
+			return n
+		}
 	}
-	return s.other.nodes[id]
+	return nil
 }
 
 func (s *site) tellReached() {
 	s.after(200*ms, s.tellReached)
 	sites := []mesh.Site{}
-	if !s.wan.off {
-		sites = append(sites, s.other.name)
+	for _, o := range s.sites {
+		if s.reaches(o) {
+			sites = append(sites, o.name)
+		}
 	}
-	if s.leads != nil && !s.leads.dead && !s.leads.node.frozen {
-		s.leads.step(leader.Event{Sites: &sites})
-	}
+	s.toLeader(leader.Event{Sites: &sites})
 }
 
-// copyOver brings what the other site has and this one is to keep.
+// copyOver brings what other sites have and this one is to keep.
 func (s *site) copyOver() {
 	s.after(40*ms, s.copyOver)
 	s.judgeOwners()
@@ -114,35 +154,47 @@ func (s *site) copyOver() {
 	var ends []coordinator.FeedEnd
 	for _, name := range slices.Sorted(maps.Keys(st.Feeds)) {
 		f := st.Feeds[name]
-		n := s.nodes[f.Log.Owner]
-		if (f.Owner == s.other.name || f.Log.Mirror != nil) && n != nil && n.up && n.exec.owns[name] && n.exec.roles[name] != nil && n.exec.roles[name].Epoch.Epoch == f.Log.Epoch {
+		n, from := s.nodes[f.Log.Owner], s.site(f.Owner)
+		if f.Log.Mirror != nil {
+			from = s.site(f.Log.Mirror.Site)
+		}
+		if s.reaches(from) && n != nil && n.up && n.exec.owns[name] && n.exec.roles[name] != nil && n.exec.roles[name].Epoch.Epoch == f.Log.Epoch {
 			d := n.disk[name]
-			d.End = max(d.End, s.other.acked[name])
+			d.End = max(d.End, from.acked[name])
 			n.disk[name] = d
 		}
 		ends = append(ends, coordinator.FeedEnd{Feed: name, End: s.acked[name]})
 	}
-	if len(ends) > 0 && !s.leads.dead && !s.leads.node.frozen {
-		s.leads.step(leader.Event{Mirrored: &leader.Mirrored{Ends: ends}})
+	if len(ends) > 0 {
+		s.toLeader(leader.Event{Mirrored: &leader.Mirrored{Ends: ends}})
 	}
 }
 
-// judgeOwners: no job is deployed at both sites.
+// judgeOwners: no job is deployed at two sites, unless a person has forced it; and
+// never at the same epoch, unless two persons have.
 func (s *site) judgeOwners() {
-	mine, its := s.state(), s.other.state()
-	for id, j := range mine.Jobs {
-		if o := its.Jobs[id]; j.Deployed() && o != nil && o.Deployed() && !s.wan.forced {
-			s.fail("job %s is %s at epoch %d at %s, and %s at epoch %d at %s", id, j.Status, j.Epoch, s.name, o.Status, o.Epoch, s.other.name)
+	mine := s.state()
+	for _, other := range s.sites {
+		its := other.state()
+		for id, j := range mine.Jobs {
+			o := its.Jobs[id]
+			if other != s && j.Deployed() && o != nil && o.Deployed() && (!s.wan.forced || !s.wan.twice && j.Epoch == o.Epoch) {
+				s.fail("job %s is %s at epoch %d at %s, and %s at epoch %d at %s", id, j.Status, j.Epoch, s.name, o.Status, o.Epoch, other.name)
+			}
 		}
 	}
 }
 
 func (s *script) beginWorld() {
-	c := newWorld(func(c *clock, name mesh.Site) *site {
+	names := []mesh.Site{"a", "b"}
+	if len(s.args) > 0 && s.args[0] == "three" {
+		names = append(names, "c")
+	}
+	c := newWorldOf(func(c *clock, name mesh.Site) *site {
 		return newSiteOf(c, name, nil, s.t.Errorf, func(format string, args ...any) {
 			fmt.Fprintf(&s.out, "%d %s: %s\n", c.now/ms, name, fmt.Sprintf(format, args...))
 		})
-	})
+	}, names...)
 	s.site = c.sites[0]
 }
 
