@@ -124,7 +124,7 @@ func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
 // stood: nobody could be heard for so long, though it spoke. An agent has as much of
 // its time left as before. What is granted is not touched: that time passed for all.
 func (l *Leader) stood(d dataflow.Duration) {
-	if d >= l.cfg.Timing.Lapse && l.leads {
+	if l.leads && l.cfg.Timing.Lapse > 0 && d >= l.cfg.Timing.Lapse {
 		if jobs := l.takeable(); len(jobs) > 0 {
 			l.propose(coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self, Isolated: jobs}}, func(error) {})
 		}
