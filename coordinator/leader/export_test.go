@@ -66,6 +66,14 @@ func (l *Leader) overlookedCopies() string {
 			}
 		}
 	}
+	for id, r := range l.st.Replicas {
+		if r.Next == nil || c.next[id] || c.order != nil || c.proposed || len(c.found) > 0 {
+			continue
+		}
+		if o, _ := l.fetchPlan(r); o != nil {
+			return fmt.Sprintf("%d parts of %s of another site that %s could fetch", len(o.parts), r.Next.Name, o.node)
+		}
+	}
 	for name, s := range l.st.Savepoints {
 		if missed := see(snapshotRef{name: name}, s, c.savepoints[name]); missed != "" {
 			return missed

@@ -207,6 +207,7 @@ func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 		l.stepMove(m, migration.Event{Checked: &migration.Checked{Why: l.checkMove(f.Check)}})
 	case f.Fetch != nil:
 		m.want, m.wantedAt, m.lacks = f.Fetch, l.now, l.lacks(f.Fetch)
+		l.markFetch(m.job) // it says who has the parts
 		l.markMove(m.id)
 	case f.Over:
 		delete(l.moving.runs, m.id)
