@@ -105,6 +105,7 @@ type MoveTold struct {
 	At   dataflow.Time
 	Move coordinator.MoveID
 	Job  coordinator.JobID
+	To   mesh.Site
 	migration.Progress
 }
 

@@ -172,17 +172,15 @@ func (s *server) moves(st *coordinator.State, told []MoveTold) []Move {
 // forgotten is a move that is not on record any more: it was decided.
 func forgotten(st *coordinator.State, t MoveTold) *Move {
 	_, from, _ := t.Move.Parts()
-	m := &Move{ID: string(t.Move), Job: string(t.Job), From: string(from), Over: true, To: string(st.Site)}
+	m := &Move{ID: string(t.Move), Job: string(t.Job), From: string(from), Over: true}
 	if j := st.Jobs[t.Job]; j != nil {
 		m.Name = j.Name
-		if from == st.Site {
-			m.To = string(j.Owner)
-		}
 	}
 	return m
 }
 
-// tell adds a step.
+// tell adds a step. All that is known of a move whose record is gone is what its steps
+// say.
 func (m *Move) tell(t MoveTold) {
 	p := t.Progress
 	m.Steps = append(m.Steps, stepOf(t))
@@ -193,8 +191,8 @@ func (m *Move) tell(t MoveTold) {
 	if p.Pause > 0 {
 		m.Pause, m.PauseOff = int64(p.Pause), int64(p.Error)
 	}
-	if m.Phase == "" || m.Since == "" {
-		m.Phase = p.Phase
+	if m.Since == "" {
+		m.Phase, m.Why, m.To = p.Phase, cmp.Or(p.Why, m.Why), cmp.Or(string(t.To), m.To)
 	}
 }
 

@@ -104,7 +104,7 @@ func TestMoves(t *testing.T) {
 	hall.told = []api.MoveTold{
 		{At: 1, Move: id, Job: job, Progress: migration.Progress{Phase: "copying", Round: 1, Bytes: 4096, Took: 2_000_000, Lag: 7}},
 		{At: 2, Move: id, Job: job, Progress: migration.Progress{Phase: "handed-over", Ended: "offered", Took: 30_000, Bytes: 5000}},
-		{At: 3, Move: id, Job: job, Progress: migration.Progress{Phase: "handed-over", Pause: 1_490_000, Error: 12_000}},
+		{At: 3, Move: id, Job: job, To: "depot", Progress: migration.Progress{Phase: "handed-over", Pause: 1_490_000, Error: 12_000, Why: "so"}},
 	}
 	send(t, hall.url, "GET", "/v1/moves", nil).want(t, 200, `"phase":"copying"`, `"from":"hall"`, `"to":"depot"`, `"bytes":4096`)
 	var m api.Move
@@ -134,7 +134,7 @@ func TestMoves(t *testing.T) {
 	hall.must(t, coordinator.Command{Move: &coordinator.MoveCommand{Decided: &coordinator.MoveDecided{ID: id, Why: "no"}}})
 	send(t, hall.url, "GET", "/v1/moves/"+string(id), nil).want(t, 200, `"phase":"aborted"`, `"over":true`, `"why":"no"`)
 	hall.must(t, coordinator.Command{Move: &coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: id}}})
-	send(t, hall.url, "GET", "/v1/moves/"+string(id), nil).want(t, 200, `"over":true`, `"name":"cold"`)
+	send(t, hall.url, "GET", "/v1/moves/"+string(id), nil).want(t, 200, `"over":true`, `"name":"cold"`, `"to":"depot"`, `"why":"so"`, `"phase":"handed-over"`)
 }
 
 // Only what is prepared can be had without its source's word, and where nobody reaches

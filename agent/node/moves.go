@@ -141,6 +141,13 @@ func (o *office) reach() {
 // moves keeps and publishes what there is to say of a move.
 func (o *office) moves(m leader.Moving) {
 	told := api.MoveTold{At: o.wall(), Move: m.Move, Job: m.Job, Progress: m.Progress}
+	o.view(func(st *coordinator.State) {
+		if d := st.Moves.Departures[m.Move]; d != nil {
+			told.To = d.To
+		} else if st.Moves.Arrivals[m.Move] != nil {
+			told.To = st.Site
+		}
+	})
 	o.mu.Lock()
 	o.told = append(o.told, told)
 	if len(o.told) > mostTold {
