@@ -50,6 +50,14 @@ func replicas(c *coordinator.Command, w words) bool {
 		}
 	case "dropped":
 		c.ReplicaDropped = &coordinator.ReplicaDropped{Job: w.job(1), From: from, Epoch: epoch}
+	case "over":
+		c.JobFailedOver = &coordinator.JobFailedOver{Job: w.job(1), From: from, Was: epoch, Epoch: number(w.named["to"]), Snapshot: w.at(2)}
+	case "quarantined":
+		c.JobQuarantined = &coordinator.JobQuarantined{Job: w.job(1), Epoch: epoch, Other: from}
+	case "claimed":
+		c.JobClaimed = &coordinator.JobClaimed{Job: w.job(1), Epoch: epoch, Term: number(w.named["term"])}
+	case "isolated":
+		c.LeaderBegan = &coordinator.LeaderBegan{Term: number(w.named["term"]), Node: "n1", Isolated: []coordinator.JobID{w.job(1)}}
 	default:
 		return false
 	}

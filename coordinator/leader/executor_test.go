@@ -392,6 +392,7 @@ func (x *executor) outOfSync(as *worker.LogRole, m mesh.NodeID) {
 
 // observe looks at what was decided.
 func (s *site) observe(st *coordinator.State, c *coordinator.Command) {
+	s.observeOwner(st, c)
 	if b := c.LogEpochBegun; b != nil && b.Log.Epoch == 1 {
 		delete(s.acked, b.Feed) // of one that came, and was dropped
 	}

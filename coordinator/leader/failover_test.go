@@ -1,9 +1,95 @@
 package leader_test
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
+
+// losses is what is judged of the loss of a site.
+type losses struct {
+	taken      map[coordinator.JobID][]uint64 // epochs at which a person had the job go on here
+	gone       map[coordinator.JobID]uint64   // greatest epoch at which another site was known to have it
+	restorable map[coordinator.JobID]dataflow.CheckpointID
+	exact      bool // nobody errs who says that a site is lost: never two have a job
+	bug        string
+	overs      int // failovers
+}
+
+func newLosses() losses {
+	return losses{taken: make(map[coordinator.JobID][]uint64), gone: make(map[coordinator.JobID]uint64), restorable: make(map[coordinator.JobID]dataflow.CheckpointID)}
+}
+
+// took tells whether a person had a job go on here at an epoch.
+func (s *site) took(id coordinator.JobID, epoch uint64) bool {
+	return slices.Contains(s.losses.taken[id], epoch)
+}
+
+// observeOwner judges a command that is in force: what goes on here goes on from the
+// newest that was whole here, and what another site has is not deployed.
+func (s *site) observeOwner(st *coordinator.State, c *coordinator.Command) {
+	if c := c.JobFailedOver; c != nil {
+		s.losses.overs++
+		s.losses.taken[c.Job] = append(s.losses.taken[c.Job], c.Epoch)
+		if n := st.Jobs[c.Job].Newest(); c.From != s.name && (n == nil || manifest.Less(n.ID, s.losses.restorable[c.Job])) {
+			s.fail("job %s goes on from %v, and %v was whole here", c.Job, n, s.losses.restorable[c.Job])
+		}
+	}
+	if c := c.JobDeployed; c != nil {
+		if j := st.Jobs[c.Job]; j.Epoch <= s.losses.gone[c.Job] {
+			s.fail("job %s is deployed at epoch %d, and another site had it at %d", c.Job, j.Epoch, s.losses.gone[c.Job])
+		}
+	}
+	for id, j := range st.Jobs {
+		if j.Status == coordinator.Moved {
+			s.losses.gone[id] = max(s.losses.gone[id], j.Epoch)
+		}
+	}
+	for id, r := range st.Replicas {
+		if r.Snapshot != nil {
+			s.losses.restorable[id] = r.Snapshot.ID
+		}
+	}
+}
+
+// acts tells whether something of a job can act at a site: an attempt that has
+// begun, or a session of its feed, on an agent that has a lease.
+func (s *site) acts(id coordinator.JobID) string {
+	for _, n := range s.sorted() {
+		if !n.up || n.frozen || n.lease <= s.now {
+			continue
+		}
+		if r := n.exec.attempts[id]; r != nil && r.began && !r.closing {
+			return "an attempt on " + string(n.id)
+		}
+		for name, role := range n.exec.roles {
+			if first, _ := coordinator.Own(name); first == id && role != nil && n.exec.owns[name] && !role.Epoch.Held && role.Epoch.Mirror == nil {
+				return "a session on " + string(n.id)
+			}
+		}
+	}
+	return ""
+}
+
+// judgeExact: nothing of a job acts at two sites at once.
+func (s *site) judgeExact() {
+	s.after(20*ms, s.judgeExact)
+	for id := range s.state().Jobs {
+		a, b := s.acts(id), s.other.acts(id)
+		if a != "" && b != "" {
+			s.fail("job %s: %s at %s, and %s at %s", id, a, s.name, b, s.other.name)
+		}
+	}
+}
 
 // lose ends all agents of a site.
 func (s *site) lose() {
@@ -50,4 +136,160 @@ func (s *site) failover(name string, ref int, force, dry bool) {
 		s.wan.forced, s.wan.twice = true, s.wan.forced
 	}
 	s.toLeader(leader.Event{Wish: &leader.Wish{Ref: ref, Failover: w}})
+}
+
+// Sites are lost and come back, links break, jobs move and are taken, whatever else
+// fails: what observeOwner and judgeOwners judge holds; when all is well again one
+// site has the job, or a person has to decide, and then one has it.
+func TestAnyLoss(t *testing.T) {
+	n := (*seeds + 1) / 2
+	if testing.Short() {
+		n = min(n, 2)
+	}
+	for seed := range n {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			t.Logf("%d failovers", anyLoss(seed, "", t.Errorf))
+		})
+	}
+}
+
+func anyLoss(seed uint64, bug string, fail func(string, ...any)) (overs int) {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	var history strings.Builder
+	failed, exact := false, seed%2 == 0
+	names := []mesh.Site{"a", "b", "c"}
+	if exact {
+		names = names[:2]
+	}
+	w := newWorldOf(func(c *clock, name mesh.Site) *site {
+		s := newSiteOf(c, name, rng, func(format string, args ...any) {
+			if !failed {
+				failed = true
+				fail("seed %d at %d ms, site %s: %s\n%s", seed, c.now/ms, name, fmt.Sprintf(format, args...), tail(history.String()))
+			}
+		}, func(format string, args ...any) {
+			fmt.Fprintf(&history, "%d %s: %s\n", c.now/ms, name, fmt.Sprintf(format, args...))
+		})
+		s.losses.bug, s.losses.exact = bug, exact
+		return s
+	}, names...)
+	all := []string{}
+	for _, name := range names {
+		all = append(all, string(name))
+	}
+	a := w.sites[0]
+	if exact {
+		a.after(20*ms, a.judgeExact)
+	}
+	a.run(1000 * ms)
+	a.submit("kept", strings.Replace(logged, "name: logged", fmt.Sprintf("name: kept\nreplicate_to: [%s]", strings.Join(all, ", ")), 1), "", coordinator.Feed{Name: "in", Config: []byte(`{"lanes":1}`)})
+	a.run(8000 * ms)
+	for i := range 16 {
+		w.loss(rng, i, exact)
+		a.run(a.now + dataflow.Time(rng.Int64N(int64(4000*ms))))
+		if failed {
+			return 0
+		}
+	}
+	w.wan.off, w.wan.lossy = false, false
+	clear(w.wan.cut)
+	for _, s := range w.sites {
+		s.heal([]mesh.NodeID{mesh.NodeID(s.name + "1"), mesh.NodeID(s.name + "2")})
+	}
+	a.run(a.now + 40_000*ms)
+	if runs, quarantined := w.owners(); len(runs) == 0 && len(quarantined) > 0 {
+		quarantined[0].trace("FORCE")
+		quarantined[0].failover("kept", 1000, true, false)
+		a.run(a.now + 30_000*ms)
+	}
+	if runs, quarantined := w.owners(); len(runs) != 1 || len(quarantined) > 0 {
+		a.fail("the job runs at %d sites, and is quarantined at %d", len(runs), len(quarantined))
+	}
+	for _, s := range w.sites {
+		overs += s.losses.overs
+	}
+	return overs
+}
+
+// owners are the sites that run the job, and those where it is quarantined.
+func (w *clock) owners() (runs, quarantined []*site) {
+	for _, s := range w.sites {
+		switch j := s.job("kept"); {
+		case j == nil:
+		case j.Status == coordinator.Running:
+			runs = append(runs, s)
+		case j.Status == coordinator.Quarantined:
+			quarantined = append(quarantined, s)
+		}
+	}
+	return runs, quarantined
+}
+
+// loss does something to a site or a link, or is what a person does about it.
+func (w *clock) loss(rng *rand.Rand, i int, exact bool) {
+	s := w.sites[rng.IntN(len(w.sites))]
+	switch rng.IntN(9) {
+	case 0, 1:
+		if runs, _ := w.owners(); len(runs) > 0 && rng.IntN(3) > 0 {
+			s = runs[0]
+		}
+		s.trace("FAULT lose %s", s.name)
+		s.lose()
+		if rng.IntN(3) > 0 { // and somebody has seen it
+			s.run(s.now + 3000*ms)
+			for _, o := range w.sites {
+				if o != s && (o == s.other || rng.IntN(2) == 0) {
+					o.trace("WISH failover %d at %s", i, o.name)
+					o.failover("kept", i+1, false, false)
+				}
+			}
+		}
+	case 2, 3:
+		s.trace("FAULT return %s", s.name)
+		s.comeBack()
+	case 4, 5:
+		_, r := oneReplica(s)
+		if r == nil || exact && slices.ContainsFunc(s.site(r.From).sorted(), func(n *node) bool { return n.up }) {
+			return // nobody says so of a site that is there
+		}
+		s.trace("WISH failover %d at %s", i, s.name)
+		s.failover("kept", i+1, !exact && rng.IntN(3) == 0, false)
+	case 6:
+		w.wan.off = !w.wan.off
+		s.trace("FAULT link off: %v", w.wan.off)
+	case 7:
+		o := w.sites[rng.IntN(len(w.sites))]
+		w.wan.cut[[2]mesh.Site{s.name, o.name}] = rng.IntN(2) == 0
+	default:
+		for _, s := range w.sites {
+			if j := s.job("kept"); j != nil && !j.Status.Ended() {
+				s.wishMove("migrate", "kept", i+1, false)
+				break
+			}
+		}
+	}
+}
+
+func oneReplica(s *site) (coordinator.JobID, *coordinator.Replica) {
+	st := s.state()
+	for _, id := range slices.Sorted(maps.Keys(st.Replicas)) {
+		return id, st.Replicas[id]
+	}
+	return "", nil
+}
+
+// The judges see what is broken.
+func TestPlantedBugsOfLoss(t *testing.T) {
+	for _, bug := range []string{"never isolated", "nobody asks"} {
+		seen := ""
+		for seed := uint64(0); seed < 40 && seen == ""; seed++ {
+			anyLoss(seed, bug, func(format string, args ...any) {
+				seen, _, _ = strings.Cut(fmt.Sprintf(format, args...), "\n")
+			})
+		}
+		if t.Logf("%s: %s", bug, seen); seen == "" {
+			t.Errorf("nobody saw it: %s", bug)
+		}
+	}
 }

@@ -52,7 +52,6 @@ type owning struct {
 	next    dataflow.Time               // when they are asked again
 	answers map[mesh.Site]dataflow.Time // who has said that it has not taken it: when it was asked that
 	named   map[mesh.Site]bool          // sites of which others have said that they have it
-	fencing bool                        // a command about that is under way
 }
 
 // heardOf is the greatest epoch at which another site was said to have a job.

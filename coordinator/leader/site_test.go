@@ -43,6 +43,7 @@ type site struct {
 	large     string // what cannot be sent: begin, prepared
 	noCommits bool   // no SinkCommitted comes into the log
 
+	losses  losses
 	asked   int                  // questions of other sites
 	answers map[int]*site        // who asked
 	crossed map[store.Digest]int // how often parts came from other sites
@@ -149,7 +150,7 @@ func newSite(rng *rand.Rand, fail, trace func(string, ...any)) *site {
 func newSiteOf(c *clock, name mesh.Site, rng *rand.Rand, fail, trace func(string, ...any)) *site {
 	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: name}}}
 	s := &site{clock: c, name: name, log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), crossed: make(map[store.Digest]int), cuts: make(map[[2]mesh.NodeID]bool),
-		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), answers: make(map[int]*site), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
+		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), answers: make(map[int]*site), losses: newLosses(), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
 	c.sites = append(c.sites, s)
 	return s
 }
@@ -432,7 +433,7 @@ func (s *site) lead(id mesh.NodeID) {
 	n := s.nodes[id]
 	l := &lead{term: s.term, node: n, boot: n.boot, journal: jobmanager.NewJournal()}
 	l.Leader = leader.New(leader.Config{Term: s.term, Self: id, Site: s.name, Level: max(s.level, coordinator.BaseLevel), Timing: s.timing,
-		Lapsed: n.lease == dataflow.MinTime || s.now > n.lease.Add(s.timing.Lapse)})
+		Lapsed: s.losses.bug != "never isolated" && (n.lease == dataflow.MinTime || s.now > n.lease.Add(s.timing.Lapse))})
 	s.leads = l
 	l.step(leader.Event{})
 	s.after(5*ms, n.life(l.confirm))
