@@ -196,11 +196,6 @@ func unfit(j *job.Job) (wrong job.Errors) {
 
 // notes are what is worth telling of a job that is valid.
 func (s *server) notes(j *job.Job) (all []string) {
-	for _, n := range j.NotYet {
-		if n.Path == "on_isolation" { // the others are for a run without a mesh
-			all = append(all, j.File+": note: "+n.String())
-		}
-	}
 	var here string
 	s.b.View(func(st *coordinator.State) { here = string(st.Site) })
 	for _, site := range j.ReplicateTo {

@@ -188,7 +188,7 @@ func (l *loader) settings(root *object) {
 	if v := root.take("on_isolation"); v.given() {
 		n, _ := v.oneOf("stop", "continue")
 		j.OnIsolation = OnIsolation(n)
-		l.notYet(v, false, "there are no sites yet")
+		l.notYet(v, false, "a job that runs by itself is not kept at other sites")
 	}
 	j.Constraints = l.constraints(root.take("constraints"))
 }
