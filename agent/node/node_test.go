@@ -51,33 +51,40 @@ func newBox(t *testing.T, name string) *box {
 	return &box{t: t, name: name, dir: t.TempDir(), bind: freePorts(t)}
 }
 
-// freePorts is an address of loopback whose port and the one after nobody has. It
-// is below those that systems give to whoever asks for any port: an agent that
-// starts again finds it free.
+// freePorts is an address of loopback whose port and the one after nobody has. They
+// are below those that systems give to whoever asks for any port. The port before
+// them is held until the test ends, so that no other test takes or tries them: an
+// agent that starts again finds them free.
 func freePorts(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		next := fmt.Sprintf("127.0.0.1:%d", port+1)
-		first, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		port := 20000 + 4*rand.IntN(3000)
+		held, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
-		second, err := net.ListenPacket("udp", next)
-		if err == nil {
-			var third net.Listener
-			if third, err = net.Listen("tcp", next); err == nil {
-				_ = third.Close()
-			}
-			_ = second.Close()
+		if addr := fmt.Sprintf("127.0.0.1:%d", port+1); isFree(addr) && isFree(fmt.Sprintf("127.0.0.1:%d", port+2)) {
+			t.Cleanup(func() { _ = held.Close() })
+			return addr
 		}
-		_ = first.Close()
-		if err == nil {
-			return fmt.Sprintf("127.0.0.1:%d", port)
-		}
+		_ = held.Close()
 	}
 	t.Fatal("no two free ports side by side")
 	return ""
+}
+
+// isFree tells whether nobody has a port, of UDP or TCP.
+func isFree(addr string) bool {
+	u, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return false
+	}
+	defer u.Close()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
 }
 
 func (b *box) options(joinAt, token string) node.Options {
