@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -74,8 +75,7 @@ func TestLeaderLeavesTheOther(t *testing.T) {
 
 // TestRemovedVoterStillVotes: an agent is out of the site and has a vote still, as one
 // that led and ended in between may leave it; and the group can elect nobody without
-// it. It is let in to vote, and whoever leads takes it out. That nobody lets it in then
-// is TestARemovedAgentStaysOut's.
+// it. It is let in to vote, whoever leads takes it out, and then it is let in no more.
 func TestRemovedVoterStillVotes(t *testing.T) {
 	all := site(t, 3)
 	await(t, "three voters", func() bool { return len(voting(leading(t, all))) == 3 })
@@ -103,4 +103,19 @@ func TestRemovedVoterStillVotes(t *testing.T) {
 	if !removed(lead) {
 		t.Error("it is an agent of the site again")
 	}
+	await(t, "it to hear why", func() bool { return strings.Contains(out.said(), "was taken out of site plant") })
+}
+
+// TestRemovedWhileAway: an agent that was taken out while its process was down hears
+// why when it is back, though nobody calls it any more.
+func TestRemovedWhileAway(t *testing.T) {
+	all := site(t, 2)
+	lead, other := all[0], all[1]
+	if leading(t, all) == other {
+		lead, other = other, lead
+	}
+	other.end()
+	await(t, "it to be removed", func() bool { return lead.Remove(context.Background(), other.Self()) == nil })
+	other.start("", "")
+	await(t, "it to hear why", func() bool { return strings.Contains(other.said(), "was taken out of site plant") })
 }
