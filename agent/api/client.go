@@ -244,9 +244,10 @@ func (c *Client) Spec(ctx context.Context, job string) (JobSpec, error) {
 	return ask[JobSpec](ctx, c, http.MethodGet, Path("jobs", job, "spec"), nil, nil)
 }
 
-// Stop stops a job with a savepoint, and waits until it has stopped.
+// Stop stops a job with a savepoint, and waits until it has stopped. Asked again, it is the
+// same stop.
 func (c *Client) Stop(ctx context.Context, job string, drain bool) (Savepointed, error) {
-	return ask[Savepointed](ctx, c, http.MethodPost, Path("jobs", job, "stop"), yes("drain", drain), nil)
+	return askOnce[Savepointed](ctx, c, http.MethodPost, Path("jobs", job, "stop"), yes("drain", drain), nil)
 }
 
 // Cancel gives a job up.

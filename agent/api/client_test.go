@@ -23,6 +23,7 @@ func TestClientAsksAgain(t *testing.T) {
 			_, err := c.Submit(ctx, api.Submission{Request: "once"})
 			return err
 		}, 2},
+		{"a stop", func(ctx context.Context, c *api.Client) error { _, err := c.Stop(ctx, "j1", false); return err }, 2},
 		{"a submission without", func(ctx context.Context, c *api.Client) error { _, err := c.Submit(ctx, api.Submission{}); return err }, 1},
 	} {
 		times := 0

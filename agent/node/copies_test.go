@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,11 +86,14 @@ func TestCopiesAreMadeAnew(t *testing.T) {
 	whole(t, all, name, saved)
 	remove()
 
-	shown, err := leading(t, all).client(t).Savepoint(t.Context(), name)
+	shown, err := ask(t, all, func(c *api.Client) (api.Snapshot, error) { return c.Savepoint(t.Context(), name) })
 	if err != nil || shown.Copies != 2 || len(shown.Where) != 2 || slices.ContainsFunc(shown.Where, func(n string) bool { return gone[n] }) {
 		t.Errorf("it is shown with %d copies on %v, %v", shown.Copies, shown.Where, err)
 	}
-	next, err := leading(t, all).client(t).Submit(t.Context(), api.Submission{Spec: fmt.Sprintf(slowJob, 1_000_000, "second"), From: name})
+	request := rand.Text()
+	next, err := ask(t, all, func(c *api.Client) (api.Submitted, error) {
+		return c.Submit(t.Context(), api.Submission{Spec: fmt.Sprintf(slowJob, 1_000_000, "second"), From: name, Request: request})
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,3 +105,17 @@ func TestRemovedVoterStillVotes(t *testing.T) {
 	}
 	await(t, "it to hear why", func() bool { return strings.Contains(out.said(), "was taken out of site plant") })
 }
+
+// TestRemovedWhileAway: an agent that was taken out while its process was down hears
+// why when it is back, though nobody calls it any more.
+func TestRemovedWhileAway(t *testing.T) {
+	all := site(t, 2)
+	lead, other := all[0], all[1]
+	if leading(t, all) == other {
+		lead, other = other, lead
+	}
+	other.end()
+	await(t, "it to be removed", func() bool { return lead.Remove(context.Background(), other.Self()) == nil })
+	other.start("", "")
+	await(t, "it to hear why", func() bool { return strings.Contains(other.said(), "was taken out of site plant") })
+}

@@ -328,6 +328,7 @@ func (n *Node) keepUp(ctx context.Context) {
 		case <-tick.C:
 		}
 		n.expel()
+		n.askWhy(ctx)
 		for i, err := range []error{n.giveWay(ctx), n.keepPeers(), n.keepSites(), n.keepKey(ctx), n.saw(), n.renew(ctx)} { // each is quick, or bounded
 			if said[i].due(err, n.uptime()) {
 				n.tell("agent", err.Error())

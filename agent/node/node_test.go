@@ -51,46 +51,40 @@ func newBox(t *testing.T, name string) *box {
 	return &box{t: t, name: name, dir: t.TempDir(), bind: freePorts(t)}
 }
 
-// freePorts is an address of loopback whose port and the two after nobody has. It
-// is below those that systems give to whoever asks for any port: an agent that
-// starts again finds it free. The first one's TCP, which an agent does not use, is held
-// until the test ends, so that no test in another process takes them meanwhile.
+// freePorts is an address of loopback whose port and the two after nobody has. They
+// are below those that systems give to whoever asks for any port. The port before
+// them is held until the test ends, so that no other test takes or tries them: an
+// agent that starts again finds them free.
 func freePorts(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		port := 20000 + rand.IntN(4000)*3
-		at := fmt.Sprintf("127.0.0.1:%d", port)
-		claim, err := net.Listen("tcp", at)
+		port := 20000 + 4*rand.IntN(3000)
+		held, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
-		udp, err := net.ListenPacket("udp", at)
-		if err == nil {
-			_ = udp.Close()
+		if addr := fmt.Sprintf("127.0.0.1:%d", port+1); isFree(addr) && isFree(fmt.Sprintf("127.0.0.1:%d", port+2)) && isFree(fmt.Sprintf("127.0.0.1:%d", port+3)) {
+			t.Cleanup(func() { _ = held.Close() })
+			return addr
 		}
-		if err == nil && free(port+1) && free(port+2) {
-			t.Cleanup(func() { _ = claim.Close() })
-			return at
-		}
-		_ = claim.Close()
+		_ = held.Close()
 	}
 	t.Fatal("no three free ports side by side")
 	return ""
 }
 
-// free tells whether nobody has a port, UDP and TCP.
-func free(port int) bool {
-	at := fmt.Sprintf("127.0.0.1:%d", port)
-	udp, err := net.ListenPacket("udp", at)
+// isFree tells whether nobody has a port, of UDP or TCP.
+func isFree(addr string) bool {
+	u, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return false
 	}
-	tcp, err := net.Listen("tcp", at)
-	if err == nil {
-		_ = tcp.Close()
+	defer u.Close()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
 	}
-	_ = udp.Close()
-	return err == nil
+	return l.Close() == nil
 }
 
 func (b *box) options(joinAt, token string) node.Options {

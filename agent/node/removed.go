@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -50,5 +51,21 @@ func (n *Node) expel() {
 		if node != n.id.Node() && !n.votes(node) {
 			n.link.Expel(node, n.removed(node))
 		}
+	}
+}
+
+// askWhy has an agent that finds no leader heard by one that gossip sees: whoever was
+// taken out while it was down is called by nobody, and hears there what became of it.
+func (n *Node) askWhy(ctx context.Context) {
+	if n.Leader() != "" {
+		return
+	}
+	for node := range n.aliveOthers() {
+		within, cancel := context.WithTimeout(ctx, askAgain)
+		if c, err := n.openCall(within, node); err == nil {
+			_ = c.Close()
+		}
+		cancel()
+		return
 	}
 }

@@ -2,7 +2,10 @@ package node_test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -21,10 +24,27 @@ func (b *box) client(t *testing.T) *api.Client {
 	return c
 }
 
+// ask asks the leader through its API. A client waits 15 s for a leader, and says then
+// that nothing was done, or that it does not know: whoever leads later is asked
+// again for what is done once however often it is asked for.
+func ask[T any](t *testing.T, all []*box, f func(*api.Client) (T, error)) (out T, err error) {
+	t.Helper()
+	for range 8 {
+		out, err = f(leading(t, all).client(t))
+		var p *api.Problem
+		if !errors.As(err, &p) || p.Status != http.StatusServiceUnavailable {
+			break
+		}
+		t.Log(err)
+	}
+	return out, err
+}
+
 // run submits a job and waits until it runs.
 func run(t *testing.T, all []*box, s api.Submission) coordinator.JobID {
 	t.Helper()
-	done, err := leading(t, all).client(t).Submit(t.Context(), s)
+	s.Request = rand.Text()
+	done, err := ask(t, all, func(c *api.Client) (api.Submitted, error) { return c.Submit(t.Context(), s) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +56,7 @@ func run(t *testing.T, all []*box, s api.Submission) coordinator.JobID {
 // stop stops a job with a savepoint. Its session is closed when this returns.
 func stop(t *testing.T, all []*box, id coordinator.JobID) string {
 	t.Helper()
-	done, err := leading(t, all).client(t).Stop(t.Context(), string(id), false)
+	done, err := ask(t, all, func(c *api.Client) (api.Savepointed, error) { return c.Stop(t.Context(), string(id), false) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +83,9 @@ func TestUpgrade(t *testing.T) {
 
 	next := strings.ReplaceAll(spec, "name: counts", "name: counts-v2")
 	await(t, "a checkpoint", func() bool { return current(t, all, first).Newest() != nil })
-	_, err = leading(t, all).client(t).Submit(t.Context(), api.Submission{Spec: next, From: string(first)})
+	_, err = ask(t, all, func(c *api.Client) (api.Submitted, error) {
+		return c.Submit(t.Context(), api.Submission{Spec: next, From: string(first)})
+	})
 	for _, says := range []string{feed, "job stop counts", "feed create"} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Fatalf("two jobs are to have one feed, and the answer does not say %q: %v", says, err)
@@ -89,7 +111,16 @@ func TestUpgrade(t *testing.T) {
 		x.start("", "")
 		await(t, "agent "+x.name+" to be ready", func() bool { return x.Health().Ready })
 	}
-	if err := leading(t, all).client(t).Forget(t.Context(), string(first)); err != nil {
+	forgotten := false
+	if _, err := ask(t, all, func(c *api.Client) (struct{}, error) {
+		err := c.Forget(t.Context(), string(first))
+		var p *api.Problem
+		if errors.As(err, &p) && p.Status == http.StatusNotFound && forgotten {
+			err = nil // the time before did it
+		}
+		forgotten = true
+		return struct{}{}, err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	again := strings.NewReplacer("counts.jsonl", "again.jsonl", "raw.jsonl", "raw-again.jsonl").Replace(next)

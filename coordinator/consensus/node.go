@@ -58,8 +58,8 @@ type Options struct {
 	// Events are told one at a time or not: any goroutine calls it, and it must not
 	// block. nil: nobody listens.
 	Events func(Event)
-	// Health tells of the agents of the site: Node, Host and Alive of each. The leader asks it, and gives votes by it. It must not block. nil: no vote is given
-	// or taken.
+	// Health tells of the agents of the site: Node, Host and Alive of each. The leader
+	// asks it, and gives votes by it. It must not block. nil: no vote is given or taken.
 	Health func() []Candidate
 	// MaxVoters is 1, 3 or 5; 0: 5.
 	MaxVoters int

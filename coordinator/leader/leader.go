@@ -147,7 +147,7 @@ func (l *Leader) hear(e Event) {
 		if p, ok := l.proposals[e.Refused.Ref]; ok {
 			delete(l.proposals, e.Refused.Ref)
 			l.about(p.command)
-			p.done(fmt.Errorf("%w: %v", errRefused, e.Refused.Err))
+			p.done(fmt.Errorf("%w: %w", errRefused, e.Refused.Err))
 		}
 	case e.Wish != nil && !l.leads:
 		l.put(Effect{Answer: &Answer{Ref: e.Wish.Ref, Err: ErrEarly}})

@@ -149,11 +149,11 @@ func pass(l *Link, kind mesh.Kind, n int) error {
 	return finish(s, all)
 }
 
-// Many channels that nobody reads take a window of bytes each and hold up
+// A hundred channels that nobody reads take a window of bytes each and hold up
 // nothing else: neither another channel to the same peer nor what goes beside
 // channels. They go on when they are read.
 func TestBlockedChannelsHoldUpThemselvesOnly(t *testing.T) {
-	const channels, each, first = 40, Window + 64<<10, Window - 3 // the preface and the first byte are of the window too
+	const channels, each, first = 100, Window + 64<<10, Window - 3 // the preface and the first byte are of the window too
 	s := newSite(t)
 	a, b := s.link("a", nil), s.link("b", nil)
 	seen := &stops{at: make(map[quic.StreamID]int), more: make(chan struct{}, 1)}
