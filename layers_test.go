@@ -82,6 +82,7 @@ var layers = map[string]layer{
 	"agent/node":              agent,
 	"agent/api":               agent,
 	"agent/sim":               support,
+	"agent/sim/twosites":      support,
 	"agent/sim/site":          support,
 	"agent/sim/work":          support,
 	"agent/sim/judge":         support,

@@ -29,12 +29,13 @@ type Judge struct {
 	barriers  map[barrierKey]uint64 // the term of the leader that triggered it
 	complete  map[barrierKey]bool
 	newest    map[coordinator.JobID]dataflow.CheckpointID
-	begun     map[coordinator.JobID]uint64          // the last attempt that began to act
-	acked     map[string]int64                      // of each feed's log
-	snapshots map[snapshotKey]map[int]dataflow.Time // by subtask
+	begun     map[coordinator.JobID]dataflow.FencingToken // the last attempt that began to act
+	acked     map[string]int64                            // of each feed's log
+	snapshots map[snapshotKey]map[int]dataflow.Time       // by subtask
 	actors    map[coordinator.JobID][]Actor
 	ended     map[coordinator.JobID]int
 	published map[coordinator.JobID]map[string]int // rows, by who listens outside
+	sites     *Sites                               // nil: there is one
 }
 
 // Stats say how much happened in a run.
@@ -56,7 +57,7 @@ type snapshotKey struct {
 // New makes the judge of a site; state is that of the agent that has applied most.
 func New(w *world.World, state func() *coordinator.State) *Judge {
 	return &Judge{w: w, state: state, leaders: make(map[uint64]mesh.NodeID), barriers: make(map[barrierKey]uint64), complete: make(map[barrierKey]bool),
-		newest: make(map[coordinator.JobID]dataflow.CheckpointID), begun: make(map[coordinator.JobID]uint64), acked: make(map[string]int64),
+		newest: make(map[coordinator.JobID]dataflow.CheckpointID), begun: make(map[coordinator.JobID]dataflow.FencingToken), acked: make(map[string]int64),
 		snapshots: make(map[snapshotKey]map[int]dataflow.Time), actors: make(map[coordinator.JobID][]Actor), published: make(map[coordinator.JobID]map[string]int), ended: make(map[coordinator.JobID]int)}
 }
 
@@ -89,6 +90,9 @@ func (j *Judge) Applied(index uint64, cmd *coordinator.Command, r jobmanager.Res
 	if r.Err != nil {
 		return true
 	}
+	if j.sites != nil {
+		j.sites.applied(j, cmd, st)
+	}
 	switch {
 	case cmd.CheckpointDone != nil && cmd.CheckpointDone.Checkpoint != nil:
 		j.completed(cmd.CheckpointDone.Checkpoint)
@@ -100,7 +104,12 @@ func (j *Judge) Applied(index uint64, cmd *coordinator.Command, r jobmanager.Res
 		j.Stats.Epochs++
 		b := cmd.LogEpochBegun
 		j.w.Tell("feed %s: epoch %d: owner %s, members %s, start %d", b.Feed, b.Log.Epoch, b.Log.Owner, NodesText(b.Log.Members), b.Log.Start)
-		if b.Log.Start < j.acked[b.Feed] {
+		log := &st.Feeds[b.Feed].Log
+		switch r := log.Reign; {
+		case log.Mirror != nil: // another site's log decides
+		case r != nil && r.Site == st.Site && r.Start == log.Start && j.sites != nil:
+			j.sites.begins(b.Feed, log)
+		case b.Log.Start < j.acked[b.Feed]:
 			j.w.Fail(3, "epoch %d of feed %s starts at %d, and %d records were acknowledged", b.Log.Epoch, b.Feed, b.Log.Start, j.acked[b.Feed])
 		}
 	case cmd.JobBecame != nil:
@@ -230,8 +239,13 @@ func (j *Judge) Begins(a Actor) {
 			j.w.Fail(7, "agent %s begins %s, and agent %s has a lease and may publish for %s", a.Node, Text(a.Ref), o.Node, Text(o.Ref))
 		}
 	}
+	if j.sites != nil {
+		j.sites.starts(a, j.actors[job])
+	}
 	j.actors[job] = append(j.actors[job], a)
-	j.begun[job] = max(j.begun[job], a.Ref.Token.Attempt)
+	if j.begun[job].Less(a.Ref.Token) {
+		j.begun[job] = a.Ref.Token
+	}
 }
 
 // Taken: 7, rows of another attempt are refused.
@@ -255,8 +269,12 @@ func (j *Judge) Publishes(node mesh.NodeID, lease interface{ Err() error }, ref 
 	}
 	j.published[ref.Job][string(row)]++
 	j.Acts(node, lease, "publishes")
-	if last := j.begun[ref.Job]; last > ref.Token.Attempt {
-		j.w.Fail(7, "agent %s publishes for attempt %s, and attempt %d has begun", node, Text(ref), last)
+	if j.sites != nil {
+		j.sites.acts(j, node, "publishes", ref)
+		j.sites.published(j.published[ref.Job][string(row)])
+	}
+	if last := j.begun[ref.Job]; last.Site == ref.Token.Site && ref.Token.Less(last) {
+		j.w.Fail(7, "agent %s publishes for attempt %s, and attempt %d has begun", node, Text(ref), last.Attempt)
 	}
 }
 
@@ -269,6 +287,9 @@ func (j *Judge) Acts(node mesh.NodeID, lease interface{ Err() error }, what stri
 
 // Commits: 8, rows are committed if and only if their checkpoint is complete.
 func (j *Judge) Commits(node mesh.NodeID, ref coordinator.AttemptRef, id dataflow.CheckpointID) {
+	if j.sites != nil {
+		j.sites.acts(j, node, "commits", ref)
+	}
 	if !j.complete[barrierKey{ref.Job, id}] {
 		j.w.Fail(8, "agent %s commits checkpoint %d of attempt %s, which is not complete", node, id.Counter, Text(ref))
 	}

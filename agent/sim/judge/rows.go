@@ -76,7 +76,7 @@ func (j *Judge) Logs() {
 			seen[r.Number]++
 		}
 		for m := s.First; m < j.w.Broker.Published; m++ {
-			if seen[m] != 1 {
+			if lost := j.sites != nil && j.sites.lost[name][m]; seen[m] != 1 && !(lost && seen[m] == 0) {
 				j.w.Fail(1, "message %d is %d times in the log of feed %s", m, seen[m], name)
 				return
 			}
@@ -100,7 +100,7 @@ func (j *Judge) Logs() {
 // Files: 2, the rows in the files of a sink, on all agents, are those that an
 // oracle makes of the log, each once.
 func (j *Judge) Files(job *coordinator.Job, path string, oracle Oracle) {
-	got := j.filesOf(job, path)
+	got := j.filesOf(job, path, nil)
 	want := oracle(j.log(job.OwnFeed(source)))
 	for _, r := range slices.Sorted(maps.Keys(want)) {
 		if got[r] != want[r] {
@@ -130,10 +130,13 @@ func (j *Judge) Published(job *coordinator.Job, oracle Oracle) {
 }
 
 // filesOf are the rows in the files of a sink on all agents. Of an agent that is
-// lost with its disk, what is on record counts.
-func (j *Judge) filesOf(job *coordinator.Job, path string) map[string]int {
+// lost with its disk, what is on record counts. which chooses agents; nil: all.
+func (j *Judge) filesOf(job *coordinator.Job, path string, which func(*world.Node) bool) map[string]int {
 	rows := make(map[string]int)
 	for _, n := range j.w.Nodes {
+		if which != nil && !which(n) {
+			continue
+		}
 		for _, name := range n.Disk.FS.Files() {
 			if !of(name, path) {
 				continue

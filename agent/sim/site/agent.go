@@ -31,7 +31,8 @@ type agent struct {
 	silent  dataflow.Time
 	talk    *world.Stream
 	dials   int
-	heard   uint64 // the term of the last message of a leader
+	shown   dataflow.Time // when it said how far mirrors are
+	heard   uint64        // the term of the last message of a leader
 }
 
 // boot is what runs in a new process of a machine of the site.
@@ -73,7 +74,9 @@ func (p *agent) step(e worker.Event) {
 	}
 	e.Now = p.Now()
 	for _, f := range append([]worker.Effect(nil), p.worker.Step(p.machine.State(), p.journal.Take(), e)...) {
-		p.perform(f)
+		if p.perform(f); p.Dead {
+			return
+		}
 	}
 	p.timer++
 	timer, wake := p.timer, p.worker.Wake()
@@ -188,6 +191,10 @@ func (p *agent) parted(s *world.Stream) {
 func (p *agent) say(m *coordinator.ToLeader) {
 	if p.talk == nil {
 		return
+	}
+	if b := m.Heartbeat; b != nil && p.W.Now() >= p.shown+sec {
+		p.shown = p.W.Now()
+		m = &coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: b.Seq, Applied: b.Applied, Logs: p.work.Mirrors()}}
 	}
 	data, err := codec.EncodeToLeader(m)
 	if err != nil {

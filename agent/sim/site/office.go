@@ -28,11 +28,13 @@ type Lead struct {
 	timer   int
 	wishes  map[int]func(leader.Answer)
 	wishRef int
+	wants   map[int]func(*coordinator.Offer)
+	reached []mesh.Site // other sites, as it was told; nil: it was not
 }
 
 func newLead(p *agent, term uint64) *Lead {
-	l := &Lead{p: p, term: term, journal: jobmanager.NewJournal(), desks: make(map[mesh.NodeID]*world.Stream), boots: make(map[mesh.NodeID]uint64), wishes: make(map[int]func(leader.Answer))}
-	l.l = leader.New(leader.Config{Term: term, Self: p.ID, Site: p.s.Name, Level: p.s.Level, Timing: leader.DefaultTiming(), Parse: p.s.parse})
+	l := &Lead{p: p, term: term, journal: jobmanager.NewJournal(), desks: make(map[mesh.NodeID]*world.Stream), boots: make(map[mesh.NodeID]uint64), wishes: make(map[int]func(leader.Answer)), wants: make(map[int]func(*coordinator.Offer))}
+	l.l = leader.New(leader.Config{Term: term, Self: p.ID, Site: p.s.Name, Level: p.s.Level, Timing: leader.DefaultTiming(), Parse: p.s.parse, Lapsed: p.lapsed()})
 	return l
 }
 
@@ -53,6 +55,7 @@ func (l *Lead) start() {
 	l.step(leader.Event{})
 	l.confirm()
 	l.gossip()
+	l.reach()
 }
 
 // step gives the leader an event and does what it says.
@@ -63,7 +66,9 @@ func (l *Lead) step(e leader.Event) {
 	w := l.p.W
 	e.Now, e.Wall = l.p.Now(), w.Now()
 	for _, f := range append([]leader.Effect(nil), l.l.Step(l.p.machine.State(), l.journal.Take(), e)...) {
-		l.perform(f)
+		if l.perform(f); l.p.Dead {
+			return
+		}
 	}
 	l.timer++
 	timer, wake := l.timer, l.l.Wake()
@@ -103,6 +108,16 @@ func (l *Lead) perform(f leader.Effect) {
 			delete(l.wishes, f.Answer.Ref)
 			done(*f.Answer)
 		}
+	case f.ToSite != nil:
+		l.toSite(f.ToSite)
+	case f.Ask != nil:
+		l.ask(f.Ask)
+	case f.Offer != nil:
+		l.offered(f.Offer)
+	case f.Moving != nil:
+		if l.p.s.Moving != nil {
+			l.p.s.Moving(f.Moving)
+		}
 	case f.Tell != "":
 		w.Tell("%s (term %d): %s", l.p.ID, l.term, f.Tell)
 	}
@@ -119,7 +134,7 @@ func (l *Lead) Propose(c *coordinator.Command, done func(index uint64, r jobmana
 		return
 	}
 	answered := false
-	e := entry{data: data, by: l}
+	e := entry{data: data, by: l, what: entryOf(c)}
 	e.done = func(index uint64, r jobmanager.Result) {
 		if !answered {
 			answered = true

@@ -34,6 +34,7 @@ type raft struct {
 type entry struct {
 	data []byte
 	by   *Lead
+	what string                                  // as Mesh.Step is told; empty: it is not
 	done func(index uint64, r jobmanager.Result) // in by's process
 }
 
@@ -138,11 +139,14 @@ func (r *raft) commit(l *Lead) {
 		r.w.After(20*ms, func() { r.commit(l) })
 		return
 	}
-	for _, e := range l.pending {
+	for len(l.pending) > 0 {
+		e := l.pending[0]
+		if r.s.step(e.what, false); l.over {
+			return // that was a fault
+		}
 		r.append(e)
+		l.waiting, l.pending = append(l.waiting, e), l.pending[1:]
 	}
-	l.waiting = append(l.waiting, l.pending...)
-	l.pending = nil
 }
 
 // replicate applies what is committed and has come here.
@@ -221,8 +225,11 @@ func (p *agent) apply() {
 		}
 		r.hashes[index] = h.Sum64()
 	}
-	if b := c.LogEpochBegun; p.s.Judge.Applied(index, c, result, p.machine.State()) && result.Err == nil && b != nil && p.s.EpochBegan != nil {
-		p.s.EpochBegan(&p.machine.State().Feeds[b.Feed].Log)
+	if b := c.LogEpochBegun; p.s.Judge.Applied(index, c, result, p.machine.State()) && result.Err == nil {
+		if b != nil && p.s.EpochBegan != nil {
+			p.s.EpochBegan(&p.machine.State().Feeds[b.Feed].Log)
+		}
+		p.s.step(entryOf(c), true)
 	}
 	p.step(worker.Event{State: true})
 	if l := p.lead; l != nil && !l.over {

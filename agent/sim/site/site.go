@@ -30,11 +30,14 @@ type Site struct {
 	// EpochBegan is called when the first agent knows of a feed's epoch; nil: nobody
 	// asks.
 	EpochBegan func(*coordinator.LogEpoch)
+	// Moving is what its leaders say of moves; nil: nobody asks.
+	Moving func(*leader.Moving)
 
 	raft    *raft
 	setting *work.Setting
 	agents  map[*world.Proc]*agent // those that run
 	parses  map[string]*leader.Parsed
+	mesh    *Mesh // nil: it is alone
 }
 
 // New makes a site without machines.
@@ -49,6 +52,7 @@ func New(w *world.World, name mesh.Site) *Site {
 // Add adds a machine that is not started.
 func (s *Site) Add(name string) *world.Node {
 	n := s.W.Add(name, s.boot)
+	n.Place = string(s.Name)
 	s.Nodes = append(s.Nodes, n)
 	return n
 }

@@ -28,6 +28,9 @@ type Setting struct {
 	Site  mesh.Site
 	Judge *judge.Judge
 	Peers func() []*world.Node // all machines of the site
+	// Sources are the agents of another site that a machine sees; nil: there is no
+	// other site.
+	Sources func(site mesh.Site, from *world.Node) []*world.Node
 
 	parsed map[string]*spec
 }
@@ -63,6 +66,9 @@ func New(cfg Config) *Agent {
 	})
 	p.Serve("log", func(st *world.Stream, _ *world.Proc) {
 		st.At(1, func(m any) { p.feeds.take(st, m.(logHello)) }, func() {})
+	})
+	p.Serve("mirror", func(st *world.Stream, _ *world.Proc) {
+		st.At(1, func(m any) { p.feeds.serveMirror(st, m.(mirrorHello)) }, func() {})
 	})
 	p.Answer("part", func(ask any, reply func(any)) { reply(p.Disk.Parts[ask.(store.Digest)]) })
 	p.Answer("push", func(ask any, reply func(any)) { p.exec.takeParts(ask.(pushed), reply) })

@@ -30,6 +30,9 @@ type owner struct {
 	owed    []world.Record
 	acking  bool
 	readers []*laneReader
+	begun   bool // it takes a mirror, or is held: it has no session
+	up      upstream
+	mirrors []*mirrorAt
 }
 
 // logMember is another member of the epoch.
@@ -63,6 +66,9 @@ func (o *owner) start() {
 	}
 	o.settle()
 	o.watch()
+	if o.s.p.Sources != nil {
+		o.beat()
+	}
 }
 
 // stop ends it; readers are told.
@@ -77,6 +83,7 @@ func (o *owner) stop(why string) {
 	if o.session != nil {
 		o.session.Close(o)
 	}
+	o.closeMirrors()
 	for _, m := range o.members {
 		if m.stream != nil {
 			m.stream.Close(0)
@@ -181,18 +188,19 @@ func (o *owner) settle() {
 	if o.s.p.W.Bugs.AckEarly {
 		end = o.written
 	}
-	if !all && o.session == nil {
+	open := o.session != nil || o.begun
+	if !all && !open {
 		return
 	}
 	if all && !o.synced {
 		o.synced = true
 		o.s.tell(worker.LogEvent{InSync: &coordinator.InSync{Feed: o.name, Epoch: o.epoch.Epoch}})
 	}
-	if end > o.shown || o.session == nil {
+	if end > o.shown || !open {
 		o.show(end)
 	}
-	if o.session == nil {
-		o.connect()
+	if !open {
+		o.opens()
 	}
 	o.stage()
 }
@@ -200,13 +208,16 @@ func (o *owner) settle() {
 // show makes visible what all members have, and acknowledges it.
 func (o *owner) show(end int64) {
 	for _, r := range o.log.Entries[min(o.shown, end):end] {
-		if r.Epoch == o.epoch.Epoch {
+		if r.Epoch == o.epoch.Epoch && o.epoch.Mirror == nil {
 			o.owed = append(o.owed, r)
 		}
 	}
 	o.shown = end
 	for _, r := range o.readers {
 		r.wake()
+	}
+	for _, at := range o.mirrors {
+		o.sendMirror(at)
 	}
 	o.ack()
 }
@@ -244,6 +255,7 @@ func (o *owner) connect() {
 		return
 	}
 	o.s.p.Judge.Acts(o.s.p.ID, o.s.p.Lease, "connects to the broker for feed "+o.name)
+	o.s.p.Judge.Connects(o.s.p.ID, o.s.p.Site, o.name, &o.epoch)
 	o.s.p.W.Tell("%s connects to the broker for %s (epoch %d)", o.s.p.ID, o.name, o.epoch.Epoch)
 	o.session = o.s.p.W.Broker.Connect(o.name, o.topic, o)
 }

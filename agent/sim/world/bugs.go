@@ -23,5 +23,6 @@ type Bugs struct {
 	RereadFile    bool // after a restore a file is read from its beginning
 	KeepForeign   bool // after a rescale a subtask takes rows of other key groups too
 	MarksFirst    bool // on a channel watermarks overtake the rows of their batch
+	OpenHeld      bool // the owner of a held epoch opens a session
 	Unbounded     bool // a channel takes whatever comes
 }

@@ -10,11 +10,13 @@ type Node struct {
 	W    *World
 	ID   mesh.NodeID
 	Name string
-	Disk *Disk
-	P    *Proc         // nil: it does not run
-	Slow dataflow.Time // what is added to everything that it does
-	Gone bool          // its disk was wiped, so it is nobody any more
-	Boot func(*Proc)   // what runs in a new process
+	// Place is where it is: between places is the Wan.
+	Place string
+	Disk  *Disk
+	P     *Proc         // nil: it does not run
+	Slow  dataflow.Time // what is added to everything that it does
+	Gone  bool          // its disk was wiped, so it is nobody any more
+	Boot  func(*Proc)   // what runs in a new process
 
 	boots uint64
 	rate  int64 // of its clock: this many thousandths of a second a millisecond

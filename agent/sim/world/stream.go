@@ -45,12 +45,12 @@ func (s *Stream) Send(i int, m any) {
 	if s.over[i] {
 		return
 	}
-	delay := ms / 2
+	delay := s.w.way(s.ends[0].Node, s.ends[1].Node, ms/2)
 	if s.ends[0] == s.ends[1] {
 		delay = ms / 20
 	}
 	if s.w.Chance(50) {
-		delay *= 20
+		delay = min(20*delay, delay+10*s.w.Wan.Delay)
 	}
 	t := max(s.w.Soon(delay)+s.ends[i].Slow/8, s.last[i])
 	s.last[i] = t
@@ -189,13 +189,13 @@ func (p *Proc) Call(to mesh.NodeID, kind string, ask any, answered func(any), fa
 	}
 	q := o.P
 	w.After(3*sec, func() { end(func() { failed("agent " + string(to) + " does not answer") }) })
-	w.After(ms+o.Slow/8, func() {
+	w.After(w.way(p.Node, o, ms)+o.Slow/8, func() {
 		if !w.Hears(p.ID, to) {
 			return
 		}
 		q.Live(func() {
 			q.answers[kind](ask, func(answer any) {
-				w.After(ms+p.Slow/8, func() {
+				w.After(w.way(p.Node, o, ms)+p.Slow/8, func() {
 					if w.Hears(to, p.ID) {
 						end(func() { answered(answer) })
 					}

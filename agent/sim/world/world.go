@@ -31,6 +31,7 @@ type World struct {
 	Rand   *rand.Rand
 	Nodes  []*Node
 	Broker *Broker
+	Wan    *Wan
 	Calm   bool // no fault comes any more
 	Steps  int  // events so far
 
@@ -79,6 +80,7 @@ func (e *events) Pop() any {
 // New makes a world in which nothing has happened, and nobody is.
 func New(cfg Config) *World {
 	w := &World{Config: cfg, Rand: rand.New(rand.NewPCG(cfg.Seed, 0x7469646d)), cuts: make(map[[2]mesh.NodeID]bool)}
+	w.Wan = &Wan{Delay: 25 * ms, w: w, off: make(map[[2]string]bool)}
 	w.Broker = &Broker{w: w, sessions: make(map[string]*Session)}
 	return w
 }
@@ -137,7 +139,13 @@ func (w *World) Tell(format string, args ...any) {
 
 // Hears tells whether packets of a node reach another one.
 func (w *World) Hears(from, to mesh.NodeID) bool {
-	return from == to || !w.cuts[[2]mesh.NodeID{from, to}]
+	if from == to {
+		return true
+	}
+	if len(w.Wan.off) > 0 && !w.Wan.Carries(w.Node(from).Place, w.Node(to).Place) {
+		return false
+	}
+	return !w.cuts[[2]mesh.NodeID{from, to}]
 }
 
 // Linked tells whether two nodes can talk now.
@@ -146,7 +154,7 @@ func (w *World) Linked(a, b *Node) bool {
 }
 
 // Whole tells whether no packets are lost anywhere.
-func (w *World) Whole() bool { return len(w.cuts) == 0 }
+func (w *World) Whole() bool { return len(w.cuts) == 0 && len(w.Wan.off) == 0 }
 
 // Lose loses the packets from one node to another.
 func (w *World) Lose(from, to mesh.NodeID) {
@@ -184,6 +192,8 @@ func (w *World) Heal() {
 	w.Tell("HEAL")
 	w.Calm = true
 	clear(w.cuts)
+	clear(w.Wan.off)
+	w.Wan.Bad = 0
 	w.healed()
 	for _, n := range append([]*Node(nil), w.Nodes...) {
 		n.Slow = 0

@@ -1,0 +1,313 @@
+package twosites
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/agent/sim/judge"
+	"github.com/tidemark-mesh/tidemark/agent/sim/site"
+	"github.com/tidemark-mesh/tidemark/agent/sim/world"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+const (
+	ms  = world.Ms
+	sec = world.Sec
+)
+
+// The bounds of the quiet end. A move gives up what the other site does not answer
+// after a minute.
+const (
+	progressWithin = 100 * sec
+	settleWithin   = 20 * sec
+	commitWithin   = 3 * sec
+)
+
+// Kind is what happens besides faults.
+type Kind string
+
+// The kinds of runs.
+const (
+	Migrate  Kind = "migrate"  // the job moves from a to b
+	Failover Kind = "failover" // a is lost, b takes the job, a comes back
+)
+
+// Config is one run.
+type Config struct {
+	Seed   uint64
+	Kind   Kind
+	Faults []Fault
+	Bugs   world.Bugs
+	// Random faults come for so long besides, by the seed.
+	Random dataflow.Time
+	Trace  func(string) // a line for each thing worth telling; nil: nobody listens
+}
+
+// Result is what a run showed.
+type Result struct {
+	Violation *world.Violation // nil: every invariant held
+	Steps     []Step           // that were taken, in order
+	Owner     mesh.Site        // in the end
+	Aborted   bool             // the move did not come to be
+	Pause     dataflow.Time    // the longest between two rows that were published
+	Repeated  int              // rows that were published again
+	Lost      int              // messages that a site that was lost had, and nobody else
+	Took      dataflow.Time    // of the world's time
+	Fired     int              // faults that came
+}
+
+// run is two sites and what happens to them.
+type run struct {
+	cfg    Config
+	w      *world.World
+	a, b   *site.Site
+	mesh   *site.Mesh
+	both   *judge.Sites
+	steps  []Step
+	seen   map[string]int
+	faults []Fault
+	fired  int
+	taken  bool // b has the job by a person's word
+	spec   string
+}
+
+const spec = `
+name: counts
+parallelism: 2
+checkpoint: {interval: 700ms, timeout: 3s, tolerable_failures: 100000}
+restart: {strategy: fixed-delay, attempts: 100000, delay: 100ms}
+%s
+sources: {in: {mqtt: {broker: "mqtt://h", topics: [t], lanes: 2}, format: json, fields: {key: string, id: bigint}, event_time: ingestion}}
+steps: [{id: a, from: in, key_by: [key], select: {n: count(*), id: max(id)}}]
+sinks: [{id: out, from: a, file: {path: out.jsonl}}, {id: told, from: a, mqtt: {broker: "mqtt://h", topic: results}}]
+`
+
+// jobName is the job's.
+const jobName = "counts"
+
+// Run runs two sites: a while in peace, then what Kind says with the faults, then a
+// quiet end.
+func Run(cfg Config) *Result {
+	r := &run{cfg: cfg, w: world.New(world.Config{Seed: cfg.Seed, Bugs: cfg.Bugs, Trace: cfg.Trace}), seen: make(map[string]int), faults: slices.Clone(cfg.Faults)}
+	r.a, r.b = site.New(r.w, "a"), site.New(r.w, "b")
+	for _, s := range []*site.Site{r.a, r.b} {
+		s.Level = coordinator.Level
+		for i := range 3 {
+			s.Add(fmt.Sprintf("%s%d", s.Name, i+1))
+		}
+	}
+	r.both = judge.Together(r.w, r.a.Judge, r.b.Judge)
+	r.mesh = site.Join(r.a, r.b)
+	r.a.Begin()
+	r.b.Begin()
+	r.w.Broker.PublishAll()
+	r.await(20*sec, "the sites do not know level 4", func() bool { return r.a.State().Level == coordinator.Level && r.b.State().Level == coordinator.Level })
+	r.submit()
+	r.await(20*sec, "the job does not run", func() bool {
+		j := r.job(r.a)
+		return j != nil && j.Status == coordinator.Running && j.Newest() != nil && j.Newest().ID.Token.Attempt == j.Attempt
+	})
+	r.mesh.Step = r.step
+	if cfg.Kind == Failover {
+		r.failover()
+	} else {
+		r.migrate()
+	}
+	r.randomly()
+	if r.w.Failed() == nil {
+		r.end()
+	}
+	return r.result()
+}
+
+func (r *run) result() *Result {
+	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
+	if s := r.owner(); s != nil {
+		res.Owner = s.Name
+	}
+	res.Aborted = res.Owner == "a"
+	return res
+}
+
+func (r *run) job(s *site.Site) *coordinator.Job { return s.Job(jobName) }
+
+// owner is the site that has the job deployed; nil: none, or both.
+func (r *run) owner() (owner *site.Site) {
+	for _, s := range []*site.Site{r.a, r.b} {
+		if j := r.job(s); j != nil && !j.Status.Ended() && j.Status != coordinator.Quarantined && !j.Isolated {
+			if owner != nil {
+				return nil
+			}
+			owner = s
+		}
+	}
+	return owner
+}
+
+// propose has a leader decide something, again and again until one has.
+func (r *run) propose(s *site.Site, c *coordinator.Command, done func(jobmanager.Result)) {
+	c.Level = c.Needs()
+	again := func() { r.w.After(50*ms, func() { r.propose(s, c, done) }) }
+	l := s.Leader()
+	if l == nil || !l.Reached() {
+		again()
+		return
+	}
+	l.Propose(c, func(_ uint64, res jobmanager.Result, refused error) {
+		if refused != nil {
+			again()
+			return
+		}
+		done(res)
+	})
+}
+
+func (r *run) submit() {
+	kept := ""
+	if r.cfg.Kind == Failover {
+		kept = "replicate_to: [b]"
+	}
+	r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: jobName, Spec: fmt.Appendf(nil, spec, kept), Request: jobName,
+		Feeds: []coordinator.Feed{{Name: "in", Config: []byte(`{"lanes":2,"topic":"t"}`)}}}},
+		func(res jobmanager.Result) {
+			if res.Err != nil {
+				r.w.Fail(0, "the job is refused: %v", res.Err)
+			}
+		})
+}
+
+// wish asks a site's leader for something until it has answered without an error.
+func (r *run) wish(s *site.Site, w func() *leader.Wish) {
+	again := func() { r.w.After(500*ms, func() { r.wish(s, w) }) }
+	wish, over := w(), false
+	if wish == nil {
+		return
+	}
+	l := s.Leader()
+	if l == nil || !l.Reached() {
+		again()
+		return
+	}
+	l.Wish(*wish, func(a leader.Answer) {
+		if !over && a.Err != nil {
+			r.w.Tell("the wish is refused: %v", a.Err)
+			again()
+		}
+		over = true
+	})
+}
+
+// migrate has the job move, and waits until it has, or a fault is over.
+func (r *run) migrate() {
+	r.wish(r.a, func() *leader.Wish {
+		j := r.job(r.a)
+		if r.w.Calm || j == nil || j.Status.Ended() || len(r.a.State().Moves.Departures) > 0 {
+			return nil
+		}
+		return &leader.Wish{Migrate: &leader.Migrate{Begin: &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: "b", Request: "r"}}}
+	})
+	r.until(25*sec, func() bool { return r.both.Overs > 0 && r.goesOn() })
+	r.w.Run(r.w.Now() + 2*sec)
+}
+
+// until lets time pass until something is so, or the time is over; faults that are
+// under way are waited for.
+func (r *run) until(most dataflow.Time, ok func() bool) {
+	for end := r.w.Now() + most; r.w.Failed() == nil && r.w.Now() < end && !ok(); {
+		r.w.Run(r.w.Now() + 250*ms)
+	}
+}
+
+func (r *run) await(within dataflow.Time, what string, ok func() bool) {
+	if r.until(within, ok); r.w.Failed() == nil && !ok() {
+		r.w.Fail(10, "%d s later %s", within/sec, what)
+	}
+}
+
+// goesOn tells whether the job runs at its owner, with a checkpoint of its present
+// attempt.
+func (r *run) goesOn() bool {
+	s := r.owner()
+	if s == nil {
+		return false
+	}
+	j := r.job(s)
+	return j.Status == coordinator.Running && j.Newest() != nil && j.Newest().ID.Token == j.Token(s.Name)
+}
+
+// end heals everything and looks that one site has the job, that it goes on (9, 10)
+// and that all rows are there (1, 2).
+func (r *run) end() {
+	r.w.Heal()
+	healed := r.w.Now()
+	for r.w.Failed() == nil {
+		why := r.open()
+		if why == "" {
+			break
+		}
+		if r.w.Now() > healed+progressWithin {
+			r.w.Fail(9, "%d s after the last fault %s", progressWithin/sec, why)
+		}
+		r.w.Run(r.w.Now() + 500*ms)
+	}
+	r.w.Broker.Closed = true
+	if r.w.Failed() != nil {
+		return
+	}
+	s := r.owner()
+	r.await(settleWithin, "not all messages are acknowledged", func() bool { return s.Judge.Acknowledged() == "" })
+	if r.w.Failed() == nil {
+		s.Judge.Logs()
+	}
+	r.await(settleWithin, "not all messages have been read", func() bool { return s.Judge.Behind(r.job(s)) == "" })
+	r.w.Run(r.w.Now() + commitWithin)
+	if r.w.Failed() == nil {
+		r.judge(s)
+	}
+}
+
+func (r *run) judge(s *site.Site) {
+	j := r.job(s)
+	if r.both.Forced {
+		s.Judge.Beside(j, "out.jsonl", judge.Counted)
+	} else {
+		s.Judge.Files(j, "out.jsonl", judge.Counted)
+	}
+	s.Judge.Published(j, judge.Counted)
+}
+
+// open says what is not decided yet; empty: one site has the job, and it runs.
+func (r *run) open() string {
+	for _, s := range []*site.Site{r.a, r.b} {
+		st := s.State()
+		for id, d := range st.Moves.Departures {
+			if !d.Phase.Decided() {
+				return fmt.Sprintf("move %s is %s", id, d.Phase)
+			}
+		}
+		for id, arr := range st.Moves.Arrivals {
+			if !arr.Phase.Decided() {
+				return fmt.Sprintf("move %s is %s at site %s", id, arr.Phase, s.Name)
+			}
+		}
+	}
+	if !r.goesOn() {
+		return "the job goes on nowhere: at a " + plight(r.job(r.a)) + "; at b " + plight(r.job(r.b))
+	}
+	return ""
+}
+
+func plight(j *coordinator.Job) string {
+	if j == nil {
+		return "it is not there"
+	}
+	text := fmt.Sprintf("it is %s (%s) at epoch %d, attempt %d", j.Status, j.Why, j.Epoch, j.Attempt)
+	if n := j.Newest(); n != nil {
+		text += ", newest checkpoint " + n.Name
+	}
+	return text
+}
