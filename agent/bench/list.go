@@ -22,6 +22,7 @@ func All() []Benchmark {
 		{"exchange", "keyed rows from one agent's process to another's, beside a bare QUIC stream", []string{"exchange"}, runExchange},
 		{"recovery", "an agent with 100 MB of state is killed: until the next row", []string{"recovery"}, runRecovery},
 		{"leader", "a leader is killed while rows flow elsewhere", []string{"leader"}, runLeader},
+		{"migration", "a job with 100 MB of state moves to another site and back, while rows pass through", []string{"migration", "migration/sent", "migration/back"}, runMigration},
 		{"footprint/rss", "memory of an agent that has nothing to do", []string{"footprint/rss"}, runIdle},
 		{"footprint/binary", "size of the program", []string{"footprint/binary"}, runBinary},
 		{"scale/keys", "a row with a million keys in memory beside a thousand", []string{"scale/keys"}, runKeys},

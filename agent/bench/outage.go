@@ -24,6 +24,7 @@ type arrivals struct {
 	high  int64      // the greatest seq
 	gap   time.Duration
 	again int64 // rows that had come before
+	holes int64 // numbers that were passed over
 }
 
 func subscribe(broker, topic string) (*arrivals, error) {
@@ -52,6 +53,9 @@ func (a *arrivals) receive(_ paho.Client, m paho.Message) {
 	if gap := now.Sub(a.last); a.first && gap > a.gap {
 		a.gap = gap
 	}
+	if a.first {
+		a.holes += seq - a.high - 1
+	}
 	a.first, a.last, a.high = true, now, seq
 }
 
@@ -69,6 +73,13 @@ func (a *arrivals) since(at time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.last.After(at)
+}
+
+// lost is how many numbers never came, though a greater one did.
+func (a *arrivals) lost() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.holes
 }
 
 func (a *arrivals) repeated() int64 {

@@ -26,6 +26,7 @@ const siteTime = 30 * time.Second
 type agentPart struct {
 	Name, Dir, Bind string
 	Join, Token     string // of all but the founder
+	Site            string // of the founder of another site
 	Slots           int
 	Labels          map[string]string
 }
@@ -37,6 +38,9 @@ func startAgent(ctx context.Context, p agentPart) (func(order) (report, error), 
 	c.Name, c.DataDir, c.Bind, c.Slots, c.Labels, c.HTTP.Bind = p.Name, p.Dir, p.Bind, p.Slots, p.Labels, "127.0.0.1:0"
 	if p.Join != "" {
 		c.Join, c.Token = []string{p.Join}, p.Token
+	}
+	if p.Site != "" {
+		c.Site = p.Site
 	}
 	if err := c.Check(); err != nil {
 		return nil, nil, err
@@ -132,8 +136,10 @@ func (s *testSite) settled(ctx context.Context) error {
 }
 
 // await asks until it is so.
-func await(ctx context.Context, ok func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, siteTime)
+func await(ctx context.Context, ok func() (bool, error)) error { return awaitFor(ctx, siteTime, ok) }
+
+func awaitFor(ctx context.Context, most time.Duration, ok func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
