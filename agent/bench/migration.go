@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	paho "github.com/eclipse/paho.mqtt.golang"
+
 	"github.com/tidemark-mesh/tidemark/agent/api"
 )
 
@@ -56,7 +58,7 @@ func runMigration(ctx context.Context, o Options) (_ []Figure, err error) {
 type migrated struct {
 	state, keys []float64 // by round: bytes of parts, rows
 	there, back []moved   // by round
-	missing     int64     // rows that never came out
+	missing     int       // rows that never came out
 	again       int64     // rows that came out a second time
 	kind        string
 }
@@ -104,16 +106,17 @@ func (m *migrated) round(ctx context.Context, o Options, what string) (err error
 		return err
 	}
 	defer rows.client.Disconnect(0)
+	rows.seen = make(map[int64]bool)
 	keys := o.scaled(migrationKeys, 1000)
 	job, err := here.running(ctx, fmt.Sprintf(migrationJob, keys, "mqtt://"+b.addr))
 	if err != nil {
 		return err
 	}
-	stop, err := numbered(ctx, b.addr)
+	live, err := startNumbers(b.addr)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	defer func() { _, _ = live.stop() }()
 	o.progress("%s: %d keys of state", what, keys)
 	snap, err := here.small(ctx, job, keys)
 	if err != nil {
@@ -133,8 +136,16 @@ func (m *migrated) round(ctx context.Context, o Options, what string) (err error
 	if err := m.move(ctx, &m.back, there, here, job, rows); err != nil {
 		return err
 	}
-	m.missing, m.again = m.missing+rows.lost(), m.again+rows.repeated()
-	return nil
+	sent, err := live.stop()
+	if err != nil {
+		return err
+	}
+	err = await(ctx, func() (bool, error) { return rows.missing(sent) == 0, nil })
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil // the figure says so
+	}
+	m.missing, m.again = m.missing+rows.missing(sent), m.again+rows.repeated()
+	return err
 }
 
 // small waits until all keys are there, and then for a checkpoint that is small.
@@ -251,33 +262,41 @@ func (m *moved) String() string {
 	return b.String()
 }
 
-// numbered publishes numbered messages, so many a second, until it is stopped.
-func numbered(ctx context.Context, broker string) (stop func() error, err error) {
-	c, err := connectMQTT(broker, "bench-numbered")
+// numbers publishes numbered messages, until it is stopped.
+type numbers struct {
+	client paho.Client
+	cancel context.CancelFunc
+	ended  chan struct{} // closed with what follows
+	sent   int
+	err    error
+}
+
+func startNumbers(broker string) (*numbers, error) {
+	c, err := connectMQTT(broker, "bench-numbers")
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &numbers{client: c, cancel: cancel, ended: make(chan struct{})}
 	go func() {
-		var err error
-		for seq, began := 0, time.Now(); ctx.Err() == nil && err == nil; {
-			for due := int(time.Since(began).Seconds() * migrationRate); seq < due && err == nil; seq++ {
-				t := c.Publish("bench/in", 1, false, fmt.Appendf(nil, `{"seq":%d,"value":%d.5}`, seq, seq%100))
-				select {
-				case <-t.Done():
-					err = t.Error()
-				default:
-				}
+		defer close(n.ended)
+		var last paho.Token
+		for began := time.Now(); ctx.Err() == nil && n.err == nil; _ = pauseFor(ctx, 2*time.Millisecond) {
+			for due := int(time.Since(began).Seconds() * migrationRate); n.sent < due; n.sent++ {
+				last = c.Publish("bench/in", 1, false, fmt.Appendf(nil, `{"seq":%d,"value":%d.5}`, n.sent, n.sent%100))
 			}
-			_ = pauseFor(ctx, time.Millisecond)
 		}
-		ended <- err
-	}()
-	return func() error {
-		cancel()
-		err := <-ended
+		if last != nil {
+			n.err = settle(last)
+		}
 		c.Disconnect(0)
-		return err
-	}, nil
+	}()
+	return n, nil
+}
+
+// stop returns how many there were; it may be called again.
+func (n *numbers) stop() (int, error) {
+	n.cancel()
+	<-n.ended
+	return n.sent, n.err
 }

@@ -23,8 +23,8 @@ type arrivals struct {
 	last  time.Time  // a new one came last
 	high  int64      // the greatest seq
 	gap   time.Duration
-	again int64 // rows that had come before
-	holes int64 // numbers that were passed over
+	again int64          // rows that had come before
+	seen  map[int64]bool // not nil: a row is new that never came, in whatever order they come
 }
 
 func subscribe(broker, topic string) (*arrivals, error) {
@@ -46,17 +46,17 @@ func (a *arrivals) receive(_ paho.Client, m paho.Message) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if seq <= a.high {
+	if a.seen == nil && seq <= a.high || a.seen[seq] {
 		a.again++
 		return
+	}
+	if a.seen != nil {
+		a.seen[seq] = true
 	}
 	if gap := now.Sub(a.last); a.first && gap > a.gap {
 		a.gap = gap
 	}
-	if a.first {
-		a.holes += seq - a.high - 1
-	}
-	a.first, a.last, a.high = true, now, seq
+	a.first, a.last, a.high = true, now, max(a.high, seq)
 }
 
 // gaps forgets the longest gap and returns it: so much time was there between
@@ -75,11 +75,11 @@ func (a *arrivals) since(at time.Time) bool {
 	return a.last.After(at)
 }
 
-// lost is how many numbers never came, though a greater one did.
-func (a *arrivals) lost() int64 {
+// missing is how many of so many have not come.
+func (a *arrivals) missing(sent int) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.holes
+	return sent - len(a.seen)
 }
 
 func (a *arrivals) repeated() int64 {
