@@ -112,13 +112,16 @@ func (m *migrated) round(ctx context.Context, o Options, what string) (err error
 	if err != nil {
 		return err
 	}
+	o.progress("%s: %d keys of state", what, keys)
+	if _, _, err := here.filled(ctx, job, "sums", keys); err != nil {
+		return err
+	}
 	live, err := startNumbers(b.addr)
 	if err != nil {
 		return err
 	}
 	defer func() { _, _ = live.stop() }()
-	o.progress("%s: %d keys of state", what, keys)
-	snap, err := here.small(ctx, job, keys)
+	snap, err := here.later(ctx, job)
 	if err != nil {
 		return err
 	}
@@ -127,10 +130,8 @@ func (m *migrated) round(ctx context.Context, o Options, what string) (err error
 	if err := m.move(ctx, &m.there, here, there, job, rows); err != nil {
 		return err
 	}
-	for name, i := "", 0; i < 3; i++ { // it works there for a while
-		if name, _, err = there.newer(ctx, job, name); err != nil {
-			return err
-		}
+	if _, err := there.later(ctx, job); err != nil { // it works there for a while
+		return err
 	}
 	o.progress("%s: back", what)
 	if err := m.move(ctx, &m.back, there, here, job, rows); err != nil {
@@ -148,11 +149,8 @@ func (m *migrated) round(ctx context.Context, o Options, what string) (err error
 	return err
 }
 
-// small waits until all keys are there, and then for a checkpoint that is small.
-func (s *testSite) small(ctx context.Context, job string, keys int) (snap api.Snapshot, err error) {
-	if _, snap, err = s.filled(ctx, job, "sums", keys); err != nil {
-		return snap, err
-	}
+// later waits for a few checkpoints, until what is new is no part of the newest.
+func (s *testSite) later(ctx context.Context, job string) (snap api.Snapshot, err error) {
 	name := ""
 	for range 3 {
 		if name, snap, err = s.newer(ctx, job, name); err != nil {

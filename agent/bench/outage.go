@@ -176,16 +176,14 @@ func (r *recovered) round(ctx context.Context, o Options, what string) (err erro
 		return err
 	}
 	o.progress("%s: %d keys of state", what, keys)
-	victim, snap, err := s.filled(ctx, job, "sums", keys)
+	victim, _, err := s.filled(ctx, job, "sums", keys)
 	if err != nil {
 		return err
 	}
 	// What filled it is no part of a job's days: the newest checkpoint is a small one.
-	name := ""
-	for range 3 {
-		if name, snap, err = s.newer(ctx, job, name); err != nil {
-			return err
-		}
+	snap, err := s.later(ctx, job)
+	if err != nil {
+		return err
 	}
 	r.rows = append(r.rows, float64(keys))
 	r.bytes = append(r.bytes, float64(snap.Bytes))
