@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -414,6 +415,9 @@ func TestPersistentSession(t *testing.T) {
 	r, ev := open()
 	wants(t, read(t, r, 1, true), "on")
 	ev.wait(t, mqtt.Subscribed)
+	for ctx := timeout(t); b.Stats().Acknowledged == 0 && ctx.Err() == nil; { // what the broker has not heard of when the next one comes it sends again
+		runtime.Gosched()
+	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
