@@ -43,23 +43,33 @@ func LineageOf(f *Feed, site mesh.Site) []Reign {
 // whole mesh.
 func MirrorName(feed string, site mesh.Site) string { return feed + ".at." + string(site) }
 
-// MirrorOf is how a feed that a job of another site reads is called here. One whose
-// session comes with the job has its name already.
-func (m *MovingJob) MirrorOf(f *MovingFeed, from mesh.Site, move MoveID) string {
-	if slices.Contains(m.Reads, f.Name) && (move == "" || f.Stay) {
-		return MirrorName(f.Name, from)
+// Origin is the feed that has the session, while the job is on its way from a site.
+func (f *MovingFeed) Origin(from mesh.Site) Mirror {
+	if f.Of != nil {
+		return *f.Of
 	}
-	return f.Name
+	return Mirror{Site: from, Feed: f.Name}
+}
+
+// NameAt is how a feed that a job of another site reads is called at a site: where
+// its session is by its own name, and so where that comes with the job.
+func (m *MovingJob) NameAt(f *MovingFeed, from, at mesh.Site, move MoveID) string {
+	of := f.Origin(from)
+	if slices.Contains(m.Reads, f.Name) && of.Site != at && (move == "" || f.Stay) {
+		return MirrorName(of.Feed, of.Site)
+	}
+	return of.Feed
 }
 
 // SharedFeed is the feed that a source reads whose text names a shared one: of a job
-// that has moved, and whose feed stayed, the mirror.
+// that has moved, and whose feed stayed, the mirror; of one that came to where the
+// feed is, the feed.
 func (j *Job) SharedFeed(name string) string {
 	if slices.Contains(j.Reads, name) {
 		return name
 	}
 	for _, r := range j.Reads {
-		if strings.HasPrefix(r, name+".at.") {
+		if strings.HasPrefix(r, name+".at.") || strings.HasPrefix(name, r+".at.") {
 			return r
 		}
 	}
@@ -68,11 +78,11 @@ func (j *Job) SharedFeed(name string) string {
 
 // ReadsAt are the shared feeds that a job reads, as they are called at a site that it
 // comes to.
-func (m *MovingJob) ReadsAt(from mesh.Site, move MoveID) []string {
+func (m *MovingJob) ReadsAt(from, at mesh.Site, move MoveID) []string {
 	reads := slices.Clone(m.Reads)
 	for i := range m.Feeds {
-		if at := slices.Index(reads, m.Feeds[i].Name); at >= 0 {
-			reads[at] = m.MirrorOf(&m.Feeds[i], from, move)
+		if n := slices.Index(m.Reads, m.Feeds[i].Name); n >= 0 {
+			reads[n] = m.NameAt(&m.Feeds[i], from, at, move)
 		}
 	}
 	return reads
@@ -83,7 +93,7 @@ func (f *MovingFeed) Reigns(from mesh.Site) []Reign {
 	if len(f.Lineage) > 0 {
 		return f.Lineage
 	}
-	return []Reign{{Epoch: 1, Site: from}}
+	return []Reign{{Epoch: 1, Site: f.Origin(from).Site}}
 }
 
 // Turned tells whether a log's present epoch is not as the feed is to be: another

@@ -225,6 +225,10 @@ type MovingFeed struct {
 	Degrade  bool          `cbor:"5,keyasint,omitempty"`
 	Created  dataflow.Time `cbor:"6,keyasint"`
 	Lineage  []Reign       `cbor:"7,keyasint,omitempty"` // LineageOf
+	// Of is the feed of yet another site, or of the target itself, that has the
+	// session, where the feed is a mirror at the source. It stays there. nil: the
+	// source has it.
+	Of *Mirror `cbor:"8,keyasint,omitempty"`
 }
 
 // FeedEnd is how far a feed's log goes: the sequence number behind the last entry

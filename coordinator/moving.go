@@ -27,9 +27,10 @@ func (s *State) LeavingFeed(f *Feed) *Departure {
 	})
 }
 
-// Takes tells whether a feed's session goes with the job.
+// Takes tells whether a feed's session goes with the job. One that another site has
+// stays there.
 func (d *Departure) Takes(j *Job, f *Feed) bool {
-	return (f.Job == j.ID || f.Job == "" && slices.Contains(j.Reads, f.Name)) && !slices.Contains(d.Stay, f.Name)
+	return f.Mirror == nil && (f.Job == j.ID || f.Job == "" && slices.Contains(j.Reads, f.Name)) && !slices.Contains(d.Stay, f.Name)
 }
 
 // ArrivingFeed is the arrival with which a feed's session comes, while it is not
@@ -45,7 +46,7 @@ func (s *State) ArrivingFeed(f *Feed) *Arrival {
 func (s *State) Rests(f *Feed) bool {
 	switch {
 	case f.Mirror != nil:
-		return false
+		return f.Job != "" && !s.mirrors(f.Job)
 	case f.Owner != "":
 		return s.ArrivingFeed(f) == nil
 	}
@@ -54,6 +55,13 @@ func (s *State) Rests(f *Feed) bool {
 	}
 	j := s.Jobs[f.Job]
 	return j == nil || j.Status.Ended()
+}
+
+// mirrors tells whether the mirrors of a job's own feeds are needed: the job runs
+// here though the sessions are elsewhere, or something is kept of it, or will be.
+func (s *State) mirrors(job JobID) bool {
+	j := s.Jobs[job]
+	return j != nil && !j.Status.Ended() || s.Replicas[job] != nil || s.Arriving(job) != nil
 }
 
 // Holds tells whether the present epoch of a feed's log is to be a held one. It is
@@ -93,7 +101,7 @@ func (s *State) MovingTo(job JobID, stay, sets []string) (MovingJob, bool) {
 	for _, name := range sortedNames(s.Feeds) {
 		f := s.Feeds[name]
 		if f.Job == j.ID || f.Job == "" && slices.Contains(j.Reads, name) {
-			m.Feeds = append(m.Feeds, MovingFeed{Name: name, Config: f.Config, Stay: slices.Contains(stay, name), Replicas: f.Replicas, Degrade: f.Degrade, Created: f.Created, Lineage: LineageOf(f, s.Site)})
+			m.Feeds = append(m.Feeds, MovingFeed{Name: name, Config: f.Config, Stay: f.Mirror != nil || slices.Contains(stay, name), Of: f.Mirror, Replicas: f.Replicas, Degrade: f.Degrade, Created: f.Created, Lineage: LineageOf(f, s.Site)})
 		}
 	}
 	return m, true

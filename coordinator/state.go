@@ -327,6 +327,15 @@ func (f *Feed) Source() dataflow.OperatorID {
 	return dataflow.OperatorID(source)
 }
 
+// Whose is the job for which a feed's log grows: whose source it is, or was when it
+// moved and the session stayed. Empty: it is shared.
+func (f *Feed) Whose() JobID {
+	if n := len(f.Past); f.Job == "" && n > 0 {
+		return f.Past[n-1]
+	}
+	return f.Job
+}
+
 // Of tells whether a feed is, or was, a job's own.
 func (f *Feed) Of(job JobID) bool {
 	return job != "" && (f.Job == job || slices.Contains(f.Past, job))

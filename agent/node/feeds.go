@@ -57,7 +57,7 @@ func (k *keptFeeds) Own(r *worker.LogRole) error {
 	}
 	var needed map[string]map[int]int64
 	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
-	k.owns(r.Feed.Name, r.Feed.Job)
+	k.owns(r.Feed.Name, r.Feed.Whose())
 	if err := k.feeds.Own(r.Feed.Name, r.Epoch, c, needed); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (k *keptFeeds) Reader(name, who string, s *job.Source, subtask, parallelism
 	if c, err := k.config(spec); err == nil && subtask >= max(1, c.Lanes) {
 		return noLanes{}, nil
 	}
-	if of, runs := k.ownedFor(name); !runs || of != spec.Job { // it still runs for the job before
+	if of, runs := k.ownedFor(name); !runs || of != spec.Whose() { // it still runs for the job before
 		return nil, fmt.Errorf("feed %q: %w", name, feed.ErrNotOwner)
 	}
 	f, err := k.feeds.OpenKeeping(name, nil, nil)
@@ -311,7 +311,8 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]in
 		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil {
 			kept = []*coordinator.Snapshot{begin} // never into the state's own array
 		}
-		if !reads || j.Status.Ended() && len(kept) == 0 {
+		if !reads || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
+
 			continue
 		}
 		pins[jobPin+string(id)] = least(lanes, source, kept...)
@@ -343,8 +344,12 @@ func sourceOf(st *coordinator.State, id coordinator.JobID, name string) (dataflo
 		return f.Source(), true
 	}
 	j, r := st.Jobs[id], st.Replicas[id]
-	if f := st.Feeds[name]; r != nil && f != nil && f.Mirror != nil && f.Mirror.Site == r.From && slices.Contains(r.Job.Reads, f.Mirror.Feed) {
-		return "", true
+	if r != nil {
+		for i := range r.Job.Feeds {
+			if m := &r.Job.Feeds[i]; slices.Contains(r.Job.Reads, m.Name) && r.Job.NameAt(m, r.From, st.Site, r.Moving) == name {
+				return "", true
+			}
+		}
 	}
 	return "", j != nil && slices.Contains(j.Reads, name)
 }

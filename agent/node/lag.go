@@ -72,15 +72,18 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 		out.Snapshot = r.Snapshot.Name
 	}
 	for i := range r.Job.Feeds {
-		name := r.Job.MirrorOf(&r.Job.Feeds[i], r.From, r.Moving)
+		name := r.Job.NameAt(&r.Job.Feeds[i], r.From, st.Site, r.Moving)
 		l, heard := logs[name]
-		if !heard || l.Of == nil {
+		home := r.Job.Feeds[i].Origin(r.From).Site == st.Site
+		if !heard || l.Of == nil && !home {
 			out.Why = cmp.Or(out.Why, fmt.Sprintf("nothing is known of the log of feed %s yet", name))
 			continue
 		}
-		entries, bytes, ms := api.LagOf(&l)
-		out.Entries, out.Bytes, out.Time = out.Entries+entries, out.Bytes+bytes, max(out.Time, ms)
-		out.Heard = max(out.Heard, int64(l.Of.Heard))
+		if !home {
+			entries, bytes, ms := api.LagOf(&l)
+			out.Entries, out.Bytes, out.Time = out.Entries+entries, out.Bytes+bytes, max(out.Time, ms)
+			out.Heard = max(out.Heard, int64(l.Of.Heard))
+		}
 		source, reads := sourceOf(st, id, name)
 		if r.Snapshot == nil || !reads {
 			continue

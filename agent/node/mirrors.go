@@ -29,12 +29,18 @@ func (n *Node) ownerOf(feed string) (owner mesh.NodeID) {
 	return owner
 }
 
-// mirroredAt are the sites that are to have what jobs of this site read of a feed.
+// mirroredAt are the sites that are to have a feed: those that keep jobs of this site
+// which read it, and those that have jobs which moved there while its session stayed.
 func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 	var readers []*coordinator.Job
 	k.view(func(st *coordinator.State) {
+		f := st.Feeds[feed]
 		for id, j := range st.Jobs {
-			if _, reads := sourceOf(st, id, feed); reads && !j.Status.Ended() && bytes.Contains(j.Spec, []byte("replicate_to")) {
+			_, reads := sourceOf(st, id, feed)
+			if reads && j.Status == coordinator.Moved && f != nil && f.Mirror == nil && f.Owner == "" && !slices.Contains(sites, j.Owner) {
+				sites = append(sites, j.Owner)
+			}
+			if reads && !j.Status.Ended() && bytes.Contains(j.Spec, []byte("replicate_to")) {
 				readers = append(readers, j)
 			}
 		}

@@ -270,8 +270,9 @@ func TestAFeedMovesThereAndBack(t *testing.T) {
 	compare(t, all, p.next)
 }
 
-// A job moves, and the session of its source stays: its log is mirrored where the job is,
-// and each message is counted once.
+// A job moves, and the session of its source stays: its log is mirrored where the job is.
+// Back where the session is it reads the log itself, and it goes away again. Each message is
+// counted once.
 func TestAJobMovesAndItsFeedStays(t *testing.T) {
 	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
 	if err != nil {
@@ -286,19 +287,24 @@ func TestAJobMovesAndItsFeedStays(t *testing.T) {
 	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 })
 	p := newPublisher(t, b.Addr())
 	p.publish(300)
-	m := moved(t, plant[0].client(t), string(id), api.Migration{To: "depot", Feed: "stay", Request: "there"}, func() { p.publish(300) })
-	if m.Phase != "handed-over" {
-		t.Errorf("%+v", m)
-	}
-	p.publish(100)
-	await(t, "everything to come out", func() bool { return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next })
-	halt(t, []*box{depot}, id)
-	compare(t, all, p.next)
-	for _, x := range all { // the session is the plant's
+	at := func(x *box, mirror, rests bool) {
+		t.Helper()
 		x.View(func(st *coordinator.State) {
-			if f := st.Feeds[string(id)+".readings"]; f == nil || (f.Mirror == nil) != (x == plant[0]) {
+			if f := st.Feeds[string(id)+".readings"]; f == nil || (f.Mirror != nil) != mirror || st.Rests(f) != rests {
 				t.Errorf("at %s: %+v", x.name, f)
 			}
 		})
 	}
+	for i, to := range []string{"depot", "plant", "depot"} {
+		m := moved(t, plant[0].client(t), string(id), api.Migration{To: to, Feed: "stay", Request: fmt.Sprint(i)}, func() { p.publish(300) })
+		if m.Phase != "handed-over" && m.Phase != "active" {
+			t.Errorf("%+v", m)
+		}
+		p.publish(100)
+		await(t, "everything to come out at the "+to, func() bool { return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next })
+		at(plant[0], false, false) // the session stays the plant's
+		at(depot, true, to == "plant")
+	}
+	halt(t, []*box{depot}, id)
+	compare(t, all, p.next)
 }

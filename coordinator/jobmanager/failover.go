@@ -88,7 +88,11 @@ func (a *apply) keepJob(c *coordinator.JobFailedOver) error {
 	next.Why = cut(fmt.Sprintf("a person has said that it goes on at site %s, at epoch %d (%s)", a.Site, c.Epoch, c.Why))
 	next.History = trimHistory(job.Passed(a.Site, coordinator.Tenure{Epoch: c.Epoch, Site: a.Site, At: a.c.At}))
 	a.put(&next)
-	a.ownFeeds(job.ID, c.Epoch)
+	for _, name := range sorted(a.Feeds) {
+		if f := a.Feeds[name]; f.Job == job.ID && f.Mirror == nil {
+			_ = a.own(name, c.Epoch) // one that is said to be of a later reign stays as it is
+		}
+	}
 	return nil
 }
 
@@ -121,11 +125,15 @@ func (a *apply) takeJob(c *coordinator.JobFailedOver) error {
 	a.changed(Replica, string(job.ID))
 	for i := range m.Feeds {
 		f := *a.Feeds[m.Feeds[i].Name]
-		f.Job, f.Owner, f.Move, f.Config, f.Replicas, f.Degrade = job.ID, "", "", m.Feeds[i].Config, m.Feeds[i].Replicas, m.Feeds[i].Degrade
+		f.Job, f.Past = job.ID, without(f.Past, job.ID)
+		if m.Feeds[i].Of == nil { // else its session was not at the site that is lost
+			f.Owner, f.Move, f.Config, f.Replicas, f.Degrade = "", "", m.Feeds[i].Config, m.Feeds[i].Replicas, m.Feeds[i].Degrade
+		}
 		a.Feeds[f.Name] = &f
-		a.changed(Feed, f.Name)
+		if a.changed(Feed, f.Name); m.Feeds[i].Of == nil {
+			_ = a.own(f.Name, c.Epoch) // it was checked
+		}
 	}
-	a.ownFeeds(job.ID, c.Epoch)
 	return nil
 }
 
@@ -156,9 +164,15 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 		return refuse(ErrRefused, "job %s reads shared feeds of site %s (%v): they have other names here, and no job can be given those yet", m.ID, r.From, m.Reads)
 	}
 	for i := range m.Feeds {
-		f := a.Feeds[m.Feeds[i].Name]
+		f, of := a.Feeds[m.Feeds[i].Name], m.Feeds[i].Origin(r.From)
+		if of.Site == a.Site {
+			if err := a.checkHome(m.ID, &m.Feeds[i], of.Feed, r.From); err != nil {
+				return err
+			}
+			continue
+		}
 		switch {
-		case f == nil || f.Mirror == nil || f.Mirror.Site != r.From && f.Owner != r.From:
+		case f == nil || f.Mirror == nil || *f.Mirror != of && f.Owner != r.From:
 			return refuse(ErrRefused, "job %s: the log of feed %q is not kept here", m.ID, m.Feeds[i].Name)
 		case newest(coordinator.LineageOf(f, a.Site)).Epoch >= c.Epoch:
 			return refuse(ErrStale, "job %s: feed %q has a reign of epoch %d already", m.ID, f.Name, newest(f.Lineage).Epoch)
@@ -178,15 +192,6 @@ func (a *apply) giveUpArrival(r *coordinator.Replica) {
 	next.Phase, next.Why, next.Since = coordinator.ArrivalDropped, "the job was taken here, as its site was lost", a.c.At
 	a.Moves.Arrivals[arr.ID] = &next
 	a.changed(Move, string(arr.ID))
-}
-
-// ownFeeds begins a reign of this site in the logs of a job's own feeds.
-func (a *apply) ownFeeds(job coordinator.JobID, epoch uint64) {
-	for _, name := range sorted(a.Feeds) {
-		if a.Feeds[name].Job == job {
-			_ = a.own(name, epoch) // one that is said to be of a later reign stays as it is
-		}
-	}
 }
 
 // jobQuarantined ends what runs of a job, and keeps it. A move of it that is not

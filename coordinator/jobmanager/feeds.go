@@ -70,6 +70,8 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 		return refuse(ErrRefused, "feed %q is a mirror of feed %s of site %s: it is kept for job %s", c.Name, f.Mirror.Feed, f.Mirror.Site, a.mirroredFor(f))
 	case a.ArrivingFeed(f) != nil:
 		return refuse(ErrRefused, "feed %q is on its way here, by %s", c.Name, a.ArrivingFeed(f).ID)
+	case a.homeOf(c.Name) != "":
+		return refuse(ErrRefused, "feed %q: job %s, which reads it, is on its way here", c.Name, a.homeOf(c.Name))
 	case f.Job != "" && a.Jobs[f.Job] == nil:
 		return refuse(ErrRefused, "feed %q: %s stands in its log; the feed goes with the last that does", c.Name, a.standsIn(f))
 	case f.Job != "":
@@ -99,6 +101,9 @@ func (a *apply) checkAdopts(c *coordinator.JobSubmitted) error {
 		case slices.ContainsFunc(c.Adopts[:i], same) || !slices.ContainsFunc(c.Feeds, func(own coordinator.Feed) bool { return own.Name == string(ad.Source) }):
 			return refuse(ErrRefused, "job %q: source %q is to go on with a feed, and is none of its mqtt sources, or is there twice", c.Name, ad.Source)
 		}
+		if f.Job == "" {
+			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which stayed here when its job moved", c.Name, ad.Source, ad.Feed)
+		}
 		if f.Owner != "" {
 			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is site %s's now", c.Name, ad.Source, ad.Feed, f.Owner)
 		}
@@ -119,6 +124,35 @@ func (a *apply) pastOf(f *coordinator.Feed) (past []coordinator.JobID) {
 		}
 	}
 	return past
+}
+
+// homeOf is a job that is on its way to where the session of a feed has stayed that
+// it reads; empty: there is none.
+func (a *apply) homeOf(name string) coordinator.JobID {
+	for _, id := range sorted(a.Moves.Arrivals) {
+		arr := a.Moves.Arrivals[id]
+		if !arr.Phase.Decided() && slices.ContainsFunc(arr.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(arr.From) == coordinator.Mirror{Site: a.Site, Feed: name} }) {
+			return arr.Job.ID
+		}
+	}
+	return ""
+}
+
+// stayed is a feed whose session stayed here when a job moved that reads it; empty:
+// there is none. As long as the job is remembered the log waits for its site.
+func (a *apply) stayed(j *coordinator.Job) string {
+	for _, name := range sorted(a.Feeds) {
+		f := a.Feeds[name]
+		if j.Status == coordinator.Moved && f.Job == "" && f.Mirror == nil && f.Owner == "" && (f.Of(j.ID) || slices.Contains(j.Reads, name)) {
+			return name
+		}
+	}
+	return ""
+}
+
+// without are jobs but for one.
+func without(past []coordinator.JobID, job coordinator.JobID) []coordinator.JobID {
+	return slices.DeleteFunc(slices.Clone(past), func(p coordinator.JobID) bool { return p == job })
 }
 
 // standsIn says what is kept that stands in the log of a job's own feed; empty:

@@ -323,6 +323,9 @@ func (a *apply) jobForgotten(c *coordinator.JobForgotten) error {
 	if by := a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }); by != "" {
 		return refuse(ErrRefused, "job %s: job %s begins with a checkpoint of it, and has none of its own yet", job.ID, by)
 	}
+	if feed := a.stayed(job); feed != "" {
+		return refuse(ErrRefused, "job %s is at site %s, and reads feed %q, whose session stayed here: delete the feed first, if nobody needs it", job.ID, job.Owner, feed)
+	}
 	a.forget(job.ID)
 	return nil
 }
@@ -356,7 +359,7 @@ func (a *apply) forgetOldest() {
 	}
 	slices.SortStableFunc(ended, func(x, y *coordinator.Job) int { return cmp.Compare(x.End, y.End) })
 	for _, job := range ended[:max(0, len(ended)-MaxEndedJobs)] {
-		if a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }) == "" && a.moving(job.ID) == "" {
+		if a.beginsWith(func(from string) bool { return strings.HasPrefix(from, string(job.ID)+"/") }) == "" && a.moving(job.ID) == "" && a.stayed(job) == "" {
 			a.forget(job.ID)
 		}
 	}

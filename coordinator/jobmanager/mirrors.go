@@ -77,19 +77,25 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 
 // keptFeed is a feed that comes with what is kept of a job of another site: how it is
 // called here, whose mirror it is, and what it is like.
-func keptFeed(m *coordinator.MovingJob, f *coordinator.MovingFeed, from mesh.Site, move coordinator.MoveID) (string, coordinator.Mirror, *coordinator.Feed) {
+func (a *apply) keptFeed(m *coordinator.MovingJob, f *coordinator.MovingFeed, from mesh.Site, move coordinator.MoveID) (string, coordinator.Mirror, *coordinator.Feed) {
 	like := &coordinator.Feed{Config: f.Config, Replicas: f.Replicas, Degrade: f.Degrade}
 	if !slices.Contains(m.Reads, f.Name) {
 		like.Job = m.ID
 	}
-	return m.MirrorOf(f, from, move), coordinator.Mirror{Site: from, Feed: f.Name}, like
+	return m.NameAt(f, from, a.Site, move), f.Origin(from), like
 }
 
 // checkMirrors says what stands in the way of the feeds that come with a job.
 func (a *apply) checkMirrors(c *coordinator.ReplicaOffered) error {
 	for i := range c.Job.Feeds {
 		f := &c.Job.Feeds[i]
-		name, of, like := keptFeed(&c.Job, f, c.From, c.Moving)
+		name, of, like := a.keptFeed(&c.Job, f, c.From, c.Moving)
+		if of.Site == a.Site {
+			if err := a.checkHome(c.Job.ID, f, name, c.From); err != nil {
+				return err
+			}
+			continue
+		}
 		if first, own := coordinator.Own(name); like.Job != "" && !(own && named(first)) {
 			return refuse(ErrRefused, "job %s: feed %q is from before feature level %d: another site may have one of that name", c.Job.ID, name, coordinator.SitesLevel)
 		}
@@ -104,22 +110,49 @@ func (a *apply) checkMirrors(c *coordinator.ReplicaOffered) error {
 func (a *apply) mirrors(c *coordinator.ReplicaOffered) error {
 	for i := range c.Job.Feeds {
 		f := &c.Job.Feeds[i]
-		name, of, like := keptFeed(&c.Job, f, c.From, c.Moving)
+		name, of, like := a.keptFeed(&c.Job, f, c.From, c.Moving)
+		if of.Site == a.Site {
+			continue
+		}
+		rested := a.Feeds[name] != nil && a.Rests(a.Feeds[name])
 		if err := a.mirror(name, of, f.Reigns(c.From), like); err != nil {
 			return err
+		}
+		if rested {
+			a.changed(Feed, name)
 		}
 	}
 	return nil
 }
 
-// dropMirrors drops shared mirrors of a site for which there is no reason any more.
-func (a *apply) dropMirrors(from mesh.Site) {
+// checkHome checks that the feed is here of which a job reads a mirror elsewhere: the
+// mirror is a beginning of its log.
+func (a *apply) checkHome(job coordinator.JobID, m *coordinator.MovingFeed, name string, from mesh.Site) error {
+	f := a.Feeds[name]
+	_, own := coordinator.Own(name)
+	switch {
+	case f == nil || f.Mirror != nil || f.Owner != "" || own && f.Job != "" && f.Job != job || !own && f.Job != "":
+		return refuse(ErrRefused, "job %s reads a mirror of feed %q of this site, whose session is here no more", job, name)
+	case a.LeavingFeed(f) != nil:
+		return refuse(ErrRefused, "job %s reads feed %q of this site, which leaves for another, by %s", job, name, a.LeavingFeed(f).ID)
+	case newest(coordinator.LineageOf(f, a.Site)) != newest(m.Reigns(from)):
+		return refuse(ErrRefused, "job %s: the mirror of feed %q that it reads at site %s is of another time of it", job, name, from)
+	}
+	return nil
+}
+
+// dropMirrors drops shared mirrors for which there is no reason any more, and has
+// looked at a job's own.
+func (a *apply) dropMirrors(is func(f *coordinator.Feed) bool) {
 	for _, name := range sorted(a.Feeds) {
 		f := a.Feeds[name]
-		if f.Job == "" && f.Mirror != nil && f.Mirror.Site == from && name == coordinator.MirrorName(f.Mirror.Feed, from) && a.mirroredFor(f) == "" && a.reader(f, "") == "" {
-			delete(a.Feeds, name)
-			a.changed(Feed, name)
+		if f.Mirror == nil || !is(f) {
+			continue
 		}
+		if f.Job == "" && name == coordinator.MirrorName(f.Mirror.Feed, f.Mirror.Site) && a.mirroredFor(f) == "" && a.reader(f, "") == "" {
+			delete(a.Feeds, name)
+		}
+		a.changed(Feed, name)
 	}
 }
 
@@ -152,7 +185,7 @@ func (a *apply) mirroredFor(f *coordinator.Feed) coordinator.JobID {
 	}
 	for _, id := range sorted(a.Replicas) {
 		r := a.Replicas[id]
-		if r.From == f.Mirror.Site && slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Name == f.Mirror.Feed }) {
+		if slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(r.From) == *f.Mirror }) {
 			return id
 		}
 	}

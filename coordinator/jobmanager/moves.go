@@ -167,18 +167,24 @@ func (a *apply) goOn(d *coordinator.Departure) {
 // leave: the job is the target's.
 func (a *apply) leave(d *coordinator.Departure) {
 	job := a.Jobs[d.Job]
+	a.leaveFeeds(job, d)
+	a.movedTo(job, coordinator.Tenure{Epoch: d.Epoch + 1, Site: d.To, At: a.c.At}, fmt.Sprintf("site %s has it, by %s", d.To, d.ID))
+}
+
+// leaveFeeds: sessions go with the job, or stay, though no job here has them then.
+// Those of mirrors are elsewhere.
+func (a *apply) leaveFeeds(job *coordinator.Job, d *coordinator.Departure) {
 	for _, name := range sorted(a.Feeds) {
 		switch f := a.Feeds[name]; {
 		case d.Takes(job, f):
 			a.disownFeed(f, d)
-		case f.Job == job.ID && slices.Contains(d.Stay, name):
+		case f.Job == job.ID && f.Mirror == nil:
 			next := *f
-			next.Job = "" // its session stays, though no job here has it
+			next.Job, next.Past = "", append(slices.Clone(f.Past), job.ID)
 			a.Feeds[name] = &next
 			a.changed(Feed, name)
 		}
 	}
-	a.movedTo(job, coordinator.Tenure{Epoch: d.Epoch + 1, Site: d.To, At: a.c.At}, fmt.Sprintf("site %s has it, by %s", d.To, d.ID))
 }
 
 func (a *apply) disownFeed(f *coordinator.Feed, d *coordinator.Departure) {
@@ -200,9 +206,13 @@ func (a *apply) fence(before *coordinator.Moves, c *coordinator.JobFenced) {
 			by = d
 		}
 	}
-	for _, name := range sorted(a.Feeds) {
-		if f := a.Feeds[name]; f.Job == job.ID && by.ID == "" || by.ID != "" && by.Takes(job, f) {
-			a.disownFeed(f, by)
+	if by.ID != "" {
+		a.leaveFeeds(job, by)
+	} else {
+		for _, name := range sorted(a.Feeds) {
+			if f := a.Feeds[name]; f.Job == job.ID && f.Mirror == nil {
+				a.disownFeed(f, by)
+			}
 		}
 	}
 	a.movedTo(job, coordinator.Tenure{Epoch: c.Epoch, Site: c.Owner, At: a.c.At}, fmt.Sprintf("site %s has it at epoch %d, by force", c.Owner, c.Epoch))
@@ -221,6 +231,7 @@ func (a *apply) movedTo(job *coordinator.Job, to coordinator.Tenure, why string)
 	next.Epoch, next.Owner = to.Epoch, to.Site
 	next.History = trimHistory(job.Passed(a.Site, to))
 	a.put(&next)
+	a.dropMirrors(func(f *coordinator.Feed) bool { return f.Job == job.ID || slices.Contains(job.Reads, f.Name) })
 	a.forgetOldest()
 }
 
@@ -234,7 +245,7 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 	job := &coordinator.Job{
 		ID: m.ID, Namespace: coordinator.DefaultNamespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Created: m.Created, Since: a.c.At,
 		Epoch: arr.Epoch, Attempt: arr.Savepoint.ID.Token.Attempt, Checkpoints: []*coordinator.Snapshot{a.Savepoints[arr.Savepoint.Name]},
-		Reads: m.ReadsAt(arr.From, arr.ID), Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy, Completed: m.Completed,
+		Reads: m.ReadsAt(arr.From, a.Site, arr.ID), Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy, Completed: m.Completed,
 		History: trimHistory(append(slices.Clone(m.History), coordinator.Tenure{Epoch: arr.Epoch, Site: a.Site, At: a.c.At})),
 	}
 	if old != nil {
@@ -247,6 +258,13 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 	a.put(job)
 	for _, name := range sorted(a.Feeds) {
 		f := a.Feeds[name]
+		if f.Job == "" && f.Mirror == nil && f.Of(job.ID) { // its session stayed here
+			next := *f
+			next.Job, next.Past = job.ID, without(f.Past, job.ID)
+			a.Feeds[name] = &next
+			a.changed(Feed, name)
+			continue
+		}
 		if i := slices.IndexFunc(m.Feeds, func(o coordinator.MovingFeed) bool { return o.Name == name && !o.Stay }); i >= 0 {
 			if a.own(name, arr.Epoch) == nil { // else yet another site has it
 				f = a.Feeds[name]
@@ -293,10 +311,13 @@ func (a *apply) receive(arr *coordinator.Arrival) {
 // receiveFeed makes the record of a feed that comes, if it was not here before.
 func (a *apply) receiveFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed) {
 	if m.Stay {
+		if f := a.Feeds[m.Name]; f != nil && f.Job == arr.Job.ID {
+			a.changed(Feed, m.Name) // it may have rested
+		}
 		return
 	}
 	fresh := a.Feeds[m.Name] == nil
-	name, of, like := keptFeed(&arr.Job, m, arr.From, arr.ID)
+	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
 	if a.mirror(name, of, m.Reigns(arr.From), like) != nil {
 		return // it was checked
 	}
@@ -512,18 +533,24 @@ func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.Movi
 	if err := checkFeed(&coordinator.Feed{Name: m.Name, Config: m.Config, Replicas: m.Replicas}); err != nil {
 		return err
 	}
-	name, of, like := keptFeed(&arr.Job, m, arr.From, arr.ID)
+	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
 	f := a.Feeds[name]
 	first, own := coordinator.Own(m.Name)
 	shared := slices.Contains(arr.Job.Reads, m.Name)
 	switch {
+	case m.Of != nil && !m.Stay:
+		return refuse(ErrRefused, "move %s: the session of feed %q, which is site %s's, is to come with the job", arr.ID, m.Name, m.Of.Site)
+	case of.Site == a.Site:
+		return a.checkHome(arr.Job.ID, m, name, arr.From)
+	case m.Stay && f != nil && f.Job == arr.Job.ID && (f.Mirror != nil || f.Owner != ""): // the job was here before
+		return a.checkMirror(name, of, m.Reigns(arr.From), like)
 	case m.Stay && f != nil && (f.Mirror == nil || *f.Mirror != of):
 		return refuse(ErrRefused, "move %s: feed %q stays at site %s, and a feed %q is at site %s too", arr.ID, m.Name, arr.From, name, a.Site)
 	case m.Stay:
 		return a.checkMirror(name, of, m.Reigns(arr.From), like)
 	case shared == own || own && !named(first):
 		return refuse(ErrRefused, "move %s: feed %q is not one of the job's own, nor one that it reads", arr.ID, m.Name)
-	case f != nil && f.Mirror != nil && *f.Mirror != of:
+	case f != nil && f.Mirror != nil && *f.Mirror != of && f.Job != arr.Job.ID:
 		return refuse(ErrRefused, "move %s: feed %q is a mirror of feed %s of site %s", arr.ID, m.Name, f.Mirror.Feed, f.Mirror.Site)
 	case f != nil && f.Mirror == nil && (f.Owner == "" && f.Job != arr.Job.ID || f.Move != "" || shared != (f.Job == "")):
 		return refuse(ErrRefused, "a feed %q is at site %s already: delete it first", m.Name, a.Site)

@@ -78,6 +78,8 @@ func (p *pair) step() error {
 		c = p.ofFeed(s)
 	case n < 80:
 		c = wrap(p.ofDeparture(s))
+	case n < 85:
+		c = p.ofReplica(s)
 	default:
 		c = wrap(p.ofArrival(s))
 	}
@@ -99,7 +101,14 @@ func wrap(m *coordinator.MoveCommand) *coordinator.Command {
 func (p *pair) ofJob(s int) *coordinator.Command {
 	st := p.m[s].State()
 	if len(p.m[0].State().Names)+len(p.m[1].State().Names) < 2 && p.chance(10) {
-		return &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: []string{"x", "y"}[p.r.IntN(2)], Spec: []byte("x"), Feeds: []coordinator.Feed{{Name: "in"}}}}
+		if st.Feeds["line"] == nil {
+			return &coordinator.Command{FeedCreated: &coordinator.Feed{Name: "line"}}
+		}
+		c := &coordinator.JobSubmitted{Name: []string{"x", "y"}[p.r.IntN(2)], Spec: []byte("x"), Feeds: []coordinator.Feed{{Name: "in"}}}
+		if p.chance(40) {
+			c.Reads = []string{"line"}
+		}
+		return &coordinator.Command{JobSubmitted: c}
 	}
 	_, j := oneOf(p, byText(st.Jobs))
 	if j == nil {
@@ -188,15 +197,21 @@ func (p *pair) ofFeed(s int) *coordinator.Command {
 func (p *pair) ofDeparture(s int) *coordinator.MoveCommand {
 	st, other := p.m[s].State(), p.m[1-s].State()
 	id, d := oneOf(p, byText(st.Moves.Departures))
-	if d == nil || p.chance(15) {
+	if d == nil || p.chance(15) || p.force && p.chance(20) {
 		_, j := oneOf(p, byText(st.Jobs))
 		if j == nil {
 			return nil
 		}
-		if p.force && p.chance(30) && other.Jobs[j.ID] != nil && !other.Jobs[j.ID].Status.Ended() {
+		if p.force && p.chance(60) && other.Jobs[j.ID] != nil && !other.Jobs[j.ID].Status.Ended() {
 			return &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: j.ID, Epoch: other.Jobs[j.ID].Epoch, Owner: pairNames[1-s]}}
 		}
-		return &coordinator.MoveCommand{Began: &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: pairNames[1-s], Request: []string{"", "r"}[p.r.IntN(2)]}}
+		began := &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: pairNames[1-s], Request: []string{"", "r"}[p.r.IntN(2)]}
+		if m, _ := st.MovingTo(j.ID, nil, nil); p.chance(50) {
+			for _, f := range m.Feeds {
+				began.Stay = append(began.Stay, f.Name)
+			}
+		}
+		return &coordinator.MoveCommand{Began: began}
 	}
 	switch n := p.r.IntN(100); {
 	case n < 25:
@@ -211,6 +226,8 @@ func (p *pair) ofDeparture(s int) *coordinator.MoveCommand {
 			offer.Savepoint = j.Savepoint
 		}
 		return &coordinator.MoveCommand{Offered: offer}
+	case n < 85 && p.force && p.prepared[d.ID] != "" && p.chance(50): // so that the target, which does not know, may be forced
+		return &coordinator.MoveCommand{Decided: &coordinator.MoveDecided{ID: d.ID, Why: "no time"}}
 	case n < 85:
 		if d.Savepoint != "" && p.prepared[d.ID] == d.Savepoint || p.bug == "decides without the target" {
 			return &coordinator.MoveCommand{Decided: &coordinator.MoveDecided{ID: d.ID, HandedOver: true}}
@@ -223,6 +240,19 @@ func (p *pair) ofDeparture(s int) *coordinator.MoveCommand {
 		}
 	}
 	return nil
+}
+
+// ofReplica has what comes with a job kept, and let go.
+func (p *pair) ofReplica(s int) *coordinator.Command {
+	st := p.m[s].State()
+	_, a := oneOf(p, byText(st.Moves.Arrivals))
+	switch {
+	case a == nil:
+		return nil
+	case a.Phase == coordinator.ArrivalReceiving:
+		return &coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: a.Job, From: a.From, Epoch: a.Epoch - 1, Moving: a.ID}}
+	}
+	return &coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: a.Job.ID, From: a.From, Epoch: a.Epoch - 1}}
 }
 
 // ofArrival is what the target's leader proposes of what it has heard.
@@ -240,11 +270,11 @@ func (p *pair) ofArrival(s int) *coordinator.MoveCommand {
 	}
 	d = other.Moves.Departures[a.ID]
 	switch n := p.r.IntN(100); {
-	case n < 40 && d != nil && d.Phase == coordinator.DepartureOffered && other.Savepoints[d.Savepoint] != nil:
+	case n < 40 && d != nil && d.Phase == coordinator.DepartureOffered && other.Savepoints[d.Savepoint] != nil && st.Replicas[d.Job] != nil && st.Replicas[d.Job].Moving == d.ID:
 		snap := *other.Savepoints[d.Savepoint]
 		snap.Copies = []coordinator.PartCopies{{Part: digest("aa"), Nodes: []mesh.NodeID{mesh.NodeID(fmt.Sprintf("n%d", s+1))}}}
 		return &coordinator.MoveCommand{ArrivalPrepared: &coordinator.ArrivalIsReady{ID: a.ID, Savepoint: &snap, Ends: d.Ends}}
-	case n < 85:
+	case n < 85 && !(p.force && a.Phase == coordinator.ArrivalPrepared && p.chance(50)):
 		v := p.verdicts[a.ID]
 		if p.bug == "makes a verdict up" {
 			v = coordinator.DecisionHandedOver
@@ -254,7 +284,7 @@ func (p *pair) ofArrival(s int) *coordinator.MoveCommand {
 		}
 	case n < 87:
 		return &coordinator.MoveCommand{ArrivalDecided: &coordinator.ArrivalDecided{ID: a.ID, Why: "not wanted"}}
-	case n < 90 && p.force:
+	case n < 96 && p.force:
 		return &coordinator.MoveCommand{ArrivalDecided: &coordinator.ArrivalDecided{ID: a.ID, Forced: true}}
 	case n > 96:
 		return &coordinator.MoveCommand{ArrivalForgotten: &coordinator.ArrivalForgotten{ID: a.ID}}
@@ -389,10 +419,47 @@ func (p *pair) judge(s int, before *coordinator.State) error {
 			}
 		}
 	}
+	if err := p.judgeFeeds(s); err != nil {
+		return err
+	}
 	if live != len(st.Names) {
 		return fmt.Errorf("%d live jobs, %d names", live, len(st.Names))
 	}
 	return p.judgeMoves(st, other)
+}
+
+// judgeFeeds: a feed has one session; a job that runs reads the feed that has it, or
+// a mirror of that.
+func (p *pair) judgeFeeds(s int) error {
+	st, other := p.m[s].State(), p.m[1-s].State()
+	session := func(st *coordinator.State, f *coordinator.Feed) bool {
+		return f != nil && f.Mirror == nil && f.Owner == "" && !st.Rests(f)
+	}
+	for name, f := range st.Feeds {
+		if id, own := coordinator.Own(name); own && !p.forced[id] && session(st, f) && session(other, other.Feeds[name]) {
+			return fmt.Errorf("feed %s has two sessions", name)
+		}
+	}
+	for id, j := range st.Jobs {
+		if !may(st, j) || p.forced[id] {
+			continue
+		}
+		for _, name := range append(slices.Clone(j.Reads), string(id)+".in") {
+			f := st.Feeds[name]
+			own := name == string(id)+".in"
+			switch {
+			case f == nil || own && f.Job != id:
+				return fmt.Errorf("%s runs, and feed %s is not there, or another one's", id, name)
+			case f.Mirror == nil && !session(st, f), f.Mirror != nil && (st.Rests(f) || !session(other, other.Feeds[f.Mirror.Feed])):
+				return fmt.Errorf("%s runs at %s, and nobody has the session of feed %s", id, pairNames[s], name)
+			case f.Mirror != nil:
+				p.seen["reads a mirror"]++
+			case j.Epoch > 1 && len(f.Lineage) == 0 && own:
+				p.seen["is home again"]++
+			}
+		}
+	}
+	return nil
 }
 
 // may tells whether a site may deploy a job, or go on with it.
@@ -442,18 +509,18 @@ func TestMovesOfTwoSites(t *testing.T) {
 	seen := map[string]int{}
 	for seed := range uint64(36) {
 		p := newPair(seed, "", seen)
-		for n := range 1500 {
+		for n := range 4000 {
 			if err := p.step(); err != nil {
 				t.Fatalf("seed %d, step %d: %v\n%s\n%s", seed, n, err, show(p.m[0].State()), show(p.m[1].State()))
 			}
-			if n%10 == 0 {
-				comesBack(t, p.m[n/10%2])
+			if n%30 == 0 {
+				comesBack(t, p.m[n/30%2])
 			}
 		}
 	}
 	for _, what := range []string{"departure copying", "departure halting", "departure offered", "departure handed-over", "departure aborted", "departure fenced",
 		"arrival receiving", "arrival prepared", "arrival active", "arrival dropped", "stopping -> suspended", "restarting -> suspended", "suspended -> restarting",
-		"stopping -> restarting", "suspended -> moved", "live -> moved", "moved -> created", "deployed at epoch 2", "deployed at epoch 3"} {
+		"stopping -> restarting", "suspended -> moved", "live -> moved", "moved -> created", "deployed at epoch 2", "deployed at epoch 3", "reads a mirror", "is home again"} {
 		if seen[what] == 0 {
 			t.Errorf("never: %s", what)
 		}

@@ -193,8 +193,10 @@ func (a *apply) replicaDropped(c *coordinator.ReplicaDropped) error {
 	}
 	delete(a.Replicas, c.Job)
 	a.changed(Replica, string(c.Job))
-	a.dropMirrors(c.From)
 	a.dropFeeds()
+	a.dropMirrors(func(f *coordinator.Feed) bool {
+		return slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(c.From) == *f.Mirror })
+	})
 	return nil
 }
 

@@ -30,6 +30,7 @@ func replicas(c *coordinator.Command, w words) bool {
 		for _, f := range w.list("stay") {
 			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
 		}
+		o.Job.Feeds = append(o.Job.Feeds, elsewhere(w.list("of"))...)
 		o.Job.Reads = w.list("reads")
 		c.ReplicaOffered = o
 	case "next":

@@ -399,6 +399,16 @@ func ends(list []string) (out []coordinator.FeedEnd) {
 	return out
 }
 
+// elsewhere are mirrors of other sites' feeds: NAME:FEED:SITE.
+func elsewhere(list []string) (all []coordinator.MovingFeed) {
+	for _, e := range list {
+		name, of, _ := strings.Cut(e, ":")
+		feed, site, _ := strings.Cut(of, ":")
+		all = append(all, coordinator.MovingFeed{Name: name, Stay: true, Of: &coordinator.Mirror{Feed: feed, Site: mesh.Site(site)}})
+	}
+	return all
+}
+
 func move(c *coordinator.Command, w words) bool {
 	id, m := coordinator.MoveID(w.at(2)), &coordinator.MoveCommand{}
 	switch w.at(1) {
@@ -422,6 +432,7 @@ func move(c *coordinator.Command, w words) bool {
 		for _, f := range w.list("stay") {
 			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
 		}
+		a.Job.Feeds = append(a.Job.Feeds, elsewhere(w.list("of"))...)
 		m.ArrivalBegan = a
 	case "prepared":
 		s := &coordinator.Snapshot{Name: w.named["savepoint"], Job: coordinator.JobID(w.named["job"]), ID: idOf(number(w.named["attempt"]), 9), Copies: []coordinator.PartCopies{{Part: digest("aa"), Nodes: []mesh.NodeID{"n1"}}}}

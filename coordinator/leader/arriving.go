@@ -43,7 +43,7 @@ func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 func (l *Leader) endsHere(arr *coordinator.Arrival) (ends []coordinator.FeedEnd, lag int64) {
 	for i := range arr.Job.Feeds {
 		f := &arr.Job.Feeds[i]
-		name := arr.Job.MirrorOf(f, arr.From, arr.ID)
+		name := arr.Job.NameAt(f, arr.From, l.cfg.Site, arr.ID)
 		if e, ok := l.moving.ends[name]; ok {
 			ends, lag = append(ends, coordinator.FeedEnd{Feed: f.Name, End: e.End}), lag+l.moving.lag[name]
 		}
@@ -180,6 +180,16 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) string {
 	for _, use := range p.Feeds {
 		if !slices.ContainsFunc(m.Feeds, func(f coordinator.MovingFeed) bool { return f.Name == use.Feed }) {
 			return fmt.Sprintf("with the settings of site %s it reads feed %s, which it does not read now", l.cfg.Site, use.Feed)
+		}
+	}
+	for i := range m.Feeds {
+		of := m.Feeds[i].Of
+		switch {
+		case of == nil || l.moving.reached[of.Site]:
+		case of.Site != l.cfg.Site:
+			return fmt.Sprintf("the session of feed %s is at site %s, which site %s does not reach", of.Feed, of.Site, l.cfg.Site)
+		case l.st.Feeds[of.Feed] == nil || l.st.Feeds[of.Feed].Mirror != nil || l.st.Feeds[of.Feed].Owner != "":
+			return fmt.Sprintf("the session of feed %s is not at site %s any more", of.Feed, of.Site)
 		}
 	}
 	if why := restorable(p, ask.Newest); why != "" {

@@ -277,7 +277,7 @@ func (l *Leader) mayTake(r *coordinator.Replica) error {
 // lagOf is what the logs here lack, as was heard last.
 func (l *Leader) lagOf(r *coordinator.Replica) (lag coordinator.Lag) {
 	for i := range r.Job.Feeds {
-		name := r.Job.MirrorOf(&r.Job.Feeds[i], r.From, r.Moving)
+		name := r.Job.NameAt(&r.Job.Feeds[i], r.From, l.cfg.Site, r.Moving)
 		lag.Bytes += l.moving.lag[name]
 		b := l.moving.behind[name]
 		lag.Rows, lag.Time = lag.Rows+b.Rows, max(lag.Time, b.Time)

@@ -139,7 +139,7 @@ func (l *Leader) records(site mesh.Site) map[coordinator.JobID]replication.Recor
 func (l *Leader) endsOf(r *coordinator.Replica) (ends []coordinator.FeedEnd) {
 	for i := range r.Job.Feeds {
 		f := &r.Job.Feeds[i]
-		if e, ok := l.moving.ends[r.Job.MirrorOf(f, r.From, r.Moving)]; ok {
+		if e, ok := l.moving.ends[r.Job.NameAt(f, r.From, l.cfg.Site, r.Moving)]; ok {
 			ends = append(ends, coordinator.FeedEnd{Feed: f.Name, End: e.End})
 		}
 	}
@@ -152,13 +152,16 @@ func (l *Leader) logsOf(r *coordinator.Replica, needs map[string]span, known int
 	whole = known == len(r.Job.Feeds)
 	for i := range r.Job.Feeds {
 		f := &r.Job.Feeds[i]
-		name := r.Job.MirrorOf(f, r.From, r.Moving)
+		name := r.Job.NameAt(f, r.From, l.cfg.Site, r.Moving)
 		need, stands := needs[f.Name]
 		if !stands {
 			continue
 		}
-		whole = whole && l.moving.ends[name].End >= need.most
 		void = void || l.replicating.first[name] > need.least
+		if f.Origin(r.From).Site == l.cfg.Site {
+			continue // the other site's is a beginning of this one
+		}
+		whole = whole && l.moving.ends[name].End >= need.most
 	}
 	return whole && !void, void
 }
@@ -258,7 +261,14 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 	for i := range logs {
 		s := &logs[i]
 		f := l.st.Feeds[s.Feed]
-		if s.Of == nil || f == nil || f.Log.Mirror == nil || f.Log.Epoch != s.Epoch {
+		if f == nil || f.Log.Epoch != s.Epoch {
+			continue
+		}
+		if f.Log.Mirror == nil && l.comesHome(f) {
+			l.replicating.first[s.Feed] = s.First
+			m.Ends = append(m.Ends, coordinator.FeedEnd{Feed: s.Feed, End: s.Shown})
+		}
+		if s.Of == nil || f.Log.Mirror == nil {
 			continue
 		}
 		if m.Lag == nil {
@@ -273,6 +283,19 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 		slices.SortFunc(m.Ends, func(a, b coordinator.FeedEnd) int { return cmp.Compare(a.Feed, b.Feed) })
 		l.mirrored(&m)
 	}
+}
+
+// comesHome tells whether a job of which something is kept here reads a mirror of a
+// feed whose session is here.
+func (l *Leader) comesHome(f *coordinator.Feed) bool {
+	for _, r := range l.st.Replicas {
+		if slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool {
+			return m.Of != nil && *m.Of == coordinator.Mirror{Site: l.cfg.Site, Feed: f.Name}
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // forgetMirror: a feed is not as it was, and what was said of its log may be of an

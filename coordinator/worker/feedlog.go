@@ -111,7 +111,7 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 	if l.again != dataflow.MaxTime && w.now >= l.again {
 		l.again, l.role = dataflow.MaxTime, resting
 	}
-	if l.role != resting && l.job != f.Job { // another job took it over, with a config of its own
+	if l.role != resting && l.job != f.Whose() { // another job took it over, with a config of its own
 		name := f.Name
 		w.put(Effect{Rest: &name})
 		l.role, l.again = resting, dataflow.MaxTime
@@ -119,7 +119,7 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 	if want == l.role && (want == resting || l.epoch == f.Log.Epoch) || l.again != dataflow.MaxTime && want == l.role {
 		return
 	}
-	l.role, l.epoch, l.job, l.away, l.again, l.now.InSync = want, f.Log.Epoch, f.Job, nil, dataflow.MaxTime, false
+	l.role, l.epoch, l.job, l.away, l.again, l.now.InSync = want, f.Log.Epoch, f.Whose(), nil, dataflow.MaxTime, false
 	if want == resting {
 		name := f.Name
 		w.put(Effect{Rest: &name})
