@@ -46,6 +46,12 @@ const patience = 90 * time.Second
 // printed when it takes too long.
 func await(t *testing.T, what string, ok func() bool, state func() string) {
 	t.Helper()
+	awaitFor(t, patience, what, ok, state)
+}
+
+// awaitFor is await with another patience.
+func awaitFor(t *testing.T, patience time.Duration, what string, ok func() bool, state func() string) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(patience); !ok(); <-tick.C {
@@ -95,8 +101,24 @@ func launch(t *testing.T, dir string, stdin io.Reader, name string, args ...stri
 		if t.Failed() {
 			t.Logf("%s said:\n%s", filepath.Base(name), tail(p.output()))
 		}
+		p.keep(t)
 	})
 	return p
+}
+
+// keep writes all that the process said into the folder TIDEMARK_LOGS, if there
+// is one.
+func (p *process) keep(t *testing.T) {
+	t.Helper()
+	dir := os.Getenv("TIDEMARK_LOGS")
+	if dir == "" {
+		return
+	}
+	name := fmt.Sprintf("%s-%d.log", t.Name(), p.cmd.Process.Pid)
+	text := fmt.Sprintf("%q\n%s", p.cmd.Args, p.output())
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		t.Error(err)
+	}
 }
 
 // tail is the end of a long text.

@@ -34,13 +34,19 @@ var lans atomic.Int32
 // newLAN makes n hosts; it skips the test where that is not allowed.
 func newLAN(t *testing.T, n int) *lan {
 	t.Helper()
+	return newSubnet(t, n, "10.77.0")
+}
+
+// newSubnet is newLAN with addresses of a network, such as 10.77.0 (a /24).
+func newSubnet(t *testing.T, n int, net string) *lan {
+	t.Helper()
 	for _, name := range []string{"ip", "nft"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skipf("%s is not installed: apt-get install iproute2 nftables", name)
 		}
 	}
 	id := lans.Add(1)
-	l := &lan{sw: &host{ns: fmt.Sprintf("tm%d-%d-sw", os.Getpid(), id), ip: "10.77.0.1"}}
+	l := &lan{sw: &host{ns: fmt.Sprintf("tm%d-%d-sw", os.Getpid(), id), ip: net + ".1"}}
 	if out, err := exec.Command("ip", "netns", "add", l.sw.ns).CombinedOutput(); err != nil {
 		t.Skipf("network namespaces are not allowed here: %v: %s", err, out)
 	}
@@ -50,7 +56,7 @@ func newLAN(t *testing.T, n int) *lan {
 	l.sw.must(t, "ip", "addr", "add", l.sw.ip+"/24", "dev", "br0")
 	l.sw.must(t, "ip", "link", "set", "br0", "up")
 	for i := range n {
-		h := &host{ns: fmt.Sprintf("tm%d-%d-%d", os.Getpid(), id, i+1), ip: fmt.Sprintf("10.77.0.%d", i+11)}
+		h := &host{ns: fmt.Sprintf("tm%d-%d-%d", os.Getpid(), id, i+1), ip: fmt.Sprintf("%s.%d", net, i+11)}
 		command(t, "ip", "netns", "add", h.ns)
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", h.ns).Run() })
 		port := fmt.Sprintf("p%d", i+1)
@@ -109,12 +115,23 @@ func (h *host) mend(t *testing.T) {
 }
 
 // dial connects from inside the host to an address that it can reach.
-func (h *host) dial(addr string) (net.Conn, error) {
-	type result struct {
-		c   net.Conn
-		err error
-	}
-	got := make(chan result, 1)
+func (h *host) dial(addr string) (c net.Conn, err error) {
+	inside := h.inside(func() error {
+		fd, err := dialHere(addr)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), addr)
+		defer f.Close()
+		c, err = net.FileConn(f)
+		return err
+	})
+	return c, inside
+}
+
+// inside has something done in the host's namespace: what it opens stays there.
+func (h *host) inside(do func() error) error {
+	got := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread, which is in another namespace, ends with the goroutine
 		ns, err := os.Open("/var/run/netns/" + h.ns)
@@ -122,22 +139,12 @@ func (h *host) dial(addr string) (net.Conn, error) {
 			defer ns.Close()
 			err = unix.Setns(int(ns.Fd()), syscall.CLONE_NEWNET)
 		}
-		if err != nil {
-			got <- result{nil, err}
-			return
+		if err == nil {
+			err = do()
 		}
-		fd, err := dialHere(addr)
-		if err != nil {
-			got <- result{nil, err}
-			return
-		}
-		f := os.NewFile(uintptr(fd), addr)
-		defer f.Close()
-		c, err := net.FileConn(f)
-		got <- result{c, err}
+		got <- err
 	}()
-	r := <-got
-	return r.c, r.err
+	return <-got
 }
 
 // dialHere connects a socket of the thread's own namespace.
@@ -181,31 +188,21 @@ func TestHostsLAN(t *testing.T) {
 // reach tells whether a datagram from a comes to b and another one back.
 func reach(t *testing.T, a, b *host) bool {
 	t.Helper()
-	udp := func(h *host) int {
-		fd := make(chan int, 1)
-		go func() {
-			runtime.LockOSThread()
-			ns, err := os.Open("/var/run/netns/" + h.ns)
-			if err != nil || unix.Setns(int(ns.Fd()), syscall.CLONE_NEWNET) != nil {
-				fd <- -1
-				return
+	udp := func(h *host) (s int) {
+		err := h.inside(func() (err error) {
+			if s, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+				err = unix.Bind(s, &unix.SockaddrInet4{Port: 9999})
 			}
-			_ = ns.Close()
-			s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil || unix.Bind(s, &unix.SockaddrInet4{Port: 9999}) != nil {
-				fd <- -1
-				return
-			}
-			fd <- s
-		}()
-		return <-fd
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
 	}
 	sa, sb := udp(a), udp(b)
 	defer unix.Close(sa)
 	defer unix.Close(sb)
-	if sa < 0 || sb < 0 {
-		t.Fatal("no sockets")
-	}
 	to := func(h *host) *unix.SockaddrInet4 {
 		return &unix.SockaddrInet4{Port: 9999, Addr: [4]byte(net.ParseIP(h.ip).To4())}
 	}

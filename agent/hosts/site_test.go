@@ -51,9 +51,15 @@ func newSite(t *testing.T, n int, args ...string) *site {
 // plan is a site of which nothing runs yet.
 func plan(t *testing.T, n int, args ...string) *site {
 	t.Helper()
-	s := &site{lan: newLAN(t, n)}
+	return planOn(t, newLAN(t, n), "n", args...)
+}
+
+// planOn is plan with names that begin with a prefix, on a lan.
+func planOn(t *testing.T, l *lan, prefix string, args ...string) *site {
+	t.Helper()
+	s := &site{lan: l}
 	for i, h := range s.hosts {
-		a := &node{host: h, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), args: args, program: tidemark}
+		a := &node{host: h, name: fmt.Sprintf("%s%d", prefix, i+1), dir: t.TempDir(), args: args, program: tidemark}
 		if i > 0 {
 			a.via = s.nodes[0]
 		}

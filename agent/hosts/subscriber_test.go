@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
@@ -16,11 +17,18 @@ import (
 type subscriber struct {
 	mu       sync.Mutex // guards what follows
 	payloads []string
+	at       []time.Time // when each came
 }
 
 func subscribe(t *testing.T, addr, filter string) *subscriber {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
+	return subscribeBy(t, dialTCP, addr, filter)
+}
+
+// subscribeBy subscribes at a broker that only dial reaches.
+func subscribeBy(t *testing.T, dial func(addr string) (net.Conn, error), addr, filter string) *subscriber {
+	t.Helper()
+	c, err := dial(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +68,7 @@ func (s *subscriber) read(c net.Conn, in *bufio.Reader) {
 			if !open[p.MessageID] {
 				open[p.MessageID] = true
 				s.mu.Lock()
-				s.payloads = append(s.payloads, string(p.Payload))
+				s.payloads, s.at = append(s.payloads, string(p.Payload)), append(s.at, time.Now())
 				s.mu.Unlock()
 			}
 			rec := packets.NewControlPacket(packets.Pubrec).(*packets.PubrecPacket)
@@ -82,4 +90,23 @@ func (s *subscriber) heard() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.payloads...)
+}
+
+// gap is the longest time without a message since begin, up to the last one.
+func (s *subscriber) gap(begin time.Time) (most time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for last, i := begin, 0; i < len(s.at); i++ {
+		if s.at[i].After(begin) {
+			most, last = max(most, s.at[i].Sub(last)), s.at[i]
+		}
+	}
+	return most
+}
+
+// count is how many messages came.
+func (s *subscriber) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.payloads)
 }
