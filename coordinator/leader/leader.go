@@ -110,6 +110,7 @@ func (l *Leader) lead() {
 	}
 	l.leads = true
 	l.sync(jobmanager.Changed{All: true})
+	l.markSites() // it was told before which are reached
 	for _, f := range l.early {
 		l.from(f)
 	}

@@ -86,3 +86,18 @@ func TestReplicaNeedsItsLogs(t *testing.T) {
 		}
 	}
 }
+
+// A leader that hears which sites are reached before it leads, as it does, asks them
+// what is to be kept when it leads, though nothing of theirs is kept yet.
+func TestAsksSitesSeenBefore(t *testing.T) {
+	st := &coordinator.State{Index: 9, Mesh: "m", Site: "b", Level: coordinator.Level, Moves: coordinator.NewMoves()}
+	l := leader.New(leader.Config{Term: 1, Self: "b1", Site: "b", Level: coordinator.Level, Timing: leader.DefaultTiming()})
+	l.Step(st, jobmanager.Changed{}, leader.Event{Now: 1000 * ms, Sites: &[]mesh.Site{"a"}})
+	st.Term, st.Leader, st.Index = 1, "b1", 10
+	for _, f := range l.Step(st, jobmanager.Changed{}, leader.Event{Now: 1100 * ms}) {
+		if f.Ask != nil && f.Ask.Site == "a" {
+			return
+		}
+	}
+	t.Error("it asks nobody")
+}

@@ -133,6 +133,10 @@ func (l *Lead) Propose(c *coordinator.Command, done func(index uint64, r jobmana
 		l.p.After(ms, func() { done(0, jobmanager.Result{}, errLost) })
 		return
 	}
+	if m := c.Move; w.Bugs.VerdictEarly && m != nil && m.Decided != nil && m.Decided.HandedOver {
+		d := l.p.machine.State().Moves.Departures[m.Decided.ID]
+		l.toSite(&leader.ToSite{Site: d.To, ToTarget: &coordinator.ToTarget{Move: d.ID, Verdict: coordinator.DecisionHandedOver}})
+	}
 	answered := false
 	e := entry{data: data, by: l, what: entryOf(c)}
 	e.done = func(index uint64, r jobmanager.Result) {

@@ -105,6 +105,11 @@ func (s *Site) entered(from *world.Node, f func(l *Lead)) bool {
 // toSite carries what a leader says to that of another site; it may be lost.
 func (l *Lead) toSite(m *leader.ToSite) {
 	s, o := l.p.s, l.p.s.mesh.Site(m.Site)
+	if p := m.ToSource; s.W.Bugs.DecideAlone && p != nil && p.Prepared != nil {
+		l.p.Post(func() {
+			l.step(leader.Event{FromSite: &leader.FromSite{Site: m.Site, ToTarget: &coordinator.ToTarget{Move: p.Move, Verdict: coordinator.DecisionHandedOver}}})
+		})
+	}
 	what, data, err := letter(m)
 	if err != nil {
 		s.W.Fail(0, "a message to site %s cannot be encoded: %v", m.Site, err)
@@ -259,7 +264,7 @@ func (l *Lead) offered(f *leader.Offer) {
 // lapsed tells whether the agent had no lease for long, as far as its process knows.
 func (p *agent) lapsed() bool {
 	until := p.lease.Until()
-	return until == dataflow.MinTime || p.Now() > until.Add(leader.DefaultTiming().Lapse)
+	return !p.W.Bugs.NeverIsolated && (until == dataflow.MinTime || p.Now() > until.Add(leader.DefaultTiming().Lapse))
 }
 
 // step tells of an entry, before it is in the log, and when the first agent has

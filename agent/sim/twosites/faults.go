@@ -42,15 +42,16 @@ const (
 	CutWAN      What = "the WAN is cut"          // both directions
 	CutFrom     What = "nothing leaves the site" // over the WAN
 	BadWAN      What = "letters are lost, repeated and late"
+	ComesBack   What = "a, which was lost, comes back"
 )
 
 // Whats are all faults.
 func Whats() []What {
-	return []What{CrashLeader, CrashAgent, CrashAll, PauseLeader, PauseAll, CutWAN, CutFrom, BadWAN}
+	return []What{CrashLeader, CrashAgent, CrashAll, PauseLeader, PauseAll, CutWAN, CutFrom, BadWAN, ComesBack}
 }
 
 // Of tells whether a fault is of one site; else it is of the WAN as a whole.
-func (w What) Of() bool { return w != CutWAN && w != BadWAN }
+func (w What) Of() bool { return w != CutWAN && w != BadWAN && w != ComesBack }
 
 // Fault is one that comes at a step.
 type Fault struct {
@@ -93,6 +94,7 @@ func (r *run) step(at mesh.Site, what string, after bool) {
 func (r *run) fault(f Fault) {
 	w, s := r.w, r.mesh.Site(f.Site)
 	w.Tell("FAULT %s", f)
+	r.quiet = max(r.quiet, w.Now()+2*f.Long) // After takes up to twice as long
 	switch f.What {
 	case CrashLeader, PauseLeader:
 		if l := s.Leader(); l != nil {
@@ -118,6 +120,8 @@ func (r *run) fault(f Fault) {
 			w.Wan.Cut(other, from)
 		}
 		w.After(f.Long, func() { w.Wan.Join(from, other); w.Wan.Join(other, from) })
+	case ComesBack:
+		r.comeBack()
 	case BadWAN:
 		w.Wan.Bad = 5
 		w.After(f.Long, func() { w.Wan.Bad = 0 })
@@ -155,21 +159,34 @@ func (r *run) hit(n *world.Node, f Fault) {
 		return
 	}
 	n.Kill()
-	r.w.After(f.Long, n.Again)
+	r.w.After(f.Long, func() {
+		if !r.lost || n.Place != "a" {
+			n.Again()
+		}
+	})
 }
 
-// randomly has faults come by the seed for a while.
+// randomly has faults come by the seed for a while, from now on. Faults of a lost site
+// do nothing.
 func (r *run) randomly() {
-	whats := Whats()
-	for end := r.w.Now() + r.cfg.Random; r.w.Now() < end && r.w.Failed() == nil; {
-		w := whats[r.w.Rand.IntN(len(whats))]
-		f := Fault{What: w, Site: [...]mesh.Site{"a", "b"}[r.w.Rand.IntN(2)], Long: 200*ms + dataflow.Time(r.w.Rand.Int64N(int64(6*sec)))}
-		r.fault(f)
-		r.w.Run(r.w.Soon(700 * ms))
+	if r.cfg.Random == 0 {
+		return
 	}
+	whats, end := Whats(), r.w.Now()+r.cfg.Random
+	r.quiet = end
+	var next func()
+	next = func() {
+		if r.w.Now() >= end || r.w.Calm {
+			return
+		}
+		r.fault(Fault{What: whats[r.w.Rand.IntN(len(whats)-1)], Site: [...]mesh.Site{"a", "b"}[r.w.Rand.IntN(2)], Long: 200*ms + dataflow.Time(r.w.Rand.Int64N(int64(6*sec)))})
+		r.w.After(700*ms, next)
+	}
+	r.w.After(10*ms, next)
 }
 
-// failover has site a lost, its job taken at b, and a come back.
+// failover has site a lost, its job taken at b, and a come back. The person who says
+// that a is lost does not err.
 func (r *run) failover() {
 	r.await(20*sec, "nothing is whole at b", func() bool {
 		for _, k := range r.b.State().Replicas {
@@ -179,23 +196,36 @@ func (r *run) failover() {
 		}
 		return false
 	})
+	r.randomly()
 	r.w.Run(r.w.Now() + 2*sec)
 	r.w.Tell("FAULT site a is lost")
+	r.lost = true
 	for _, n := range r.a.Nodes {
 		n.Kill()
 	}
 	r.w.Run(r.w.Now() + 5*sec) // people look
 	r.wish(r.b, func() *leader.Wish {
 		for id, k := range r.b.State().Replicas {
-			if j := r.job(r.b); k.Snapshot != nil && (j == nil || j.Status.Ended()) {
+			if j := r.job(r.b); r.lost && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
 				return &leader.Wish{Failover: &leader.Failover{Job: id, Why: "it is lost"}}
 			}
 		}
 		return nil
 	})
 	r.until(20*sec, func() bool { return r.both.Overs > 0 && r.job(r.b) != nil && r.job(r.b).Status == coordinator.Running })
+	r.w.Run(max(r.w.Now(), r.quiet-lasts))
+	r.comeBack()
+	r.until(max(6*sec, r.quiet-r.w.Now()+2*sec), func() bool { return false })
+}
+
+// comeBack ends the loss of a.
+func (r *run) comeBack() {
+	if !r.lost {
+		return
+	}
+	r.w.Tell("FAULT site a comes back")
+	r.lost = false
 	for _, n := range r.a.Nodes {
 		n.Again()
 	}
-	r.w.Run(r.w.Now() + 5*sec)
 }

@@ -71,8 +71,8 @@ type run struct {
 	seen   map[string]int
 	faults []Fault
 	fired  int
-	taken  bool // b has the job by a person's word
-	spec   string
+	quiet  dataflow.Time // when the last fault is over
+	lost   bool          // site a is lost
 }
 
 const spec = `
@@ -117,7 +117,6 @@ func Run(cfg Config) *Result {
 	} else {
 		r.migrate()
 	}
-	r.randomly()
 	if r.w.Failed() == nil {
 		r.end()
 	}
@@ -203,6 +202,7 @@ func (r *run) wish(s *site.Site, w func() *leader.Wish) {
 
 // migrate has the job move, and waits until it has, or a fault is over.
 func (r *run) migrate() {
+	r.randomly()
 	r.wish(r.a, func() *leader.Wish {
 		j := r.job(r.a)
 		if r.w.Calm || j == nil || j.Status.Ended() || len(r.a.State().Moves.Departures) > 0 {
@@ -211,7 +211,7 @@ func (r *run) migrate() {
 		return &leader.Wish{Migrate: &leader.Migrate{Begin: &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: "b", Request: "r"}}}
 	})
 	r.until(25*sec, func() bool { return r.both.Overs > 0 && r.goesOn() })
-	r.w.Run(r.w.Now() + 2*sec)
+	r.w.Run(max(r.w.Now(), r.quiet) + sec)
 }
 
 // until lets time pass until something is so, or the time is over; faults that are

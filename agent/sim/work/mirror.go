@@ -242,6 +242,9 @@ func (p *Agent) Mirrors() (all []coordinator.LogStatus) {
 		if o.up.end >= 0 {
 			s.Of.End, s.Of.Payload, s.Of.Heard = o.up.end, o.up.end*recordSize, p.Now()
 		}
+		if p.W.Bugs.MirrorAhead {
+			s.Shown, s.Payload = max(s.Shown, s.Of.End), max(s.Payload, s.Of.Payload)
+		}
 		all = append(all, s)
 	}
 	return all

@@ -24,5 +24,9 @@ type Bugs struct {
 	KeepForeign   bool // after a rescale a subtask takes rows of other key groups too
 	MarksFirst    bool // on a channel watermarks overtake the rows of their batch
 	OpenHeld      bool // the owner of a held epoch opens a session
+	DecideAlone   bool // a site to which a job moves takes its own PREPARED for the other one's decision
+	VerdictEarly  bool // a site says that it has handed a job over before that is in its log
+	MirrorAhead   bool // a mirror says that it has all that its source has
+	NeverIsolated bool // a site that was down goes on with its jobs without asking
 	Unbounded     bool // a channel takes whatever comes
 }

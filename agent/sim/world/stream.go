@@ -65,27 +65,39 @@ func (s *Stream) arrive(i int, m any) {
 		s.stall[i] = append(s.stall[i], m)
 		s.look()
 	default:
-		s.ends[to].Live(func() {
-			if !s.over[to] {
-				s.take[to](m)
-			}
-		})
+		s.give(to, m)
 	}
 }
 
-// healed: what was lost arrives now.
+func (s *Stream) give(to int, m any) {
+	s.ends[to].Live(func() {
+		if !s.over[to] {
+			s.take[to](m)
+		}
+	})
+}
+
+// healed: what was lost arrives soon, and behind what is on its way, which then waits
+// with it: nothing overtakes.
 func (s *Stream) healed() {
 	for i := range 2 {
-		if !s.w.Hears(s.ends[i].ID, s.ends[1-i].ID) {
+		if len(s.stall[i]) == 0 || !s.w.Hears(s.ends[i].ID, s.ends[1-i].ID) {
 			continue
 		}
-		late := s.stall[i]
-		s.stall[i] = nil
-		for _, m := range late {
-			t := max(s.w.Soon(ms), s.last[i])
-			s.last[i] = t
-			s.w.At(t, func() { s.arrive(i, m) })
-		}
+		s.last[i] = max(s.w.Soon(ms), s.last[i])
+		s.w.At(s.last[i], func() { s.flush(i) })
+	}
+}
+
+// flush gives an end what was lost, in order, unless it is lost again.
+func (s *Stream) flush(i int) {
+	if !s.w.Hears(s.ends[i].ID, s.ends[1-i].ID) {
+		return
+	}
+	late := s.stall[i]
+	s.stall[i] = nil
+	for _, m := range late {
+		s.give(1-i, m)
 	}
 }
 
