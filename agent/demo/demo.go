@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
@@ -22,6 +23,7 @@ const jobText = `
 name: cold-chain-demo
 parallelism: 3
 replicas: 2
+when_short: degrade
 checkpoint: {interval: 500ms}
 restart: {strategy: exponential-delay, initial: 100ms, max: 2s}
 sources:
@@ -57,9 +59,9 @@ sinks:
 // The demo's scale: small windows, so that a minute shows many.
 const (
 	window    = 2 * dataflow.Second
-	idleAfter = 6 * dataflow.Second
+	idleAfter = 3 * dataflow.Second
 	maxAhead  = dataflow.Minute
-	slack     = 2 * dataflow.Second
+	slack     = dataflow.Second
 	perSecond = 5 // readings of one sensor
 )
 
@@ -69,9 +71,10 @@ type Options struct {
 	For     time.Duration // of the fleet's clock, which stands while nobody listens
 	Seed    uint64
 	Out     io.Writer
-	Live    bool     // Out is a terminal: draw the view again and again
-	Width   int      // columns of the terminal
-	Agent   []string // the command of an agent, before its configuration file; nil: this program's own
+	// Size is asked for the terminal's columns and lines each time that the view is
+	// drawn; nil: Out is no terminal, and gets plain lines.
+	Size  func() (width, height int)
+	Agent []string // the command of an agent, before its configuration file; nil: this program's own
 
 	temp string        // of tests: where the folder is made; empty: where the system wants it
 	away time.Duration // of tests: how long a killed agent stays away; 0: awayFor
@@ -99,10 +102,12 @@ type demo struct {
 	clock     dataflow.Time // the fleet's
 	faults    [4]int64      // messages sent with each fault
 	now       status
+	restarts  int // of the job, at whatever site
 	watermark dataflow.Time
 	outages   []*outage
-	over      int // outages that are over
-	rows      int // windows that were seen last
+	moved     *move // nil: it has not begun
+	over      int   // of what is done to the job: so many are over
+	rows      int   // windows that were seen last
 	notes     []string
 	printed   int // notes that plain lines have shown
 	phase     string
@@ -165,8 +170,9 @@ func (d *demo) configure(start dataflow.Time) {
 	c.Seed, c.Start, c.Duration = d.opt.Seed, start, dataflow.Duration(d.opt.For.Microseconds())/1000*1000
 	c.Every, c.Interval, c.Delay = dataflow.Second/perSecond, window, 20*dataflow.Millisecond
 	c.Settle = 2 * slack
-	c.Talk = simulate.Span{Min: 6 * dataflow.Second, Max: 15 * dataflow.Second}
-	c.Silence = simulate.Span{Min: idleAfter + 3*dataflow.Second, Max: idleAfter + 8*dataflow.Second}
+	c.Talk = simulate.Span{Min: 5 * dataflow.Second, Max: 12 * dataflow.Second}
+	c.Silence = simulate.Span{Min: idleAfter + 3*dataflow.Second, Max: idleAfter + 6*dataflow.Second}
+	c.Excursions = 0.02
 	c.BehindBy = window
 	least := c.SureLate(window, idleAfter, slack)
 	c.LateBy = simulate.Span{Min: least, Max: least + 2*dataflow.Second}
@@ -176,34 +182,13 @@ func (d *demo) configure(start dataflow.Time) {
 
 // begin starts the agents, submits the job and waits until it hears the broker.
 func (d *demo) begin(ctx context.Context) error {
-	for i, a := range d.site.agents {
-		if err := a.start(); err != nil {
-			return err
-		}
-		if i == 0 { // the others join through it
-			if err := d.until(ctx, "the first agent to lead", func() bool { return a.ready(ctx) }); err != nil {
-				return err
-			}
-		}
-	}
-	for _, a := range d.site.agents {
-		if err := d.until(ctx, "agent "+a.name+" to join", func() bool { return a.ready(ctx) }); err != nil {
-			return err
-		}
-	}
-	first := d.site.agents[0].client
-	voters := func() bool {
-		ctx, cancel := context.WithTimeout(ctx, askTime)
-		defer cancel()
-		s, err := first.Site(ctx, false)
-		return err == nil && s.Agents == agents && s.Voters == agents
-	}
-	if err := d.until(ctx, "all agents to have a vote", voters); err != nil {
+	if err := d.gather(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.opt.Out, "%s: the mesh stands, three agents in one site, each with a vote.\n", seconds(time.Since(d.began)))
+	fmt.Fprintf(d.opt.Out, "%s: the mesh stands: site %s with %s, site %s with %s.\n",
+		seconds(time.Since(d.began)), home, count(agentsAtHome, "agent"), away, count(len(d.site.of(away)), "agent"))
 	text := fmt.Sprintf(jobText, d.broker.Addr(), job.FormatDuration(idleAfter), job.FormatDuration(maxAhead), job.FormatDuration(window))
-	made, err := first.Submit(ctx, api.Submission{Spec: text, File: "demo"})
+	made, err := d.site.agents[0].client.Submit(ctx, api.Submission{Spec: text, File: "demo"})
 	if err != nil {
 		return fmt.Errorf("demo: its own job: %w", err)
 	}
@@ -213,9 +198,62 @@ func (d *demo) begin(ctx context.Context) error {
 		return err == nil && s.running() && d.broker.Stats().Subscriptions > 0
 	})
 	if err == nil {
-		fmt.Fprintf(d.opt.Out, "%s: job %s was submitted, and runs.\n\n", seconds(time.Since(d.began)), d.job)
+		fmt.Fprintf(d.opt.Out, "%s: job %s runs at site %s.\n\n", seconds(time.Since(d.began)), d.job, home)
 	}
 	return err
+}
+
+// gather starts the agents and waits until both sites stand and see each other.
+func (d *demo) gather(ctx context.Context) error {
+	first, other := d.site.agents[0], d.site.of(away)[0]
+	if err := first.start(); err != nil {
+		return err
+	}
+	if err := d.until(ctx, "the first agent to lead", func() bool { return first.ready(ctx) }); err != nil {
+		return err
+	}
+	for _, a := range d.site.of(home)[1:] { // they join through it
+		if err := a.start(); err != nil {
+			return err
+		}
+	}
+	var why error
+	found := func() bool {
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		why = d.site.found(ctx)
+		return why == nil
+	}
+	if err := d.until(ctx, "the other site to be signed", found); err != nil {
+		return errors.Join(err, why)
+	}
+	if err := other.start(); err != nil {
+		return err
+	}
+	for _, a := range d.site.agents {
+		if err := d.until(ctx, "agent "+a.name+" to join", func() bool { return a.ready(ctx) }); err != nil {
+			return err
+		}
+	}
+	return d.until(ctx, "all agents to have a vote and the sites to see each other", func() bool { return d.federated(ctx) })
+}
+
+// federated tells whether both sites have all their voters and hear each other.
+func (d *demo) federated(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	for _, a := range []*process{d.site.agents[0], d.site.of(away)[0]} {
+		all, err := a.client.Sites(ctx, false)
+		if err != nil || len(all) != 2 {
+			return false
+		}
+		for _, s := range all {
+			if n := len(d.site.of(s.Site)); !s.Answers || !s.Self && !s.Reachable || s.Agents != n || s.Voters != n || s.Level < coordinator.SitesLevel {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // play lets the fleet send and the faults happen, and ends the job when it has

@@ -21,6 +21,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors/simulate"
 )
 
@@ -48,7 +49,7 @@ func TestMain(m *testing.M) {
 		err = c.Check()
 	}
 	if err == nil {
-		err = node.Run(ctx, node.Options{Config: c, Version: "test", Level: coordinator.BaseLevel, Events: func(e api.Event) {
+		err = node.Run(ctx, node.Options{Config: c, Version: "test", Level: coordinator.Level, Events: func(e api.Event) {
 			fmt.Fprintln(os.Stderr, e.What, e.Text)
 		}})
 	}
@@ -79,7 +80,7 @@ func TestDemoFindsEveryReadingAndWindow(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
-	for _, want := range []string{"Every window is right", "ok   readings", "ok   rejected: clock too far ahead", "an agent, n", "the leader, n"} {
+	for _, want := range []string{"Every window is right", "ok   readings", "ok   rejected: clock too far ahead", "an agent, n", "the leader, n", "migrated to depot in ", "pause "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not say %q:\n%s", want, &out)
 		}
@@ -254,5 +255,28 @@ func TestPictureFits(t *testing.T) {
 	const text = bold + "abcdef" + plain + "\n\x1b[1;31mmärz" + plain + "y\nxy\n"
 	if got, want := fit(text, 3), bold+"abc"+plain+"\n\x1b[1;31mmär"+plain+"\nxy\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// The picture has the lines that it is given, and fits the narrowest terminal that is
+// usual.
+func TestPictureHasItsLines(t *testing.T) {
+	s, err := newSite(t.TempDir(), nil, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := dataflow.FromGo(time.Date(2026, 7, 1, 10, 0, 0, 0, time.UTC))
+	d := &demo{opt: Options{For: time.Minute}, site: s, watermark: start, clock: start, phase: "the job moves to depot", sent: 1234567, moved: &move{}}
+	d.config.Start = start
+	d.now.job.Site, d.now.job.Status = home, "restarting"
+	p := painting{view: newView(d), width: 80, room: 3, on: map[*process]int{s.agents[0]: 1234567}, c: counts{99999, 1234567, 999, 9999}}
+	p.windows = []simulate.Result{{Sensor: "s-0001", Start: start, Count: 10, Avg: 12.5, Max: 31}}
+	p.notes = []string{strings.Repeat("x", 200), "y"}
+	text := p.picture()
+	if n, want := strings.Count(text, "\n"), fixedLines+p.room+len(p.notes); n != want {
+		t.Errorf("%d lines, want %d:\n%s", n, want, text)
+	}
+	if cut := fit(text, 80); cut != text {
+		t.Errorf("a line is wider than 80 columns:\n%s", text)
 	}
 }

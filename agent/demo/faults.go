@@ -28,12 +28,22 @@ type outage struct {
 	next    uint64        // the attempt then
 }
 
-// Where in the fleet's time agents are killed, and where the fleet waits if that
-// has not been done with by then.
-const (
-	killAgent, killedAgent   = 0.30, 0.50
-	killLeader, killedLeader = 0.60, 0.85
-)
+// deeds are what is done to the job, in their order: when in the fleet's time, and
+// where the fleet waits if that is not over by then.
+type deed struct {
+	what   string
+	begins float64
+	waits  float64
+	do     func(context.Context) error
+}
+
+func (d *demo) deeds() []deed {
+	return []deed{
+		{"an agent is killed", 0.20, 0.40, func(ctx context.Context) error { return d.fault(ctx, false) }},
+		{"the leader is killed", 0.45, 0.62, func(ctx context.Context) error { return d.fault(ctx, true) }},
+		{"the job moves to " + away, 0.66, 0.85, d.migrate},
+	}
+}
 
 // awayFor is how long a killed agent stays away.
 const awayFor = 1500 * time.Millisecond
@@ -43,30 +53,39 @@ func (d *demo) at(part float64) dataflow.Time {
 	return d.config.Start.Add(dataflow.Duration(part * float64(d.config.Duration)))
 }
 
-// gate holds the fleet while an agent is to be killed, or is not back yet.
+// gate holds the fleet while something is done to the job that takes long.
 func (d *demo) gate(ctx context.Context, at dataflow.Time) error {
 	held := func() bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		return d.over < 1 && at >= d.at(killedAgent) || d.over < 2 && at >= d.at(killedLeader)
+		all := d.deeds()
+		return d.over < len(all) && at >= d.at(all[d.over].waits)
 	}
-	return d.until(ctx, "a killed agent to be back and the job to run", func() bool { return !held() })
+	return d.until(ctx, "what was done to the job to be over", func() bool { return !held() })
 }
 
-// harm kills an agent that runs subtasks, and then the leader.
+// harm kills an agent that runs subtasks, and then the leader, and then moves the
+// job.
 func (d *demo) harm(ctx context.Context) error {
-	for i, part := range []float64{killAgent, killLeader} {
-		if err := d.await(ctx, func() bool { return d.virtual() >= d.at(part) }); err != nil {
+	for i, do := range d.deeds() {
+		if err := d.await(ctx, func() bool { return d.virtual() >= d.at(do.begins) }); err != nil {
 			return err
 		}
-		if err := d.fault(ctx, i == 1); err != nil {
+		d.enter(do.what)
+		if err := do.do(ctx); err != nil {
 			return err
 		}
-		d.mu.Lock()
-		d.over = i + 1
-		d.mu.Unlock()
+		d.enter("running")
+		d.done(i + 1)
 	}
 	return nil
+}
+
+// done lets the fleet go on: so many deeds are over, as far as it has to wait.
+func (d *demo) done(deeds int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = deeds
 }
 
 // await waits without an end: for the fleet, which has its own patience.
@@ -94,11 +113,11 @@ func (d *demo) virtual() dataflow.Time {
 // was asked after a moment.
 func (d *demo) whole(ctx context.Context, after time.Time) (status, bool) {
 	s := d.current()
-	if s.asked.Before(after) || !s.running() || s.leader() == "" || s.job.Checkpoint == "" {
+	if s.asked.Before(after) || !s.running() || s.leader(home) == "" || s.job.Checkpoint == "" || s.short() {
 		return s, false
 	}
 	for _, a := range d.site.agents {
-		if _, state := s.role(a.name); state != "alive" || !a.ready(ctx) {
+		if _, state := s.role(a); state != "alive" || !a.ready(ctx) {
 			return s, false
 		}
 	}
@@ -112,7 +131,7 @@ func (d *demo) fault(ctx context.Context, leads bool) error {
 	if err := d.until(ctx, "all agents to take part and the job to run", func() (ok bool) { s, ok = d.whole(ctx, since); return ok }); err != nil {
 		return err
 	}
-	victim := d.site.byName(s.leader())
+	victim := d.site.byName(s.leader(home))
 	if !leads {
 		victim = d.worker(&s)
 	}
@@ -140,7 +159,7 @@ func (d *demo) worker(s *status) (best *process) {
 		if a.name == s.owner() {
 			n += 100
 		}
-		if a.name != s.leader() {
+		if a.name != s.leader(home) {
 			n += 1000
 		}
 		if n > most {
@@ -200,12 +219,12 @@ func (d *demo) recover(ctx context.Context, o *outage, a *process) error {
 func (d *demo) observe(o *outage, s *status) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if l := s.leader(); o.leads && o.elected == 0 && l != "" && l != o.agent {
-		o.leader, o.elected = l, s.asked.Sub(o.at)
+	if l := s.leader(home); o.leads && o.elected == 0 && l != "" && l != o.agent {
+		o.leader, o.elected = l, s.heard.Sub(o.at)
 		d.note(fmt.Sprintf("%s leads now, %s after the kill", l, seconds(o.elected)))
 	}
 	if o.running == 0 && s.running() && s.job.Attempt > o.attempt {
-		o.running, o.next = s.asked.Sub(o.at), s.job.Attempt
+		o.running, o.next = s.heard.Sub(o.at), s.job.Attempt
 		d.note(fmt.Sprintf("the job runs again, attempt %d, %s after the kill", o.next, seconds(o.running)))
 	}
 }

@@ -36,7 +36,7 @@ func newOutput(s *site) *output {
 	for _, a := range s.agents {
 		out := filepath.Join(a.dir, "out")
 		for name, l := range map[string]*lines{windowsFile: &o.windows, readingsFile: &o.readings, lateFile: &o.late, rejectedFile: &o.rejected} {
-			l.files = append(l.files, &file{path: filepath.Join(out, name)})
+			l.files = append(l.files, &file{agent: a, path: filepath.Join(out, name)})
 		}
 	}
 	return o
@@ -59,10 +59,11 @@ type lines struct {
 
 // file is one agent's file of a sink.
 type file struct {
-	path string
-	size int64
-	rows [][]byte
-	rest []byte // the beginning of a row
+	agent *process
+	path  string
+	size  int64
+	rows  [][]byte
+	rest  []byte // the beginning of a row
 }
 
 // read takes in what is new. A file that became shorter is read anew.
@@ -84,7 +85,7 @@ func (l *lines) read() {
 func (l *lines) again() error {
 	l.mu.Lock()
 	for _, f := range l.files {
-		*f = file{path: f.path}
+		*f = file{agent: f.agent, path: f.path}
 	}
 	l.err = nil
 	l.mu.Unlock()
@@ -110,7 +111,7 @@ func (f *file) read() error {
 		return err
 	}
 	if st.Size() < f.size {
-		*f = file{path: f.path}
+		*f = file{agent: f.agent, path: f.path}
 	}
 	text, err := io.ReadAll(io.NewSectionReader(in, f.size, st.Size()-f.size))
 	f.size += int64(len(text))
@@ -146,19 +147,29 @@ func (l *lines) all() [][]byte {
 	return rows
 }
 
-// spread is on how many agents there are rows.
-func (o *output) spread() (n int) {
-	on := make(map[string]bool)
+// on is how many rows there are on each agent.
+func (o *output) on() map[*process]int {
+	rows := make(map[*process]int)
 	for _, l := range []*lines{&o.windows, &o.readings, &o.late, &o.rejected} {
 		l.mu.Lock()
 		for _, f := range l.files {
 			if len(f.rows) > 0 {
-				on[filepath.Dir(f.path)] = true
+				rows[f.agent] += len(f.rows)
 			}
 		}
 		l.mu.Unlock()
 	}
-	return len(on)
+	return rows
+}
+
+// at is how many rows there are at a site.
+func (o *output) at(site string) (n int) {
+	for a, rows := range o.on() {
+		if a.at == site {
+			n += rows
+		}
+	}
+	return n
 }
 
 // last are the newest n windows, the newest first.

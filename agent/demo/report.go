@@ -18,9 +18,18 @@ type judgement struct {
 	rejected    int64
 	files       int // agents that have files of the job
 	outages     []*outage
+	moved       *move // nil: it was interrupted before
 	restarts    int
 	took        time.Duration
 	err         error // of a file that cannot be read
+}
+
+// moves is how often the job has moved.
+func (j *judgement) moves() int {
+	if j.moved == nil || j.moved.took == 0 {
+		return 0
+	}
+	return 1
 }
 
 // tally compares readings one by one.
@@ -94,8 +103,8 @@ func (d *demo) judge(interrupted bool) (j judgement) {
 	}
 	j.interrupted, j.verdict, j.expect = interrupted, d.oracle.Compare(results, until), d.oracle.Totals()
 	j.late, j.rejected = int64(len(d.output.late.all())), int64(len(d.output.rejected.all()))
-	j.files = d.output.spread()
-	j.outages, j.restarts, j.took = d.outages, d.now.job.Restarts, time.Since(d.began)
+	j.files = len(d.output.on())
+	j.moved, j.outages, j.restarts, j.took = d.moved, d.outages, d.restarts, time.Since(d.began)
 	return j
 }
 
@@ -111,6 +120,7 @@ func (v *view) report(j judgement) error {
 		return nil
 	}
 	v.kills(j)
+	v.move(j)
 	e := j.expect
 	t := &j.readings
 	fmt.Fprintf(w, "\nChecked against what the fleet really sent:\n")
@@ -139,7 +149,7 @@ func (v *view) report(j judgement) error {
 	if !good {
 		return ErrMismatch
 	}
-	fmt.Fprintf(w, "Every window is right, and every reading is there once: in files on %s, after %s. (%s)\n", count(j.files, "agent"), count(j.restarts, "restart"), seconds(j.took))
+	fmt.Fprintf(w, "Every window is right, and every reading is there once: in files on %s, after %s and %s. (%s)\n", count(j.files, "agent"), count(j.restarts, "restart"), count(j.moves(), "move"), seconds(j.took))
 	return nil
 }
 
@@ -163,6 +173,16 @@ func (v *view) kills(j judgement) {
 		}
 		fmt.Fprintf(w, "      %-34s %8s\n", "new windows after", measured(o.rows))
 		fmt.Fprintf(w, "      %-34s %8s\n", "the agent is back after", measured(o.back))
+	}
+}
+
+// move says how the job came to the other site.
+func (v *view) move(j judgement) {
+	if m := j.moved; j.moves() > 0 {
+		fmt.Fprintf(v.d.opt.Out, "\nMoved, while the fleet sent:\n  %s %s\n", seconds(m.at.Sub(v.d.began)), m)
+		for _, s := range m.steps {
+			fmt.Fprintf(v.d.opt.Out, "      %s\n", s.Text)
+		}
 	}
 }
 

@@ -18,17 +18,21 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
-	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/node"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
-// The site's size.
+// The two sites: where the job begins, and where it goes.
 const (
-	agents = 3
-	slots  = 2
+	home, away   = "plant", "depot"
+	agentsAtHome = 3
+	slotsAtHome  = 2
+	slotsAway    = 4 // one agent has the whole job there
 )
 
-// site is the agents, each a process with a folder of its own.
+// site is the agents of both sites, each a process with a folder of its own.
 type site struct {
 	folder string
 	run    []string // the command of an agent, before the path of its configuration
@@ -40,6 +44,7 @@ type site struct {
 type process struct {
 	s      *site
 	name   string
+	at     string // its site
 	dir    string // its data folder
 	config string // its configuration file
 	log    string // where its log goes
@@ -69,32 +74,78 @@ func newSite(temp string, run []string, failed func(error)) (*site, error) {
 
 func (s *site) configure() error {
 	var token string
-	for i := range agents {
-		a := &process{s: s, name: fmt.Sprintf("n%d", i+1)}
-		a.dir, a.log, a.config = filepath.Join(s.folder, a.name), filepath.Join(s.folder, a.name+".log"), filepath.Join(s.folder, a.name+".yaml")
-		var err error
-		if a.link, a.addr, err = s.freePorts(); err != nil {
+	for i := range agentsAtHome {
+		a, err := s.add(fmt.Sprintf("n%d", i+1), home)
+		if err != nil {
 			return err
 		}
-		if a.client, err = api.NewClient(a.addr, ""); err != nil {
-			return err
-		}
-		text := fmt.Sprintf("name: %s\ndata_dir: %q\nslots: %d\nmemory: 64MiB\nbind: %q\nhttp: {bind: %q}\n", a.name, a.dir, slots, a.link, a.addr)
-		if i == 0 {
-			_, t, err := node.Found(a.dir, "demo", config.DefaultSite, time.Now())
-			if err != nil {
-				return err
-			}
-			token = t.String()
+		if i > 0 {
+			err = a.configure(slotsAtHome, fmt.Sprintf("join: [%q]\ntoken: %q\n", s.agents[0].link, token))
+		} else if _, t, err2 := node.Found(a.dir, "demo", mesh.Site(home), time.Now()); err2 != nil {
+			err = err2
 		} else {
-			text += fmt.Sprintf("join: [%q]\ntoken: %q\n", s.agents[0].link, token)
+			token = t.String()
+			err = a.configure(slotsAtHome, "")
 		}
-		if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
+		if err != nil {
 			return err
 		}
-		s.agents = append(s.agents, a)
 	}
-	return nil
+	_, err := s.add("d1", away)
+	return err
+}
+
+// add adds an agent without a configuration.
+func (s *site) add(name, at string) (*process, error) {
+	a := &process{s: s, name: name, at: at}
+	a.dir, a.log, a.config = filepath.Join(s.folder, a.name), filepath.Join(s.folder, a.name+".log"), filepath.Join(s.folder, a.name+".yaml")
+	var err error
+	if a.link, a.addr, err = s.freePorts(); err != nil {
+		return nil, err
+	}
+	if a.client, err = api.NewClient(a.addr, ""); err != nil {
+		return nil, err
+	}
+	s.agents = append(s.agents, a)
+	return a, nil
+}
+
+func (a *process) configure(slots int, more string) error {
+	text := fmt.Sprintf("name: %s\nsite: %s\ndata_dir: %q\nslots: %d\nmemory: %dMiB\nbind: %q\nhttp: {bind: %q}\n%s", a.name, a.at, a.dir, slots, 32*slots, a.link, a.addr, more)
+	return os.WriteFile(a.config, []byte(text), 0o600)
+}
+
+// found has the first site let the other one be founded, and configures its agent
+// for that. It fails as long as not all agents of the first one are known.
+func (s *site) found(ctx context.Context) error {
+	first, a := s.agents[0], s.of(away)[0]
+	key, err := identity.OpenFolder(disk.Secret, filepath.Join(first.dir, "identity"), time.Now).RootKey()
+	if err != nil {
+		return err
+	}
+	meshName, made, err := identity.SignSite(key, mesh.Site(away), time.Now())
+	if err != nil {
+		return err
+	}
+	token, sealed, err := identity.NewSiteToken(key, mesh.Site(away), made)
+	if err != nil {
+		return err
+	}
+	hash := token.SecretHash()
+	if _, err := first.client.CreateSite(ctx, api.NewSite{Mesh: meshName, Site: away, Token: token.ID, Hash: hash[:], Sealed: sealed}); err != nil {
+		return err
+	}
+	return a.configure(slotsAway, fmt.Sprintf("join: [%q]\ntoken: %q\n", first.link, token.String()))
+}
+
+// of are the agents of a site.
+func (s *site) of(name string) (all []*process) {
+	for _, a := range s.agents {
+		if a.at == name {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // Ports of the agents are below those that systems give to outgoing connections:

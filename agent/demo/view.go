@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -21,9 +22,8 @@ type view struct {
 const (
 	redraw     = 250 * time.Millisecond
 	plainEvery = 2 * time.Second
-	recent     = 6 // windows shown
-	recently   = 4 // notes shown
-	barWidth   = 24
+	barWidth   = 20
+	leastWidth = 60
 )
 
 // Escape sequences of the picture.
@@ -35,17 +35,22 @@ func newView(d *demo) *view { return &view{d: d} }
 
 func (v *view) intro() {
 	o := v.d.opt
-	fmt.Fprintf(o.Out, "Tidemark demo: %d simulated cold-chain sensors send to an embedded broker at %s for %v.\n", o.Sensors, v.d.broker.Addr(), o.For)
-	fmt.Fprintf(o.Out, "Some are late, send twice, fall silent or have a wrong clock. Three agents, each a process with a folder of its own\n")
-	fmt.Fprintf(o.Out, "in %s, run one job: readings above %v °C, by sensor, in %v windows of event time, closed by the\n", v.d.site.folder, simulate.Limit, window)
-	fmt.Fprintf(o.Out, "sensors' own end-of-interval markers. An agent is killed, and then the leader; both come back.\n\n")
+	fmt.Fprintf(o.Out, `Tidemark demo: %d simulated cold-chain sensors send to an embedded broker.
+Some are late, send twice, fall silent or have a wrong clock. Three agents of
+site %s and one of site %s, each a process with a folder of its own, run
+one job: readings above %v °C, by sensor, in windows of %v of event time that
+the sensors' own markers close. An agent is killed, then the leader; both come
+back. Then the job moves to the other site. No reading may be lost, or come
+twice. Broker: %s, folder: %s
+
+`, o.Sensors, home, away, simulate.Limit, window, v.d.broker.Addr(), v.d.site.folder)
 }
 
 // start draws until the returned function is called, which waits for the last
 // drawing.
 func (v *view) start(ctx context.Context) (stop func()) {
 	every := plainEvery
-	if v.d.opt.Live {
+	if v.d.opt.Size != nil {
 		every = redraw
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -68,23 +73,32 @@ func (v *view) start(ctx context.Context) (stop func()) {
 
 func (v *view) draw() {
 	d := v.d
-	rows := d.output.last(recent)
-	windows, _ := d.output.windows.count()
-	readings, _ := d.output.readings.count()
-	late, _ := d.output.late.count()
-	rejected, _ := d.output.rejected.count()
-	c := counts{windows, readings, late, rejected}
+	p := painting{view: v, width: leastWidth, on: d.output.on()}
+	notes := 0
+	if d.opt.Size != nil {
+		width, height := d.opt.Size()
+		p.width = max(leastWidth, width)
+		free := max(4, height-fixedLines-1) // the cursor stands on the last line
+		notes = (free + 1) / 2
+		p.windows = d.output.last(free - notes)
+		p.room = free - notes
+	}
+	p.c.windows, _ = d.output.windows.count()
+	p.c.readings, _ = d.output.readings.count()
+	p.c.late, _ = d.output.late.count()
+	p.c.rejected, _ = d.output.rejected.count()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.opt.Live {
-		v.plain(c)
+	if d.opt.Size == nil {
+		v.plain(p.c)
 		return
 	}
-	text := fit(v.picture(c, rows), d.opt.Width)
+	p.notes = d.notes[max(0, len(d.notes)-notes):]
+	text := strings.ReplaceAll(fit(p.picture(), p.width), "\n", "\x1b[K\n")
 	if v.lines > 0 {
-		fmt.Fprintf(d.opt.Out, "\x1b[%dA", v.lines)
+		fmt.Fprintf(d.opt.Out, "\x1b[%dA\r", v.lines)
 	}
-	fmt.Fprint(d.opt.Out, "\x1b[J", text)
+	fmt.Fprint(d.opt.Out, text, "\x1b[J")
 	v.lines = strings.Count(text, "\n")
 }
 
@@ -99,69 +113,8 @@ func (v *view) plain(c counts) {
 		fmt.Fprintf(d.opt.Out, "%s\n", n)
 	}
 	d.printed = len(d.notes)
-	fmt.Fprintf(d.opt.Out, "%5.1f s  sent %d  written %d  windows %d  late %d  rejected %d  lag %s  job %s, attempt %d  leader %s\n",
-		time.Since(d.began).Seconds(), d.sent, c.readings, c.windows, c.late, c.rejected, d.lag(), d.now.job.Status, d.now.job.Attempt, d.now.leader())
-}
-
-// picture is the whole view; the caller holds the demo's lock.
-func (v *view) picture(c counts, rows []simulate.Result) string {
-	d := v.d
-	var b strings.Builder
-	elapsed := dataflow.Duration(d.clock - d.config.Start).Go()
-	part := min(barWidth, int(float64(barWidth)*elapsed.Seconds()/d.opt.For.Seconds()))
-	fmt.Fprintf(&b, "%s%s%s%s%s %3.0f of %.0f s  %s\n\n", green, strings.Repeat("█", part), dim, strings.Repeat("░", barWidth-part), plain, elapsed.Seconds(), d.opt.For.Seconds(), d.phase)
-	for _, a := range d.site.agents {
-		v.agent(&b, a)
-	}
-	j := &d.now.job
-	color := green
-	if !d.now.running() {
-		color = yellow
-	}
-	fmt.Fprintf(&b, "\n  %sfleet%s      sent %s%7d%s   held back %d   twice %d   clock ahead %d, behind %d\n", bold, plain, bold, d.sent, plain, d.faults[0], d.faults[1], d.faults[2], d.faults[3])
-	fmt.Fprintf(&b, "  %sjob%s        %s%s%s, attempt %d   checkpoints %d   restarts %d\n", bold, plain, color, j.Status, plain, j.Attempt, j.Checkpoints.Completed, j.Restarts)
-	fmt.Fprintf(&b, "  %swritten%s    readings %s%7d%s   windows %d   %slate %d%s   %srejected %d%s\n", bold, plain, bold, c.readings, plain, c.windows, yellow, c.late, plain, red, c.rejected, plain)
-	mark := "–"
-	if d.watermark != dataflow.MinTime {
-		mark = d.watermark.GoTime().Format("15:04:05.000")
-	}
-	fmt.Fprintf(&b, "  %swatermark%s  %s   lag %s behind the fleet's clock\n\n", bold, plain, mark, d.lag())
-	fmt.Fprintf(&b, "  %slast of %d windows%s\n", bold, c.windows, plain)
-	for i := range recent {
-		if i >= len(rows) {
-			b.WriteString("\n")
-			continue
-		}
-		r := rows[i]
-		fmt.Fprintf(&b, "  %s  %s–%s  %3d readings  avg %5.2f °C  max %s%5.2f °C%s %s\n", r.Sensor, r.Start.GoTime().Format("15:04:05"),
-			r.Start.Add(window).GoTime().Format("15:04:05"), r.Count, r.Avg, heat(r.Max), r.Max, plain, thermometer(r.Max))
-	}
-	b.WriteString("\n")
-	for _, n := range d.notes[max(0, len(d.notes)-recently):] {
-		fmt.Fprintf(&b, "  %s%s%s\n", dim, cut(n, d.opt.Width-3), plain)
-	}
-	return b.String()
-}
-
-// agent is the line of one agent; the caller holds the demo's lock.
-func (v *view) agent(b *strings.Builder, a *process) {
-	d := v.d
-	role, state := d.now.role(a.name)
-	color := green
-	switch {
-	case !a.runs():
-		role, state, color = "", "killed", red
-	case state != "alive":
-		color = yellow
-	}
-	does := fmt.Sprintf("%d subtasks", d.now.runs(a.name))
-	if d.now.owner() == a.name {
-		does += ", broker session"
-	}
-	if !a.runs() {
-		does = ""
-	}
-	fmt.Fprintf(b, "  %s%s%s  %s%-7s%s %-8s %s\n", bold, a.name, plain, color, state, plain, role, does)
+	fmt.Fprintf(d.opt.Out, "%5.1f s  sent %d  written %d  windows %d  late %d  rejected %d  lag %s  job %s at %s, attempt %d  leader %s\n",
+		time.Since(d.began).Seconds(), d.sent, c.readings, c.windows, c.late, c.rejected, d.lag(), d.now.job.Status, d.now.job.Site, d.now.job.Attempt, d.now.leader(cmp.Or(d.now.job.Site, home)))
 }
 
 // lag is how far the watermark is behind the fleet's clock; the caller holds the
@@ -182,7 +135,7 @@ func heat(temp float64) string {
 
 // thermometer is a bar of what is above the limit, a block each half degree.
 func thermometer(temp float64) string {
-	n := min(30, max(0, int((temp-simulate.Limit)*2)))
+	n := min(24, max(0, int((temp-simulate.Limit)*2)))
 	return heat(temp) + strings.Repeat("▪", n) + plain
 }
 

@@ -23,30 +23,43 @@ const (
 // status is what the agents say of the site and the job.
 type status struct {
 	asked   time.Time // when the question was sent
+	heard   time.Time // when it was answered, which may be much later: while nobody leads it is asked again
 	job     api.JobDetail
-	members []api.Agent
+	members map[string][]api.Agent // by site
 }
 
 // running tells whether the job's rows flow.
 func (s *status) running() bool { return s.job.Status == coordinator.Running.String() }
 
 // role is that of an agent in its site, as the others see it.
-func (s *status) role(name string) (role, state string) {
-	for _, m := range s.members {
-		if m.Name == name {
+func (s *status) role(a *process) (role, state string) {
+	for _, m := range s.members[a.at] {
+		if m.Name == a.name {
 			return m.Role, m.Status
 		}
 	}
 	return "", ""
 }
 
-func (s *status) leader() string {
-	for _, m := range s.members {
+// leader is that of a site.
+func (s *status) leader(site string) string {
+	for _, m := range s.members[site] {
 		if m.Role == "leader" {
 			return m.Name
 		}
 	}
 	return ""
+}
+
+// short tells whether a log of the job has fewer copies than it is to have where
+// there are agents for them: the loss of one more would be worth waiting for.
+func (s *status) short() bool {
+	for _, f := range s.job.Feeds {
+		if len(f.Members) < min(2, len(s.members[s.job.Site])) {
+			return true
+		}
+	}
+	return false
 }
 
 // runs is how many subtasks an agent has.
@@ -59,6 +72,21 @@ func (s *status) runs(name string) (n int) {
 	return n
 }
 
+// least is the least watermark of an agent's subtasks that have one; MinTime: none
+// has.
+func (s *status) least(name string) dataflow.Time {
+	least := dataflow.MaxTime
+	for _, t := range s.job.Subtasks {
+		if w := parseMark(t.Watermark); t.Agent == name && w != dataflow.MinTime {
+			least = min(least, w)
+		}
+	}
+	if least == dataflow.MaxTime {
+		return dataflow.MinTime
+	}
+	return least
+}
+
 // owner is the agent that has the session with the broker.
 func (s *status) owner() string {
 	if len(s.job.Feeds) == 0 {
@@ -68,8 +96,10 @@ func (s *status) owner() string {
 }
 
 // watermark is the job's; MinTime: there is none yet.
-func (s *status) watermark() dataflow.Time {
-	t, err := time.Parse(time.RFC3339Nano, s.job.Totals.Watermark)
+func (s *status) watermark() dataflow.Time { return parseMark(s.job.Totals.Watermark) }
+
+func parseMark(text string) dataflow.Time {
+	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
 		return dataflow.MinTime
 	}
@@ -84,6 +114,7 @@ func (d *demo) watch(ctx context.Context) {
 		if s, err := d.look(ctx); err == nil {
 			d.mu.Lock()
 			d.now = s
+			d.restarts = max(d.restarts, s.job.Restarts)
 			if w := s.watermark(); w != dataflow.MinTime {
 				d.watermark = max(d.watermark, w)
 			}
@@ -118,15 +149,35 @@ func (d *demo) look(ctx context.Context) (status, error) {
 	return status{}, errors.Join(errs...)
 }
 
+// ask asks an agent, of either site, for the job, and one of each site for its
+// members.
 func (d *demo) ask(ctx context.Context, a *process) (s status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	s.asked = time.Now()
+	s.asked, s.members = time.Now(), make(map[string][]api.Agent)
 	if s.job, err = a.client.Job(ctx, d.job); err != nil {
 		return s, err
 	}
-	s.members, err = a.client.Members(ctx, false)
-	return s, err
+	for _, site := range []string{home, away} {
+		if s.members[site], err = d.members(ctx, site); err != nil {
+			return s, err
+		}
+	}
+	s.heard = time.Now()
+	return s, nil
+}
+
+func (d *demo) members(ctx context.Context, site string) (list []api.Agent, err error) {
+	err = errors.New("no agent of the site runs")
+	for _, a := range d.site.of(site) {
+		if !a.runs() {
+			continue
+		}
+		if list, err = a.client.Members(ctx, false); err == nil {
+			break
+		}
+	}
+	return list, err
 }
 
 // current is the newest status.

@@ -12,16 +12,17 @@ import (
 )
 
 func newDemo(t *terminal) *cobra.Command {
-	opt := demo.Options{Sensors: 200, Seed: 1, For: 40 * time.Second}
+	opt := demo.Options{Sensors: 200, Seed: 1, For: 35 * time.Second}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "A mesh of three agents, a simulated fleet and a job; agents are killed, and every count is checked",
+		Short: "A mesh of two sites, a simulated fleet and a job; agents are killed, the job moves, and every count is checked",
 		Long: `Starts an embedded MQTT broker, a simulated cold-chain fleet with late, repeated,
-silent and wrong-clock sensors, and three agents of one site, each a process with
-a data folder of its own. A job watches the fleet. An agent that runs it is killed
-(kill -9) and comes back, then the leader; results, watermark and agents are shown
-live. At the end every reading and every window in the files that the agents wrote
-is compared with what the fleet really sent, and the gaps are shown.
+silent and wrong-clock sensors, and four agents in two sites (three and one), each
+a process with a data folder of its own. A job watches the fleet. An agent that
+runs it is killed (kill -9) and comes back, then the leader; then the job moves to
+the other site. Results, watermarks and agents are shown live. At the end every
+reading and every window in the files that the agents wrote is compared with what
+the fleet really sent, and the gaps are shown.
 
 The fleet waits while nobody listens, so that the whole takes longer than --for.
 Ctrl-C stops the fleet and checks what there is; a second one ends all at once.
@@ -38,8 +39,12 @@ Exit code 0: every count was right; 1: not.`,
 			}
 			opt.Out = t.out
 			if f, ok := t.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-				if w, _, err := term.GetSize(int(f.Fd())); err == nil {
-					opt.Live, opt.Width = true, w
+				opt.Size = func() (int, int) {
+					w, h, err := term.GetSize(int(f.Fd()))
+					if err != nil {
+						return 80, 24
+					}
+					return w, h
 				}
 			}
 			return demo.Run(cmd.Context(), opt)
