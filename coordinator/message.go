@@ -253,8 +253,7 @@ type LogStatus struct {
 	Of *MirrorOf `cbor:"10,keyasint,omitempty"`
 	// Mirrors are the other sites' copies, by site and feed.
 	Mirrors []MirrorAt `cbor:"11,keyasint,omitempty"`
-	// First and Shown are of a mirror: it has the entries from First on, and those
-	// before Shown in all its copies.
+	// The log has the entries from First on, and those before Shown in all its copies.
 	First int64 `cbor:"12,keyasint,omitempty"`
 	Shown int64 `cbor:"13,keyasint,omitempty"`
 }

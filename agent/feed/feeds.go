@@ -32,6 +32,7 @@ type Options struct {
 
 	// Of feeds that are mirrors, or have some at other sites.
 	Sources    func(coordinator.Mirror) []mesh.NodeID // agents of the source's site, in the order in which they are asked
+	Moved      func(feed string)                      // more of a mirror is durable in all its copies; must not block
 	OwnerOf    func(feed string) mesh.NodeID          // as this site knows it; empty: nobody
 	MirroredAt func(feed string) []mesh.Site          // that are to have a mirror of a feed of this site, when it is opened
 	MirrorKeep int64                                  // bytes that a log may have so that it still waits for a mirror; 0: DefaultMirrorKeep
@@ -75,6 +76,9 @@ func (o Options) filled() Options {
 	}
 	if o.OwnerOf == nil {
 		o.OwnerOf = func(string) mesh.NodeID { return "" }
+	}
+	if o.Moved == nil {
+		o.Moved = func(string) {}
 	}
 	if o.MirroredAt == nil {
 		o.MirroredAt = func(string) []mesh.Site { return nil }

@@ -369,6 +369,7 @@ func (t *taking) run(ctx context.Context) error {
 			return err
 		}
 		signal(t.moved)
+		t.f.owner.o.Moved(t.f.name)
 	}
 }
 

@@ -270,9 +270,9 @@ func (f *Feed) status() coordinator.LogStatus {
 	l := coordinator.LogStatus{Feed: f.name, Epoch: f.role.epoch.Epoch, Bytes: st.Bytes, Messages: st.Appended, Broker: atBroker(st.Session)}
 	_, l.End = f.log.End()
 	first, _ := f.log.First()
+	l.First, l.Shown = first, f.log.Shown()
 	if l.Mirrors = f.mirrors.status(first); f.role.epoch.Mirror != nil {
 		l.Of, l.Broker = f.upstream.status(), ""
-		l.First, l.Shown = first, f.log.Shown()
 	}
 	if l.Of != nil || len(l.Mirrors) > 0 {
 		payload, clock := f.log.Totals()

@@ -37,7 +37,9 @@ type keptFeeds struct {
 	tell  func(string)
 
 	changed chan struct{}                // 1: the state may need other pins
+	came    chan struct{}                // 1: an awaited mirror has more
 	mu      sync.Mutex                   // guards what follows
+	awaited map[string]bool              // mirrors without which a job that is on its way here cannot come
 	owned   map[string]coordinator.JobID // feeds that run here, and whose they were when they began to
 	moving  map[string]bool              // feeds that run here, and whose pins may not be those of the state
 }
@@ -46,7 +48,7 @@ var _ executor.Feeds = (*keptFeeds)(nil)
 
 // newKeptFeeds makes them; feeds and mesh are set before anything else is called.
 func newKeptFeeds(view func(func(*coordinator.State)), tell func(string)) *keptFeeds {
-	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), owned: make(map[string]coordinator.JobID), moving: make(map[string]bool)}
+	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), came: make(chan struct{}, 1), awaited: make(map[string]bool), owned: make(map[string]coordinator.JobID), moving: make(map[string]bool)}
 }
 
 // Own is executor.Feeds'.
@@ -234,6 +236,7 @@ func (k *keptFeeds) mark(st *coordinator.State, changed jobmanager.Changed) {
 	}
 	if changed.All {
 		readers("", false)
+		k.await(st)
 	}
 	for _, c := range changed.Names {
 		switch c.What {
@@ -250,7 +253,9 @@ func (k *keptFeeds) mark(st *coordinator.State, changed jobmanager.Changed) {
 			if _, runs := k.owned[c.Name]; runs {
 				k.moving[c.Name] = true
 			}
-		case jobmanager.Leader, jobmanager.Site, jobmanager.Level, jobmanager.Agent, jobmanager.Token, jobmanager.Move:
+		case jobmanager.Move:
+			k.await(st)
+		case jobmanager.Leader, jobmanager.Site, jobmanager.Level, jobmanager.Agent, jobmanager.Token:
 		}
 	}
 }

@@ -60,6 +60,14 @@ func newHands() *hands {
 // executor has a bounded number of things to say.
 func (h *hands) tell(e worker.Event) { h.inbox.post(func() { h.step(e) }) }
 
+// beat tells the leader now what people may want to know.
+func (h *hands) beat() {
+	h.inbox.post(func() {
+		h.shown = dataflow.MinTime
+		h.step(worker.Event{Beat: true})
+	})
+}
+
 // leave has the leader give what is here to others. The channel is closed when
 // nothing is left here.
 func (h *hands) leave() <-chan struct{} {

@@ -2,8 +2,10 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
@@ -58,4 +60,57 @@ func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 	}
 	slices.Sort(sites)
 	return sites
+}
+
+// sayEvery is from one word about mirrors that a job waits for to the next: so much is
+// a move's pause longer at most.
+const sayEvery = 20 * time.Millisecond
+
+// await notes which mirrors jobs wait for that are on their way here. k.mu is held.
+func (k *keptFeeds) await(st *coordinator.State) {
+	clear(k.awaited)
+	for _, arr := range st.Moves.Arrivals {
+		for i := range arr.Job.Feeds {
+			if !arr.Phase.Decided() {
+				k.awaited[arr.Job.NameAt(&arr.Job.Feeds[i], arr.From, st.Site, arr.ID)] = true
+			}
+		}
+	}
+	if len(k.awaited) > 0 {
+		k.more()
+	}
+}
+
+// moved: a mirror has more. It does not block.
+func (k *keptFeeds) moved(feed string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.awaited[feed] {
+		k.more()
+	}
+}
+
+func (k *keptFeeds) more() {
+	select {
+	case k.came <- struct{}{}:
+	default:
+	}
+}
+
+// say has the leader hear how far awaited mirrors are, whenever they move, until ctx
+// ends.
+func (k *keptFeeds) say(ctx context.Context, beat func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.came:
+			beat()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(sayEvery):
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
@@ -282,7 +283,7 @@ func (n *Node) startFeeds(ends *ends) {
 		Events: func(e feed.Event) { n.tell("feed", e.String()) },
 		Tell:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
 
-		Sources: n.sourcesOf, OwnerOf: n.ownerOf, MirroredAt: n.feeds.mirroredAt, MirrorKeep: n.o.Config.Replication.Keep,
+		Sources: n.sourcesOf, OwnerOf: n.ownerOf, MirroredAt: n.feeds.mirroredAt, Moved: n.feeds.moved, MirrorKeep: n.o.Config.Replication.Keep,
 	})
 	ends.add(n.feeds.feeds.Close)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -291,6 +292,9 @@ func (n *Node) startFeeds(ends *ends) {
 	go func() {
 		defer close(done)
 		defer n.replica.unwatch(journal)
+		var saying sync.WaitGroup
+		defer saying.Wait()
+		saying.Go(func() { n.feeds.say(ctx, n.hands.beat) })
 		n.feeds.run(ctx, func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) })
 	}()
 	ends.add(func() error { cancel(); <-done; return nil })

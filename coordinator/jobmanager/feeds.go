@@ -131,7 +131,9 @@ func (a *apply) pastOf(f *coordinator.Feed) (past []coordinator.JobID) {
 func (a *apply) homeOf(name string) coordinator.JobID {
 	for _, id := range sorted(a.Moves.Arrivals) {
 		arr := a.Moves.Arrivals[id]
-		if !arr.Phase.Decided() && slices.ContainsFunc(arr.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(arr.From) == coordinator.Mirror{Site: a.Site, Feed: name} }) {
+		if !arr.Phase.Decided() && slices.ContainsFunc(arr.Job.Feeds, func(m coordinator.MovingFeed) bool {
+			return m.Origin(arr.From) == coordinator.Mirror{Site: a.Site, Feed: name}
+		}) {
 			return arr.Job.ID
 		}
 	}

@@ -22,6 +22,7 @@ type Event struct {
 	// here which the state says are.
 	Copied *coordinator.Copied
 	Leave  bool    // the process is about to end: the leader is told, and gives what is here to others
+	Beat   bool    // the leader is to hear now how things stand, and not with the next heartbeat
 	Unsent *Unsent // what was to be sent cannot be: it is too large
 }
 

@@ -64,6 +64,8 @@ func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 		w.copied(e.Copied)
 	case e.Leave:
 		w.leave(st)
+	case e.Beat && w.link.up:
+		w.link.beat = w.now
 	case e.Unsent != nil:
 		w.unsent(e.Unsent)
 	}
