@@ -94,7 +94,7 @@ func (r *run) step(at mesh.Site, what string, after bool) {
 func (r *run) fault(f Fault) {
 	w, s := r.w, r.mesh.Site(f.Site)
 	w.Tell("FAULT %s", f)
-	r.quiet = max(r.quiet, w.Now()+2*f.Long) // After takes up to twice as long
+	r.quiet = max(r.quiet, w.Now()+f.Long)
 	switch f.What {
 	case CrashLeader, PauseLeader:
 		if l := s.Leader(); l != nil {
@@ -119,12 +119,12 @@ func (r *run) fault(f Fault) {
 		if f.What == CutWAN {
 			w.Wan.Cut(other, from)
 		}
-		w.After(f.Long, func() { w.Wan.Join(from, other); w.Wan.Join(other, from) })
+		w.At(w.Now()+f.Long, func() { w.Wan.Join(from, other); w.Wan.Join(other, from) })
 	case ComesBack:
 		r.comeBack()
 	case BadWAN:
 		w.Wan.Bad = 5
-		w.After(f.Long, func() { w.Wan.Bad = 0 })
+		w.At(w.Now()+f.Long, func() { w.Wan.Bad = 0 })
 	}
 }
 
@@ -155,11 +155,11 @@ func (r *run) hit(n *world.Node, f Fault) {
 	}
 	if f.What == PauseLeader || f.What == PauseAll {
 		n.Pause()
-		r.w.After(f.Long, n.Resume)
+		r.w.At(r.w.Now()+f.Long, n.Resume)
 		return
 	}
 	n.Kill()
-	r.w.After(f.Long, func() {
+	r.w.At(r.w.Now()+f.Long, func() {
 		if !r.lost || n.Place != "a" {
 			n.Again()
 		}
@@ -213,7 +213,7 @@ func (r *run) failover() {
 		return nil
 	})
 	r.until(20*sec, func() bool { return r.both.Overs > 0 && r.job(r.b) != nil && r.job(r.b).Status == coordinator.Running })
-	r.w.Run(max(r.w.Now(), r.quiet-lasts))
+	r.w.Run(max(r.w.Now(), r.quiet))
 	r.comeBack()
 	r.until(max(6*sec, r.quiet-r.w.Now()+2*sec), func() bool { return false })
 }

@@ -3,91 +3,144 @@ package twosites_test
 import (
 	"flag"
 	"fmt"
-	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim/twosites"
 )
 
+// How many runs, and which: go test ./agent/sim/twosites -run TestSingleFaults -v
+// -fault "after a enters MoveDecided: the WAN" tells one line by line.
 var (
-	full  = flag.Bool("full", false, "all pairs of faults, not a sample")
-	pairs = flag.Int("pairs", 60, "so many pairs of faults of each kind")
-	at    = flag.String("fault", "", "only single faults whose text has this")
+	every = flag.Int("every", 24, "one single fault in so many; 1: all")
+	pairs = flag.Int("pairs", 6, "so many pairs of faults, of each kind of run")
+	full  = flag.Bool("full", false, "every single fault, and all pairs: hours")
+	only  = flag.String("fault", "", "only single faults whose text has this")
+	seed  = flag.Uint64("seed", 1, "of single faults and pairs")
 )
 
 // tally counts what runs showed.
 type tally struct {
-	mu                                 sync.Mutex
-	runs, fired, at_a, at_b, none, bad int
-	longest                            map[string]int
+	mu                            sync.Mutex
+	runs, fired, atA, atB, broken int
 }
 
-func (c *tally) add(t *testing.T, cfg twosites.Config, res *twosites.Result) {
+func (c *tally) add(t *testing.T, cfg twosites.Config) {
+	res := twosites.Run(cfg)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.runs++
 	c.fired += res.Fired
 	switch res.Owner {
 	case "a":
-		c.at_a++
+		c.atA++
 	case "b":
-		c.at_b++
-	default:
-		c.none++
+		c.atB++
 	}
 	if res.Violation != nil {
-		if c.bad++; c.bad <= 30 {
+		if c.broken++; c.broken <= 30 {
 			t.Errorf("%v\n   seed %d, %s, faults %v", res.Violation, cfg.Seed, cfg.Kind, cfg.Faults)
 		}
 	}
 }
 
 func (c *tally) String() string {
-	return fmt.Sprintf("%d runs, %d faults; in the end the job is at a in %d, at b in %d; %d violations", c.runs, c.fired, c.at_a, c.at_b, c.bad)
+	return fmt.Sprintf("%d runs with %d faults; in the end the job is at a in %d, at b in %d; %d violations", c.runs, c.fired, c.atA, c.atB, c.broken)
+}
+
+// spread does n things, as many at a time as there are processors.
+func spread(n int, do func(i int)) {
+	var next atomic.Int64
+	var done sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		done.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	done.Wait()
+}
+
+func kinds(t *testing.T, do func(t *testing.T, kind twosites.Kind)) {
+	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover} {
+		t.Run(string(k), func(t *testing.T) { do(t, k) })
+	}
+}
+
+// Nothing goes wrong: the job moves, or is taken, and every row is there once.
+func TestUndisturbed(t *testing.T) {
+	kinds(t, func(t *testing.T, kind twosites.Kind) {
+		cfg := twosites.Config{Seed: *seed, Kind: kind}
+		if testing.Verbose() {
+			cfg.Trace = func(line string) { fmt.Println(line) }
+		}
+		res := twosites.Run(cfg)
+		if res.Violation != nil || res.Owner != "b" {
+			t.Errorf("%v; the job is at %s", res.Violation, res.Owner)
+		}
+		t.Logf("%d steps", len(res.Steps))
+	})
 }
 
 // Every fault right before and right behind every step of a move, and of a failover.
 func TestSingleFaults(t *testing.T) {
-	for _, kind := range []twosites.Kind{twosites.Migrate, twosites.Failover} {
-		t.Run(string(kind), func(t *testing.T) {
-			all, _ := twosites.Singles(1, kind)
-			var sum tally
-			for i, f := range all {
-				if !strings.Contains(f.String(), *at) || testing.Short() && i%40 != 0 {
-					continue
-				}
-				cfg := twosites.Config{Seed: 1, Kind: kind, Faults: []twosites.Fault{f}}
-				if *at != "" && testing.Verbose() {
-					cfg.Trace = func(line string) { fmt.Println(line) }
-				}
-				sum.add(t, cfg, twosites.Run(cfg))
+	kinds(t, func(t *testing.T, kind twosites.Kind) {
+		all, _ := twosites.Singles(*seed, kind)
+		var some []twosites.Fault
+		for i, f := range all {
+			if *only != "" && strings.Contains(f.String(), *only) || *only == "" && (*full || i%*every == 0 && (!testing.Short() || i%(8*(*every)) == 0)) {
+				some = append(some, f)
 			}
-			t.Log(sum.String())
+		}
+		var sum tally
+		spread(len(some), func(i int) {
+			cfg := twosites.Config{Seed: *seed, Kind: kind, Faults: some[i : i+1]}
+			if len(some) == 1 && testing.Verbose() {
+				cfg.Trace = func(line string) { fmt.Println(line) }
+			}
+			sum.add(t, cfg)
 		})
-	}
+		t.Logf("of %d: %s", len(all), sum.String())
+	})
 }
 
 // Two faults: the second at a step behind that of the first, in the run as it is
-// with the first.
+// with the first. Which pairs are taken is always the same.
 func TestPairs(t *testing.T) {
-	for _, kind := range []twosites.Kind{twosites.Migrate, twosites.Failover} {
-		t.Run(string(kind), func(t *testing.T) {
-			var sum tally
-			rnd := rand.New(rand.NewPCG(1, 1))
-			all, _ := twosites.Singles(1, kind)
-			for n := 0; n < *pairs; n++ {
-				first := all[rnd.IntN(len(all))]
-				with := twosites.Run(twosites.Config{Seed: 1, Kind: kind, Faults: []twosites.Fault{first}})
-				seconds := twosites.Seconds(kind, first, with)
-				if len(seconds) == 0 {
-					continue
-				}
-				cfg := twosites.Config{Seed: 1, Kind: kind, Faults: []twosites.Fault{first, seconds[rnd.IntN(len(seconds))]}}
-				sum.add(t, cfg, twosites.Run(cfg))
+	kinds(t, func(t *testing.T, kind twosites.Kind) {
+		var firsts []twosites.Fault
+		all, _ := twosites.Singles(*seed, kind)
+		for _, f := range all {
+			if f.At.After { // before a step is behind the one before
+				firsts = append(firsts, f)
 			}
-			t.Log(sum.String())
+		}
+		n := min(*pairs, len(firsts))
+		if testing.Short() {
+			n = min(n, 2)
+		}
+		if *full {
+			n = len(firsts)
+		}
+		var sum tally
+		var known atomic.Int64
+		spread(n, func(i int) {
+			first := firsts[i*len(firsts)/n]
+			seconds := twosites.Seconds(kind, first, twosites.Run(twosites.Config{Seed: *seed, Kind: kind, Faults: []twosites.Fault{first}}))
+			known.Add(int64(len(seconds)))
+			each := (*pairs + n - 1) / n
+			if *full {
+				each = len(seconds)
+			}
+			for k := range min(each, len(seconds)) {
+				second := seconds[(i*7919+k*len(seconds)/each)%len(seconds)]
+				sum.add(t, twosites.Config{Seed: *seed, Kind: kind, Faults: []twosites.Fault{first, second}})
+			}
 		})
-	}
+		t.Logf("of %d pairs with %d of %d first faults: %s", known.Load(), n, len(firsts), sum.String())
+	})
 }
