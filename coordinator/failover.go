@@ -51,6 +51,9 @@ type OwnerNews struct {
 	Ask  bool          `cbor:"4,keyasint,omitempty"`
 	Term uint64        `cbor:"5,keyasint"` // of the leader that asks
 	At   dataflow.Time `cbor:"6,keyasint"` // of its steady clock
+	// Since is when Owner got it, by the wall clock of its leader, for people; 0: that is
+	// not known.
+	Since dataflow.Time `cbor:"7,keyasint,omitempty"`
 }
 
 // Quarantine is why a job is quarantined, for people.

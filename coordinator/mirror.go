@@ -61,6 +61,31 @@ func (m *MovingJob) NameAt(f *MovingFeed, from, at mesh.Site, move MoveID) strin
 	return of.Feed
 }
 
+// Taken is the site whose shared feed this one was a mirror of, until a job went on
+// without that site at another one, by: it has a session of its own since, under its own
+// name, beside the one that goes on there. Empty: it is no such feed; of by alone: the
+// epoch of its log that begins that has not begun.
+func (f *Feed) Taken() (from, by mesh.Site) {
+	if f.Job != "" || f.Mirror != nil {
+		return "", ""
+	}
+	for _, r := range f.Lineage {
+		switch {
+		case strings.HasSuffix(f.Name, MirrorName("", r.Site)):
+			from, by = r.Site, ""
+		case from != "" && by == "":
+			by = r.Site
+		}
+	}
+	return from, by
+}
+
+// TakenFrom is the first of Taken.
+func (f *Feed) TakenFrom() mesh.Site {
+	from, _ := f.Taken()
+	return from
+}
+
 // SharedFeed is the feed that a source reads whose text names a shared one: of a job
 // that has moved, and whose feed stayed, the mirror; of one that came to where the
 // feed is, the feed.

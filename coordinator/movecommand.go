@@ -67,6 +67,8 @@ type JobFenced struct {
 	Job   JobID     `cbor:"1,keyasint"`
 	Epoch uint64    `cbor:"2,keyasint"`
 	Owner mesh.Site `cbor:"3,keyasint"`
+	// Since is when Owner got it, by its own clock, for people; 0: that is not known.
+	Since dataflow.Time `cbor:"4,keyasint,omitempty"`
 }
 
 // ArrivalIsReady is PREPARED: each part of Savepoint has its copies here, and the

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -89,7 +90,7 @@ func (s *server) elsewhere(r *http.Request) (f found) {
 			f = ofMove(st, coordinator.MoveID(ref))
 		}
 	})
-	if chosen := mesh.Site(r.URL.Query().Get("site")); chosen != "" {
+	if chosen := cmp.Or(mesh.Site(r.URL.Query().Get("site")), toSite(r)); chosen != "" {
 		if f = (found{}); chosen != self {
 			f = found{sites: []mesh.Site{chosen}, sure: true}
 		}
@@ -123,7 +124,7 @@ func ofJob(st *coordinator.State, ref, verb string, get bool) found {
 	comes := arriving(st, ref) != nil
 	j, err := findJob(st, ref)
 	switch {
-	case verb == "failover": // of the site that is to have it
+	case verb == verbFailover: // of the site that is to have it
 		return found{}
 	case err == nil && j.Status == coordinator.Moved && j.Owner != "":
 		return found{sites: []mesh.Site{j.Owner}, sure: true, here: get || comes}
@@ -159,7 +160,7 @@ func (s *server) pass(w http.ResponseWriter, r *http.Request) bool {
 }
 
 func (s *server) passes(w http.ResponseWriter, r *http.Request) bool {
-	if len(s.elsewhere(r).sites) == 0 || s.b.Current(r.Context()) != nil {
+	if len(s.elsewhere(r).sites) == 0 || !s.straight(r) && s.b.Current(r.Context()) != nil {
 		return false // if nobody leads, whoever answers says so
 	}
 	f := s.elsewhere(r) // with all that was decided before
@@ -179,6 +180,9 @@ func (s *server) passes(w http.ResponseWriter, r *http.Request) bool {
 				_ = resp.Body.Close()
 			}
 			return true // nobody waits
+		case errors.Is(err, ErrUnreached) && i == 0 && f.sure && !f.here && !s.known(site):
+			problem(w, http.StatusNotFound, "no site %q is known here: see `tidemark site list`", site)
+			return true
 		case errors.Is(err, ErrUnreached) && i == 0 && f.sure && !f.here:
 			problem(w, http.StatusConflict, "site %s is to answer this, and is not reached, so nothing was done: %s", site, strings.ReplaceAll(err.Error(), "\n", "; "))
 			return true
@@ -197,6 +201,11 @@ func (s *server) passes(w http.ResponseWriter, r *http.Request) bool {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(text))
 	return false
+}
+
+func (s *server) known(site mesh.Site) bool {
+	known, _ := s.b.SiteSeen(site)
+	return known
 }
 
 // passTo has one site answer.

@@ -47,6 +47,8 @@ type site struct {
 	wishes   []leader.Migrate
 	told     []api.MoveTold
 	refuses  error // every wish about a move
+	taken    []leader.Failover
+	over     leader.FailedOver // what comes of them
 }
 
 // member is an agent of it.
@@ -191,6 +193,12 @@ func (m *member) Ask(ctx context.Context, w leader.Wish) (leader.Answer, error) 
 		defer m.mu.Unlock()
 		m.wishes = append(m.wishes, *w.Migrate)
 		return leader.Answer{Move: "m9-" + coordinator.MoveID(m.name)}, m.refuses
+	}
+	if w.Failover != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.taken = append(m.taken, *w.Failover)
+		return leader.Answer{FailedOver: &m.over}, m.refuses
 	}
 	if w.Savepoint != nil {
 		return leader.Answer{Savepoint: "sp-asked"}, nil

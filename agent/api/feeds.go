@@ -57,6 +57,9 @@ func describeFeed(st *coordinator.State, f *coordinator.Feed) Feed {
 		return out
 	}
 	out.Broker, out.Topics, out.QoS, out.Lanes, out.ClientID = c.Broker, c.Topics, c.QoS, c.Lanes, c.ClientID
+	if from, by := f.Taken(); from != "" {
+		out.ClientID = feed.TakenClient(st.Mesh, string(cmp.Or(by, st.Site)), f.Name)
+	}
 	return out
 }
 

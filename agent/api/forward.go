@@ -15,6 +15,8 @@ func (s *server) away(r *http.Request) bool {
 	switch {
 	case !strings.HasPrefix(r.URL.Path, "/v1/"), r.URL.Path == pathLeave, r.Header.Get(hop) != "":
 		return false
+	case s.straight(r):
+		return false
 	case r.Method == http.MethodGet && r.URL.Query().Get("stale") == "true":
 		return false
 	}

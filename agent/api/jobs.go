@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -87,13 +88,20 @@ func (s *server) shortJob(j *coordinator.Job) Job {
 	if out.Site == "" {
 		s.b.View(func(st *coordinator.State) { out.Site = string(st.Site) })
 	}
+	verb := fmt.Sprintf(`"tidemark job failover %s --to %s --force"`, j.ID, out.Site)
+	switch {
+	case j.Status == coordinator.Quarantined:
+		out.Hint = "look at both copies; have the one go on that is right, with " + verb + " or the same with the other site; or cancel it"
+	case j.Isolated:
+		out.Hint = "it goes on by itself, or ends here, when each site that keeps it is reached; if one of those is gone for good: " + verb
+	}
 	return out
 }
 
 func shortJob(j *coordinator.Job) Job {
 	out := Job{
 		ID: string(j.ID), Name: j.Name, Namespace: j.Namespace, Status: j.Status.String(), Why: j.Why, Attempt: j.Attempt, Restarts: j.Restarts,
-		From: j.From, Parallelism: parallelism(j), Created: stamp(j.Created), Since: stamp(j.Since), Savepoint: j.Savepoint, Site: string(j.Owner), Move: string(j.Move),
+		From: j.From, Parallelism: parallelism(j), Created: stamp(j.Created), Since: stamp(j.Since), Savepoint: j.Savepoint, Site: string(j.Owner), Move: string(j.Move), Isolated: j.Isolated,
 	}
 	if c := j.Newest(); c != nil {
 		out.Checkpoint = c.Name

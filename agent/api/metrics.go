@@ -103,7 +103,8 @@ func siteMetrics() map[string]metric {
 		"replica_lag_seconds": "The same on the arrival clock.", "replica_restorable": "1 if the job could go on from what is kept there.",
 	})
 	of([]string{"job", "name"}, map[string]string{
-		"job_attempt": "Number of the present attempt.", "job_restarts_total": "Attempts that failed.",
+		"job_isolated": "1 while a job waits to hear that no other site has taken it, as its own was down.",
+		"job_attempt":  "Number of the present attempt.", "job_restarts_total": "Attempts that failed.",
 		"checkpoint_duration_seconds": "How long the newest checkpoint took.", "checkpoint_bytes": "What was written for the newest checkpoint.",
 		"checkpoint_counter": "Counter of the newest checkpoint.", "checkpoint_completed_seconds": "When the newest checkpoint was begun, as seconds since 1970.",
 	})
@@ -229,6 +230,7 @@ func collectJob(send put, j *coordinator.Job) {
 	if j.Status.Ended() {
 		return
 	}
+	send("job_isolated", gauge, one(j.Isolated), id, j.Name)
 	send("job_attempt", gauge, float64(j.Attempt), id, j.Name)
 	send("job_restarts_total", counter, float64(j.Restarts), id, j.Name)
 	n := j.Newest()

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/coordinator/migration"
@@ -23,12 +21,6 @@ type Migration struct {
 	Set     []string `json:"set,omitempty" doc:"replaced values that hold there, as PATH=VALUE" maxItems:"1000"`
 	DryRun  bool     `json:"dry_run,omitempty" doc:"only ask the other site whether it would take the job"`
 	Request string   `json:"request,omitempty" doc:"a random text: sent again with the same one, it is the same move" maxLength:"128"`
-}
-
-// Failover is which site is to have a job that another one had.
-type Failover struct {
-	To    string `json:"to" doc:"the site that is to have it" maxLength:"255"`
-	Force bool   `json:"force,omitempty" doc:"although the site that has it is reached"`
 }
 
 // Move is a job's way from a site to another one.
@@ -78,8 +70,7 @@ func (s *server) registerMoves() {
 		describe("The answer comes when the move is on record, which says nothing of how it ends: look at it, or at the events. With dry_run it comes when the other site has said that it would take the job; a refusal is 409.")), s.migrateJob)
 	register(s, op(http.MethodPost, "/v1/jobs/{job}/migrate/cancel", "cancel-move", "Give up the move of a job, which goes on where it is", lasting(2*time.Minute),
 		describe("The answer comes when that is decided; 409: it was too late.")), s.cancelMove)
-	register(s, op(http.MethodPost, "/v1/jobs/{job}/failover", "failover-job", "Have a job that another site had, which is lost", lasting(2*time.Minute),
-		describe("Today only a job that was moving here, and is prepared, can be taken over without its source's word.")), s.failoverJob)
+	s.registerFailover()
 	register(s, op(http.MethodGet, "/v1/moves", "list-moves", "Moves of jobs from here and to here that are on record"), s.listMoves)
 	register(s, op(http.MethodGet, "/v1/moves/{move}", "show-move", "A move with what was told of it",
 		describe("One that is over stays for a while, on the agent that led the site.")), s.showMove)
@@ -340,33 +331,6 @@ func arriving(st *coordinator.State, ref string) (found *coordinator.Arrival) {
 		}
 	}
 	return found
-}
-
-func (s *server) failoverJob(ctx context.Context, in *struct {
-	JobPath
-	Body Failover
-}) (*body[Move], error) {
-	var a *coordinator.Arrival
-	var self mesh.Site
-	err := s.read(ctx, Stale{}, func(st *coordinator.State) error {
-		a, self = arriving(st, in.Job), st.Site
-		return nil
-	})
-	switch {
-	case err != nil:
-		return nil, err
-	case mesh.Site(in.Body.To) != self:
-		return nil, refusal(http.StatusConflict, "this is site %s: ask an agent of site %s to have the job", self, in.Body.To)
-	case a == nil:
-		return nil, huma.Error501NotImplemented(fmt.Sprintf("job %q is not moving to site %s. To have a job of a lost site from what is replicated of it is not there yet: only one that was moving, and is prepared, can be taken over", in.Job, self))
-	case a.Phase != coordinator.ArrivalPrepared:
-		return nil, refusal(http.StatusConflict, "job %s is %s: not all of it is here, so it cannot be had without site %s", a.Job.Name, a.Phase, a.From)
-	}
-	w := leader.Migrate{Force: a.ID, Why: "a user had it taken over", Sure: in.Body.Force}
-	if _, err := s.b.Ask(ctx, leader.Wish{Migrate: &w}); err != nil {
-		return nil, asked(err)
-	}
-	return s.move(ctx, a.ID)
 }
 
 // tenures is who had a job, for people.

@@ -49,7 +49,7 @@ func TestElsewhere(t *testing.T) {
 	send(t, hall.url, "GET", "/v1/jobs/cold?site=hall", nil).want(t, 404, `no job \"cold\"; there is none at all`)
 	send(t, hall.url, "GET", "/v1/jobs/cold?stale=true", nil).want(t, 404)
 	send(t, hall.url, "GET", "/v1/jobs/none", nil).want(t, 404, "there is none at all")
-	send(t, hall.url, "GET", "/v1/jobs/cold?site=nowhere", nil).want(t, 409, "site nowhere is to answer this, and is not reached, so nothing was done")
+	send(t, hall.url, "GET", "/v1/jobs/cold?site=nowhere", nil).want(t, 404, `no site \"nowhere\" is known here`)
 	send(t, hall.url, "GET", "/v1/jobs/cold?nothing=1", nil).want(t, 422)
 	send(t, hall.url, "POST", "/v1/jobs/cold/rescale", api.Rescaling{Parallelism: 2}).want(t, 200, `"parallelism":2`)
 	depot.savepoint(t, "sp-far")
@@ -126,9 +126,6 @@ func TestMoves(t *testing.T) {
 	if n := len(hall.wishes); n == 0 || hall.wishes[n-1].Cancel != id {
 		t.Errorf("wished for %+v", hall.wishes)
 	}
-	send(t, depot.url, "POST", "/v1/jobs/cold/failover", api.Failover{To: "hall"}).want(t, 409, "ask an agent of site hall")
-	send(t, depot.url, "POST", "/v1/jobs/cold/failover", api.Failover{To: "depot"}).want(t, 501, "is not there yet")
-	send(t, hall.url, "POST", "/v1/jobs/cold/failover?site=depot", api.Failover{To: "depot"}).want(t, 501, "is not there yet")
 
 	// Its record is gone, what was told is not.
 	hall.must(t, coordinator.Command{Move: &coordinator.MoveCommand{Decided: &coordinator.MoveDecided{ID: id, Why: "no"}}})
@@ -137,14 +134,12 @@ func TestMoves(t *testing.T) {
 	send(t, hall.url, "GET", "/v1/moves/"+string(id), nil).want(t, 200, `"over":true`, `"name":"cold"`, `"to":"depot"`, `"why":"so"`, `"phase":"handed-over"`)
 }
 
-// Only what is prepared can be had without its source's word, and where nobody reaches
-// that one the move is dropped here.
-func TestFailoverOfAnArrival(t *testing.T) {
+// Where nobody reaches the source of a move it is dropped here.
+func TestCancelOfAnArrival(t *testing.T) {
 	_, depot := twoSites(t)
 	arr := coordinator.Arrival{ID: "m9-hall", From: "hall", Epoch: 2, Phase: coordinator.ArrivalReceiving, Job: coordinator.MovingJob{ID: "j7-hall", Namespace: "default", Name: "cold", Spec: []byte(generated)}}
 	depot.must(t, coordinator.Command{Move: &coordinator.MoveCommand{ArrivalBegan: &arr}})
 	send(t, depot.url, "GET", "/v1/moves", nil).want(t, 200, `"phase":"receiving"`, `"name":"cold"`, `"from":"hall"`, `"to":"depot"`)
-	send(t, depot.url, "POST", "/v1/jobs/j7-hall/failover", api.Failover{To: "depot", Force: true}).want(t, 409, "not all of it is here")
 	depot.away["hall"] = nil
 	for _, ref := range []string{"cold", "j7-hall"} {
 		depot.wishes = nil

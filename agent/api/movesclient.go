@@ -20,9 +20,9 @@ func (c *Client) CancelMove(ctx context.Context, job string) (Move, error) {
 	return ask[Move](ctx, c, http.MethodPost, Path("jobs", job, "migrate", "cancel"), nil, nil)
 }
 
-// Failover has a site take over a job that another one had.
-func (c *Client) Failover(ctx context.Context, job string, f Failover) (Move, error) {
-	return ask[Move](ctx, c, http.MethodPost, Path("jobs", job, "failover"), url.Values{"site": {f.To}}, f)
+// Failover has a site take over a job that another one had, or asks what would be lost.
+func (c *Client) Failover(ctx context.Context, job string, f Failover) (FailedOver, error) {
+	return ask[FailedOver](ctx, c, http.MethodPost, Path("jobs", job, "failover"), url.Values{"site": {f.To}}, f)
 }
 
 // Moves are all that are on record, without their steps.

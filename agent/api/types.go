@@ -50,7 +50,7 @@ type Job struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
 	Namespace   string `json:"namespace"`
-	Status      string `json:"status" enum:"created,restoring,running,restarting,stopping,stopped,finished,failed,cancelled,suspended,moved"`
+	Status      string `json:"status" enum:"created,restoring,running,restarting,stopping,stopped,finished,failed,cancelled,suspended,moved,quarantined"`
 	Why         string `json:"why"`
 	Attempt     uint64 `json:"attempt"`
 	Restarts    int    `json:"restarts"`
@@ -62,6 +62,8 @@ type Job struct {
 	Savepoint   string `json:"savepoint,omitempty" doc:"that it stopped with"`
 	Site        string `json:"site" doc:"that has it; of one that has moved another one than is asked"`
 	Move        string `json:"move,omitempty" doc:"for which it stops, or has stopped"`
+	Isolated    bool   `json:"isolated,omitempty" doc:"its site was down, and another one may have taken it: nothing of it runs until those that keep it have said that they have not"`
+	Hint        string `json:"hint,omitempty" doc:"of one that is isolated or quarantined: what a person can do"`
 }
 
 // Tenure is from when on a site had a job.

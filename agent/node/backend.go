@@ -244,6 +244,21 @@ func (n *Node) narrate(c *coordinator.Command, r jobmanager.Result, changes []jo
 	case c.LogEpochBegun != nil:
 		l := c.LogEpochBegun
 		e.Text = fmt.Sprintf("feed %s: log epoch %d, owner %s, members %v", l.Feed, l.Log.Epoch, l.Log.Owner, l.Log.Members)
+	case c.JobFailedOver != nil:
+		f := c.JobFailedOver
+		e.Job, e.Text = f.Job, fmt.Sprintf("it is taken from site %s, by a person's word, and goes on at epoch %d", f.From, f.Epoch)
+		if f.Snapshot != "" {
+			e.Text += ", from " + f.Snapshot
+		}
+	case c.JobQuarantined != nil:
+		e.Job, e.Text = c.JobQuarantined.Job, "quarantined: "+coordinator.Quarantine(c.JobQuarantined.Other)
+	case c.JobClaimed != nil:
+		e.Job, e.Text = c.JobClaimed.Job, "no other site has taken it: it goes on here"
+	case c.Move != nil && c.Move.Fenced != nil:
+		f := c.Move.Fenced
+		e.What, e.Job, e.Text = "job", f.Job, fmt.Sprintf("site %s has it at epoch %d: the copy here has ended", f.Owner, f.Epoch)
+	case c.LeaderBegan != nil && len(c.LeaderBegan.Isolated) > 0:
+		e.Text = fmt.Sprintf("the site was down: jobs %v do not go on until those that keep them are reached", c.LeaderBegan.Isolated)
 	case c.AgentJoined != nil:
 		e.Text = fmt.Sprintf("agent %s (%s) belongs to the site, with %d slots", c.AgentJoined.Name, c.AgentJoined.Node, c.AgentJoined.Slots)
 	case c.AgentLeft != nil:

@@ -120,10 +120,13 @@ func (k *keptFeeds) ownedFor(name string) (job coordinator.JobID, runs bool) {
 }
 
 // config is a feed's, whose broker session is named after the mesh and the feed
-// unless its user named it.
+// unless its user named it: at the site from which it was taken there is one of that name.
 func (k *keptFeeds) config(f *coordinator.Feed) (feed.Config, error) {
 	c, err := feed.ParseConfig(f.Name, f.Config)
-	if err == nil && c.ClientID == "" {
+	switch _, by := f.Taken(); {
+	case err == nil && by != "":
+		c.ClientID = feed.TakenClient(k.mesh, string(by), f.Name)
+	case err == nil && c.ClientID == "":
 		c.ClientID = k.mesh + "/" + f.Name
 	}
 	return c, err

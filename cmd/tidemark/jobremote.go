@@ -113,7 +113,10 @@ func because(why string) string {
 }
 
 func showJob(t *terminal, j api.JobDetail) error {
-	fmt.Fprintf(t.out, "%s, job %q, %s%s\n", j.ID, j.Name, j.Status, because(j.Why))
+	fmt.Fprintf(t.out, "%s, job %q, %s%s\n", j.ID, j.Name, statusText(&j.Job), because(j.Why))
+	if j.Hint != "" {
+		fmt.Fprintln(t.out, j.Hint)
+	}
 	if len(j.History) > 0 {
 		var sites []string
 		for _, h := range j.History {
@@ -152,6 +155,17 @@ func showJob(t *terminal, j api.JobDetail) error {
 	return nil
 }
 
+// statusText is what a job is at. Since when it says where somebody may have to act.
+func statusText(j *api.Job) string {
+	switch {
+	case j.Isolated:
+		return fmt.Sprintf("isolated since %s (%s)", j.Since, j.Status)
+	case j.Status == "quarantined":
+		return fmt.Sprintf("quarantined since %s", j.Since)
+	}
+	return j.Status
+}
+
 // replicaText says how far what another site keeps is.
 func replicaText(r *api.Replica) string {
 	text := fmt.Sprintf("%s, %d entries of its logs behind", orNone(r.Snapshot), r.Entries)
@@ -186,6 +200,9 @@ func listRemote(ctx context.Context, t *terminal, c *api.Client) error {
 				return err
 			}
 			continue
+		}
+		if j.Isolated {
+			j.Status = "isolated"
 		}
 		w.AppendRow([]any{j.ID, j.Name, j.Status, j.Site, j.Attempt, j.Restarts, j.Checkpoint, j.Since, j.Why})
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -203,18 +204,19 @@ func newJobFailover(t *terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "failover JOB --to SITE",
 		Short: "Have a job go on at a site after the one that had it is lost",
-		Long: `Has a job go on at another site after the loss of the one that had it. Ask an agent of
-the site that is to have it, or one that reaches it.
+		Long: `Has a job go on at another site after the loss of the one that had it: from what
+replicate_to keeps of it there, or, where it was moving there and all of it is there, by
+that move. Says what may be lost. Ask any agent of any site that reaches SITE; the lost
+one is not needed.
 
-Today that is possible for a job that was moving there, and of which that site has
-everything (it is "prepared"; job migrate shows IN_DOUBT). To go on from what
-replicate_to keeps is not there yet.
+It is refused while the site that had the job is reached: move the job from there. With
+--force it is not. If that site runs the job, both do until they hear of each other; then
+the newer owner, which is SITE, keeps it, and what the other one did since is lost.
 
-It is refused while the site that had the job is reached: that one decides by itself.
-With --force it is not. If that site runs the job, both do until they hear of each
-other; then the newer owner, which is this one, keeps it, and what the other one did
-since is lost.`,
-		Example: "  tidemark job failover j17-plant --to depot\n  tidemark job failover j17-plant --to depot --force",
+A job that is isolated or quarantined at SITE (see job show) goes on there, with --force.
+
+Exit code 0 if the job is at SITE (--dry-run: if it could be), 1 if not.`,
+		Example: "  tidemark job failover cold-chain --to depot --dry-run\n  tidemark job failover cold-chain --to depot\n  tidemark job failover j17-plant --to depot --force",
 		Args:    exactly(1, oneJob),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.To == "" {
@@ -224,15 +226,25 @@ since is lost.`,
 			if err != nil {
 				return err
 			}
-			m, err := c.Failover(cmd.Context(), args[0], f)
+			done, err := c.Failover(cmd.Context(), args[0], f)
 			if err != nil {
 				return at.answered(err)
 			}
-			return t.did(m, "%s, job %q: goes on at site %s\n", m.Job, m.Name, m.To)
+			if err := t.did(done, "%s\n", strings.Join(done.Text, "\n")); err != nil {
+				return err
+			}
+			switch {
+			case done.Refused != "":
+				return errors.New(done.Refused)
+			case done.Needs != "" && !f.Force:
+				return errors.New(done.Needs)
+			}
+			return nil
 		},
 	}
 	at.register(cmd)
 	cmd.Flags().StringVar(&f.To, "to", "", "the `SITE` that is to have it")
-	cmd.Flags().BoolVar(&f.Force, "force", false, "although the site that had it is reached")
+	cmd.Flags().BoolVar(&f.Force, "force", false, "although the site that had it is reached, or another one may have it")
+	cmd.Flags().BoolVar(&f.DryRun, "dry-run", false, "only say what would be lost")
 	return cmd
 }

@@ -48,16 +48,21 @@ func TestJobMigrate(t *testing.T) {
 		"POST /v1/jobs/cold/migrate":        api.Move{Job: "j7-hall", Name: "cold", To: "depot", Phase: "dry run"},
 		"POST /v1/jobs/cold/migrate/cancel": stays,
 		"POST /v1/jobs/warm/migrate/cancel": api.Problem{Status: 409, Detail: "it is too late"},
-		"POST /v1/jobs/j7-hall/failover":    api.Move{Job: "j7-hall", Name: "cold", To: "depot", Phase: "active"},
-		"POST /v1/jobs/elsewhere/failover":  api.Problem{Status: 501, Detail: "that is not there yet"},
+		"POST /v1/jobs/j7-hall/failover":    api.FailedOver{Text: []string{"goes on", "with a loss"}},
+		"POST /v1/jobs/elsewhere/failover":  api.Problem{Status: 409, Detail: "site hall is reached"},
+		"POST /v1/jobs/warm/failover":       api.FailedOver{Needs: "site hall is reached", Text: []string{"would go on"}},
+		"POST /v1/jobs/none/failover":       api.FailedOver{Refused: "nothing is complete", Needs: "so", Text: []string{"would go on"}},
 		"POST /v1/jobs/elsewhere/migrate":   api.Problem{Status: 409, Detail: "site depot is not reached now"},
 	})
 	tidemark(t, "", "job", "migrate", "cold", "--to", "depot", "--dry-run").want(t, exitDone, "site depot would take it")
 	tidemark(t, "", "job", "migrate", "--cancel", "cold").want(t, exitDone, "stays at site hall")
 	tidemark(t, "", "job", "migrate", "--cancel", "warm").want(t, exitFailed, "it is too late")
 	tidemark(t, "", "job", "migrate", "elsewhere", "--to", "depot").want(t, exitFailed, "is not reached now")
-	tidemark(t, "", "job", "failover", "j7-hall", "--to", "depot").want(t, exitDone, "goes on at site depot")
-	tidemark(t, "", "job", "failover", "elsewhere", "--to", "depot", "--force").want(t, exitFailed, "not there yet")
+	tidemark(t, "", "job", "failover", "j7-hall", "--to", "depot").want(t, exitDone, "goes on\nwith a loss\n")
+	tidemark(t, "", "job", "failover", "elsewhere", "--to", "depot", "--force").want(t, exitFailed, "site hall is reached")
+	tidemark(t, "", "job", "failover", "warm", "--to", "depot", "--dry-run").want(t, exitFailed, "would go on", "site hall is reached")
+	tidemark(t, "", "job", "failover", "warm", "--to", "depot", "--dry-run", "--force").want(t, exitDone, "would go on")
+	tidemark(t, "", "job", "failover", "none", "--to", "depot", "--dry-run", "--force").want(t, exitFailed, "would go on", "nothing is complete")
 	tidemark(t, "", "job", "failover", "elsewhere").want(t, exitUsage, "--to SITE")
 	tidemark(t, "", "job", "migrate", "cold").want(t, exitUsage, "--to SITE")
 	tidemark(t, "", "job", "migrate", "cold", "--to", "depot", "--feed", "go").want(t, exitUsage, "move or stay")

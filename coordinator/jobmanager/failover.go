@@ -17,9 +17,9 @@ func (a *apply) isolate(jobs []coordinator.JobID) {
 			continue
 		}
 		next := *job
-		next.Isolated = true
+		next.Isolated, next.Since = true, a.c.At
 		if job.Deployed() {
-			next.Status, next.Since, next.Savepoint = coordinator.Restarting, a.c.At, ""
+			next.Status, next.Savepoint = coordinator.Restarting, ""
 			next.Why = cut(fmt.Sprintf("nobody led site %s for a while", a.Site))
 			next.Restarts++
 		}
@@ -47,7 +47,37 @@ func (a *apply) jobClaimed(c *coordinator.JobClaimed) error {
 	return nil
 }
 
+// CheckFailover says why a state would not take a JobFailedOver. It changes nothing.
+func CheckFailover(st *coordinator.State, c *coordinator.JobFailedOver) error {
+	a := &apply{State: st}
+	if err := a.checkFailedOver(c); err != nil {
+		return err
+	}
+	if c.From == a.Site {
+		job, err := a.job(c.Job)
+		if err != nil {
+			return err
+		}
+		return a.checkKept(job, c)
+	}
+	r, err := a.replica(c.Job, c.From, c.Was)
+	if err != nil {
+		return err
+	}
+	return a.checkTaken(r, c)
+}
+
 func (a *apply) jobFailedOver(c *coordinator.JobFailedOver) error {
+	if err := a.checkFailedOver(c); err != nil {
+		return err
+	}
+	if c.From == a.Site {
+		return a.keepJob(c)
+	}
+	return a.takeJob(c)
+}
+
+func (a *apply) checkFailedOver(c *coordinator.JobFailedOver) error {
 	switch {
 	case a.Level < coordinator.SitesLevel:
 		return refuse(ErrRefused, "jobs go from site to site from feature level %d on, and level %d is in force", coordinator.SitesLevel, a.Level)
@@ -55,10 +85,8 @@ func (a *apply) jobFailedOver(c *coordinator.JobFailedOver) error {
 		return refuse(ErrRefused, "job %s: epoch %d is to follow %d", c.Job, c.Epoch, c.Was)
 	case len(c.Why) > MaxText:
 		return refuse(ErrRefused, "job %s: a sentence of more than %d bytes", c.Job, MaxText)
-	case c.From == a.Site:
-		return a.keepJob(c)
 	}
-	return a.takeJob(c)
+	return nil
 }
 
 // keepJob: the job is here, and goes on here, whoever else has it.
@@ -69,16 +97,9 @@ func (a *apply) keepJob(c *coordinator.JobFailedOver) error {
 		return err
 	case job.Epoch == c.Epoch && !job.Status.Ended():
 		return nil // it was said before
-	case job.Epoch != c.Was:
-		return refuse(ErrStale, "job %s is at epoch %d, and it was decided at %d", job.ID, job.Epoch, c.Was)
-	case job.Status.Ended():
-		return refuse(ErrRefused, "job %s has ended: it is %s", job.ID, job.Status)
-	case job.Cancel:
-		return refuse(ErrRefused, "job %s is being cancelled", job.ID)
-	case a.Leaving(job.ID) != nil:
-		return refuse(ErrRefused, "job %s is moving, by %s: cancel that", job.ID, a.Leaving(job.ID).ID)
-	case job.Status != coordinator.Quarantined && !job.Isolated:
-		return refuse(ErrRefused, "job %s is at this site, and %s: nobody need say that it goes on here", job.ID, job.Status)
+	}
+	if err := a.checkKept(job, c); err != nil {
+		return err
 	}
 	next := *job
 	next.Epoch, next.Since, next.Owner, next.Isolated = c.Epoch, a.c.At, "", false
@@ -92,6 +113,23 @@ func (a *apply) keepJob(c *coordinator.JobFailedOver) error {
 		if f := a.Feeds[name]; f.Job == job.ID && f.Mirror == nil {
 			_ = a.own(name, c.Epoch) // one that is said to be of a later reign stays as it is
 		}
+	}
+	return nil
+}
+
+// checkKept says why a job that is here cannot go on here on a person's word.
+func (a *apply) checkKept(job *coordinator.Job, c *coordinator.JobFailedOver) error {
+	switch {
+	case job.Epoch != c.Was:
+		return refuse(ErrStale, "job %s is at epoch %d, and it was decided at %d", job.ID, job.Epoch, c.Was)
+	case job.Status.Ended():
+		return refuse(ErrRefused, "job %s has ended: it is %s", job.ID, job.Status)
+	case job.Cancel:
+		return refuse(ErrRefused, "job %s is being cancelled", job.ID)
+	case a.Leaving(job.ID) != nil:
+		return refuse(ErrRefused, "job %s is moving, by %s: cancel that", job.ID, a.Leaving(job.ID).ID)
+	case job.Status != coordinator.Quarantined && !job.Isolated:
+		return refuse(ErrRefused, "job %s is at this site, and %s: nobody need say that it goes on here", job.ID, job.Status)
 	}
 	return nil
 }
@@ -113,7 +151,7 @@ func (a *apply) takeJob(c *coordinator.JobFailedOver) error {
 	job := &coordinator.Job{
 		ID: m.ID, Namespace: coordinator.DefaultNamespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Created: m.Created, Since: a.c.At,
 		Epoch: c.Epoch, Attempt: r.Snapshot.ID.Token.Attempt, Checkpoints: []*coordinator.Snapshot{r.Snapshot},
-		Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy, Completed: m.Completed,
+		Reads: m.ReadsAt(r.From, a.Site, r.Moving), Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy, Completed: m.Completed,
 		History: trimHistory(append(slices.Clone(m.History), coordinator.Tenure{Epoch: c.Epoch, Site: a.Site, At: a.c.At})),
 	}
 	if old != nil {
@@ -124,17 +162,46 @@ func (a *apply) takeJob(c *coordinator.JobFailedOver) error {
 	delete(a.Replicas, job.ID)
 	a.changed(Replica, string(job.ID))
 	for i := range m.Feeds {
-		f := *a.Feeds[m.Feeds[i].Name]
-		f.Job, f.Past = job.ID, without(f.Past, job.ID)
-		if m.Feeds[i].Of == nil { // else its session was not at the site that is lost
-			f.Owner, f.Move, f.Config, f.Replicas, f.Degrade = "", "", m.Feeds[i].Config, m.Feeds[i].Replicas, m.Feeds[i].Degrade
-		}
-		a.Feeds[f.Name] = &f
-		if a.changed(Feed, f.Name); m.Feeds[i].Of == nil {
-			_ = a.own(f.Name, c.Epoch) // it was checked
-		}
+		a.takeFeed(r, &m.Feeds[i], c.Epoch)
 	}
 	return nil
+}
+
+// takeFeed: a feed of a job that is taken is this site's, if its session was at the site
+// that is lost. A shared one goes on under its mirror's name, unless another job has taken
+// it along before: over there it is not this job's alone, and goes on, too, when that site
+// is back.
+func (a *apply) takeFeed(r *coordinator.Replica, m *coordinator.MovingFeed, epoch uint64) {
+	f := *a.Feeds[r.Job.NameAt(m, r.From, a.Site, r.Moving)]
+	shared, lost := slices.Contains(r.Job.Reads, m.Name), m.Of == nil && f.Mirror != nil
+	switch {
+	case shared && !lost:
+		return
+	case !shared:
+		f.Job, f.Past = r.Job.ID, without(f.Past, r.Job.ID)
+	}
+	if lost {
+		f.Owner, f.Move, f.Config, f.Replicas, f.Degrade = "", "", m.Config, m.Replicas, m.Degrade
+	}
+	a.Feeds[f.Name] = &f
+	a.changed(Feed, f.Name)
+	switch {
+	case lost && shared:
+		_ = a.own(f.Name, max(epoch, newest(f.Lineage).Epoch+1)) // that is a new one
+	case lost:
+		_ = a.own(f.Name, epoch) // it was checked
+	}
+}
+
+// takenBesides is a job that is still kept here of the site from which a shared feed was
+// taken along with another one, and that reads it, too; empty: there is none.
+func (a *apply) takenBesides(f *coordinator.Feed) coordinator.JobID {
+	for _, id := range sorted(a.Replicas) {
+		if r := a.Replicas[id]; r.From == f.TakenFrom() && slices.Contains(r.Job.ReadsAt(r.From, a.Site, r.Moving), f.Name) {
+			return id
+		}
+	}
+	return ""
 }
 
 // checkTaken says why what is kept of a job cannot become a job of this site.
@@ -160,23 +227,30 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 		return refuse(ErrRefused, "a job called %q", m.Name)
 	case len(a.Names) >= MaxLiveJobs:
 		return refuse(ErrRefused, "%d jobs have not ended: stop some first", MaxLiveJobs)
-	case len(m.Reads) > 0:
-		return refuse(ErrRefused, "job %s reads shared feeds of site %s (%v): they have other names here, and no job can be given those yet", m.ID, r.From, m.Reads)
 	}
 	for i := range m.Feeds {
-		f, of := a.Feeds[m.Feeds[i].Name], m.Feeds[i].Origin(r.From)
-		if of.Site == a.Site {
-			if err := a.checkHome(m.ID, &m.Feeds[i], of.Feed, r.From); err != nil {
-				return err
-			}
-			continue
+		if err := a.checkTakenFeed(r, &m.Feeds[i], c.Epoch); err != nil {
+			return err
 		}
-		switch {
-		case f == nil || f.Mirror == nil || *f.Mirror != of && f.Owner != r.From:
-			return refuse(ErrRefused, "job %s: the log of feed %q is not kept here", m.ID, m.Feeds[i].Name)
-		case newest(coordinator.LineageOf(f, a.Site)).Epoch >= c.Epoch:
-			return refuse(ErrStale, "job %s: feed %q has a reign of epoch %d already", m.ID, f.Name, newest(f.Lineage).Epoch)
-		}
+	}
+	return nil
+}
+
+// checkTakenFeed says why a feed of a job that is taken cannot be read here, or become
+// this site's.
+func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed, epoch uint64) error {
+	of, name, shared := m.Origin(r.From), r.Job.NameAt(m, r.From, a.Site, r.Moving), slices.Contains(r.Job.Reads, m.Name)
+	switch f := a.Feeds[name]; {
+	case of.Site == a.Site:
+		return a.checkHome(r.Job.ID, m, of.Feed, r.From)
+	case shared && m.Of == nil && name == m.Name:
+		return refuse(ErrRefused, "job %s was moving here with the session of the shared feed %q of site %s, and not all of it is here: that site has to be back", r.Job.ID, name, r.From)
+	case shared && f != nil && f.TakenFrom() == r.From: // with another job
+		return nil
+	case f == nil || f.Mirror == nil || *f.Mirror != of && f.Owner != r.From:
+		return refuse(ErrRefused, "job %s: the log of feed %q is not kept here", r.Job.ID, name)
+	case !shared && newest(coordinator.LineageOf(f, a.Site)).Epoch >= epoch:
+		return refuse(ErrStale, "job %s: feed %q has a reign of epoch %d already", r.Job.ID, f.Name, newest(f.Lineage).Epoch)
 	}
 	return nil
 }

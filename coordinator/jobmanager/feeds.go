@@ -68,6 +68,8 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 		return refuse(ErrUnknown, "no feed %q", c.Name)
 	case a.mirroredFor(f) != "":
 		return refuse(ErrRefused, "feed %q is a mirror of feed %s of site %s: it is kept for job %s", c.Name, f.Mirror.Feed, f.Mirror.Site, a.mirroredFor(f))
+	case a.takenBesides(f) != "":
+		return refuse(ErrRefused, "feed %q: what is kept of job %s of site %s stands in its log", c.Name, a.takenBesides(f), f.TakenFrom())
 	case a.ArrivingFeed(f) != nil:
 		return refuse(ErrRefused, "feed %q is on its way here, by %s", c.Name, a.ArrivingFeed(f).ID)
 	case a.homeOf(c.Name) != "":

@@ -63,6 +63,8 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrRefused, "there are %d feeds: delete some first", MaxFeeds)
 	case f == nil:
 		return nil
+	case f.TakenFrom() == of.Site:
+		return refuse(ErrRefused, "feed %q went on here, with a session of its own, when a job of site %s was taken, and is in the way of a mirror: delete it when no job reads it", name, of.Site)
 	}
 	switch mine, its := newest(coordinator.LineageOf(f, a.Site)), newest(lineage); {
 	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch:

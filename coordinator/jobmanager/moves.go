@@ -215,7 +215,12 @@ func (a *apply) fence(before *coordinator.Moves, c *coordinator.JobFenced) {
 			}
 		}
 	}
-	a.movedTo(job, coordinator.Tenure{Epoch: c.Epoch, Site: c.Owner, At: a.c.At}, fmt.Sprintf("site %s has it at epoch %d, by force", c.Owner, c.Epoch))
+	why, since := fmt.Sprintf("site %s has it, at epoch %d", c.Owner, c.Epoch), a.c.At
+	if c.Since > 0 {
+		since = c.Since
+		why = fmt.Sprintf("site %s has had it since %s, at epoch %d", c.Owner, since, c.Epoch)
+	}
+	a.movedTo(job, coordinator.Tenure{Epoch: c.Epoch, Site: c.Owner, At: since}, fmt.Sprintf("%s; this site heard of it at %s, and ended its copy", why, a.c.At))
 }
 
 // movedTo ends a job here because another site has it. Its files stay on record:

@@ -171,6 +171,9 @@ func (a *apply) replicaAdvanced(c *coordinator.ReplicaAdvanced) error {
 		if !slices.ContainsFunc(c.Ends, func(e coordinator.FeedEnd) bool { return e.Feed == f.Name && e.End >= 0 }) {
 			return refuse(ErrStale, "job %s: nothing is said of where the log of feed %q ends here", c.Job, f.Name)
 		}
+		if m := a.Feeds[r.Job.NameAt(&f, r.From, a.Site, r.Moving)]; f.Origin(r.From).Site != a.Site && (m == nil || m.Mirror == nil) {
+			return refuse(ErrStale, "job %s: the log of feed %q here is no copy of site %s's any more", c.Job, f.Name, r.From)
+		}
 	}
 	for _, p := range r.Next.Copies {
 		if !slices.ContainsFunc(p.Nodes, func(n mesh.NodeID) bool { return a.Agents[n] != nil }) {

@@ -27,7 +27,15 @@ type migrating struct {
 	reached map[mesh.Site]bool
 	ends    map[string]coordinator.FeedEnd // of logs here that another site's are copied to
 	lag     map[string]int64               // bytes that those lack
-	behind  map[string]coordinator.Lag     // rows and time that they lack
+	behind  map[string]behind              // what else they lack
+}
+
+// behind is what a mirror's source has besides, and when it said so, of the clock of
+// the mirror's owner.
+type behind struct {
+	rows  int64
+	time  dataflow.Duration
+	heard dataflow.Time
 }
 
 // moveRun is the machine of a move, and what it was told.
@@ -58,7 +66,7 @@ type moveRun struct {
 
 func newMigrating() migrating {
 	return migrating{runs: make(map[coordinator.MoveID]*moveRun), marked: make(map[coordinator.MoveID]bool), reached: make(map[mesh.Site]bool),
-		ends: make(map[string]coordinator.FeedEnd), lag: make(map[string]int64), behind: make(map[string]coordinator.Lag)}
+		ends: make(map[string]coordinator.FeedEnd), lag: make(map[string]int64), behind: make(map[string]behind)}
 }
 
 // FromSite is a message of another site's leader about a move.

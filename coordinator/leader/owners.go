@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -29,15 +30,21 @@ type Failover struct {
 
 // FailedOver is what there is to say of it.
 type FailedOver struct {
-	From     mesh.Site
-	Epoch    uint64 // at which the job is here, or would be
-	Snapshot string // from which it goes on
-	// Age is for how long that has been the newest here, by this site's wall clock: what
-	// the job has put out since is lost, or stands beside.
-	Age dataflow.Duration
-	// Lag is what its site had in its logs besides, as far as was heard. Of bytes, and
-	// nothing of the other two if nobody has said it.
-	Lag coordinator.Lag
+	From  mesh.Site // who has the job, as is known here
+	Epoch uint64    // at which the job is here, or would be; 0: with Move
+	// Snapshot is the checkpoint or savepoint from which it goes on. What the job has put
+	// out since then stands beside what it puts out here.
+	Snapshot string
+	// Move is a prepared arrival of the job that is forced: with it all came that there
+	// was, and nothing is lost. Empty: there is none.
+	Move coordinator.MoveID
+	// Lag is what its site had in its logs besides, as it said last, and Heard when that
+	// was, by the wall clock of an agent here; 0: nothing was heard of one of them.
+	Lag   coordinator.Lag
+	Heard dataflow.Time
+	// Needs is why it wants force, and Refused why it is not possible at all; nil: it
+	// does not, or is.
+	Needs, Refused error
 }
 
 // Timing of questions.
@@ -139,7 +146,7 @@ func (l *Leader) askOwners(r *jobRun, j *coordinator.Job) {
 	r.owning.next = dataflow.MaxTime
 	for _, s := range l.asked(r, j) {
 		r.owning.next = l.now.Add(every)
-		l.putOwner(s, coordinator.OwnerNews{Job: j.ID, Epoch: j.Epoch, Owner: l.cfg.Site, Ask: true, Term: l.cfg.Term, At: l.now})
+		l.putOwner(s, coordinator.OwnerNews{Job: j.ID, Epoch: j.Epoch, Owner: l.cfg.Site, Ask: true, Term: l.cfg.Term, At: l.now, Since: hadSince(j)})
 	}
 }
 
@@ -166,7 +173,7 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 	switch {
 	case !ours && n.Owner == l.cfg.Site: // nobody else knows more of this site than it does
 	case n.Epoch > j.Epoch:
-		l.contest(n.Job, coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: n.Job, Epoch: n.Epoch, Owner: n.Owner}}})
+		l.contest(n.Job, coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: n.Job, Epoch: n.Epoch, Owner: n.Owner, Since: n.Since}}})
 	case !ours && !j.Status.Ended() && j.Status != coordinator.Quarantined:
 		l.contest(n.Job, coordinator.Command{JobQuarantined: &coordinator.JobQuarantined{Job: n.Job, Epoch: n.Epoch, Other: n.Owner}})
 	}
@@ -191,6 +198,14 @@ func (l *Leader) contest(job coordinator.JobID, c coordinator.Command) {
 	l.propose(c, func(error) { delete(l.contests, job) })
 }
 
+// hadSince is when a job's owner got it; 0: it has always had it.
+func hadSince(j *coordinator.Job) dataflow.Time {
+	if h := len(j.History); h > 0 && j.History[h-1].Epoch == j.Epoch {
+		return j.History[h-1].At
+	}
+	return 0
+}
+
 // ownerOf is what is known here of who has a job.
 func (l *Leader) ownerOf(id coordinator.JobID) coordinator.OwnerNews {
 	n := coordinator.OwnerNews{Job: id}
@@ -199,67 +214,87 @@ func (l *Leader) ownerOf(id coordinator.JobID) coordinator.OwnerNews {
 		if j.Status == coordinator.Moved {
 			n.Owner = j.Owner
 		}
+		n.Since = hadSince(j)
 	}
 	if r := l.st.Replicas[id]; r != nil && r.Epoch > n.Epoch {
-		n.Epoch, n.Owner = r.Epoch, r.From
+		n.Epoch, n.Owner, n.Since = r.Epoch, r.From, 0
 	}
 	return n
 }
 
 var (
 	errNotKept = errors.New("nothing is kept here of such a job of another site")
-	errRunsOn  = errors.New("it is at this site, and nobody else is known to have it")
-	errSayIt   = errors.New("another site may have it: look there first; or say that you are sure, with force")
+	errMayHave = errors.New("another site may have taken it, and it goes on when those that keep it have said that they have not; or say that you are sure that it is to go on here, with force")
 )
 
 // wishFailover takes a job whose site is lost, or says what would be lost.
 func (l *Leader) wishFailover(ref int, w *Failover) {
-	refuse := func(err error) { l.put(Effect{Answer: &Answer{Ref: ref, Err: err}}) }
-	j, r := l.st.Jobs[w.Job], l.st.Replicas[w.Job]
-	if arr := l.st.Arriving(w.Job); arr != nil && arr.Phase == coordinator.ArrivalPrepared && !w.Dry {
-		l.wishMove(ref, &Migrate{Force: arr.ID, Why: w.Why, Sure: w.Force})
-		return
+	f, c := l.plan(w)
+	answer := func(err error) { l.put(Effect{Answer: &Answer{Ref: ref, FailedOver: f, Err: err}}) }
+	switch {
+	case f == nil:
+		answer(fmt.Errorf("job %s: %w", w.Job, errNotKept))
+	case w.Dry:
+		answer(nil)
+	case f.Refused != nil:
+		answer(f.Refused)
+	case f.Needs != nil && !w.Force:
+		answer(f.Needs)
+	case c == nil:
+		l.wishMove(ref, &Migrate{Force: f.Move, Why: w.Why, Sure: w.Force})
+	default:
+		l.propose(coordinator.Command{JobFailedOver: c}, answer)
 	}
-	c := coordinator.JobFailedOver{Job: w.Job, Forced: w.Force, Why: w.Why}
-	f := &FailedOver{}
+}
+
+// plan is what a wish comes to as things are, and its command, where it needs one. nil:
+// nothing is known of such a job.
+func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
+	j, r := l.st.Jobs[w.Job], l.st.Replicas[w.Job]
+	if arr := l.st.Arriving(w.Job); arr != nil && arr.Phase == coordinator.ArrivalPrepared {
+		f := &FailedOver{From: arr.From, Move: arr.ID, Snapshot: arr.Savepoint.Name}
+		if l.moving.reached[arr.From] {
+			f.Needs = fmt.Errorf("move %s from site %s: %w", arr.ID, arr.From, errIsReached)
+		}
+		return f, nil
+	}
+	f, c := &FailedOver{}, &coordinator.JobFailedOver{Job: w.Job, Forced: w.Force, Why: w.Why}
 	switch {
 	case j != nil && !j.Status.Ended():
-		if j.Status != coordinator.Quarantined && !j.Isolated {
-			refuse(fmt.Errorf("job %s is %s: %w", w.Job, j.Status, errRunsOn))
-			return
-		}
-		if !w.Force && !w.Dry {
-			refuse(fmt.Errorf("job %s is %s (%s): %w", w.Job, j.Status, j.Why, errSayIt))
-			return
-		}
 		c.From, c.Was = l.cfg.Site, j.Epoch
 		if n := j.Newest(); n != nil {
 			f.Snapshot = n.Name
 		}
-	case r == nil:
-		refuse(fmt.Errorf("job %s: %w", w.Job, errNotKept))
-		return
-	default:
-		if err := l.mayTake(r); err != nil && !w.Force && !w.Dry {
-			refuse(err)
-			return
-		}
+		f.Needs = l.mayKeep(j)
+	case r != nil:
 		c.From, c.Was = r.From, r.Epoch
 		if r.Snapshot != nil {
-			c.Snapshot, f.Snapshot, f.Age = r.Snapshot.Name, r.Snapshot.Name, dataflow.Duration(max(0, l.wall-r.Since))
+			c.Snapshot, f.Snapshot = r.Snapshot.Name, r.Snapshot.Name
 		}
-		f.Lag = l.lagOf(r)
+		f.Lag, f.Heard = l.lagOf(r)
+		f.Needs = l.mayTake(r)
+	default:
+		return nil, nil
 	}
 	c.Epoch = max(c.Was, l.heard[w.Job].epoch) + 1
 	if j != nil {
 		c.Epoch = max(c.Epoch, j.Epoch+1)
 	}
 	f.From, f.Epoch = c.From, c.Epoch
-	if w.Dry {
-		l.put(Effect{Answer: &Answer{Ref: ref, FailedOver: f}})
-		return
+	f.Refused = jobmanager.CheckFailover(l.st, c)
+	return f, c
+}
+
+// mayKeep says why a job that is here is not to go on here without force: nobody has
+// said that no other site has it.
+func (l *Leader) mayKeep(j *coordinator.Job) error {
+	switch {
+	case j.Status == coordinator.Quarantined:
+		return fmt.Errorf("job %s is quarantined: %s", j.Name, j.Why)
+	case j.Isolated:
+		return fmt.Errorf("job %s is isolated: %w", j.Name, errMayHave)
 	}
-	l.propose(coordinator.Command{JobFailedOver: &c}, func(err error) { l.put(Effect{Answer: &Answer{Ref: ref, FailedOver: f, Err: err}}) })
+	return nil // that is refused anyhow
 }
 
 // mayTake says why a job is not to be taken without force.
@@ -267,20 +302,24 @@ func (l *Leader) mayTake(r *coordinator.Replica) error {
 	h := l.heard[r.Job.ID]
 	switch {
 	case l.moving.reached[r.From]:
-		return fmt.Errorf("job %s: site %s has it, and is reached: move the job from there; or say that you are sure, with force", r.Job.ID, r.From)
+		return fmt.Errorf("job %s: site %s has it, and is reached: \"tidemark job migrate\" moves it from there, and loses nothing; or say that you are sure, with force", r.Job.Name, r.From)
 	case h.epoch > r.Epoch || h.epoch == r.Epoch && h.owner != r.From:
-		return fmt.Errorf("job %s: site %s has it, at epoch %d: take it from there; or say that you are sure, with force", r.Job.ID, h.owner, h.epoch)
+		return fmt.Errorf("job %s: site %s has it, at epoch %d: take it from there; or say that you are sure, with force", r.Job.Name, h.owner, h.epoch)
 	}
 	return nil
 }
 
 // lagOf is what the logs here lack, as was heard last.
-func (l *Leader) lagOf(r *coordinator.Replica) (lag coordinator.Lag) {
+func (l *Leader) lagOf(r *coordinator.Replica) (lag coordinator.Lag, heard dataflow.Time) {
+	heard = dataflow.MaxTime
 	for i := range r.Job.Feeds {
 		name := r.Job.NameAt(&r.Job.Feeds[i], r.From, l.cfg.Site, r.Moving)
-		lag.Bytes += l.moving.lag[name]
 		b := l.moving.behind[name]
-		lag.Rows, lag.Time = lag.Rows+b.Rows, max(lag.Time, b.Time)
+		lag.Rows, lag.Bytes, lag.Time = lag.Rows+b.rows, lag.Bytes+l.moving.lag[name], max(lag.Time, b.time)
+		heard = min(heard, b.heard)
 	}
-	return lag
+	if len(r.Job.Feeds) == 0 {
+		heard = 0
+	}
+	return lag, heard
 }

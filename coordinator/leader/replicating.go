@@ -276,7 +276,7 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 		}
 		l.replicating.first[s.Feed] = s.First
 		m.Lag[s.Feed] = max(0, s.Of.Payload-s.Payload)
-		l.moving.behind[s.Feed] = coordinator.Lag{Rows: max(0, s.Of.End-s.Shown), Time: dataflow.Duration(max(0, s.Of.Clock-s.Clock))}
+		l.moving.behind[s.Feed] = behind{max(0, s.Of.End-s.Shown), dataflow.Duration(max(0, s.Of.Clock-s.Clock)), s.Of.Heard}
 		m.Ends = append(m.Ends, coordinator.FeedEnd{Feed: s.Feed, End: s.Shown})
 	}
 	if len(m.Ends) > 0 {

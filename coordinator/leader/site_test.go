@@ -535,7 +535,13 @@ func (l *lead) perform(f leader.Effect) {
 	case f.Answer != nil:
 		text := f.Answer.Savepoint + string(f.Answer.Move)
 		if o := f.Answer.FailedOver; o != nil {
-			text = fmt.Sprintf("epoch %d, from %s of site %s, %d s old, lag %d bytes", o.Epoch, o.Snapshot, o.From, o.Age/dataflow.Second, o.Lag.Bytes)
+			text = fmt.Sprintf("epoch %d, from %s of site %s, lag %d entries of %d bytes", o.Epoch, o.Snapshot, o.From, o.Lag.Rows, o.Lag.Bytes)
+			if o.Needs != nil {
+				text += "; it needs force: " + o.Needs.Error()
+			}
+			if o.Refused != nil {
+				text += "; it is impossible: " + o.Refused.Error()
+			}
 		}
 		if f.Answer.Err != nil {
 			text = f.Answer.Err.Error()
