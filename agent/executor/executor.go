@@ -59,6 +59,7 @@ type Options struct {
 	Files     store.FS      // where file sinks write; nil: the disk
 	Memory    int64         // bytes for batches in flight, of all attempts; 0: 256 MiB
 	Slots     int           // among which Memory is divided; 0: one
+	Ways      int           // connections over which a large part comes from another site; 0: one
 
 	// Peers are the agents to which copies of something go, the best first, without
 	// this one: see Rank. It is asked anew for each share.
@@ -124,7 +125,7 @@ func New(o Options) (*Executor, error) {
 	if _, wall := o.Clock.(sensors.Wall); !wall {
 		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
 	}
-	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Now: now})
+	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Now: now})
 	x.copier = newCopier(x)
 	x.kept = newKeeper(x, release)
 	x.logs = newLogs(o)

@@ -4,6 +4,7 @@ package hosts
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -175,7 +176,8 @@ func (s *twoSites) cutIn(t *testing.T, from *site, m moveShown, p cutPhase) (hit
 	}
 	var now moveShown
 	awaitFor(t, 5*time.Minute, "the move to be "+p.phase, func() bool {
-		if s.ask(x, "GET", "/v1/moves/"+m.ID, nil, &now) != 200 {
+		var ok bool
+		if now, ok = s.record(x, m.ID); !ok {
 			return false
 		}
 		hit = now.Phase == p.phase && (!now.Over || p.phase == "handed-over")
@@ -187,19 +189,32 @@ func (s *twoSites) cutIn(t *testing.T, from *site, m moveShown, p cutPhase) (hit
 	return hit
 }
 
+// record is what a site has of a move: what the target has, too, and not only what
+// the source says of it.
+func (s *twoSites) record(x *site, id string) (m moveShown, ok bool) {
+	var all []moveShown
+	s.ask(x, http.MethodGet, "/v1/moves", nil, &all)
+	for _, m := range all {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return m, false
+}
+
 // hold waits while the wan is cut: until there is something to see of it.
 func (s *twoSites) hold(t *testing.T, from *site, m moveShown, p cutPhase, long bool) {
 	t.Helper()
 	var now moveShown
 	see := func(x *site, what string, ok func() bool) {
-		awaitFor(t, 5*time.Minute, what, func() bool {
-			return s.ask(x, "GET", "/v1/moves/"+m.ID, nil, &now) == 200 && ok()
+		awaitFor(t, 5*time.Minute, what, func() (there bool) {
+			now, there = s.record(x, m.ID)
+			return there && ok()
 		}, func() string { return fmt.Sprintf("%+v\n%s", now, s.said()) })
 	}
 	to := s.other(from)
 	switch {
 	case p.phase == "prepared" || p.phase == "handed-over":
-		now = moveShown{}
 		doubt := func() bool { return now.Doubt || now.Phase == "receiving" || now.Over } // prepared may not have come to be
 		see(to, "the target to be in doubt", doubt)
 		if long && p.ends == "" {

@@ -304,7 +304,7 @@ func (n *Node) startFeeds(ends *ends) {
 func (n *Node) executorOptions() executor.Options {
 	return executor.Options{
 		Node: n.id.Node(), Site: n.id.Site(), Dir: n.o.Config.DataDir, State: n.state, Transport: n.link, Channels: n.channels, Feeds: n.feeds,
-		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory, Slots: n.o.Config.Slots,
+		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory, Slots: n.o.Config.Slots, Ways: n.o.Config.WAN.Connections,
 		Peers: func(key string, suits func(*mesh.Member) bool) []mesh.NodeID {
 			return executor.Rank(key, n.id.Node(), n.gossipMembers(), suits)
 		},

@@ -14,6 +14,7 @@ import (
 const (
 	version     = 1
 	versionFrom = 2 // fetchFrom
+	versionSome = 3 // fetchSome
 )
 
 // frameType says what a frame is. Those of answers have the high bit.
@@ -25,6 +26,7 @@ const (
 	push      frameType = 3 // take these; their bytes follow the frame
 	fetch     frameType = 4 // give this one
 	fetchFrom frameType = 5 // give the rest of this one
+	fetchSome frameType = 6 // give a piece of this one
 	has       frameType = 0x82
 	done      frameType = 0x83 // of push: they are durable, and held
 	given     frameType = 0x84 // of fetch: the bytes follow the frame
@@ -82,6 +84,7 @@ type beginning struct {
 	job  string
 	id   dataflow.CheckpointID
 	from bool // it may have fetchFrom
+	some bool // and fetchSome
 }
 
 // writeFrame writes head and body in one piece.
@@ -158,7 +161,10 @@ func (c *cut) end(what string) error {
 
 func encodeBegin(b beginning) []byte {
 	v := byte(version)
-	if b.from {
+	switch {
+	case b.some:
+		v = versionSome
+	case b.from:
 		v = versionFrom
 	}
 	out := appendText([]byte{v}, b.job)
@@ -174,8 +180,10 @@ func decodeBegin(body []byte) (b beginning, err error) {
 	case version:
 	case versionFrom:
 		b.from = true
+	case versionSome:
+		b.from, b.some = true, true
 	default:
-		return b, fmt.Errorf("%w: %d, and this program speaks %d and %d", errVersion, v, version, versionFrom)
+		return b, fmt.Errorf("%w: %d, and this program speaks %d to %d", errVersion, v, version, versionSome)
 	}
 	b.job = c.text()
 	b.id.Token.Epoch = c.u64()
@@ -235,6 +243,27 @@ func decodeRest(body []byte) (p store.Part, at int64, err error) {
 }
 
 var errRest = errors.New("parts: a fetch of the rest of no part, of several, or of none of it")
+
+// encodeSome is the body of fetchSome: a part, where the piece begins, and its bytes.
+func encodeSome(p store.Part, at, n int64) []byte {
+	return binary.BigEndian.AppendUint64(encodeRest(p, at), uint64(n))
+}
+
+func decodeSome(body []byte) (p store.Part, at, n int64, err error) {
+	if len(body) < 8 {
+		return p, 0, 0, errSome
+	}
+	if p, at, err = decodeRest(body[:len(body)-8]); err != nil {
+		return p, 0, 0, err
+	}
+	n = int64(binary.BigEndian.Uint64(body[len(body)-8:]))
+	if n < 1 || n > p.Size-at {
+		return p, 0, 0, errSome
+	}
+	return p, at, n, nil
+}
+
+var errSome = errors.New("parts: a fetch of a piece that the part does not have")
 
 // oneBatch tells whether parts have at most batchBytes together. Their sum may not
 // fit into an int64.

@@ -102,8 +102,17 @@ func TestBadFrames(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if _, err := decodeBegin(append([]byte{3}, encodeBegin(beginning{})[1:]...)); !errors.Is(err, errVersion) {
-		t.Errorf("version 3: %v", err)
+	if _, err := decodeBegin(append([]byte{versionSome + 1}, encodeBegin(beginning{})[1:]...)); !errors.Is(err, errVersion) {
+		t.Errorf("version %d: %v", versionSome+1, err)
+	}
+	one := store.Part{Digest: digestOf(3), Size: 77}
+	if p, at, n, err := decodeSome(encodeSome(one, 70, 7)); err != nil || p != one || at != 70 || n != 7 {
+		t.Errorf("a piece: %v, %d, %d, %v", p, at, n, err)
+	}
+	for _, c := range [][2]int64{{70, 8}, {70, 0}, {77, 1}, {-1, 2}, {1, -1}, {1, 1 << 62}} {
+		if _, _, _, err := decodeSome(encodeSome(one, c[0], c[1])); err == nil {
+			t.Errorf("a piece of %d bytes at %d of 77: taken", c[1], c[0])
+		}
 	}
 	if _, err := decodeBegin(nil); err == nil {
 		t.Error("an empty begin is taken")
@@ -118,6 +127,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(encodeParts([]store.Part{{Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}}))
 	f.Add(encodeRest(store.Part{Digest: digestOf(3), Size: 77}, 76))
 	f.Add(encodeBegin(beginning{from: true}))
+	f.Add(encodeSome(store.Part{Digest: digestOf(3), Size: 77}, 70, 7))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if p, at, err := decodeRest(body); err == nil && (!bytes.Equal(encodeRest(p, at), body) || at >= p.Size) {
 			t.Errorf("rest %x", body)

@@ -28,6 +28,10 @@ type Options struct {
 	// Site is this node's: those of other sites may fetch, and push nothing.
 	Site mesh.Site
 
+	// Ways is over how many streams at a time a large part comes from a node of
+	// another site: each may have a connection of its own. 0: 1.
+	Ways int
+
 	Serve int           // streams answered at a time; 0: 8. The others wait
 	Ask   int           // streams of its own at a time; 0: 8. The others wait
 	Idle  time.Duration // so long a stream may stand still; 0: 20 s
@@ -148,6 +152,11 @@ const awayBytes = 16 << 10
 
 // ask opens a stream to a node and does f with it; it ends with ctx.
 func (p *Peers) ask(ctx context.Context, to mesh.NodeID, whose beginning, f func(idle) error) error {
+	return p.askAs(ctx, to, func(idle) beginning { return whose }, f)
+}
+
+// askAs is ask of somebody on whom it depends how the stream begins.
+func (p *Peers) askAs(ctx context.Context, to mesh.NodeID, whose func(idle) beginning, f func(idle) error) error {
 	select {
 	case p.asking <- struct{}{}:
 	case <-ctx.Done():
@@ -164,7 +173,7 @@ func (p *Peers) ask(ctx context.Context, to mesh.NodeID, whose beginning, f func
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	i := idle{s, p.o}
-	if err = writeFrame(i, begin, encodeBegin(whose)); err == nil {
+	if err = writeFrame(i, begin, encodeBegin(whose(i))); err == nil {
 		err = f(i)
 	}
 	if err != nil && ctx.Err() != nil {
@@ -347,10 +356,13 @@ func (p *Peers) fetch(ctx context.Context, nodes []mesh.NodeID, one store.Part) 
 		g := getting{part: one, to: w, sum: sha256.New()}
 		for try, stuck := 0, 0; ; try++ {
 			before := g.at
-			err := p.ask(ctx, nodes[try%len(nodes)], beginning{from: before > 0}, g.from)
+			err := p.get(ctx, nodes[try%len(nodes)], &g)
 			switch {
 			case err == nil:
 				return g.whole()
+			case g.wide && g.at == before && g.here == nil && ctx.Err() == nil:
+				g.narrow = true // an older program, or one stream too many
+				continue
 			case g.at == 0, g.here != nil, ctx.Err() != nil:
 				return err
 			case g.at > before:
@@ -378,6 +390,24 @@ type getting struct {
 	sum  hash.Hash
 	at   int64 // bytes that have come
 	here error // of this node's own disk
+
+	wide   bool // the last try was over several streams
+	narrow bool // no other one is to be
+}
+
+// get gets what is missing of a part from a node: from one of another site over
+// several streams, if it is much.
+func (p *Peers) get(ctx context.Context, node mesh.NodeID, g *getting) error {
+	g.wide = false
+	return p.askAs(ctx, node, func(s idle) beginning {
+		g.wide = p.o.Ways > 1 && !g.narrow && s.Peer().Site != p.o.Site && g.part.Size-g.at >= wideBytes
+		return beginning{from: g.at > 0, some: g.wide}
+	}, func(s idle) error {
+		if g.wide {
+			return p.wide(ctx, node, g, s)
+		}
+		return g.from(s)
+	})
 }
 
 // from gets what is missing.

@@ -74,6 +74,10 @@ func (c *serving) answer(t frameType, body []byte) error {
 		if c.whose.from {
 			return c.fetchFrom(body)
 		}
+	case fetchSome:
+		if c.whose.some {
+			return c.fetchSome(body)
+		}
 	}
 	return fmt.Errorf("parts: a frame of type %d, which this program does not know", t)
 }
@@ -168,6 +172,27 @@ func (c *serving) fetchFrom(body []byte) error {
 		return err
 	}
 	return c.give(p, at)
+}
+
+// fetchSome sends a piece of a part. Who puts the pieces together sees whether they are whole.
+func (c *serving) fetchSome(body []byte) error {
+	p, at, n, err := decodeSome(body)
+	if err != nil {
+		return err
+	}
+	r, err := c.p.o.Store.Piece(p, at, n)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := writeFrame(c.s, given, nil); err != nil {
+		return err
+	}
+	got, err := io.CopyBuffer(struct{ io.Writer }{c.s}, struct{ io.Reader }{r}, make([]byte, min(copyBytes, n)))
+	if err == nil && got != n {
+		err = fmt.Errorf("part %v: %w: it ends before %d", p.Digest, store.ErrCorrupt, at+n)
+	}
+	return err
 }
 
 // give sends a part but for its first bytes.
