@@ -173,12 +173,13 @@ func (r *run) randomly() {
 		return
 	}
 	whats, end := Whats(), r.w.Now()+r.cfg.Random
-	r.quiet = end
+	r.quiet = max(r.quiet, end)
 	var next func()
 	next = func() {
 		if r.w.Now() >= end || r.w.Calm {
 			return
 		}
+		r.fired++
 		r.fault(Fault{What: whats[r.w.Rand.IntN(len(whats)-1)], Site: [...]mesh.Site{"a", "b"}[r.w.Rand.IntN(2)], Long: 200*ms + dataflow.Time(r.w.Rand.Int64N(int64(6*sec)))})
 		r.w.After(700*ms, next)
 	}

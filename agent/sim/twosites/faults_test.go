@@ -24,8 +24,8 @@ var (
 
 // tally counts what runs showed.
 type tally struct {
-	mu                            sync.Mutex
-	runs, fired, atA, atB, broken int
+	mu                                   sync.Mutex
+	runs, fired, atA, atB, overs, broken int
 }
 
 func (c *tally) add(t *testing.T, cfg twosites.Config) {
@@ -34,6 +34,7 @@ func (c *tally) add(t *testing.T, cfg twosites.Config) {
 	defer c.mu.Unlock()
 	c.runs++
 	c.fired += res.Fired
+	c.overs += res.Overs
 	switch res.Owner {
 	case "a":
 		c.atA++
@@ -48,7 +49,7 @@ func (c *tally) add(t *testing.T, cfg twosites.Config) {
 }
 
 func (c *tally) String() string {
-	return fmt.Sprintf("%d runs with %d faults; in the end the job is at a in %d, at b in %d; %d violations", c.runs, c.fired, c.atA, c.atB, c.broken)
+	return fmt.Sprintf("%d runs with %d faults; the job went over %d times; in the end it is at a in %d, at b in %d; %d violations", c.runs, c.fired, c.overs, c.atA, c.atB, c.broken)
 }
 
 // spread does n things, as many at a time as there are processors.

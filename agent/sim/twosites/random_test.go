@@ -23,8 +23,11 @@ func TestRandom(t *testing.T) {
 	var sum tally
 	spread(int(n), func(i int) {
 		cfg := twosites.Config{Seed: *first + uint64(i), Kind: twosites.Migrate, Random: 15 * world.Sec}
-		if cfg.Seed%3 == 0 {
+		switch cfg.Seed % 4 {
+		case 0:
 			cfg.Kind = twosites.Failover
+		case 1, 2:
+			cfg.Kind, cfg.Random = twosites.Wander, 30*world.Sec
 		}
 		if n == 1 && testing.Verbose() {
 			cfg.Trace = func(line string) { fmt.Println(line) }

@@ -34,6 +34,7 @@ type Kind string
 const (
 	Migrate  Kind = "migrate"  // the job moves from a to b
 	Failover Kind = "failover" // a is lost, b takes the job, a comes back
+	Wander   Kind = "wander"   // the job moves back and forth, as people want, who also cancel
 )
 
 // Config is one run.
@@ -53,6 +54,7 @@ type Result struct {
 	Steps     []Step           // that were taken, in order
 	Owner     mesh.Site        // in the end
 	Aborted   bool             // the move did not come to be
+	Overs     int              // hand-overs and failovers
 	Pause     dataflow.Time    // the longest between two rows that were published
 	Repeated  int              // rows that were published again
 	Lost      int              // messages that a site that was lost had, and nobody else
@@ -112,9 +114,12 @@ func Run(cfg Config) *Result {
 		return j != nil && j.Status == coordinator.Running && j.Newest() != nil && j.Newest().ID.Token.Attempt == j.Attempt
 	})
 	r.mesh.Step = r.step
-	if cfg.Kind == Failover {
+	switch cfg.Kind {
+	case Failover:
 		r.failover()
-	} else {
+	case Wander:
+		r.wander()
+	default:
 		r.migrate()
 	}
 	if r.w.Failed() == nil {
@@ -124,7 +129,7 @@ func Run(cfg Config) *Result {
 }
 
 func (r *run) result() *Result {
-	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
+	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
 	if s := r.owner(); s != nil {
 		res.Owner = s.Name
 	}
@@ -212,6 +217,40 @@ func (r *run) migrate() {
 	})
 	r.until(25*sec, func() bool { return r.both.Overs > 0 && r.goesOn() })
 	r.w.Run(max(r.w.Now(), r.quiet) + sec)
+}
+
+// wander has people move the job to wherever it is not, or call that off.
+func (r *run) wander() {
+	r.randomly()
+	n := 0
+	var next func()
+	next = func() {
+		if r.w.Now() >= r.quiet || r.w.Calm {
+			return
+		}
+		r.w.After(1500*ms, next)
+		s := r.owner()
+		if s == nil || s.Leader() == nil {
+			return
+		}
+		n++
+		wish := &leader.Migrate{Why: "they think again"}
+		for _, d := range s.State().Moves.Departures {
+			if wish.Cancel = d.ID; !r.w.Chance(4) {
+				return
+			}
+		}
+		if j := r.job(s); wish.Cancel == "" {
+			to := mesh.Site("a")
+			if s == r.a {
+				to = "b"
+			}
+			wish.Begin = &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: to, Request: fmt.Sprint("r", n)}
+		}
+		s.Leader().Wish(leader.Wish{Migrate: wish}, func(a leader.Answer) { r.w.Tell("wish %d: move %s: %v", n, a.Move, a.Err) })
+	}
+	next()
+	r.w.Run(r.quiet + sec)
 }
 
 // until lets time pass until something is so, or the time is over; faults that are
