@@ -184,6 +184,8 @@ func adoptable(st *coordinator.State, s *job.Source, from *beginning) *coordinat
 	}
 	owner := st.Jobs[f.Job]
 	switch {
+	case owner != nil && owner.Status == coordinator.Moved:
+		from.refuse(s, "feed %s, which is that of job %s (%s), and that is at site %s: stop it there and submit this one there, or %s", f.Name, owner.ID, owner.Name, owner.Owner, orAnew)
 	case owner != nil && !owner.Status.Ended():
 		from.refuse(s, "feed %s, which is that of job %s (%s), and that is %s. Its broker session is one job's: stop that job first (tidemark job stop %s). "+
 			"For two jobs side by side on the same messages let both read a shared feed (tidemark feed create, feed: NAME), or %s", f.Name, owner.ID, owner.Name, owner.Status, owner.Name, orAnew)
@@ -204,12 +206,12 @@ func clientOf(st *coordinator.State, name string) string {
 	return st.Mesh + "/" + name
 }
 
-// freeClient is a client id that no feed has whose session is in use: a broker
-// ends the session of one when the other connects.
+// freeClient is a client id that no feed has whose session is in use, here or where
+// its job has moved to: a broker ends the session of one when the other connects.
 func freeClient(st *coordinator.State, want string) string {
 	used := make(map[string]bool)
 	for _, f := range st.Feeds {
-		if j := st.Jobs[f.Job]; f.Job == "" || j != nil && !j.Status.Ended() {
+		if j := st.Jobs[f.Job]; f.Job == "" || j != nil && (!j.Status.Ended() || j.Status == coordinator.Moved) {
 			if c, err := feed.ParseConfig(f.Name, f.Config); err == nil {
 				used[c.ClientID] = true
 			}

@@ -69,6 +69,9 @@ const stopped = "stopped"
 // left says what can be done with the feed of a job that has ended.
 func left(st *coordinator.State, f *coordinator.Feed) string {
 	if j := st.Jobs[f.Job]; j != nil {
+		if j.Status == coordinator.Moved { // one that is submitted from here would be a second one
+			return fmt.Sprintf("job %s (%s) is at site %s: this log stays for its way back", j.ID, j.Name, j.Owner)
+		}
 		forget := fmt.Sprintf("`tidemark job forget %s` deletes it", j.ID)
 		was := fmt.Sprintf("job %s (%s) is %s: ", j.ID, j.Name, j.Status)
 		if j.Savepoint == "" && j.Newest() == nil {

@@ -130,12 +130,38 @@ func (n *Node) letFound(ctx context.Context, r join.Request, kept *join.Token, s
 	if r.Site != "" && r.Site != site {
 		return join.Grant{}, fmt.Errorf("%w: agent %q is to found site %s, and the token founds site %s", join.ErrRequest, r.Name, r.Site, site)
 	}
+	n.lettingFound.Lock()
+	defer n.lettingFound.Unlock()
+	if err := n.unfounded(site, r); err != nil {
+		return join.Grant{}, err
+	}
 	if _, err := n.Propose(ctx, coordinator.Command{TokenUsed: &coordinator.TokenUsed{ID: r.Token, Hash: r.SecretHash[:], Node: r.Node}}); err != nil {
 		return join.Grant{}, unavailable(err)
 	}
 	g := join.Grant{Mesh: n.id.Mesh(), Site: site, Root: n.id.Root().Raw, Gossip: n.id.GossipKey(), Sealed: sealed}
 	g.Members = n.sponsorsFor()
 	return g, nil
+}
+
+// unfounded says why nobody else may found a site: two of one name would each have its
+// jobs, and others would speak now with the one, now with the other.
+func (n *Node) unfounded(site mesh.Site, r join.Request) error {
+	var by string
+	n.replica.view(func(st *coordinator.State) {
+		for _, id := range slices.Sorted(maps.Keys(st.Tokens)) {
+			if t := st.Tokens[id]; id != r.Token && t.Founds == site && !t.Revoked && len(t.Nodes) > 0 {
+				by = id
+			}
+		}
+	})
+	seen := slices.ContainsFunc(n.away()[site], func(m mesh.Member) bool { return m.Node != r.Node })
+	switch {
+	case seen:
+		return fmt.Errorf("%w: site %s is there already: agents join it with a token of its own, from `tidemark token create` there", join.ErrRequest, site)
+	case by != "":
+		return fmt.Errorf("%w: site %s was founded already, with token %s: if that one is gone for good, `tidemark token revoke %s`, and try again", join.ErrRequest, site, by, by)
+	}
+	return nil
 }
 
 // sponsorsFor are where agents of all sites gossip with each other, for the founder

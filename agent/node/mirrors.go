@@ -35,8 +35,10 @@ func (n *Node) ownerOf(feed string) (owner mesh.NodeID) {
 // which read it, and those that have jobs which moved there while its session stayed.
 func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 	var readers []*coordinator.Job
+	var here mesh.Site
 	k.view(func(st *coordinator.State) {
 		f := st.Feeds[feed]
+		here = st.Site
 		for id, j := range st.Jobs {
 			_, reads := sourceOf(st, id, feed)
 			if reads && j.Status == coordinator.Moved && f != nil && f.Mirror == nil && f.Owner == "" && !slices.Contains(sites, j.Owner) {
@@ -53,7 +55,7 @@ func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 			continue
 		}
 		for _, s := range p.ReplicateTo {
-			if site := mesh.Site(strings.TrimSpace(s)); !slices.Contains(sites, site) {
+			if site := mesh.Site(strings.TrimSpace(s)); site != here && !slices.Contains(sites, site) {
 				sites = append(sites, site)
 			}
 		}

@@ -65,6 +65,11 @@ func TestNewSite(t *testing.T) {
 	if n, err := node.Start(t.Context(), late.options(all[0].Link(), token.String())); !errors.Is(err, join.ErrUsed) {
 		t.Fatalf("%v, %v", n, err)
 	}
+	again := createSite(t, all[0], "depot") // by mistake
+	second := newBox(t, "d3")
+	if n, err := node.Start(t.Context(), second.options(all[0].Link(), again.String())); !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "site depot") {
+		t.Fatalf("%v, %v", n, err)
+	}
 	made, err := d1.client(t).CreateToken(t.Context(), api.NewToken{Uses: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -51,14 +51,15 @@ type Options struct {
 
 // Node is a running agent.
 type Node struct {
-	o        Options
-	id       *identity.Identity
-	boot     uint64
-	contacts []join.Contact // of a join, or of the last time
-	sponsors []join.Contact // of other sites, as this agent was told when it was let in, or founded its own
-	kept     []join.Contact // as they were written down; of upkeep
-	renewAt  dataflow.Time  // when the site's time counts again; of upkeep
-	founding *Founding      // nil: another node founded the site
+	o            Options
+	id           *identity.Identity
+	boot         uint64
+	contacts     []join.Contact // of a join, or of the last time
+	sponsors     []join.Contact // of other sites, as this agent was told when it was let in, or founded its own
+	kept         []join.Contact // as they were written down; of upkeep
+	renewAt      dataflow.Time  // when the site's time counts again; of upkeep
+	lettingFound sync.Mutex     // one after the other
+	founding     *Founding      // nil: another node founded the site
 
 	link     *link.Link
 	gossip   atomic.Pointer[gossip.Pool] // nil until it is started: Raft and links ask before

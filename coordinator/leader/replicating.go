@@ -226,11 +226,11 @@ func (l *Leader) snapshotOf(job coordinator.JobID, name string) *coordinator.Sna
 	return l.st.Of(job, name)
 }
 
-// replicateTo are the sites at which a live job is to be kept.
+// replicateTo are the other sites at which a live job is to be kept.
 func (l *Leader) replicateTo(j *coordinator.Job) []mesh.Site {
 	if r := l.jobs[j.ID]; r != nil {
 		if p, err := l.parse(r, j); err == nil {
-			return p.ReplicateTo
+			return l.keepers(p)
 		}
 	}
 	return nil

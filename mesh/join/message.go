@@ -191,9 +191,9 @@ func plain(s string) bool {
 // The kinds of refusals: the same on both sides.
 var (
 	ErrToken       = errors.New("no such token, or its secret is another")
-	ErrExpired     = errors.New("the token has expired: make a new one with `tidemark token create`")
+	ErrExpired     = errors.New("the token has expired: make a new one with `tidemark token create`, or `tidemark site create` if it is to found a site")
 	ErrRevoked     = errors.New("the token was revoked: ask for another")
-	ErrUsed        = errors.New("the token is used up: make a new one with `tidemark token create`")
+	ErrUsed        = errors.New("the token is used up: make a new one with `tidemark token create`, or `tidemark site create` if it is to found a site")
 	ErrRequest     = errors.New("a request that cannot be granted")
 	ErrProtocol    = errors.New("not understood")
 	ErrRemoved     = errors.New("the node was removed from the site")
