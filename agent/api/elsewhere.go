@@ -66,6 +66,7 @@ type found struct {
 	sites []mesh.Site
 	sure  bool // the first of them has it, or knows who does
 	here  bool // if that one is not reached this site answers all the same
+	gone  bool // if that one knows nothing of it any more this site answers
 }
 
 // elsewhere looks for what a request is about.
@@ -81,7 +82,7 @@ func (s *server) elsewhere(r *http.Request) (f found) {
 		switch {
 		case ref == "":
 		case kind == "jobs":
-			f = ofJob(st, ref, rest, r.Method == http.MethodGet)
+			f = ofJob(st, ref, rest, r.Method)
 		case kind == "savepoints":
 			if _, _, err := findSnapshot(st, ref); err != nil {
 				f.sites = []mesh.Site{""}
@@ -120,14 +121,15 @@ func sitesOf(r *http.Request) (all []mesh.Site) {
 }
 
 // ofJob says which sites may have a job; "": any.
-func ofJob(st *coordinator.State, ref, verb string, get bool) found {
+func ofJob(st *coordinator.State, ref, verb, method string) found {
+	get := method == http.MethodGet
 	comes := arriving(st, ref) != nil
 	j, err := findJob(st, ref)
 	switch {
 	case verb == verbFailover: // of the site that is to have it
 		return found{}
 	case err == nil && j.Status == coordinator.Moved && j.Owner != "":
-		return found{sites: []mesh.Site{j.Owner}, sure: true, here: get || comes}
+		return found{sites: []mesh.Site{j.Owner}, sure: true, here: get || comes, gone: method == http.MethodDelete}
 	case err == nil:
 		return found{}
 	}
@@ -192,7 +194,7 @@ func (s *server) passes(w http.ResponseWriter, r *http.Request) bool {
 			return true
 		case resp.StatusCode == http.StatusNotFound && i < len(f.sites)-1:
 			_ = resp.Body.Close()
-		case resp.StatusCode == http.StatusNotFound && (!f.sure || f.here):
+		case resp.StatusCode == http.StatusNotFound && (!f.sure || f.here || f.gone):
 			_ = resp.Body.Close() // it has it no more, or nobody has it: here is said what there is
 		default:
 			passBack(w, resp, site)

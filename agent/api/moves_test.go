@@ -59,6 +59,13 @@ func TestElsewhere(t *testing.T) {
 	send(t, hall.url, "POST", "/v1/jobs?site=depot", api.Submission{Spec: generated}).want(t, 201, "-depot")
 	send(t, hall.url, "POST", "/v1/jobs/"+string(id)+"/cancel", nil).want(t, 200, `"cancelled"`)
 
+	// One that went to depot, which has forgotten it since, is forgotten here.
+	gone := hall.run(t, "gone")
+	hall.must(t, coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: gone, Epoch: 2, Owner: "depot"}}})
+	send(t, hall.url, "POST", "/v1/jobs/gone/cancel", nil).want(t, 404)
+	send(t, hall.url, "DELETE", "/v1/jobs/"+string(gone), nil).want(t, 204)
+	send(t, hall.url, "GET", "/v1/jobs/gone", nil).want(t, 404)
+
 	hall.away["depot"] = nil
 	send(t, hall.url, "GET", "/v1/jobs/"+string(id), nil).want(t, 409, "site depot is to answer this, and is not reached")
 	send(t, hall.url, "GET", "/v1/jobs/cold", nil).want(t, 404)
