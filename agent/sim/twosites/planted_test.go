@@ -12,6 +12,9 @@ import (
 // Each rule is broken once, with what makes it matter, and the checker of its
 // invariant says which it is. Without the bug the same faults do no harm.
 func TestPlantedBugs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine: nothing for the race detector")
+	}
 	step := func(site mesh.Site, what string, after bool) twosites.Step {
 		return twosites.Step{Site: site, What: what, After: after}
 	}

@@ -1,6 +1,7 @@
 package twosites
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -184,7 +185,10 @@ func (r *run) submit() {
 		})
 }
 
-// wish asks a site's leader for something until it has answered without an error.
+var errNoAnswer = errors.New("there is no answer")
+
+// wish asks a site's leader for something until it has answered without an error, or
+// w says that there is nothing to ask for.
 func (r *run) wish(s *site.Site, w func() *leader.Wish) {
 	again := func() { r.w.After(500*ms, func() { r.wish(s, w) }) }
 	wish, over := w(), false
@@ -196,13 +200,15 @@ func (r *run) wish(s *site.Site, w func() *leader.Wish) {
 		again()
 		return
 	}
-	l.Wish(*wish, func(a leader.Answer) {
-		if !over && a.Err != nil {
-			r.w.Tell("the wish is refused: %v", a.Err)
+	end := func(err error) {
+		if !over && err != nil {
+			r.w.Tell("the wish is refused: %v", err)
 			again()
 		}
 		over = true
-	})
+	}
+	r.w.After(2*sec, func() { end(errNoAnswer) })
+	l.Wish(*wish, func(a leader.Answer) { end(a.Err) })
 }
 
 // migrate has the job move, and waits until it has, or a fault is over.
