@@ -346,9 +346,10 @@ func (s *twoSites) caughtUp(t *testing.T) {
 // finish stops the job, and compares all that came out with what must.
 func (s *twoSites) finish(t *testing.T, job string, at *site) {
 	t.Helper()
-	for len(s.dead) > 0 {
+	await(t, "all agents to be started again", func() bool {
 		s.revive(t)
-	}
+		return len(s.dead) == 0
+	}, s.said)
 	s.caughtUp(t)
 	await(t, "the job to stop", func() bool {
 		_, _, code := at.nodes[0].try("job", "stop", job)

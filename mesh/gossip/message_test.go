@@ -161,7 +161,9 @@ func TestAtTheDoor(t *testing.T) {
 	p.config.Self = self("self", 1)
 	for line, want := range map[string]string{
 		`[ERR] memberlist: discarding packet with unacceptable label "b/hall": from=10.0.0.9:7072` + "\n":       `gossip: refused at 10.0.0.9:7072: it is of another mesh or site: "b/hall"`,
-		`[ERR] memberlist: discarding stream with unacceptable label "": from=10.0.0.8:1` + "\n":                `gossip: refused at 10.0.0.8:1: it is of another mesh or site: ""`,
+		`[ERR] memberlist: discarding packet with unacceptable label "": from=10.0.0.8:7072` + "\n":             `gossip: refused at 10.0.0.8:7072: it is of another mesh or site: ""`,
+		`[ERR] memberlist: discarding stream with unacceptable label "b/hall": from=10.0.0.8:1` + "\n":          `gossip: refused at 10.0.0.8:1: it is of another mesh or site: "b/hall"`,
+		`[ERR] memberlist: discarding stream with unacceptable label "": from=10.0.0.8:1` + "\n":                "",
 		"[ERR] memberlist: Decrypt packet failed: no key from=10.0.0.7:7072\n":                                  "gossip: refused at 10.0.0.7:7072: it has another gossip key, or none: Decrypt packet failed: no key",
 		"[ERR] memberlist: Conflicting address for a-1. Mine: 10.0.0.1:1 Theirs: 10.0.0.2:2 Old state: alive\n": "",
 		"[ERR] memberlist: failed to receive: read tcp 10.0.0.1:1->10.0.0.2:2: i/o timeout from=10.0.0.2:2\n":   "",

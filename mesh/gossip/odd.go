@@ -71,6 +71,8 @@ func atTheDoor(line string) (e Event, ok bool) {
 	e = Event{Kind: Refused, Member: mesh.Member{Gossip: from}}
 	text = strings.TrimRight(text, ": ")
 	switch {
+	case text == `discarding stream with unacceptable label ""`:
+		return e, false // as a rule it went before it said anything; one of no mesh sends packets, too
 	case strings.HasPrefix(text, "discarding packet with unacceptable label"), strings.HasPrefix(text, "discarding stream with unacceptable label"):
 		_, label, _ := strings.Cut(text, "label ")
 		e.Why = "it is of another mesh or site: " + label
