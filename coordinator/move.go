@@ -169,6 +169,8 @@ type Departure struct {
 	// job's others move.
 	Stay []string `cbor:"5,keyasint,omitempty"`
 	Sets []string `cbor:"6,keyasint,omitempty"` // --set K=V that hold at the target
+	// Configs are those of the feeds that are others there, because of Sets.
+	Configs []FeedConfig `cbor:"14,keyasint,omitempty"`
 
 	Phase     DeparturePhase `cbor:"7,keyasint"`
 	Savepoint string         `cbor:"8,keyasint,omitempty"` // S, from offered on

@@ -32,6 +32,14 @@ type MoveBegan struct {
 	Stay    []string  `cbor:"4,keyasint,omitempty"`
 	Sets    []string  `cbor:"5,keyasint,omitempty"`
 	Request string    `cbor:"6,keyasint,omitempty"` // random
+	// Configs are those of feeds that move which are others there, by Sets.
+	Configs []FeedConfig `cbor:"7,keyasint,omitempty"`
+}
+
+// FeedConfig is the config of a feed that a job brings.
+type FeedConfig struct {
+	Feed   string `cbor:"1,keyasint"`
+	Config []byte `cbor:"2,keyasint"` // as Feed.Config
 }
 
 // MoveHalting: what is left to copy is little, and the job is to stop with a

@@ -85,11 +85,13 @@ func (s *State) Holds(f *Feed) bool {
 
 // Moving is what the target of a departure must know of the job, as it is now.
 // false: the job is not there.
-func (s *State) Moving(d *Departure) (MovingJob, bool) { return s.MovingTo(d.Job, d.Stay, d.Sets) }
+func (s *State) Moving(d *Departure) (MovingJob, bool) {
+	return s.MovingTo(d.Job, d.Stay, d.Sets, d.Configs)
+}
 
 // MovingTo is what a target would have to know of a job; the feeds in stay would
-// not move, and sets would hold there besides the job's own.
-func (s *State) MovingTo(job JobID, stay, sets []string) (MovingJob, bool) {
+// not move, and sets would hold there besides the job's own, with configs of feeds.
+func (s *State) MovingTo(job JobID, stay, sets []string, configs []FeedConfig) (MovingJob, bool) {
 	j := s.Jobs[job]
 	if j == nil {
 		return MovingJob{}, false
@@ -101,7 +103,11 @@ func (s *State) MovingTo(job JobID, stay, sets []string) (MovingJob, bool) {
 	for _, name := range sortedNames(s.Feeds) {
 		f := s.Feeds[name]
 		if f.Job == j.ID || f.Job == "" && slices.Contains(j.Reads, name) {
-			m.Feeds = append(m.Feeds, MovingFeed{Name: name, Config: f.Config, Stay: f.Mirror != nil || slices.Contains(stay, name), Of: f.Mirror, Replicas: f.Replicas, Degrade: f.Degrade, Created: f.Created, Lineage: LineageOf(f, s.Site)})
+			config := f.Config
+			if i := slices.IndexFunc(configs, func(c FeedConfig) bool { return c.Feed == name }); i >= 0 {
+				config = configs[i].Config
+			}
+			m.Feeds = append(m.Feeds, MovingFeed{Name: name, Config: config, Stay: f.Mirror != nil || slices.Contains(stay, name), Of: f.Mirror, Replicas: f.Replicas, Degrade: f.Degrade, Created: f.Created, Lineage: LineageOf(f, s.Site)})
 		}
 	}
 	return m, true

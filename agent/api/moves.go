@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -8,9 +9,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/coordinator/migration"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -189,7 +192,7 @@ func (m *Move) tell(t MoveTold) {
 
 // jobFeeds are the names of the feeds that a job reads.
 func jobFeeds(st *coordinator.State, j *coordinator.Job) (names []string) {
-	m, _ := st.MovingTo(j.ID, nil, nil)
+	m, _ := st.MovingTo(j.ID, nil, nil, nil)
 	for _, f := range m.Feeds {
 		names = append(names, f.Name)
 	}
@@ -254,8 +257,12 @@ func (s *server) migrateJob(ctx context.Context, in *struct {
 		if in.Body.Feed == "stay" {
 			began.Stay = jobFeeds(st, j)
 		}
+		began.Configs, err = movedConfigs(st, j, &began)
 	})
-	if err := s.movable(j, began.To, self); err != nil {
+	if err == nil {
+		err = s.movable(j, began.To, self)
+	}
+	if err != nil {
 		return nil, err
 	}
 	w := leader.Migrate{Begin: &began}
@@ -272,6 +279,44 @@ func (s *server) migrateJob(ctx context.Context, in *struct {
 		return nil, refusal(http.StatusConflict, "the move of job %s was begun, and is over already: look at the job", j.Name)
 	}
 	return s.move(ctx, a.Move)
+}
+
+// movedConfigs are the configs of the feeds that move, as the move's settings have them,
+// where they are others than now.
+func movedConfigs(st *coordinator.State, j *coordinator.Job, began *coordinator.MoveBegan) (all []coordinator.FeedConfig, err error) {
+	if len(began.Sets) == 0 {
+		return nil, nil
+	}
+	loaded, err := job.Load(j.Name, j.Spec, job.Options{Set: slices.Concat(j.Sets, began.Sets), Parallelism: j.Parallelism})
+	if err != nil {
+		return nil, refusal(http.StatusUnprocessableEntity, "with these settings the job is not valid: %v", err)
+	}
+	d := &coordinator.Departure{Job: j.ID, Stay: began.Stay}
+	for _, src := range loaded.Sources {
+		f := st.Feeds[j.OwnFeed(src.ID)]
+		if src.MQTT == nil || f == nil || !d.Takes(j, f) {
+			continue
+		}
+		_, cfg := feed.FromSource(j.Name, src)
+		was, err := feed.ParseConfig(f.Name, f.Config)
+		if err != nil {
+			return nil, err
+		}
+		if src.MQTT.ClientID == "" {
+			cfg.ClientID = was.ClientID
+		}
+		if lanes := max(1, cfg.Lanes); lanes != max(1, was.Lanes) {
+			return nil, refusal(http.StatusUnprocessableEntity, "source %s: feed %s has %d lanes for ever, and %d are asked for", src.ID, f.Name, max(1, was.Lanes), lanes)
+		}
+		text, err := feedText(f.Name, cfg)
+		if err != nil {
+			return nil, refusal(http.StatusUnprocessableEntity, "source %s: %v", src.ID, err)
+		}
+		if !bytes.Equal(text, f.Config) {
+			all = append(all, coordinator.FeedConfig{Feed: f.Name, Config: text})
+		}
+	}
+	return all, nil
 }
 
 // movable says why a job cannot begin to move to a site.

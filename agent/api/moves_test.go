@@ -101,7 +101,7 @@ func TestMoves(t *testing.T) {
 	if len(hall.wishes) != 0 {
 		t.Fatalf("wished for %+v", hall.wishes)
 	}
-	send(t, hall.url, "POST", path, api.Migration{To: "depot", DryRun: true, Set: []string{"a=b"}}).want(t, 200+2, `"phase":"dry run"`)
+	send(t, hall.url, "POST", path, api.Migration{To: "depot", DryRun: true, Set: []string{"parallelism=2"}}).want(t, 200+2, `"phase":"dry run"`)
 	hall.refuses = errors.New("the other site refuses it: no slots")
 	send(t, hall.url, "POST", path, api.Migration{To: "depot", DryRun: true}).want(t, 409, "no slots")
 	hall.refuses = nil

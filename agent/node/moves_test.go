@@ -308,3 +308,44 @@ func TestAJobMovesAndItsFeedStays(t *testing.T) {
 	halt(t, []*box{depot}, id)
 	compare(t, all, p.next)
 }
+
+// With --set the job reads the target's own broker from then on, and the first one's
+// when it is told so on the way back.
+func TestAJobMovesToABrokerOfTheOtherSite(t *testing.T) {
+	var brokers []*broker.Broker
+	var publishers []*publisher
+	for range 2 {
+		b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = b.Close() })
+		brokers, publishers = append(brokers, b), append(publishers, newPublisher(t, b.Addr()))
+	}
+	plant, depot := twoSites(t, 1)
+	all := []*box{plant[0], depot}
+	raised(t, all...)
+	id := submit(t, plant, fmt.Sprintf(strings.Replace(countsJob, "replicas: 2", "replicas: 1", 1), brokers[0].Addr()))
+	await(t, "the job to run", func() bool { return status(plant[0], id) == coordinator.Running })
+	const path = "sources.readings.mqtt."
+	c := plant[0].client(t)
+	_, err := c.Migrate(t.Context(), string(id), api.Migration{To: "depot", DryRun: true, Set: []string{path + "broker=nonsense"}})
+	refused(t, err, http.StatusUnprocessableEntity, "with these settings the job is not valid")
+	_, err = c.Migrate(t.Context(), string(id), api.Migration{To: "depot", DryRun: true, Set: []string{path + "lanes=4"}})
+	refused(t, err, http.StatusUnprocessableEntity, "1 lanes for ever")
+	next := 0
+	for i, to := range []string{"plant", "depot", "plant"} {
+		b := brokers[i%2]
+		if i > 0 {
+			moved(t, c, string(id), api.Migration{To: to, Request: fmt.Sprint(i), Set: []string{path + "broker=mqtt://" + b.Addr()}}, func() {})
+		}
+		await(t, "the feed to be subscribed at the "+to, func() bool { return b.Stats().Subscriptions > 0 })
+		p := publishers[i%2]
+		p.next = next
+		p.publish(200)
+		next = p.next
+		await(t, "everything to come out at the "+to, func() bool { return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= next })
+	}
+	halt(t, plant, id)
+	compare(t, all, next)
+}

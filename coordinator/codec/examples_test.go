@@ -140,7 +140,8 @@ func toSource() []any {
 
 func moves() []coordinator.MoveCommand {
 	return []coordinator.MoveCommand{
-		{Began: &coordinator.MoveBegan{Job: "j7-s", Epoch: 1, To: "b", Stay: []string{"plant"}, Sets: []string{"parallelism=2"}, Request: "r2"}},
+		{Began: &coordinator.MoveBegan{Job: "j7-s", Epoch: 1, To: "b", Stay: []string{"plant"}, Sets: []string{"parallelism=2"}, Request: "r2",
+			Configs: []coordinator.FeedConfig{{Feed: "j7-s.in", Config: []byte("{}")}}}},
 		{Halting: &coordinator.MoveHalting{ID: "m40-s"}},
 		{Offered: &coordinator.MoveOffered{ID: "m40-s", Savepoint: "sp-j7-s-3-17", Ends: ends()}},
 		{Decided: &coordinator.MoveDecided{ID: "m40-s", HandedOver: true}},

@@ -313,44 +313,6 @@ func (a *apply) receive(arr *coordinator.Arrival) {
 	}
 }
 
-// receiveFeed makes the record of a feed that comes, if it was not here before.
-func (a *apply) receiveFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed) {
-	if m.Stay {
-		if f := a.Feeds[m.Name]; f != nil && f.Job == arr.Job.ID {
-			a.changed(Feed, m.Name) // it may have rested
-		}
-		return
-	}
-	fresh := a.Feeds[m.Name] == nil
-	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
-	if a.mirror(name, of, m.Reigns(arr.From), like) != nil {
-		return // it was checked
-	}
-	next := *a.Feeds[name]
-	next.Owner = arr.From // it may have come there from yet another one
-	if fresh {
-		next.Move, next.Created = arr.ID, m.Created
-	}
-	a.Feeds[name] = &next
-	a.changed(Feed, name)
-}
-
-// unmirror has the feeds rest that were here before a job came, which then did not.
-func (a *apply) unmirror(arr *coordinator.Arrival) {
-	if arr.Phase != coordinator.ArrivalDropped {
-		return
-	}
-	for i := range arr.Job.Feeds {
-		m := &arr.Job.Feeds[i]
-		if f := a.Feeds[m.Name]; f != nil && !m.Stay && f.Mirror != nil && f.Owner == arr.From && a.mirroredFor(f) == "" {
-			next := *f
-			next.Mirror = nil
-			a.Feeds[f.Name] = &next
-			a.changed(Feed, f.Name)
-		}
-	}
-}
-
 // expects finds the arrival of a job of this name that is not decided.
 func (a *apply) expects(name string) *coordinator.Arrival {
 	for _, id := range sorted(a.Moves.Arrivals) {
@@ -436,8 +398,13 @@ func (a *apply) checkBegan(d *coordinator.Departure) error {
 		return refuse(ErrRefused, "job %s is from before feature level %d: another site may have one of that id. Stop it, and submit it again from its savepoint", job.ID, coordinator.SitesLevel)
 	case job.Cancel || job.Then != dataflow.GoOn:
 		return refuse(ErrRefused, "job %s was told to end", job.ID)
-	case len(d.To) > MaxName || len(d.Request) > MaxName || len(d.Sets)+len(job.Sets) > MaxSets || len(d.Stay) > MaxSources || long(d.Sets) || long(d.Stay):
+	case len(d.To) > MaxName || len(d.Request) > MaxName || len(d.Sets)+len(job.Sets) > MaxSets || max(len(d.Stay), len(d.Configs)) > MaxSources || long(d.Sets) || long(d.Stay):
 		return refuse(ErrRefused, "job %s: too many settings or feeds, or a text that is too long", job.ID)
+	}
+	for _, c := range d.Configs {
+		if f := a.Feeds[c.Feed]; f == nil || f.Job != job.ID || !d.Takes(job, f) || len(c.Config) > MaxSpec {
+			return refuse(ErrRefused, "job %s: a config of feed %q, which is none of its own that moves, or one of more than %d bytes", job.ID, c.Feed, MaxSpec)
+		}
 	}
 	for _, name := range sorted(a.Feeds) {
 		f := a.Feeds[name]
@@ -532,35 +499,6 @@ func (a *apply) checkReceiving(arr *coordinator.Arrival) error {
 		}
 	}
 	return nil
-}
-
-func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed) error {
-	if err := checkFeed(&coordinator.Feed{Name: m.Name, Config: m.Config, Replicas: m.Replicas}); err != nil {
-		return err
-	}
-	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
-	f := a.Feeds[name]
-	first, own := coordinator.Own(m.Name)
-	shared := slices.Contains(arr.Job.Reads, m.Name)
-	switch {
-	case m.Of != nil && !m.Stay:
-		return refuse(ErrRefused, "move %s: the session of feed %q, which is site %s's, is to come with the job", arr.ID, m.Name, m.Of.Site)
-	case of.Site == a.Site:
-		return a.checkHome(arr.Job.ID, m, name, arr.From)
-	case m.Stay && f != nil && f.Job == arr.Job.ID && (f.Mirror != nil || f.Owner != ""): // the job was here before
-		return a.checkMirror(name, of, m.Reigns(arr.From), like)
-	case m.Stay && f != nil && (f.Mirror == nil || *f.Mirror != of):
-		return refuse(ErrRefused, "move %s: feed %q stays at site %s, and a feed %q is at site %s too", arr.ID, m.Name, arr.From, name, a.Site)
-	case m.Stay:
-		return a.checkMirror(name, of, m.Reigns(arr.From), like)
-	case shared == own || own && !named(first):
-		return refuse(ErrRefused, "move %s: feed %q is not one of the job's own, nor one that it reads", arr.ID, m.Name)
-	case f != nil && f.Mirror != nil && *f.Mirror != of && f.Job != arr.Job.ID:
-		return refuse(ErrRefused, "move %s: feed %q is a mirror of feed %s of site %s", arr.ID, m.Name, f.Mirror.Feed, f.Mirror.Site)
-	case f != nil && f.Mirror == nil && (f.Owner == "" && f.Job != arr.Job.ID || f.Move != "" || shared != (f.Job == "")):
-		return refuse(ErrRefused, "a feed %q is at site %s already: delete it first", m.Name, a.Site)
-	}
-	return a.checkMirror(name, of, m.Reigns(arr.From), like)
 }
 
 // ownMove is a copy that nobody else can change, of a command that can be read.

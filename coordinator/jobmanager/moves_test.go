@@ -206,7 +206,7 @@ func (p *pair) ofDeparture(s int) *coordinator.MoveCommand {
 			return &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: j.ID, Epoch: other.Jobs[j.ID].Epoch, Owner: pairNames[1-s]}}
 		}
 		began := &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: pairNames[1-s], Request: []string{"", "r"}[p.r.IntN(2)]}
-		if m, _ := st.MovingTo(j.ID, nil, nil); p.chance(50) {
+		if m, _ := st.MovingTo(j.ID, nil, nil, nil); p.chance(50) {
 			for _, f := range m.Feeds {
 				began.Stay = append(began.Stay, f.Name)
 			}

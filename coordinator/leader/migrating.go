@@ -426,7 +426,7 @@ func (l *Leader) began(c *coordinator.MoveBegan) coordinator.MoveID {
 // all have the same id.
 func (l *Leader) wishDry(ref int, c *coordinator.MoveBegan) {
 	id, j := coordinator.NewMoveID(0, l.cfg.Site), l.st.Jobs[c.Job]
-	job, ok := l.st.MovingTo(c.Job, c.Stay, c.Sets)
+	job, ok := l.st.MovingTo(c.Job, c.Stay, c.Sets, c.Configs)
 	switch {
 	case !ok || j.Status.Ended():
 		l.put(Effect{Answer: &Answer{Ref: ref, Err: fmt.Errorf("no job %q runs here", c.Job)}})

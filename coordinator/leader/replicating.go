@@ -207,7 +207,7 @@ func (l *Leader) answerSite(w *Wanted) {
 			job.Moving = d.ID
 			job.Text, _ = l.st.Moving(d)
 		case slices.Contains(l.replicateTo(j), w.Want.Site):
-			job.Text, _ = l.st.MovingTo(id, nil, nil)
+			job.Text, _ = l.st.MovingTo(id, nil, nil, nil)
 		default:
 			continue
 		}

@@ -154,7 +154,7 @@ func began(m *coordinator.Moves, jobs Jobs, e Entry, c *coordinator.MoveBegan) (
 		return Applied{}, refuse(ErrRefused, "%d moves are on record, most of them decided, and their targets have not heard of it: reach those sites first", MaxMoves)
 	}
 	d := &coordinator.Departure{ID: coordinator.NewMoveID(e.Index, e.Site), Job: c.Job, To: c.To, Epoch: c.Epoch, Stay: slices.Clone(c.Stay),
-		Sets: slices.Clone(c.Sets), Phase: coordinator.DepartureCopying, Request: c.Request, Begun: e.At, Since: e.At}
+		Sets: slices.Clone(c.Sets), Configs: slices.Clone(c.Configs), Phase: coordinator.DepartureCopying, Request: c.Request, Begun: e.At, Since: e.At}
 	m.Departures[d.ID] = d
 	return Applied{Move: d.ID, Job: d.Job}, nil
 }

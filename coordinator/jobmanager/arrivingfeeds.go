@@ -1,0 +1,76 @@
+package jobmanager
+
+import (
+	"slices"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+)
+
+// The feeds that come with a job.
+
+// receiveFeed makes the record of a feed that comes, if it was not here before.
+func (a *apply) receiveFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed) {
+	if m.Stay {
+		if f := a.Feeds[m.Name]; f != nil && f.Job == arr.Job.ID {
+			a.changed(Feed, m.Name) // it may have rested
+		}
+		return
+	}
+	fresh := a.Feeds[m.Name] == nil
+	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
+	if a.mirror(name, of, m.Reigns(arr.From), like) != nil {
+		return // it was checked
+	}
+	next := *a.Feeds[name]
+	next.Owner = arr.From // it may have come there from yet another one
+	if fresh {
+		next.Move, next.Created = arr.ID, m.Created
+	}
+	a.Feeds[name] = &next
+	a.changed(Feed, name)
+}
+
+// unmirror has the feeds rest that were here before a job came, which then did not.
+func (a *apply) unmirror(arr *coordinator.Arrival) {
+	if arr.Phase != coordinator.ArrivalDropped {
+		return
+	}
+	for i := range arr.Job.Feeds {
+		m := &arr.Job.Feeds[i]
+		if f := a.Feeds[m.Name]; f != nil && !m.Stay && f.Mirror != nil && f.Owner == arr.From && a.mirroredFor(f) == "" {
+			next := *f
+			next.Mirror = nil
+			a.Feeds[f.Name] = &next
+			a.changed(Feed, f.Name)
+		}
+	}
+}
+
+func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed) error {
+	if err := checkFeed(&coordinator.Feed{Name: m.Name, Config: m.Config, Replicas: m.Replicas}); err != nil {
+		return err
+	}
+	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
+	f := a.Feeds[name]
+	first, own := coordinator.Own(m.Name)
+	shared := slices.Contains(arr.Job.Reads, m.Name)
+	switch {
+	case m.Of != nil && !m.Stay:
+		return refuse(ErrRefused, "move %s: the session of feed %q, which is site %s's, is to come with the job", arr.ID, m.Name, m.Of.Site)
+	case of.Site == a.Site:
+		return a.checkHome(arr.Job.ID, m, name, arr.From)
+	case m.Stay && f != nil && f.Job == arr.Job.ID && (f.Mirror != nil || f.Owner != ""): // the job was here before
+		return a.checkMirror(name, of, m.Reigns(arr.From), like)
+	case m.Stay && f != nil && (f.Mirror == nil || *f.Mirror != of):
+		return refuse(ErrRefused, "move %s: feed %q stays at site %s, and a feed %q is at site %s too", arr.ID, m.Name, arr.From, name, a.Site)
+	case m.Stay:
+		return a.checkMirror(name, of, m.Reigns(arr.From), like)
+	case shared == own || own && !named(first):
+		return refuse(ErrRefused, "move %s: feed %q is not one of the job's own, nor one that it reads", arr.ID, m.Name)
+	case f != nil && f.Mirror != nil && *f.Mirror != of && f.Job != arr.Job.ID:
+		return refuse(ErrRefused, "move %s: feed %q is a mirror of feed %s of site %s", arr.ID, m.Name, f.Mirror.Feed, f.Mirror.Site)
+	case f != nil && f.Mirror == nil && (f.Owner == "" && f.Job != arr.Job.ID || f.Move != "" || shared != (f.Job == "")):
+		return refuse(ErrRefused, "a feed %q is at site %s already: delete it first", m.Name, a.Site)
+	}
+	return a.checkMirror(name, of, m.Reigns(arr.From), like)
+}
