@@ -8,6 +8,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/migration"
+	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -172,7 +173,7 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) string {
 	case !facts.NameFree(m.Namespace, m.Name):
 		return fmt.Sprintf("a job %q is at site %s already: stop it first", m.Name, l.cfg.Site)
 	}
-	j := &coordinator.Job{ID: m.ID, Namespace: m.Namespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Epoch: ask.Epoch, Reads: m.Reads, Adopted: m.Adopted}
+	j := coming(m, ask.Epoch)
 	p, err := l.cfg.Parse(j)
 	if err != nil {
 		return fmt.Sprintf("the job cannot be read at site %s: %v", l.cfg.Site, err)
@@ -195,10 +196,43 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) string {
 	if why := restorable(p, ask.Newest); why != "" {
 		return why
 	}
-	if _, why := l.place(l.newRun(j), j, p, nil); why != "" {
-		return why
+	r := l.newRun(j)
+	r.used = l.reserved(m.ID)
+	_, why := l.place(r, j, p, nil)
+	if why != "" && len(r.used) > 0 {
+		why += "; others are for jobs that are on their way here"
 	}
-	return ""
+	return why
+}
+
+// coming is what a job on its way here will be.
+func coming(m *coordinator.MovingJob, epoch uint64) *coordinator.Job {
+	return &coordinator.Job{ID: m.ID, Namespace: m.Namespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Epoch: epoch, Reads: m.Reads, Adopted: m.Adopted}
+}
+
+// reserved are the slots that the other jobs on their way here will take, below zero:
+// so as a run that has fewer than none leaves them to those.
+func (l *Leader) reserved(but coordinator.JobID) map[mesh.NodeID]int {
+	taken := make(map[mesh.NodeID]int)
+	for _, id := range sorted(l.st.Moves.Arrivals) {
+		arr := l.st.Moves.Arrivals[id]
+		if arr.Phase.Decided() || arr.Job.ID == but {
+			continue
+		}
+		j := coming(&arr.Job, arr.Epoch)
+		p, err := l.cfg.Parse(j)
+		if err != nil {
+			continue
+		}
+		r := l.newRun(j)
+		r.used = taken
+		if places, why := l.place(r, j, p, nil); why == "" {
+			for node, n := range schedule.Used(p.Slots, places) {
+				taken[node] -= n
+			}
+		}
+	}
+	return taken
 }
 
 // restorable says what of a snapshot the job would not know.
