@@ -33,6 +33,7 @@ type ToLeader struct {
 	InSync    *InSync        `cbor:"11,keyasint,omitempty"`
 	OutOfSync *OutOfSync     `cbor:"12,keyasint,omitempty"`
 	Copied    *Copied        `cbor:"13,keyasint,omitempty"` // CopiesLevel
+	Flowed    *Flowed        `cbor:"14,keyasint,omitempty"` // SitesLevel
 }
 
 // Phase is what an attempt is at on one agent.
@@ -166,6 +167,15 @@ type Committed struct {
 	Subtask dataflow.SubtaskID    `cbor:"10,keyasint"`
 	ID      dataflow.CheckpointID `cbor:"11,keyasint"`
 	Commits []SinkCommit          `cbor:"12,keyasint,omitempty"`
+}
+
+// Flowed: rows have come into sinks of the attempt on this agent: the first ones of
+// either kind of sink; and, at a barrier that halts, the last ones of a sink that
+// shows them at once. What is lost of it nobody misses but people.
+type Flowed struct {
+	AttemptRef
+	Commits bool              `cbor:"10,keyasint,omitempty"` // they come out with a checkpoint; else they are out
+	Ago     dataflow.Duration `cbor:"11,keyasint,omitempty"`
 }
 
 // AttemptEnded: all subtasks of the attempt on this agent have finished.

@@ -173,7 +173,7 @@ func (d *demo) configure(start dataflow.Time) {
 	c.Talk = simulate.Span{Min: 5 * dataflow.Second, Max: 12 * dataflow.Second}
 	c.Silence = simulate.Span{Min: idleAfter + 3*dataflow.Second, Max: idleAfter + 6*dataflow.Second}
 	c.Excursions = 0.02
-	c.BehindBy = window
+	c.Behind = 0 // while the fleet waits, longer than idle_after, nobody would wait for a device whose time is behind
 	least := c.SureLate(window, idleAfter, slack)
 	c.LateBy = simulate.Span{Min: least, Max: least + 2*dataflow.Second}
 	d.config, d.clock = c, start

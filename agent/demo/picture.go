@@ -105,7 +105,7 @@ func (p *painting) totals(b *strings.Builder) {
 		color = yellow
 	}
 	fmt.Fprintf(b, "\n  %sjob%s        %s%s%s at %s, attempt %d, checkpoints %d, restarts %d\n", bold, plain, color, j.Status, plain, j.Site, j.Attempt, j.Checkpoints.Completed, d.restarts)
-	fmt.Fprintf(b, "  %sfleet%s      sent %s%d%s; held back %d, twice %d, clock ahead %d, behind %d\n", bold, plain, bold, d.sent, plain, d.faults[0], d.faults[1], d.faults[2], d.faults[3])
+	fmt.Fprintf(b, "  %sfleet%s      sent %s%d%s; held back %d, twice %d, clock ahead %d\n", bold, plain, bold, d.sent, plain, d.faults[0], d.faults[1], d.faults[2])
 	fmt.Fprintf(b, "  %swritten%s    readings %s%d%s, windows %d, %slate %d%s, %srejected %d%s\n", bold, plain, bold, c.readings, plain, c.windows, yellow, c.late, plain, red, c.rejected, plain)
 	fmt.Fprintf(b, "  %swatermark%s  %s, %s behind the fleet's clock\n", bold, plain, clock(d.watermark), d.lag())
 }

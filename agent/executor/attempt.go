@@ -53,6 +53,7 @@ type attempt struct {
 	parsed   *parsed
 	replicas int
 	phases   *timeline
+	flowed   map[bool]bool // whether it was said that rows are in sinks, by whether these commit
 }
 
 var (
@@ -65,7 +66,7 @@ func fencedBy(t dataflow.FencingToken) error {
 }
 
 func newAttempt(x *Executor, p *worker.Prepare) *attempt {
-	a := &attempt{x: x, ref: p.AttemptRef, asked: p, done: make(chan struct{}), signal: make(chan struct{}, 1)}
+	a := &attempt{x: x, ref: p.AttemptRef, asked: p, done: make(chan struct{}), signal: make(chan struct{}, 1), flowed: make(map[bool]bool)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -22,15 +23,39 @@ import (
 // collector hands what subtasks say to the attempt's goroutine.
 type collector struct{ a *attempt }
 
-var _ runtime.Recorder = collector{}
+var (
+	_ runtime.Recorder = collector{}
+	_ runtime.Watcher  = collector{}
+)
 
 // Taken is runtime.Collector's.
 func (c collector) Taken(t runtime.SnapshotTaken) {
-	if !c.a.post(func() { c.a.shares.Take(t) }) {
+	took := func() {
+		if t.Barrier.Then == dataflow.Halt && !t.Wrote.IsZero() {
+			c.a.flows(false, time.Since(t.Wrote))
+		}
+		c.a.shares.Take(t)
+	}
+	if !c.a.post(took) {
 		for _, r := range t.State {
 			r.Batch.Release()
 		}
 	}
+}
+
+// Flowed is runtime.Watcher's: the first of all subtasks here is worth telling.
+func (c collector) Flowed(_ dataflow.SubtaskID, commits bool) {
+	c.a.post(func() {
+		if told := c.a.flowed[commits]; !told {
+			c.a.flowed[commits] = true
+			c.a.flows(commits, 0)
+		}
+	})
+}
+
+// flows says that rows have come into sinks.
+func (a *attempt) flows(commits bool, ago time.Duration) {
+	a.x.o.Events(worker.AttemptEvent{Flowed: &coordinator.Flowed{AttemptRef: a.ref, Commits: commits, Ago: dataflow.Duration(ago.Microseconds())}})
 }
 
 // Exhausted is runtime.Collector's.

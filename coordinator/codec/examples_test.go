@@ -200,6 +200,7 @@ func toLeader() []any {
 		{InSync: &coordinator.InSync{Feed: "j7.in", Epoch: 3}},
 		{OutOfSync: &coordinator.OutOfSync{Feed: "j7.in", Epoch: 3, Member: "n3", Why: "not reached"}},
 		{Copied: &coordinator.Copied{Order: 4, Name: "chk-3-17", Job: "j7", Parts: []store.Digest{digest(0xaa)}, Lacks: copies(), Why: "disk full"}},
+		{Flowed: &coordinator.Flowed{AttemptRef: ref(), Commits: true, Ago: 1500}},
 	} {
 		all = append(all, &m)
 	}

@@ -20,6 +20,9 @@ import (
 func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 	if arr != m.arrival {
 		m.arrival = arr
+		if r := l.jobs[m.job]; r != nil && arr != nil && arr.Phase == coordinator.ArrivalActive {
+			r.out = output{} // what it put out when it was here before is no row of now
+		}
 		l.stepMove(m, migration.Event{Record: &migration.Record{Arrival: arr}})
 	}
 	if arr == nil {
@@ -33,7 +36,7 @@ func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 		m.logs, m.lag = ends, lag
 		l.stepMove(m, migration.Event{Logs: &migration.Logs{Ends: ends, Lag: lag}})
 	}
-	if r := l.jobs[m.job]; arr.Phase == coordinator.ArrivalActive && r != nil && r.rowed != 0 && !m.rowed {
+	if r := l.jobs[m.job]; arr.Phase == coordinator.ArrivalActive && r != nil && r.out.last != 0 && !m.rowed {
 		m.rowed = true
 		l.stepMove(m, migration.Event{First: true})
 	}

@@ -303,5 +303,9 @@ func (l *Leader) heardOfAttempt(g *agent, m *coordinator.ToLeader) {
 		if r, a, _ := find(m.Committed.AttemptRef); a != nil {
 			l.committed(r, m.Committed)
 		}
+	case m.Flowed != nil:
+		if r, _, _ := find(m.Flowed.AttemptRef); r != nil {
+			l.flowed(r, m.Flowed)
+		}
 	}
 }

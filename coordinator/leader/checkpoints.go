@@ -307,13 +307,54 @@ func (c copies) of(m *manifest.Manifest) ([]coordinator.PartCopies, error) {
 // state has how far; what needs no record counts at once.
 func (l *Leader) committed(r *jobRun, c *coordinator.Committed) {
 	r.attempt.commits = append(r.attempt.commits, c)
-	if len(c.Commits) > 0 {
-		if r.rowed == 0 {
-			l.markMoves(r.id)
-		}
-		r.rowed = l.now
+	if r.out.grew(c, l.st.Jobs[r.id].Sinks) {
+		l.rows(r, l.now)
 	}
 	l.commit(r)
+}
+
+// grew tells whether a commit has brought rows out, as far as lengths of targets
+// tell; recorded is what the state has. What a subtask says before it runs, with the
+// zero id, is what there was.
+func (o *output) grew(c *coordinator.Committed, recorded []coordinator.SinkCommit) bool {
+	grew := len(c.Commits) == 0 && o.waits // of a sink that says nothing of lengths
+	for _, k := range c.Commits {
+		target := string(k.Node) + "/" + k.Target
+		was, known := o.lengths[target]
+		if i := slices.IndexFunc(recorded, func(s coordinator.SinkCommit) bool { return s.Node == k.Node && s.Target == k.Target }); !known && i >= 0 {
+			was = recorded[i].Length
+		}
+		grew = grew || c.ID != (dataflow.CheckpointID{}) && k.Length > was
+		if o.lengths == nil {
+			o.lengths = make(map[string]int64)
+		}
+		o.lengths[target] = k.Length
+	}
+	return grew
+}
+
+// flowed: rows came into sinks. Those of a job that has just arrived come out soon,
+// and not only when the next checkpoint is due.
+func (l *Leader) flowed(r *jobRun, f *coordinator.Flowed) {
+	if !f.Commits {
+		l.rows(r, l.now.Add(-f.Ago))
+		return
+	}
+	r.out.waits = true
+	for _, m := range l.moving.runs {
+		if m.job == r.id && m.arrival != nil && m.arrival.Phase == coordinator.ArrivalActive && !m.rowed {
+			l.wantCheckpoint(r)
+			return
+		}
+	}
+}
+
+// rows: some have come out of a job.
+func (l *Leader) rows(r *jobRun, at dataflow.Time) {
+	if r.out.last == 0 {
+		l.markMoves(r.id)
+	}
+	r.out.last = max(r.out.last, at)
 }
 
 func (l *Leader) commit(r *jobRun) {

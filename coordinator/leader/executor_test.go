@@ -158,6 +158,9 @@ func (x *executor) begin(b *coordinator.Begin) {
 	r.began = true
 	x.n.site.trace("%s: begin %s", x.n.id, refText(b.AttemptRef))
 	x.listen(r)
+	if slices.ContainsFunc(r.subtasks, r.commits) {
+		x.later(300*ms, r, func() { x.say(worker.AttemptEvent{Flowed: &coordinator.Flowed{AttemptRef: r.ref, Commits: true}}) })
+	}
 	if slices.Contains(r.job.Sets, "bounded") || r.job.Name == "bounded" {
 		for _, s := range r.subtasks {
 			if r.source(s) {
@@ -274,7 +277,7 @@ func (x *executor) commit(r *running, s dataflow.SubtaskID, id dataflow.Checkpoi
 			x.commit(r, s, id)
 			return
 		}
-		done := coordinator.SinkCommit{Operator: "out", Node: x.n.id, Target: fmt.Sprintf("out-%d", s.Index), Through: id, Length: int64(id.Counter)}
+		done := coordinator.SinkCommit{Operator: "out", Node: x.n.id, Target: fmt.Sprintf("out-%d", s.Index), Through: id, Length: int64(id.Token.Attempt)<<20 + int64(id.Counter)}
 		r.committed = append(r.committed, done)
 		x.say(worker.AttemptEvent{Committed: &coordinator.Committed{AttemptRef: r.ref, Subtask: s, ID: id, Commits: []coordinator.SinkCommit{done}}})
 	})

@@ -49,7 +49,14 @@ type jobRun struct {
 	endOf  endKey
 	stops  []int // wishes that wait for its end
 	owning owning
-	rowed  dataflow.Time // rows came out of it last, as far as its sinks said in this term; 0: none
+	out    output
+}
+
+// output is what is known in this term of rows that came out of a job.
+type output struct {
+	last    dataflow.Time    // 0: none
+	waits   bool             // rows are in a sink that commits them with a checkpoint
+	lengths map[string]int64 // of targets, by agent and name
 }
 
 // verdict is what becomes of a job whose attempt is over.

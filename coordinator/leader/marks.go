@@ -296,6 +296,8 @@ func (l *Leader) said(m *coordinator.ToLeader) {
 		l.marks.jobs[m.Exhausted.Job] = true
 	case m.Committed != nil:
 		l.marks.jobs[m.Committed.Job] = true
+	case m.Flowed != nil:
+		l.marks.jobs[m.Flowed.Job] = true
 	case m.Ended != nil:
 		l.marks.jobs[m.Ended.Job] = true
 	case m.Sealed != nil:

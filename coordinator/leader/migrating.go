@@ -275,7 +275,7 @@ func (l *Leader) tellSource(m *moveRun, d *coordinator.Departure) {
 		m.halted = halted
 		h := &migration.Halted{Savepoint: halted}
 		if r := l.jobs[j.ID]; r != nil {
-			h.Last = r.rowed
+			h.Last = r.out.last
 		}
 		l.stepMove(m, migration.Event{Halted: h})
 	}

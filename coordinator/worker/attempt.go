@@ -275,7 +275,7 @@ func (a *attempt) saw(counter uint64) {
 
 // attemptSays passes on what the executor says, and keeps what a new stream or
 // another leader must hear again.
-func (w *Worker) attemptSays(e *AttemptEvent) {
+func (w *Worker) attemptSays(st *coordinator.State, e *AttemptEvent) {
 	switch {
 	case e.Failed != nil:
 		if a := w.attempts[e.Failed.Job]; a != nil && a.AttemptRef == e.Failed.AttemptRef {
@@ -312,6 +312,10 @@ func (w *Worker) attemptSays(e *AttemptEvent) {
 		}
 	case e.Committed != nil:
 		w.commits(e.Committed)
+	case e.Flowed != nil:
+		if w.here(e.Flowed.AttemptRef) != nil && st.Level >= coordinator.SitesLevel {
+			w.say(coordinator.ToLeader{Flowed: e.Flowed})
+		}
 	}
 }
 

@@ -41,6 +41,7 @@ type AttemptEvent struct {
 	NotStored *coordinator.NotStored
 	Exhausted *coordinator.Exhausted
 	Committed *coordinator.Committed
+	Flowed    *coordinator.Flowed // passed on, and not kept
 	Ended     *coordinator.AttemptEnded
 	Closed    *coordinator.AttemptRef // after Close: nothing of it is left
 }

@@ -56,7 +56,7 @@ func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 	case e.Message != nil:
 		w.message(st, e.Message)
 	case e.Attempt != nil:
-		w.attemptSays(e.Attempt)
+		w.attemptSays(st, e.Attempt)
 	case e.Log != nil:
 		w.marks.said(e.Log)
 		w.logSays(e.Log)

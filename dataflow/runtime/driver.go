@@ -38,6 +38,8 @@ type driver struct {
 	exhausted bool      // the source has nothing more to send
 	halted    bool      // the source reads nothing behind the barrier it sent last
 	dirty     bool      // rows were written since the last commit
+	wrote     time.Time // when a sink that shows rows at once got the last one
+	flowed    [2]bool   // Watcher was told of the first row: of such a sink, of one that commits
 	commitAt  time.Time // when they must be committed, if dirty
 
 	// Of checkpoints.
@@ -574,14 +576,35 @@ func (d *driver) write(ctx context.Context, e *task.Effect) error {
 		defer func() { d.calling = "" }()
 		return d.writers[e.Link].Write(ctx, e.Batch)
 	})
+	rows := e.Batch.Len() > 0
 	e.Batch.Release()
 	if err != nil {
 		return fmt.Errorf("sink %q: %w", id, err)
+	}
+	if rows {
+		d.flows(d.transactional(e.Link))
 	}
 	if !d.dirty && !d.transactional(e.Link) {
 		d.dirty, d.commitAt = true, d.job.opt.Now().Add(d.job.opt.CommitInterval)
 	}
 	return nil
+}
+
+// flows notes that a sink has got rows.
+func (d *driver) flows(commits bool) {
+	kind := 0
+	if commits {
+		kind = 1
+	} else {
+		d.wrote = d.job.opt.Now()
+	}
+	if d.flowed[kind] {
+		return
+	}
+	d.flowed[kind] = true
+	if w, ok := d.job.opt.Collector.(Watcher); ok {
+		w.Flowed(d.sub.Config.ID, commits)
+	}
 }
 
 // publish adds to the status what a step did.

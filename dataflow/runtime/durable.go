@@ -43,6 +43,15 @@ type Recorder interface {
 	SinksCommitted(s dataflow.SubtaskID, id dataflow.CheckpointID, commits []SinkCommit)
 }
 
+// Watcher is a Collector that wants to know when rows come into sinks.
+type Watcher interface {
+	Collector
+	// Flowed: the subtask has the first row in one of its sinks that show rows at
+	// once, or, with commits, in one that commits them with a checkpoint. At most once
+	// each; it must not block.
+	Flowed(s dataflow.SubtaskID, commits bool)
+}
+
 // SinkCommit is how far a target of a sink is committed.
 type SinkCommit struct {
 	Operator dataflow.OperatorID
@@ -57,6 +66,7 @@ type SnapshotTaken struct {
 	Positions []SplitPosition  // of a source; splits that were never read are left out
 	Pause     time.Duration    // how long the task stood still for it
 	Align     time.Duration    // from the first to the last barrier
+	Wrote     time.Time        // when a sink that shows rows at once got the last one; zero: none did
 	Err       error            // the snapshot could not be taken; nothing else but Subtask and Barrier is set
 }
 
