@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -188,12 +189,17 @@ func (d *demo) begin(ctx context.Context) error {
 	fmt.Fprintf(d.opt.Out, "%s: the mesh stands: site %s with %s, site %s with %s.\n",
 		seconds(time.Since(d.began)), home, count(agentsAtHome, "agent"), away, count(len(d.site.of(away)), "agent"))
 	text := fmt.Sprintf(jobText, d.broker.Addr(), job.FormatDuration(idleAfter), job.FormatDuration(maxAhead), job.FormatDuration(window))
-	made, err := d.site.agents[0].client.Submit(ctx, api.Submission{Spec: text, File: "demo"})
-	if err != nil {
-		return fmt.Errorf("demo: its own job: %w", err)
+	made, request := api.Submitted{}, rand.Text()
+	var why error
+	submit := func() bool {
+		made, why = d.site.agents[0].client.Submit(ctx, api.Submission{Spec: text, File: "demo", Request: request})
+		return why == nil
+	}
+	if err := d.until(ctx, "the job to be taken", submit); err != nil {
+		return errors.Join(err, why)
 	}
 	d.job = made.ID
-	err = d.until(ctx, "the job to run and to hear the broker", func() bool {
+	err := d.until(ctx, "the job to run and to hear the broker", func() bool {
 		s, err := d.look(ctx)
 		return err == nil && s.running() && d.broker.Stats().Subscriptions > 0
 	})

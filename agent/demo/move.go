@@ -23,12 +23,34 @@ type move struct {
 }
 
 // migrate moves the job to the other site, and waits until it runs there and its
-// rows come out.
+// rows come out. A move that the sites give up, as on a machine that is so busy that
+// they lose their leaders, is begun again: the job goes on where it was.
 func (d *demo) migrate(ctx context.Context) error {
 	since := time.Now()
 	if err := d.until(ctx, "all agents to take part and the job to run", func() bool { _, ok := d.whole(ctx, since); return ok }); err != nil {
 		return err
 	}
+	for tries := 1; ; tries++ {
+		m, err := d.leave(ctx)
+		if err == nil {
+			err = d.arrive(ctx, m)
+		}
+		if err == nil && m.first.IsZero() {
+			err = fmt.Errorf("demo: the move is %s: %s", m.state.Phase, m.state.Why)
+			if tries < mostMoves {
+				d.say("the move was given up (%s) and is begun again", m.state.Why)
+				continue
+			}
+		}
+		return err
+	}
+}
+
+// mostMoves is how often a move is begun.
+const mostMoves = 5
+
+// leave begins the move.
+func (d *demo) leave(ctx context.Context) (*move, error) {
 	m := &move{at: time.Now()}
 	m.fresh, m.before = d.output.at(away), d.output.at(home)
 	request := rand.Text()
@@ -40,16 +62,17 @@ func (d *demo) migrate(ctx context.Context) error {
 		return why == nil
 	}
 	if err := d.until(ctx, "the job to begin to move", begin); err != nil {
-		return fmt.Errorf("%w; %w", err, why)
+		return nil, fmt.Errorf("%w; %w", err, why)
 	}
 	d.mu.Lock()
 	d.moved = m
 	d.mu.Unlock()
 	d.say("job migrate %s --to %s", d.job, away)
-	return d.arrive(ctx, m)
+	return m, nil
 }
 
-// arrive waits for the end of the move, and tells its steps.
+// arrive waits for the end of the move, and tells its steps; without first rows it was
+// given up.
 func (d *demo) arrive(ctx context.Context, m *move) error {
 	err := d.until(ctx, "the job to run at the other site", func() bool {
 		if state, err := d.asksMove(ctx, m.state.ID); err == nil {
@@ -76,8 +99,8 @@ func (d *demo) arrive(ctx context.Context, m *move) error {
 	if err != nil {
 		return err
 	}
-	if m.first.IsZero() {
-		return fmt.Errorf("demo: the move is %s: %s", m.state.Phase, m.state.Why)
+	if m.first.IsZero() { // it was given up
+		return nil
 	}
 	d.mu.Lock()
 	m.took = time.Since(m.at)

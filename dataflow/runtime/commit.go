@@ -254,3 +254,20 @@ func (d *driver) snapshot(ctx context.Context, e *task.Effect) error {
 	d.job.opt.Collector.Taken(s)
 	return nil
 }
+
+// flows notes that a sink has got rows.
+func (d *driver) flows(commits bool) {
+	kind := 0
+	if commits {
+		kind = 1
+	} else {
+		d.wrote = d.job.opt.Now()
+	}
+	if d.flowed[kind] {
+		return
+	}
+	d.flowed[kind] = true
+	if w, ok := d.job.opt.Collector.(Watcher); ok {
+		w.Flowed(d.sub.Config.ID, commits)
+	}
+}

@@ -543,32 +543,6 @@ func (d *driver) sendAll(ctx context.Context, m Message) error {
 	return nil
 }
 
-// sync has the state read that the operator of a link waits for.
-func (d *driver) sync(ctx context.Context, link int) error {
-	if d.backings[link] == nil {
-		return fmt.Errorf("operator %q waits for state on disk, but has no Backing", d.sub.Config.Links[link].ID)
-	}
-	d.calling = d.sub.Config.Links[link].ID
-	err := d.backings[link].Sync(ctx)
-	d.calling = ""
-	if err != nil {
-		return fmt.Errorf("state of %q: %w", d.sub.Config.Links[link].ID, err)
-	}
-	return nil
-}
-
-// syncAll has what operators put on disk written, between batches.
-func (d *driver) syncAll(ctx context.Context) error {
-	for i, b := range d.backings {
-		if b != nil {
-			if err := d.sync(ctx, i); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 func (d *driver) write(ctx context.Context, e *task.Effect) error {
 	id := d.sub.Config.Links[e.Link].ID
 	err := d.whileFull(ctx, e.Link, func() error {
@@ -588,23 +562,6 @@ func (d *driver) write(ctx context.Context, e *task.Effect) error {
 		d.dirty, d.commitAt = true, d.job.opt.Now().Add(d.job.opt.CommitInterval)
 	}
 	return nil
-}
-
-// flows notes that a sink has got rows.
-func (d *driver) flows(commits bool) {
-	kind := 0
-	if commits {
-		kind = 1
-	} else {
-		d.wrote = d.job.opt.Now()
-	}
-	if d.flowed[kind] {
-		return
-	}
-	d.flowed[kind] = true
-	if w, ok := d.job.opt.Collector.(Watcher); ok {
-		w.Flowed(d.sub.Config.ID, commits)
-	}
 }
 
 // publish adds to the status what a step did.
