@@ -27,6 +27,10 @@ const (
 	// DefaultMirrorKeep is how many bytes a log may have so that it still waits for a
 	// mirror.
 	DefaultMirrorKeep = 1 << 30
+	// mostMirrors is how many a log has; those beyond are refused.
+	mostMirrors = 256
+	// mostMirrorName is how long the name of a feed is at another site.
+	mostMirrorName = 256
 )
 
 // mirrorKey names a mirror of a feed.
@@ -115,19 +119,23 @@ func (m *mirrors) stop() {
 	m.serving.Wait()
 }
 
-// join makes a stream the present one of its mirror; nil: the feed ends.
-func (f *Feed) join(k mirrorKey, st mesh.Stream, end int64) *mirrored {
+// join makes a stream the present one of its mirror; nil: there is no room, or the
+// feed ends.
+func (f *Feed) join(k mirrorKey, st mesh.Stream, end int64) (*mirrored, refusal) {
 	m := &f.mirrors
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
-		return nil
+		return nil, refusal{refusedLater, "it is about to change its role"}
 	}
 	if m.all == nil {
 		m.all = make(map[mirrorKey]*mirrored)
 	}
 	r := m.all[k]
 	if r == nil {
+		if len(m.all) >= mostMirrors {
+			return nil, refusal{refusedLater, fmt.Sprintf("it has %d mirrors already", mostMirrors)}
+		}
 		r = new(mirrored)
 		m.all[k] = r
 	}
@@ -141,7 +149,7 @@ func (f *Feed) join(k mirrorKey, st mesh.Stream, end int64) *mirrored {
 	r.node, r.stream, r.end, r.heard, r.let = st.Peer().Node, st, end, f.owner.o.Clock.Now(), false
 	f.log.Hold(k.pin(), end, f.owner.o.MirrorKeep)
 	m.serving.Add(1)
-	return r
+	return r, refusal{}
 }
 
 func (f *Feed) unjoin(k mirrorKey, r *mirrored, st mesh.Stream) {
@@ -177,6 +185,9 @@ func (s *Feeds) serveMirror(st mesh.Stream, in *wire.Reader, h mirrorHello) refu
 	s.mu.Lock()
 	f, c := s.running[h.feed], s.copies[h.feed]
 	s.mu.Unlock()
+	if h.as == "" || len(h.as) > mostMirrorName {
+		return refusal{refusedOther, "a mirror without a name, or with one that is too long"}
+	}
 	if f == nil || f.role == nil {
 		return s.elsewhere(h.feed, c)
 	}
@@ -194,9 +205,9 @@ func (s *Feeds) serveMirror(st mesh.Stream, in *wire.Reader, h mirrorHello) refu
 		return no
 	}
 	k := mirrorKey{st.Peer().Site, h.as}
-	r := f.join(k, st, from)
+	r, no := f.join(k, st, from)
 	if r == nil {
-		return refusal{refusedLater, "it is about to change its role"}
+		return no
 	}
 	defer f.unjoin(k, r, st)
 	first := appendSeq(nil, frameFrom, from)

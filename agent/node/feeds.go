@@ -320,7 +320,6 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]in
 			kept = []*coordinator.Snapshot{begin} // never into the state's own array
 		}
 		if !reads || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
-
 			continue
 		}
 		pins[jobPin+string(id)] = least(lanes, source, kept...)

@@ -44,7 +44,7 @@ func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 			if reads && j.Status == coordinator.Moved && f != nil && f.Mirror == nil && f.Owner == "" && !slices.Contains(sites, j.Owner) {
 				sites = append(sites, j.Owner)
 			}
-			if reads && !j.Status.Ended() && bytes.Contains(j.Spec, []byte("replicate_to")) {
+			if reads && !j.Status.Ended() && mayReplicate(j) {
 				readers = append(readers, j)
 			}
 		}
@@ -62,6 +62,12 @@ func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 	}
 	slices.Sort(sites)
 	return sites
+}
+
+// mayReplicate tells whether a job is worth reading, to know where it is kept.
+func mayReplicate(j *coordinator.Job) bool {
+	const key = "replicate_to"
+	return bytes.Contains(j.Spec, []byte(key)) || slices.ContainsFunc(j.Sets, func(s string) bool { return strings.HasPrefix(s, key) })
 }
 
 // sayEvery is from one word about mirrors that a job waits for to the next: so much is

@@ -78,16 +78,17 @@ type courier struct {
 
 type letter struct {
 	path string
+	what string // for people
 	body []byte
 }
 
 // send may lose it.
 func (c *courier) send(o *office, m *leader.ToSite) {
-	var l letter
+	l := letter{what: "a move"}
 	var err error
 	switch {
 	case m.Owner != nil:
-		l.path = pathOwner
+		l.path, l.what = pathOwner, "who has job "+string(m.Owner.Job)
 		l.body, err = codec.EncodeOwner(m.Owner)
 	case m.ToTarget != nil:
 		l.path = pathMoveTarget
@@ -97,7 +98,7 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 		l.body, err = codec.EncodeToSource(m.ToSource)
 	}
 	if err != nil {
-		c.tell(fmt.Sprintf("site %s cannot be told of a move: %v", m.Site, err))
+		c.tell(fmt.Sprintf("site %s cannot be told of %s: %v", m.Site, l.what, err))
 		return
 	}
 	letters := c.to[m.Site]
@@ -120,7 +121,7 @@ func (c *courier) carry(ctx context.Context, site mesh.Site, letters <-chan lett
 		case l := <-letters:
 			_, err := c.call(ctx, site, l.path, l.body)
 			if ctx.Err() == nil && said.due(err, c.now()) {
-				c.tell(fmt.Sprintf("a move waits: %v", err))
+				c.tell(fmt.Sprintf("site %s has not heard of %s: %v", site, l.what, err))
 			}
 		case <-ctx.Done():
 			return

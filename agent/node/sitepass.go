@@ -82,11 +82,12 @@ func (n *Node) servePassed(mux *http.ServeMux) {
 		},
 	}
 	mux.HandleFunc(api.PathPassed+"/", func(w http.ResponseWriter, r *http.Request) {
+		from, _ := callerOf(r.Context())
+		passed := from.Site == n.id.Site() && r.Header.Get(headSite) != ""
 		switch path := strings.TrimPrefix(r.URL.Path, api.PathPassed); {
 		case !api.Passable(path):
 			http.Error(w, fmt.Sprintf("site %s answers no %s %s to users of other sites: ask an agent of it", n.id.Site(), r.Method, path), http.StatusNotFound)
-		case n.leads() == nil && r.Header.Get(headSite) == "":
-			from, _ := callerOf(r.Context())
+		case n.leads() == nil && !passed:
 			r.Header.Set(headSite, string(from.Site))
 			proxy.ServeHTTP(w, r)
 		default:

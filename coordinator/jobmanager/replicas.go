@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
@@ -60,6 +61,8 @@ func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
 		return refuse(ErrStale, "job %s was here at epoch %d, and site %s has it at %d", m.ID, here.Epoch, c.From, c.Epoch)
 	case max(len(m.Name), len(m.Namespace), len(c.Moving)) > MaxName || len(m.Spec) > MaxSpec:
 		return refuse(ErrRefused, "job %s: the spec has more than %d bytes, or a text is too long", m.ID, MaxSpec)
+	case m.Parallelism < 0 || m.Parallelism > dataflow.MaxMaxParallelism:
+		return refuse(ErrRefused, "job %s: a parallelism of %d", m.ID, m.Parallelism)
 	case len(m.Sets) > 2*MaxSets || slices.ContainsFunc(m.Sets, func(s string) bool { return len(s) > MaxText }):
 		return refuse(ErrRefused, "job %s: more than %d settings, or one of more than %d bytes", m.ID, 2*MaxSets, MaxText)
 	case max(len(m.Feeds), len(m.Reads), len(m.Adopted)) > 2*MaxSources || len(m.History) > MaxHistory:
@@ -68,6 +71,9 @@ func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
 	for i, f := range m.Feeds {
 		if manifest.CheckName(f.Name) != nil || len(f.Config) > MaxSpec || slices.ContainsFunc(m.Feeds[:i], func(o coordinator.MovingFeed) bool { return o.Name == f.Name }) {
 			return refuse(ErrRefused, "job %s: feed %q is there twice, or its name or its config is too long", m.ID, f.Name)
+		}
+		if f.Replicas < 0 || f.Replicas > MaxReplicas {
+			return refuse(ErrRefused, "job %s: feed %q has %d replicas; 1 to %d are possible", m.ID, f.Name, f.Replicas, MaxReplicas)
 		}
 	}
 	return nil

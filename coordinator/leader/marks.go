@@ -148,10 +148,10 @@ func (l *Leader) syncJob(id coordinator.JobID) {
 	r, j := l.jobs[id], l.st.Jobs[id]
 	switch {
 	case j == nil && r == nil:
-		delete(l.copying.replicas, id)
+		l.forgetJob(id)
 		return
 	case j == nil:
-		delete(l.copying.replicas, id)
+		l.forgetJob(id)
 		l.ended(r, nil)
 		return
 	case r == nil && j.Status.Ended():
@@ -173,6 +173,14 @@ func (l *Leader) syncJob(id coordinator.JobID) {
 	}
 }
 
+// forgetJob: the state does not have it any more.
+func (l *Leader) forgetJob(id coordinator.JobID) {
+	delete(l.copying.replicas, id)
+	if l.st.Replicas[id] == nil {
+		delete(l.heard, id)
+	}
+}
+
 // syncReplica: what is kept of a job of another site changed.
 func (l *Leader) syncReplica(id coordinator.JobID) {
 	r := l.st.Replicas[id]
@@ -182,6 +190,9 @@ func (l *Leader) syncReplica(id coordinator.JobID) {
 	if r == nil {
 		delete(l.copying.next, id)
 		delete(l.copying.replicas, id)
+		if l.st.Jobs[id] == nil {
+			delete(l.heard, id)
+		}
 		l.markSites()
 	} else {
 		l.replicating.marked[r.From] = true

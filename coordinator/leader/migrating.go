@@ -69,6 +69,10 @@ func newMigrating() migrating {
 		ends: make(map[string]coordinator.FeedEnd), lag: make(map[string]int64), behind: make(map[string]behind)}
 }
 
+// mostRuns bounds the machines: those of all moves that may be on record, and as many
+// of which there is a question only.
+const mostRuns = 4 * migration.MaxMoves
+
 // FromSite is a message of another site's leader about a move.
 type FromSite struct {
 	Site     mesh.Site
@@ -339,6 +343,10 @@ func (l *Leader) heardSite(from *FromSite) {
 			l.dryRun(m, f)
 		}
 		return
+	case m != nil && m.source != nil && m.source.To() != from.Site:
+		return // nor of one to a third one
+	case m == nil && propose && len(l.moving.runs) >= mostRuns:
+		return // too many ask at once; it is asked again
 	case m == nil && propose && l.st.Moves.Arrivals[id] == nil:
 		m = &moveRun{id: id, job: from.ToTarget.Propose.Job.ID, target: migration.NewTarget(l.cfg.Moving, l.now, id, nil), retry: dataflow.MinTime}
 		l.moving.runs[id] = m

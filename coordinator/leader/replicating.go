@@ -46,7 +46,7 @@ type Offer struct {
 	Offer *coordinator.Offer
 }
 
-// follows are the sites that are asked.
+// follows tells whether a site is asked.
 func (l *Leader) follows(site mesh.Site) bool {
 	if l.moving.reached[site] {
 		return true

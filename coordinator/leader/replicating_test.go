@@ -101,3 +101,35 @@ func TestAsksSitesSeenBefore(t *testing.T) {
 	}
 	t.Error("it asks nobody")
 }
+
+// Only the site that a job goes to says that it is prepared.
+func TestAThirdSiteIsNotTheTarget(t *testing.T) {
+	id := dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "a", Attempt: 1}, Counter: 7}
+	sp := &coordinator.Snapshot{Name: "sp", Job: "j6-a", ID: id}
+	moves := coordinator.NewMoves()
+	moves.Departures["m8-a"] = &coordinator.Departure{ID: "m8-a", Job: "j6-a", To: "b", Epoch: 1, Phase: coordinator.DepartureOffered, Savepoint: "sp"}
+	k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: coordinator.Level, Moves: moves,
+		Agents:     map[mesh.NodeID]*coordinator.Agent{"a1": {Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}},
+		Jobs:       map[coordinator.JobID]*coordinator.Job{"j6-a": {ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Epoch: 1, Status: coordinator.Suspended, Move: "m8-a", Savepoint: "sp"}},
+		Savepoints: map[string]*coordinator.Snapshot{"sp": sp},
+	}}
+	k.Leader = leader.New(leader.Config{Term: 1, Self: "a1", Site: "a", Level: coordinator.Level, Timing: leader.DefaultTiming(), Parse: leader.Parse})
+	k.step(leader.Event{Sites: &[]mesh.Site{"b", "c"}})
+	if k.prepared("c") {
+		t.Error("site c says so, and the job is handed over to b")
+	}
+	if !k.prepared("b") {
+		t.Error("site b says so, and the job is not handed over")
+	}
+}
+
+// prepared tells whether a job is handed over because a site says that it has all.
+func (k *keeping) prepared(site mesh.Site) (over bool) {
+	m := &coordinator.ToSource{Move: "m8-a", Prepared: &coordinator.MovePrepared{Savepoint: "sp"}}
+	for _, f := range k.step(leader.Event{FromSite: &leader.FromSite{Site: site, ToSource: m}}) {
+		if f.Propose != nil && f.Propose.Command.Move != nil && f.Propose.Command.Move.Decided != nil {
+			over = f.Propose.Command.Move.Decided.HandedOver
+		}
+	}
+	return over
+}

@@ -1,9 +1,8 @@
 // Package migration moves a job between two sites: who decides, and when either
 // of them may run it.
 //
-// The replicated state applies its commands (coordinator/jobmanager), and
-// coordinator/leader drives the machines. No verb begins a move yet, and nobody
-// carries the messages.
+// The replicated state applies its commands (coordinator/jobmanager),
+// coordinator/leader drives the machines, and agent/node carries the messages.
 //
 // It has three parts, all pure. Apply has the rules by which each site's
 // replicated state takes a command about a move (rules.go). Source and Target

@@ -80,6 +80,9 @@ func NewDryRun(cfg Config, now dataflow.Time, to, from mesh.Site, epoch uint64, 
 
 var errCancelledDry = errors.New("nobody wants to know any more")
 
+// To is the site that the job goes to: nobody else speaks for the target.
+func (s *Source) To() mesh.Site { return s.to }
+
 // Step takes one event and returns its effects, valid until the next Step.
 func (s *Source) Step(e Event) []Effect {
 	s.effects = nil

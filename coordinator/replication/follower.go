@@ -25,8 +25,7 @@ type Follower struct {
 	index      uint64 // of the newest answer
 	heard      dataflow.Time
 	next       dataflow.Time // when it is asked again
-	asking     bool
-	why        string // the last question has no answer
+	why        string        // the last question has no answer
 	jobs       map[coordinator.JobID]*followed
 	effects    []Effect
 }
@@ -54,7 +53,7 @@ func (f *Follower) Step(records map[coordinator.JobID]Record, e Event) []Effect 
 	case e.Offer != nil:
 		f.hear(e.Now, records, e.Offer)
 	case e.Failed != nil:
-		f.asking, f.next = false, e.Now.Add(f.cfg.Retry)
+		f.next = e.Now.Add(f.cfg.Retry)
 		if why := e.Failed.Error(); f.why == "" && f.heard != dataflow.MinTime {
 			f.tell("site %s does not say what it has: %s", f.from, why)
 		}
@@ -121,7 +120,6 @@ func (f *Follower) job(id coordinator.JobID) *followed {
 // hear takes an answer. One of an older state is passed over: its site has said
 // more already.
 func (f *Follower) hear(now dataflow.Time, records map[coordinator.JobID]Record, o *coordinator.Offer) {
-	f.asking = false
 	f.next = now.Add(f.cfg.Retry)
 	if o.Site != f.from || o.Index < f.index {
 		return
@@ -276,7 +274,7 @@ func (f *Follower) ask(now dataflow.Time, records map[coordinator.JobID]Record) 
 	if now < f.next {
 		return
 	}
-	f.asking, f.next = true, now.Add(f.cfg.Lost)
+	f.next = now.Add(f.cfg.Lost)
 	w := coordinator.Want{Site: f.self}
 	for _, id := range slices.Sorted(maps.Keys(records)) {
 		r := records[id]

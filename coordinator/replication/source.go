@@ -1,10 +1,7 @@
 package replication
 
 import (
-	"cmp"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/codec"
@@ -151,9 +148,8 @@ func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
 // knew tells whether this site must have applied a job's submission, if it was made
 // here.
 func (s *Source) knew(st Site, id coordinator.JobID) bool {
-	number, site, _ := strings.Cut(strings.TrimPrefix(string(id), "j"), "-")
-	index, err := strconv.ParseUint(number, 10, 64)
-	return err == nil && cmp.Or(site, string(s.self)) == string(s.self) && index <= st.Index
+	index, site, ok := id.Parts()
+	return ok && (site == "" || site == s.self) && index <= st.Index
 }
 
 // Pinned tells whether a checkpoint must stay, because another site is fetching it,
