@@ -56,6 +56,7 @@ func TestFailover(t *testing.T) {
 	send(t, depot.url, "POST", path, `{"to": 7}`).want(t, 422, "to")
 	send(t, depot.url, "POST", "/v1/jobs/warm/failover", api.Failover{To: "depot"}).want(t, 409, `\"warm\" is the name of several jobs: which one of j8-hall, j9-hall?`)
 	send(t, depot.url, "POST", "/v1/jobs/none/failover", api.Failover{To: "depot"}).want(t, 404, "what could go on here is cold (j7-hall), warm (j8-hall), warm (j9-hall)")
+	send(t, depot.url, "GET", "/v1/jobs/cold", nil).want(t, 404, "site hall has it", "job failover j7-hall --to depot --dry-run")
 	depot.refuses = errors.New("no checkpoint of it is complete here")
 	send(t, depot.url, "POST", path, api.Failover{To: "depot"}).want(t, 409, "no checkpoint of it is complete here")
 	depot.refuses, hall.away["depot"] = nil, nil

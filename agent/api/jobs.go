@@ -59,6 +59,11 @@ func findJob(st *coordinator.State, ref string) (*coordinator.Job, error) {
 	if last != nil {
 		return last, nil
 	}
+	for id, r := range st.Replicas {
+		if string(id) == ref || r.Job.Name == ref {
+			return nil, refusal(http.StatusNotFound, "job %s (%s) is not here: site %s has it, as is known here. If that one is lost: \"tidemark job failover %s --to %s --dry-run\" says what is kept here", r.Job.Name, id, r.From, id, st.Site)
+		}
+	}
 	var names []string
 	for _, j := range sortedJobs(st) {
 		if !slices.Contains(names, j.Name) {

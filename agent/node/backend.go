@@ -246,9 +246,9 @@ func (n *Node) narrate(c *coordinator.Command, r jobmanager.Result, changes []jo
 		e.Text = fmt.Sprintf("feed %s: log epoch %d, owner %s, members %v", l.Feed, l.Log.Epoch, l.Log.Owner, l.Log.Members)
 	case c.JobFailedOver != nil:
 		f := c.JobFailedOver
-		e.Job, e.Text = f.Job, fmt.Sprintf("it is taken from site %s, by a person's word, and goes on at epoch %d", f.From, f.Epoch)
+		e.Job, e.Text = f.Job, fmt.Sprintf("a person has said that it goes on at this site, at epoch %d", f.Epoch)
 		if f.Snapshot != "" {
-			e.Text += ", from " + f.Snapshot
+			e.Text += fmt.Sprintf(", from %s of site %s", f.Snapshot, f.From)
 		}
 	case c.JobQuarantined != nil:
 		e.Job, e.Text = c.JobQuarantined.Job, "quarantined: "+coordinator.Quarantine(c.JobQuarantined.Other)
