@@ -159,6 +159,7 @@ func (l *loss) exact(had func(id int) bool) {
 // lost is what only the lost site had taken. When that one is back, and does not reach the
 // other, it does nothing with the job, and then ends its copy.
 func TestASiteIsLost(t *testing.T) {
+	t.Parallel()
 	l := newLoss(t, "stop")
 	// While it is reached it is not lost; a dry run says so.
 	_, err := l.plant.client(t).Failover(t.Context(), "counts", api.Failover{To: "depot"})
@@ -209,6 +210,7 @@ func TestASiteIsLost(t *testing.T) {
 // With on_isolation: continue the site that comes back goes on at once, and ends its copy
 // when it hears that another one has the job: what it took meanwhile is not that one's.
 func TestALostSiteContinues(t *testing.T) {
+	t.Parallel()
 	l := newLoss(t, "continue")
 	l.plant.end()
 	l.over(l.depot, "depot", api.Failover{})
@@ -229,6 +231,7 @@ func TestALostSiteContinues(t *testing.T) {
 // Both sites have the job by force, at the same epoch: neither runs it until a person says
 // which one goes on.
 func TestBothHaveIt(t *testing.T) {
+	t.Parallel()
 	l := newLoss(t, "stop")
 	l.plant.end()
 	l.over(l.depot, "depot", api.Failover{})

@@ -22,6 +22,7 @@ import (
 // whoever is restarted: the leader of either site, or all agents of one. At each time
 // the replica's parts are whole there, and its log reaches to where it stands.
 func TestReplication(t *testing.T) {
+	t.Parallel()
 	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)

@@ -39,6 +39,7 @@ func see(t *testing.T, b *box, site mesh.Site, n int) {
 // the other one by what it has written down, and so does one that has forgotten that, by
 // what the other one knows.
 func TestSitesFindEachOther(t *testing.T) {
+	t.Parallel()
 	plant, depot := twoSites(t, 2)
 	for round := range 2 {
 		depot.end()
@@ -61,6 +62,7 @@ func TestSitesFindEachOther(t *testing.T) {
 // An agent that joins while the other site is away is told where that was, and finds it
 // when it is back.
 func TestJoinsWhileASiteIsAway(t *testing.T) {
+	t.Parallel()
 	plant, depot := twoSites(t, 1)
 	await(t, "the depot to have written down where the plant is", func() bool {
 		_, err := os.Stat(depot.dir + "/sites.json")
@@ -87,6 +89,7 @@ func TestJoinsWhileASiteIsAway(t *testing.T) {
 // Any agent asks another site, and any agent of that one has its leader answer; what is
 // not for other sites they are told so, and who refuses says it too. site list has them all.
 func TestSitesSpeak(t *testing.T) {
+	t.Parallel()
 	plant, depot := twoSites(t, 3)
 	self := func(b *box, site mesh.Site, agents int) {
 		t.Helper()
