@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -157,8 +158,9 @@ func (s *server) moves(st *coordinator.State, told []MoveTold) []Move {
 		m.Site = string(st.Site)
 		out = append(out, *m)
 	}
-	slices.SortFunc(out, func(a, b Move) int {
-		return cmp.Or(cmp.Compare(b.Begun, a.Begun), cmp.Compare(len(b.ID), len(a.ID)), cmp.Compare(b.ID, a.ID))
+	sort.Slice(out, func(i, j int) bool {
+		a, b := &out[i], &out[j]
+		return cmp.Or(cmp.Compare(b.Begun, a.Begun), cmp.Compare(len(b.ID), len(a.ID)), cmp.Compare(b.ID, a.ID)) < 0
 	})
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -100,8 +101,8 @@ func (m *mirrors) status(first int64) (all []coordinator.MirrorAt) {
 		}
 		all = append(all, at)
 	}
-	slices.SortFunc(all, func(a, b coordinator.MirrorAt) int {
-		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Feed, b.Feed))
+	sort.Slice(all, func(i, j int) bool {
+		return cmp.Or(cmp.Compare(all[i].Site, all[j].Site), cmp.Compare(all[i].Feed, all[j].Feed)) < 0
 	})
 	return all
 }

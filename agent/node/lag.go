@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -54,8 +54,9 @@ func (n *Node) Replicas() (all []api.Replica) {
 			}
 		}
 	})
-	slices.SortFunc(all, func(a, b api.Replica) int {
-		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Job, b.Job))
+	sort.Slice(all, func(i, j int) bool {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Job, b.Job)) < 0
 	})
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -179,7 +180,9 @@ func (l *Leader) recordCopies() {
 	if c.proposed || l.now < c.retry {
 		return
 	}
-	for _, ref := range slices.SortedFunc(maps.Keys(c.found), compareRefs) {
+	refs := slices.Collect(maps.Keys(c.found))
+	sort.Slice(refs, func(i, j int) bool { return compareRefs(refs[i], refs[j]) < 0 })
+	for _, ref := range refs {
 		f := c.found[ref]
 		delete(c.found, ref)
 		s := l.st.Of(ref.job, ref.name)

@@ -1,8 +1,8 @@
 package leader
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/replication"
@@ -280,7 +280,7 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 		m.Ends = append(m.Ends, coordinator.FeedEnd{Feed: s.Feed, End: s.Shown})
 	}
 	if len(m.Ends) > 0 {
-		slices.SortFunc(m.Ends, func(a, b coordinator.FeedEnd) int { return cmp.Compare(a.Feed, b.Feed) })
+		sort.Slice(m.Ends, func(i, j int) bool { return m.Ends[i].Feed < m.Ends[j].Feed })
 		l.mirrored(&m)
 	}
 }

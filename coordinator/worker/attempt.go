@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -74,7 +75,9 @@ func (a *attempt) inventory() coordinator.AttemptNow {
 	case closing: // it is not gone yet, and of no use any more
 		n.Phase, n.Prepared = coordinator.PhasePreparing, nil
 	}
-	for _, s := range slices.SortedFunc(keys(a.committed), compareSubtasks) {
+	subtasks := slices.Collect(keys(a.committed))
+	sort.Slice(subtasks, func(i, j int) bool { return compareSubtasks(subtasks[i], subtasks[j]) < 0 })
+	for _, s := range subtasks {
 		n.Committed = append(n.Committed, *a.committed[s])
 	}
 	return n

@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -53,7 +54,9 @@ func (w *Worker) reconcileCopies(st *coordinator.State) {
 		return
 	}
 	w.copies.untold = false
-	for _, ref := range slices.SortedFunc(keys(w.copies.lacks), compareRefs) {
+	refs := slices.Collect(keys(w.copies.lacks))
+	sort.Slice(refs, func(i, j int) bool { return compareRefs(refs[i], refs[j]) < 0 })
+	for _, ref := range refs {
 		if c := w.lacking(st, ref); c != nil {
 			w.say(coordinator.ToLeader{Copied: c})
 		} else {

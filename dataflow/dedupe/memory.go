@@ -1,8 +1,7 @@
 package dedupe
 
 import (
-	"cmp"
-	"slices"
+	"sort"
 
 	"github.com/zeebo/xxh3"
 
@@ -113,7 +112,7 @@ func (m *memory) ready(most int) {
 	if len(m.loose) == 0 {
 		return
 	}
-	slices.SortFunc(m.loose, func(a, b loose) int { return cmp.Compare(a.seq, b.seq) })
+	sort.Slice(m.loose, func(i, j int) bool { return m.loose[i].seq < m.loose[j].seq })
 	all := m.loose
 	m.loose = nil
 	m.tail = all[len(all)-1].seq + 1
