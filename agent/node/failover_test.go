@@ -155,6 +155,17 @@ func (l *loss) exact(had func(id int) bool) {
 	}
 }
 
+// apart has the depot take the job, work for a while, and end, and the plant come back alone.
+func (l *loss) apart() {
+	l.t.Helper()
+	l.plant.end()
+	l.over(l.depot, "depot", api.Failover{})
+	l.p.publish(50)
+	l.comes(l.depot, 300, 350)
+	l.depot.end()
+	l.plant.start("", "")
+}
+
 // A site is lost, and its job goes on at the other one, from what is kept there. What is
 // lost is what only the lost site had taken. When that one is back, and does not reach the
 // other, it does nothing with the job, and then ends its copy.
@@ -212,12 +223,7 @@ func TestASiteIsLost(t *testing.T) {
 func TestALostSiteContinues(t *testing.T) {
 	t.Parallel()
 	l := newLoss(t, "continue")
-	l.plant.end()
-	l.over(l.depot, "depot", api.Failover{})
-	l.p.publish(50)
-	l.comes(l.depot, 300, 350)
-	l.depot.end()
-	l.plant.start("", "")
+	l.apart()
 	l.p.publish(50)
 	l.comes(l.plant, 350, 400)
 	l.depot.start("", "")
@@ -233,12 +239,7 @@ func TestALostSiteContinues(t *testing.T) {
 func TestBothHaveIt(t *testing.T) {
 	t.Parallel()
 	l := newLoss(t, "stop")
-	l.plant.end()
-	l.over(l.depot, "depot", api.Failover{})
-	l.p.publish(50)
-	l.comes(l.depot, 300, 350)
-	l.depot.end()
-	l.plant.start("", "")
+	l.apart()
 	await(t, "the job to be isolated at the plant", func() bool { j := l.plant.job(l.id); return j != nil && j.Isolated })
 	if done := l.over(l.plant, "plant", api.Failover{Force: true}); done.Epoch != 2 || done.From != "plant" || done.Checkpoint == "" {
 		t.Errorf("%+v", done)

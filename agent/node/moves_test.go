@@ -242,22 +242,28 @@ func TestAJobMovesThereAndBack(t *testing.T) {
 	exactly(t, home, depot)
 }
 
-// A job moves with the MQTT session of its source, and back, while messages come: each
-// one is counted once.
-func TestAFeedMovesThereAndBack(t *testing.T) {
-	t.Parallel()
+// countsAtPlant has a job with a session at a broker run at the first of two sites.
+func countsAtPlant(t *testing.T) (plant []*box, depot *box, id coordinator.JobID, p *publisher) {
+	t.Helper()
 	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
-	plant, depot := twoSites(t, 1)
-	all := []*box{plant[0], depot}
-	raised(t, all...)
-	id := submit(t, plant, fmt.Sprintf(strings.Replace(countsJob, "replicas: 2", "replicas: 1", 1), b.Addr()))
+	plant, depot = twoSites(t, 1)
+	raised(t, plant[0], depot)
+	id = submit(t, plant, fmt.Sprintf(strings.Replace(countsJob, "replicas: 2", "replicas: 1", 1), b.Addr()))
 	await(t, "the job to run", func() bool { return status(plant[0], id) == coordinator.Running })
 	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 })
-	p := newPublisher(t, b.Addr())
+	return plant, depot, id, newPublisher(t, b.Addr())
+}
+
+// A job moves with the MQTT session of its source, and back, while messages come: each
+// one is counted once.
+func TestAFeedMovesThereAndBack(t *testing.T) {
+	t.Parallel()
+	plant, depot, id, p := countsAtPlant(t)
+	all := []*box{plant[0], depot}
 	everything := func(where string) {
 		t.Helper()
 		await(t, "everything to come out "+where, func() bool { return bytes.Count(out(t, all, "raw.jsonl"), []byte("\n")) >= p.next })
@@ -279,18 +285,8 @@ func TestAFeedMovesThereAndBack(t *testing.T) {
 // counted once.
 func TestAJobMovesAndItsFeedStays(t *testing.T) {
 	t.Parallel()
-	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.Close() })
-	plant, depot := twoSites(t, 1)
+	plant, depot, id, p := countsAtPlant(t)
 	all := []*box{plant[0], depot}
-	raised(t, all...)
-	id := submit(t, plant, fmt.Sprintf(strings.Replace(countsJob, "replicas: 2", "replicas: 1", 1), b.Addr()))
-	await(t, "the job to run", func() bool { return status(plant[0], id) == coordinator.Running })
-	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 })
-	p := newPublisher(t, b.Addr())
 	p.publish(300)
 	at := func(x *box, mirror, rests bool) {
 		t.Helper()
