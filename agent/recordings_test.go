@@ -452,9 +452,13 @@ func TestSilentStationsHoldNobodyUp(t *testing.T) {
 			if _, err := io.WriteString(w, strings.Join(text[1+int(local.Totals().In):1+upTo], "\n")+"\n"); err != nil {
 				t.Fatal(err)
 			}
-			until(t.Context(), t, "rows", func() bool { return local.Totals().In == int64(upTo) })
-			if got := local.Totals().Watermark; got != dataflow.Time(c.wm) {
-				t.Errorf("after %d rows: watermark %v, want %v", upTo, got, dataflow.Time(c.wm))
+			var got agent.Totals
+			until(t.Context(), t, "rows", func() bool { // and the subtask that reads nothing has said so: until then it holds all back
+				got = local.Totals()
+				return got.In == int64(upTo) && got.Watermark != dataflow.MinTime
+			})
+			if got.Watermark != dataflow.Time(c.wm) {
+				t.Errorf("after %d rows: watermark %v, want %v", upTo, got.Watermark, dataflow.Time(c.wm))
 			}
 		}
 		local.Stop()

@@ -2,6 +2,7 @@ package window_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -271,6 +272,22 @@ func TestForms(t *testing.T) {
 				k.WantSide = map[operator.Side]string{operator.Late: c.late}
 			}
 			optest.Check(t, k)
+		})
+	}
+}
+
+// TestSessionComesBack: between two snapshots a session ends, and a late row
+// carries the key's next one back to its start. A delta names it once; what it
+// no longer counts is deleted.
+func TestSessionComesBack(t *testing.T) {
+	in := input()
+	s := window.Spec{Form: window.Session, Gap: 10, Input: in, Keys: []int{0}, Aggregates: aggregates(t, in, "count(*)", "distinct(v)")}
+	for seed := range uint64(30) { // of the random cuts
+		optest.Check(t, optest.Case{
+			Factory: factory(t, s), OrderBy: []string{"k"}, HashBy: []int{0}, Seed: seed,
+			Input: optest.MustParse(t, in, strings.Repeat("c@90 v=0;", 9)+`wm 0; a@2 v=1; a@2 v=2; wm 12; a@7 v=2; a@2 v=3; wm 13; a@9 v=4;`+strings.Repeat("c@90 v=0;", 9)+"end"),
+			Want: `wm 0; a@11 window_start=2 window_end=12 n=2 distinct_1=2; wm 12; wm 13
+				a@18 window_start=2 window_end=19 n=3 distinct_1=3; c@99 window_start=90 window_end=100 n=18 distinct_1=1; end`,
 		})
 	}
 }

@@ -128,16 +128,22 @@ func (o *core) newState(p *batch.Pool, table int) *batch.Batch {
 }
 
 // finish completes a batch of deletions. What has come back since under the
-// same identity is left out: the next count window of a key, the same value in
-// its set.
+// same identity is left out: the next count window of a key, a session that a
+// late row has carried back to the start of one that was gone, the same value
+// in their sets.
 func (o *core) finish(b *batch.Batch, table int) {
 	clear(b.OwnTimes(b.Rows))
 	kinds := b.OwnKinds(b.Rows)
 	for i := range kinds {
 		kinds[i] = batch.Delete
 	}
-	f, is := o.form.(*counts)
-	if !is {
+	var heads *[]int32 // of the forms that begin again what they have let go of
+	switch f := o.form.(type) {
+	case *counts:
+		heads = &f.heads
+	case *sessions:
+		heads = &f.heads
+	default:
 		return
 	}
 	rows, ids := make([]int32, b.Rows), make([]int32, b.Rows)
@@ -146,13 +152,17 @@ func (o *core) finish(b *batch.Batch, table int) {
 	}
 	nkeys := len(o.spec.Keys)
 	o.keys.Lookup(b.Cols[:nkeys], rows, b.Hashes, ids)
-	f.heads = padded(f.heads, f.keys.Cap(), 0)
+	*heads = padded(*heads, o.keys.Cap(), 0)
 	b.Sel = b.OwnSel(b.Rows)
 	for i, id := range ids {
-		_, s := f.slotOf(id, 0)
+		own := int64(0)
+		if o.keep > nkeys {
+			own = b.Cols[nkeys].Ints[i]
+		}
+		t, s := o.form.slotOf(id, own)
 		back := s >= 0
 		if back && table > 0 {
-			back = o.holds(table-1, f.t, s, b.Cols[nkeys], rows[i:i+1])
+			back = o.holds(table-1, t, s, b.Cols[len(b.Cols)-1], rows[i:i+1])
 		}
 		if !back {
 			b.Sel = append(b.Sel, rows[i])
