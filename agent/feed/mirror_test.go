@@ -356,3 +356,46 @@ func TestAMirrorHasWhatIsReplicated(t *testing.T) {
 		w.check(20)
 	})
 }
+
+// A mirror is called otherwise after a while, at a site that is to have one: the log
+// waits for the one that asks, and not for the name of before.
+func TestAMirrorOfAnotherName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTwoSites(t)
+		defer w.stop()
+		f, err := w.north.agents["a"].feeds.OpenKeeping("f", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.MirroredAt([]mesh.Site{"south"})
+		defer func() { _ = f.Close() }()
+		w.north.broker.publish(numbers(0, 10)...)
+		time.Sleep(10 * time.Second)
+		for _, a := range w.south.agents {
+			if err := a.feeds.Rest("f"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other := w.south.epoch
+		other.Members, other.Epoch, other.Starts = []mesh.NodeID{"x"}, 1, []int64{0}
+		if err := w.south.agents["x"].feeds.Own("g", other, w.south.config, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // both may be wanted, and one away for a moment
+		if n := w.north.status(); len(n.Mirrors) != 2 || n.Mirrors[0].Feed != "f" || n.Mirrors[1].Feed != "g" || n.Mirrors[1].End != n.End {
+			t.Errorf("%+v", n.Mirrors)
+		}
+		time.Sleep(5 * time.Minute)
+		f.MirroredAt([]mesh.Site{"south"})
+		if n := w.north.status(); len(n.Mirrors) != 1 || n.Mirrors[0].Feed != "g" {
+			t.Errorf("%+v", n.Mirrors)
+		}
+		// Nobody speaks: what is expected is waited for, however long that takes.
+		w.north.net.Cut("a", "x")
+		w.north.net.Cut("b", "x")
+		time.Sleep(time.Hour)
+		if n := w.north.status(); len(n.Mirrors) != 1 || n.Mirrors[0].Feed != "g" || n.Mirrors[0].Node != "" {
+			t.Errorf("%+v", n.Mirrors)
+		}
+	})
+}

@@ -30,6 +30,9 @@ const (
 	DefaultMirrorKeep = 1 << 30
 	// mostMirrors is how many a log has; those beyond are refused.
 	mostMirrors = 256
+	// mirrorGone is how long a mirror may have no stream while another one of its site
+	// has: then it is called otherwise there now, and nobody asks for it any more.
+	mirrorGone = 5 * dataflow.Minute
 	// mostMirrorName is how long the name of a feed is at another site.
 	mostMirrorName = 256
 )
@@ -177,7 +180,23 @@ func (f *Feed) has(k mirrorKey, r *mirrored, end int64) error {
 	}
 	r.end, r.heard = end, f.owner.o.Clock.Now()
 	f.log.Hold(k.pin(), end, f.owner.o.MirrorKeep)
+	f.renamed(k)
 	return nil
+}
+
+// renamed lets go of mirrors that the site of one that speaks does not have any more.
+// The caller holds mirrors.mu.
+func (f *Feed) renamed(k mirrorKey) {
+	m := &f.mirrors
+	if len(m.all) == 1 {
+		return
+	}
+	for other, r := range m.all {
+		if other != k && other.site == k.site && r.stream == nil && f.owner.o.Clock.Now() >= r.heard.Add(mirrorGone) {
+			delete(m.all, other)
+			f.log.Release(other.pin())
+		}
+	}
 }
 
 // serveMirror answers another site's mirror, and sends it what it lacks until the
