@@ -8,6 +8,14 @@ import (
 // The loss of a site: another one takes its job, and what comes of it when the
 // first is back. docs/MIGRATION.md has the rules.
 
+// MaxEpochsAhead is how far an epoch of a job may be above the one that is known of it
+// at a site: what is further ahead nobody has counted to. MaxEpoch bounds one of a job
+// that is not known.
+const (
+	MaxEpochsAhead = 1 << 20
+	MaxEpoch       = 1 << 62
+)
+
 // JobFailedOver makes a job this site's, at a greater epoch than anybody is known
 // to have had it, without the word of the site that has it. SitesLevel.
 //

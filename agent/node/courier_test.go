@@ -69,3 +69,20 @@ func TestCourier(t *testing.T) {
 		t.Errorf("said %q, and %d more calls", said, len(passed))
 	}
 }
+
+// Who has a leader write to more sites than there can be has nobody write to them.
+func TestCourierIsBounded(t *testing.T) {
+	said := 0
+	c := courier{to: make(map[mesh.Site]chan letter), now: func() dataflow.Time { return 1 }, tell: func(string) { said++ },
+		call: func(context.Context, mesh.Site, string, []byte) ([]byte, error) { return nil, nil }}
+	ctx, cancel := context.WithCancel(t.Context())
+	o := &office{ctx: ctx}
+	for i := range mostSites + 10 {
+		c.send(o, &leader.ToSite{Site: mesh.Site(fmt.Sprint(i)), Owner: &coordinator.OwnerNews{Job: "j"}})
+	}
+	cancel()
+	o.done.Wait()
+	if len(c.to) != mostSites || said != 1 {
+		t.Errorf("%d sites, said %d times", len(c.to), said)
+	}
+}

@@ -74,6 +74,7 @@ type courier struct {
 	now  func() dataflow.Time
 	tell func(string)
 	to   map[mesh.Site]chan letter // of the office's goroutine
+	full bool                      // it was told that there are too many
 }
 
 type letter struct {
@@ -102,6 +103,13 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 		return
 	}
 	letters := c.to[m.Site]
+	if letters == nil && len(c.to) >= mostSites {
+		if !c.full {
+			c.full = true
+			c.tell(fmt.Sprintf("site %s, and others, are not told of anything: there are %d already that are", m.Site, mostSites))
+		}
+		return
+	}
 	if letters == nil {
 		letters = make(chan letter, mostUnsent)
 		c.to[m.Site] = letters

@@ -40,7 +40,7 @@ type seen struct {
 }
 
 // mostSites bounds how many other sites are remembered: those beyond are reached
-// while they are seen.
+// while they are seen. A leader writes to so many, and what is for another one is lost.
 const mostSites = 256
 
 // mostSiteContacts is how many addresses of a site are remembered.

@@ -81,7 +81,7 @@ func (a *apply) checkFailedOver(c *coordinator.JobFailedOver) error {
 	switch {
 	case a.Level < coordinator.SitesLevel:
 		return refuse(ErrRefused, "jobs go from site to site from feature level %d on, and level %d is in force", coordinator.SitesLevel, a.Level)
-	case c.Epoch <= c.Was || c.Epoch-c.Was > MaxHistory:
+	case c.Epoch <= c.Was || c.Epoch-c.Was > coordinator.MaxEpochsAhead+1:
 		return refuse(ErrRefused, "job %s: epoch %d is to follow %d", c.Job, c.Epoch, c.Was)
 	case len(c.Why) > MaxText:
 		return refuse(ErrRefused, "job %s: a sentence of more than %d bytes", c.Job, MaxText)

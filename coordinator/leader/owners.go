@@ -84,7 +84,9 @@ func (l *Leader) asked(r *jobRun, j *coordinator.Job) (sites []mesh.Site) {
 		add(t.Site)
 	}
 	for _, s := range sorted(r.owning.named) {
-		add(s)
+		if l.moving.reached[s] { // who says so may have made it up
+			add(s)
+		}
 	}
 	return sites
 }
@@ -156,6 +158,9 @@ func (l *Leader) putOwner(to mesh.Site, n coordinator.OwnerNews) {
 
 // heardOwner: another site says who has a job.
 func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
+	if !l.sound(n) {
+		return
+	}
 	l.catchUp()
 	if n.Ask && l.now <= l.confirmed.Add(l.cfg.Timing.Confirm) { // else what is known here may be old
 		answer := l.ownerOf(n.Job)
@@ -180,13 +185,44 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 	if r == nil {
 		return
 	}
-	if !ours && n.Owner != l.cfg.Site && !r.owning.named[n.Owner] && len(r.owning.named) < maxOwners {
-		r.owning.named[n.Owner], r.owning.next = true, l.now
+	if !ours && n.Owner != l.cfg.Site {
+		l.named(r, n.Owner)
 	}
 	if ours && !n.Ask && n.Term == l.cfg.Term {
 		r.owning.answers[from] = max(n.At, r.owning.answers[from])
 	}
 	l.marks.jobs[n.Job] = true
+}
+
+// sound tells whether what another site says can be so: a job is with nobody at no
+// epoch, or with a site at one that is not further from what is known than anybody counts.
+func (l *Leader) sound(n *coordinator.OwnerNews) bool {
+	var known uint64
+	if j := l.st.Jobs[n.Job]; j != nil {
+		known = j.Epoch
+	}
+	if r := l.st.Replicas[n.Job]; r != nil {
+		known = max(known, r.Epoch)
+	}
+	return max(len(n.Job), len(n.Owner)) <= jobmanager.MaxName && (n.Epoch == 0) == (n.Owner == "") && n.Epoch <= coordinator.MaxEpoch &&
+		(known == 0 || n.Epoch <= known+coordinator.MaxEpochsAhead)
+}
+
+// named notes a site of which another one has said that it has a job. Where there are
+// too many, one goes that is not reached.
+func (l *Leader) named(r *jobRun, owner mesh.Site) {
+	if r.owning.named[owner] {
+		return
+	}
+	if len(r.owning.named) >= maxOwners {
+		all := sorted(r.owning.named)
+		at := slices.IndexFunc(all, func(s mesh.Site) bool { return !l.moving.reached[s] })
+		if at < 0 || !l.moving.reached[owner] {
+			return
+		}
+		delete(r.owning.named, all[at])
+	}
+	r.owning.named[owner], r.owning.next = true, l.now
 }
 
 // contest proposes what follows of another site's claim, once.

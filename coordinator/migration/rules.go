@@ -228,6 +228,9 @@ func departureForgotten(m *coordinator.Moves, id coordinator.MoveID) (Applied, e
 // fenced: the greater epoch wins, whatever this site thinks.
 func fenced(m *coordinator.Moves, jobs Jobs, e Entry, c *coordinator.JobFenced) (Applied, error) {
 	job, changed := jobs.Job(c.Job), false
+	if job != (JobFacts{}) && job.Epoch < c.Epoch && c.Epoch-job.Epoch > coordinator.MaxEpochsAhead {
+		return Applied{}, refuse(ErrRefused, "job %s: site %s cannot have it at epoch %d, as it is known to have been at %d", c.Job, c.Owner, c.Epoch, job.Epoch)
+	}
 	for _, id := range sorted(m.Departures) {
 		d := m.Departures[id]
 		if d.Job == c.Job && d.Epoch < c.Epoch && d.Phase.CanBecome(coordinator.DepartureFenced) {
