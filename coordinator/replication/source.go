@@ -12,17 +12,13 @@ import (
 )
 
 // Source answers other sites, and knows what they are fetching. Not safe for
-// concurrent use. It holds an entry for each job and site that asked.
+// concurrent use. It holds what each site asked last, of the jobs that were to be kept
+// there then.
 type Source struct {
 	cfg   Config
 	self  mesh.Site
 	start dataflow.Time
-	asked map[asker]asked
-}
-
-type asker struct {
-	job  coordinator.JobID
-	site mesh.Site
+	asked map[mesh.Site]map[coordinator.JobID]asked
 }
 
 // asked is what a site said of a job when it asked last.
@@ -53,12 +49,14 @@ type Site struct {
 
 // NewSource makes the machine of a term that begins at now.
 func NewSource(cfg Config, self mesh.Site, now dataflow.Time) *Source {
-	return &Source{cfg: cfg.filled(), self: self, start: now, asked: make(map[asker]asked)}
+	return &Source{cfg: cfg.filled(), self: self, start: now, asked: make(map[mesh.Site]map[coordinator.JobID]asked)}
 }
 
 // Answer says what a site should keep, and notes what it is fetching.
 func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordinator.Offer {
 	o := &coordinator.Offer{Site: s.self, Index: st.Index}
+	said := make(map[coordinator.JobID]asked, len(st.Jobs))
+	s.asked[w.Site] = said // of a job that is not to be there any more nothing stays
 	for i := range st.Jobs {
 		j := &st.Jobs[i]
 		at := slices.IndexFunc(w.Jobs, func(k coordinator.WantedJob) bool { return k.Job == j.ID })
@@ -66,16 +64,17 @@ func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordi
 			text := j.Text
 			offered := newest(j.Job, "")
 			o.Jobs = append(o.Jobs, coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving, Text: &text, Newest: offered})
-			s.asked[asker{j.ID, w.Site}] = asked{at: now, offered: offered}
+			said[j.ID] = asked{at: now, offered: offered}
 			continue
 		}
-		o.Jobs = append(o.Jobs, s.offer(now, st, j, w.Site, &w.Jobs[at]))
+		offered := s.offer(st, j, &w.Jobs[at])
+		o.Jobs = append(o.Jobs, offered)
+		said[j.ID] = asked{at: now, has: w.Jobs[at].Has, next: w.Jobs[at].Next, ends: w.Jobs[at].Ends, offered: offered.Newest}
 	}
 	for _, k := range w.Jobs {
 		if slices.ContainsFunc(st.Jobs, func(j Job) bool { return j.ID == k.Job }) {
 			continue
 		}
-		delete(s.asked, asker{k.Job, w.Site})
 		if why := s.gone(st, &k); why != "" {
 			o.Gone = append(o.Gone, coordinator.GoneJob{Job: k.Job, Epoch: k.Epoch, Why: why})
 		}
@@ -83,8 +82,7 @@ func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordi
 	return o
 }
 
-func (s *Source) offer(now dataflow.Time, st Site, j *Job, site mesh.Site, k *coordinator.WantedJob) coordinator.OfferedJob {
-	s.asked[asker{j.ID, site}] = asked{at: now, has: k.Has, next: k.Next, ends: k.Ends}
+func (s *Source) offer(st Site, j *Job, k *coordinator.WantedJob) coordinator.OfferedJob {
 	o := coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving}
 	if k.Epoch != j.Epoch || k.Text != codec.TextOf(&j.Text) {
 		text := j.Text
@@ -94,9 +92,6 @@ func (s *Source) offer(now dataflow.Time, st Site, j *Job, site mesh.Site, k *co
 	if o.Lost = k.Next != "" && fetched == nil; k.Next == "" || o.Lost {
 		o.Newest = newest(j.Job, k.Has)
 	}
-	a := s.asked[asker{j.ID, site}]
-	a.offered = o.Newest
-	s.asked[asker{j.ID, site}] = a
 	if k.Where && fetched != nil {
 		o.Copies = fetched.Copies
 	}
@@ -156,7 +151,7 @@ func (s *Source) knew(st Site, id coordinator.JobID) bool {
 // or may be: to is where the job is kept.
 func (s *Source) Pinned(now dataflow.Time, job coordinator.JobID, name string, to []mesh.Site) bool {
 	for _, site := range to {
-		a, said := s.asked[asker{job, site}]
+		a, said := s.asked[site][job]
 		switch {
 		case !said && now < s.start.Add(s.cfg.Grace):
 			return true // nobody has asked this leader yet
@@ -170,7 +165,7 @@ func (s *Source) Pinned(now dataflow.Time, job coordinator.JobID, name string, t
 // Kept is what a site said of a job when it asked last: what is complete there, and
 // where its logs end. at is MinTime if it has not asked in this term.
 func (s *Source) Kept(job coordinator.JobID, site mesh.Site) (has string, ends []coordinator.FeedEnd, at dataflow.Time) {
-	a, said := s.asked[asker{job, site}]
+	a, said := s.asked[site][job]
 	if !said {
 		return "", nil, dataflow.MinTime
 	}
