@@ -61,8 +61,10 @@ func (l *Leader) mirrored(e *Mirrored) {
 		l.moving.ends[end.Feed], l.moving.lag[end.Feed] = end, e.Lag[end.Feed]
 	}
 	l.markMoves("")
-	for _, r := range l.st.Replicas {
-		l.replicating.marked[r.From] = true
+	for _, end := range e.Ends {
+		for id := range l.replicating.feeds[end.Feed] {
+			l.mark(l.replicating.index[id].from, id)
+		}
 	}
 }
 
@@ -73,7 +75,7 @@ func (l *Leader) sitesReached(sites []mesh.Site) {
 	for _, s := range sites {
 		l.moving.reached[s] = true
 		if !was[s] && l.leads {
-			l.replicating.marked[s] = true
+			l.mark(s)
 			l.markFetches(s)
 		}
 	}

@@ -39,7 +39,7 @@ type span struct{ least, most int64 }
 func (l *Leader) markFetch(job coordinator.JobID) {
 	if r := l.st.Replicas[job]; r != nil && r.Next != nil {
 		l.copying.next[job], l.marks.copies = true, true
-		l.replicating.marked[r.From] = true
+		l.mark(r.From, job)
 	}
 }
 

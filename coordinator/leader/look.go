@@ -29,7 +29,7 @@ func (l *Leader) due() {
 		case aMove:
 			l.markMove(coordinator.MoveID(s.name))
 		case aReplica:
-			l.replicating.marked[mesh.Site(s.name)] = true
+			l.mark(mesh.Site(s.name))
 		case anAgent:
 			switch a := l.agents[mesh.NodeID(s.name)]; {
 			case !a.lost && l.now >= l.silentAt(a):
@@ -88,6 +88,7 @@ func (l *Leader) lookAtSite() {
 	if settled := l.start.Add(l.cfg.Timing.Lease); !l.marks.calm {
 		if l.marks.calm = l.now >= settled || len(l.marks.unheard) == 0; l.marks.calm {
 			l.markAll()
+			l.markFetches("") // what is whole is so from now on
 		} else {
 			at = settled
 		}

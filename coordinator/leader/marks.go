@@ -21,6 +21,9 @@ import (
 //	         deployed, or is not any more; the site's agents are others; its time has come
 //	copies   a job or a savepoint changed in the state; an agent was taken out, is lost for
 //	         long, comes, or speaks of copies; the time of the next has come (copies.go)
+//	a replica  it changed in the state; a log that its job reads has come further; as copies;
+//	         its site answers or is reached; its time has come. A question to its site, once
+//	         a second, and the answer, name all jobs of that site, and look at those
 //	what waits or wants   also when there may be room: an agent comes or goes, a job gives slots back or
 //	         takes them, two agents are kept apart or not any more
 //
@@ -122,6 +125,11 @@ func (l *Leader) everything() []jobmanager.Change {
 	for _, id := range sorted(l.st.Replicas) {
 		all = append(all, jobmanager.Change{What: jobmanager.Replica, Name: string(id)})
 	}
+	for _, id := range sorted(l.replicating.index) {
+		if l.st.Replicas[id] == nil {
+			all = append(all, jobmanager.Change{What: jobmanager.Replica, Name: string(id)})
+		}
+	}
 	for _, node := range sorted(l.agents) {
 		if l.st.Agents[node] == nil {
 			all = append(all, jobmanager.Change{What: jobmanager.Agent, Name: string(node)})
@@ -193,10 +201,8 @@ func (l *Leader) syncReplica(id coordinator.JobID) {
 		if l.st.Jobs[id] == nil {
 			delete(l.heard, id)
 		}
-		l.markSites()
-	} else {
-		l.replicating.marked[r.From] = true
 	}
+	l.indexReplica(id)
 	l.markCopies(snapshotRef{job: id})
 	l.markFetch(id)
 	l.markMoves(id)
@@ -205,10 +211,10 @@ func (l *Leader) syncReplica(id coordinator.JobID) {
 // markSites has all other sites looked at.
 func (l *Leader) markSites() {
 	for site := range l.replicating.sites {
-		l.replicating.marked[site] = true
+		l.mark(site)
 	}
 	for site := range l.moving.reached {
-		l.replicating.marked[site] = true
+		l.mark(site)
 	}
 }
 

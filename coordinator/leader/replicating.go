@@ -17,14 +17,78 @@ import (
 // replicating is what is known of it.
 type replicating struct {
 	sites  map[mesh.Site]*replication.Follower
-	marked map[mesh.Site]bool
-	source *replication.Source // nil until somebody asks, or something may be let go
-	first  map[string]int64    // of mirrors: from where on their logs are here
-	epochs map[string]uint64   // of mirrors: to which epoch what is known of them belongs
+	marked map[mesh.Site]map[coordinator.JobID]bool // those that follow, and the jobs that are others
+	kept   map[mesh.Site]map[coordinator.JobID]bool // of which something is kept, by who has them
+	index  map[coordinator.JobID]indexed            // where that is noted
+	feeds  map[string]map[coordinator.JobID]bool    // and by the feeds that they read, as they are called here
+	source *replication.Source                      // nil until somebody asks, or something may be let go
+	first  map[string]int64                         // of mirrors: from where on their logs are here
+	epochs map[string]uint64                        // of mirrors: to which epoch what is known of them belongs
 }
 
 func newReplicating() replicating {
-	return replicating{sites: make(map[mesh.Site]*replication.Follower), marked: make(map[mesh.Site]bool), first: make(map[string]int64), epochs: make(map[string]uint64)}
+	return replicating{sites: make(map[mesh.Site]*replication.Follower), marked: make(map[mesh.Site]map[coordinator.JobID]bool), kept: make(map[mesh.Site]map[coordinator.JobID]bool),
+		index: make(map[coordinator.JobID]indexed), feeds: make(map[string]map[coordinator.JobID]bool), first: make(map[string]int64), epochs: make(map[string]uint64)}
+}
+
+// indexed is where a replica is noted.
+type indexed struct {
+	from  mesh.Site
+	feeds []string
+}
+
+// indexReplica notes where a replica belongs, as it is now, and has those look at it
+// that follow a site.
+func (l *Leader) indexReplica(id coordinator.JobID) {
+	k, r := &l.replicating, l.st.Replicas[id]
+	was, known := k.index[id]
+	if known {
+		drop(k.kept, was.from, id)
+		for _, name := range was.feeds {
+			drop(k.feeds, name, id)
+		}
+		delete(k.index, id)
+		l.mark(was.from, id)
+	}
+	if r == nil {
+		for site := range k.sites { // it may have something to keep of the job
+			l.mark(site, id)
+		}
+		return
+	}
+	now := indexed{from: r.From}
+	add(k.kept, r.From, id)
+	for i := range r.Job.Feeds {
+		name := r.Job.NameAt(&r.Job.Feeds[i], r.From, l.cfg.Site, r.Moving)
+		now.feeds = append(now.feeds, name)
+		add(k.feeds, name, id)
+	}
+	k.index[id] = now
+	l.mark(r.From, id)
+}
+
+func add[K comparable](sets map[K]map[coordinator.JobID]bool, key K, id coordinator.JobID) {
+	if sets[key] == nil {
+		sets[key] = make(map[coordinator.JobID]bool)
+	}
+	sets[key][id] = true
+}
+
+func drop[K comparable](sets map[K]map[coordinator.JobID]bool, key K, id coordinator.JobID) {
+	if delete(sets[key], id); len(sets[key]) == 0 {
+		delete(sets, key)
+	}
+}
+
+// mark has what is kept of a site's jobs looked at: of these, where they are others.
+func (l *Leader) mark(site mesh.Site, jobs ...coordinator.JobID) {
+	m := l.replicating.marked
+	if m[site] == nil {
+		m[site] = make(map[coordinator.JobID]bool)
+	}
+	for _, id := range jobs {
+		m[site][id] = true
+	}
 }
 
 // Offered is what another site answered to the last Ask, or that it did not.
@@ -48,21 +112,15 @@ type Offer struct {
 
 // follows tells whether a site is asked.
 func (l *Leader) follows(site mesh.Site) bool {
-	if l.moving.reached[site] {
-		return true
-	}
-	for _, r := range l.st.Replicas {
-		if r.From == site {
-			return true
-		}
-	}
-	return false
+	return l.moving.reached[site] || len(l.replicating.kept[site]) > 0
 }
 
 // lookAtSites lets those follow whose records, copies or logs are others.
 func (l *Leader) lookAtSites() {
-	for _, site := range take(l.replicating.marked) { // what is marked meanwhile the next Step sees
-		l.followSite(site, replication.Event{})
+	marked := l.replicating.marked
+	l.replicating.marked = make(map[mesh.Site]map[coordinator.JobID]bool) // what is marked meanwhile the next Step sees
+	for _, site := range sorted(marked) {
+		l.followSite(site, replication.Event{Jobs: sorted(marked[site])})
 	}
 }
 
@@ -79,6 +137,7 @@ func (l *Leader) followSite(site mesh.Site, e replication.Event) {
 	case f == nil:
 		f = replication.NewFollower(l.cfg.Replication, l.cfg.Site, site)
 		l.replicating.sites[site] = f
+		e.All = true
 	}
 	e.Now = l.now
 	for _, effect := range slices.Clone(f.Step(l.records(site), e)) {
@@ -110,28 +169,32 @@ func (l *Leader) proposeReplica(site mesh.Site, c *coordinator.Command) {
 		if err != nil {
 			l.followSite(site, replication.Event{Rejected: &replication.Rejected{Job: job, Err: err}})
 		}
-		l.replicating.marked[site] = true
+		l.mark(site, job)
 	})
 }
 
 // records are the replicas of a site's jobs, as they are now.
-func (l *Leader) records(site mesh.Site) map[coordinator.JobID]replication.Record {
-	all := make(map[coordinator.JobID]replication.Record)
-	for id, r := range l.st.Replicas {
-		rec := replication.Record{Replica: r}
-		if r.From == site {
-			rec.Ends = l.endsOf(r)
-		}
-		if r.From == site && r.Next != nil {
-			f := l.fetchedOf(r)
-			_, all := l.fetchPlan(r)
-			rec.Copied = all && l.settled() // before that nobody knows who could have a copy
-			rec.Whole, rec.Void = l.logsOf(r, f.needs, len(rec.Ends))
-			rec.Stuck = f.stuck
-		}
-		all[id] = rec
+func (l *Leader) records(site mesh.Site) replication.Records {
+	return replication.Records{
+		Of:   func(id coordinator.JobID) replication.Record { return l.recordOf(site, l.st.Replicas[id]) },
+		Kept: func() []coordinator.JobID { return sorted(l.replicating.kept[site]) },
 	}
-	return all
+}
+
+func (l *Leader) recordOf(site mesh.Site, r *coordinator.Replica) replication.Record {
+	rec := replication.Record{Replica: r}
+	if r == nil || r.From != site {
+		return rec
+	}
+	rec.Ends = l.endsOf(r)
+	if r.Next != nil {
+		f := l.fetchedOf(r)
+		_, all := l.fetchPlan(r)
+		rec.Copied = all && l.settled() // before that nobody knows who could have a copy
+		rec.Whole, rec.Void = l.logsOf(r, f.needs, len(rec.Ends))
+		rec.Stuck = f.stuck
+	}
+	return rec
 }
 
 // endsOf is how far the logs of a replica are here, in all their copies. Those of
@@ -288,8 +351,8 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 // comesHome tells whether a job of which something is kept here reads a mirror of a
 // feed whose session is here.
 func (l *Leader) comesHome(f *coordinator.Feed) bool {
-	for _, r := range l.st.Replicas {
-		if slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool {
+	for id := range l.replicating.feeds[f.Name] {
+		if r := l.st.Replicas[id]; r != nil && slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool {
 			return m.Of != nil && *m.Of == coordinator.Mirror{Site: l.cfg.Site, Feed: f.Name}
 		}) {
 			return true

@@ -14,6 +14,15 @@ type Event struct {
 	Offer    *coordinator.Offer // the answer to the last Ask
 	Failed   error              // there is none
 	Rejected *Rejected
+	Jobs     []coordinator.JobID // their records, copies or logs are others
+	All      bool                // those of any job may be; so a follower begins
+}
+
+// Records are the replicas as they are now. What a Step does not have to know of a job
+// it does not ask for, as it may be dear.
+type Records struct {
+	Of   func(coordinator.JobID) Record // without a Replica: nothing is kept of the job
+	Kept func() []coordinator.JobID     // the jobs of the other site of which something is kept, in order
 }
 
 // Rejected is a proposal that changed nothing, or was not accepted.

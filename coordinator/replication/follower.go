@@ -27,6 +27,7 @@ type Follower struct {
 	next       dataflow.Time // when it is asked again
 	why        string        // the last question has no answer
 	jobs       map[coordinator.JobID]*followed
+	waiting    map[coordinator.JobID]bool // those with a proposal under way
 	effects    []Effect
 }
 
@@ -43,15 +44,19 @@ type followed struct {
 
 // NewFollower makes the machine of a term.
 func NewFollower(cfg Config, self, from mesh.Site) *Follower {
-	return &Follower{cfg: cfg.filled(), self: self, from: from, heard: dataflow.MinTime, next: dataflow.MinTime, jobs: make(map[coordinator.JobID]*followed)}
+	return &Follower{cfg: cfg.filled(), self: self, from: from, heard: dataflow.MinTime, next: dataflow.MinTime, jobs: make(map[coordinator.JobID]*followed), waiting: make(map[coordinator.JobID]bool)}
 }
 
-// Step takes one event and returns its effects, valid until the next Step.
-func (f *Follower) Step(records map[coordinator.JobID]Record, e Event) []Effect {
+// Step takes one event and returns its effects, valid until the next Step. It looks at
+// the jobs that the event is about, and at those whose proposal is due; an answer of the
+// site is about all of its jobs, and so is a question.
+func (f *Follower) Step(records Records, e Event) []Effect {
 	f.effects = nil
+	look := e.Jobs
 	switch {
 	case e.Offer != nil:
 		f.hear(e.Now, records, e.Offer)
+		look = f.all(records)
 	case e.Failed != nil:
 		f.next = e.Now.Add(f.cfg.Retry)
 		if why := e.Failed.Error(); f.why == "" && f.heard != dataflow.MinTime {
@@ -60,37 +65,63 @@ func (f *Follower) Step(records map[coordinator.JobID]Record, e Event) []Effect 
 		f.why = e.Failed.Error()
 	case e.Rejected != nil:
 		if j := f.jobs[e.Rejected.Job]; j != nil {
-			j.proposed = e.Now // and tried again after a while
+			f.waits(e.Rejected.Job, j, e.Now) // and tried again after a while
+		}
+	case e.All:
+		look = f.all(records)
+	}
+	for id := range f.waiting {
+		if e.Now >= f.jobs[id].proposed.Add(f.cfg.Retry) {
+			look = append(look[:len(look):len(look)], id)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(records)) {
-		if r := records[id]; r.From == f.from {
-			f.job(id)
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(f.jobs)) {
-		j, r := f.jobs[id], records[id]
-		if j.record != r.Replica {
-			j.record, j.proposed = r.Replica, dataflow.MinTime
-		}
-		if j.proposed == dataflow.MinTime || e.Now >= j.proposed.Add(f.cfg.Retry) {
-			f.decide(e.Now, id, j, r)
-		}
-		if !j.offered && j.gone == nil && (r.Replica == nil || r.From != f.from) {
-			delete(f.jobs, id)
-		}
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(look))) {
+		f.look(e.Now, id, records.Of(id))
 	}
 	f.ask(e.Now, records)
 	return f.effects
 }
 
+// all are the jobs that are known, and those of which something is kept.
+func (f *Follower) all(records Records) []coordinator.JobID {
+	return append(slices.Collect(maps.Keys(f.jobs)), records.Kept()...)
+}
+
+// look does what there is to do for a job.
+func (f *Follower) look(now dataflow.Time, id coordinator.JobID, r Record) {
+	mine := r.Replica != nil && r.From == f.from
+	if f.jobs[id] == nil && !mine {
+		return
+	}
+	j := f.job(id)
+	if j.record != r.Replica {
+		j.record = r.Replica
+		f.waits(id, j, dataflow.MinTime)
+	}
+	if j.proposed == dataflow.MinTime || now >= j.proposed.Add(f.cfg.Retry) {
+		f.waits(id, j, dataflow.MinTime)
+		f.decide(now, id, j, r)
+	}
+	if !j.offered && j.gone == nil && !mine {
+		delete(f.jobs, id)
+		delete(f.waiting, id)
+	}
+}
+
+// waits notes when something was proposed of a job; MinTime: nothing is under way.
+func (f *Follower) waits(id coordinator.JobID, j *followed, since dataflow.Time) {
+	if j.proposed = since; since == dataflow.MinTime {
+		delete(f.waiting, id)
+	} else {
+		f.waiting[id] = true
+	}
+}
+
 // Wake is when a tick is wanted.
 func (f *Follower) Wake() dataflow.Time {
 	wake := f.next
-	for _, j := range f.jobs {
-		if j.proposed != dataflow.MinTime {
-			wake = min(wake, j.proposed.Add(f.cfg.Retry))
-		}
+	for id := range f.waiting {
+		wake = min(wake, f.jobs[id].proposed.Add(f.cfg.Retry))
 	}
 	return wake
 }
@@ -119,7 +150,7 @@ func (f *Follower) job(id coordinator.JobID) *followed {
 
 // hear takes an answer. One of an older state is passed over: its site has said
 // more already.
-func (f *Follower) hear(now dataflow.Time, records map[coordinator.JobID]Record, o *coordinator.Offer) {
+func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer) {
 	f.next = now.Add(f.cfg.Retry)
 	if o.Site != f.from || o.Index < f.index {
 		return
@@ -129,14 +160,16 @@ func (f *Follower) hear(now dataflow.Time, records map[coordinator.JobID]Record,
 		j.offered, j.gone = false, nil
 	}
 	for _, offered := range o.Jobs {
-		j, r := f.job(offered.Job), records[offered.Job]
+		j := f.job(offered.Job)
 		if offered.Text == nil && j.offer.Epoch == offered.Epoch {
 			offered.Text = j.offer.Text // said before
 		}
 		j.offer, j.offered = offered, true
 		f.next = now.Add(f.cfg.Every)
-		if r.Replica != nil && r.Next != nil && len(offered.Copies) > 0 {
-			j.learn(r.Next.Name, offered.Copies)
+		if len(offered.Copies) > 0 {
+			if r := records.Of(offered.Job); r.Replica != nil && r.Next != nil {
+				j.learn(r.Next.Name, offered.Copies)
+			}
 		}
 	}
 	for i := range o.Gone {
@@ -156,22 +189,21 @@ func (f *Follower) tell(format string, args ...any) {
 	f.effects = append(f.effects, Effect{Tell: fmt.Sprintf(format, args...)})
 }
 
-func (f *Follower) propose(now dataflow.Time, j *followed, c coordinator.Command) {
-	j.proposed = now
+func (f *Follower) propose(now dataflow.Time, id coordinator.JobID, j *followed, c coordinator.Command) {
+	f.waits(id, j, now)
 	f.effects = append(f.effects, Effect{Propose: &c})
 }
 
 // decide does the next thing for a job.
 func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, r Record) {
-	j.proposed = dataflow.MinTime
 	o := &j.offer
 	switch {
 	case j.gone != nil && r.Replica != nil && r.From == f.from && r.Epoch == j.gone.Epoch:
 		f.tell("job %s is not kept here any more: %s", id, j.gone.Why)
-		f.propose(now, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: j.gone.Why}})
+		f.propose(now, id, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: j.gone.Why}})
 		return
 	case r.Replica != nil && r.From == f.from && r.Next != nil && r.Copied && r.Whole && !r.Void && (!j.offered || r.Epoch >= o.Epoch): // whatever there is besides
-		f.propose(now, j, coordinator.Command{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: id, From: f.from, Epoch: r.Epoch, Name: r.Next.Name, Ends: r.Ends}})
+		f.propose(now, id, j, coordinator.Command{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: id, From: f.from, Epoch: r.Epoch, Name: r.Next.Name, Ends: r.Ends}})
 		return
 	case !j.offered || r.Replica != nil && r.Epoch > o.Epoch:
 		return
@@ -181,7 +213,7 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 			text = &r.Job
 		}
 		if text != nil {
-			f.propose(now, j, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: o.Epoch, Moving: o.Moving}})
+			f.propose(now, id, j, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: o.Epoch, Moving: o.Moving}})
 		}
 		return
 	case r.From != f.from:
@@ -208,7 +240,7 @@ func (f *Follower) begin(now dataflow.Time, j *followed, r Record, replace bool)
 	for _, p := range s.Copies {
 		next.Copies = append(next.Copies, coordinator.PartCopies{Part: p.Part, Nodes: []mesh.NodeID{}})
 	}
-	f.propose(now, j, coordinator.Command{ReplicaNext: &coordinator.ReplicaNext{Job: r.Job.ID, From: f.from, Epoch: r.Epoch, Snapshot: &next, Replace: replace}})
+	f.propose(now, r.Job.ID, j, coordinator.Command{ReplicaNext: &coordinator.ReplicaNext{Job: r.Job.ID, From: f.from, Epoch: r.Epoch, Snapshot: &next, Replace: replace}})
 }
 
 // choose is the snapshot to fetch: the newest, unless it has parts that were merged
@@ -270,17 +302,14 @@ func merged(s *coordinator.Snapshot) (all []manifest.PartUse) {
 }
 
 // ask asks the other site, if it is time.
-func (f *Follower) ask(now dataflow.Time, records map[coordinator.JobID]Record) {
+func (f *Follower) ask(now dataflow.Time, records Records) {
 	if now < f.next {
 		return
 	}
 	f.next = now.Add(f.cfg.Lost)
 	w := coordinator.Want{Site: f.self}
-	for _, id := range slices.Sorted(maps.Keys(records)) {
-		r := records[id]
-		if r.From != f.from {
-			continue
-		}
+	for _, id := range records.Kept() {
+		r := records.Of(id)
 		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends}
 		if r.Snapshot != nil {
 			j.Has = r.Snapshot.Name

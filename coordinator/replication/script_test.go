@@ -202,20 +202,23 @@ func (w *world) run(end dataflow.Time) {
 	w.now = end
 }
 
-func (w *world) records() map[coordinator.JobID]replication.Record {
-	all := make(map[coordinator.JobID]replication.Record)
-	for id, r := range w.b.State().Replicas {
-		rec := replication.Record{Replica: r}
-		if facts := w.facts[id]; facts != nil {
-			rec.Copied, rec.Whole, rec.Void, rec.Stuck = facts.Copied, facts.Whole, facts.Void, facts.Stuck
-		}
-		all[id] = rec
+func (w *world) records() replication.Records {
+	replicas := w.b.State().Replicas
+	return replication.Records{
+		Of: func(id coordinator.JobID) replication.Record {
+			rec := replication.Record{Replica: replicas[id]}
+			if facts := w.facts[id]; facts != nil {
+				rec.Copied, rec.Whole, rec.Void, rec.Stuck = facts.Copied, facts.Whole, facts.Void, facts.Stuck
+			}
+			return rec
+		},
+		Kept: func() []coordinator.JobID { return slices.Sorted(maps.Keys(replicas)) },
 	}
-	return all
 }
 
 func (w *world) step(e replication.Event) {
 	e.Now = w.now
+	e.All = e.Offer == nil && e.Failed == nil && e.Rejected == nil
 	for _, f := range slices.Clone(w.f.Step(w.records(), e)) {
 		switch {
 		case f.Tell != "":
