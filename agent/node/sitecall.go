@@ -12,11 +12,13 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/codec"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -247,12 +249,42 @@ func (n *Node) foreign() http.Handler {
 	mux := http.NewServeMux()
 	n.serveSites(mux)
 	n.servePassed(mux)
+	wrong := astray{now: n.uptime, tell: func(s string) { n.tell("site", s) }}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		from, _ := callerOf(r.Context())
-		n.tell("site", fmt.Sprintf("agent %s of site %s asked for %s %s, which is for agents of this site", from.Node, from.Site, r.Method, r.URL.Path))
+		wrong.asked(from, r.Method, r.URL.Path)
 		http.Error(w, fmt.Sprintf("site %s answers no %s %s to other sites", n.id.Site(), r.Method, r.URL.Path), http.StatusNotFound)
 	})
 	return mux
+}
+
+// astray tells of questions of other sites that nobody answers there: of one a minute,
+// and how many there were besides.
+type astray struct {
+	now  func() dataflow.Time
+	tell func(string)
+
+	mu   sync.Mutex // guards what follows
+	next dataflow.Time
+	more int
+}
+
+func (a *astray) asked(from mesh.Peer, method, path string) {
+	a.mu.Lock()
+	now, more := a.now(), a.more
+	due := now >= a.next
+	if a.more++; due {
+		a.next, a.more = now+again, 0
+	}
+	a.mu.Unlock()
+	if !due {
+		return
+	}
+	besides := ""
+	if more > 0 {
+		besides = fmt.Sprintf("; since such a thing was told last %d were asked besides", more)
+	}
+	a.tell(fmt.Sprintf("agent %s of site %s asked for %.16s %.200s, which is for agents of this site%s", from.Node, from.Site, method, path, besides))
 }
 
 // Sites is api.Backend's: this site and all others that this agent knows, and what they say of
