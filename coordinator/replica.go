@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -62,12 +61,12 @@ func (s *State) Kept(job JobID) (all []*Snapshot) {
 	}
 	slices.SortStableFunc(all, func(a, b *Snapshot) int {
 		switch {
-		case a.ID.Token.Less(b.ID.Token):
+		case a.ID.Less(b.ID):
 			return -1
-		case b.ID.Token.Less(a.ID.Token):
+		case b.ID.Less(a.ID):
 			return 1
 		}
-		return cmp.Compare(a.ID.Counter, b.ID.Counter)
+		return 0
 	})
 	return all
 }

@@ -25,6 +25,15 @@ type CheckpointID struct {
 	Counter uint64       `cbor:"2,keyasint"`
 }
 
+// Less orders checkpoints by when they were taken: by fencing token, then by counter.
+// The zero id is before all.
+func (id CheckpointID) Less(o CheckpointID) bool {
+	if id.Token != o.Token {
+		return id.Token.Less(o.Token)
+	}
+	return id.Counter < o.Counter
+}
+
 // FencingToken names one deployment of a job and orders them all. Epoch counts
 // the job's owners across sites, Attempt the deployments within the owner.
 type FencingToken struct {

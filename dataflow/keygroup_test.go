@@ -104,6 +104,20 @@ func TestTimeSaturates(t *testing.T) {
 	}
 }
 
+func TestCheckpointOrder(t *testing.T) {
+	at := func(epoch, attempt, counter uint64) dataflow.CheckpointID {
+		return dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: epoch, Attempt: attempt}, Counter: counter}
+	}
+	ascending := []dataflow.CheckpointID{{}, at(0, 0, 1), at(1, 1, 8), at(1, 1, 9), at(1, 2, 3), at(2, 0, 1)}
+	for i, a := range ascending {
+		for k, b := range ascending {
+			if a.Less(b) != (i < k) {
+				t.Errorf("%v < %v is %v", a, b, a.Less(b))
+			}
+		}
+	}
+}
+
 func TestFencingTokenOrder(t *testing.T) {
 	ascending := []dataflow.FencingToken{{}, {Epoch: 1, Site: "a", Attempt: 9}, {Epoch: 1, Site: "b", Attempt: 2}, {Epoch: 1, Site: "b", Attempt: 3}, {Epoch: 2}}
 	for i, a := range ascending {

@@ -65,16 +65,9 @@ type Placed struct {
 // had it.
 func (p *Placed) Recorded(target string) (latest Commit, known bool) {
 	for _, c := range p.Commits {
-		if c.Target == target && (!known || before(latest.Through, c.Through)) {
+		if c.Target == target && (!known || latest.Through.Less(c.Through)) {
 			latest, known = c, true
 		}
 	}
 	return latest, known
-}
-
-func before(a, b dataflow.CheckpointID) bool {
-	if a.Token != b.Token {
-		return a.Token.Less(b.Token)
-	}
-	return a.Counter < b.Counter
 }

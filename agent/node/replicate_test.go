@@ -50,7 +50,7 @@ func TestReplication(t *testing.T) {
 		var r *coordinator.Replica
 		await(t, "the replica to go on after "+what, func() bool {
 			leading(t, depot).View(func(st *coordinator.State) { r = st.Replicas[id] })
-			return r != nil && r.Snapshot != nil && (last == nil || manifest.Less(last.ID, r.Snapshot.ID)) && stands(t, r.Snapshot) >= at
+			return r != nil && r.Snapshot != nil && (last == nil || last.ID.Less(r.Snapshot.ID)) && stands(t, r.Snapshot) >= at
 		})
 		last = r.Snapshot
 		if r.From != "plant" || len(r.Ends) != 1 || r.Ends[0].End < stands(t, last) {

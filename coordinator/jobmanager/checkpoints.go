@@ -65,7 +65,7 @@ func (a *apply) checkDone(job *coordinator.Job, id dataflow.CheckpointID, c *coo
 		return refuse(ErrStale, "job %s: a checkpoint of attempt %d, and %d is the present one", job.ID, c.Attempt, job.Attempt)
 	case job.Status != coordinator.Running && job.Status != coordinator.Stopping:
 		return refuse(ErrStale, "job %s is %s: no checkpoint of it can complete", job.ID, job.Status)
-	case newest != nil && !manifest.Less(newest.ID, id):
+	case newest != nil && !newest.ID.Less(id):
 		return refuse(ErrStale, "job %s: checkpoint %d is not newer than %q", job.ID, id.Counter, newest.Name)
 	}
 	for _, s := range []*coordinator.Snapshot{c.Checkpoint, c.Savepoint} {
@@ -156,7 +156,7 @@ func (a *apply) sinkCommitted(c *coordinator.SinkCommitted) error {
 			a.disown(s.Node, s.Target)
 			at[k] = len(sinks)
 			sinks = append(sinks, s)
-		} else if !manifest.Less(s.Through, sinks[i].Through) {
+		} else if !s.Through.Less(sinks[i].Through) {
 			s.Length = max(s.Length, sinks[i].Length)
 			sinks[i] = s
 		}
@@ -198,7 +198,7 @@ func trimSinks(sinks []coordinator.SinkCommit) []coordinator.SinkCommit {
 	if len(sinks) <= MaxSinks {
 		return sinks
 	}
-	sort.SliceStable(sinks, func(i, j int) bool { return manifest.Less(sinks[j].Through, sinks[i].Through) })
+	sort.SliceStable(sinks, func(i, j int) bool { return sinks[j].Through.Less(sinks[i].Through) })
 	sinks = slices.Clone(sinks[:MaxSinks])
 	sort.Slice(sinks, byName)
 	return sinks

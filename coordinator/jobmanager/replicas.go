@@ -123,11 +123,11 @@ func (a *apply) replicaNext(c *coordinator.ReplicaNext) error {
 	switch {
 	case old != nil && old.Name == s.Name:
 		return nil // it was said before
-	case r.Snapshot != nil && (r.Snapshot.Name == s.Name || manifest.Less(s.ID, r.Snapshot.ID)):
+	case r.Snapshot != nil && (r.Snapshot.Name == s.Name || s.ID.Less(r.Snapshot.ID)):
 		return refuse(ErrStale, "job %s: %q is complete here, and %q is not newer", c.Job, r.Snapshot.Name, s.Name)
 	case old != nil && !c.Replace:
 		return refuse(ErrStale, "job %s: %q is being fetched", c.Job, old.Name)
-	case old != nil && manifest.Less(s.ID, old.ID):
+	case old != nil && s.ID.Less(old.ID):
 		return refuse(ErrStale, "job %s: %q is being fetched, and %q is older", c.Job, old.Name, s.Name)
 	}
 	next := *r

@@ -15,7 +15,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
-	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // replicas are the lines about jobs of other sites.
@@ -134,9 +133,9 @@ func TestReplicaInvariants(t *testing.T) {
 					t.Fatalf("epoch %d after %d", now.Epoch, was.Epoch)
 				case now.Epoch == was.Epoch && now.From != was.From:
 					t.Fatalf("of %s and then of %s at one epoch", was.From, now.From)
-				case was.Snapshot != nil && (now.Snapshot == nil || manifest.Less(now.Snapshot.ID, was.Snapshot.ID)):
+				case was.Snapshot != nil && (now.Snapshot == nil || now.Snapshot.ID.Less(was.Snapshot.ID)):
 					t.Fatalf("%v was complete, and then %v", was.Snapshot, now.Snapshot)
-				case was.Epoch == now.Epoch && was.Next != nil && now.Next != nil && manifest.Less(now.Next.ID, was.Next.ID):
+				case was.Epoch == now.Epoch && was.Next != nil && now.Next != nil && now.Next.ID.Less(was.Next.ID):
 					t.Fatalf("%s was fetched, and then %s", was.Next.Name, now.Next.Name)
 				case now.Next != nil && now.Snapshot != nil && now.Next.Name == now.Snapshot.Name:
 					t.Fatalf("%s is complete, and fetched", now.Next.Name)

@@ -28,7 +28,7 @@ func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 	if arr == nil {
 		return
 	}
-	if r := l.st.Replicas[m.job]; r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot != m.fetched && (r.Snapshot.Name == m.want.Name || manifest.Less(m.want.ID, r.Snapshot.ID)) {
+	if r := l.st.Replicas[m.job]; r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot != m.fetched && (r.Snapshot.Name == m.want.Name || m.want.ID.Less(r.Snapshot.ID)) {
 		m.fetched = r.Snapshot
 		l.stepMove(m, migration.Event{Fetched: &migration.Fetched{Snapshot: r.Snapshot, Bytes: m.lacks, Took: dataflow.Duration(l.now - m.wantedAt)}})
 	}
@@ -103,7 +103,7 @@ func (l *Leader) fetch(m *moveRun) {
 
 // newer tells whether a snapshot may be fetched next.
 func newer(s *coordinator.Snapshot, r *coordinator.Replica) bool {
-	return !slices.ContainsFunc([]*coordinator.Snapshot{r.Snapshot, r.Next}, func(o *coordinator.Snapshot) bool { return o != nil && manifest.Less(s.ID, o.ID) })
+	return !slices.ContainsFunc([]*coordinator.Snapshot{r.Snapshot, r.Next}, func(o *coordinator.Snapshot) bool { return o != nil && s.ID.Less(o.ID) })
 }
 
 // nowhere is a snapshot of which no agent of this site is said to have anything.

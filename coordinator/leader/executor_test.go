@@ -410,7 +410,7 @@ func (s *site) observe(st *coordinator.State, c *coordinator.Command) {
 	}
 	if d := c.CheckpointDone; d != nil && d.Checkpoint != nil {
 		job := d.Checkpoint.Job
-		if was, ok := s.newest[job]; ok && !manifest.Less(was, d.Checkpoint.ID) && was != d.Checkpoint.ID {
+		if was, ok := s.newest[job]; ok && !was.Less(d.Checkpoint.ID) && was != d.Checkpoint.ID {
 			s.fail("checkpoint %v of job %s came after %v", d.Checkpoint.ID, job, was)
 		}
 		s.newest[job] = d.Checkpoint.ID
@@ -451,7 +451,7 @@ func (s *site) commitsKnown(j *coordinator.Job, id dataflow.CheckpointID) {
 		}
 		for _, c := range commits {
 			known := slices.ContainsFunc(j.Sinks, func(k coordinator.SinkCommit) bool {
-				return k.Operator == c.Operator && k.Node == c.Node && k.Target == c.Target && !manifest.Less(k.Through, c.Through)
+				return k.Operator == c.Operator && k.Node == c.Node && k.Target == c.Target && !k.Through.Less(c.Through)
 			})
 			if share.id == id && !known {
 				s.fail("checkpoint %v counts, and that %s on %s is committed through %v is not on record", id, c.Target, c.Node, c.Through)

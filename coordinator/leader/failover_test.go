@@ -12,7 +12,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
-	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // losses is what is judged of the loss of a site.
@@ -40,7 +39,7 @@ func (s *site) observeOwner(st *coordinator.State, c *coordinator.Command) {
 	if c := c.JobFailedOver; c != nil {
 		s.losses.overs++
 		s.losses.taken[c.Job] = append(s.losses.taken[c.Job], c.Epoch)
-		if n := st.Jobs[c.Job].Newest(); c.From != s.name && (n == nil || manifest.Less(n.ID, s.losses.restorable[c.Job])) {
+		if n := st.Jobs[c.Job].Newest(); c.From != s.name && (n == nil || n.ID.Less(s.losses.restorable[c.Job])) {
 			s.fail("job %s goes on from %v, and %v was whole here", c.Job, n, s.losses.restorable[c.Job])
 		}
 	}

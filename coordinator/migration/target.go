@@ -74,7 +74,7 @@ func (t *Target) Step(e Event) []Effect {
 		t.checked, t.asking, t.urgent = e.Checked, false, true
 	case e.Fetched != nil:
 		t.fetched, t.urgent = e.Fetched, true
-		if t.offer == nil && t.want != nil && older(t.want, e.Fetched.Snapshot) {
+		if t.offer == nil && t.want != nil && t.want.ID.Less(e.Fetched.Snapshot.ID) {
 			t.want = e.Fetched.Snapshot // what was wanted could not be had any more
 		}
 	case e.Logs != nil:
@@ -195,7 +195,7 @@ func (t *Target) wants(s *coordinator.Snapshot) {
 	switch {
 	case s == nil:
 	case t.offer != nil && s != t.offer.Savepoint:
-	case t.want != nil && (t.want.Name == s.Name || older(s, t.want) && t.offer == nil): // heard late
+	case t.want != nil && (t.want.Name == s.Name || s.ID.Less(t.want.ID) && t.offer == nil): // heard late
 	case t.offer == nil && t.want != nil && t.rec != nil && (t.fetched == nil || t.fetched.Snapshot.Name != t.want.Name):
 	default:
 		t.want = s
@@ -203,11 +203,6 @@ func (t *Target) wants(s *coordinator.Snapshot) {
 			t.fetch()
 		}
 	}
-}
-
-// older tells whether snapshot a was taken before b.
-func older(a, b *coordinator.Snapshot) bool {
-	return a.ID.Token.Less(b.ID.Token) || a.ID.Token == b.ID.Token && a.ID.Counter < b.ID.Counter
 }
 
 func (t *Target) fetch() { t.put(Effect{Fetch: t.want}) }

@@ -250,9 +250,9 @@ func (f *Follower) choose(j *followed, r Record) (best *coordinator.Snapshot) {
 	for _, s := range j.offer.Newest {
 		last := r.Snapshot
 		switch {
-		case last != nil && (last.Name == s.Name || manifest.Less(s.ID, last.ID)):
+		case last != nil && (last.Name == s.Name || s.ID.Less(last.ID)):
 			continue
-		case r.Next != nil && (r.Next.Name == s.Name || manifest.Less(s.ID, r.Next.ID)):
+		case r.Next != nil && (r.Next.Name == s.Name || s.ID.Less(r.Next.ID)):
 			continue
 		}
 		if best == nil || last == nil || mergesHere(s, last) { // nothing to merge from is here at first: the newest is fetched

@@ -116,7 +116,7 @@ func (d *driver) commitCompleted(ctx context.Context) error {
 
 // completed commits the transactions up to id's and acknowledges what it holds.
 func (d *driver) completed(ctx context.Context, id dataflow.CheckpointID) error {
-	if !task.Newer(id, d.through) {
+	if !d.through.Less(id) {
 		return nil
 	}
 	d.through = id
@@ -196,7 +196,7 @@ func (d *driver) ack(p sensors.Position) {
 
 // ackTaken tells the reader that what a checkpoint holds is safe.
 func (d *driver) ackTaken(id dataflow.CheckpointID) {
-	for len(d.taken) > 0 && !task.Newer(d.taken[0].id, id) {
+	for len(d.taken) > 0 && !id.Less(d.taken[0].id) {
 		if d.reader != nil {
 			for _, p := range d.taken[0].positions {
 				d.reader.Ack(p)

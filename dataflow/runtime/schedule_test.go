@@ -331,7 +331,7 @@ func (f *life) complete(id dataflow.CheckpointID) {
 			f.marks[channelName{f.plan.Subtasks[i].Config.ID, f.plan.Subtasks[to.Subtask].Config.ID}] = m
 		}
 		n.pending = slices.DeleteFunc(n.pending, func(t transaction) bool {
-			if task.Newer(t.id, id) {
+			if id.Less(t.id) {
 				return false
 			}
 			f.rows = append(f.rows, t.rows...)
@@ -358,7 +358,7 @@ func (f *life) acts() (all []act) {
 			continue
 		}
 		if f.plan.Subtasks[i].Config.Source != nil {
-			if f.trigger != nil && (n.seen == nil || task.Newer(f.trigger.ID, n.seen.ID)) {
+			if f.trigger != nil && (n.seen == nil || n.seen.ID.Less(f.trigger.ID)) {
 				all = append(all, func() { f.step(i, task.Input{Kind: task.Trigger, Barrier: *f.trigger}) })
 			}
 			if !n.over {

@@ -97,7 +97,7 @@ func (w *world) give(cfg *task.Config, tables []task.TableOf, to func(dataflow.O
 func (w *world) merged(s shard, table task.TableOf) []savedRow {
 	var rows []savedRow
 	for _, d := range w.chains[s] {
-		if task.Newer(d.id, w.done) {
+		if w.done.Less(d.id) {
 			break
 		}
 		if d.full || table.Identity == 0 {
@@ -149,6 +149,6 @@ func (w *world) keep(index int, b dataflow.Barrier, tables []task.TableOf, state
 // crash forgets what no completed checkpoint holds.
 func (w *world) crash() {
 	for s, chain := range w.chains {
-		w.chains[s] = slices.DeleteFunc(chain, func(d delta) bool { return task.Newer(d.id, w.done) })
+		w.chains[s] = slices.DeleteFunc(chain, func(d delta) bool { return w.done.Less(d.id) })
 	}
 }

@@ -54,7 +54,7 @@ func (g *gate) barrier(c int, b dataflow.Barrier) gateEvent {
 	var ev gateEvent
 	switch {
 	case g.aligning && b.ID == g.current.ID:
-	case !Newer(b.ID, g.current.ID):
+	case !g.current.ID.Less(b.ID):
 		return ev
 	default:
 		if g.aligning {
@@ -117,13 +117,4 @@ func (g *gate) clear() (unblock []int) {
 // isBlocked tells whether data of channel c must wait.
 func (g *gate) isBlocked(c int) bool {
 	return g.aligning && !g.atLeastOnce && g.channels[c].arrived
-}
-
-// Newer orders checkpoints: a later deployment's, then the higher counter. The
-// zero id is before all.
-func Newer(a, b dataflow.CheckpointID) bool {
-	if a.Token != b.Token {
-		return b.Token.Less(a.Token)
-	}
-	return a.Counter > b.Counter
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/tidemark-mesh/tidemark/sensors/pending"
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
@@ -46,7 +45,7 @@ func (s *Sink) targetOf(subtask int) string {
 // count finds out which pieces of a target are on record as committed.
 func (s *Sink) count(t *target) error {
 	c, known := s.cfg.Placed.Recorded(t.name)
-	if !known || pending.After(c.Through, s.cfg.Placed.From) {
+	if !known || s.cfg.Placed.From.Less(c.Through) {
 		return nil
 	}
 	for t.record.Length < c.Length && t.done < len(t.pieces) {
@@ -69,7 +68,7 @@ func (s *Sink) placeOwn(own *target, moved []target) (*target, []target, error) 
 		own.pieces, own.done = nil, 0
 		return own, append([]target{rows}, moved...), nil
 	case own == nil && known:
-		if c.Length > 0 && !pending.After(c.Through, s.cfg.Placed.From) {
+		if c.Length > 0 && !s.cfg.Placed.From.Less(c.Through) {
 			return nil, nil, fmt.Errorf("file sink: %s: %d bytes of it are on record, but the checkpoint does not know it; it is damaged", s.target, c.Length)
 		}
 		return &target{name: s.target, record: record{Version: recordVersion, Path: s.cfg.Path, Next: 1, Node: s.cfg.Placed.Node}}, moved, nil

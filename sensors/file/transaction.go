@@ -97,7 +97,7 @@ func (s *Sink) CommitThrough(_ context.Context, id dataflow.CheckpointID) error 
 		return err
 	}
 	s.trans.Commit(s.target, len(done))
-	if pending.After(id, s.through) {
+	if s.through.Less(id) {
 		s.through = id
 	}
 	return nil

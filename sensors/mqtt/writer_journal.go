@@ -84,7 +84,7 @@ func (e *progress) has(k pieceKey) bool {
 	case e.Piece.id() == k.id():
 		return k.Piece < e.Piece.Piece
 	}
-	return pending.After(e.Piece.id(), k.id())
+	return k.id().Less(e.Piece.id())
 }
 
 const (

@@ -90,7 +90,7 @@ func (w *TransactionalWriter) openJournal(id string) (*journal, error) {
 func (w *TransactionalWriter) unrecorded(t *target) []held {
 	c, known := w.o.Placed.Recorded(t.id)
 	n := 0
-	for known && n < len(t.pieces) && !pending.After(t.pieces[n].key.id(), c.Through) {
+	for known && n < len(t.pieces) && !c.Through.Less(t.pieces[n].key.id()) {
 		n++
 	}
 	return t.pieces[n:]

@@ -211,7 +211,7 @@ func (w *TransactionalWriter) CommitThrough(ctx context.Context, id dataflow.Che
 	for {
 		pieces := w.trans.Through(id)
 		if len(pieces) == 0 {
-			if pending.After(id, w.through) {
+			if w.through.Less(id) {
 				w.through = id
 			}
 			return nil

@@ -55,7 +55,7 @@ func (t *Transactions) End(first int64) int64 {
 // transaction.
 func (t *Transactions) Prepare(id dataflow.CheckpointID, full bool, target string, record []byte,
 	data func(p Piece, begin int64) ([]byte, error), first int64, emit func(sensors.Pending) error) error {
-	if t.told > 0 && !After(id, t.pieces[t.told-1].ID) {
+	if t.told > 0 && !t.pieces[t.told-1].ID.Less(id) {
 		return fmt.Errorf("transaction %v comes after %v", id, t.pieces[t.told-1].ID)
 	}
 	if err := emit(sensors.Pending{Target: target, Data: record}); err != nil {
@@ -95,7 +95,7 @@ func (t *Transactions) Prepare(id dataflow.CheckpointID, full bool, target strin
 // Through is the pieces of the transactions up to id's, which may be none.
 func (t *Transactions) Through(id dataflow.CheckpointID) []Piece {
 	n := 0
-	for n < t.told && !After(t.pieces[n].ID, id) {
+	for n < t.told && !id.Less(t.pieces[n].ID) {
 		n++
 	}
 	return t.pieces[:n]
@@ -113,12 +113,4 @@ func (t *Transactions) Commit(target string, n int) {
 // Gone notes that checkpoints need not keep a piece any more.
 func (t *Transactions) Gone(target string, number int64) {
 	t.gone = append(t.gone, sensors.Pending{Target: target, Piece: number, Gone: true})
-}
-
-// After tells whether checkpoint a is later than b.
-func After(a, b dataflow.CheckpointID) bool {
-	if a.Token != b.Token {
-		return b.Token.Less(a.Token)
-	}
-	return a.Counter > b.Counter
 }

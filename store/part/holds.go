@@ -55,7 +55,7 @@ func (h *Holds) Take(job string, id dataflow.CheckpointID, pinned ...store.Part)
 // Through lets go what is held for the job's checkpoints up to id's, which has
 // completed, and whose manifest is on disk: those before it will never be.
 func (h *Holds) Through(job string, id dataflow.CheckpointID) {
-	h.release(job, func(of dataflow.CheckpointID) bool { return !later(of, id) })
+	h.release(job, func(of dataflow.CheckpointID) bool { return !id.Less(of) })
 }
 
 // Before lets go what is held for attempts of the job before token's: what they
@@ -74,21 +74,13 @@ func (h *Holds) Checkpoints(job string) []dataflow.CheckpointID {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := slices.Collect(maps.Keys(h.jobs[job]))
-	sort.Slice(all, func(i, j int) bool { return later(all[j], all[i]) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Less(all[j]) })
 	return all
 }
 
 // Drop lets go everything that is held for the job.
 func (h *Holds) Drop(job string) {
 	h.release(job, func(dataflow.CheckpointID) bool { return true })
-}
-
-// later orders checkpoints by when they were taken.
-func later(a, b dataflow.CheckpointID) bool {
-	if a.Token != b.Token {
-		return b.Token.Less(a.Token)
-	}
-	return a.Counter > b.Counter
 }
 
 func (h *Holds) release(job string, which func(dataflow.CheckpointID) bool) {

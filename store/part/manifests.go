@@ -168,9 +168,9 @@ func (s *Manifests) List() ([]Entry, error) {
 		switch {
 		case (a.Err == nil) != (b.Err == nil):
 			return a.Err == nil
-		case a.Err == nil && manifest.Less(a.Manifest.ID, b.Manifest.ID):
+		case a.Err == nil && a.Manifest.ID.Less(b.Manifest.ID):
 			return true
-		case a.Err == nil && manifest.Less(b.Manifest.ID, a.Manifest.ID):
+		case a.Err == nil && b.Manifest.ID.Less(a.Manifest.ID):
 			return false
 		}
 		return a.Name < b.Name

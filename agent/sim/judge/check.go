@@ -142,7 +142,7 @@ func (j *Judge) deployed(d *coordinator.JobDeployed, st *coordinator.State) {
 func (j *Judge) completed(s *coordinator.Snapshot) {
 	j.Stats.Checkpoints++
 	j.w.Tell("checkpoint %s of %s is complete", s.Name, s.Job)
-	if was, ok := j.newest[s.Job]; ok && !manifest.Less(was, s.ID) {
+	if was, ok := j.newest[s.Job]; ok && !was.Less(s.ID) {
 		j.w.Fail(6, "checkpoint %s of job %s came after %v", s.Name, s.Job, was)
 	}
 	j.newest[s.Job] = s.ID
@@ -211,7 +211,7 @@ func (j *Judge) Restores(node mesh.NodeID, ref coordinator.AttemptRef, from *coo
 	if !ok || !newest.Token.Less(ref.Token) {
 		return
 	}
-	if from == nil || manifest.Less(from.ID, newest) {
+	if from == nil || from.ID.Less(newest) {
 		name := "nothing"
 		if from != nil {
 			name = from.Name

@@ -398,7 +398,7 @@ func (x *executor) keep(k *worker.Kept) {
 	if n := len(k.Snapshots); n > 0 && k.Job != "" {
 		through := k.Snapshots[n-1].ID
 		for d, hs := range x.holds {
-			x.holds[d] = slices.DeleteFunc(hs, func(h hold) bool { return h.job == k.Job && manifest.Less(h.id, through) })
+			x.holds[d] = slices.DeleteFunc(hs, func(h hold) bool { return h.job == k.Job && h.id.Less(through) })
 		}
 	}
 	needed := make(map[store.Digest]bool)

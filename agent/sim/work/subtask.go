@@ -479,7 +479,7 @@ func (s *subtask) commitAll() bool {
 // commitCompleted commits the checkpoint that has completed.
 func (s *subtask) commitCompleted() bool {
 	id := *s.complete
-	if !task.Newer(id, s.through) {
+	if !s.through.Less(id) {
 		s.complete = nil
 		return true
 	}
