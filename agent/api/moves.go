@@ -61,6 +61,8 @@ type MoveStep struct {
 	Bytes    int64  `json:"bytes,omitempty" doc:"of the round; of copying, when that ended: in all"`
 	Took     int64  `json:"took_us,omitempty" doc:"µs of the round, or of the phase that ended"`
 	Left     int64  `json:"left_us,omitempty" doc:"µs that would still be to copy if the job stopped now"`
+	Snapshot string `json:"snapshot,omitempty" doc:"that the target has with the round; the same one may be told again by another leader"`
+	Anew     bool   `json:"anew,omitempty" doc:"another leader has taken over: rounds and bytes are counted from here"`
 	Lag      int64  `json:"lag,omitempty" doc:"bytes of logs that the target does not have"`
 	Pause    int64  `json:"pause_us,omitempty"`
 	PauseOff int64  `json:"pause_off_us,omitempty"`
@@ -82,7 +84,7 @@ func (s *server) registerMoves() {
 
 func stepOf(t MoveTold) MoveStep {
 	p := t.Progress
-	return MoveStep{At: t.At.GoTime().UTC().Format("2006-01-02T15:04:05.000Z07:00"), Phase: p.Phase, Ended: p.Ended, Round: p.Round, Bytes: p.Bytes, Took: int64(p.Took), Left: int64(p.Left), Lag: p.Lag,
+	return MoveStep{At: t.At.GoTime().UTC().Format("2006-01-02T15:04:05.000Z07:00"), Phase: p.Phase, Ended: p.Ended, Round: p.Round, Bytes: p.Bytes, Took: int64(p.Took), Left: int64(p.Left), Lag: p.Lag, Snapshot: p.Snapshot, Anew: p.Anew,
 		Pause: int64(p.Pause), PauseOff: int64(p.Error), Doubt: p.Doubt, Why: p.Why, Text: MoveLine(p)}
 }
 
@@ -96,18 +98,20 @@ func MoveLine(p migration.Progress) string {
 	switch {
 	case p.Doubt:
 		return "IN_DOUBT" + because
+	case p.Anew:
+		return p.Phase + ", with another leader: rounds and bytes are counted anew"
 	case p.Pause > 0:
 		return fmt.Sprintf("pause %s, give or take %s: nothing came out of the job", p.Pause.Go().Round(time.Millisecond), p.Error.Go().Round(time.Millisecond))
 	case p.Round > 0:
-		line := fmt.Sprintf("%s, round %d: %d bytes in %s", p.Phase, p.Round, p.Bytes, took)
+		line := fmt.Sprintf("%s, round %d: %s in %s", p.Phase, p.Round, BytesText(p.Bytes), took)
 		if p.Lag > 0 {
-			line += fmt.Sprintf(", the logs lag %d bytes", p.Lag)
+			line += ", the logs lag " + BytesText(p.Lag)
 		}
 		return line
 	case p.Ended != "":
 		line := fmt.Sprintf("%s, after %s of %s", p.Phase, took, p.Ended)
 		if p.Bytes > 0 {
-			line += fmt.Sprintf(", %d bytes", p.Bytes)
+			line += ", " + BytesText(p.Bytes)
 		}
 		return line + because
 	}

@@ -110,6 +110,7 @@ func TestMoves(t *testing.T) {
 	id := migrateRecord(t, hall, job)
 	hall.told = []api.MoveTold{
 		{At: 1, Move: id, Job: job, Progress: migration.Progress{Phase: "copying", Round: 1, Bytes: 4096, Took: 2_000_000, Lag: 7}},
+		{At: 1, Move: id, Job: job, Progress: migration.Progress{Phase: "copying", Anew: true}},
 		{At: 2, Move: id, Job: job, Progress: migration.Progress{Phase: "handed-over", Ended: "offered", Took: 30_000, Bytes: 5000}},
 		{At: 3, Move: id, Job: job, To: "depot", Progress: migration.Progress{Phase: "handed-over", Pause: 1_490_000, Error: 12_000, Why: "so"}},
 	}
@@ -123,7 +124,7 @@ func TestMoves(t *testing.T) {
 		for _, s := range m.Steps {
 			lines = append(lines, s.Text)
 		}
-		want := "copying, round 1: 4096 bytes in 2s, the logs lag 7 bytes\nhanded-over, after 30ms of offered, 5000 bytes\npause 1.49s, give or take 12ms: nothing came out of the job"
+		want := "copying, round 1: 4.0 KiB in 2s, the logs lag 7 B\ncopying, with another leader: rounds and bytes are counted anew\nhanded-over, after 30ms of offered, 4.9 KiB\npause 1.49s, give or take 12ms: nothing came out of the job"
 		if got := strings.Join(lines, "\n"); got != want || m.Site != "hall" || m.Name != "cold" || m.Pause != 1_490_000 || m.Over {
 			t.Errorf("%s\n%+v", got, m)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 	"github.com/tidemark-mesh/tidemark/store/part"
 )
@@ -93,7 +94,7 @@ func showCheckpoints(t *terminal, list []part.Entry, dir string) error {
 			w.AppendRow([]any{line.ID, line.Error})
 			continue
 		}
-		w.AppendRow([]any{line.ID, line.Kind, line.Created, fmt.Sprintf("%d ms", line.Duration), bytesText(line.Bytes), bytesText(line.Delta), line.Rows, line.Copies, line.Where})
+		w.AppendRow([]any{line.ID, line.Kind, line.Created, fmt.Sprintf("%d ms", line.Duration), api.BytesText(line.Bytes), api.BytesText(line.Delta), line.Rows, line.Copies, line.Where})
 	}
 	if !t.json() {
 		w.Render()

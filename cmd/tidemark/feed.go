@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -58,7 +59,7 @@ func newFeedList(t *terminal, place *placeFlag) *cobra.Command {
 					}
 					continue
 				}
-				w.AppendRow([]any{d.Name, d.Broker, strings.Join(d.Topics, " "), d.QoS, d.Lanes, d.Entries, bytesText(d.Bytes), d.State})
+				w.AppendRow([]any{d.Name, d.Broker, strings.Join(d.Topics, " "), d.QoS, d.Lanes, d.Entries, api.BytesText(d.Bytes), d.State})
 			}
 			if !t.json() {
 				w.Render()
@@ -142,7 +143,7 @@ func newFeedShow(t *terminal, place *placeFlag) *cobra.Command {
 			if t.json() {
 				return json.NewEncoder(t.out).Encode(d)
 			}
-			fmt.Fprintf(t.out, "%s: %s, %s, qos %d, client id %q, %s, %s\n", d.Name, d.Broker, strings.Join(d.Topics, " "), d.QoS, d.ClientID, bytesText(d.Bytes), d.State)
+			fmt.Fprintf(t.out, "%s: %s, %s, qos %d, client id %q, %s, %s\n", d.Name, d.Broker, strings.Join(d.Topics, " "), d.QoS, d.ClientID, api.BytesText(d.Bytes), d.State)
 			if err != nil {
 				fmt.Fprintln(t.out, "its log can be shown when no job runs on the folder")
 			}

@@ -16,7 +16,7 @@ func showFeeds(t *terminal, list []api.Feed) {
 	w := newTable(t, "feed", "broker", "topics", "lanes", "owner", "copies", "entries", "size", "state")
 	for _, f := range list {
 		state, _, _ := strings.Cut(f.State, ":")
-		w.AppendRow([]any{f.Name, sourceOf(f), strings.Join(f.Topics, " "), f.Lanes, f.Owner, strings.Join(f.Members, " "), f.Entries, bytesText(f.Bytes), state})
+		w.AppendRow([]any{f.Name, sourceOf(f), strings.Join(f.Topics, " "), f.Lanes, f.Owner, strings.Join(f.Members, " "), f.Entries, api.BytesText(f.Bytes), state})
 	}
 	w.Render()
 	for _, f := range list { // sentences stand below: they are too long for a table
@@ -73,9 +73,9 @@ func showFeedRemote(ctx context.Context, t *terminal, c *api.Client, name string
 		return json.NewEncoder(t.out).Encode(f)
 	}
 	fmt.Fprintf(t.out, "%s: %s, %s, qos %d, client id %q, %s\n", f.Name, sourceOf(f), strings.Join(f.Topics, " "), f.QoS, f.ClientID, feedState(f))
-	fmt.Fprintf(t.out, "log: epoch %d, owner %s, copies on %s, %d entries, %s\n", f.Epoch, orNone(f.Owner), orNone(strings.Join(f.Members, ", ")), f.Entries, bytesText(f.Bytes))
+	fmt.Fprintf(t.out, "log: epoch %d, owner %s, copies on %s, %d entries, %s\n", f.Epoch, orNone(f.Owner), orNone(strings.Join(f.Members, ", ")), f.Entries, api.BytesText(f.Bytes))
 	if m := f.Mirror; m != nil && m.Heard > 0 {
-		fmt.Fprintf(t.out, "it lacks %d entries of its source, %s, %v\n", m.Entries, bytesText(m.Bytes), time.Duration(m.Time)*time.Millisecond)
+		fmt.Fprintf(t.out, "it lacks %d entries of its source, %s, %v\n", m.Entries, api.BytesText(m.Bytes), time.Duration(m.Time)*time.Millisecond)
 		if m.Lost > 0 {
 			fmt.Fprintf(t.out, "%d entries were not kept there until it had them\n", m.Lost)
 		}

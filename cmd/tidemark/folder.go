@@ -80,20 +80,6 @@ func (f *folderFlag) change(do func(*durable.State) error) (err error) {
 	return do(s)
 }
 
-// bytesText is a count of bytes for people.
-func bytesText(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, exp := float64(n)/unit, 0
-	for v >= unit && exp < 4 {
-		v /= unit
-		exp++
-	}
-	return strconv.FormatFloat(v, 'f', 1, 64) + " " + [...]string{"KiB", "MiB", "GiB", "TiB", "PiB"}[exp]
-}
-
 // timeText is an instant for people, to the second.
 func timeText(t dataflow.Time) string {
 	if t == dataflow.MinTime {

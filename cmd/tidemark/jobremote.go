@@ -129,7 +129,7 @@ func showJob(t *terminal, j api.JobDetail) error {
 		fmt.Fprintf(t.out, "it went on from %s\n", j.From)
 	}
 	if l := j.Checkpoints.Last; l != nil {
-		fmt.Fprintf(t.out, "newest checkpoint %s of %s, %d ms, %s\n", l.ID, l.At, l.Took, bytesText(l.Bytes))
+		fmt.Fprintf(t.out, "newest checkpoint %s of %s, %d ms, %s\n", l.ID, l.At, l.Took, api.BytesText(l.Bytes))
 	}
 	for _, r := range j.Replicas {
 		fmt.Fprintf(t.out, "kept at %s: %s\n", r.To, replicaText(&r))

@@ -78,7 +78,7 @@ func migrate(ctx context.Context, t *terminal, c *api.Client, job string, m api.
 	if !t.json() {
 		fmt.Fprintf(t.out, "%s: job %q (%s) moves from %s to %s\n", begun.ID, begun.Name, begun.Job, begun.From, begun.To)
 	}
-	w := watching{t: t, c: c, seen: make(map[string]bool), last: begun}
+	w := watching{t: t, c: c, seen: make(map[string]bool), came: make(map[string]int64), last: begun}
 	err = w.follow(ctx)
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted; move %s goes on, and is %s. \"tidemark job migrate --cancel %s\" gives it up", begun.ID, w.last.Phase, begun.Job)
@@ -90,7 +90,8 @@ func migrate(ctx context.Context, t *terminal, c *api.Client, job string, m api.
 type watching struct {
 	t    *terminal
 	c    *api.Client
-	seen map[string]bool // steps that were shown
+	seen map[string]bool  // steps that were shown
+	came map[string]int64 // bytes of the snapshots that the other site has got, whichever leader told of them
 	last api.Move
 }
 
@@ -138,6 +139,9 @@ func (w *watching) follow(ctx context.Context) error {
 func (w *watching) show(m api.Move) error {
 	w.last = m
 	for _, s := range m.Steps {
+		if s.Round > 0 {
+			w.came[s.Snapshot] = max(w.came[s.Snapshot], s.Bytes)
+		}
 		if key := s.At + s.Text; !w.seen[key] {
 			w.seen[key] = true
 			if w.t.json() {
@@ -158,6 +162,11 @@ func (w *watching) over() error {
 	if m.Phase != "handed-over" && m.Phase != "active" { // the latter says the target, if the source knows no more
 		return fmt.Errorf("job %s stays at site %s: the move was %s%s", m.Name, m.From, m.Phase, because(m.Why))
 	}
+	var came int64
+	for _, n := range w.came {
+		came += n
+	}
+	m.Bytes = max(m.Bytes, came) // its leader may be a new one, or that of the other site
 	if m.Steps = nil; w.t.json() {
 		return json.NewEncoder(w.t.out).Encode(m)
 	}
@@ -165,7 +174,7 @@ func (w *watching) over() error {
 	if m.Pause > 0 {
 		pause = fmt.Sprintf("pause %s, give or take %s", micros(m.Pause), micros(m.PauseOff))
 	}
-	_, err := fmt.Fprintf(w.t.out, "migrated %s, job %q, from %s to %s: %s, %s\n", m.Job, m.Name, m.From, m.To, bytesText(m.Bytes), pause)
+	_, err := fmt.Fprintf(w.t.out, "migrated %s, job %q, from %s to %s: %s, %s\n", m.Job, m.Name, m.From, m.To, api.BytesText(m.Bytes), pause)
 	return err
 }
 

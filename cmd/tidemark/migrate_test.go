@@ -15,6 +15,7 @@ import (
 func TestJobMigrate(t *testing.T) {
 	begun := api.Move{ID: "m9-hall", Job: "j7-hall", Name: "cold", From: "hall", To: "depot", Phase: "copying", Since: "t0"}
 	steps := []api.MoveStep{{At: "t1", Text: "copying, round 1: 4096 bytes in 2s"}, {At: "t2", Text: "halting, after 3s of copying"}}
+	steps[0].Round, steps[0].Bytes, steps[0].Snapshot = 1, 4096, "c1"
 	moved := begun
 	moved.Phase, moved.Over, moved.Bytes, moved.Pause, moved.PauseOff, moved.Steps = "handed-over", true, 4096, 1_490_000, 12_000, steps
 	stays := begun
@@ -38,6 +39,12 @@ func TestJobMigrate(t *testing.T) {
 	answering(t, map[string]any{"POST /v1/jobs/cold/migrate": begun, "GET /v1/moves/m9-hall": moved})
 	if r := tidemark(t, "", "job", "migrate", "cold", "--to", "depot", "--output", "json"); !strings.Contains(r.out, `"text":"copying, round 1`) || !strings.Contains(r.out, `"pause_us":1490000`) {
 		t.Error(r.out)
+	}
+	// Who answers at the end has counted nothing; the round that a new leader tells again counts once.
+	moved.Bytes, moved.Steps = 0, append(steps, api.MoveStep{At: "t3", Text: "again", Anew: true}, api.MoveStep{At: "t4", Round: 1, Bytes: 4096, Snapshot: "c1"}, api.MoveStep{At: "t5", Round: 2, Bytes: 1024, Snapshot: "c2"})
+	answering(t, map[string]any{"POST /v1/jobs/cold/migrate": begun, "GET /v1/moves/m9-hall": moved})
+	if r := tidemark(t, "", "job", "migrate", "cold", "--to", "depot"); !strings.Contains(r.out, "from hall to depot: 5.0 KiB, pause") {
+		t.Error(r.out, r.err)
 	}
 	// Nobody knows it any more: where the job is says how it ended.
 	for site, code := range map[string]int{"depot": exitDone, "hall": exitFailed} {

@@ -72,7 +72,7 @@ func showRemoteCheckpoints(t *terminal, list []api.Snapshot) error {
 		case s.Error != "":
 			w.AppendRow([]any{s.ID, s.Error})
 		default:
-			w.AppendRow([]any{s.ID, s.Kind, s.Created, fmt.Sprintf("%d ms", s.Duration), bytesText(s.Bytes), bytesText(s.Delta), s.Rows, s.Copies, strings.Join(s.Where, " ")})
+			w.AppendRow([]any{s.ID, s.Kind, s.Created, fmt.Sprintf("%d ms", s.Duration), api.BytesText(s.Bytes), api.BytesText(s.Delta), s.Rows, s.Copies, strings.Join(s.Where, " ")})
 		}
 	}
 	if !t.json() {
@@ -92,7 +92,7 @@ func showRemoteSavepoints(t *terminal, list []api.Snapshot) error {
 		case s.Error != "":
 			w.AppendRow([]any{s.ID, "", "", s.Error})
 		default:
-			w.AppendRow([]any{s.ID, s.Job, s.Created, s.Kind, bytesText(s.Bytes), s.Rows, s.Copies, strings.Join(s.Where, " ")})
+			w.AppendRow([]any{s.ID, s.Job, s.Created, s.Kind, api.BytesText(s.Bytes), s.Rows, s.Copies, strings.Join(s.Where, " ")})
 		}
 	}
 	if !t.json() {
@@ -141,7 +141,7 @@ func exportRemote(ctx context.Context, t *terminal, c *api.Client, id, name stri
 	if t.json() {
 		return json.NewEncoder(t.out).Encode(map[string]any{"id": v.Manifest.Name, "file": name, "bytes": info.Size()})
 	}
-	_, err = fmt.Fprintf(t.err, "%s: %s, %s of job %s with all its parts\n", name, bytesText(info.Size()), v.Manifest.Name, of)
+	_, err = fmt.Fprintf(t.err, "%s: %s, %s of job %s with all its parts\n", name, api.BytesText(info.Size()), v.Manifest.Name, of)
 	return err
 }
 

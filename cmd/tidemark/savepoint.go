@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/dataflow/avro"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -70,7 +71,7 @@ func newSavepointList(t *terminal, place *placeFlag) *cobra.Command {
 					w.AppendRow([]any{e.Name, "", "", unreadable(e.Err)})
 				default:
 					size := manifest.Sizes(e.Manifest)
-					w.AppendRow([]any{e.Name, e.Manifest.Job, timeText(e.Manifest.Created), checkpointKind(e.Manifest), bytesText(size.Bytes), size.Rows})
+					w.AppendRow([]any{e.Name, e.Manifest.Job, timeText(e.Manifest.Created), checkpointKind(e.Manifest), api.BytesText(size.Bytes), size.Rows})
 				}
 			}
 			if !t.json() {
@@ -204,12 +205,12 @@ func newSavepointShow(t *terminal, place *placeFlag) *cobra.Command {
 
 // showSaved is a savepoint for people.
 func showSaved(t *terminal, d savepointJSON, kind string) error {
-	fmt.Fprintf(t.out, "%s of job %q, %s, %s, max_parallelism %d, %s, %d rows\n", d.ID, d.Job, d.Created, kind, d.MaxParallelism, bytesText(d.Bytes), d.Rows)
+	fmt.Fprintf(t.out, "%s of job %q, %s, %s, max_parallelism %d, %s, %d rows\n", d.ID, d.Job, d.Created, kind, d.MaxParallelism, api.BytesText(d.Bytes), d.Rows)
 	states := newTable(t, "operator", "parallelism", "state", "keyed", "rows", "size", "columns")
 	positions := newTable(t, "source", "split", "position", "")
 	for _, o := range d.Operators {
 		for _, st := range o.States {
-			states.AppendRow([]any{o.ID, o.Parallelism, st.Name, st.Keyed, st.Rows, bytesText(st.Bytes), st.Columns})
+			states.AppendRow([]any{o.ID, o.Parallelism, st.Name, st.Keyed, st.Rows, api.BytesText(st.Bytes), st.Columns})
 		}
 		for _, p := range o.Positions {
 			positions.AppendRow([]any{o.ID, p.Split, p.Offset, map[bool]string{true: "ended"}[p.Ended]})
@@ -261,7 +262,7 @@ func showVerified(t *terminal, name string, parts int, bytes int64) error {
 	if t.json() {
 		return json.NewEncoder(t.out).Encode(map[string]any{"id": name, "ok": true, "parts": parts, "bytes": bytes})
 	}
-	_, err := fmt.Fprintf(t.out, "%s: ok: %d parts, %s, every digest right\n", name, parts, bytesText(bytes))
+	_, err := fmt.Fprintf(t.out, "%s: ok: %d parts, %s, every digest right\n", name, parts, api.BytesText(bytes))
 	return err
 }
 
@@ -301,7 +302,7 @@ func newSavepointExport(t *terminal, place *placeFlag) *cobra.Command {
 			if t.json() {
 				return json.NewEncoder(t.out).Encode(map[string]any{"id": v.Manifest.Name, "file": args[1], "bytes": info.Size()})
 			}
-			_, err = fmt.Fprintf(t.err, "%s: %s, %s of job %s with all its parts\n", args[1], bytesText(info.Size()), v.Manifest.Name, v.Manifest.Job)
+			_, err = fmt.Fprintf(t.err, "%s: %s, %s of job %s with all its parts\n", args[1], api.BytesText(info.Size()), v.Manifest.Name, v.Manifest.Job)
 			return err
 		},
 	}

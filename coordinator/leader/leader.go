@@ -24,6 +24,7 @@ type Leader struct {
 	retry       dataflow.Time // when it is proposed again
 	lapsed      bool          // and that nobody had led before, if so
 	leads       bool          // it is applied: the state here has all that was decided before this term
+	ledFrom     uint64        // the index that was applied then
 	confirmed   dataflow.Time // a majority has said that this leader leads, later than this
 	wake        dataflow.Time
 	refs        int
@@ -108,7 +109,7 @@ func (l *Leader) lead() {
 	if l.leads || l.st.Term != l.cfg.Term || len(l.lapsing()) > 0 {
 		return
 	}
-	l.leads = true
+	l.leads, l.ledFrom = true, l.st.Index
 	l.sync(jobmanager.Changed{All: true})
 	l.markSites() // it was told before which are reached
 	for _, f := range l.early {

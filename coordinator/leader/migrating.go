@@ -154,6 +154,9 @@ func (l *Leader) leave(d *coordinator.Departure) *moveRun {
 	}
 	job, _ := l.st.Moving(d)
 	m := &moveRun{id: d.ID, job: d.Job, departure: d, source: migration.NewSource(cfg, l.now, d, job), retry: dataflow.MinTime}
+	if index, _, _ := d.ID.Parts(); index <= l.ledFrom {
+		m.source.Anew()
+	}
 	l.moving.runs[d.ID] = m
 	return m
 }
@@ -232,6 +235,8 @@ func (l *Leader) tellMove(m *moveRun, p *migration.Progress) {
 	switch {
 	case p.Doubt:
 		l.tell("move %s: IN_DOUBT: %s", m.id, p.Why)
+	case p.Anew:
+		l.tell("move %s: %s, with another leader", m.id, p.Phase)
 	case p.Pause > 0:
 		l.tell("move %s: nothing came out of the job for %s, give or take %s", m.id, p.Pause, p.Error)
 	case p.Round > 0:

@@ -133,3 +133,25 @@ func (k *keeping) prepared(site mesh.Site) (over bool) {
 	}
 	return over
 }
+
+// A move that was begun before this leader led is told to be in other hands; one that it
+// sees begin is not.
+func TestAMoveInOtherHands(t *testing.T) {
+	for id, want := range map[coordinator.MoveID]bool{"m8-a": true, "m10-a": false} {
+		k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: coordinator.Level, Moves: coordinator.NewMoves(),
+			Agents: map[mesh.NodeID]*coordinator.Agent{"a1": {Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}},
+			Jobs:   map[coordinator.JobID]*coordinator.Job{"j6-a": {ID: "j6-a", Name: "files", Spec: []byte(jobs["files"]), Epoch: 1, Status: coordinator.Created}},
+		}}
+		k.Leader = leader.New(leader.Config{Term: 1, Self: "a1", Site: "a", Level: coordinator.Level, Timing: leader.DefaultTiming(), Parse: leader.Parse})
+		k.step(leader.Event{})
+		k.st.Moves.Departures[id] = &coordinator.Departure{ID: id, Job: "j6-a", To: "b", Epoch: 1, Phase: coordinator.DepartureCopying}
+		k.now += 100 * ms
+		told := false
+		for _, f := range k.Step(k.st, jobmanager.Changed{Names: []jobmanager.Change{{What: jobmanager.Move, Name: string(id)}}}, leader.Event{Now: k.now}) {
+			told = told || f.Moving != nil && f.Moving.Anew
+		}
+		if told != want {
+			t.Errorf("%s: told: %t", id, told)
+		}
+	}
+}

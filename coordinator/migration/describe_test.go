@@ -103,6 +103,9 @@ func describeProgress(p *Progress) string {
 	if p.Pause > 0 {
 		s += fmt.Sprintf(": the pause was %s, give or take %s", p.Pause, p.Error)
 	}
+	if p.Anew {
+		s += ": another leader counts anew"
+	}
 	if p.Doubt {
 		s += ": IN_DOUBT"
 	}

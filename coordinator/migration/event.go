@@ -113,10 +113,13 @@ type Progress struct {
 	Ended string            // the phase that has just ended
 	Left  dataflow.Duration // what would still be to copy if the job were halted now, as time
 	Lag   int64             // bytes of logs that the target does not have
-	Pause dataflow.Duration // from the last row out here to the first row out there
-	Error dataflow.Duration // half of what Pause may be off, for the way between the sites
-	Doubt bool              // Target: IN_DOUBT
-	Why   string
+	// Snapshot is what the target has with a round: each leader tells the last one again.
+	Snapshot string
+	Anew     bool              // Source: a new leader goes on, and counts rounds and bytes from here
+	Pause    dataflow.Duration // from the last row out here to the first row out there
+	Error    dataflow.Duration // half of what Pause may be off, for the way between the sites
+	Doubt    bool              // Target: IN_DOUBT
+	Why      string
 }
 
 // Config is what both machines go by. The zero value of a field: its default.

@@ -48,6 +48,7 @@ type Source struct {
 	verdict  dataflow.Time // when it was first sent
 	finished dataflow.Time // when Done was first heard
 	told     bool          // the pause
+	anew     bool          // another leader had the move before, and that is not told yet
 
 	effects []Effect
 }
@@ -78,6 +79,9 @@ func NewDryRun(cfg Config, now dataflow.Time, to, from mesh.Site, epoch uint64, 
 		ask: coordinator.MovePropose{Job: job, From: from, Epoch: epoch + 1, Dry: true}}
 }
 
+// Anew says that another leader had the move before. Nothing that it knew is known.
+func (s *Source) Anew() { s.anew = !s.rec.Phase.Decided() }
+
 var errCancelledDry = errors.New("nobody wants to know any more")
 
 // To is the site that the job goes to: nobody else speaks for the target.
@@ -88,6 +92,10 @@ func (s *Source) Step(e Event) []Effect {
 	s.effects = nil
 	if s.over {
 		return nil
+	}
+	if s.anew {
+		s.anew = false
+		s.tell(Progress{Phase: s.phase(), Anew: true})
 	}
 	switch {
 	case e.Record != nil:
@@ -253,7 +261,7 @@ func (s *Source) got(g *coordinator.MoveGot) {
 	}
 	shrinks := before.n == 0 || g.Took < before.took/4*3
 	r.ready = r.left <= s.cfg.Small || !shrinks || r.n >= s.cfg.Rounds
-	s.tell(Progress{Phase: s.phase(), Round: r.n, Bytes: g.Bytes, Took: g.Took, Left: r.left, Lag: g.Lag})
+	s.tell(Progress{Phase: s.phase(), Round: r.n, Bytes: g.Bytes, Took: g.Took, Left: r.left, Lag: g.Lag, Snapshot: g.Snapshot})
 }
 
 func (s *Source) phase() string {
