@@ -42,22 +42,27 @@ func (n *Node) Replicas() (all []api.Replica) {
 	o.mu.Lock()
 	logs, wants := maps.Clone(o.logs), maps.Clone(o.heardWants)
 	o.mu.Unlock()
-	n.replica.view(func(st *coordinator.State) {
-		for id, r := range st.Replicas {
-			all = append(all, keptHere(st, id, r, logs))
-		}
-		for site, w := range wants {
-			for id, j := range w.jobs {
-				if st.Jobs[id] != nil {
-					all = append(all, keptThere(st, st.Jobs[id], site, &j, w.at, logs))
-				}
-			}
-		}
-	})
+	n.replica.view(func(st *coordinator.State) { all = replicasOf(st, logs, wants) })
 	sort.Slice(all, func(i, j int) bool {
 		a, b := &all[i], &all[j]
 		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Job, b.Job)) < 0
 	})
+	return all
+}
+
+// replicasOf is what is kept here, and what others keep of this site's jobs. What they
+// keep of one that has moved away its new site knows.
+func replicasOf(st *coordinator.State, logs map[string]coordinator.LogStatus, wants map[mesh.Site]heardWant) (all []api.Replica) {
+	for id, r := range st.Replicas {
+		all = append(all, keptHere(st, id, r, logs))
+	}
+	for site, w := range wants {
+		for id, j := range w.jobs {
+			if job := st.Jobs[id]; job != nil && job.Status != coordinator.Moved {
+				all = append(all, keptThere(st, job, site, &j, w.at, logs))
+			}
+		}
+	}
 	return all
 }
 
