@@ -155,7 +155,7 @@ func (c *Coordinator) Step(e Event) []Effect {
 	c.effects = c.effects[:0]
 	if c.phase == ended {
 		if e.Kind == Requested {
-			c.answer(e.Request, dataflow.CheckpointID{}, errEnding)
+			c.answer(e.Request, dataflow.CheckpointID{}, ErrEnding)
 		}
 		return c.effects
 	}
@@ -198,7 +198,9 @@ func (c *Coordinator) Step(e Event) []Effect {
 }
 
 var (
-	errEnding = errors.New("the job is ending; its last checkpoint is where it can be started again")
+	// ErrEnding is the answer to a request that comes, or waits, when the last checkpoint
+	// is under way or there.
+	ErrEnding = errors.New("the job is ending; its last checkpoint is where it can be started again")
 	errFull   = fmt.Errorf("%d savepoints are waiting already; ask again when they are done", maxRequests)
 )
 
@@ -210,7 +212,7 @@ func (c *Coordinator) stopWaits() bool {
 func (c *Coordinator) requested(r Request) {
 	switch {
 	case c.phase != idle && c.purpose == stop || c.stopWaits() || c.phase != idle && c.sealing:
-		c.answer(r, dataflow.CheckpointID{}, errEnding)
+		c.answer(r, dataflow.CheckpointID{}, ErrEnding)
 	case len(c.queue) == maxRequests && r.Then == dataflow.GoOn:
 		c.answer(r, dataflow.CheckpointID{}, errFull)
 	default: // there is always room for the one stop
@@ -372,10 +374,10 @@ func (c *Coordinator) reply(id dataflow.CheckpointID, err error) {
 func (c *Coordinator) end(e Effect) {
 	c.phase = ended
 	if c.asked {
-		c.reply(dataflow.CheckpointID{}, errEnding)
+		c.reply(dataflow.CheckpointID{}, ErrEnding)
 	}
 	for _, r := range c.queue {
-		c.answer(r.Request, dataflow.CheckpointID{}, errEnding)
+		c.answer(r.Request, dataflow.CheckpointID{}, ErrEnding)
 	}
 	c.queue = nil
 	c.put(e)

@@ -106,6 +106,9 @@ func (l *Leader) perform(r *jobRun, a *attempt, f checkpoint.Effect) {
 	case checkpoint.Answer:
 		for _, ref := range a.asks[f.Ref].refs {
 			answer := &Answer{Ref: ref, Err: f.Err}
+			if errors.Is(f.Err, checkpoint.ErrEnding) {
+				answer.Err = l.askElsewhere(r.id, f.Err)
+			}
 			if f.Err == nil {
 				answer.Savepoint = savepointName(r.id, f.ID)
 			}

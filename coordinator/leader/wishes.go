@@ -62,7 +62,9 @@ func (l *Leader) wishSavepoint(w *Wish) {
 	case j == nil:
 		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: fmt.Errorf("no job %q", id)}})
 	case r == nil:
-		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: errEnded}})
+		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: l.askElsewhere(id, errEnded)}})
+	case l.askElsewhere(id, nil) != nil: // it takes no other one than that with which it goes
+		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: l.askElsewhere(id, nil)}})
 	case j.Status == coordinator.Running && (r.attempt == nil || r.attempt.phase == gathering || r.attempt.coordinator == nil):
 		l.put(Effect{Answer: &Answer{Ref: w.Ref, Err: ErrEarly}}) // not all agents have said yet that they run it
 	case r.attempt == nil || r.attempt.coordinator == nil || r.attempt.phase != begun:
@@ -82,6 +84,21 @@ func (l *Leader) wishSavepoint(w *Wish) {
 	}
 }
 
+// askElsewhere says of a job that stops for a move, or has moved away, where to ask; of
+// any other one it is err.
+func (l *Leader) askElsewhere(id coordinator.JobID, err error) error {
+	j := l.st.Jobs[id]
+	switch {
+	case j == nil:
+		return err
+	case j.Status == coordinator.Moved:
+		return fmt.Errorf("job %s is at site %s: ask there", j.Name, j.Owner)
+	case j.Move == "" || l.st.Leaving(id) == nil:
+		return err
+	}
+	return fmt.Errorf("job %s is moving to site %s, by %s: ask there when it runs there, or here if the move is given up", j.Name, l.st.Leaving(id).To, j.Move)
+}
+
 // requested is the savepoint of a job that answers a request; empty: there is none.
 func (l *Leader) requested(id coordinator.JobID, request string) string {
 	for _, name := range sorted(l.st.Savepoints) {
@@ -97,6 +114,7 @@ func (l *Leader) unasked(r *jobRun, err error) {
 	if r.attempt == nil {
 		return
 	}
+	err = l.askElsewhere(r.id, err)
 	for _, n := range sorted(r.attempt.asks) {
 		for _, ref := range r.attempt.asks[n].refs {
 			l.put(Effect{Answer: &Answer{Ref: ref, Err: err}})
