@@ -219,12 +219,18 @@ func coming(m *coordinator.MovingJob, epoch uint64) *coordinator.Job {
 // so as a run that has fewer than none leaves them to those.
 func (l *Leader) reserved(but coordinator.JobID) map[mesh.NodeID]int {
 	taken := make(map[mesh.NodeID]int)
+	var all []*coordinator.Job
 	for _, id := range sorted(l.st.Moves.Arrivals) {
-		arr := l.st.Moves.Arrivals[id]
-		if arr.Phase.Decided() || arr.Job.ID == but {
-			continue
+		if arr := l.st.Moves.Arrivals[id]; !arr.Phase.Decided() && arr.Job.ID != but {
+			all = append(all, coming(&arr.Job, arr.Epoch))
 		}
-		j := coming(&arr.Job, arr.Epoch)
+	}
+	for _, id := range sorted(l.moving.runs) { // those that were checked, and are about to be on record
+		if m := l.moving.runs[id]; m.fits != nil && l.st.Moves.Arrivals[id] == nil && m.job != but {
+			all = append(all, coming(&m.fits.Job, m.fits.Epoch))
+		}
+	}
+	for _, j := range all {
 		p, err := l.cfg.Parse(j)
 		if err != nil {
 			continue

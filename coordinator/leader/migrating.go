@@ -56,8 +56,9 @@ type moveRun struct {
 	lag       int64
 	rowed     bool // the first row's time was said
 
-	checkpoint bool                  // one is wanted soon
-	want       *coordinator.Snapshot // that is fetched
+	fits       *coordinator.MovePropose // there is room for it here; the record that keeps that is not there yet
+	checkpoint bool                     // one is wanted soon
+	want       *coordinator.Snapshot    // that is fetched
 	wantedAt   dataflow.Time
 	lacks      int64 // bytes of it that were not here
 	fetching   bool  // a command about the replica is under way
@@ -204,7 +205,7 @@ func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 	switch {
 	case f.Propose != nil:
 		l.propose(coordinator.Command{Move: f.Propose}, func(err error) {
-			if err != nil && l.moving.runs[m.id] == m {
+			if m.fits = nil; err != nil && l.moving.runs[m.id] == m {
 				l.stepMove(m, migration.Event{Rejected: err})
 			}
 		})
@@ -219,7 +220,11 @@ func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 		m.checkpoint = true
 		l.hurry(m)
 	case f.Check != nil:
-		l.stepMove(m, migration.Event{Checked: &migration.Checked{Why: l.checkMove(f.Check)}})
+		why := l.checkMove(f.Check)
+		if m.fits = f.Check; why != "" {
+			m.fits = nil
+		}
+		l.stepMove(m, migration.Event{Checked: &migration.Checked{Why: why}})
 	case f.Fetch != nil:
 		m.want, m.wantedAt, m.lacks = f.Fetch, l.now, l.lacks(f.Fetch)
 		l.markFetch(m.job) // it says who has the parts
