@@ -261,7 +261,7 @@ func (t *Target) lookReceiving(now dataflow.Time, due bool) {
 	case t.proposed:
 		return
 	case t.verdict != 0: // handed over it was not, without PREPARED
-		t.dropped(now, "the source says: "+t.verdict.String())
+		t.dropped(now, t.verdictText())
 		return
 	case len(t.drop) > 0:
 		t.dropped(now, "not wanted here: "+t.drop[0].Why)
@@ -330,12 +330,35 @@ func (t *Target) lookPrepared(now dataflow.Time, due bool) {
 	case t.verdict == coordinator.DecisionHandedOver:
 		t.propose(now, coordinator.MoveCommand{ArrivalDecided: &coordinator.ArrivalDecided{ID: t.id, Verdict: t.verdict}})
 	case t.verdict != 0:
-		t.dropped(now, "the source says: "+t.verdict.String())
+		t.dropped(now, t.verdictText())
 	case len(t.force) > 0:
 		t.propose(now, coordinator.MoveCommand{ArrivalDecided: &coordinator.ArrivalDecided{ID: t.id, Forced: true, Why: t.force[0].Why}})
 	case due:
 		t.say(coordinator.ToSource{Prepared: &coordinator.MovePrepared{Savepoint: t.rec.Savepoint.Name}})
 	}
+}
+
+// verdictText is why the arrival is dropped: what the source has said, and, where that
+// knows no more, what was here.
+func (t *Target) verdictText() string {
+	switch t.verdict {
+	case coordinator.DecisionAborted:
+		return fmt.Sprintf("site %s has aborted the move: its record there says why", t.from)
+	case coordinator.DecisionHandedOver: // without PREPARED
+		return fmt.Sprintf("site %s says that it has handed the job over, and not all of it was here", t.from)
+	case coordinator.DecisionFenced:
+		return fmt.Sprintf("site %s does not have the job any more: another site has it, by force", t.from)
+	}
+	here := "nothing of it was here"
+	switch {
+	case t.rec.Phase == coordinator.ArrivalPrepared:
+		here = "all of it was here, with savepoint " + t.rec.Savepoint.Name
+	case t.fetched != nil:
+		here = fmt.Sprintf("%s of it was here", t.fetched.Snapshot.Name)
+	case t.want != nil:
+		here = fmt.Sprintf("%s of it was being fetched", t.want.Name)
+	}
+	return fmt.Sprintf("site %s has no record of the move any more: it was aborted there, or another site took the job by force, and was then forgotten; %s", t.from, here)
 }
 
 func (t *Target) dropped(now dataflow.Time, why string) {
