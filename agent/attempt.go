@@ -59,11 +59,12 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 			return err
 		}
 	}
-	c := r.checkpointerOf(kept, a, layout, point, token)
+	base := durable.BaseOf(plan, layout)
+	c := r.checkpointerOf(kept, a, layout, base, point, token)
 	opt := r.local.runtimeOptions()
 	opt.Collector, opt.AtLeastOnce = c, r.local.job.Checkpoint.Mode == job.AtLeastOnce
 	if plan != nil {
-		opt.Restore = r.local.opt.State.store.Restore(plan, layout)
+		opt.Restore, opt.GoesOn = r.local.opt.State.store.Restore(plan, layout), base.GoesOn
 	}
 	if first {
 		l := r.local
@@ -217,14 +218,15 @@ func readable(kept *durable.Job, names []string) (ms []*manifest.Manifest) {
 	return ms
 }
 
-func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durable.Layout, p durable.Point, token dataflow.FencingToken) *durable.Checkpointer {
+func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durable.Layout, base *durable.Base, p durable.Point, token dataflow.FencingToken) *durable.Checkpointer {
 	l := r.local
 	ck := l.job.Checkpoint
-	// The first barrier is full: what a restore leaves out (splits that are gone,
-	// or have another number now) would stay in a chain that goes on.
+	// The first barrier need not be full: what goes on from nothing, or from more than
+	// a restore gave back (splits that are gone, or have another number now), is whole
+	// by itself.
 	cfg := checkpoint.Config{
 		Token: token, Interval: interval(l.job), MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: DefaultRetained,
-		Subtasks: layout.Subtasks, Sources: layout.Sources, Full: true, Kept: p.Kept,
+		Subtasks: layout.Subtasks, Sources: layout.Sources, Kept: p.Kept,
 	}
 	if !ck.Given {
 		cfg.Timeout, cfg.Tolerable = DefaultTimeout, DefaultTolerable
@@ -240,7 +242,7 @@ func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durabl
 	}
 	return durable.NewCheckpointer(durable.CheckpointerOptions{
 		Job: kept, MaxParallelism: a.graph.Job.Stream.MaxParallelism, AtLeastOnce: ck.Mode == job.AtLeastOnce, Config: cfg,
-		Tables: layout.Tables, Parallelism: layout.Parallelism, Clock: l.opt.Clock, Events: l.opt.Events, Completed: r.completed,
+		Tables: layout.Tables, Parallelism: layout.Parallelism, Base: base, Clock: l.opt.Clock, Events: l.opt.Events, Completed: r.completed,
 		Keep: func(m *manifest.Manifest) error {
 			if m.Kind != manifest.Savepoint {
 				return nil // what the job may have to read again is pinned from before it

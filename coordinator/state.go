@@ -60,8 +60,12 @@ const (
 	// SitesLevel: ids of new jobs name the site, jobs move between sites and are
 	// replicated, feeds are mirrored, an epoch of a log may be held.
 	SitesLevel = 4
+	// GoesOnLevel: an attempt's first snapshots go on from the parts that it was
+	// restored from; where they cannot, agents take whole ones although the barrier is
+	// not Full.
+	GoesOnLevel = 5
 	// Level is the greatest that this program knows.
-	Level = SitesLevel
+	Level = GoesOnLevel
 )
 
 // Clone is a copy with maps of its own, so that it stays as it is when s goes

@@ -20,8 +20,9 @@ type place struct {
 	subtask  int
 }
 
-// chain is what is on disk of a place: a first part, then what changed. The
-// parts are pinned for as long as they are in it.
+// chain is what is on disk of a place: a first part, then what changed. It begins
+// with the parts that the place was restored from, where the first snapshot goes on
+// from them (Base). The parts are pinned for as long as they are in it.
 type chain struct {
 	parts  []manifest.PartUse
 	broken bool // a delta is lost: what comes after it builds on nothing, until a whole one comes
@@ -47,12 +48,17 @@ type sharePart struct {
 func (c *Shares) partsOf(s *share) []sharePart {
 	var parts []sharePart
 	for _, tab := range c.o.Tables[s.taken.Subtask] {
-		p := sharePart{table: tab.StateTable, place: place{tab.Operator, tab.Name, s.taken.Subtask.Index}, whole: s.taken.Barrier.Full || tab.Identity == 0}
+		p := sharePart{table: tab.StateTable, place: place{tab.Operator, tab.Name, s.taken.Subtask.Index}, whole: s.whole(tab)}
 		p.first = !p.whole && len(c.chains[p.place].parts) == 0
 		p.use.Delta = !p.whole && !p.first
 		parts = append(parts, p)
 	}
 	return parts
+}
+
+// whole tells whether a share holds all rows of a table.
+func (s *share) whole(t runtime.TableOf) bool {
+	return s.taken.Barrier.Full || t.Identity == 0 || slices.Contains(s.taken.Whole, t.Operator)
 }
 
 // sort gives each part of a share its rows.

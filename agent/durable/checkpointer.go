@@ -31,6 +31,7 @@ type CheckpointerOptions struct {
 	Config         checkpoint.Config
 	Tables         map[dataflow.SubtaskID][]runtime.TableOf // of every subtask
 	Parallelism    map[dataflow.OperatorID]int
+	Base           *Base // as in SharesOptions
 	Clock          sensors.Clock
 
 	// Keep makes sure that what a manifest's positions name can be read again,
@@ -134,7 +135,7 @@ func NewCheckpointer(o CheckpointerOptions) *Checkpointer {
 		o: o, job: o.Job, state: o.Job.state, signal: make(chan struct{}, 1), jobs: make(chan func(), 64),
 		answers: make(map[int]chan<- Answer), began: make(map[uint64]*progress), kept: slices.Clone(o.Config.Kept), now: steady(o.Clock),
 	}
-	c.shares = NewShares(SharesOptions{State: c.state, Tables: o.Tables, Parallelism: o.Parallelism, Post: c.post, Stored: c.stored, Events: o.Events})
+	c.shares = NewShares(SharesOptions{State: c.state, Tables: o.Tables, Parallelism: o.Parallelism, Base: o.Base, Post: c.post, Stored: c.stored, Events: o.Events})
 	return c
 }
 

@@ -43,6 +43,7 @@ type keeper struct {
 	dirty   [2]map[string]bool // since the last snapshot that was handed over
 	saved   map[dataflow.CheckpointID][2]map[string]row
 	full    []bool
+	goesOn  [2]bool // a subtask's next snapshot may be a delta
 	answers []<-chan Answer
 	done    func()
 }
@@ -82,10 +83,15 @@ func (k *keeper) Trigger(b dataflow.Barrier) {
 	for i := range k.rows {
 		copied[i] = maps.Clone(k.rows[i])
 		t := runtime.SnapshotTaken{Subtask: k.subtask(i), Barrier: b}
+		full := b.Full || !k.goesOn[i]
+		if full && !b.Full {
+			t.Whole = []dataflow.OperatorID{"sums"}
+		}
+		k.goesOn[i] = true
 		if now.decline && i == 0 {
 			t.Err = fmt.Errorf("no room")
-		} else if rows := k.delta(i, b.Full); len(rows) > 0 {
-			t.State = []task.StateRows{{Operator: "sums", Table: "means", Batch: batchOf(rows, !b.Full)}}
+		} else if rows := k.delta(i, full); len(rows) > 0 {
+			t.State = []task.StateRows{{Operator: "sums", Table: "means", Batch: batchOf(rows, !full)}}
 		}
 		k.c.Taken(t)
 	}
@@ -215,6 +221,7 @@ func (k *keeper) live(t *rapid.T, s *State, j *Job) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	base := k.begin(t, p.Manifest)
 	k.script, k.full, k.answers = rapid.SliceOfN(rapid.Custom(drawChange), 1, 30).Draw(t, "script"), nil, nil
 	calm := !slices.ContainsFunc(k.script, func(c change) bool { return c.decline || c.failAt > 0 })
 	ctx, cancel := context.WithCancel(context.Background())
@@ -225,7 +232,8 @@ func (k *keeper) live(t *rapid.T, s *State, j *Job) {
 	k.c = NewCheckpointer(CheckpointerOptions{
 		Job: j, MaxParallelism: 8, Clock: sensors.Wall{}, Parallelism: map[dataflow.OperatorID]int{"sums": 2},
 		Tables: map[dataflow.SubtaskID][]runtime.TableOf{subtasks[0]: {table}, subtasks[1]: {table}},
-		Config: checkpoint.Config{Token: token, Interval: 1, Timeout: dataflow.Hour, Tolerable: 1000, Retain: 2, Subtasks: subtasks, Sources: subtasks, Full: true, Kept: p.Kept},
+		Config: checkpoint.Config{Token: token, Interval: 1, Timeout: dataflow.Hour, Tolerable: 1000, Retain: 2, Subtasks: subtasks, Sources: subtasks, Full: rapid.Bool().Draw(t, "a full barrier"), Kept: p.Kept},
+		Base:   base,
 		Events: func(string) {},
 		Keep: func(m *manifest.Manifest) error { // nobody may take what is kept for one that is deleted
 			if m.Kind == manifest.Savepoint && s.publishing.TryLock() {
@@ -249,6 +257,23 @@ func (k *keeper) live(t *rapid.T, s *State, j *Job) {
 	if calm && (!taken || slices.Contains(k.full[1:], true)) {
 		t.Fatalf("full barriers %v, a savepoint %t, and nothing was to fail", k.full, taken)
 	}
+}
+
+// begin draws which subtasks' chains begin with what they are restored from, and
+// which of them know it.
+func (k *keeper) begin(t *rapid.T, m *manifest.Manifest) *Base {
+	b := &Base{parts: make(map[place][]manifest.PartUse)}
+	k.goesOn = [2]bool{}
+	if m == nil {
+		return b
+	}
+	for _, sh := range m.Operators[0].Tables[0].Shards {
+		if rapid.Bool().Draw(t, "parts") {
+			b.parts[place{"sums", "means", sh.Subtask}] = sh.Parts
+			k.goesOn[sh.Subtask] = rapid.IntRange(0, 3).Draw(t, "knows") > 0
+		}
+	}
+	return b
 }
 
 // judge compares all that is on disk with what was there when it was taken.

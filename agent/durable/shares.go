@@ -23,6 +23,7 @@ type SharesOptions struct {
 	State       *State
 	Tables      map[dataflow.SubtaskID][]runtime.TableOf // of the subtasks that run here
 	Parallelism map[dataflow.OperatorID]int
+	Base        *Base // that the subtasks are restored from; nil: their first snapshots go on from nothing
 
 	// Post hands a function to the owner's goroutine; any goroutine calls it, and it
 	// must not block. False: the owner has ended, and the function is not called.
@@ -67,7 +68,8 @@ type Stored struct {
 	Failure checkpoint.Failure
 }
 
-// NewShares makes the shares of an attempt, of which nothing is on disk.
+// NewShares makes the shares of an attempt, of which nothing is on disk but the
+// parts of its base.
 func NewShares(o SharesOptions) *Shares {
 	c := &Shares{
 		o: o, quit: make(chan struct{}), schemas: make(map[place]string),
@@ -78,6 +80,7 @@ func NewShares(o SharesOptions) *Shares {
 			c.chains[place{t.Operator, t.Name, s.Index}] = &chain{}
 			c.schemas[place{t.Operator, t.Name, 0}] = avro.SchemaOf(t.Name, t.Schema, t.Keyed)
 		}
+		c.begin(o.Base, s, tables)
 	}
 	return c
 }

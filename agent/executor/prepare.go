@@ -36,6 +36,7 @@ type parsed struct {
 	plan   runtime.Plan
 	layout durable.Layout
 	rows   *restore.Plan // nil: it begins afresh
+	base   *durable.Base
 }
 
 // prepare parses the job, gets the parts of what it goes on from, cuts back files
@@ -58,7 +59,7 @@ func (a *attempt) prepare() error {
 		return err
 	}
 	a.shares = durable.NewShares(durable.SharesOptions{
-		State: a.x.o.State, Tables: a.localTables(), Parallelism: p.layout.Parallelism, Post: a.post, Stored: a.stored,
+		State: a.x.o.State, Tables: a.localTables(), Parallelism: p.layout.Parallelism, Base: p.base, Post: a.post, Stored: a.stored,
 		Events: func(line string) { a.tell("%s", line) },
 	})
 	j := runtime.New(p.plan, a.runtimeOptions())
@@ -176,6 +177,7 @@ func (a *attempt) build() (*parsed, error) {
 		}
 	}
 	p.layout = durable.LayoutOf(p.graph, tables)
+	p.base = durable.BaseOf(p.rows, p.layout)
 	return p, a.placed(p)
 }
 
@@ -412,7 +414,7 @@ func (a *attempt) runtimeOptions() runtime.Options {
 		Collector: collector{a}, Outlet: func(c runtime.Channel) (runtime.Outlet, error) { return a.joined.Outlet(c) },
 	}
 	if a.parsed.rows != nil {
-		o.Restore = a.x.o.State.Restore(a.parsed.rows, a.parsed.layout)
+		o.Restore, o.GoesOn = a.x.o.State.Restore(a.parsed.rows, a.parsed.layout), a.parsed.base.GoesOn
 	}
 	return o
 }

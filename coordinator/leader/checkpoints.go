@@ -13,9 +13,11 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
-// coordinate begins to take the checkpoints of an attempt that runs. One of
-// before may have taken some: counters go on above the greatest that anybody has
-// seen, and the first barrier is Full, since nobody knows which deltas were lost.
+// coordinate begins to take the checkpoints of an attempt that runs. Of one that
+// another leader deployed some may have been taken: counters go on above the
+// greatest that anybody has seen, and the first barrier is Full, since nobody knows
+// which deltas were lost. That of an attempt of one's own is not: its agents know
+// what they were restored from.
 func (l *Leader) coordinate(r *jobRun, j *coordinator.Job) {
 	a := r.attempt
 	p, err := l.parse(r, j)
@@ -28,6 +30,8 @@ func (l *Leader) coordinate(r *jobRun, j *coordinator.Job) {
 	}
 	cfg := p.Checkpoint
 	cfg.Token, cfg.Counter, cfg.Start = a.ref.Token, a.barrier, l.now
+	cfg.Full = r.own != a.ref.Token.Attempt || a.barrier > 0 || l.st.Level < coordinator.GoesOnLevel
+	r.own = 0
 	facts, _ := a.facts()
 	for _, s := range facts {
 		if s.Source {

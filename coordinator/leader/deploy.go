@@ -63,6 +63,7 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		l.propose(coordinator.Command{JobDeployed: c}, func(err error) {
 			if r.placing = nil; err == nil {
 				r.restart.Started(l.now)
+				r.own = c.Attempt
 			}
 			l.decided(r, err)
 		})

@@ -22,6 +22,7 @@ type jobRun struct {
 	parallel int // for which it was parsed
 	restart  *restart.Machine
 	attempt  *attempt // nil: none is deployed
+	own      uint64   // number of the attempt that this leader has deployed and takes no checkpoints of yet; 0: none
 	verdict  verdict  // of an attempt that is over
 	busy     bool     // a command that decides what the job is at is proposed
 	retry    dataflow.Time

@@ -54,7 +54,7 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 	p := &Parsed{Graph: x, Slots: schedule.Slots(x, loaded.Constraints, loaded.Placement), Restart: restartConfig(loaded.Restart), Replicas: loaded.Replicas,
 		Degrade: loaded.WhenShort == job.Degrade, Continues: loaded.OnIsolation == job.ContinueIsolated, Unfenced: make(map[dataflow.TaskID]bool)}
 	ck := loaded.Checkpoint
-	p.Checkpoint = checkpoint.Config{Interval: ck.Interval, MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: retained, Full: true, Whole: true}
+	p.Checkpoint = checkpoint.Config{Interval: ck.Interval, MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: retained, Whole: true}
 	if ck.Interval == 0 {
 		p.Checkpoint.Interval = interval
 	}

@@ -52,8 +52,8 @@ type Stateful interface {
 	// StateTables names the tables, in a fixed order. It is constant.
 	StateTables() []StateTable
 	// Snapshot emits the rows of all tables as they are now: all of them, or
-	// (delta) those that changed since the last Snapshot, a deleted row as one
-	// with kind Delete. Both kinds of snapshot count as the last one. Batches
+	// (delta) those that changed since the last Snapshot, or since Restore if there
+	// was none, a deleted row as one with kind Delete. Both kinds of snapshot count as the last one. Batches
 	// carry the key hash of their rows if the table is keyed. The callee of emit
 	// borrows the batch. Snapshot is called only between batches, never after
 	// More.

@@ -221,7 +221,7 @@ func (d *driver) snapshot(ctx context.Context, e *task.Effect) error {
 		return nil
 	}
 	began := d.job.opt.Now()
-	s := SnapshotTaken{Subtask: d.sub.Config.ID, Barrier: e.Barrier, State: e.State, Positions: e.Positions, Wrote: d.wrote}
+	s := SnapshotTaken{Subtask: d.sub.Config.ID, Barrier: e.Barrier, State: e.State, Whole: e.Whole, Positions: e.Positions, Wrote: d.wrote}
 	if d.aligning == e.Barrier.ID {
 		s.Align = began.Sub(d.alignAt)
 	}

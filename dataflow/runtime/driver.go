@@ -29,6 +29,7 @@ type driver struct {
 	writers  []sensors.Writer
 	backings []Backing
 	pending  *batch.Schema // of the table of pending pieces
+	prepared []bool        // by link: its sink was asked for what it has not committed; the first time it says all
 	outlets  map[Target]Outlet
 	records  sensors.Records
 	reads    context.Context // of the next Read; ended by an order
@@ -107,7 +108,12 @@ func (d *driver) start() error {
 		return err
 	}
 	d.task = t
-	d.pending = pendingTable().Schema
+	d.pending, d.prepared = pendingTable().Schema, make([]bool, len(d.writers))
+	for _, l := range d.sub.Config.Links {
+		if f := d.job.opt.GoesOn; f != nil && f(d.sub.Config.ID, l.ID) {
+			t.GoesOn(l.ID)
+		}
+	}
 	d.publish(0, 0)
 	return nil
 }

@@ -62,12 +62,13 @@ type SinkCommit struct {
 type SnapshotTaken struct {
 	Subtask   dataflow.SubtaskID
 	Barrier   dataflow.Barrier
-	State     []task.StateRows // the receiver owns the references
-	Positions []SplitPosition  // of a source; splits that were never read are left out
-	Pause     time.Duration    // how long the task stood still for it
-	Align     time.Duration    // from the first to the last barrier
-	Wrote     time.Time        // when a sink that shows rows at once got the last one; zero: none did
-	Err       error            // the snapshot could not be taken; nothing else but Subtask and Barrier is set
+	State     []task.StateRows      // the receiver owns the references
+	Whole     []dataflow.OperatorID // whose rows are all that they have although the barrier is not Full, as nothing is there that they could go on from
+	Positions []SplitPosition       // of a source; splits that were never read are left out
+	Pause     time.Duration         // how long the task stood still for it
+	Align     time.Duration         // from the first to the last barrier
+	Wrote     time.Time             // when a sink that shows rows at once got the last one; zero: none did
+	Err       error                 // the snapshot could not be taken; nothing else but Subtask and Barrier is set
 }
 
 // SplitPosition is where a source's split goes on.

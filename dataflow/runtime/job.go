@@ -56,6 +56,9 @@ type Options struct {
 	AtLeastOnce    bool             // barriers do not block channels
 	Collector      Collector        // nil: nobody takes checkpoints
 	Restore        Restore          // nil: the job starts afresh
+	// GoesOn tells whether what a subtask's operator is given back is on disk as its
+	// own rows, so that its first snapshot may be a delta; nil: no operator's is.
+	GoesOn func(dataflow.SubtaskID, dataflow.OperatorID) bool
 
 	// Outlet makes the sending end of a channel from a local subtask to a remote
 	// one; nil: all are local. It is called once for each of Plan.Crossing, when

@@ -129,7 +129,10 @@ func (d *driver) seek() error {
 	return nil
 }
 
-// pieces makes rows of what a transactional writer says of its transactions.
+// pieces makes rows of what a transactional writer says of its transactions. What a
+// checkpoint had of them is committed when the job is restored (Recover): nothing
+// goes on from it, and the sink's operator is one of SnapshotTaken.Whole as its task
+// says, so that the parts with it go.
 func (d *driver) pieces(link int, t sensors.Transactional, b dataflow.Barrier, dst []task.StateRows) ([]task.StateRows, error) {
 	id := d.sub.Config.Links[link].ID
 	bl := batch.NewBuilder(d.job.pool, d.pending)
@@ -139,7 +142,7 @@ func (d *driver) pieces(link int, t sensors.Transactional, b dataflow.Barrier, d
 		}
 	}
 	d.calling = id
-	err := t.Prepare(b.ID, b.Full, func(p sensors.Pending) error {
+	err := t.Prepare(b.ID, b.Full || !d.prepared[link], func(p sensors.Pending) error {
 		bl.SetString(pendingTarget, p.Target)
 		bl.SetInt(pendingPiece, p.Piece)
 		if !p.Gone {
@@ -159,5 +162,6 @@ func (d *driver) pieces(link int, t sensors.Transactional, b dataflow.Barrier, d
 	if err != nil {
 		return dst, fmt.Errorf("sink %q: prepare: %w", id, err)
 	}
+	d.prepared[link] = true
 	return dst, nil
 }

@@ -36,6 +36,7 @@ type link struct {
 	outs     []output
 	sides    [2][]output // by operator.Side
 	counters operator.Counters
+	based    bool // its snapshots may be deltas: there was one, or GoesOn said so
 
 	suspended bool       // the operator said More, or Need
 	needs     bool       // it said Need; until the next Resume nothing before it in the chain goes on

@@ -72,7 +72,8 @@ type Effect struct {
 	Batch     *batch.Batch
 	Barrier   dataflow.Barrier
 	State     []StateRows
-	Positions []SplitPosition // of a source: where its splits go on; those never read are left out
+	Whole     []dataflow.OperatorID // of a snapshot for a barrier that is not Full: whose rows are nevertheless all that they have
+	Positions []SplitPosition       // of a source: where its splits go on; those never read are left out
 	Position  sensors.Position
 	Err       error
 }

@@ -286,6 +286,15 @@ func (t *Task) settleGate(channel int, ev gateEvent) {
 	}
 }
 
+// GoesOn says, before the first Step, that the rows which an operator was given
+// back are on disk as its own: its first snapshot may be a delta on them. The first
+// one of any other operator is whole, whatever the barrier says.
+func (t *Task) GoesOn(id dataflow.OperatorID) {
+	for _, l := range t.links {
+		l.based = l.based || l.id == id
+	}
+}
+
 // snapshot takes the state of every link and sends the barrier on.
 func (t *Task) snapshot(barrier dataflow.Barrier) {
 	e := Effect{Kind: Snapshot, Barrier: barrier}
@@ -293,13 +302,17 @@ func (t *Task) snapshot(barrier dataflow.Barrier) {
 		e.State = append(e.State, StateRows{Operator: id, Table: table, Batch: b.Retain()})
 	}
 	for _, l := range t.links {
-		if err := t.snapshotLink(l, !barrier.Full, keep); err != nil {
+		if !barrier.Full && !l.based {
+			e.Whole = append(e.Whole, l.id)
+		}
+		if err := t.snapshotLink(l, !barrier.Full && l.based, keep); err != nil {
 			for _, s := range e.State {
 				s.Batch.Release()
 			}
 			t.fail(fmt.Errorf("snapshot of operator %q: %w", l.id, err))
 			return
 		}
+		l.based = true
 	}
 	if t.source != nil {
 		e.Positions = t.source.positions()

@@ -49,6 +49,7 @@ type taken struct {
 	sub       dataflow.SubtaskID
 	barrier   dataflow.Barrier
 	state     []task.StateRows
+	whole     []dataflow.OperatorID
 	positions []task.SplitPosition
 }
 
@@ -61,8 +62,28 @@ func newShares(a *attempt) *shares {
 		for _, t := range a.spec.at[id] {
 			h.chains[place{t.Operator, t.Name, id.Index}] = &chain{}
 		}
+		for op := range a.spec.par {
+			for table, parts := range a.base(id, op) {
+				h.chains[place{op, table, id.Index}].parts = slices.Clone(parts)
+			}
+		}
 	}
 	return h
+}
+
+// base is what an operator's first snapshot goes on from; nil: from nothing.
+func (a *attempt) base(id dataflow.SubtaskID, op dataflow.OperatorID) map[string][]manifest.PartUse {
+	var tables []operator.StateTable
+	for _, t := range a.spec.at[id] {
+		if t.Operator == op {
+			tables = append(tables, t.StateTable)
+		}
+	}
+	if a.rows == nil || len(tables) == 0 || a.rows.Operator(op) == nil {
+		return nil
+	}
+	parts, _ := a.rows.Operator(op).Base(id.Index, tables)
+	return parts
 }
 
 const pendingName = "task.pending"
@@ -91,14 +112,14 @@ func (s *subtask) snapshot(e *task.Effect) bool {
 	if !s.commitAll() {
 		return false
 	}
-	t := &taken{sub: s.id(), barrier: e.Barrier, state: e.State, positions: e.Positions}
+	t := &taken{sub: s.id(), barrier: e.Barrier, state: e.State, whole: e.Whole, positions: e.Positions}
 	for i, w := range s.writers {
 		tw, ok := w.(sensors.Transactional)
 		if !ok {
 			continue
 		}
 		bl := batch.NewBuilder(s.a.pool, pendingSchema())
-		err := tw.Prepare(e.Barrier.ID, e.Barrier.Full, func(p sensors.Pending) error {
+		err := tw.Prepare(e.Barrier.ID, e.Barrier.Full || !s.prepared, func(p sensors.Pending) error {
 			bl.SetString(0, p.Target)
 			bl.SetInt(1, p.Piece)
 			if !p.Gone {
@@ -123,6 +144,7 @@ func (s *subtask) snapshot(e *task.Effect) bool {
 			return true
 		}
 	}
+	s.prepared = true
 	event, _ := s.task.Watermark()
 	s.a.x.p.Judge.Snapshot(s.a.ref.Job, s.id(), e.Barrier.ID, event)
 	s.a.shares.take(t)
@@ -179,7 +201,7 @@ func (h *shares) next(sub dataflow.SubtaskID) {
 // write makes the part of a table, as agent/durable does.
 func (h *shares) write(t *taken, tab runtime.TableOf) (*madePart, error) {
 	m := &madePart{at: place{tab.Operator, tab.Name, t.sub.Index}}
-	m.whole = t.barrier.Full || tab.Identity == 0
+	m.whole = t.barrier.Full || tab.Identity == 0 || slices.Contains(t.whole, tab.Operator)
 	first := !m.whole && len(h.chains[m.at].parts) == 0
 	m.use.Delta = !m.whole && !first
 	var buf bytes.Buffer

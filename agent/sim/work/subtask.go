@@ -45,6 +45,7 @@ type subtask struct {
 	complete  *dataflow.CheckpointID
 	through   dataflow.CheckpointID
 	stopping  bool
+	prepared  bool // its sinks were asked for what they have not committed
 	dirty     bool
 	commitAt  dataflow.Time
 	marks     map[runtime.Target]*judge.Clock // the last watermark on each channel
@@ -124,6 +125,11 @@ func (s *subtask) open() error {
 		return err
 	}
 	s.task = t
+	for _, l := range cfg.Links {
+		if s.a.base(s.id(), l.ID) != nil {
+			t.GoesOn(l.ID)
+		}
+	}
 	return s.restore()
 }
 
