@@ -216,6 +216,9 @@ func durableMetamorphic(t *testing.T, devices, both bool) {
 		var lived []life
 		for ended := false; !ended; {
 			l := drawLife(t, len(lived) == 4)
+			if n := len(lived); n > 0 && rapid.Bool().Draw(t, "as parallel as before") { // what it is restored from goes on
+				l.parallelism = lived[n-1].parallelism
+			}
 			lived = append(lived, l)
 			ended = l.live(t, d, text, both)
 		}

@@ -35,10 +35,12 @@ sinks:
 `
 
 // oracle is the rows of the job in one process.
-func oracle(t *testing.T) []string {
+func oracle(t *testing.T) []string { return oracleOf(t, countsJob) }
+
+func oracleOf(t *testing.T, text string) []string {
 	t.Helper()
 	dir := t.TempDir()
-	j, err := job.Load("counts", fmt.Appendf(nil, countsJob, filepath.Join(dir, "out", "out.jsonl")), job.Options{})
+	j, err := job.Load("counts", fmt.Appendf(nil, text, filepath.Join(dir, "out", "out.jsonl")), job.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
