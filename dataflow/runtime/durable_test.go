@@ -162,7 +162,7 @@ type chief struct {
 
 func (c *chief) begin(b dataflow.Barrier) {
 	c.world.next++
-	b.ID.Counter, b.Full = c.world.next, b.Full || c.done == 0
+	b.ID.Counter = c.world.next
 	c.barrier, c.missing, c.commits = b, len(c.plan.Subtasks), c.layout["out"]
 	c.job.Trigger(b)
 }
@@ -174,7 +174,7 @@ func (c *chief) Taken(s SnapshotTaken) {
 		c.errs = append(c.errs, s.Err)
 		return
 	}
-	c.world.keep(s.Subtask.Index, s.Barrier, tablesOf(c.plan, s.Subtask), s.State)
+	c.world.keep(s.Subtask.Index, s.Barrier, tablesOf(c.plan, s.Subtask), s.State, s.Whole)
 	if c.missing--; c.missing == 0 {
 		c.world.done, c.world.old = s.Barrier.ID, c.layout
 		c.done++

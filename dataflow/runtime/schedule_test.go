@@ -302,7 +302,7 @@ func text(b *batch.Batch, i int) string {
 // taken keeps a subtask's share of a checkpoint, which completes with the last.
 func (f *life) taken(i int, e task.Effect) {
 	n, id := f.nodes[i], f.plan.Subtasks[i].Config.ID
-	f.keep(id.Index, e.Barrier, f.tasks[i].Tables(), e.State)
+	f.keep(id.Index, e.Barrier, f.tasks[i].Tables(), e.State, e.Whole)
 	n.pending, n.written = append(n.pending, transaction{e.Barrier.ID, n.written}), nil
 	n.clock[e.Barrier.ID], _ = f.tasks[i].Watermark()
 	n.atMark[e.Barrier.ID] = map[Target]dataflow.Time{}

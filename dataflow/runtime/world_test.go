@@ -130,10 +130,11 @@ func identityOf(r savedRow, n int) string {
 	return s.String()
 }
 
-// keep adds a subtask's share of a checkpoint to its chains.
-func (w *world) keep(index int, b dataflow.Barrier, tables []task.TableOf, state []task.StateRows) {
+// keep adds a subtask's share of a checkpoint to its chains. whole are operators
+// whose rows are all that they have, whatever the barrier says.
+func (w *world) keep(index int, b dataflow.Barrier, tables []task.TableOf, state []task.StateRows, whole []dataflow.OperatorID) {
 	for _, table := range tables {
-		d := delta{id: b.ID, full: b.Full}
+		d := delta{id: b.ID, full: b.Full || slices.Contains(whole, table.Operator)}
 		for _, s := range state {
 			if s.Operator == table.Operator && s.Table == table.Name {
 				for k := range s.Batch.Len() {
