@@ -139,13 +139,18 @@ func (l *Leader) lacks(s *coordinator.Snapshot) (bytes int64) {
 	if err != nil {
 		return s.Bytes
 	}
-	has := make(map[store.Digest]bool)
+	var kept []*coordinator.Snapshot
 	if r := l.st.Replicas[s.Job]; r != nil {
-		for _, k := range []*coordinator.Snapshot{r.Snapshot, r.Next} {
-			if k != nil {
-				for _, p := range k.Copies {
-					has[p.Part] = len(p.Nodes) > 0
-				}
+		kept = append(kept, r.Snapshot, r.Next)
+	}
+	if j := l.st.Jobs[s.Job]; j != nil { // it was here once
+		kept = append(kept, j.Checkpoints...)
+	}
+	has := make(map[store.Digest]bool)
+	for _, k := range kept {
+		if k != nil {
+			for _, p := range k.Copies {
+				has[p.Part] = has[p.Part] || len(p.Nodes) > 0
 			}
 		}
 	}
