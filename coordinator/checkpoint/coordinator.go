@@ -19,7 +19,7 @@ type Config struct {
 	Subtasks   []dataflow.SubtaskID  // each has its share of every checkpoint
 	Sources    []dataflow.SubtaskID  // those that say when they are exhausted
 	Committers []dataflow.SubtaskID  // those whose sinks say what they have committed
-	Full       bool                  // nothing is there for a delta to build on
+	Full       bool                  // the first barrier is Full: which deltas were lost nobody knows
 	Whole      bool                  // the barriers of savepoints are Full, so that each share is one part
 	Kept       []string              // checkpoints of earlier attempts that are kept, oldest first
 	Counter    uint64                // the greatest that a barrier of the attempt had before: this Coordinator goes on for another one
