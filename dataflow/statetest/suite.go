@@ -401,7 +401,11 @@ func (s *suite) restore() {
 		}
 	}
 	old := s.units
+	kept := s.saved
 	s.start(rapid.IntRange(1, 3).Draw(s.t, "parallelism"), all)
+	if len(s.units) == len(old) && rapid.Bool().Draw(s.t, "goes on") {
+		s.goOn(kept)
+	}
 	for _, t := range all {
 		for _, b := range t {
 			b.Release()
@@ -411,6 +415,27 @@ func (s *suite) restore() {
 	s.units = old
 	s.stop()
 	s.units = live
+}
+
+// goOn keeps what the stores were restored from: their next snapshots may be deltas on
+// it.
+func (s *suite) goOn(kept [][]table) {
+	for i, tables := range kept {
+		s.saved[i] = make([]table, len(tables))
+		for n, t := range tables {
+			s.saved[i][n] = table{}
+			for id, b := range t {
+				bl := batch.NewBuilder(s.units[i].pool, b.Schema)
+				bl.Append(b, []int32{int32(b.Position(0))})
+				c := bl.Take()
+				if b.Hashes != nil {
+					c.OwnHashes(1)[0] = b.Hashes[b.Position(0)]
+				}
+				s.saved[i][n][id] = c
+			}
+		}
+	}
+	s.has = true
 }
 
 func (s *suite) release(i int) {
