@@ -65,6 +65,21 @@ type Stateful interface {
 	Restore(table int, b *batch.Batch) error
 }
 
+// Amender is a Stateful of which tables can be restored before it is known how
+// they end, as where a job is restored from a checkpoint and goes on from a later
+// one.
+type Amender interface {
+	// Amends tells whether a table can be amended. It is constant once Open has been
+	// called.
+	Amends(table int) bool
+	// Amend takes rows of a delta on what Restore and Amend have taken of a table: one
+	// takes the place of that with the same identity, or is new; one of kind Delete
+	// removes it. Otherwise it is as Restore: before the first Process, and before
+	// Restore is given the tables behind this one. After an error the operator is of
+	// no use.
+	Amend(table int, b *batch.Batch) error
+}
+
 // StateTable describes one table of an operator's state.
 type StateTable struct {
 	Name   string

@@ -345,3 +345,19 @@ func (g *Guard) Restore(table int, b *batch.Batch) (err error) {
 	}()
 	return g.op.Restore(table, b)
 }
+
+// Amends is Amender's; false for an operator that is none.
+func (g *Guard) Amends(table int) bool {
+	a, is := g.op.(Amender)
+	return is && a.Amends(table)
+}
+
+// Amend is Amender's.
+func (g *Guard) Amend(table int, b *batch.Batch) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = NewPanicError(v)
+		}
+	}()
+	return g.op.(Amender).Amend(table, b)
+}

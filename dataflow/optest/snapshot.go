@@ -2,6 +2,7 @@ package optest
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -15,6 +16,7 @@ type stateStore struct {
 	pool   *batch.Pool
 	has    bool
 	tables [][]stateRow
+	taken  [][][]stateRow // by table: the last full snapshot, and the deltas since
 }
 
 type stateRow struct {
@@ -31,10 +33,14 @@ func (s *stateStore) take(tables []operator.StateTable, op operator.Operator, de
 		return err
 	}
 	if !delta {
-		s.tables, s.has = got, true
+		s.tables, s.has, s.taken = got, true, make([][][]stateRow, len(tables))
+		for i := range tables {
+			s.taken[i] = [][]stateRow{slices.Clone(got[i])}
+		}
 		return nil
 	}
 	for i, t := range tables {
+		s.taken[i] = append(s.taken[i], got[i])
 		if t.Identity == 0 {
 			s.tables[i] = got[i]
 			continue
@@ -164,33 +170,59 @@ func lines(t operator.StateTable, rows []stateRow) []string {
 	return out
 }
 
-// give restores what is kept into op, in batches of a few rows.
+// give restores what is kept into op: what can be amended as it was taken, the
+// rest merged.
 func (s *stateStore) give(tables []operator.StateTable, op operator.Operator) error {
+	am, _ := op.(operator.Amender)
 	for i, t := range tables {
-		for rows := s.tables[i]; len(rows) > 0; {
-			n := min(len(rows), 5)
-			bl := batch.NewBuilder(s.pool, t.Schema)
-			for k := range n {
-				rows[k].Kind = batch.Insert
-				appendRow(bl, &rows[k].Row)
-			}
-			b := bl.Take()
-			if t.Keyed {
-				h := b.OwnHashes(n)
-				for k := range n {
-					h[k] = rows[k].hash
-				}
-			}
-			rows = rows[n:]
-			before := fingerprint(b)
-			err := op.Restore(i, b)
-			if fingerprint(b) != before {
-				err = fmt.Errorf("table %q: the operator wrote into the rows it was restored from", t.Name)
-			}
-			b.Release()
-			if err != nil {
+		give := func(b *batch.Batch) error { return op.Restore(i, b) }
+		if am == nil || !am.Amends(i) {
+			if err := s.giveRows(t, s.tables[i], give); err != nil {
 				return err
 			}
+			continue
+		}
+		if t.Identity == 0 {
+			return fmt.Errorf("table %q can be amended, and nothing tells its rows apart", t.Name)
+		}
+		for _, rows := range s.taken[i] {
+			if err := s.giveRows(t, rows, give); err != nil {
+				return err
+			}
+			give = func(b *batch.Batch) error { return am.Amend(i, b) }
+		}
+	}
+	return nil
+}
+
+// giveRows calls give with the rows in batches of a few.
+func (s *stateStore) giveRows(t operator.StateTable, rows []stateRow, give func(*batch.Batch) error) error {
+	for len(rows) > 0 {
+		n := min(len(rows), 5)
+		bl := batch.NewBuilder(s.pool, t.Schema)
+		for k := range n {
+			row := rows[k].Row
+			if row.Kind != batch.Delete {
+				row.Kind = batch.Insert
+			}
+			appendRow(bl, &row)
+		}
+		b := bl.Take()
+		if t.Keyed {
+			h := b.OwnHashes(n)
+			for k := range n {
+				h[k] = rows[k].hash
+			}
+		}
+		rows = rows[n:]
+		before := fingerprint(b)
+		err := give(b)
+		if fingerprint(b) != before {
+			err = fmt.Errorf("table %q: the operator wrote into the rows it was restored from", t.Name)
+		}
+		b.Release()
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -97,6 +97,9 @@ func (s *Share) Filter(b *batch.Batch, first int64) int {
 	return len(sel)
 }
 
+// Whole tells whether the subtask keeps all that the old one had.
+func (s *Share) Whole() bool { return s.all() }
+
 // all tells whether every row is kept, as where nothing was rescaled.
 func (s *Share) all() bool {
 	if s.Groups != nil {

@@ -103,7 +103,10 @@ func (d *driver) start() error {
 		d.sub.Config.Source.Names = d.splitNames()
 	}
 	d.sub.Config.Large = largePages()
-	t, err := task.New(d.sub.Config)
+	t, err := d.job.opt.Warm.take(d.sub)
+	if t == nil && err == nil {
+		t, err = task.New(d.sub.Config)
+	}
 	if err != nil {
 		return err
 	}

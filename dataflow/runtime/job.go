@@ -59,6 +59,7 @@ type Options struct {
 	// GoesOn tells whether what a subtask's operator is given back is on disk as its
 	// own rows, so that its first snapshot may be a delta; nil: no operator's is.
 	GoesOn func(dataflow.SubtaskID, dataflow.OperatorID) bool
+	Warm           *Warm            // tasks that have state already, which Restore leaves out; nil: there are none
 
 	// Outlet makes the sending end of a channel from a local subtask to a remote
 	// one; nil: all are local. It is called once for each of Plan.Crossing, when
@@ -89,8 +90,13 @@ func New(plan Plan, opt Options) *Job {
 	if opt.BatchRows <= 0 || opt.BatchRows > batch.MaxRows {
 		opt.BatchRows = batch.MaxRows
 	}
-	j := &Job{plan: plan, opt: opt, room: make(chan struct{}, 1)}
-	j.pool = batch.NewPool(opt.Memory, func() { signal(j.room) })
+	j := &Job{plan: plan, opt: opt}
+	if w := opt.Warm; w != nil {
+		j.room, j.pool = w.room, w.pool
+	} else {
+		j.room = make(chan struct{}, 1)
+		j.pool = batch.NewPool(opt.Memory, func() { signal(j.room) })
+	}
 	j.failed, j.fail = context.WithCancelCause(context.Background())
 	j.ended = make(chan struct{})
 	j.inboxes = make([]*inbox, len(plan.Subtasks))

@@ -63,6 +63,22 @@ func (t *Task) context(l *link) *operator.Context {
 	}
 }
 
+// Like tells whether a task of cfg would have the operators of this one, and be
+// fed as it is. What the operators do only the job's text says.
+func (t *Task) Like(cfg *Config) bool {
+	c := &t.cfg
+	if c.ID != cfg.ID || c.Parallelism != cfg.Parallelism || c.MaxParallelism != cfg.MaxParallelism || c.Channels != cfg.Channels || c.AtLeastOnce != cfg.AtLeastOnce ||
+		len(c.Links) != len(cfg.Links) || len(c.Outputs) != len(cfg.Outputs) {
+		return false
+	}
+	for i := range c.Links {
+		if c.Links[i].ID != cfg.Links[i].ID || c.Links[i].Parent != cfg.Links[i].Parent {
+			return false
+		}
+	}
+	return true
+}
+
 // Tables are all tables of the task's state, in the order in which Restore takes
 // them.
 func (t *Task) Tables() []TableOf { return TablesOf(&t.cfg) }
@@ -119,6 +135,41 @@ func (t *Task) Restore(id dataflow.OperatorID, table string, b *batch.Batch) err
 		}
 	}
 	return fmt.Errorf("task %s: no state table %q of operator %q", t.cfg.ID, table, id)
+}
+
+// Amends tells whether a table can be restored before it is known how it ends:
+// operator.Amender.
+func (t *Task) Amends(id dataflow.OperatorID, table string) bool {
+	_, _, ok := t.amended(id, table)
+	return ok
+}
+
+// Amend gives an operator rows of a delta on what it has been given of one of its
+// tables, of which Amends says that it can be. It borrows b.
+func (t *Task) Amend(id dataflow.OperatorID, table string, b *batch.Batch) error {
+	l, i, ok := t.amended(id, table)
+	if !ok {
+		return fmt.Errorf("task %s: state table %q of operator %q cannot be amended", t.cfg.ID, table, id)
+	}
+	if err := l.op.Amend(i, b); err != nil {
+		return fmt.Errorf("amend table %q of operator %q: %w", table, id, err)
+	}
+	return nil
+}
+
+// amended finds a table that can be amended.
+func (t *Task) amended(id dataflow.OperatorID, table string) (l *link, i int, ok bool) {
+	for _, l := range t.links {
+		if l.id != id || l.op == nil {
+			continue
+		}
+		for i, tab := range l.op.StateTables() {
+			if tab.Name == table && tab.Keyed && tab.Identity > 0 && l.op.Amends(i) {
+				return l, i, true
+			}
+		}
+	}
+	return nil, 0, false
 }
 
 // Positions are where a restored source's reader has to go on; Split counts as

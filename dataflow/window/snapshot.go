@@ -445,16 +445,8 @@ func (o *core) Restore(table int, b *batch.Batch) error {
 	}
 	b = o.compacted(b)
 	defer b.Release()
-	rows, ids, keys := make([]int32, n), make([]int32, n), make([]int, len(o.spec.Keys))
-	for i := range rows {
-		rows[i] = int32(i)
-	}
-	for i := range keys {
-		keys[i] = i
-	}
-	hashes := make([]uint64, n)
-	state.HashRows(b, keys, rows, hashes)
-	o.keys.Lookup(b.Cols[:len(keys)], rows, hashes, ids)
+	rows, ids := make([]int32, n), make([]int32, n)
+	o.restoredIDs(b, rows, ids)
 	switch {
 	case table == o.refires:
 		o.form.(*sliced).loadRefires(b, ids)
@@ -464,6 +456,21 @@ func (o *core) Restore(table int, b *batch.Batch) error {
 		o.loadRows(b, rows, ids)
 	}
 	return nil
+}
+
+// restoredIDs numbers the rows of a state table, and puts the ids of their keys
+// into ids.
+func (o *core) restoredIDs(b *batch.Batch, rows, ids []int32) {
+	keys := make([]int, len(o.spec.Keys))
+	for i := range rows {
+		rows[i] = int32(i)
+	}
+	for i := range keys {
+		keys[i] = i
+	}
+	hashes := make([]uint64, len(rows))
+	state.HashRows(b, keys, rows, hashes)
+	o.keys.Lookup(b.Cols[:len(keys)], rows, hashes, ids)
 }
 
 // compacted is b without a selection, with a reference.
