@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -53,6 +54,8 @@ type attempt struct {
 	parsed   *parsed
 	replicas int
 	phases   *timeline
+	warm     *warming      // what was restored before it came; nil: nothing
+	late     time.Duration // how long that took here
 	flowed   map[bool]bool // whether it was said that rows are in sinks, by whether these commit
 }
 

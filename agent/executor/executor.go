@@ -92,8 +92,9 @@ type Executor struct {
 	attempts map[coordinator.JobID]*attempt
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
 	damaged  map[coordinator.JobID][]store.Part          // parts that were found so when a job was restored, to be fetched anew
+	warms    map[coordinator.JobID]*warming              // that nobody has taken
 	closed   bool
-	running  sync.WaitGroup // attempts
+	running  sync.WaitGroup // attempts, and what is restored early
 }
 
 // New makes an executor: from now on peers may push parts to it and fetch some.
@@ -111,7 +112,7 @@ func New(o Options) (*Executor, error) {
 		o.Hold = dataflow.Hour
 	}
 	o.Slots = max(1, o.Slots)
-	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part)}
+	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), warms: make(map[coordinator.JobID]*warming)}
 	out := x.out()
 	if err := disk.MkdirAll(o.Files, out); err != nil {
 		return nil, err
@@ -173,6 +174,10 @@ func (x *Executor) Do(e worker.Effect) {
 		x.kept.put(e.Copy)
 	case e.Lost != nil:
 		x.Lost(e.Lost)
+	case e.Warm != nil:
+		x.warmUp(e.Warm)
+	case e.Cool != nil:
+		x.coolDown(*e.Cool)
 	default:
 		x.logs.do(e)
 	}
@@ -288,6 +293,7 @@ func (x *Executor) Close() error {
 	for _, a := range x.present() {
 		a.cancel(errClosed)
 	}
+	x.coolAll()
 	x.running.Wait()
 	x.logs.close()
 	x.copier.close()

@@ -15,6 +15,7 @@ type Preparation struct {
 	Parts   int    // that were needed here
 	Bytes   int64  // of them
 	Fetched int64  // bytes that came from other agents
+	Early   bool   // state was given back before it was decided that the job comes
 	Phases  []Phase
 }
 
@@ -70,6 +71,9 @@ func (p *Preparation) String() string {
 	from := "afresh"
 	if p.From != "" {
 		from = fmt.Sprintf("from %s (%d parts, %.1f MB, %.1f MB of them from other agents)", p.From, p.Parts, float64(p.Bytes)/1e6, float64(p.Fetched)/1e6)
+	}
+	if p.Early {
+		from += ", restored early"
 	}
 	return fmt.Sprintf("runs %s after %v: %s", from, total.Round(time.Millisecond), strings.Join(phases, ", "))
 }

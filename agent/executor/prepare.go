@@ -58,6 +58,9 @@ func (a *attempt) prepare() error {
 	if err := a.cutBack(); err != nil {
 		return err
 	}
+	if err := a.takeWarm(); err != nil {
+		return err
+	}
 	a.shares = durable.NewShares(durable.SharesOptions{
 		State: a.x.o.State, Tables: a.localTables(), Parallelism: p.layout.Parallelism, Base: p.base, Post: a.post, Stored: a.stored,
 		Events: func(line string) { a.tell("%s", line) },
@@ -70,7 +73,7 @@ func (a *attempt) prepare() error {
 		return a.unopened(err)
 	}
 	a.phases.ends(phaseOpen)
-	a.phases.moves(a.opened.Restoring, phaseRestore)
+	a.phases.moves(a.opened.Restoring+a.late, phaseRestore)
 	a.joined, err = a.x.o.Channels.Join(a.ref, j, &p.plan, a.asked.Job.Places, a.lost)
 	return err
 }
@@ -415,6 +418,9 @@ func (a *attempt) runtimeOptions() runtime.Options {
 	}
 	if a.parsed.rows != nil {
 		o.Restore, o.GoesOn = a.x.o.State.Restore(a.parsed.rows, a.parsed.layout), a.parsed.base.GoesOn
+		if a.warm != nil {
+			o.Warm, o.Restore = a.warm.warm, a.warm.state.Rest(a.parsed.rows, a.parsed.layout)
+		}
 	}
 	return o
 }

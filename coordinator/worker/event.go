@@ -91,6 +91,11 @@ type Effect struct {
 	// here: they are cut back to what is on record of them.
 	Lost *coordinator.Job
 
+	// Warm: restore a job that may come to run here, as far as that harms nobody, or
+	// go on with what is restored so. It ends with the job's Prepare, or Cool.
+	Warm *Warm
+	Cool *coordinator.JobID
+
 	// Copy parts of a kept snapshot to here, behind every Kept said before; answered by
 	// Copied. The next one ends it between two parts.
 	Copy *Copy
@@ -107,6 +112,13 @@ type Prepare struct {
 	coordinator.AttemptRef
 	Job  *coordinator.Job      // as it was when it was deployed
 	From *coordinator.Snapshot // nil: afresh
+}
+
+// Warm asks for a job's state in memory before it is decided that the job comes.
+// It is not answered: what cannot be done Prepare does.
+type Warm struct {
+	Job  *coordinator.Job      // as it is going to be, with its places
+	From *coordinator.Snapshot // the newest, behind every Kept said before
 }
 
 // Complete: a checkpoint of the running attempt completed, and sinks may commit

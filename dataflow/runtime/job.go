@@ -59,7 +59,7 @@ type Options struct {
 	// GoesOn tells whether what a subtask's operator is given back is on disk as its
 	// own rows, so that its first snapshot may be a delta; nil: no operator's is.
 	GoesOn func(dataflow.SubtaskID, dataflow.OperatorID) bool
-	Warm           *Warm            // tasks that have state already, which Restore leaves out; nil: there are none
+	Warm   *Warm // tasks that have state already, which Restore leaves out; nil: there are none
 
 	// Outlet makes the sending end of a channel from a local subtask to a remote
 	// one; nil: all are local. It is called once for each of Plan.Crossing, when

@@ -1,0 +1,119 @@
+package executor_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	local "github.com/tidemark-mesh/tidemark/agent"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/worker"
+	"github.com/tidemark-mesh/tidemark/dataflow/job"
+)
+
+// sumsJob keeps sums of each key for ever.
+const sumsJob = `name: counts
+parallelism: 2
+checkpoint: {interval: 1s}
+sources:
+  in: {generate: {rate: 1000, keys: 500, rows: 4000, seed: 5}, parallelism: 1, event_time: ts, watermark: {bounded: 10ms}}
+steps:
+  - {id: sums, from: in, key_by: [key], select: {n: count(*), total: sum(seq), least: min(seq)}}
+sinks:
+  - {id: out, from: sums, parallelism: 2, file: {path: %q}}
+`
+
+func sumsOracle(t *testing.T) []string {
+	t.Helper()
+	dir := t.TempDir()
+	j, err := job.Load("counts", fmt.Appendf(nil, sumsJob, filepath.Join(dir, "out", "out.jsonl")), job.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := local.NewLocal(j, local.LocalOptions{})
+	if err == nil {
+		err = l.Run(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return linesOf(t, dir)
+}
+
+// warm asks an agent to restore the newest checkpoint early, for where the job is
+// going to be.
+func (s *site) warm(places ...coordinator.Place) {
+	j := *s.job
+	j.Places = places
+	s.agents[places[0].Node].x.Do(worker.Effect{Warm: &worker.Warm{Job: &j, From: j.Newest()}})
+	synctest.Wait()
+}
+
+// said tells whether an agent has told of something.
+func (s *site) said(what string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(strings.Join(s.lines, "\n"), what)
+}
+
+// A job whose state was restored where it goes, before it went, makes the same
+// rows; and so does one of which it was restored for something else.
+func TestRestoredEarly(t *testing.T) {
+	on := []coordinator.Place{at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "b")}
+	for _, c := range []struct {
+		name  string
+		warm  func(s *site) // after the second checkpoint
+		early bool
+	}{
+		{"of the last checkpoint but one", func(*site) {}, true},
+		{"of the last", nil, true},
+		{"for other places", func(s *site) { s.warm(at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "c")) }, false},
+		{"and dropped", func(s *site) { id := s.job.ID; s.agents["b"].x.Do(worker.Effect{Cool: &id}) }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				want := sumsOracle(t)
+				s := newSite(t, fmt.Sprintf(sumsJob, "out.jsonl"), "a", "b", "c")
+				dirs := []string{s.agents["a"].dir, s.agents["b"].dir}
+				if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
+					t.Fatal(f.Why)
+				}
+				take := func(full bool) {
+					time.Sleep(600 * time.Millisecond)
+					snap := s.trigger(full)
+					s.complete(snap, 2)
+					s.committed(snap.ID)
+				}
+				take(true)
+				s.warm(on...)
+				if !s.said(" rows of chk-") {
+					t.Error("nothing was restored early")
+				}
+				take(false)
+				s.warm(on...)
+				take(false)
+				if c.warm == nil {
+					s.warm(on...)
+				} else {
+					c.warm(s)
+				}
+				s.closeAll()
+				if f := s.deploy(on...); f != nil {
+					t.Fatal(f.Why)
+				}
+				synctest.Wait()
+				if got := s.said("restored early"); got != c.early {
+					t.Errorf("restored early: %v, want %v", got, c.early)
+				}
+				take(true)
+				s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
+				s.finish()
+				s.closeAll()
+				compare(t, linesOf(t, dirs...), want)
+			})
+		})
+	}
+}
