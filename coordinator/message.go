@@ -303,6 +303,7 @@ type ToAgent struct {
 	Refused *Refused `cbor:"7,keyasint,omitempty"`
 	Copy    *Copy    `cbor:"8,keyasint,omitempty"` // CopiesLevel
 	Over    *Over    `cbor:"9,keyasint,omitempty"`
+	Warm    *Warm    `cbor:"10,keyasint,omitempty"` // SitesLevel
 }
 
 // Granted: the lease runs for Lease from when heartbeat Seq was sent. Index is
@@ -350,6 +351,18 @@ type Copy struct {
 	Name  string       `cbor:"3,keyasint"`
 	Job   JobID        `cbor:"4,keyasint,omitempty"`
 	Parts []PartCopies `cbor:"5,keyasint"` // with those that have them, the best first
+}
+
+// Warm: a job that is on its way here is going to run at these places, some of
+// which are of this agent. As long as nothing else says so the agent restores it
+// from what is kept of it, without doing anything that others see. It is not
+// answered. Without places the agent lets go what it has of that.
+type Warm struct {
+	Index  uint64  `cbor:"1,keyasint"` // what the leader had applied
+	Move   MoveID  `cbor:"2,keyasint"`
+	Job    JobID   `cbor:"3,keyasint"`
+	Name   string  `cbor:"4,keyasint,omitempty"` // of the snapshot
+	Places []Place `cbor:"5,keyasint,omitempty"`
 }
 
 // Refused: the leader has nothing to do with this agent, and says why. The

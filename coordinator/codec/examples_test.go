@@ -218,6 +218,7 @@ func toAgent() []any {
 		{Refused: &coordinator.Refused{Why: "another mesh"}},
 		{Copy: &coordinator.Copy{Order: 4, Index: 99, Name: "chk-3-17", Job: "j7", Parts: copies()}},
 		{Over: &coordinator.Over{AttemptRef: ref()}},
+		{Warm: &coordinator.Warm{Index: 99, Move: "m40-b", Job: "j7-b", Name: "chk-1-b-3-17", Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "out"}, Node: "n1"}}}},
 	} {
 		m.Term = 2
 		all = append(all, &m)

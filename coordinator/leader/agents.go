@@ -252,6 +252,7 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 		l.logNow(a.node, &h.Logs[i])
 	}
 	l.remind(a.node)
+	l.chilled(a.node)
 	l.touch(a.node)
 }
 

@@ -175,7 +175,11 @@ func (l *Leader) owners(j *coordinator.Job, p *Parsed) (map[dataflow.OperatorID]
 
 // place finds room for a job.
 func (l *Leader) place(r *jobRun, j *coordinator.Job, p *Parsed, owners map[dataflow.OperatorID]mesh.NodeID) (schedule.Placement, string) {
-	req := schedule.Request{Site: l.cfg.Site, Agents: l.free(r), Memory: schedule.SlotMemory, Before: j.Places, Avoid: sorted(r.slow), Apart: l.pairs()}
+	before := j.Places
+	if len(before) == 0 {
+		before = l.warmAt(j.ID)
+	}
+	req := schedule.Request{Site: l.cfg.Site, Agents: l.free(r), Memory: schedule.SlotMemory, Before: before, Avoid: sorted(r.slow), Apart: l.pairs()}
 	near := near(j, p)
 	for _, s := range p.Slots {
 		var slot schedule.Slot

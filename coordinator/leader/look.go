@@ -264,6 +264,7 @@ func (l *Leader) uses(r *jobRun, used map[mesh.NodeID]int) {
 		l.marks.used[node] += n
 	}
 	r.used, l.marks.room = used, true
+	l.markMoves("") // what arrives may have lost its room
 }
 
 // index notes the agents and feeds on which a job depends.

@@ -242,6 +242,7 @@ func (l *Leader) markReaders(feed string) { maps.Copy(l.marks.jobs, l.marks.read
 func (l *Leader) touch(node mesh.NodeID) {
 	l.marks.room = true
 	l.markShort()
+	l.markMoves("")
 	maps.Copy(l.marks.jobs, l.marks.jobsOn[node])
 	maps.Copy(l.marks.feeds, l.marks.feedsOn[node])
 	a := l.agents[node]

@@ -63,6 +63,7 @@ type moveRun struct {
 	lacks      int64 // bytes of it that were not here
 	fetching   bool  // a command about the replica is under way
 	retry      dataflow.Time
+	warm       warmth
 }
 
 func newMigrating() migrating {
@@ -140,6 +141,7 @@ func (l *Leader) lookAtMoves() {
 			l.tellSource(m, d)
 		} else {
 			l.tellTarget(m, arr)
+			l.warm(m)
 		}
 		l.moveTick(id)
 	}

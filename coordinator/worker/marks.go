@@ -124,6 +124,7 @@ func (w *Worker) reconcile(st *coordinator.State) {
 	if st.Index > 0 {
 		w.reconcileKept(st, jobs)
 		w.reconcileCopies(st)
+		w.reconcileWarm(st)
 	}
 }
 

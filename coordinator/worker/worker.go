@@ -27,6 +27,8 @@ type Worker struct {
 	logs     map[string]*feedLog
 	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
 	copies   copies
+	warms    map[coordinator.JobID]*warm
+	warmTerm uint64 // of the leader who asked for them
 	marks    marks
 	effects  []Effect
 }
@@ -35,7 +37,7 @@ type Worker struct {
 func New(cfg Config) *Worker {
 	return &Worker{
 		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog), marks: newMarks(),
-		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot),
+		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot), warms: make(map[coordinator.JobID]*warm),
 		copies: copies{lacks: make(map[snapshotRef]*coordinator.Copied)},
 		link:   link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, lease: dataflow.MinTime},
 	}
@@ -110,7 +112,7 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 	if m.Term < w.link.term {
 		return
 	}
-	w.link.term = m.Term
+	w.newTerm(m.Term)
 	w.marks.told(m)
 	switch {
 	case m.Granted != nil:
@@ -125,6 +127,8 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 		w.seal(st, m.Seal)
 	case m.Copy != nil:
 		w.copies.asked = m.Copy
+	case m.Warm != nil:
+		w.warm(m.Warm)
 	case m.Over != nil:
 		w.ends(m.Over.AttemptRef)
 	case m.Refused != nil:

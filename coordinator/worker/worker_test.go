@@ -72,6 +72,10 @@ func short(f Effect) string {
 		return "rest"
 	case f.Drop != nil:
 		return "drop"
+	case f.Warm != nil:
+		return fmt.Sprintf("warm %s of %s at %d", f.Warm.From.Name, f.Warm.Job.ID, len(f.Warm.Job.Places))
+	case f.Cool != nil:
+		return "cool " + string(*f.Cool)
 	case f.Copy != nil:
 		return fmt.Sprintf("copy %d of %s", f.Copy.Order.Order, f.Copy.Snapshot.Name)
 	case f.Kept != nil:
