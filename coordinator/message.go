@@ -34,6 +34,7 @@ type ToLeader struct {
 	OutOfSync *OutOfSync     `cbor:"12,keyasint,omitempty"`
 	Copied    *Copied        `cbor:"13,keyasint,omitempty"` // CopiesLevel
 	Flowed    *Flowed        `cbor:"14,keyasint,omitempty"` // SitesLevel
+	Warmed    *Warmed        `cbor:"15,keyasint,omitempty"` // SitesLevel
 }
 
 // Phase is what an attempt is at on one agent.
@@ -355,14 +356,20 @@ type Copy struct {
 
 // Warm: a job that is on its way here is going to run at these places, some of
 // which are of this agent. As long as nothing else says so the agent restores it
-// from what is kept of it, without doing anything that others see. It is not
-// answered. Without places the agent lets go what it has of that.
+// from what is kept of it, without doing anything that others see, and says
+// Warmed. Without places the agent lets go what it has of that.
 type Warm struct {
 	Index  uint64  `cbor:"1,keyasint"` // what the leader had applied
 	Move   MoveID  `cbor:"2,keyasint"`
 	Job    JobID   `cbor:"3,keyasint"`
 	Name   string  `cbor:"4,keyasint,omitempty"` // of the snapshot
 	Places []Place `cbor:"5,keyasint,omitempty"`
+}
+
+// Warmed: a snapshot is restored here as far as it can be early. It answers Warm.
+type Warmed struct {
+	Job  JobID  `cbor:"1,keyasint"`
+	Name string `cbor:"2,keyasint"`
 }
 
 // Refused: the leader has nothing to do with this agent, and says why. The

@@ -71,6 +71,7 @@ type Options struct {
 	Events func(worker.AttemptEvent)
 	Logs   func(worker.LogEvent)
 	Copied func(coordinator.Copied) // nil: nobody wants to know
+	Warmed func(coordinator.Warmed) // nil: nobody wants to know
 	Tell   func(string)             // one line for each thing worth telling
 
 	// Hold is how long what was on the disk at the start is kept, because the process

@@ -117,6 +117,9 @@ func (w *warming) run() {
 				w.warm, w.state = nil, nil
 				w.x.o.Tell(fmt.Sprintf("job %s: it cannot be restored from %s before it comes: %v", w.job.Name, from.Name, err))
 			}
+			if w.x.o.Warmed != nil && w.ctx.Err() == nil {
+				w.x.o.Warmed(coordinator.Warmed{Job: w.job.ID, Name: from.Name})
+			}
 			continue
 		}
 		select {

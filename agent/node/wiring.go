@@ -315,6 +315,7 @@ func (n *Node) executorOptions() executor.Options {
 		Events: func(e worker.AttemptEvent) { n.hands.tell(worker.Event{Attempt: &e}) },
 		Logs:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
 		Copied: func(c coordinator.Copied) { n.hands.tell(worker.Event{Copied: &c}) },
+		Warmed: func(m coordinator.Warmed) { n.hands.tell(worker.Event{Warmed: &m}) },
 		Tell:   func(s string) { n.tell("job", s) },
 	}
 }

@@ -201,6 +201,7 @@ func toLeader() []any {
 		{OutOfSync: &coordinator.OutOfSync{Feed: "j7.in", Epoch: 3, Member: "n3", Why: "not reached"}},
 		{Copied: &coordinator.Copied{Order: 4, Name: "chk-3-17", Job: "j7", Parts: []store.Digest{digest(0xaa)}, Lacks: copies(), Why: "disk full"}},
 		{Flowed: &coordinator.Flowed{AttemptRef: ref(), Commits: true, Ago: 1500}},
+		{Warmed: &coordinator.Warmed{Job: "j7-b", Name: "chk-1-b-3-17"}},
 	} {
 		all = append(all, &m)
 	}

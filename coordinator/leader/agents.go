@@ -192,6 +192,8 @@ func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
 		l.heardInSync(a.node, m.InSync)
 	case m.OutOfSync != nil:
 		l.heardOutOfSync(m.OutOfSync)
+	case m.Warmed != nil:
+		l.heardWarmed(a.node, m.Warmed)
 	case m.Copied != nil:
 		l.heardCopied(a.node, m.Copied)
 	default:

@@ -28,7 +28,9 @@ func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 	if arr == nil {
 		return
 	}
-	if r := l.st.Replicas[m.job]; r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot != m.fetched && (r.Snapshot.Name == m.want.Name || m.want.ID.Less(r.Snapshot.ID)) {
+	r := l.st.Replicas[m.job]
+	if r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot != m.fetched &&
+		(r.Snapshot.Name == m.want.Name || m.want.ID.Less(r.Snapshot.ID)) && !l.awaited(m, r.Snapshot) {
 		m.fetched = r.Snapshot
 		l.stepMove(m, migration.Event{Fetched: &migration.Fetched{Snapshot: r.Snapshot, Bytes: m.lacks, Took: dataflow.Duration(l.now - m.wantedAt)}})
 	}

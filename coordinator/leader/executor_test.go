@@ -20,7 +20,8 @@ type executor struct {
 	n        *node
 	attempts map[coordinator.JobID]*running
 	prepared map[coordinator.AttemptRef]bool
-	roles    map[string]*worker.LogRole // feeds that are owned or followed
+	warms    map[coordinator.JobID][]coordinator.Place // where jobs are restored early
+	roles    map[string]*worker.LogRole                // feeds that are owned or followed
 	owns     map[string]bool
 	synced   map[string]bool
 	short    map[string]dataflow.Time // since when a member of an owned log is not reached
@@ -45,7 +46,7 @@ type running struct {
 }
 
 func newExecutor(n *node) *executor {
-	return &executor{n: n, attempts: make(map[coordinator.JobID]*running), prepared: make(map[coordinator.AttemptRef]bool), roles: make(map[string]*worker.LogRole),
+	return &executor{n: n, attempts: make(map[coordinator.JobID]*running), prepared: make(map[coordinator.AttemptRef]bool), warms: make(map[coordinator.JobID][]coordinator.Place), roles: make(map[string]*worker.LogRole),
 		owns: make(map[string]bool), synced: make(map[string]bool), short: make(map[string]dataflow.Time), done: make(map[coordinator.AttemptRef]uint64)}
 }
 
@@ -84,9 +85,31 @@ func (x *executor) perform(f worker.Effect) {
 		x.copy(f.Copy)
 	case f.Kept != nil:
 		x.keep(f.Kept)
+	case f.Warm != nil:
+		x.warm(f.Warm)
+	case f.Cool != nil:
+		x.n.site.trace("%s: cool %s", x.n.id, *f.Cool)
+		delete(x.warms, *f.Cool)
 	default:
 		x.performLog(f)
 	}
+}
+
+// warm: of a job that runs here nothing is restored early.
+func (x *executor) warm(m *worker.Warm) {
+	id := m.Job.ID
+	if r := x.attempts[id]; r != nil && !r.closing || len(m.Job.Places) == 0 {
+		x.n.site.fail("%s: %s is restored early while it runs, or nowhere", x.n.id, id)
+	}
+	x.warms[id] = m.Job.Places
+	var mine []string
+	for _, p := range m.Job.Places {
+		if p.Node == x.n.id {
+			mine = append(mine, p.Subtask.String())
+		}
+	}
+	x.n.site.trace("%s: warm %s from %s: %v", x.n.id, id, m.From.Name, mine)
+	x.n.step(worker.Event{Warmed: &coordinator.Warmed{Job: id, Name: m.From.Name}})
 }
 
 func (x *executor) closed(ref coordinator.AttemptRef) {
@@ -121,6 +144,10 @@ func (x *executor) prepare(p *worker.Prepare) {
 	if p.From != nil {
 		from = "from " + p.From.Name
 	}
+	if places := x.warms[p.Job.ID]; slices.Equal(places, p.Job.Places) {
+		from += ", warm"
+	}
+	delete(x.warms, p.Job.ID)
 	x.n.site.trace("%s: prepare %s %s: %v", x.n.id, refText(r.ref), from, r.subtasks)
 	x.later(20*ms, r, func() {
 		switch {

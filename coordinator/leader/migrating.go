@@ -167,6 +167,9 @@ func (l *Leader) leave(d *coordinator.Departure) *moveRun {
 // moveTick lets time pass for a move.
 func (l *Leader) moveTick(id coordinator.MoveID) {
 	if m := l.moving.runs[id]; m != nil {
+		if m.warm.late(l.now) {
+			l.markMove(id)
+		}
 		l.stepMove(m, migration.Event{})
 		l.fetch(m)
 		l.hurry(m)
@@ -199,6 +202,9 @@ func (l *Leader) moveWake(m *moveRun) dataflow.Time {
 	}
 	if m.retry > l.now {
 		at = min(at, m.retry)
+	}
+	if m.warm.waits {
+		at = min(at, m.warm.since.Add(warmLimit))
 	}
 	return max(at, l.now+1)
 }

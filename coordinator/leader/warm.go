@@ -2,6 +2,7 @@ package leader
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/schedule"
@@ -27,6 +28,50 @@ type warmth struct {
 	used   map[mesh.NodeID]int    // slots
 	told   map[mesh.NodeID]string // nil: nobody; the snapshot that each was asked for last
 	tried  string                 // the snapshot for which there was no room
+
+	done  map[mesh.NodeID]string // the snapshot that each has restored
+	since dataflow.Time          // when what was fetched last was
+	of    string                 // its name
+	waits bool                   // the source has not heard of it
+}
+
+// warmLimit is how long a snapshot that was fetched counts as not here because it is
+// not restored: a machine that is slow holds a move up, and no more.
+const warmLimit = 10 * dataflow.Second
+
+// awaited tells whether a checkpoint that was fetched is to be restored before the
+// source hears that it is here: it would stop the job, and have it wait for that. What
+// the job is stopped with does not wait.
+func (l *Leader) awaited(m *moveRun, s *coordinator.Snapshot) bool {
+	w := &m.warm
+	if w.of != s.Name {
+		w.of, w.since = s.Name, l.now
+	}
+	w.waits = false
+	if m.arrival.Phase != coordinator.ArrivalReceiving || !strings.HasPrefix(s.Name, "chk-") || l.now >= w.since.Add(warmLimit) {
+		return false
+	}
+	l.warm(m)
+	for node := range w.used {
+		w.waits = w.waits || w.done[node] != s.Name
+	}
+	return w.waits
+}
+
+// late: it is waited for no more.
+func (w *warmth) late(now dataflow.Time) bool { return w.waits && now >= w.since.Add(warmLimit) }
+
+// heardWarmed: an agent has restored a snapshot early.
+func (l *Leader) heardWarmed(node mesh.NodeID, said *coordinator.Warmed) {
+	for id, m := range l.moving.runs {
+		if m.job == said.Job && m.warm.told[node] == said.Name {
+			if m.warm.done == nil {
+				m.warm.done = make(map[mesh.NodeID]string)
+			}
+			m.warm.done[node] = said.Name
+			l.markMove(id)
+		}
+	}
 }
 
 // warm has an arriving job restored early.
@@ -99,6 +144,7 @@ func (l *Leader) warmPlaces(m *moveRun, arr *coordinator.Arrival, name string) {
 		if !slices.Equal(was, places) {
 			for node := range w.used { // it begins anew there
 				delete(w.told, node)
+				delete(w.done, node)
 			}
 		}
 	}
@@ -120,6 +166,7 @@ func (l *Leader) chilled(node mesh.NodeID) {
 	for id, m := range l.moving.runs {
 		if _, told := m.warm.told[node]; told {
 			delete(m.warm.told, node)
+			delete(m.warm.done, node)
 			l.markMove(id)
 		}
 	}

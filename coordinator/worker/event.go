@@ -21,9 +21,10 @@ type Event struct {
 	// Copied answers Copy; with no Order the executor has found out that parts are not
 	// here which the state says are.
 	Copied *coordinator.Copied
-	Leave  bool    // the process is about to end: the leader is told, and gives what is here to others
-	Beat   bool    // the leader is to hear now how things stand, and not with the next heartbeat
-	Unsent *Unsent // what was to be sent cannot be: it is too large
+	Warmed *coordinator.Warmed // answers Warm
+	Leave  bool                // the process is about to end: the leader is told, and gives what is here to others
+	Beat   bool                // the leader is to hear now how things stand, and not with the next heartbeat
+	Unsent *Unsent             // what was to be sent cannot be: it is too large
 }
 
 // Unsent is a message that the leader will never hear.
@@ -115,7 +116,7 @@ type Prepare struct {
 }
 
 // Warm asks for a job's state in memory before it is decided that the job comes.
-// It is not answered: what cannot be done Prepare does.
+// It is answered by Warmed, unless another one comes, or Cool; what cannot be done Prepare does.
 type Warm struct {
 	Job  *coordinator.Job      // as it is going to be, with its places
 	From *coordinator.Snapshot // the newest, behind every Kept said before

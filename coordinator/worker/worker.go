@@ -64,6 +64,8 @@ func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 		w.logSays(e.Log)
 	case e.Copied != nil:
 		w.copied(e.Copied)
+	case e.Warmed != nil:
+		w.say(coordinator.ToLeader{Warmed: e.Warmed})
 	case e.Leave:
 		w.leave(st)
 	case e.Beat && w.link.up:
