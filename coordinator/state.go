@@ -62,7 +62,8 @@ const (
 	SitesLevel = 4
 	// GoesOnLevel: an attempt's first snapshots go on from the parts that it was
 	// restored from; where they cannot, agents take whole ones although the barrier is
-	// not Full.
+	// not Full. Agents restore a job that arrives before it comes (messages Warm and
+	// Warmed).
 	GoesOnLevel = 5
 	// Level is the greatest that this program knows.
 	Level = GoesOnLevel

@@ -38,7 +38,7 @@ func newWorldOf(of func(c *clock, name mesh.Site) *site, names ...mesh.Site) *cl
 	}
 	for i, s := range c.sites {
 		s.other = c.sites[(i+1)%len(c.sites)]
-		s.level = coordinator.SitesLevel
+		s.level = coordinator.Level
 		for i := range 2 {
 			s.add(mesh.NodeID(fmt.Sprintf("%s%d", s.name, i+1)), 3).start()
 		}
