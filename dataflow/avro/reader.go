@@ -38,7 +38,11 @@ type Reader struct {
 
 // NewReader reads the header of a part. Batches come from p.
 func NewReader(r io.Reader, p *batch.Pool) (*Reader, error) {
-	rd := &Reader{r: bufio.NewReaderSize(r, 64<<10), pool: p}
+	size := 64 << 10
+	if m, ok := r.(interface{ Len() int }); ok { // it is in memory
+		size = min(size, m.Len())
+	}
+	rd := &Reader{r: bufio.NewReaderSize(r, size), pool: p}
 	if err := rd.header(); err != nil {
 		return nil, err
 	}

@@ -74,8 +74,10 @@ func (r *Reader) ResolveTo(schema string, s *batch.Schema) error {
 	if !s.Equal(to.header.Schema) {
 		return fmt.Errorf("avro: the schema is of (%v), the batches are to be (%v)", to.header.Schema, s)
 	}
-	if reasons := differences(r.writer.schema, to.schema); len(reasons.no) > 0 {
-		return fmt.Errorf("avro: table %q cannot be read as it is now: %s", r.writer.header.Table, reasons.no[0])
+	if !r.writer.alike(to) {
+		if verdict, reasons := Compatible(r.writer.text, schema); verdict == Incompatible {
+			return fmt.Errorf("avro: table %q cannot be read as it is now: %s", r.writer.header.Table, reasons[0])
+		}
 	}
 	return r.resolve(to, s)
 }
