@@ -22,6 +22,7 @@ type agent struct {
 	machine *jobmanager.Machine
 	journal *jobmanager.Journal // for the worker
 	applied uint64
+	idle    bool // all of the log is applied: the next entry wakes it
 	worker  *worker.Worker
 	timer   int
 	lease   *lease.Lease

@@ -62,7 +62,15 @@ func encoded(c *coordinator.Command) []byte {
 	return data
 }
 
-func (r *raft) append(e entry) { r.log = append(r.log, e) }
+func (r *raft) append(e entry) {
+	r.log = append(r.log, e)
+	for _, n := range r.s.Nodes {
+		if p := r.s.agents[n.P]; p != nil && p.idle {
+			p.idle = false
+			r.w.At(r.w.Now()+dataflow.Time(r.w.Rand.Int64N(int64(8*ms))), func() { p.Live(p.replicate) })
+		}
+	}
+}
 
 // majority tells whether a process could commit something now.
 func (r *raft) majority(p *agent) bool {
@@ -152,9 +160,13 @@ func (r *raft) commit(l *Lead) {
 // replicate applies what is committed and has come here.
 func (p *agent) replicate() {
 	w, r := p.W, p.s.raft
+	if p.applied == uint64(len(r.log)) {
+		p.idle = true
+		return
+	}
 	defer p.After(4*ms+p.Slow/2, p.replicate)
 	l := r.leader
-	if l == nil || p.applied == uint64(len(r.log)) || p.Node != l.p.Node && !w.Linked(p.Node, l.p.Node) || p.Node == l.p.Node && p.Dead {
+	if l == nil || p.Node != l.p.Node && !w.Linked(p.Node, l.p.Node) || p.Node == l.p.Node && p.Dead {
 		return
 	}
 	if p != l.p && w.Chance(4) {

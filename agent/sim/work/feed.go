@@ -304,7 +304,7 @@ func (f *follower) obey(st *world.Stream, g logGroup) {
 			l.Entries = l.Entries[:p.From:p.From]
 		}
 		if g.from == l.End() || f.s.p.W.Bugs.NoCut {
-			l.Entries = append(l.Entries[:len(l.Entries):len(l.Entries)], g.records...)
+			l.Entries = append(l.Entries, g.records...)
 		}
 	}, func(err error) {
 		switch {

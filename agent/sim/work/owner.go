@@ -297,7 +297,7 @@ func (o *owner) stage() {
 			m.stream.Send(0, logGroup{from: from, records: g})
 		}
 	}
-	o.s.p.Write(func() { o.log.Entries = append(o.log.Entries[:len(o.log.Entries):len(o.log.Entries)], g...) }, func(err error) {
+	o.s.p.Write(func() { o.log.Entries = append(o.log.Entries, g...) }, func(err error) {
 		if o.ended {
 			return
 		}

@@ -455,11 +455,16 @@ func (a *attempt) restoreRows(id dataflow.SubtaskID, give func(op dataflow.Opera
 			if len(sh.Parts) == 0 {
 				continue
 			}
-			data, err := a.merged(tp, sh.Parts)
-			if err != nil {
+			first := int64(0)
+			err := a.rowsOf(tp, sh.Parts, func(b *batch.Batch) (err error) {
+				n := int64(b.Len())
+				if a.x.p.W.Bugs.KeepForeign || sh.Filter(b, first) > 0 {
+					err = give(t.Operator, t.Name, b)
+				}
+				first += n
 				return err
-			}
-			if err := a.rowsOf(tp, &sh, data, func(b *batch.Batch) error { return give(t.Operator, t.Name, b) }); err != nil {
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -467,35 +472,41 @@ func (a *attempt) restoreRows(id dataflow.SubtaskID, give func(op dataflow.Opera
 	return nil
 }
 
-// merged is one part of a chain of them.
-func (a *attempt) merged(t *restore.TablePlan, parts []manifest.PartUse) ([]byte, error) {
+// rowsOf calls f with the rows of a chain of parts, as the job has the table.
+func (a *attempt) rowsOf(t *restore.TablePlan, parts []manifest.PartUse, f func(*batch.Batch) error) error {
 	var readers []io.Reader
 	for _, u := range parts {
 		data := a.x.p.Disk.Parts[u.Digest]
 		if data == nil {
-			return nil, fmt.Errorf("part %s: %w", u.Digest, store.ErrMissing)
+			return fmt.Errorf("part %s: %w", u.Digest, store.ErrMissing)
 		}
 		readers = append(readers, bytes.NewReader(data))
 	}
 	h, err := avro.ParseSchema(t.Saved.Schema)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	saved := operator.StateTable{Name: h.Table, Schema: h.Schema, Keyed: h.Keyed, Identity: t.Saved.Identity}
-	var out bytes.Buffer
-	_, err = avro.Merge(&out, avro.Header{Table: saved.Name, Schema: saved.Schema, Keyed: saved.Keyed}, readers, saved.Identity, batch.NewPool(0, nil))
-	return out.Bytes(), err
-}
-
-func (a *attempt) rowsOf(t *restore.TablePlan, sh *restore.Share, data []byte, give func(*batch.Batch) error) error {
-	rd, err := avro.NewReader(bytes.NewReader(data), batch.NewPool(0, nil))
+	pool, part := batch.NewPool(0, nil), readers[0]
+	if len(parts) > 1 {
+		h := avro.Header{Table: h.Table, Schema: h.Schema, Keyed: h.Keyed}
+		if t.AsIs {
+			h.Schema = t.Table.Schema
+			return avro.EachMerged(h, readers, t.Saved.Identity, pool, f)
+		}
+		var out bytes.Buffer
+		if _, err := avro.Merge(&out, h, readers, t.Saved.Identity, pool); err != nil {
+			return err
+		}
+		part = &out
+	}
+	rd, err := avro.NewReader(part, pool)
 	if err != nil {
 		return err
 	}
 	if err := rd.ResolveTo(t.Reader, t.Table.Schema); err != nil {
 		return err
 	}
-	for first := int64(0); ; {
+	for {
 		b, err := rd.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -503,14 +514,10 @@ func (a *attempt) rowsOf(t *restore.TablePlan, sh *restore.Share, data []byte, g
 		if err != nil {
 			return err
 		}
-		n := int64(b.Len())
-		if a.x.p.W.Bugs.KeepForeign || sh.Filter(b, first) > 0 {
-			err = give(b)
-		}
+		err = f(b)
 		b.Release()
 		if err != nil {
 			return err
 		}
-		first += n
 	}
 }

@@ -6,7 +6,7 @@ import "github.com/tidemark-mesh/tidemark/dataflow"
 // for store/ingestlog.
 type Log struct {
 	ID       [16]byte
-	Entries  []Record // entry i has sequence number i
+	Entries  []Record // entry i has sequence number i; one that is cut leaves what was behind it as it is
 	Placed   uint64   // the epoch to whose chain it was cut
 	Promised uint64   // nothing below it is taken
 }
