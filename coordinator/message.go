@@ -34,7 +34,8 @@ type ToLeader struct {
 	OutOfSync *OutOfSync     `cbor:"12,keyasint,omitempty"`
 	Copied    *Copied        `cbor:"13,keyasint,omitempty"` // CopiesLevel
 	Flowed    *Flowed        `cbor:"14,keyasint,omitempty"` // SitesLevel
-	Warmed    *Warmed        `cbor:"15,keyasint,omitempty"` // SitesLevel
+	Warmed    *Warmed        `cbor:"15,keyasint,omitempty"` // GoesOnLevel
+	Probed    *Probed        `cbor:"16,keyasint,omitempty"` // GoesOnLevel
 }
 
 // Phase is what an attempt is at on one agent.
@@ -304,7 +305,8 @@ type ToAgent struct {
 	Refused *Refused `cbor:"7,keyasint,omitempty"`
 	Copy    *Copy    `cbor:"8,keyasint,omitempty"` // CopiesLevel
 	Over    *Over    `cbor:"9,keyasint,omitempty"`
-	Warm    *Warm    `cbor:"10,keyasint,omitempty"` // SitesLevel
+	Warm    *Warm    `cbor:"10,keyasint,omitempty"` // GoesOnLevel
+	Probe   *Probe   `cbor:"11,keyasint,omitempty"` // GoesOnLevel
 }
 
 // Granted: the lease runs for Lease from when heartbeat Seq was sent. Index is
@@ -370,6 +372,26 @@ type Warm struct {
 type Warmed struct {
 	Job  JobID  `cbor:"1,keyasint"`
 	Name string `cbor:"2,keyasint"`
+}
+
+// Probe: a job of another site may come here, and would run at these places, some of
+// which are of this agent. The agent looks whether what the job's subtasks here are
+// connected with is there and can be used: files, folders, brokers. It leaves nothing
+// behind, and answers with Probed.
+type Probe struct {
+	Order    uint64                `cbor:"1,keyasint"` // from 1 in each term
+	Move     MoveID                `cbor:"2,keyasint"`
+	Job      MovingJob             `cbor:"3,keyasint"`
+	Epoch    uint64                `cbor:"4,keyasint"` // that the job would have
+	Places   []Place               `cbor:"5,keyasint,omitempty"`
+	Sessions []dataflow.OperatorID `cbor:"6,keyasint,omitempty"` // sources whose broker would be asked from here; that of others is not looked at
+}
+
+// Probed answers Probe. An empty Why: nothing is in the way.
+type Probed struct {
+	Order uint64 `cbor:"1,keyasint"`
+	Move  MoveID `cbor:"2,keyasint"`
+	Why   string `cbor:"3,keyasint,omitempty"`
 }
 
 // Refused: the leader has nothing to do with this agent, and says why. The

@@ -307,10 +307,9 @@ func (c *Connectors) Sink(n *graph.Node, subtask int, in *batch.Schema) (func() 
 		}
 		c.transactional[n.ID] = c.o.Durable
 		return func() (sensors.Writer, error) {
-			return file.OpenSink(file.SinkConfig{
-				Path: s.File.Path, Subtask: subtask, Parallelism: p, Overwrite: c.o.Overwrite, Encoder: e, Durable: c.o.Durable, FS: c.o.Files,
-				Permit: c.o.Permit, Placed: c.placed(n.ID, subtask, p),
-			})
+			cfg := c.fileSink(n, s, subtask)
+			cfg.Encoder = e
+			return file.OpenSink(cfg)
 		}, nil
 	case s.MQTT != nil && s.MQTT.Delivery == job.DeliverTransactional && c.o.Durable:
 		c.transactional[n.ID] = true

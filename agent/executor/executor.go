@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -72,6 +73,7 @@ type Options struct {
 	Logs   func(worker.LogEvent)
 	Copied func(coordinator.Copied) // nil: nobody wants to know
 	Warmed func(coordinator.Warmed) // nil: nobody wants to know
+	Probed func(coordinator.Probed) // nil: nobody wants to know
 	Tell   func(string)             // one line for each thing worth telling
 
 	// Hold is how long what was on the disk at the start is kept, because the process
@@ -95,7 +97,10 @@ type Executor struct {
 	damaged  map[coordinator.JobID][]store.Part          // parts that were found so when a job was restored, to be fetched anew
 	warms    map[coordinator.JobID]*warming              // that nobody has taken
 	closed   bool
-	running  sync.WaitGroup // attempts, and what is restored early
+	running  sync.WaitGroup // attempts, what is restored early, and probes
+
+	probes context.Context // of all of them
+	closes context.CancelFunc
 }
 
 // New makes an executor: from now on peers may push parts to it and fetch some.
@@ -114,6 +119,7 @@ func New(o Options) (*Executor, error) {
 	}
 	o.Slots = max(1, o.Slots)
 	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), warms: make(map[coordinator.JobID]*warming)}
+	x.probes, x.closes = context.WithCancel(context.Background())
 	out := x.out()
 	if err := disk.MkdirAll(o.Files, out); err != nil {
 		return nil, err
@@ -179,6 +185,8 @@ func (x *Executor) Do(e worker.Effect) {
 		x.warmUp(e.Warm)
 	case e.Cool != nil:
 		x.coolDown(*e.Cool)
+	case e.Probe != nil:
+		x.probe(e.Probe)
 	default:
 		x.logs.do(e)
 	}
@@ -295,6 +303,7 @@ func (x *Executor) Close() error {
 		a.cancel(errClosed)
 	}
 	x.coolAll()
+	x.closes()
 	x.running.Wait()
 	x.logs.close()
 	x.copier.close()

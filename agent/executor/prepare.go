@@ -34,6 +34,7 @@ type parsed struct {
 	from   *manifest.Manifest
 	graph  *graph.ExecutionGraph
 	plan   runtime.Plan
+	ends   *connect.Connectors
 	layout durable.Layout
 	rows   *restore.Plan // nil: it begins afresh
 	base   *durable.Base
@@ -242,7 +243,8 @@ func (a *attempt) plan(p *parsed, g *graph.StreamGraph) (err error) {
 			return x.logs.reader(a.ctx, a.asked.Job, s, subtask, parallelism)
 		},
 	}
-	if p.plan, err = runtime.NewPlan(p.graph, connect.New(o)); err != nil {
+	p.ends = connect.New(o)
+	if p.plan, err = runtime.NewPlan(p.graph, p.ends); err != nil {
 		return fmt.Errorf("job %q: %w", p.job.Name, err)
 	}
 	p.plan.Keep(a.here)

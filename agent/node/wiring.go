@@ -316,6 +316,7 @@ func (n *Node) executorOptions() executor.Options {
 		Logs:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
 		Copied: func(c coordinator.Copied) { n.hands.tell(worker.Event{Copied: &c}) },
 		Warmed: func(m coordinator.Warmed) { n.hands.tell(worker.Event{Warmed: &m}) },
+		Probed: func(m coordinator.Probed) { n.hands.tell(worker.Event{Probed: &m}) },
 		Tell:   func(s string) { n.tell("job", s) },
 	}
 }

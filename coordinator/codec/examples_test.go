@@ -202,6 +202,7 @@ func toLeader() []any {
 		{Copied: &coordinator.Copied{Order: 4, Name: "chk-3-17", Job: "j7", Parts: []store.Digest{digest(0xaa)}, Lacks: copies(), Why: "disk full"}},
 		{Flowed: &coordinator.Flowed{AttemptRef: ref(), Commits: true, Ago: 1500}},
 		{Warmed: &coordinator.Warmed{Job: "j7-b", Name: "chk-1-b-3-17"}},
+		{Probed: &coordinator.Probed{Order: 3, Move: "m40-b", Why: "no broker"}},
 	} {
 		all = append(all, &m)
 	}
@@ -220,6 +221,8 @@ func toAgent() []any {
 		{Copy: &coordinator.Copy{Order: 4, Index: 99, Name: "chk-3-17", Job: "j7", Parts: copies()}},
 		{Over: &coordinator.Over{AttemptRef: ref()}},
 		{Warm: &coordinator.Warm{Index: 99, Move: "m40-b", Job: "j7-b", Name: "chk-1-b-3-17", Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "out"}, Node: "n1"}}}},
+		{Probe: &coordinator.Probe{Order: 3, Move: "m40-b", Job: coordinator.MovingJob{ID: "j7-b", Namespace: "default", Name: "gate", Spec: []byte("name: gate"), Created: at}, Epoch: 2,
+			Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "out"}, Node: "n1"}}, Sessions: []dataflow.OperatorID{"in"}}},
 	} {
 		m.Term = 2
 		all = append(all, &m)

@@ -194,6 +194,8 @@ func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
 		l.heardOutOfSync(m.OutOfSync)
 	case m.Warmed != nil:
 		l.heardWarmed(a.node, m.Warmed)
+	case m.Probed != nil:
+		l.heardProbed(a.node, m.Probed)
 	case m.Copied != nil:
 		l.heardCopied(a.node, m.Copied)
 	default:
@@ -255,6 +257,7 @@ func (l *Leader) hello(a *agent, h *coordinator.Hello) {
 	}
 	l.remind(a.node)
 	l.chilled(a.node)
+	l.probeAgain(a.node)
 	l.touch(a.node)
 }
 

@@ -171,28 +171,28 @@ func (l *Leader) lacks(s *coordinator.Snapshot) (bytes int64) {
 	return bytes
 }
 
-// checkMove says why a job cannot run here; empty: as far as the state tells, it
-// can. Nobody has tried to reach what it is connected with.
-func (l *Leader) checkMove(ask *coordinator.MovePropose) string {
+// checkMove says why a job cannot run here; empty: as far as the state tells it can,
+// and at these places.
+func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places schedule.Placement, why string) {
 	m := &ask.Job
 	if l.st.Level < coordinator.SitesLevel {
-		return fmt.Sprintf("agents of site %s have a program that knows nothing of moves: upgrade them all", l.cfg.Site)
+		return nil, nil, fmt.Sprintf("agents of site %s have a program that knows nothing of moves: upgrade them all", l.cfg.Site)
 	}
 	facts := jobmanager.Facts(l.st)
 	switch here := facts.Job(m.ID); {
 	case here.Here || here.Epoch >= ask.Epoch:
-		return fmt.Sprintf("site %s has job %s itself, or had it at epoch %d", l.cfg.Site, m.ID, here.Epoch)
+		return nil, nil, fmt.Sprintf("site %s has job %s itself, or had it at epoch %d", l.cfg.Site, m.ID, here.Epoch)
 	case !facts.NameFree(m.Namespace, m.Name):
-		return fmt.Sprintf("a job %q is at site %s already: stop it first", m.Name, l.cfg.Site)
+		return nil, nil, fmt.Sprintf("a job %q is at site %s already: stop it first", m.Name, l.cfg.Site)
 	}
 	j := coming(m, ask.Epoch)
 	p, err := l.cfg.Parse(j)
 	if err != nil {
-		return fmt.Sprintf("the job cannot be read at site %s: %v", l.cfg.Site, err)
+		return nil, nil, fmt.Sprintf("the job cannot be read at site %s: %v", l.cfg.Site, err)
 	}
 	for _, use := range p.Feeds {
 		if !slices.ContainsFunc(m.Feeds, func(f coordinator.MovingFeed) bool { return f.Name == use.Feed }) {
-			return fmt.Sprintf("with the settings of site %s it reads feed %s, which it does not read now", l.cfg.Site, use.Feed)
+			return nil, nil, fmt.Sprintf("with the settings of site %s it reads feed %s, which it does not read now", l.cfg.Site, use.Feed)
 		}
 	}
 	for i := range m.Feeds {
@@ -200,21 +200,21 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) string {
 		switch {
 		case of == nil || l.moving.reached[of.Site]:
 		case of.Site != l.cfg.Site:
-			return fmt.Sprintf("the session of feed %s is at site %s, which site %s does not reach", of.Feed, of.Site, l.cfg.Site)
+			return nil, nil, fmt.Sprintf("the session of feed %s is at site %s, which site %s does not reach", of.Feed, of.Site, l.cfg.Site)
 		case l.st.Feeds[of.Feed] == nil || l.st.Feeds[of.Feed].Mirror != nil || l.st.Feeds[of.Feed].Owner != "":
-			return fmt.Sprintf("the session of feed %s is not at site %s any more", of.Feed, of.Site)
+			return nil, nil, fmt.Sprintf("the session of feed %s is not at site %s any more", of.Feed, of.Site)
 		}
 	}
 	if why := restorable(p, ask.Newest); why != "" {
-		return why
+		return nil, nil, why
 	}
 	r := l.newRun(j)
 	r.used = l.reserved(m.ID)
-	_, why := l.place(r, j, p, nil)
+	places, why = l.place(r, j, p, nil)
 	if why != "" && len(r.used) > 0 {
 		why += "; others are for jobs that are on their way here"
 	}
-	return why
+	return p, places, why
 }
 
 // coming is what a job on its way here will be.

@@ -27,10 +27,10 @@ type executor struct {
 	short    map[string]dataflow.Time // since when a member of an owned log is not reached
 	done     map[coordinator.AttemptRef]uint64
 	// What a script holds back.
-	noPrepared, noStored, noClosed, noSeal, noRole, noCopied bool
-	alone                                                    bool // it sees nobody to give copies to
-	full, early                                              bool // its disk takes no copies; it says that it has them before it does
-	failPrepare                                              string
+	noPrepared, noStored, noClosed, noSeal, noRole, noCopied, noProbed bool
+	alone                                                              bool // it sees nobody to give copies to
+	full, early                                                        bool // its disk takes no copies; it says that it has them before it does
+	failPrepare                                                        string
 }
 
 // running is an attempt on a node.
@@ -87,6 +87,11 @@ func (x *executor) perform(f worker.Effect) {
 		x.keep(f.Kept)
 	case f.Warm != nil:
 		x.warm(f.Warm)
+	case f.Probe != nil:
+		if x.noProbed {
+			break
+		}
+		x.n.step(worker.Event{Probed: &coordinator.Probed{Order: f.Probe.Order, Move: f.Probe.Move, Why: x.failPrepare}})
 	case f.Cool != nil:
 		x.n.site.trace("%s: cool %s", x.n.id, *f.Cool)
 		delete(x.warms, *f.Cool)

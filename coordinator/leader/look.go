@@ -28,6 +28,8 @@ func (l *Leader) due() {
 			l.marks.copies = true
 		case aMove:
 			l.markMove(coordinator.MoveID(s.name))
+		case aProbe:
+			l.probedInVain(s.name)
 		case aReplica:
 			l.mark(mesh.Site(s.name))
 		case anAgent:

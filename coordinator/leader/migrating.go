@@ -28,6 +28,8 @@ type migrating struct {
 	ends    map[string]coordinator.FeedEnd // of logs here that another site's are copied to
 	lag     map[string]int64               // bytes that those lack
 	behind  map[string]behind              // what else they lack
+	probes  map[uint64]*probing
+	probed  uint64 // the order of the last probe
 }
 
 // behind is what a mirror's source has besides, and when it said so, of the clock of
@@ -68,7 +70,7 @@ type moveRun struct {
 
 func newMigrating() migrating {
 	return migrating{runs: make(map[coordinator.MoveID]*moveRun), marked: make(map[coordinator.MoveID]bool), reached: make(map[mesh.Site]bool),
-		ends: make(map[string]coordinator.FeedEnd), lag: make(map[string]int64), behind: make(map[string]behind)}
+		ends: make(map[string]coordinator.FeedEnd), lag: make(map[string]int64), behind: make(map[string]behind), probes: make(map[uint64]*probing)}
 }
 
 // mostRuns bounds the machines: those of all moves that may be on record, and as many
@@ -228,11 +230,17 @@ func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 		m.checkpoint = true
 		l.hurry(m)
 	case f.Check != nil:
-		why := l.checkMove(f.Check)
-		if m.fits = f.Check; why != "" {
-			m.fits = nil
-		}
-		l.stepMove(m, migration.Event{Checked: &migration.Checked{Why: why}})
+		m.fits = f.Check
+		l.probe(m.id, f.Check, func(why string) {
+			if l.moving.runs[m.id] != m {
+				return
+			}
+			if why != "" {
+				m.fits = nil
+			}
+			l.stepMove(m, migration.Event{Checked: &migration.Checked{Why: why}})
+			l.markMove(m.id)
+		})
 	case f.Fetch != nil:
 		m.want, m.wantedAt, m.lacks = f.Fetch, l.now, l.lacks(f.Fetch)
 		l.markFetch(m.job) // it says who has the parts
@@ -383,9 +391,11 @@ func (l *Leader) heardSite(from *FromSite) {
 func (l *Leader) dryRun(m *moveRun, f migration.Effect) {
 	switch {
 	case f.Check != nil:
-		for _, f := range m.target.Step(migration.Event{Now: l.now, Checked: &migration.Checked{Why: l.checkMove(f.Check)}}) {
-			l.dryRun(m, f)
-		}
+		l.probe(m.id, f.Check, func(why string) {
+			for _, f := range m.target.Step(migration.Event{Now: l.now, Checked: &migration.Checked{Why: why}}) {
+				l.dryRun(m, f)
+			}
+		})
 	case f.Send != nil:
 		l.performMove(m, f)
 	}

@@ -24,9 +24,9 @@ import (
 //	run 5s                      time passes; everything that was done until then
 //	crash n2 · start n2 · freeze n2 · thaw n2 · break n2 · cut n1 n2 · heal · lead n2
 //	remove n2 · wipe n2         it is taken out of the site; its parts are lost, and it says so when it starts
-//	hold n2 prepared, stored, closed, copied, or of a log seal, role or end · let n2      its executor says nothing of that kind · it does again
+//	hold n2 prepared, stored, closed, copied, probed, or of a log seal, role or end · let n2      its executor says nothing of that kind · it does again
 //	hold n2 pushes · let n2     it sees nobody to give copies to · it does again
-//	refuse n2 WHY               its executor cannot prepare anything, because of that; empty: it can
+//	refuse n2 WHY               its executor cannot prepare anything, nor reach it, because of that; empty: it can
 //	fail n2 JOB WHY             a task of the job fails there; final: for good
 //	savepoint JOB 1 · stop JOB 2 · drain JOB 2 · cancel JOB 3 · rescale JOB 2
 //	move JOB to SITE · move JOB halting, offered, handed or aborted   what the leader's driver of a move would propose
@@ -243,9 +243,9 @@ func (s *script) executor() {
 	case "hold":
 		x.noPrepared, x.noStored, x.noClosed = rest == "prepared", rest == "stored", rest == "closed"
 		x.noSeal, x.noRole, x.noCopied = rest == "seal", rest == "role", rest == "copied"
-		x.alone = rest == "pushes"
+		x.noProbed, x.alone = rest == "probed", rest == "pushes"
 	case "let":
-		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole, x.noCopied, x.alone = false, false, false, false, false, false, false
+		x.noPrepared, x.noStored, x.noClosed, x.noSeal, x.noRole, x.noCopied, x.noProbed, x.alone = false, false, false, false, false, false, false, false
 		for id, r := range x.attempts {
 			if r.closing {
 				x.closed(r.ref)

@@ -30,6 +30,7 @@ const (
 	theCopies
 	aMove
 	aReplica // of a site
+	aProbe
 )
 
 type wake struct {

@@ -22,6 +22,7 @@ type Event struct {
 	// here which the state says are.
 	Copied *coordinator.Copied
 	Warmed *coordinator.Warmed // answers Warm
+	Probed *coordinator.Probed // answers Probe; a leader that has heard nothing asks again
 	Leave  bool                // the process is about to end: the leader is told, and gives what is here to others
 	Beat   bool                // the leader is to hear now how things stand, and not with the next heartbeat
 	Unsent *Unsent             // what was to be sent cannot be: it is too large
@@ -96,6 +97,10 @@ type Effect struct {
 	// go on with what is restored so. It ends with the job's Prepare, or Cool.
 	Warm *Warm
 	Cool *coordinator.JobID
+
+	// Probe: look whether a job of another site could run here. It is answered by
+	// Probed.
+	Probe *coordinator.Probe
 
 	// Copy parts of a kept snapshot to here, behind every Kept said before; answered by
 	// Copied. The next one ends it between two parts.

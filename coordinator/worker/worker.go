@@ -66,6 +66,8 @@ func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 		w.copied(e.Copied)
 	case e.Warmed != nil:
 		w.say(coordinator.ToLeader{Warmed: e.Warmed})
+	case e.Probed != nil:
+		w.say(coordinator.ToLeader{Probed: e.Probed})
 	case e.Leave:
 		w.leave(st)
 	case e.Beat && w.link.up:
@@ -131,6 +133,8 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 		w.copies.asked = m.Copy
 	case m.Warm != nil:
 		w.warm(m.Warm)
+	case m.Probe != nil:
+		w.put(Effect{Probe: m.Probe})
 	case m.Over != nil:
 		w.ends(m.Over.AttemptRef)
 	case m.Refused != nil:

@@ -145,8 +145,8 @@ func (s *Sink) begin() error {
 	if err != nil {
 		return err
 	}
-	if size > 0 && !s.cfg.Overwrite {
-		return fmt.Errorf("file sink: %s already holds %d bytes; move it away, or give --overwrite to empty it", s.name, size)
+	if err := s.empty(size); err != nil {
+		return err
 	}
 	if err := s.open(0); err != nil {
 		return err
@@ -170,6 +170,14 @@ func (s *Sink) begin() error {
 	}
 	s.queue.SetTail(s.cfg.Encoder.AppendHeader(s.queue.Tail()))
 	s.begun = true
+	return nil
+}
+
+// empty refuses to begin with a file that holds something.
+func (s *Sink) empty(size int64) error {
+	if size > 0 && !s.cfg.Overwrite {
+		return fmt.Errorf("file sink: %s already holds %d bytes; move it away, or give --overwrite to empty it", s.name, size)
+	}
 	return nil
 }
 

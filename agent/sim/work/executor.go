@@ -91,6 +91,8 @@ func (x *executor) do(f worker.Effect) {
 		x.keep(f.Kept)
 	case f.Copy != nil:
 		x.copy(f.Copy)
+	case f.Probe != nil: // all is within reach
+		x.p.Tell(worker.Event{Probed: &coordinator.Probed{Order: f.Probe.Order, Move: f.Probe.Move}})
 	case f.Warm != nil: // nothing is made ready here
 		x.p.Tell(worker.Event{Warmed: &coordinator.Warmed{Job: f.Warm.Job.ID, Name: f.Warm.From.Name}})
 	case f.Lost != nil:
