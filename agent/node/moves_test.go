@@ -333,6 +333,8 @@ func TestAJobMovesToABrokerOfTheOtherSite(t *testing.T) {
 	c := plant[0].client(t)
 	_, err := c.Migrate(t.Context(), string(id), api.Migration{To: "depot", DryRun: true, Set: []string{path + "broker=nonsense"}})
 	refused(t, err, http.StatusUnprocessableEntity, "with these settings the job is not valid")
+	_, err = c.Migrate(t.Context(), string(id), api.Migration{To: "depot", DryRun: true, Set: []string{path + "broker=mqtt://127.0.0.1:1"}})
+	refused(t, err, http.StatusConflict, `agent d1 of site depot: source "readings": mqtt: cannot reach mqtt://127.0.0.1:1`)
 	_, err = c.Migrate(t.Context(), string(id), api.Migration{To: "depot", DryRun: true, Set: []string{path + "lanes=4"}})
 	refused(t, err, http.StatusUnprocessableEntity, "1 lanes for ever")
 	next := 0
