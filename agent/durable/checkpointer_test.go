@@ -44,6 +44,7 @@ type keeper struct {
 	saved   map[dataflow.CheckpointID][2]map[string]row
 	full    []bool
 	goesOn  [2]bool // a subtask's next snapshot may be a delta
+	lacks   bool    // a part of the base is gone
 	answers []<-chan Answer
 	done    func()
 }
@@ -223,7 +224,7 @@ func (k *keeper) live(t *rapid.T, s *State, j *Job) {
 	}
 	base := k.begin(t, p.Manifest)
 	k.script, k.full, k.answers = rapid.SliceOfN(rapid.Custom(drawChange), 1, 30).Draw(t, "script"), nil, nil
-	calm := !slices.ContainsFunc(k.script, func(c change) bool { return c.decline || c.failAt > 0 })
+	calm := !k.lacks && !slices.ContainsFunc(k.script, func(c change) bool { return c.decline || c.failAt > 0 })
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	k.done = cancel
@@ -259,17 +260,22 @@ func (k *keeper) live(t *rapid.T, s *State, j *Job) {
 	}
 }
 
-// begin draws which subtasks' chains begin with what they are restored from, and
-// which of them know it.
+// begin draws which subtasks' chains begin with what they are restored from, which
+// of them know it, and what of it is gone.
 func (k *keeper) begin(t *rapid.T, m *manifest.Manifest) *Base {
 	b := &Base{parts: make(map[place][]manifest.PartUse)}
-	k.goesOn = [2]bool{}
+	k.goesOn, k.lacks = [2]bool{}, false
 	if m == nil {
 		return b
 	}
 	for _, sh := range m.Operators[0].Tables[0].Shards {
 		if rapid.Bool().Draw(t, "parts") {
-			b.parts[place{"sums", "means", sh.Subtask}] = sh.Parts
+			parts := slices.Clone(sh.Parts)
+			if len(parts) > 0 && rapid.IntRange(0, 5).Draw(t, "gone") == 0 {
+				parts[rapid.IntRange(0, len(parts)-1).Draw(t, "which")].Digest[0] ^= 1
+				k.lacks = true
+			}
+			b.parts[place{"sums", "means", sh.Subtask}] = parts
 			k.goesOn[sh.Subtask] = rapid.IntRange(0, 3).Draw(t, "knows") > 0
 		}
 	}
