@@ -212,6 +212,12 @@ func (s *site) stop(id mesh.NodeID) {
 // deploy prepares the next attempt, and returns what was not prepared.
 func (s *site) deploy(places ...coordinator.Place) (failed *coordinator.AttemptFailed) {
 	s.t.Helper()
+	return s.deployFrom(s.job.Newest(), places...)
+}
+
+// deployFrom is deploy, from any snapshot.
+func (s *site) deployFrom(from *coordinator.Snapshot, places ...coordinator.Place) (failed *coordinator.AttemptFailed) {
+	s.t.Helper()
 	s.job.Attempt++
 	j := *s.job
 	j.Places = places
@@ -220,7 +226,7 @@ func (s *site) deploy(places ...coordinator.Place) (failed *coordinator.AttemptF
 	moved := false
 	nodes := s.nodes()
 	for _, n := range nodes {
-		s.agents[n].x.Do(worker.Effect{Prepare: &worker.Prepare{AttemptRef: s.ref, Job: &j, From: j.Newest()}})
+		s.agents[n].x.Do(worker.Effect{Prepare: &worker.Prepare{AttemptRef: s.ref, Job: &j, From: from}})
 	}
 	for range nodes {
 		e := s.await("Prepared", func(e *happened) bool { return e.Prepared != nil || e.Failed != nil })
@@ -316,15 +322,20 @@ func (s *site) trigger(full bool) *coordinator.Snapshot {
 	return snap
 }
 
-// complete is CheckpointDone, as all agents hear of it.
-func (s *site) complete(snap *coordinator.Snapshot, retain int) {
+// keep is what all agents hear of a job's snapshots.
+func (s *site) keep(all ...*coordinator.Snapshot) {
 	j := *s.job
-	j.Checkpoints = append(slices.Clone(j.Checkpoints), snap)
-	j.Checkpoints = j.Checkpoints[max(0, len(j.Checkpoints)-retain):]
+	j.Checkpoints = all
 	s.job = &j
 	for _, a := range s.agents {
-		a.x.Do(worker.Effect{Kept: &worker.Kept{Job: j.ID, Snapshots: j.Checkpoints}})
+		a.x.Do(worker.Effect{Kept: &worker.Kept{Job: j.ID, Snapshots: all}})
 	}
+}
+
+// complete is CheckpointDone, as all agents hear of it.
+func (s *site) complete(snap *coordinator.Snapshot, retain int) {
+	all := append(slices.Clone(s.job.Checkpoints), snap)
+	s.keep(all[max(0, len(all)-retain):]...)
 	s.tellAll(worker.Effect{Complete: &worker.Complete{AttemptRef: s.ref, Snapshot: snap}})
 }
 
