@@ -246,60 +246,61 @@ func TestFirstCheckpointOfPendingRows(t *testing.T) {
 // on from these, have the rows that a job has which was never moved.
 func TestRestoredEarlyGoesOn(t *testing.T) {
 	on := []coordinator.Place{at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "b")}
-	for _, next := range [][]coordinator.Place{on, {at("in", 0, "c"), at("sums", 0, "c"), at("sums", 1, "c")}} {
-		for _, last := range []bool{false, true} {
-			t.Run(fmt.Sprintf("then on %s, restored early of the last: %t", next[0].Node, last), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { restoredEarlyGoesOn(t, on, next, last) })
+	away := []coordinator.Place{at("in", 0, "c"), at("sums", 0, "c"), at("sums", 1, "c")}
+	for _, c := range []struct {
+		name string
+		last bool // what is taken last is restored early
+		next []coordinator.Place
+	}{{"of the last, then where it is", true, on}, {"then where it is", false, on}, {"of the last, then elsewhere", true, away}, {"then elsewhere", false, away}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				want := sumsOracle(t)
+				s := newSite(t, fmt.Sprintf(sumsJob, "out.jsonl"), "a", "b", "c")
+				dirs := []string{s.agents["a"].dir, s.agents["b"].dir, s.agents["c"].dir}
+				if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
+					t.Fatal(f.Why)
+				}
+				var snap *coordinator.Snapshot
+				take := func() {
+					snap = s.trigger(false)
+					s.complete(snap, 2)
+					s.committed(snap.ID)
+				}
+				for i := range 3 {
+					time.Sleep([]time.Duration{900, 100, 60}[i] * time.Millisecond)
+					if take(); i < 2 || c.last {
+						s.warm(on...)
+					}
+				}
+				s.closeAll()
+				if f := s.deploy(on...); f != nil {
+					t.Fatal(f.Why)
+				}
+				synctest.Wait()
+				if !s.said("restored early") {
+					t.Error("nothing was restored early")
+				}
+				for range 2 {
+					time.Sleep(60 * time.Millisecond)
+					snap = s.goneOn(snap)
+					s.complete(snap, 2)
+					s.committed(snap.ID)
+				}
+				time.Sleep(200 * time.Millisecond)
+				s.drain()
+				s.closeAll()
+				if f := s.deploy(c.next...); f != nil {
+					t.Fatal(f.Why)
+				}
+				time.Sleep(60 * time.Millisecond)
+				snap = s.goneOn(snap)
+				s.complete(snap, 2)
+				s.committed(snap.ID)
+				s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
+				s.finish()
+				s.closeAll()
+				compare(t, linesOf(t, dirs...), want)
 			})
-		}
+		})
 	}
-}
-
-func restoredEarlyGoesOn(t *testing.T, on, next []coordinator.Place, last bool) {
-	want := sumsOracle(t)
-	s := newSite(t, fmt.Sprintf(sumsJob, "out.jsonl"), "a", "b", "c")
-	dirs := []string{s.agents["a"].dir, s.agents["b"].dir, s.agents["c"].dir}
-	if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
-		t.Fatal(f.Why)
-	}
-	var snap *coordinator.Snapshot
-	take := func() {
-		snap = s.trigger(false)
-		s.complete(snap, 2)
-		s.committed(snap.ID)
-	}
-	for i := range 3 {
-		time.Sleep([]time.Duration{900, 100, 60}[i] * time.Millisecond)
-		if take(); i < 2 || last {
-			s.warm(on...)
-		}
-	}
-	s.closeAll()
-	if f := s.deploy(on...); f != nil {
-		t.Fatal(f.Why)
-	}
-	synctest.Wait()
-	if !s.said("restored early") {
-		t.Error("nothing was restored early")
-	}
-	for range 2 {
-		time.Sleep(60 * time.Millisecond)
-		snap = s.goneOn(snap)
-		s.complete(snap, 2)
-		s.committed(snap.ID)
-	}
-	time.Sleep(200 * time.Millisecond)
-	s.drain()
-	s.closeAll()
-	if f := s.deploy(next...); f != nil {
-		t.Fatal(f.Why)
-	}
-	time.Sleep(60 * time.Millisecond)
-	snap = s.goneOn(snap)
-	s.complete(snap, 2)
-	s.committed(snap.ID)
-	s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
-	s.finish()
-	s.closeAll()
-	compare(t, linesOf(t, dirs...), want)
 }
