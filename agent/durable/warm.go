@@ -26,6 +26,7 @@ var ErrOtherState = errors.New("the state does not go on from what was restored 
 type Warmed struct {
 	state  *State
 	to     Tasks
+	order  []*early // a subtask's operators one after the other, their tables in order
 	places map[place]*early
 	made   map[store.Digest][]store.Digest // of what parts one was merged, none of them merged as far as is known
 }
@@ -49,7 +50,8 @@ func (s *State) Warm(to Tasks) *Warmed {
 	w := &Warmed{state: s, to: to, places: make(map[place]*early), made: make(map[store.Digest][]store.Digest)}
 	for id, tables := range to.Tables() {
 		for _, t := range tables {
-			w.places[place{t.Operator, t.Name, id.Index}] = &early{subtask: id, TableOf: t}
+			e := &early{subtask: id, TableOf: t}
+			w.order, w.places[place{t.Operator, t.Name, id.Index}] = append(w.order, e), e
 		}
 	}
 	return w
@@ -66,8 +68,8 @@ type step struct {
 // nothing was changed.
 func (w *Warmed) Advance(ctx context.Context, plan *restore.Plan) (rows int64, err error) {
 	var steps []step
-	for at, e := range w.places {
-		chain, err := w.chain(plan, e, at.subtask)
+	for _, e := range w.order {
+		chain, err := w.chain(plan, e, e.subtask.Index)
 		if err == nil {
 			steps, err = w.lacks(steps, e, chain)
 		}

@@ -14,22 +14,32 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 )
 
-// sumsJob keeps sums of each key for ever.
+// sumsJob keeps something of each key.
 const sumsJob = `name: counts
 parallelism: 2
 checkpoint: {interval: 1s}
 sources:
   in: {generate: {rate: 1000, keys: 500, rows: 4000, seed: 5}, parallelism: 1, event_time: ts, watermark: {bounded: 10ms}}
 steps:
-  - {id: sums, from: in, key_by: [key], select: {n: count(*), total: sum(seq), least: min(seq)}}
+  - {id: sums, from: in, key_by: [key], %s}
 sinks:
   - {id: out, from: sums, parallelism: 2, file: {path: %q}}
 `
 
-func sumsOracle(t *testing.T) []string {
+// What sumsJob keeps: sums for ever, with and without sets, and windows.
+const (
+	sumsEver     = "select: {n: count(*), total: sum(seq), least: min(seq)}"
+	sumsSets     = "select: {n: count(*), kinds: count(distinct seq % 7)}"
+	sumsTumbling = "window: {tumbling: 300ms}, select: {n: count(*), total: sum(seq), kinds: count(distinct seq % 7)}"
+	sumsSliding  = "window: {sliding: {size: 900ms, slide: 100ms}}, select: {n: count(*), last: last(seq)}"
+	sumsSession  = "window: {session: 200ms}, select: {n: count(*), first: first(seq)}"
+	sumsCount    = "window: {count: 3}, select: {n: count(*), total: sum(seq)}"
+)
+
+func sumsOracle(t *testing.T, step string) []string {
 	t.Helper()
 	dir := t.TempDir()
-	j, err := job.Load("counts", fmt.Appendf(nil, sumsJob, filepath.Join(dir, "out", "out.jsonl")), job.Options{})
+	j, err := job.Load("counts", fmt.Appendf(nil, sumsJob, step, filepath.Join(dir, "out", "out.jsonl")), job.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,18 +75,24 @@ func TestRestoredEarly(t *testing.T) {
 	on := []coordinator.Place{at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "b")}
 	for _, c := range []struct {
 		name  string
+		step  string
 		warm  func(s *site) // after the second checkpoint
 		early bool
 	}{
-		{"of the last checkpoint but one", func(*site) {}, true},
-		{"of the last", nil, true},
-		{"for other places", func(s *site) { s.warm(at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "c")) }, false},
-		{"and dropped", func(s *site) { id := s.job.ID; s.agents["b"].x.Do(worker.Effect{Cool: &id}) }, false},
+		{"of the last checkpoint but one", sumsEver, func(*site) {}, true},
+		{"of the last", sumsEver, nil, true},
+		{"sets", sumsSets, func(*site) {}, true},
+		{"tumbling windows", sumsTumbling, func(*site) {}, true},
+		{"sliding windows", sumsSliding, func(*site) {}, true},
+		{"sessions", sumsSession, func(*site) {}, true},
+		{"count windows", sumsCount, func(*site) {}, true},
+		{"for other places", sumsEver, func(s *site) { s.warm(at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "c")) }, false},
+		{"and dropped", sumsEver, func(s *site) { id := s.job.ID; s.agents["b"].x.Do(worker.Effect{Cool: &id}) }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				want := sumsOracle(t)
-				s := newSite(t, fmt.Sprintf(sumsJob, "out.jsonl"), "a", "b", "c")
+				want := sumsOracle(t, c.step)
+				s := newSite(t, fmt.Sprintf(sumsJob, c.step, "out.jsonl"), "a", "b", "c")
 				dirs := []string{s.agents["a"].dir, s.agents["b"].dir}
 				if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
 					t.Fatal(f.Why)

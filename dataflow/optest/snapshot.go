@@ -17,6 +17,8 @@ type stateStore struct {
 	has    bool
 	tables [][]stateRow
 	taken  [][][]stateRow // by table: the last full snapshot, and the deltas since
+
+	stepwise bool // how what is amended was given last
 }
 
 type stateRow struct {
@@ -171,13 +173,24 @@ func lines(t operator.StateTable, rows []stateRow) []string {
 }
 
 // give restores what is kept into op: what can be amended as it was taken, the
-// rest merged.
+// rest merged. Every other time all tables are amended as of one snapshot after the
+// other, else each in one go.
 func (s *stateStore) give(tables []operator.StateTable, op operator.Operator) error {
 	am, _ := op.(operator.Amender)
+	amends := func(i int) bool { return am != nil && am.Amends(i) }
+	s.stepwise = !s.stepwise
+	for n := 0; s.stepwise && len(tables) > 0 && n < len(s.taken[0]); n++ {
+		for i := range tables {
+			if amends(i) {
+				if err := s.giveTaken(tables[i], i, n, op); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	for i, t := range tables {
-		give := func(b *batch.Batch) error { return op.Restore(i, b) }
-		if am == nil || !am.Amends(i) {
-			if err := s.giveRows(t, s.tables[i], give); err != nil {
+		if !amends(i) {
+			if err := s.giveRows(t, s.tables[i], func(b *batch.Batch) error { return op.Restore(i, b) }); err != nil {
 				return err
 			}
 			continue
@@ -185,14 +198,26 @@ func (s *stateStore) give(tables []operator.StateTable, op operator.Operator) er
 		if t.Identity == 0 {
 			return fmt.Errorf("table %q can be amended, and nothing tells its rows apart", t.Name)
 		}
-		for _, rows := range s.taken[i] {
-			if err := s.giveRows(t, rows, give); err != nil {
+		for n := range s.taken[i] {
+			if s.stepwise {
+				break
+			}
+			if err := s.giveTaken(t, i, n, op); err != nil {
 				return err
 			}
-			give = func(b *batch.Batch) error { return am.Amend(i, b) }
 		}
 	}
 	return nil
+}
+
+// giveTaken gives a table what the n-th snapshot had of it.
+func (s *stateStore) giveTaken(t operator.StateTable, table, n int, op operator.Operator) error {
+	return s.giveRows(t, s.taken[table][n], func(b *batch.Batch) error {
+		if n == 0 {
+			return op.Restore(table, b)
+		}
+		return op.(operator.Amender).Amend(table, b)
+	})
 }
 
 // giveRows calls give with the rows in batches of a few.

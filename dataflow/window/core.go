@@ -28,9 +28,13 @@ type form interface {
 	// saveAll calls save for each table and those of its slots that are in use;
 	// put writes the extra columns.
 	saveAll(save func(t *table, slots []int32, put putExtra) error) error
-	// load makes the slot for a row of the state.
+	// load makes the slot for a row of the state, reload takes the extra columns of
+	// one for a slot that was loaded, unload takes out one that was, if it was.
 	load(b *batch.Batch, row int, id int32) (*table, int32)
-	// slotOf is the slot of a key that has been loaded; own is its first extra column.
+	reload(b *batch.Batch, row int, slot int32)
+	unload(id int32, own int64) error
+	// slotOf is the slot of a key that has been loaded, -1 if there is none; own is
+	// its first extra column.
 	slotOf(id int32, own int64) (*table, int32)
 	// restored is called when the clock has been restored, after the rest.
 	restored()

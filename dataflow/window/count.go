@@ -86,10 +86,7 @@ func (f *counts) next() bool {
 	if len(f.full.slots) > 0 {
 		for _, s := range f.full.slots {
 			f.bury(f.t, s, 0)
-			f.keys.Drop(f.t.keys[s])
-			f.t.clear(s)
-			f.free = append(f.free, s)
-			f.count.OpenWindows--
+			f.let(s)
 		}
 		f.full.reset()
 	}
@@ -100,6 +97,14 @@ func (f *counts) next() bool {
 		f.count.StateBytes = f.baseBytes() + f.t.bytes() + int64(4*(cap(f.heads)+cap(f.free))+8*cap(f.seen))
 	}
 	return false
+}
+
+// let frees the slot of a window that its key has let go of.
+func (f *counts) let(s int32) {
+	f.keys.Drop(f.t.keys[s])
+	f.t.clear(s)
+	f.free = append(f.free, s)
+	f.count.OpenWindows--
 }
 
 func (f *counts) extra() ([]batch.Field, int) { return nil, 0 }
@@ -119,7 +124,12 @@ func (f *counts) load(_ *batch.Batch, _ int, id int32) (*table, int32) {
 	return f.t, f.open(id)
 }
 
-func (f *counts) slotOf(id int32, _ int64) (*table, int32) { return f.t, f.heads[id] - 1 }
+func (f *counts) reload(*batch.Batch, int, int32) {}
+
+func (f *counts) slotOf(id int32, _ int64) (*table, int32) {
+	f.heads = padded(f.heads, f.keys.Cap(), 0)
+	return f.t, f.heads[id] - 1
+}
 
 func (f *counts) restored() {
 	for s := range f.seen {

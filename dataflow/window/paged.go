@@ -1,7 +1,6 @@
 package window
 
 import (
-	"errors"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
@@ -277,33 +276,5 @@ func (o *paged) Restore(table int, b *batch.Batch) error {
 	return err
 }
 
-// Amends is operator.Amender's: what is neither on disk nor in sets.
-func (o *paged) Amends(table int) bool {
-	return table == 0 && o.backing == nil && len(o.sets) == 0 && len(o.spec.Keys) > 0
-}
-
-// Amend is operator.Amender's. Nothing is ever removed from running aggregates.
-func (o *paged) Amend(_ int, b *batch.Batch) error {
-	n := b.Len()
-	if n == 0 {
-		return nil
-	}
-	for k := range n {
-		if b.Kinds != nil && b.Kinds[b.Position(k)] == batch.Delete {
-			return errors.New("running aggregates of a key were removed, which never happens")
-		}
-	}
-	b = o.compacted(b)
-	defer b.Release()
-	rows, ids := make([]int32, n), make([]int32, n)
-	o.restoredIDs(b, rows, ids)
-	f, slots := o.running, make([]int32, n)
-	before := f.t.len()
-	f.t.find(ids, slots, f.keys)
-	f.count.OpenWindows += int64(f.t.len() - before)
-	for _, s := range slots {
-		f.t.clear(s)
-	}
-	o.loadRun(f.t, b, rows, slots)
-	return nil
-}
+// Amends is operator.Amender's: what is not on disk.
+func (o *paged) Amends(table int) bool { return o.backing == nil && o.core.Amends(table) }

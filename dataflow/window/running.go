@@ -78,14 +78,17 @@ func (f *runningForm) saveAll(save func(*table, []int32, putExtra) error) error 
 
 func (f *runningForm) load(_ *batch.Batch, _ int, id int32) (*table, int32) {
 	f.one[0] = id
-	return f.loadAll(f.one[:], f.one[:]), f.one[0]
+	t, _ := f.loadAll(f.one[:], f.one[:])
+	return t, f.one[0]
 }
 
-func (f *runningForm) loadAll(ids, slots []int32) *table {
-	f.count.OpenWindows += int64(len(ids))
+func (f *runningForm) loadAll(ids, slots []int32) (*table, int) {
+	before := f.t.len()
 	f.t.find(ids, slots, f.keys)
-	return f.t
+	return f.t, f.t.len() - before
 }
+
+func (f *runningForm) reload(*batch.Batch, int, int32) {}
 
 func (f *runningForm) slotOf(id int32, _ int64) (*table, int32) {
 	return f.t, f.t.index.get(id, f.t.keys)

@@ -342,15 +342,21 @@ func (f *sessions) load(b *batch.Batch, row int, id int32) (*table, int32) {
 		later, c = c, f.links[c]-1
 	}
 	s := f.link(id, later, c)
-	f.starts[s], f.ends[s], f.savedAt[s] = start, b.Cols[at+1].Ints[row], start
-	if b.Cols[at+2].Bits.Get(row) {
-		f.waits[s] = true
-		f.pending = append(f.pending, s)
-	}
+	f.starts[s], f.savedAt[s] = start, start
+	f.reload(b, row, s)
 	return f.t, s
 }
 
+func (f *sessions) reload(b *batch.Batch, row int, s int32) {
+	at := len(f.spec.Keys)
+	f.ends[s], f.waits[s] = b.Cols[at+1].Ints[row], b.Cols[at+2].Bits.Get(row)
+	if f.waits[s] {
+		f.pending = append(f.pending, s)
+	}
+}
+
 func (f *sessions) slotOf(id int32, start int64) (*table, int32) {
+	f.heads = padded(f.heads, f.keys.Cap(), 0)
 	s := f.heads[id] - 1
 	for s >= 0 && f.starts[s] != start {
 		s = f.links[s] - 1

@@ -14,6 +14,8 @@ type slice struct {
 	behind bool  // a window that covers it has fired
 	t      *table
 	run    []int32 // positions of the segment that fall into it
+
+	dead map[int32]struct{} // slots that are unloaded, while state is restored
 }
 
 // sliced is the form of tumbling and sliding windows.
@@ -290,10 +292,7 @@ func (f *sliced) settle() {
 		for i := range s.t.keys {
 			f.bury(s.t, int32(i), s.lo)
 		}
-		f.recycle(s.t)
-		if s.t = nil; len(f.gone) < f.spares {
-			f.gone = append(f.gone, s)
-		}
+		f.retire(s)
 	}
 	if n > 0 {
 		kept := copy(f.live, f.live[n:])
@@ -340,18 +339,37 @@ func (f *sliced) saveAll(save func(*table, []int32, putExtra) error) error {
 
 func (f *sliced) load(b *batch.Batch, row int, id int32) (*table, int32) {
 	f.count.OpenWindows++
-	return f.slotOf(id, b.Cols[len(f.spec.Keys)].Ints[row])
+	no, _ := f.g.slice(b.Cols[len(f.spec.Keys)].Ints[row])
+	s := f.slice(no)
+	f.again.one[0][0] = id
+	s.t.find(f.again.one[0][:], f.again.one[1][:], f.keys)
+	slot := f.again.one[1][0]
+	delete(s.dead, slot)
+	return s.t, slot
 }
+
+func (f *sliced) reload(*batch.Batch, int, int32) {}
 
 func (f *sliced) slotOf(id int32, lo int64) (*table, int32) {
 	no, _ := f.g.slice(lo)
-	t := f.slice(no).t
-	f.again.one[0][0] = id
-	t.find(f.again.one[0][:], f.again.one[1][:], f.keys)
-	return t, f.again.one[1][0]
+	i := f.search(no)
+	if i == len(f.live) || f.live[i].no != no {
+		return nil, -1
+	}
+	s := f.live[i]
+	slot := s.t.index.get(id, s.t.keys)
+	if _, dead := s.dead[slot]; dead {
+		slot = -1
+	}
+	return s.t, slot
 }
 
 func (f *sliced) restored() {
+	for _, s := range f.live {
+		if len(s.dead) > 0 {
+			panic("window: of a slice that is gone keys are left")
+		}
+	}
 	f.thresholds()
 	f.measure()
 }

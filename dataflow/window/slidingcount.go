@@ -217,20 +217,37 @@ func (f *slidingCounts) saveAll(save func(*table, []int32, putExtra) error) erro
 // load notes each pane at its key; restored puts them in order.
 func (f *slidingCounts) load(b *batch.Batch, row int, id int32) (*table, int32) {
 	f.queues()
-	s, at := f.slot(id), len(f.spec.Keys)
+	s := f.slot(id)
 	f.numbers, f.sumTo = padded(f.numbers, f.t.len(), 0), padded(f.sumTo, f.t.len(), 0)
-	f.numbers[s], f.sumTo[s] = b.Cols[at].Ints[row], b.Cols[at+1].Ints[row]
+	f.reload(b, row, s)
 	f.keyd[id].list = append(f.keyd[id].list, s)
 	return f.t, s
 }
 
-func (f *slidingCounts) slotOf(id int32, own int64) (*table, int32) {
-	for _, s := range f.keyd[id].list {
-		if f.numbers[s] == own {
-			return f.t, s
-		}
+func (f *slidingCounts) reload(b *batch.Batch, row int, s int32) {
+	at := len(f.spec.Keys)
+	f.numbers[s], f.sumTo[s] = b.Cols[at].Ints[row], b.Cols[at+1].Ints[row]
+}
+
+func (f *slidingCounts) slotOf(id int32, number int64) (*table, int32) {
+	f.queues()
+	q := &f.keyd[id]
+	if i := f.place(q, number); i >= 0 {
+		return f.t, q.list[i]
 	}
 	return f.t, -1
+}
+
+// place is where a pane is in its key's list, while that is loaded; -1: nowhere.
+// Parts hold panes mostly in order.
+func (f *slidingCounts) place(q *queue, number int64) int {
+	if len(q.list) == 0 {
+		return -1
+	}
+	if i := number - f.numbers[q.list[0]]; i >= 0 && i < int64(len(q.list)) && f.numbers[q.list[i]] == number {
+		return int(i)
+	}
+	return slices.IndexFunc(q.list, func(s int32) bool { return f.numbers[s] == number })
 }
 
 func (f *slidingCounts) restored() {

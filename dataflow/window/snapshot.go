@@ -453,7 +453,7 @@ func (o *core) Restore(table int, b *batch.Batch) error {
 	case table > 0:
 		o.loadSets(table-1, b, rows, ids)
 	default:
-		o.loadRows(b, rows, ids)
+		o.loadRows(b, rows, ids, false)
 	}
 	return nil
 }
@@ -484,32 +484,54 @@ func (o *core) compacted(b *batch.Batch) *batch.Batch {
 }
 
 // bulk is a form whose slots all lie in one table, and need nothing but their
-// keys: it makes those of many rows at once.
+// keys: it finds or makes those of many rows at once, and tells how many it made.
 type bulk interface {
-	loadAll(ids, slots []int32) *table
+	loadAll(ids, slots []int32) (t *table, made int)
 }
 
-func (o *core) loadRows(b *batch.Batch, rows, ids []int32) {
+// loadRows loads rows into new slots, or (again) also into those that they have.
+func (o *core) loadRows(b *batch.Batch, rows, ids []int32, again bool) {
 	slots := make([]int32, len(rows))
 	if f, is := o.form.(bulk); is {
-		o.loadRun(f.loadAll(ids, slots), b, rows, slots)
+		t, made := f.loadAll(ids, slots)
+		if !again {
+			made = len(rows)
+		}
+		o.count.OpenWindows += int64(made)
+		o.loadRun(t, b, rows, slots, again)
 		return
 	}
 	var t *table
 	from := 0
-	for i := range rows {
-		next, s := o.form.load(b, i, ids[i])
+	for i, r := range rows {
+		next, s := (*table)(nil), int32(-1)
+		if again {
+			next, s = o.form.slotOf(ids[i], o.ownOf(b, r))
+		}
+		if s < 0 {
+			next, s = o.form.load(b, int(r), ids[i])
+		} else {
+			o.form.reload(b, int(r), s)
+		}
 		if next != t && i > from {
-			o.loadRun(t, b, rows[from:i], slots[from:i])
+			o.loadRun(t, b, rows[from:i], slots[from:i], again)
 			from = i
 		}
 		t, slots[i] = next, s
 	}
-	o.loadRun(t, b, rows[from:], slots[from:])
+	if from < len(rows) {
+		o.loadRun(t, b, rows[from:], slots[from:], again)
+	}
 }
 
-// loadRun fills slots of one table, which have been made, column by column.
-func (o *core) loadRun(t *table, b *batch.Batch, rows, slots []int32) {
+// loadRun fills slots of one table, which have been made, column by column. What
+// they have they lose, if they have anything (again).
+func (o *core) loadRun(t *table, b *batch.Batch, rows, slots []int32, again bool) {
+	if again {
+		for _, s := range slots {
+			t.clearOwn(s)
+		}
+	}
 	extra, _ := o.form.extra()
 	c := len(o.spec.Keys) + len(extra)
 	counts := b.Cols[c].Ints
@@ -552,30 +574,6 @@ func (o *core) loadSome(t *table, acc int, cols []*batch.Column, rows, slots []i
 			t.accs[acc].load(cols, rows[i:i+1], slots[i:i+1])
 		case t.present(arg, s) > 0: // it has values, and what they made was not saved
 			t.lack(len(t.nulls)+acc, s)
-		}
-	}
-}
-
-func (o *core) loadSets(set int, b *batch.Batch, rows, ids []int32) {
-	x := o.sets[set]
-	d := o.in.dicts[o.in.plan.accs[x].arg]
-	values, hashes := make([]int32, len(rows)), make([]uint64, len(rows))
-	col := b.Cols[len(b.Cols)-1]
-	state.HashColumn(col, rows, hashes)
-	d.Lookup([]*batch.Column{col}, rows, hashes, values)
-	own := (*batch.Column)(nil)
-	if o.keep > len(o.spec.Keys) {
-		own = b.Cols[len(o.spec.Keys)]
-	}
-	for i := range rows {
-		var n int64
-		if own != nil {
-			n = own.Ints[i]
-		}
-		t, s := o.form.slotOf(ids[i], n)
-		sets := t.accs[x].(*distinctSets)
-		if sets.add(s, values[i]) {
-			sets.members[sets.heads[s]-1].saved = true
 		}
 	}
 }

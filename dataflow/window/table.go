@@ -241,17 +241,11 @@ func (t *table) copyFrom(from *table) {
 
 // clear makes a slot neutral for another use; its key must be set anew.
 func (t *table) clear(s int32) {
-	t.rows[s], t.dirty[s], t.saved[s] = 0, 0, 0
-	for _, n := range t.nulls {
-		if len(n) > 0 {
-			n[s] = 0
+	t.clearOwn(s)
+	for i, a := range t.accs {
+		if t.plan.accs[i].kind == distinct {
+			a.clear(s)
 		}
-	}
-	for _, a := range t.accs {
-		a.clear(s)
-	}
-	for _, l := range t.lacks {
-		l[s] = false
 	}
 }
 

@@ -1,0 +1,142 @@
+package window_test
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tidemark-mesh/tidemark/dataflow/batch"
+	"github.com/tidemark-mesh/tidemark/dataflow/operator"
+	"github.com/tidemark-mesh/tidemark/dataflow/optest"
+	"github.com/tidemark-mesh/tidemark/dataflow/window"
+)
+
+// taken are the batches of one snapshot, by table.
+type taken [][]*batch.Batch
+
+func takeAll(t optest.TB, op operator.Operator, delta bool) taken {
+	s := make(taken, len(op.StateTables()))
+	err := op.Snapshot(delta, func(table int, b *batch.Batch) error {
+		s[table] = append(s[table], b.Retain())
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return s
+}
+
+// lines are the rows of each table.
+func (s taken) lines(tables []operator.StateTable) (all [][]string) {
+	for i, batches := range s {
+		rows := optest.Stream{Schema: tables[i].Schema}
+		for _, b := range batches {
+			rows.Flatten(b)
+		}
+		var lines []string
+		for _, r := range rows.Rows() {
+			lines = append(lines, fmt.Sprintf("%d %#v", r.Kind, r.Values))
+		}
+		sort.Strings(lines)
+		all = append(all, lines)
+	}
+	return all
+}
+
+// TestAmended has random steps on random input take snapshots, while another
+// operator takes each of them on those before, at times several at once. It ends
+// with the same state, knows what of it is saved, and goes on the same.
+func TestAmended(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := drawExample(t)
+		t.Logf("%s\n%s", e.spec.Describe(), e.input)
+		pool := batch.NewPool(0, nil)
+		from := newFleet(t, e, pool, 1)
+		tables := from.ops[0].StateTables()
+		var to *fleet
+		var chain []taken // those that to lacks
+		first := true     // it has none
+		amends := func(table int) bool { return to.ops[0].(operator.Amender).Amends(table) }
+		follow := func() {
+			for table := range tables {
+				for i, s := range chain {
+					for _, b := range s[table] {
+						err := error(nil)
+						switch {
+						case !amends(table):
+						case i == 0 && first:
+							err = to.ops[0].Restore(table, b)
+						default:
+							err = to.ops[0].(operator.Amender).Amend(table, b)
+						}
+						if err != nil {
+							t.Fatalf("%v", err)
+						}
+					}
+				}
+			}
+			chain, first = nil, false
+		}
+		rest := e.input.Elements
+		size := rapid.SampledFrom([]int{1, 7, 1000}).Draw(t, "size")
+		for len(rest) > 1 {
+			n := rapid.IntRange(1, min(len(rest)-1, 40)).Draw(t, "part")
+			from.feed(rest[:n], size)
+			rest = rest[n:]
+			if to == nil {
+				to, chain = newFleet(t, e, pool, 1), []taken{takeAll(t, from.ops[0], false)}
+			} else {
+				chain = append(chain, takeAll(t, from.ops[0], true))
+			}
+			if rapid.Bool().Draw(t, "follow") {
+				follow()
+			}
+			if rapid.IntRange(0, 4).Draw(t, "stop") == 0 {
+				break
+			}
+		}
+		if to == nil {
+			return
+		}
+		follow()
+		full := takeAll(t, from.ops[0], false)
+		for table := range tables {
+			for _, b := range full[table] {
+				if !amends(table) {
+					if err := to.ops[0].Restore(table, b); err != nil {
+						t.Fatalf("%v", err)
+					}
+				}
+			}
+		}
+		compareWith := func(what string, delta bool, want [][]string) {
+			for i, got := range takeAll(t, to.ops[0], delta).lines(tables) {
+				if amends(i) && !slices.Equal(got, want[i]) {
+					t.Fatalf("%s of %s:\n got %q\nwant %q", what, tables[i].Name, got, want[i])
+				}
+			}
+		}
+		compareWith("what changed", true, make([][]string, len(tables)))
+		compareWith("all", false, full.lines(tables))
+		if e.spec.Form != window.SlidingCount && from.ctx[0].Counters.OpenWindows != to.ctx[0].Counters.OpenWindows {
+			t.Fatalf("%d windows are open, want %d", to.ctx[0].Counters.OpenWindows, from.ctx[0].Counters.OpenWindows)
+		}
+		got, want := map[string][]string{}, map[string][]string{}
+		from.out[0].Elements = nil
+		from.feed(rest, size)
+		to.feed(rest, size)
+		from.perKey(want)
+		to.perKey(got)
+		for k := range want {
+			if fmt.Sprint(got[k]) != fmt.Sprint(want[k]) {
+				t.Fatalf("key %s:\n got %q\nwant %q", k, got[k], want[k])
+			}
+		}
+		if len(got) > len(want) {
+			t.Fatalf("got %v\nwant %v", got, want)
+		}
+	})
+}
