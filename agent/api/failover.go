@@ -43,6 +43,7 @@ type FailedOver struct {
 	Entries    int64       `json:"lag_entries" doc:"of its logs that are not here, as the site that had it said last"`
 	Bytes      int64       `json:"lag_bytes" doc:"their payloads and topics"`
 	Time       int64       `json:"lag_ms" doc:"the same on the arrival clock"`
+	Logs       int         `json:"logs" doc:"how many logs it reads"`
 	Heard      string      `json:"heard,omitempty" doc:"when it said that; empty: it has not said it of all logs since the leader here began"`
 	Feeds      []TakenFeed `json:"feeds,omitempty" doc:"shared feeds that it reads under other names here"`
 	Needs      string      `json:"needs_force,omitempty" doc:"of a dry run: why it would be refused without force"`
@@ -189,7 +190,7 @@ func (f *FailedOver) came(st *coordinator.State, a *leader.Answer) {
 	if o := a.FailedOver; o != nil {
 		f.From, f.Epoch, f.Move, f.Checkpoint = string(o.From), o.Epoch, string(o.Move), o.Snapshot
 		f.Entries, f.Bytes, f.Time = o.Lag.Rows, o.Lag.Bytes, millis(o.Lag.Time)
-		f.Heard = stamp(o.Heard)
+		f.Heard, f.Logs = stamp(o.Heard), o.Logs
 		if o.Needs != nil {
 			f.Needs = o.Needs.Error()
 		}
@@ -232,7 +233,10 @@ func (f *FailedOver) lines() []string {
 	case kept:
 		text = append(text, fmt.Sprintf("from its checkpoint %s%s", f.Checkpoint, took), "another site that has it ends its copy as soon as it hears of this")
 	case f.Checkpoint != "":
-		text = append(text, fmt.Sprintf("from checkpoint %s%s: what site %s put out since then stands beside what comes out here", f.Checkpoint, took, f.From), f.lag())
+		text = append(text, fmt.Sprintf("from checkpoint %s%s: what site %s put out since then stands beside what comes out here", f.Checkpoint, took, f.From))
+		if f.Logs > 0 {
+			text = append(text, f.lag())
+		}
 	}
 	for _, r := range f.Feeds {
 		text = append(text, fmt.Sprintf("it reads %s here in the place of %s, with a session of its own (client id %s): what came to the broker after site %s was lost, and before this, is not in it", r.As, r.Feed, r.Client, f.From))

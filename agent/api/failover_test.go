@@ -28,7 +28,7 @@ func TestFailover(t *testing.T) {
 	keep(t, depot, "j7-hall", "cold", "line3")
 	keep(t, depot, "j8-hall", "warm")
 	keep(t, depot, "j9-hall", "warm")
-	depot.over = leader.FailedOver{From: "hall", Epoch: 2, Snapshot: "chk-1-hall-1-4", Heard: 1_700_000_000_000_000, Lag: coordinator.Lag{Rows: 12, Bytes: 345, Time: 2_000_000}}
+	depot.over = leader.FailedOver{From: "hall", Epoch: 2, Snapshot: "chk-1-hall-1-4", Heard: 1_700_000_000_000_000, Logs: 1, Lag: coordinator.Lag{Rows: 12, Bytes: 345, Time: 2_000_000}}
 	says := []string{`"text":["j7-hall, job \"cold\": goes on at site depot, at epoch 2"`, `12 entries of its logs (345 bytes, 2s) are not here, as site hall said last (2023-11-14T22:13:20Z): they are lost`,
 		`it reads line3.at.hall here in the place of line3, with a session of its own (client id plant/depot/line3.at.hall)`}
 	path := "/v1/jobs/cold/failover"
@@ -45,6 +45,10 @@ func TestFailover(t *testing.T) {
 	r := send(t, depot.url, "POST", path, api.Failover{To: "depot", DryRun: true}).want(t, 200, "would go on", "all that was in its logs is here, as site hall said last", `"needs_force":"site hall is reached"`)
 	depot.over.Heard = 0
 	send(t, depot.url, "POST", path, api.Failover{To: "depot", DryRun: true}).want(t, 200, "how much of its logs is missing here is not known")
+	depot.over.Logs = 0
+	if r := send(t, depot.url, "POST", path, api.Failover{To: "depot", DryRun: true}); strings.Contains(r.body, "its logs") {
+		t.Errorf("of a job without a log: %s", r.body)
+	}
 	if !depot.taken[3].Dry || strings.Contains(r.body, "refused") {
 		t.Error(r.body, depot.taken)
 	}

@@ -42,6 +42,7 @@ type FailedOver struct {
 	// was, by the wall clock of an agent here; 0: nothing was heard of one of them.
 	Lag   coordinator.Lag
 	Heard dataflow.Time
+	Logs  int // how many it reads
 	// Needs is why it wants force, and Refused why it is not possible at all; nil: it
 	// does not, or is.
 	Needs, Refused error
@@ -307,6 +308,7 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 		if r.Snapshot != nil {
 			c.Snapshot, f.Snapshot = r.Snapshot.Name, r.Snapshot.Name
 		}
+		f.Logs = len(r.Job.Feeds)
 		f.Lag, f.Heard = l.lagOf(r)
 		f.Needs = l.mayTake(r)
 	default:
