@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 }
 
 // unitBars are the ids whose bar has a unit.
-var unitBars = []string{"json/ns", "latency/qos0", "latency/qos1", "checkpoint/pause-1", "checkpoint/rate-1", "recovery", "leader", "migration", "footprint/rss", "footprint/binary", "scale/statedb"}
+var unitBars = []string{"json/ns", "latency/qos0", "latency/qos1", "checkpoint/pause-1", "checkpoint/rate-1", "recovery", "leader", "migration", "replication", "footprint/rss", "footprint/binary", "scale/statedb"}
 
 // reported are the ids without a bar, alone those of figures beside which
 // nothing is measured.
@@ -31,7 +31,7 @@ var (
 func TestIDs(t *testing.T) {
 	want := []string{"engine", "engine-sliding/60s", "engine-sliding/10m", "punctuated/1", "punctuated/100", "punctuated/1-p4", "punctuated/100-p4",
 		"devices/1k", "devices/100k", "json/ns", "json/ratio", "latency/qos0", "latency/qos1", "mqtt", "durability/off", "durability/10s", "durability/1s", "checkpoint/pause-1", "checkpoint/rate-1", "checkpoint/pause-100", "checkpoint/rate-100",
-		"exchange", "recovery", "leader", "migration", "migration/sent", "migration/back", "footprint/rss", "footprint/binary", "scale/keys", "scale/statedb", "scale/agents", "scale/jobs"}
+		"exchange", "recovery", "leader", "migration", "migration/sent", "migration/back", "replication", "footprint/rss", "footprint/binary", "scale/keys", "scale/statedb", "scale/agents", "scale/jobs"}
 	var got []string
 	for _, b := range All() {
 		got = append(got, b.IDs...)
@@ -104,7 +104,7 @@ func TestFigureAsJSON(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	for _, c := range []struct{ ask, names, figures string }{
-		{"", "engine engine-sliding punctuated devices json latency/qos0 latency/qos1 mqtt durability checkpoint-1 checkpoint-100 exchange recovery leader migration footprint/rss footprint/binary scale/keys scale/statedb scale/agents scale/jobs", "33"},
+		{"", "engine engine-sliding punctuated devices json latency/qos0 latency/qos1 mqtt durability checkpoint-1 checkpoint-100 exchange recovery leader migration replication footprint/rss footprint/binary scale/keys scale/statedb scale/agents scale/jobs", "34"},
 		{"engine", "engine", "engine"},
 		{"json/ns engine-sliding", "engine-sliding json", "engine-sliding/60s engine-sliding/10m json/ns"},
 		{"scale/keys", "scale/keys", "scale/keys"},

@@ -143,7 +143,7 @@ func (e *endless) takeCheckpoints(dir string, x *graph.ExecutionGraph, tables []
 	e.taker = durable.NewCheckpointer(durable.CheckpointerOptions{
 		Job: kept, MaxParallelism: x.Job.Stream.MaxParallelism, Tables: layout.Tables, Parallelism: layout.Parallelism,
 		Config: checkpoint.Config{
-			Token: token, Interval: e.every, Timeout: dataflow.Minute, Retain: 3, Subtasks: layout.Subtasks, Sources: layout.Sources, Full: true,
+			Token: token, Interval: e.every, Timeout: dataflow.Minute, Retain: 3, Subtasks: layout.Subtasks, Sources: layout.Sources,
 		},
 		Clock: e.clock, Events: e.fail, Completed: func(c durable.Completed) { e.completed <- c },
 	})

@@ -23,6 +23,7 @@ func All() []Benchmark {
 		{"recovery", "an agent with 100 MB of state is killed: until the next row", []string{"recovery"}, runRecovery},
 		{"leader", "a leader is killed while rows flow elsewhere", []string{"leader"}, runLeader},
 		{"migration", "a job with 100 MB of state moves to another site and back, while rows pass through", []string{"migration", "migration/sent", "migration/back"}, runMigration},
+		{"replication", "checkpoints of 100,000 keys, one in a hundred changed, come to another site", []string{"replication"}, runReplication},
 		{"footprint/rss", "memory of an agent that has nothing to do", []string{"footprint/rss"}, runIdle},
 		{"footprint/binary", "size of the program", []string{"footprint/binary"}, runBinary},
 		{"scale/keys", "a row with a million keys in memory beside a thousand", []string{"scale/keys"}, runKeys},
