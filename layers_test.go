@@ -70,6 +70,7 @@ var layers = map[string]layer{
 	"mesh":                    vocabulary,
 	"mesh/pace":               pure,
 	"mesh/wire":               pure,
+	"mesh/pack":               pure,
 	"mesh/identity":           driver,
 	"mesh/join":               driver,
 	"mesh/gossip":             driver,

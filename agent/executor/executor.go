@@ -62,6 +62,9 @@ type Options struct {
 	Slots     int           // among which Memory is divided; 0: one
 	Ways      int           // connections over which a large part comes from another site; 0: one
 
+	// Packs tells whether an agent of another site knows of packed parts; nil: none does.
+	Packs func(mesh.NodeID) bool
+
 	// Peers are the agents to which copies of something go, the best first, without
 	// this one: see Rank. It is asked anew for each share.
 	Peers func(key string, suits func(*mesh.Member) bool) []mesh.NodeID
@@ -133,7 +136,7 @@ func New(o Options) (*Executor, error) {
 	if _, wall := o.Clock.(sensors.Wall); !wall {
 		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
 	}
-	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Now: now})
+	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Packs: o.Packs, Now: now})
 	x.copier = newCopier(x)
 	x.kept = newKeeper(x, release)
 	x.logs = newLogs(o)

@@ -10,6 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/pack"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/disk"
@@ -36,6 +37,8 @@ type Options struct {
 	OwnerOf    func(feed string) mesh.NodeID          // as this site knows it; empty: nobody
 	MirroredAt func(feed string) []mesh.Site          // that are to have a mirror of a feed of this site, when it is opened
 	MirrorKeep int64                                  // bytes that a log may have so that it still waits for a mirror; 0: DefaultMirrorKeep
+	Packs      func(mesh.NodeID) bool                 // whether an agent knows of packed frames; nil: nobody does
+	Packer     *pack.Packer                           // nil: one that nobody asks what it has counted
 }
 
 // Feeds are the feeds that run in this process. Each is opened once, however
@@ -73,6 +76,12 @@ func (o Options) filled() Options {
 	}
 	if o.Sources == nil {
 		o.Sources = func(coordinator.Mirror) []mesh.NodeID { return nil }
+	}
+	if o.Packs == nil {
+		o.Packs = func(mesh.NodeID) bool { return false }
+	}
+	if o.Packer == nil {
+		o.Packer = new(pack.Packer)
 	}
 	if o.OwnerOf == nil {
 		o.OwnerOf = func(string) mesh.NodeID { return "" }

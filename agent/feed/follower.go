@@ -92,7 +92,7 @@ func (s *Feeds) take(st mesh.Stream) {
 	switch {
 	case err != nil:
 		return
-	case kind == frameMirror && m.decode(b) == nil:
+	case (kind == frameMirror || kind == framePacking) && m.decode(kind, b) == nil:
 		no = s.serveMirror(st, in, m)
 	case kind == frameHello && h.decode(b) == nil:
 		no = s.serveOwner(st, in, h)

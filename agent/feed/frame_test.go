@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh/pack"
 	"github.com/tidemark-mesh/tidemark/mesh/wire"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
@@ -70,8 +71,18 @@ func TestGoldenFrames(t *testing.T) {
 	}
 	var m mirrorHello
 	var at stand
-	if err := errors.Join(m.decode(payload(t, golden(t, "mirror"))), at.decode(payload(t, golden(t, "stand")))); err != nil || m != exampleMirror() || at != (stand{301, 4096, 1_700_000_000_000_000}) {
+	if err := errors.Join(m.decode(frameMirror, payload(t, golden(t, "mirror"))), at.decode(payload(t, golden(t, "stand")))); err != nil || m != exampleMirror() || at != (stand{301, 4096, 1_700_000_000_000_000}) {
 		t.Errorf("read as %v, %v, %v", m, at, err)
+	}
+	h3 := exampleMirror()
+	h3.packs = true
+	if err := m.decode(framePacking, payload(t, golden(t, "mirror, packing"))); err != nil || m != h3 || !bytes.Equal(h3.append(nil), golden(t, "mirror, packing")) {
+		t.Errorf("read as %v, %v", m, err)
+	}
+	large := *g
+	large.Blocks = []ingestlog.GroupBlock{{Lane: 1, Data: bytes.Repeat([]byte("abcdefgh"), 8)}}
+	if got, err := unpacked(nil, payload(t, golden(t, "packed")), new(pack.Packer), func(byte, []byte) error { return nil }); err != nil || !bytes.Equal(got, appendGroup(nil, &large)) {
+		t.Errorf("unpacked to %x, %v", got, err)
 	}
 	in := wire.NewReader(bytes.NewReader(golden(t, "group frames")), ownerFrames()...)
 	_, b, err := in.Next()
@@ -111,6 +122,51 @@ func TestAGroupIsBounded(t *testing.T) {
 	}
 }
 
+// A packed frame holds blocks and groups, and nothing else; what is larger than one
+// may be goes as it is.
+func TestPackedFrames(t *testing.T) {
+	p := new(pack.Packer)
+	g := &ingestlog.Group{Seq: 300, Next: 301, State: []byte{0xcc}}
+	for lane := range 20 {
+		g.Blocks = append(g.Blocks, ingestlog.GroupBlock{Lane: lane, Data: bytes.Repeat([]byte("abc"), 1000*(1+lane))})
+	}
+	g.Blocks[7].Data = bytes.Repeat([]byte("large"), mostPacked/4)
+	frames := appendGroup(nil, g)
+	packed := appendPacked([]byte("head"), frames, p)
+	in := wire.NewReader(bytes.NewReader(packed[4:]), sourceFrames()...)
+	var buf, again []byte
+	kinds := make(map[byte]int)
+	for {
+		kind, b, err := in.Next()
+		if err != nil {
+			break
+		}
+		if kinds[kind]++; kind != framePacked {
+			again = wire.Append(again, kind, b)
+			continue
+		}
+		buf, err = unpacked(buf, b, p, func(kind byte, b []byte) error {
+			again = wire.Append(again, kind, b)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(again, frames) || kinds[framePacked] < 2 || kinds[frameBlock] != 1 || len(kinds) != 2 {
+		t.Errorf("%d bytes became %d, in %v", len(frames), len(again), kinds)
+	}
+	for what, frames := range map[string][]byte{
+		"another kind": appendSeq(nil, frameFrom, 1), "packed twice": wire.Append(nil, framePacked, []byte{1}),
+		"a large group": wire.Append(nil, frameGroup, make([]byte, maxSmall+1)), "half a frame": frames[:100],
+	} {
+		small, _ := p.Pack(nil, append(frames, make([]byte, 1000)...))
+		if _, err := unpacked(nil, small, p, func(byte, []byte) error { return nil }); !errors.Is(err, errFrame) && !errors.Is(err, wire.ErrFormat) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // payload is that of the only frame in b.
 func payload(t *testing.T, b []byte) []byte {
 	t.Helper()
@@ -132,6 +188,8 @@ func FuzzFrames(f *testing.F) {
 	f.Add(frameReplicated, []byte{0xad, 0x02, 0x64})
 	f.Add(frameGroup, []byte{0xac, 0x02, 0xad, 0x02, 0x00, 0xcc})
 	f.Add(frameBlock, []byte{1, 2, 3})
+	packed, _ := new(pack.Packer).Pack(nil, appendGroup(nil, &ingestlog.Group{Seq: 1, Next: 2, Blocks: []ingestlog.GroupBlock{{Data: make([]byte, 500)}}, State: []byte{1}}))
+	f.Add(framePacked, packed)
 	f.Add(frameRefused, []byte{2, 1, 'x'})
 	f.Fuzz(func(t *testing.T, kind byte, b []byte) {
 		var again []byte
@@ -154,9 +212,9 @@ func FuzzFrames(f *testing.F) {
 				return
 			}
 			again = r.append(nil)
-		case frameMirror:
+		case frameMirror, framePacking:
 			var h mirrorHello
-			if h.decode(b) != nil {
+			if h.decode(kind, b) != nil {
 				return
 			}
 			again = h.append(nil)
@@ -184,6 +242,18 @@ func FuzzFrames(f *testing.F) {
 				return
 			}
 			again = appendGroup(nil, g)
+		case framePacked:
+			most := 0
+			raw, _ := unpacked(nil, b, new(pack.Packer), func(kind byte, b []byte) error {
+				most += len(b)
+				block, err := decodeBlock(b)
+				_, again := decodeGroup(b, []ingestlog.GroupBlock{block})
+				return errors.Join(err, again)
+			})
+			if most > len(raw) || len(raw) > mostPacked {
+				t.Fatalf("%d bytes of %d", most, len(raw))
+			}
+			return
 		default:
 			if block, err := decodeBlock(b); err == nil && len(block.Data) > len(b) {
 				t.Fatal("more than there was")

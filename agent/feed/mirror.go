@@ -157,7 +157,7 @@ func (f *Feed) takeMirror(ctx context.Context) error {
 // anything is to be done for that.
 func (f *Feed) greetSource(st mesh.Stream, in *wire.Reader) error {
 	_ = st.SetDeadline(time.Now().Add(mirrorPatience))
-	h := mirrorHello{feed: f.role.epoch.Mirror.Feed, as: f.name, id: f.log.ID()}
+	h := mirrorHello{feed: f.role.epoch.Mirror.Feed, as: f.name, id: f.log.ID(), packs: f.owner.o.Packs(st.Peer().Node)}
 	if r := f.role.epoch.Reign; r != nil {
 		h.reign = *r
 	}
@@ -226,6 +226,7 @@ type taking struct {
 	most   int                    // bytes of a group; one with more ends the stream
 	blocks []ingestlog.GroupBlock // of a group whose end has not come
 	open   int                    // bytes of them
+	raw    []byte                 // for what was packed
 	moved  chan struct{}          // 1: more is durable
 	came   chan struct{}          // 1: a group, or the end
 	room   chan struct{}          // 1: some were taken
@@ -293,6 +294,10 @@ func (t *taking) frame(kind byte, b []byte) error {
 		}
 		t.blocks, t.open = nil, 0
 		return t.put(g)
+	case framePacked:
+		raw, err := unpacked(t.raw, b, t.f.owner.o.Packer, t.frame)
+		t.raw = raw
+		return err
 	case frameStand:
 		var s stand
 		if err := s.decode(b); err != nil {

@@ -124,6 +124,44 @@ func TestMirror(t *testing.T) {
 	})
 }
 
+// What a mirror takes is packed, and it has the same in the end; one that takes
+// nothing packed gets it as it is.
+func TestMirrorTakesPackedGroups(t *testing.T) {
+	for name, plain := range map[string]bool{"packed": false, "as it is": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTwoSites(t)
+				defer w.stop()
+				w.south.plain = plain
+				w.north.broker.batch = 500
+				var all []string
+				for i := range 3000 {
+					all = append(all, fmt.Sprintf(`{"sensor":"s-%04d","ts":%d,"data":{"temp":%d.5},"kind":"reading"}`, i%40, 1_700_000_000_000+i, 20+i%7))
+				}
+				for _, n := range w.north.source {
+					w.north.net.Cut("a", n)
+				}
+				w.north.broker.publish(all...)
+				time.Sleep(10 * time.Second)
+				w.north.net.HealAll()
+				time.Sleep(time.Minute)
+				want := groups(t, w.north.agents["a"].dir)
+				for _, a := range w.south.agents {
+					same(t, string(a.node), groups(t, a.dir), want)
+				}
+				wants(t, onDisk(t, w.south.agents["y"].dir), all...)
+				raw, sent := w.north.agents["a"].packs.Counts()
+				if plain && raw != 0 || !plain && (raw < 200_000 || sent > raw/3) {
+					t.Errorf("%d bytes in place of %d", sent, raw)
+				}
+				if raw, _ := w.north.agents["b"].packs.Counts(); raw != 0 {
+					t.Errorf("%d bytes were packed by who sends nothing", raw)
+				}
+			})
+		})
+	}
+}
+
 // Owners and members of either site die, links break: the mirror goes on where it
 // was.
 func TestMirrorThroughTrouble(t *testing.T) {

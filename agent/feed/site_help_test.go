@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/pack"
 	"github.com/tidemark-mesh/tidemark/mesh/simnet"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
@@ -135,6 +136,7 @@ type site struct {
 	config feed.Config
 	source []mesh.NodeID // agents of the site that is mirrored
 	keep   int64         // feed.Options.MirrorKeep
+	plain  bool          // it knows nothing of packed frames
 }
 
 // siteAgent is a process.
@@ -144,6 +146,7 @@ type siteAgent struct {
 	dir   string
 	feeds *feed.Feeds
 	tr    *simnet.Transport
+	packs *pack.Packer
 
 	mu     sync.Mutex // guards said
 	said   []worker.LogEvent
@@ -178,8 +181,9 @@ func newSite(t testing.TB, nodes ...mesh.NodeID) *site {
 
 // start starts an agent's process on a folder.
 func (s *site) start(node mesh.NodeID, dir string) *siteAgent {
-	a := &siteAgent{s: s, node: node, dir: dir, tr: s.net.New(node, s.name), permit: new(permit)}
+	a := &siteAgent{s: s, node: node, dir: dir, tr: s.net.New(node, s.name), packs: new(pack.Packer), permit: new(permit)}
 	a.feeds = feed.New(feed.Options{Dir: dir, Transport: a.tr, Permit: a.permit, Session: s.broker.connect, MirrorKeep: s.keep,
+		Packer: a.packs, Packs: func(node mesh.NodeID) bool { return !s.plain && slices.Contains(s.source, node) },
 		Sources: func(coordinator.Mirror) []mesh.NodeID { return s.source }, Tell: func(e worker.LogEvent) {
 			a.mu.Lock()
 			defer a.mu.Unlock()

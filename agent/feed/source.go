@@ -237,7 +237,7 @@ func (s *Feeds) serveMirror(st mesh.Stream, in *wire.Reader, h mirrorHello) refu
 	if _, err := st.Write(first); err != nil {
 		return refusal{}
 	}
-	m := &mirrorLink{f: f, k: k, r: r, st: st, at: from, sent: from, acked: from, heard: make(chan struct{}, 1), broken: make(chan struct{})}
+	m := &mirrorLink{f: f, k: k, r: r, st: st, packs: h.packs, at: from, sent: from, acked: from, heard: make(chan struct{}, 1), broken: make(chan struct{})}
 	go m.listen(in)
 	m.send()
 	_ = st.Close()
@@ -284,12 +284,14 @@ func (f *Feed) planFor(h mirrorHello) (anew []byte, from int64, no refusal) {
 // mirrorLink is the source's end of a stream to a mirror. One goroutine writes,
 // one hears what the mirror has.
 type mirrorLink struct {
-	f  *Feed
-	k  mirrorKey
-	r  *mirrored
-	st mesh.Stream
+	f     *Feed
+	k     mirrorKey
+	r     *mirrored
+	st    mesh.Stream
+	packs bool // it takes packed frames
 
 	at     int64 // the writer's: what was sent
+	raw    []byte
 	buf    []byte
 	heard  chan struct{} // 1: acked has moved
 	broken chan struct{} // closed when the reader has ended
@@ -338,10 +340,11 @@ func (m *mirrorLink) send() {
 		m.mu.Unlock()
 		m.buf = m.buf[:0]
 		if shown := log.Shown(); shown > m.at && flying < copyAhead {
-			if !m.groups(shown) {
+			n, ok := m.groups(shown)
+			if !ok {
 				return
 			}
-			flying += len(m.buf)
+			flying += n
 		}
 		now := m.f.owner.o.Clock.Now()
 		if m.at >= log.Shown() && len(m.buf) > 0 || now >= said.Add(mirrorBeat) {
@@ -369,26 +372,36 @@ func (m *mirrorLink) send() {
 	}
 }
 
-// groups adds some groups to what is written; false: they cannot be read.
-func (m *mirrorLink) groups(shown int64) bool {
+// groups adds some groups to what is written, and says how many bytes they are where
+// nothing is packed: so many wait at the mirror. false: they cannot be read.
+func (m *mirrorLink) groups(shown int64) (int, bool) {
 	groups, err := m.f.log.ReadGroups(m.at, copyPiece)
 	if err != nil {
 		m.f.mirrors.mu.Lock()
 		m.r.let = true
 		m.f.mirrors.mu.Unlock()
-		return false
+		return 0, false
 	}
+	into := &m.buf
+	if m.packs {
+		m.raw, into = m.raw[:0], &m.raw
+	}
+	before := len(*into)
 	for _, g := range groups {
 		if g.Next > shown {
 			break
 		}
-		m.buf = appendGroup(m.buf, g)
+		*into = appendGroup(*into, g)
 		m.at = g.Next
+	}
+	n := len(*into) - before
+	if m.packs {
+		m.buf = appendPacked(m.buf, m.raw, m.f.owner.o.Packer)
 	}
 	m.mu.Lock()
 	m.sent = m.at
 	m.mu.Unlock()
-	return true
+	return n, true
 }
 
 // stands is where the log is, for mirrors.

@@ -125,6 +125,19 @@ func (n *Node) away() map[mesh.Site][]mesh.Member {
 	return all
 }
 
+// packLevel is the feature level from which on agents know of packed logs and parts.
+const packLevel = coordinator.GoesOnLevel
+
+// packs tells whether an agent of another site knows of packed logs and parts.
+func (n *Node) packs(node mesh.NodeID) bool {
+	for _, m := range n.wanMembers() {
+		if m.Node == node {
+			return m.Level >= packLevel
+		}
+	}
+	return false
+}
+
 // leaveWAN tells other sites, if there are any, that this agent goes.
 func (n *Node) leaveWAN(ctx context.Context) {
 	if len(n.away()) == 0 {

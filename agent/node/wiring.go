@@ -283,7 +283,7 @@ func (n *Node) startFeeds(ends *ends) {
 		Events: func(e feed.Event) { n.tell("feed", e.String()) },
 		Tell:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
 
-		Sources: n.sourcesOf, OwnerOf: n.ownerOf, MirroredAt: n.feeds.mirroredAt, Moved: n.feeds.moved, MirrorKeep: n.o.Config.Replication.Keep,
+		Sources: n.sourcesOf, OwnerOf: n.ownerOf, MirroredAt: n.feeds.mirroredAt, Moved: n.feeds.moved, MirrorKeep: n.o.Config.Replication.Keep, Packs: n.packs,
 	})
 	ends.add(n.feeds.feeds.Close)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -304,7 +304,7 @@ func (n *Node) startFeeds(ends *ends) {
 func (n *Node) executorOptions() executor.Options {
 	return executor.Options{
 		Node: n.id.Node(), Site: n.id.Site(), Dir: n.o.Config.DataDir, State: n.state, Transport: n.link, Channels: n.channels, Feeds: n.feeds,
-		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory, Slots: n.o.Config.Slots, Ways: n.o.Config.WAN.Connections,
+		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory, Slots: n.o.Config.Slots, Ways: n.o.Config.WAN.Connections, Packs: n.packs,
 		Peers: func(key string, suits func(*mesh.Member) bool) []mesh.NodeID {
 			return executor.Rank(key, n.id.Node(), n.gossipMembers(), suits)
 		},

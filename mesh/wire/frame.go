@@ -68,6 +68,22 @@ func Append(dst []byte, kind byte, payload []byte) []byte {
 	return Finish(append(Begin(dst, kind), payload...), at)
 }
 
+// Size is how many bytes the frame has that begins b: one that was made here.
+func Size(b []byte) int { return frameBytes + int(binary.LittleEndian.Uint32(b)) }
+
+// Cut takes the frame off b that begins it, in place.
+func Cut(b []byte) (kind byte, payload, rest []byte, err error) {
+	if len(b) < frameBytes || uint64(binary.LittleEndian.Uint32(b)) > uint64(len(b)-frameBytes) {
+		return 0, nil, nil, fmt.Errorf("%w: %d bytes", ErrFormat, len(b))
+	}
+	all := Size(b)
+	body, sum := b[:all-sumBytes], binary.LittleEndian.Uint64(b[all-sumBytes:])
+	if xxh3.Hash(body) != sum {
+		return 0, nil, nil, fmt.Errorf("%w: the checksum of %d bytes of kind %d is wrong", ErrFormat, all-frameBytes, b[4])
+	}
+	return b[4], body[headBytes:], b[all:], nil
+}
+
 // Limit is the most that a frame of a kind may carry.
 type Limit struct {
 	Kind  byte

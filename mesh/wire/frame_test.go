@@ -244,3 +244,37 @@ func (p *pieces) Read(b []byte) (int, error) {
 	p.left = p.left[n:]
 	return n, nil
 }
+
+// Cut takes frames off bytes as a Reader takes them off a stream.
+func TestCut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bodies := rapid.SliceOfN(rapid.SliceOf(rapid.Byte()), 1, 4).Draw(t, "bodies")
+		var all []byte
+		for i, b := range bodies {
+			at := len(all)
+			all = wire.Append(all, byte(i), b)
+			if n := wire.Size(all[at:]); n != len(all)-at {
+				t.Fatalf("a frame of %d bytes has %d", len(all)-at, n)
+			}
+		}
+		rest := all
+		for i, b := range bodies {
+			kind, got, left, err := wire.Cut(rest)
+			if err != nil || int(kind) != i || !bytes.Equal(got, b) {
+				t.Fatalf("frame %d is %d %x, %v", i, kind, got, err)
+			}
+			rest = left
+		}
+		if len(rest) > 0 {
+			t.Fatalf("%d bytes are left", len(rest))
+		}
+		first := all[:wire.Size(all)]
+		if _, _, _, err := wire.Cut(first[:rapid.IntRange(0, len(first)-1).Draw(t, "cut")]); !errors.Is(err, wire.ErrFormat) {
+			t.Fatalf("cut short: %v", err)
+		}
+		first[rapid.IntRange(0, len(first)-1).Draw(t, "damaged")] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
+		if _, _, _, err := wire.Cut(first); !errors.Is(err, wire.ErrFormat) {
+			t.Fatalf("damaged: %v", err)
+		}
+	})
+}

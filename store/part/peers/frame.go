@@ -15,6 +15,7 @@ const (
 	version     = 1
 	versionFrom = 2 // fetchFrom
 	versionSome = 3 // fetchSome
+	versionPack = 4 // fetchPacked
 )
 
 // frameType says what a frame is. Those of answers have the high bit.
@@ -27,10 +28,14 @@ const (
 	fetch     frameType = 4 // give this one
 	fetchFrom frameType = 5 // give the rest of this one
 	fetchSome frameType = 6 // give a piece of this one
-	has       frameType = 0x82
-	done      frameType = 0x83 // of push: they are durable, and held
-	given     frameType = 0x84 // of fetch: the bytes follow the frame
-	refused   frameType = 0xff // the stream ends
+
+	fetchPacked frameType = 7 // the same, packed if that makes it smaller
+
+	has         frameType = 0x82
+	done        frameType = 0x83 // of push: they are durable, and held
+	given       frameType = 0x84 // of fetch: the bytes follow the frame
+	givenPacked frameType = 0x85 // of fetchPacked: as many bytes as it says follow
+	refused     frameType = 0xff // the stream ends
 )
 
 // Limits of frames: more is refused before it is read.
@@ -85,6 +90,7 @@ type beginning struct {
 	id   dataflow.CheckpointID
 	from bool // it may have fetchFrom
 	some bool // and fetchSome
+	pack bool // and fetchPacked
 }
 
 // writeFrame writes head and body in one piece.
@@ -162,6 +168,8 @@ func (c *cut) end(what string) error {
 func encodeBegin(b beginning) []byte {
 	v := byte(version)
 	switch {
+	case b.pack:
+		v = versionPack
 	case b.some:
 		v = versionSome
 	case b.from:
@@ -182,8 +190,10 @@ func decodeBegin(body []byte) (b beginning, err error) {
 		b.from = true
 	case versionSome:
 		b.from, b.some = true, true
+	case versionPack:
+		b.from, b.some, b.pack = true, true, true
 	default:
-		return b, fmt.Errorf("%w: %d, and this program speaks %d to %d", errVersion, v, version, versionSome)
+		return b, fmt.Errorf("%w: %d, and this program speaks %d to %d", errVersion, v, version, versionPack)
 	}
 	b.job = c.text()
 	b.id.Token.Epoch = c.u64()
@@ -264,6 +274,20 @@ func decodeSome(body []byte) (p store.Part, at, n int64, err error) {
 }
 
 var errSome = errors.New("parts: a fetch of a piece that the part does not have")
+
+// encodePacked is the body of givenPacked: how many bytes follow.
+func encodePacked(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n)) }
+
+// decodePacked is how many bytes follow for a piece of n: fewer if they are packed,
+// as many if they are not.
+func decodePacked(body []byte, n int64) (int64, error) {
+	c := cut{b: body}
+	sent := int64(binary.BigEndian.Uint32(c.take(4)))
+	if sent < 1 || sent > n {
+		c.bad = true
+	}
+	return sent, c.end("given, packed")
+}
 
 // oneBatch tells whether parts have at most batchBytes together. Their sum may not
 // fit into an int64.

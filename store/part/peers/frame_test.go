@@ -51,7 +51,7 @@ func TestGoldenBytesOfTheDocument(t *testing.T) {
 	bodies := map[string]struct {
 		t    frameType
 		body []byte
-	}{"begin": {begin, encodeBegin(whose)}, "push": {push, encodeParts(parts)}, "refused": {refused, encodeRefusal(store.ErrMissing)}}
+	}{"begin": {begin, encodeBegin(whose)}, "push": {push, encodeParts(parts)}, "refused": {refused, encodeRefusal(store.ErrMissing)}, "given, packed": {givenPacked, encodePacked(300)}}
 	blocks := golden(t)
 	if len(blocks) != len(bodies) {
 		t.Errorf("the document has %d examples, the test %d", len(blocks), len(bodies))
@@ -102,8 +102,8 @@ func TestBadFrames(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if _, err := decodeBegin(append([]byte{versionSome + 1}, encodeBegin(beginning{})[1:]...)); !errors.Is(err, errVersion) {
-		t.Errorf("version %d: %v", versionSome+1, err)
+	if _, err := decodeBegin(append([]byte{versionPack + 1}, encodeBegin(beginning{})[1:]...)); !errors.Is(err, errVersion) {
+		t.Errorf("version %d: %v", versionPack+1, err)
 	}
 	one := store.Part{Digest: digestOf(3), Size: 77}
 	if p, at, n, err := decodeSome(encodeSome(one, 70, 7)); err != nil || p != one || at != 70 || n != 7 {
@@ -112,6 +112,14 @@ func TestBadFrames(t *testing.T) {
 	for _, c := range [][2]int64{{70, 8}, {70, 0}, {77, 1}, {-1, 2}, {1, -1}, {1, 1 << 62}} {
 		if _, _, _, err := decodeSome(encodeSome(one, c[0], c[1])); err == nil {
 			t.Errorf("a piece of %d bytes at %d of 77: taken", c[1], c[0])
+		}
+	}
+	if n, err := decodePacked(encodePacked(77), 77); err != nil || n != 77 {
+		t.Errorf("a piece that is not packed: %d, %v", n, err)
+	}
+	for _, body := range [][]byte{encodePacked(0), encodePacked(78), encodePacked(-1), encodePacked(7)[:3], append(encodePacked(7), 0)} {
+		if _, err := decodePacked(body, 77); err == nil {
+			t.Errorf("%x for a piece of 77 bytes: taken", body)
 		}
 	}
 	if _, err := decodeBegin(nil); err == nil {
@@ -127,6 +135,8 @@ func FuzzFrames(f *testing.F) {
 	f.Add(encodeParts([]store.Part{{Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}, {Size: 1 << 62}}))
 	f.Add(encodeRest(store.Part{Digest: digestOf(3), Size: 77}, 76))
 	f.Add(encodeBegin(beginning{from: true}))
+	f.Add(encodeBegin(beginning{from: true, some: true, pack: true}))
+	f.Add(encodePacked(300))
 	f.Add(encodeSome(store.Part{Digest: digestOf(3), Size: 77}, 70, 7))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if p, at, err := decodeRest(body); err == nil && (!bytes.Equal(encodeRest(p, at), body) || at >= p.Size) {
@@ -142,6 +152,9 @@ func FuzzFrames(f *testing.F) {
 			if oneBatch(p) && slices.ContainsFunc(p, func(p store.Part) bool { return p.Size > batchBytes }) {
 				t.Errorf("parts %x are held in memory", body)
 			}
+		}
+		if n, err := decodePacked(body, 1000); err == nil && (n < 1 || n > 1000 || !bytes.Equal(encodePacked(int(n)), body)) {
+			t.Errorf("packed %x", body)
 		}
 		_ = decodeRefusal(body)
 		_, _, _ = readFrame(bytes.NewReader(body))

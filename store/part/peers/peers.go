@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/pack"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/part"
 )
@@ -31,6 +32,11 @@ type Options struct {
 	// Ways is over how many streams at a time a large part comes from a node of
 	// another site: each may have a connection of its own. 0: 1.
 	Ways int
+
+	// Packs tells whether a node of another site may know of packed pieces; nil: none
+	// does. One that refuses them is asked for others.
+	Packs  func(mesh.NodeID) bool
+	Packer *pack.Packer // nil: one that nobody asks what it has counted
 
 	Serve int           // streams answered at a time; 0: 8. The others wait
 	Ask   int           // streams of its own at a time; 0: 8. The others wait
@@ -63,6 +69,12 @@ func New(o Options) *Peers {
 	}
 	if o.Idle == 0 {
 		o.Idle = 20 * time.Second
+	}
+	if o.Packs == nil {
+		o.Packs = func(mesh.NodeID) bool { return false }
+	}
+	if o.Packer == nil {
+		o.Packer = new(pack.Packer)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -360,6 +372,9 @@ func (p *Peers) fetch(ctx context.Context, nodes []mesh.NodeID, one store.Part) 
 			switch {
 			case err == nil:
 				return g.whole()
+			case g.packed && errors.Is(err, errVersion):
+				g.plain = true
+				continue
 			case g.wide && g.at == before && g.here == nil && ctx.Err() == nil:
 				g.narrow = true // an older program, or one stream too many
 				continue
@@ -393,18 +408,25 @@ type getting struct {
 
 	wide   bool // the last try was over several streams
 	narrow bool // no other one is to be
+	packed bool // the last try was of packed pieces
+	plain  bool // no other one is to be
 }
 
 // get gets what is missing of a part from a node: from one of another site over
 // several streams, if it is much.
 func (p *Peers) get(ctx context.Context, node mesh.NodeID, g *getting) error {
-	g.wide = false
+	g.wide, g.packed = false, false
 	return p.askAs(ctx, node, func(s idle) beginning {
-		g.wide = p.o.Ways > 1 && !g.narrow && s.Peer().Site != p.o.Site && g.part.Size-g.at >= wideBytes
-		return beginning{from: g.at > 0, some: g.wide}
+		away := s.Peer().Site != p.o.Site
+		g.wide = away && p.o.Ways > 1 && !g.narrow && g.part.Size-g.at >= wideBytes
+		g.packed = away && !g.plain && p.o.Packs(node)
+		return beginning{from: g.at > 0, some: g.wide, pack: g.packed}
 	}, func(s idle) error {
-		if g.wide {
-			return p.wide(ctx, node, g, s)
+		switch {
+		case g.wide:
+			return p.pieces(ctx, node, g, s, p.o.Ways)
+		case g.packed:
+			return p.pieces(ctx, node, g, s, 1)
 		}
 		return g.from(s)
 	})

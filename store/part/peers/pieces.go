@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -24,6 +25,7 @@ const (
 
 // pieces are those of a part that are on their way.
 type pieces struct {
+	p    *Peers
 	g    *getting
 	size int64 // of each but the last
 	most int64 // bytes that may be on their way, or wait for some before them
@@ -35,13 +37,14 @@ type pieces struct {
 	err     error // it is over
 }
 
-// wide gets what is missing of a part; first is a stream to the node that has it.
-func (p *Peers) wide(ctx context.Context, node mesh.NodeID, g *getting, first idle) error {
+// pieces gets what is missing of a part over so many streams; first is one to the node
+// that has it.
+func (p *Peers) pieces(ctx context.Context, node mesh.NodeID, g *getting, first idle, ways int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	streamsAhead := int64(p.o.Ways) * pieceAhead
+	streamsAhead := int64(ways) * pieceAhead
 	size := min(max((g.part.Size-g.at)/streamsAhead, leastPiece), mostPiece)
-	w := &pieces{g: g, size: size, most: 2 * streamsAhead * size, next: g.at, came: make(map[int64][]byte)}
+	w := &pieces{p: p, g: g, size: size, most: 2 * streamsAhead * size, next: g.at, came: make(map[int64][]byte)}
 	w.changed.L = &w.mu
 	stop := context.AfterFunc(ctx, func() {
 		w.fail(context.Cause(ctx))
@@ -49,13 +52,13 @@ func (p *Peers) wide(ctx context.Context, node mesh.NodeID, g *getting, first id
 	})
 	defer stop()
 	var streams sync.WaitGroup
-	for i := range p.o.Ways {
+	for i := range ways {
 		streams.Go(func() {
 			err := error(nil)
 			if i == 0 {
 				err = w.carry(first)
 			} else {
-				err = p.ask(ctx, node, beginning{from: true, some: true}, w.carry)
+				err = p.ask(ctx, node, beginning{from: true, some: true, pack: g.packed}, w.carry)
 			}
 			if err != nil {
 				cancel(err) // what came in order stays
@@ -114,13 +117,18 @@ func (w *pieces) take(wait bool) (at, n int64) {
 func (w *pieces) carry(s idle) error {
 	type piece struct{ at, n int64 }
 	var asked []piece
+	var packed []byte
+	ask := fetchSome
+	if w.g.packed {
+		ask = fetchPacked
+	}
 	for {
 		for len(asked) < pieceAhead {
 			at, n := w.take(len(asked) == 0)
 			if n == 0 {
 				break
 			}
-			if err := writeFrame(s, fetchSome, encodeSome(w.g.part, at, n)); err != nil {
+			if err := writeFrame(s, ask, encodeSome(w.g.part, at, n)); err != nil {
 				return told(s, err)
 			}
 			asked = append(asked, piece{at, n})
@@ -128,14 +136,11 @@ func (w *pieces) carry(s idle) error {
 		if len(asked) == 0 {
 			return nil
 		}
-		if _, err := answered(s, given); err != nil {
-			return err
+		b, err := w.piece(s, asked[0].n, &packed)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
 		}
-		b := make([]byte, asked[0].n)
-		if _, err := io.ReadFull(s, b); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
+		if err != nil {
 			return err
 		}
 		w.mu.Lock()
@@ -144,6 +149,38 @@ func (w *pieces) carry(s idle) error {
 		w.mu.Unlock()
 		asked = asked[1:]
 	}
+}
+
+// piece reads the answer that is a piece of n bytes; packed is memory for it.
+func (w *pieces) piece(s idle, n int64, packed *[]byte) ([]byte, error) {
+	b := make([]byte, n)
+	if !w.g.packed {
+		if _, err := answered(s, given); err != nil {
+			return nil, err
+		}
+		_, err := io.ReadFull(s, b)
+		return b, err
+	}
+	body, err := answered(s, givenPacked)
+	if err != nil {
+		return nil, err
+	}
+	sent, err := decodePacked(body, n)
+	if err != nil {
+		return nil, err
+	}
+	if sent == n {
+		_, err := io.ReadFull(s, b)
+		return b, err
+	}
+	*packed = slices.Grow((*packed)[:0], int(sent))[:sent]
+	if _, err := io.ReadFull(s, *packed); err != nil {
+		return nil, err
+	}
+	if b, err = w.p.o.Packer.Unpack(b, *packed, int(n)); err == nil && int64(len(b)) != n {
+		err = fmt.Errorf("parts: %d bytes were packed, not %d", len(b), n)
+	}
+	return b, err
 }
 
 // write writes pieces in their order until all are there.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,7 @@ type ways struct {
 	open   int
 	most   int           // open at a time
 	opened int           // in all
+	read   int           // bytes
 	broken map[int]int   // the n-th stream, counted from 0, breaks after so many bytes
 	never  map[int]error // or is not opened
 }
@@ -75,6 +77,9 @@ func (s *waysStream) Read(p []byte) (int, error) {
 	}
 	<-time.After(time.Millisecond) // so that nobody has everything before others begin
 	n, err := s.Stream.Read(p)
+	s.w.mu.Lock()
+	s.w.read += n
+	s.w.mu.Unlock()
 	if s.left > 0 {
 		s.left -= n
 	}
@@ -101,6 +106,15 @@ func away(t *testing.T, net *simnet.Net, name mesh.NodeID, site mesh.Site) (*nod
 	return n, w
 }
 
+// eitherWay does f once with packed pieces and once without.
+func eitherWay(t *testing.T, f func(t *testing.T, packs func(mesh.NodeID) bool)) {
+	for name, packs := range map[string]bool{"packed": true, "as they are": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { f(t, func(mesh.NodeID) bool { return packs }) })
+		})
+	}
+}
+
 func noise(size int) string {
 	rng := rand.New(rand.NewPCG(1, uint64(size)))
 	b := make([]byte, size)
@@ -113,9 +127,10 @@ func noise(size int) string {
 // A large part of another site comes in pieces over several streams, one at a time of
 // the own site, and of all sizes whole.
 func TestFetchInPieces(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	eitherWay(t, func(t *testing.T, packs func(mesh.NodeID) bool) {
 		net, nodes := site(t, "a")
 		z, w := away(t, net, "z", "away")
+		z.peers.o.Packs = packs
 		for _, size := range []int{1, wideBytes - 1, wideBytes, wideBytes + 1, 9*mostPiece - 1, 41*mostPiece + 77} {
 			text := noise(size)
 			p := nodes[0].put(t, text)
@@ -138,14 +153,14 @@ func TestFetchInPieces(t *testing.T) {
 // Streams that break, or cannot be opened, take nothing away that had come; what is
 // damaged is not taken.
 func TestPiecesBreakOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	eitherWay(t, func(t *testing.T, packs func(mesh.NodeID) bool) {
 		net, nodes := site(t, "a")
-		text := noise(41*mostPiece + 77)
+		text := noise(30*mostPiece) + strings.Repeat(noise(mostPiece/4), 44) + "end"
 		p := nodes[0].put(t, text)
 		fetch := func(what string, broken map[int]int, never map[int]error) {
 			t.Helper()
 			z, w := away(t, net, mesh.NodeID(what), "away")
-			w.broken, w.never = broken, never
+			w.broken, w.never, z.peers.o.Packs = broken, never, packs
 			if err := z.peers.Fetch(t.Context(), []mesh.NodeID{"a"}, p); err != nil || z.text(t, p) != text {
 				t.Fatalf("%s: %v", what, err)
 			}
@@ -161,6 +176,7 @@ func TestPiecesBreakOff(t *testing.T) {
 
 		bad := store.Part{Digest: p.Digest, Size: p.Size - 1}
 		z, _ := away(t, net, "z", "away")
+		z.peers.o.Packs = packs
 		if err := z.peers.Fetch(t.Context(), []mesh.NodeID{"a"}, bad); err == nil {
 			t.Error("a part of another size was taken")
 		}

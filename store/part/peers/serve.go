@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -36,6 +37,8 @@ type serving struct {
 	s     idle
 	whose beginning
 	begun bool
+
+	raw, packed []byte // of the last piece that was packed
 }
 
 // all answers until io.EOF, or what is to be refused.
@@ -77,6 +80,10 @@ func (c *serving) answer(t frameType, body []byte) error {
 	case fetchSome:
 		if c.whose.some {
 			return c.fetchSome(body)
+		}
+	case fetchPacked:
+		if c.whose.pack {
+			return c.fetchPacked(body)
 		}
 	}
 	return fmt.Errorf("parts: a frame of type %d, which this program does not know", t)
@@ -192,6 +199,38 @@ func (c *serving) fetchSome(body []byte) error {
 	if err == nil && got != n {
 		err = fmt.Errorf("part %v: %w: it ends before %d", p.Digest, store.ErrCorrupt, at+n)
 	}
+	return err
+}
+
+// fetchPacked sends a piece in fewer bytes, if that can be.
+func (c *serving) fetchPacked(body []byte) error {
+	p, at, n, err := decodeSome(body)
+	if err != nil {
+		return err
+	}
+	if n > mostPiece {
+		return fmt.Errorf("parts: a piece of %d bytes, packed; at most %d are possible", n, mostPiece)
+	}
+	r, err := c.p.o.Store.Piece(p, at, n)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	c.raw = slices.Grow(c.raw[:0], int(n))[:n]
+	if _, err := io.ReadFull(r, c.raw); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("part %v: %w: it ends before %d", p.Digest, store.ErrCorrupt, at+n)
+		}
+		return err
+	}
+	packed, ok := c.p.o.Packer.Pack(c.packed[:0], c.raw)
+	if c.packed = packed; !ok {
+		packed = c.raw
+	}
+	if err := writeFrame(c.s, givenPacked, encodePacked(len(packed))); err != nil {
+		return err
+	}
+	_, err = c.s.Write(packed)
 	return err
 }
 
