@@ -200,8 +200,8 @@ func TestFirstCheckpointOfPendingRows(t *testing.T) {
 	for _, commits := range []string{"never", "before it ends", "when it is told"} {
 		t.Run(commits, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				want := sumsOracle(t)
-				s := newSite(t, fmt.Sprintf(sumsJob, "out.jsonl"), "a", "b", "c")
+				want := sumsOracle(t, sumsEver)
+				s := newSite(t, fmt.Sprintf(sumsJob, sumsEver, "out.jsonl"), "a", "b", "c")
 				dirs := []string{s.agents["a"].dir, s.agents["b"].dir, s.agents["c"].dir}
 				for i, on := range []mesh.NodeID{"b", "b", "c", "a"} {
 					if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, on)); f != nil {
@@ -249,20 +249,30 @@ func TestRestoredEarlyGoesOn(t *testing.T) {
 	away := []coordinator.Place{at("in", 0, "c"), at("sums", 0, "c"), at("sums", 1, "c")}
 	for _, c := range []struct {
 		name string
+		step string
 		last bool // what is taken last is restored early
 		next []coordinator.Place
-	}{{"of the last, then where it is", true, on}, {"then where it is", false, on}, {"of the last, then elsewhere", true, away}, {"then elsewhere", false, away}} {
+	}{
+		{"of the last, then where it is", sumsEver, true, on}, {"then where it is", sumsEver, false, on},
+		{"of the last, then elsewhere", sumsEver, true, away}, {"then elsewhere", sumsEver, false, away},
+		{"sets", sumsSets, false, away}, {"tumbling", sumsTumbling, false, away}, {"sliding", sumsSliding, false, away},
+		{"sessions", sumsSession, false, away}, {"counts", sumsCount, false, away},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				want := sumsOracle(t)
-				s := newSite(t, fmt.Sprintf(sumsJob, "out.jsonl"), "a", "b", "c")
+				want := sumsOracle(t, c.step)
+				s := newSite(t, fmt.Sprintf(sumsJob, c.step, "out.jsonl"), "a", "b", "c")
 				dirs := []string{s.agents["a"].dir, s.agents["b"].dir, s.agents["c"].dir}
 				if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
 					t.Fatal(f.Why)
 				}
 				var snap *coordinator.Snapshot
 				take := func() {
-					snap = s.trigger(false)
+					if c.step == sumsEver && s.job.Attempt > 1 { // else much of the state goes, and chains are merged
+						snap = s.goneOn(snap)
+					} else {
+						snap = s.trigger(false)
+					}
 					s.complete(snap, 2)
 					s.committed(snap.ID)
 				}
@@ -282,9 +292,7 @@ func TestRestoredEarlyGoesOn(t *testing.T) {
 				}
 				for range 2 {
 					time.Sleep(60 * time.Millisecond)
-					snap = s.goneOn(snap)
-					s.complete(snap, 2)
-					s.committed(snap.ID)
+					take()
 				}
 				time.Sleep(200 * time.Millisecond)
 				s.drain()
@@ -293,9 +301,7 @@ func TestRestoredEarlyGoesOn(t *testing.T) {
 					t.Fatal(f.Why)
 				}
 				time.Sleep(60 * time.Millisecond)
-				snap = s.goneOn(snap)
-				s.complete(snap, 2)
-				s.committed(snap.ID)
+				take()
 				s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
 				s.finish()
 				s.closeAll()
