@@ -385,6 +385,7 @@ type Probe struct {
 	Epoch    uint64                `cbor:"4,keyasint"` // that the job would have
 	Places   []Place               `cbor:"5,keyasint,omitempty"`
 	Sessions []dataflow.OperatorID `cbor:"6,keyasint,omitempty"` // sources whose broker would be asked from here; that of others is not looked at
+	From     *Snapshot             `cbor:"7,keyasint,omitempty"` // the job's newest, without copies: could its state be restored?
 }
 
 // Probed answers Probe. An empty Why: nothing is in the way.

@@ -33,11 +33,11 @@ func (x *Executor) probe(m *coordinator.Probe) {
 }
 
 // reaches says what is in the way of the subtasks that would be here. It reads the
-// job as an attempt does.
+// job, and what it would go on from, as an attempt does.
 func (x *Executor) reaches(ctx context.Context, m *coordinator.Probe) error {
 	j := &coordinator.Job{
 		ID: m.Job.ID, Namespace: m.Job.Namespace, Name: m.Job.Name, Spec: m.Job.Spec, Sets: m.Job.Sets, Parallelism: m.Job.Parallelism, Epoch: m.Epoch,
-		Adopted: m.Job.Adopted, Overwrite: m.Job.Overwrite, Places: m.Places,
+		Adopted: m.Job.Adopted, Overwrite: m.Job.Overwrite, AllowNonRestored: m.Job.Lossy, Places: m.Places,
 	}
 	if x.o.Present != nil {
 		if was := x.o.Present(j.ID); was != nil { // its files of then
@@ -45,7 +45,7 @@ func (x *Executor) reaches(ctx context.Context, m *coordinator.Probe) error {
 		}
 	}
 	ref := coordinator.AttemptRef{Job: j.ID}
-	a := &attempt{x: x, ref: ref, asked: &worker.Prepare{AttemptRef: ref, Job: j}, ctx: ctx, phases: newTimeline(ref)}
+	a := &attempt{x: x, ref: ref, asked: &worker.Prepare{AttemptRef: ref, Job: j, From: m.From}, ctx: ctx, phases: newTimeline(ref)}
 	p, err := a.build()
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
@@ -110,6 +112,34 @@ func TestProbe(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A job that would not take its state as it is with the settings of a move hears so before
+// it goes.
+func TestProbeOfState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spec := fmt.Sprintf(sumsJob, "out.jsonl")
+		s := newSite(t, spec, "a", "b")
+		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
+			t.Fatal(f.Why)
+		}
+		time.Sleep(600 * time.Millisecond)
+		snap := s.trigger(true)
+		for set, want := range map[string]string{"": "", "steps.sums.key_by=[seq]": `operator "sums"`} {
+			p := coordinator.Probe{
+				Order: 1, Places: []coordinator.Place{at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "b")}, From: snap,
+				Job: coordinator.MovingJob{ID: s.job.ID, Name: s.job.Name, Spec: s.job.Spec},
+			}
+			if set != "" {
+				p.Job.Sets = []string{set}
+			}
+			s.agents["b"].x.Do(worker.Effect{Probe: &p})
+			if said := <-s.probed; (said.Why == "") != (want == "") || !strings.Contains(said.Why, want) {
+				t.Errorf("with %q it says %q; want %q", set, said.Why, want)
+			}
+		}
+		s.closeAll()
+	})
 }
 
 // tree is all that there is in a folder.

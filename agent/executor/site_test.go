@@ -128,6 +128,7 @@ type site struct {
 	agents map[mesh.NodeID]*agent
 	events chan happened
 	copied chan copied
+	probed chan coordinator.Probed
 	job    *coordinator.Job
 	ref    coordinator.AttemptRef
 	facts  []coordinator.PreparedSubtask
@@ -148,7 +149,7 @@ type copied struct {
 }
 
 func newSite(t *testing.T, spec string, nodes ...mesh.NodeID) *site {
-	s := &site{t: t, net: simnet.New(), wires: &wires{parts: make(map[string]*wire)}, agents: make(map[mesh.NodeID]*agent), events: make(chan happened, 1000), copied: make(chan copied, 1000),
+	s := &site{t: t, net: simnet.New(), wires: &wires{parts: make(map[string]*wire)}, agents: make(map[mesh.NodeID]*agent), events: make(chan happened, 1000), copied: make(chan copied, 1000), probed: make(chan coordinator.Probed, 1),
 		job: &coordinator.Job{ID: "j7", Name: "counts", Spec: []byte(spec), Epoch: 1}}
 	for _, id := range nodes {
 		s.start(id, t.TempDir())
@@ -176,6 +177,7 @@ func (s *site) start(id mesh.NodeID, dir string) *agent {
 		},
 		Events: func(e worker.AttemptEvent) { s.events <- happened{id, e} },
 		Copied: func(c coordinator.Copied) { s.copied <- copied{id, c} },
+		Probed: func(p coordinator.Probed) { s.probed <- p },
 		Tell: func(line string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -222,7 +222,7 @@ func toAgent() []any {
 		{Over: &coordinator.Over{AttemptRef: ref()}},
 		{Warm: &coordinator.Warm{Index: 99, Move: "m40-b", Job: "j7-b", Name: "chk-1-b-3-17", Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "out"}, Node: "n1"}}}},
 		{Probe: &coordinator.Probe{Order: 3, Move: "m40-b", Job: coordinator.MovingJob{ID: "j7-b", Namespace: "default", Name: "gate", Spec: []byte("name: gate"), Created: at}, Epoch: 2,
-			Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "out"}, Node: "n1"}}, Sessions: []dataflow.OperatorID{"in"}}},
+			Places: []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "out"}, Node: "n1"}}, Sessions: []dataflow.OperatorID{"in"}, From: &coordinator.Snapshot{Name: "chk-1-b-3-17", Job: "j7-b", Manifest: []byte("m")}}},
 	} {
 		m.Term = 2
 		all = append(all, &m)

@@ -23,6 +23,10 @@ type probing struct {
 // probeLimit is how long agents have to look.
 const probeLimit = 10 * dataflow.Second
 
+// probeManifest is how large a manifest may be that is sent along, in bytes: each agent
+// that is asked gets it.
+const probeManifest = 4 << 20
+
 // probe finds out whether a job can run here: from the state, and from the agents
 // that would run it. then is called once, now or later; an empty why: it can.
 func (l *Leader) probe(id coordinator.MoveID, ask *coordinator.MovePropose, then func(why string)) {
@@ -40,6 +44,9 @@ func (l *Leader) probe(id coordinator.MoveID, ask *coordinator.MovePropose, then
 	p := &probing{
 		ask:   coordinator.Probe{Order: l.moving.probed, Move: id, Job: ask.Job, Epoch: ask.Epoch, Places: places, Sessions: sessions(parsed, &ask.Job)},
 		waits: make(map[mesh.NodeID]bool), then: then,
+	}
+	if s := ask.Newest; s != nil && len(s.Manifest) <= probeManifest {
+		p.ask.From = &coordinator.Snapshot{Name: s.Name, ID: s.ID, Job: s.Job, Manifest: s.Manifest}
 	}
 	l.moving.probes[p.ask.Order] = p
 	l.wakes.set(aboutProbe(p.ask.Order), l.now.Add(probeLimit))
