@@ -118,7 +118,7 @@ func TestProbe(t *testing.T) {
 // it goes.
 func TestProbeOfState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		spec := fmt.Sprintf(sumsJob, "out.jsonl")
+		spec := fmt.Sprintf(sumsJob, sumsEver, "out.jsonl")
 		s := newSite(t, spec, "a", "b")
 		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
 			t.Fatal(f.Why)
