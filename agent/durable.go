@@ -13,7 +13,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/restart"
 	"github.com/tidemark-mesh/tidemark/dataflow"
-	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 )
@@ -319,8 +318,8 @@ func lastly(f runtime.Restore, n int, begun chan struct{}) runtime.Restore {
 	}
 	var left atomic.Int64
 	left.Store(int64(n))
-	return func(id dataflow.SubtaskID, give func(dataflow.OperatorID, string, *batch.Batch) error) error {
-		if err := f(id, give); err != nil {
+	return func(id dataflow.SubtaskID, to runtime.Restored) error {
+		if err := f(id, to); err != nil {
 			return err
 		}
 		if left.Add(-1) == 0 {

@@ -180,7 +180,7 @@ func (s *State) Savepoint(name string) (manifest.Manifest, error) {
 
 // Restore hands the rows that a plan gives to each subtask to the runtime.
 func (s *State) Restore(plan *restore.Plan, l Layout) runtime.Restore {
-	return func(id dataflow.SubtaskID, give func(op dataflow.OperatorID, table string, b *batch.Batch) error) error {
+	return func(id dataflow.SubtaskID, to runtime.Restored) error {
 		for _, t := range l.Tables[id] {
 			o := plan.Operator(t.Operator)
 			if o == nil {
@@ -190,7 +190,10 @@ func (s *State) Restore(plan *restore.Plan, l Layout) runtime.Restore {
 			if i < 0 {
 				continue
 			}
-			r := restorer{state: s, operator: o, table: &o.Tables[i], give: func(b *batch.Batch) error { return give(t.Operator, t.Name, b) }}
+			r := restorer{state: s, operator: o, table: &o.Tables[i], give: func(b *batch.Batch) error { return to.Give(t.Operator, t.Name, b) }}
+			if to.Expect != nil {
+				r.expect = func(rows int64) { to.Expect(t.Operator, t.Name, rows) }
+			}
 			if err := r.restore(id.Index); err != nil {
 				return fmt.Errorf("state %q of operator %q: %w", t.Name, t.Operator, err)
 			}
@@ -205,6 +208,7 @@ type restorer struct {
 	operator *restore.OperatorPlan
 	table    *restore.TablePlan
 	give     func(*batch.Batch) error
+	expect   func(rows int64) // nil: nobody wants to know
 }
 
 func (r *restorer) restore(subtask int) error {
@@ -217,6 +221,12 @@ func (r *restorer) restore(subtask int) error {
 	if counted != nil {
 		return counted
 	}
+	if rows := int64(0); r.expect != nil {
+		for i := range shares {
+			rows += expected(&shares[i])
+		}
+		r.expect(rows)
+	}
 	for _, sh := range shares {
 		if len(sh.Parts) == 0 {
 			continue
@@ -226,6 +236,21 @@ func (r *restorer) restore(subtask int) error {
 		}
 	}
 	return nil
+}
+
+// expected is about how many rows come of a share, rather too few than too many:
+// those of the base, and what deltas have at most, up to a quarter more.
+func expected(sh *restore.Share) int64 {
+	if len(sh.Parts) == 0 {
+		return 0
+	}
+	of := func(u *manifest.PartUse) int64 { return max(0, min(u.Rows, u.Part.Size)) } // whatever a manifest says
+	base := of(&sh.Parts[0])
+	rows := base
+	for i := range sh.Parts[1:] {
+		rows += of(&sh.Parts[1+i])
+	}
+	return sh.Of(min(rows, base+base/4))
 }
 
 // count is how many rows a merged shard has.

@@ -115,7 +115,10 @@ func benchRestore(b *testing.B, s *State, f *window.Factory, t operator.StateTab
 		if err := op.Open(&operator.Context{Operator: "sums", Parallelism: 1, MaxParallelism: 128, Pool: batch.NewPool(0, nil), Counters: &c}); err != nil {
 			b.Fatal(err)
 		}
-		err := again(id, func(_ dataflow.OperatorID, _ string, x *batch.Batch) error { return op.Restore(0, x) })
+		err := again(id, runtime.Restored{
+			Give:   func(_ dataflow.OperatorID, _ string, x *batch.Batch) error { return op.Restore(0, x) },
+			Expect: func(_ dataflow.OperatorID, _ string, rows int64) { op.(operator.Expecter).Expect(0, rows) },
+		})
 		if err != nil || c.OpenWindows != rows {
 			b.Fatal(fmt.Errorf("%d rows: %w", c.OpenWindows, err))
 		}

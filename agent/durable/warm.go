@@ -34,6 +34,7 @@ type Warmed struct {
 // Tasks take state early: runtime.Warm, which see.
 type Tasks interface {
 	Tables() map[dataflow.SubtaskID][]runtime.TableOf
+	Expect(id dataflow.SubtaskID, op dataflow.OperatorID, table string, rows int64)
 	Restore(id dataflow.SubtaskID, op dataflow.OperatorID, table string, b *batch.Batch) error
 	Amend(id dataflow.SubtaskID, op dataflow.OperatorID, table string, b *batch.Batch) error
 }
@@ -168,6 +169,8 @@ func (w *Warmed) give(ctx context.Context, s step) (rows int64, err error) {
 	take := w.to.Restore
 	if s.part.Delta {
 		take = w.to.Amend
+	} else {
+		w.to.Expect(s.to.subtask, s.to.Operator, s.to.Name, max(0, min(s.part.Rows, s.part.Part.Size)))
 	}
 	err = eachBatch(rd, func(b *batch.Batch) error {
 		defer b.Release()

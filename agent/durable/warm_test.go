@@ -43,6 +43,8 @@ func (t *tasks) Tables() map[dataflow.SubtaskID][]runtime.TableOf {
 	return map[dataflow.SubtaskID][]runtime.TableOf{sub0: {{Operator: "op", StateTable: t.table}}}
 }
 
+func (t *tasks) Expect(dataflow.SubtaskID, dataflow.OperatorID, string, int64) {}
+
 func (t *tasks) Restore(id dataflow.SubtaskID, op dataflow.OperatorID, table string, b *batch.Batch) error {
 	for k := range b.Len() {
 		if _, twice := t.rows[b.Cols[0].Ints[b.Position(k)]]; twice {
@@ -274,7 +276,7 @@ func TestWarmedRest(t *testing.T) {
 	rest := warm.Rest(w.plan(), l)
 	for id, want := range map[dataflow.SubtaskID]int{sub0: 0, other: 1} {
 		rows := 0
-		if err := rest(id, func(_ dataflow.OperatorID, _ string, b *batch.Batch) error { rows += b.Len(); return nil }); err != nil || rows != want {
+		if err := rest(id, runtime.Restored{Give: func(_ dataflow.OperatorID, _ string, b *batch.Batch) error { rows += b.Len(); return nil }}); err != nil || rows != want {
 			t.Errorf("%v: %d rows, %v; want %d", id, rows, err, want)
 		}
 	}

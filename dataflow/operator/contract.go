@@ -80,6 +80,13 @@ type Amender interface {
 	Amend(table int, b *batch.Batch) error
 }
 
+// Expecter is a Stateful that makes room for what it is going to be given.
+type Expecter interface {
+	// Expect says about how many rows of a table Restore is going to be given,
+	// before the first of them. More or fewer may come.
+	Expect(table int, rows int64)
+}
+
 // StateTable describes one table of an operator's state.
 type StateTable struct {
 	Name   string

@@ -346,6 +346,13 @@ func (g *Guard) Restore(table int, b *batch.Batch) (err error) {
 	return g.op.Restore(table, b)
 }
 
+// Expect is Expecter's.
+func (g *Guard) Expect(table int, rows int64) {
+	if e, is := g.op.(Expecter); is {
+		e.Expect(table, rows)
+	}
+}
+
 // Amends is Amender's; false for an operator that is none.
 func (g *Guard) Amends(table int) bool {
 	a, is := g.op.(Amender)

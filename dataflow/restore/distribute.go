@@ -14,7 +14,7 @@ func (o *OperatorPlan) keyed(t *TablePlan, subtask int) (shares []Share) {
 		old := dataflow.RangeOf(sh.Subtask, o.From, o.max)
 		r := dataflow.KeyGroupRange{First: max(own.First, old.First), Last: min(own.Last, old.Last)}
 		if r.First <= r.Last {
-			shares = append(shares, Share{Old: sh.Subtask, Parts: sh.Parts, Groups: &r, End: -1, max: o.max, whole: r == old})
+			shares = append(shares, Share{Old: sh.Subtask, Parts: sh.Parts, Groups: &r, End: -1, max: o.max, of: int(old.Last-old.First) + 1, whole: r == old})
 		}
 	}
 	return shares

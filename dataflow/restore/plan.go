@@ -52,7 +52,19 @@ type Share struct {
 	// chosen by their key group instead.
 	First, End int64
 	max        int
-	whole      bool // Groups are all that the old subtask had
+	of         int  // how many groups the old subtask had
+	whole      bool // Groups are all of them
+}
+
+// Of is about how many rows are kept of so many that the old subtask had.
+func (s *Share) Of(rows int64) int64 {
+	switch {
+	case s.Groups != nil && !s.whole:
+		return rows/int64(s.of)*int64(s.Groups.Last-s.Groups.First+1) + 1
+	case s.Groups == nil && s.End >= 0:
+		return min(rows, s.End-s.First)
+	}
+	return rows
 }
 
 // Counts tells how many rows the merged shard of a table has. Where no shard

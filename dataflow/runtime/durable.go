@@ -79,12 +79,21 @@ type SplitPosition = task.SplitPosition
 // source's splits), and a sink's pending rows.
 type TableOf = task.TableOf
 
-// Restore gives a subtask its state back: it calls give with the rows of one
-// table after the other, in the order of Job.Tables, any number of batches each;
-// give borrows them. Deltas have been merged, and the rows are those that the
+// Restore gives a subtask its state back: it calls Give with the rows of one
+// table after the other, in the order of Job.Tables, any number of batches each.
+// Deltas have been merged, and the rows are those that the
 // table's spread gives to the subtask. It is called before anything runs, for
 // several subtasks at once.
-type Restore func(id dataflow.SubtaskID, give func(op dataflow.OperatorID, table string, b *batch.Batch) error) error
+type Restore func(id dataflow.SubtaskID, to Restored) error
+
+// Restored is what takes a subtask's state back.
+type Restored struct {
+	// Give takes rows of a table; it borrows them.
+	Give func(op dataflow.OperatorID, table string, b *batch.Batch) error
+	// Expect is told about how many rows of a table are going to come, before the
+	// first of them, so that there is room for them at once. Nil: it is of no use.
+	Expect func(op dataflow.OperatorID, table string, rows int64)
+}
 
 // Backing is the disk of one operator of one subtask. The subtask's goroutine
 // calls it.

@@ -276,10 +276,10 @@ func durableParts(t testing.TB, l *lanes, w *world, lay layout, opt Options, n i
 	opt.Now, opt.CommitInterval, opt.Collector = time.Now, time.Hour, c
 	if w.done != (dataflow.CheckpointID{}) {
 		tables := (&Job{plan: c.plan}).Tables()
-		opt.Restore = func(id dataflow.SubtaskID, give func(dataflow.OperatorID, string, *batch.Batch) error) error {
+		opt.Restore = func(id dataflow.SubtaskID, to Restored) error {
 			for i := range c.plan.Subtasks {
 				if cfg := &c.plan.Subtasks[i].Config; cfg.ID == id {
-					return w.give(cfg, tables, give)
+					return w.give(cfg, tables, to.Give)
 				}
 			}
 			return fmt.Errorf("no subtask %v", id)

@@ -57,13 +57,13 @@ func (d *driver) restore(ctx context.Context) error {
 	var pending map[dataflow.OperatorID][]sensors.Pending
 	if d.job.opt.Restore != nil {
 		pending = make(map[dataflow.OperatorID][]sensors.Pending)
-		err := d.job.opt.Restore(d.sub.Config.ID, func(op dataflow.OperatorID, table string, b *batch.Batch) error {
+		err := d.job.opt.Restore(d.sub.Config.ID, Restored{Expect: d.task.Expect, Give: func(op dataflow.OperatorID, table string, b *batch.Batch) error {
 			if table == pendingName {
 				pending[op] = appendPending(pending[op], b)
 				return nil
 			}
 			return d.task.Restore(op, table, b)
-		})
+		}})
 		if err != nil {
 			return fmt.Errorf("restore: %w", err)
 		}

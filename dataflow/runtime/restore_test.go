@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
-	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
 // A job that is ended while its state comes back says what ended it, not where
@@ -17,7 +16,7 @@ func TestEndedWhileStateComesBack(t *testing.T) {
 	for _, broke := range []bool{false, true} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		j, _ := durableJob(t, newLanes(1, 1), &world{}, layout{"in": 1, "pass": 1, "out": 1}, Options{
-			Memory: 1 << 20, Restore: func(dataflow.SubtaskID, func(dataflow.OperatorID, string, *batch.Batch) error) error {
+			Memory: 1 << 20, Restore: func(dataflow.SubtaskID, Restored) error {
 				cancel(errCrash)
 				if broke {
 					return broken

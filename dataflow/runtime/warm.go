@@ -66,6 +66,11 @@ func (w *Warm) Tables() map[dataflow.SubtaskID][]TableOf {
 	return all
 }
 
+// Expect tells a task about how many rows Restore is going to give it of a table.
+func (w *Warm) Expect(id dataflow.SubtaskID, op dataflow.OperatorID, table string, rows int64) {
+	w.tasks[id].Expect(op, table, rows)
+}
+
 // Restore gives a task the first rows of a table. It borrows b.
 func (w *Warm) Restore(id dataflow.SubtaskID, op dataflow.OperatorID, table string, b *batch.Batch) error {
 	return w.tasks[id].Restore(op, table, b)

@@ -324,6 +324,22 @@ func (t *KeyTable) rebuild(n int) {
 	}
 }
 
+// Reserve makes room for so many keys, in a table that has none.
+func (t *KeyTable) Reserve(n int) {
+	if len(t.hashes) > 0 || len(t.cols) == 0 {
+		return
+	}
+	t.hashes, t.refs = slices.Grow(t.hashes, n), slices.Grow(t.refs, n)
+	for i := range t.cols {
+		if c := &t.cols[i]; c.typ.Variable() {
+			c.cells = slices.Grow(c.cells, n)
+		} else {
+			c.ints = slices.Grow(c.ints, n)
+		}
+	}
+	t.rebuild(n)
+}
+
 // Hold holds the key once more.
 func (t *KeyTable) Hold(id int32) {
 	if t.refs[id]++; t.refs[id] == 1 {

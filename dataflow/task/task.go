@@ -137,6 +137,21 @@ func (t *Task) Restore(id dataflow.OperatorID, table string, b *batch.Batch) err
 	return fmt.Errorf("task %s: no state table %q of operator %q", t.cfg.ID, table, id)
 }
 
+// Expect tells an operator about how many rows Restore is going to give it of one
+// of its tables.
+func (t *Task) Expect(id dataflow.OperatorID, table string, rows int64) {
+	for _, l := range t.links {
+		if l.id != id || l.op == nil {
+			continue
+		}
+		for i, tab := range l.op.StateTables() {
+			if tab.Name == table {
+				l.op.Expect(i, rows)
+			}
+		}
+	}
+}
+
 // Amends tells whether a table can be restored before it is known how it ends:
 // operator.Amender.
 func (t *Task) Amends(id dataflow.OperatorID, table string) bool {

@@ -2,10 +2,37 @@ package window
 
 import (
 	"errors"
+	"math"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/state"
 )
+
+// expectFrom is from how many rows on it is worth to make room for them at once.
+const expectFrom = 1 << 12
+
+// Expect is operator.Expecter's: for forms that have about a slot a key.
+func (o *core) Expect(table int, rows int64) {
+	if table > 0 || rows < expectFrom || rows > math.MaxInt32/2 || len(o.spec.Keys) == 0 {
+		return
+	}
+	n := int(rows)
+	switch f := o.form.(type) {
+	case *runningForm:
+		f.t.reserve(n, true)
+	case *counts:
+		f.t.reserve(n, false)
+		f.heads, f.seen = slices.Grow(f.heads, n), slices.Grow(f.seen, n)
+	case *sessions:
+		f.t.reserve(n, false)
+		f.heads, f.links = slices.Grow(f.heads, n), slices.Grow(f.links, n)
+		f.starts, f.ends, f.savedAt = slices.Grow(f.starts, n), slices.Grow(f.ends, n), slices.Grow(f.savedAt, n)
+	default:
+		return
+	}
+	o.keys.Reserve(n)
+}
 
 // Amends is operator.Amender's: the accumulators, where something tells their
 // slots apart, and their sets.

@@ -140,3 +140,46 @@ func TestAmended(t *testing.T) {
 		}
 	})
 }
+
+// TestExpected: what is said of rows to come changes nothing but how often memory
+// is made for them.
+func TestExpected(t *testing.T) {
+	in := input()
+	for _, form := range []window.Spec{{Form: window.Running}, {Form: window.Count, Rows: 3}, {Form: window.Session, Gap: 10}} {
+		form.Input, form.Keys, form.Aggregates = in, []int{1}, aggregates(t, in, "count(*)", "max(d)", "first(s)", "sum(v)")
+		const keys = 20000
+		rows := optest.Stream{Schema: in}
+		for i := range int64(keys) {
+			rows.Elements = append(rows.Elements, optest.Element{Row: &optest.Row{Values: []any{"k", i, float64(i), "s", true, nil}}})
+		}
+		e := example{spec: form, input: rows}
+		pool := batch.NewPool(0, nil)
+		from := newFleet(t, e, pool, 1)
+		from.feed(rows.Elements, 1000)
+		tables, state := from.ops[0].StateTables(), takeAll(t, from.ops[0], false)
+		want := state.lines(tables)
+		made := make(map[int64]float64)
+		for _, expect := range []int64{0, keys, 3 * keys, 10} {
+			var to *fleet
+			made[expect] = testing.AllocsPerRun(1, func() {
+				to = newFleet(t, e, pool, 1)
+				to.ops[0].(operator.Expecter).Expect(0, expect)
+				for i := range tables {
+					for _, b := range state[i] {
+						if err := to.ops[0].Restore(i, b); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			})
+			for i, lines := range takeAll(t, to.ops[0], false).lines(tables) {
+				if !slices.Equal(lines, want[i]) {
+					t.Errorf("%v, %d expected: %d rows, want %d", form.Form, expect, len(lines), len(want[i]))
+				}
+			}
+		}
+		if made[keys] >= made[0] {
+			t.Errorf("%v: %v allocations with what comes known, %v without", form.Form, made[keys], made[0])
+		}
+	}
+}

@@ -278,3 +278,10 @@ func (o *paged) Restore(table int, b *batch.Batch) error {
 
 // Amends is operator.Amender's: what is not on disk.
 func (o *paged) Amends(table int) bool { return o.backing == nil && o.core.Amends(table) }
+
+// Expect is operator.Expecter's; with a disk memory has room for some only.
+func (o *paged) Expect(table int, rows int64) {
+	if o.backing == nil {
+		o.core.Expect(table, rows)
+	}
+}

@@ -71,6 +71,24 @@ func (t *table) grow() {
 	}
 }
 
+// reserve makes room for n slots in a table without any; all: of all keys.
+func (t *table) reserve(n int, all bool) {
+	if len(t.keys) > 0 {
+		return
+	}
+	t.keys, t.rows = slices.Grow(t.keys, n), slices.Grow(t.rows, n)
+	if t.state {
+		t.dirty, t.saved = slices.Grow(t.dirty, n), slices.Grow(t.saved, n)
+	}
+	for _, a := range t.accs {
+		a.grow(n)
+		a.truncate()
+	}
+	if all {
+		t.index.dense = make([]int32, 0, n)
+	}
+}
+
 // tellLarge tells of large columns, once they have grown.
 func (t *table) tellLarge() {
 	n := t.bytes()
