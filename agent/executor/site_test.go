@@ -262,6 +262,9 @@ func (s *site) await(what string, want func(*happened) bool) *happened {
 		if e.Committed != nil {
 			s.record(e.Committed)
 		}
+		if e.Failed != nil && e.Failed.AttemptRef != s.ref {
+			continue // it was told that it is closed before it said so: closeAll
+		}
 		if want(&e) {
 			return &e
 		}
@@ -365,17 +368,19 @@ func (s *site) finish() {
 	}
 }
 
-// closeAll ends the attempt everywhere.
+// closeAll ends the attempt everywhere. What loses a channel to one that is closed
+// already fails, if it is not told in time: then it is gone, too, and says no more, or
+// that it is closed besides.
 func (s *site) closeAll() {
 	s.t.Helper()
 	nodes := s.nodes()
 	s.tellAll(worker.Effect{Close: &s.ref})
-	closed := make(map[mesh.NodeID]bool)
-	for len(closed) < len(nodes) {
-		e := s.await("Closed", func(e *happened) bool { return e.Closed != nil || e.Failed != nil })
-		if e.Closed != nil {
-			closed[e.node] = true
-		}
+	gone := make(map[mesh.NodeID]bool)
+	for len(gone) < len(nodes) {
+		e := s.await("Closed", func(e *happened) bool {
+			return e.Closed != nil && *e.Closed == s.ref || e.Failed != nil && e.Failed.AttemptRef == s.ref
+		})
+		gone[e.node] = true
 	}
 }
 
