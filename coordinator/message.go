@@ -268,6 +268,15 @@ type LogStatus struct {
 	// The log has the entries from First on, and those before Shown in all its copies.
 	First int64 `cbor:"12,keyasint,omitempty"`
 	Shown int64 `cbor:"13,keyasint,omitempty"`
+	// Lanes are the same by lane, of a log that is a mirror or has one; what all copies
+	// have may be more. nil: it is not known. GoesOnLevel.
+	Lanes []LaneAt `cbor:"14,keyasint,omitempty"`
+}
+
+// LaneAt is which offsets of a lane are there: from First on, before Next.
+type LaneAt struct {
+	First int64 `cbor:"1,keyasint,omitempty"`
+	Next  int64 `cbor:"2,keyasint"`
 }
 
 // MirrorOf is the source of a mirror.

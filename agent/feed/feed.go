@@ -55,6 +55,7 @@ type Feed struct {
 	gathered chan struct{} // closed when all members have been brought up to date once
 	mirrors  mirrors       // of other sites
 	upstream upstream      // of a mirror
+	shown    shownLanes
 
 	log     *ingestlog.Log
 	away    int             // the lane to note the time away of next

@@ -277,6 +277,7 @@ func (f *Feed) status() coordinator.LogStatus {
 	if l.Of != nil || len(l.Mirrors) > 0 {
 		payload, clock := f.log.Totals()
 		l.Payload, l.Clock = payload, (&stand{clock: int64(clock)}).time()
+		l.Lanes = f.shown.of(f.log, l.Epoch)
 	}
 	switch err := f.Err(); {
 	case err != nil:

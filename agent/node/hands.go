@@ -33,6 +33,7 @@ type hands struct {
 	dial   func(ctx context.Context, to mesh.NodeID) (mesh.Stream, error)
 	do     performer
 	status func() *coordinator.Heartbeat // what a heartbeat carries besides its number
+	level  uint32                        // in force at the last step
 	events func(string)
 
 	inbox   *mailbox[func()]
@@ -139,6 +140,7 @@ func (h *hands) step(e worker.Event) {
 	var effects []worker.Effect
 	var left bool
 	h.look(func(st *coordinator.State, changed jobmanager.Changed) {
+		h.level = st.Level
 		effects = slices.Clone(h.worker.Step(st, changed, e))
 		left = h.left != nil && h.worker.Left(st)
 	})
@@ -175,6 +177,11 @@ func (h *hands) send(m coordinator.ToLeader) {
 		s := h.status()
 		beat := *m.Heartbeat
 		beat.Status, beat.Logs, beat.Disk = s.Status, s.Logs, s.Disk
+		for i := range beat.Logs {
+			if h.level < coordinator.GoesOnLevel { // the leader may not know them
+				beat.Logs[i].Lanes = nil
+			}
+		}
 		m.Heartbeat = &beat
 	}
 	if h.talk == nil {

@@ -3,6 +3,8 @@ package leader
 import (
 	"hash/fnv"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -26,14 +28,14 @@ const fetchAgain = 5 * dataflow.Second
 type fetched struct {
 	name  string
 	uses  map[store.Digest]manifest.PartUse
-	needs map[string]span      // of the logs, by feed as its site calls it
+	needs map[string]offsets   // of the logs, by feed as its site calls it
 	tried map[mesh.NodeID]bool // got nothing lately
 	again dataflow.Time        // then they are asked once more
 	stuck bool                 // what it was fetched from did not have it, or was not reached
 }
 
-// span is the least and the greatest position in a log.
-type span struct{ least, most int64 }
+// offsets are in a log, by lane.
+type offsets map[int]int64
 
 // markFetch has what is fetched of a job looked at.
 func (l *Leader) markFetch(job coordinator.JobID) {
@@ -59,7 +61,7 @@ func (l *Leader) fetchedOf(r *coordinator.Replica) *fetched {
 	if f != nil && f.name == r.Next.Name {
 		return f
 	}
-	f = &fetched{name: r.Next.Name, uses: make(map[store.Digest]manifest.PartUse), needs: make(map[string]span), tried: make(map[mesh.NodeID]bool), again: dataflow.MaxTime}
+	f = &fetched{name: r.Next.Name, uses: make(map[store.Digest]manifest.PartUse), needs: make(map[string]offsets), tried: make(map[mesh.NodeID]bool), again: dataflow.MaxTime}
 	l.copying.fetched[r.Job.ID] = f
 	m, err := manifest.Decode(r.Next.Manifest)
 	if err != nil {
@@ -79,8 +81,8 @@ func (l *Leader) fetchedOf(r *coordinator.Replica) *fetched {
 }
 
 // positions are where a job's sources stand in the logs that they read.
-func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) map[string]span {
-	all := make(map[string]span)
+func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) map[string]offsets {
+	all := make(map[string]offsets)
 	p, err := l.cfg.Parse(asJob(job))
 	if err != nil {
 		return all
@@ -91,11 +93,14 @@ func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) map
 				continue
 			}
 			for _, at := range o.Positions {
-				s, known := all[use.Feed]
-				if !known {
-					s = span{at.Offset, at.Offset}
+				lane, err := strconv.Atoi(strings.TrimPrefix(at.Split, "lane-")) // as ingestlog.Reader names them
+				if err != nil {
+					continue
 				}
-				all[use.Feed] = span{min(s.least, at.Offset), max(s.most, at.Offset)}
+				if all[use.Feed] == nil {
+					all[use.Feed] = make(offsets)
+				}
+				all[use.Feed][lane] = at.Offset
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func TestEpochsThatNobodyCounted(t *testing.T) {
 		{coordinator.OwnerNews{Epoch: 300}, 2},
 		{coordinator.OwnerNews{Epoch: 300, Owner: mesh.Site(make([]byte, jobmanager.MaxName+1))}, 2},
 	} {
-		k := newKeeping(t)
+		k := newKeeping(t, 500)
 		r := k.st.Replicas["j6-a"]
 		r.Snapshot, r.Next, k.st.Feeds["j6-a.in"].Owner = r.Next, nil, "a"
 		k.says("c", c.said)

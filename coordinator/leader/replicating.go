@@ -22,13 +22,13 @@ type replicating struct {
 	index  map[coordinator.JobID]indexed            // where that is noted
 	feeds  map[string]map[coordinator.JobID]bool    // and by the feeds that they read, as they are called here
 	source *replication.Source                      // nil until somebody asks, or something may be let go
-	first  map[string]int64                         // of mirrors: from where on their logs are here
+	lanes  map[string][]coordinator.LaneAt          // of mirrors: where their logs are here
 	epochs map[string]uint64                        // of mirrors: to which epoch what is known of them belongs
 }
 
 func newReplicating() replicating {
 	return replicating{sites: make(map[mesh.Site]*replication.Follower), marked: make(map[mesh.Site]map[coordinator.JobID]bool), kept: make(map[mesh.Site]map[coordinator.JobID]bool),
-		index: make(map[coordinator.JobID]indexed), feeds: make(map[string]map[coordinator.JobID]bool), first: make(map[string]int64), epochs: make(map[string]uint64)}
+		index: make(map[coordinator.JobID]indexed), feeds: make(map[string]map[coordinator.JobID]bool), lanes: make(map[string][]coordinator.LaneAt), epochs: make(map[string]uint64)}
 }
 
 // indexed is where a replica is noted.
@@ -209,24 +209,33 @@ func (l *Leader) endsOf(r *coordinator.Replica) (ends []coordinator.FeedEnd) {
 	return ends
 }
 
-// logsOf tells whether the logs are here up to where Next stands; void: one of them
-// begins behind that, and never will be.
-func (l *Leader) logsOf(r *coordinator.Replica, needs map[string]span, known int) (whole, void bool) {
+// logsOf tells whether the logs are here up to where Next stands, in each lane; void:
+// one of them begins behind that, and never will be.
+func (l *Leader) logsOf(r *coordinator.Replica, needs map[string]offsets, known int) (whole, void bool) {
 	whole = known == len(r.Job.Feeds)
 	for i := range r.Job.Feeds {
 		f := &r.Job.Feeds[i]
-		name := r.Job.NameAt(f, r.From, l.cfg.Site, r.Moving)
-		need, stands := needs[f.Name]
-		if !stands {
-			continue
+		here := l.replicating.lanes[r.Job.NameAt(f, r.From, l.cfg.Site, r.Moving)]
+		home := f.Origin(r.From).Site == l.cfg.Site // the other site's is a beginning of this one
+		for lane, at := range needs[f.Name] {
+			if lane >= len(here) {
+				whole = whole && home
+				continue
+			}
+			void = void || here[lane].First > at
+			whole = whole && (home || here[lane].Next >= at)
 		}
-		void = void || l.replicating.first[name] > need.least
-		if f.Origin(r.From).Site == l.cfg.Site {
-			continue // the other site's is a beginning of this one
-		}
-		whole = whole && l.moving.ends[name].End >= need.most
 	}
 	return whole && !void, void
+}
+
+// lanesOf is where a log is, by lane. An agent below GoesOnLevel does not say so: of
+// a log of one lane it is the same as over all.
+func lanesOf(f *coordinator.Feed, s *coordinator.LogStatus) []coordinator.LaneAt {
+	if s.Lanes == nil && len(f.Log.Starts) == 1 {
+		return []coordinator.LaneAt{{First: s.First, Next: s.Shown}}
+	}
+	return s.Lanes
 }
 
 // offered: another site has answered, or has not.
@@ -328,7 +337,7 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 			continue
 		}
 		if f.Log.Mirror == nil && l.comesHome(f) {
-			l.replicating.first[s.Feed] = s.First
+			l.replicating.lanes[s.Feed] = lanesOf(f, s)
 			m.Ends = append(m.Ends, coordinator.FeedEnd{Feed: s.Feed, End: s.Shown})
 		}
 		if s.Of == nil || f.Log.Mirror == nil {
@@ -337,7 +346,7 @@ func (l *Leader) noteMirrors(logs []coordinator.LogStatus) {
 		if m.Lag == nil {
 			m.Lag = make(map[string]int64)
 		}
-		l.replicating.first[s.Feed] = s.First
+		l.replicating.lanes[s.Feed] = lanesOf(f, s)
 		m.Lag[s.Feed] = max(0, s.Of.Payload-s.Payload)
 		l.moving.behind[s.Feed] = behind{max(0, s.Of.End-s.Shown), dataflow.Duration(max(0, s.Of.Clock-s.Clock)), s.Of.Heard}
 		m.Ends = append(m.Ends, coordinator.FeedEnd{Feed: s.Feed, End: s.Shown})
@@ -369,7 +378,7 @@ func (l *Leader) forgetMirror(name string) {
 		delete(l.moving.ends, name)
 		delete(l.moving.lag, name)
 		delete(l.moving.behind, name)
-		delete(l.replicating.first, name)
+		delete(l.replicating.lanes, name)
 		delete(l.replicating.epochs, name)
 	}
 	if f != nil && f.Log.Mirror != nil {

@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -13,18 +14,22 @@ import (
 )
 
 // keeping is a site of one agent that keeps a job of another one: all parts of Next are
-// here, and its source stands at 500 in the log.
+// here, and its source stands somewhere in the lanes of the log.
 type keeping struct {
 	*leader.Leader
 	st  *coordinator.State
 	now dataflow.Time
 }
 
-func newKeeping(t *testing.T) *keeping {
+func newKeeping(t *testing.T, at ...int64) *keeping {
 	t.Helper()
+	var positions []manifest.Position
+	for i, offset := range at {
+		positions = append(positions, manifest.Position{Split: fmt.Sprintf("lane-%d", i), Offset: offset})
+	}
 	id := dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "a", Attempt: 1}, Counter: 7}
 	data, err := manifest.Encode(manifest.Manifest{Kind: manifest.Checkpoint, Name: "c7", Job: "kept", ID: id, MaxParallelism: 8, Mode: "exactly-once",
-		Operators: []manifest.Operator{{ID: "in", Parallelism: 1, Positions: []manifest.Position{{Split: "lane-0", Offset: 500}}}}})
+		Operators: []manifest.Operator{{ID: "in", Parallelism: 1, Positions: positions}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +38,7 @@ func newKeeping(t *testing.T) *keeping {
 	k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "b1", Mesh: "m", Site: "b", Level: coordinator.Level, Moves: coordinator.NewMoves(),
 		Agents: map[mesh.NodeID]*coordinator.Agent{"b1": agent},
 		Feeds: map[string]*coordinator.Feed{"j6-a.in": {Name: "j6-a.in", Job: "j6-a", Replicas: 1, Mirror: of,
-			Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: []int64{0, 0}, Mirror: of}}},
+			Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: make([]int64, len(at)), Mirror: of}}},
 		Replicas: map[coordinator.JobID]*coordinator.Replica{"j6-a": {From: "a", Epoch: 1,
 			Job:  coordinator.MovingJob{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Feeds: []coordinator.MovingFeed{{Name: "j6-a.in"}}},
 			Next: &coordinator.Snapshot{Name: "c7", Job: "j6-a", ID: id, Manifest: data, Copies: []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{"b1"}}}}}},
@@ -55,21 +60,31 @@ func (k *keeping) hears(m coordinator.ToLeader) []leader.Effect {
 	return append(effects[:len(effects):len(effects)], k.step(leader.Event{})...)
 }
 
-// What is fetched counts when the log is here to where the job stands in it, in all
-// copies of this epoch of the mirror, and from there on.
+// What is fetched counts when the log is here to where the job stands in it, lane by
+// lane, in all copies of this epoch of the mirror, and from there on.
 func TestReplicaNeedsItsLogs(t *testing.T) {
+	at := func(all ...int64) (lanes []coordinator.LaneAt) { // first and next of each
+		for i := 0; i < len(all); i += 2 {
+			lanes = append(lanes, coordinator.LaneAt{First: all[i], Next: all[i+1]})
+		}
+		return lanes
+	}
 	for name, c := range map[string]struct {
 		log  coordinator.LogStatus
 		want bool
 	}{
-		"all":                      {coordinator.LogStatus{Epoch: 2, First: 500, Shown: 500}, true},
-		"an entry is missing":      {coordinator.LogStatus{Epoch: 2, Shown: 499}, false},
-		"on the owner's disk only": {coordinator.LogStatus{Epoch: 2, End: 700, Shown: 400}, false},
-		"of an epoch before":       {coordinator.LogStatus{Epoch: 1, Shown: 700}, false},
-		"it begins behind that":    {coordinator.LogStatus{Epoch: 2, First: 501, Shown: 700}, false},
-		"of another feed":          {coordinator.LogStatus{Epoch: 2, Shown: 700, Feed: "other"}, false},
+		"all":                       {coordinator.LogStatus{Epoch: 2, First: 900, Shown: 800, Lanes: at(500, 500, 300, 300)}, true},
+		"an entry is missing":       {coordinator.LogStatus{Epoch: 2, Shown: 799, Lanes: at(0, 499, 0, 300)}, false},
+		"of another lane":           {coordinator.LogStatus{Epoch: 2, Shown: 799, Lanes: at(0, 500, 0, 299)}, false},
+		"only over all lanes":       {coordinator.LogStatus{Epoch: 2, Shown: 700, Lanes: at(0, 400, 0, 300)}, false},
+		"on the owner's disk only":  {coordinator.LogStatus{Epoch: 2, End: 900, Shown: 700, Lanes: at(0, 400, 0, 300)}, false},
+		"of an epoch before":        {coordinator.LogStatus{Epoch: 1, Shown: 900, Lanes: at(0, 600, 0, 300)}, false},
+		"it begins behind that":     {coordinator.LogStatus{Epoch: 2, First: 501, Shown: 900, Lanes: at(501, 600, 0, 300)}, false},
+		"a lane begins behind that": {coordinator.LogStatus{Epoch: 2, First: 301, Shown: 900, Lanes: at(0, 600, 301, 301)}, false},
+		"lanes are not known":       {coordinator.LogStatus{Epoch: 2, Shown: 900}, false},
+		"of another feed":           {coordinator.LogStatus{Epoch: 2, Shown: 900, Feed: "other", Lanes: at(0, 500, 0, 300)}, false},
 	} {
-		k := newKeeping(t)
+		k := newKeeping(t, 500, 300)
 		if c.log.Feed == "" {
 			c.log.Feed = "j6-a.in"
 		}
@@ -152,6 +167,22 @@ func TestAMoveInOtherHands(t *testing.T) {
 		}
 		if told != want {
 			t.Errorf("%s: told: %t", id, told)
+		}
+	}
+}
+
+// An agent that knows no better says where the log is over all lanes: of one lane that
+// is the same.
+func TestReplicaOfOneLane(t *testing.T) {
+	for shown, want := range map[int64]bool{499: false, 500: true} {
+		k := newKeeping(t, 500)
+		log := coordinator.LogStatus{Feed: "j6-a.in", Epoch: 2, First: 500, Shown: shown, Of: &coordinator.MirrorOf{End: 700}}
+		advanced := false
+		for _, f := range k.hears(coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: 1, Logs: []coordinator.LogStatus{log}}}) {
+			advanced = advanced || f.Propose != nil && f.Propose.Command.ReplicaAdvanced != nil
+		}
+		if advanced != want {
+			t.Errorf("%d: advanced: %t", shown, advanced)
 		}
 	}
 }

@@ -63,6 +63,16 @@ func (l *Log) End() (epoch uint64, seq int64) {
 	return l.done.epoch, l.done.seq
 }
 
+// Nexts is where the log ends on disk, and each of its lanes.
+func (l *Log) Nexts() (seq int64, lanes []int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.done.lanes {
+		lanes = append(lanes, l.done.lanes[i].next)
+	}
+	return l.done.seq, lanes
+}
+
 // First is the sequence of the oldest entry that is kept, and the state there,
 // with which a copy may begin anew.
 func (l *Log) First() (seq int64, head []byte) {

@@ -239,6 +239,12 @@ func (p *Agent) Mirrors() (all []coordinator.LogStatus) {
 			continue
 		}
 		s := coordinator.LogStatus{Feed: name, Epoch: o.epoch.Epoch, End: o.log.End(), Payload: o.shown * recordSize, Shown: o.shown, Of: &coordinator.MirrorOf{Node: o.up.node}}
+		for range o.topic.Lanes() {
+			s.Lanes = append(s.Lanes, coordinator.LaneAt{})
+		}
+		for _, r := range o.log.Entries[:min(o.shown, o.log.End())] {
+			s.Lanes[r.Lane].Next++
+		}
 		if o.up.end >= 0 {
 			s.Of.End, s.Of.Payload, s.Of.Heard = o.up.end, o.up.end*recordSize, p.Now()
 		}
