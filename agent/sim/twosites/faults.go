@@ -2,6 +2,7 @@ package twosites
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim/site"
 	"github.com/tidemark-mesh/tidemark/agent/sim/world"
@@ -79,6 +80,11 @@ func (r *run) step(at mesh.Site, what string, after bool) {
 	}
 	r.seen[s.String()]++
 	r.steps = append(r.steps, s)
+	for _, f := range Faults(r.cfg.Kind, s) {
+		if !r.vain(f) {
+			r.could = append(r.could, f)
+		}
+	}
 	r.w.Tell("STEP %s", s)
 	for i := 0; i < len(r.faults); i++ {
 		if f := r.faults[i]; f.At == s {
@@ -101,56 +107,105 @@ func (r *run) fault(f Fault) {
 			r.hit(l.Node(), f)
 		}
 	case CrashAgent:
-		r.hit(r.follower(s), f)
+		if n := r.follower(s); n != nil {
+			r.hit(n, f)
+		}
 	case CrashAll, PauseAll:
 		for _, n := range s.Nodes {
 			r.hit(n, f)
 		}
 	case CutWAN, CutFrom:
-		other := "a"
-		if f.Site == "a" || f.Site == "" {
-			other = "b"
+		for _, way := range ways(f) {
+			r.cut(way, f.Long)
 		}
-		from := string(f.Site)
-		if from == "" {
-			from = "a"
-		}
-		w.Wan.Cut(from, other)
-		if f.What == CutWAN {
-			w.Wan.Cut(other, from)
-		}
-		w.At(w.Now()+f.Long, func() { w.Wan.Join(from, other); w.Wan.Join(other, from) })
 	case ComesBack:
 		r.comeBack()
 	case BadWAN:
-		w.Wan.Bad = 5
-		w.At(w.Now()+f.Long, func() { w.Wan.Bad = 0 })
+		until := w.Now() + f.Long
+		w.Wan.Bad, r.bad = 5, until
+		w.At(until, func() {
+			if r.bad <= until {
+				w.Wan.Bad = 0
+			}
+		})
 	}
 }
 
-// follower is an agent that does not lead, the one that owns the job's log if it
-// is not the leader.
-func (r *run) follower(s *site.Site) *world.Node {
+// ways are the directions that a fault cuts.
+func ways(f Fault) (all [][2]string) {
+	if f.What == CutWAN || f.Site == "a" {
+		all = append(all, [2]string{"a", "b"})
+	}
+	if f.What == CutWAN || f.Site == "b" {
+		all = append(all, [2]string{"b", "a"})
+	}
+	return all
+}
+
+// cut cuts one direction until the last fault that has cut it is over.
+func (r *run) cut(way [2]string, long dataflow.Time) {
+	until := r.w.Now() + long
+	r.cuts[way] = until
+	r.w.Wan.Cut(way[0], way[1])
+	r.w.At(until, func() {
+		if r.cuts[way] <= until {
+			r.w.Wan.Join(way[0], way[1])
+		}
+	})
+}
+
+// vain tells whether a fault would change nothing now: what it hits is down.
+func (r *run) vain(f Fault) bool {
+	s := r.mesh.Site(f.Site)
+	switch f.What {
+	case CrashLeader, PauseLeader:
+		l := s.Leader()
+		return l == nil || !hits(l.Node(), f)
+	case CrashAgent:
+		n := r.follower(s)
+		return n == nil || !hits(n, f)
+	case CrashAll, PauseAll:
+		return !slices.ContainsFunc(s.Nodes, func(n *world.Node) bool { return hits(n, f) })
+	case CutWAN, CutFrom:
+		return !slices.ContainsFunc(ways(f), func(way [2]string) bool { return r.w.Wan.Carries(way[0], way[1]) })
+	case ComesBack:
+		return !r.lost
+	}
+	return r.w.Wan.Bad > 0
+}
+
+// follower is an agent that runs and does not lead, the one that owns the job's log
+// if it is such a one; nil: there is none.
+func (r *run) follower(s *site.Site) (other *world.Node) {
 	lead := mesh.NodeID("")
 	if l := s.Leader(); l != nil {
 		lead = l.Node().ID
 	}
+	owns := make(map[mesh.NodeID]bool)
 	for _, f := range s.State().Feeds {
-		if n := r.w.Node(f.Log.Owner); n != nil && n.ID != lead {
-			return n
-		}
+		owns[f.Log.Owner] = true
 	}
 	for _, n := range s.Nodes {
-		if n.ID != lead {
+		switch {
+		case n.P == nil || n.ID == lead:
+		case owns[n.ID]:
 			return n
+		case other == nil:
+			other = n
 		}
 	}
-	return s.Nodes[0]
+	return other
+}
+
+// hits tells whether a fault does something to an agent: one that stands still can
+// crash.
+func hits(n *world.Node, f Fault) bool {
+	return n.P != nil && !(n.P.Paused && (f.What == PauseLeader || f.What == PauseAll))
 }
 
 // hit kills or stops an agent, and lets it go on later.
 func (r *run) hit(n *world.Node, f Fault) {
-	if n.P == nil || n.P.Paused {
+	if !hits(n, f) {
 		return
 	}
 	if f.What == PauseLeader || f.What == PauseAll {
@@ -189,7 +244,7 @@ func (r *run) randomly() {
 // failover has site a lost, its job taken at b, and a come back. The person who says
 // that a is lost does not err.
 func (r *run) failover() {
-	r.await(20*sec, "nothing is whole at b", func() bool {
+	r.await(60*sec, "nothing is whole at b", func() bool {
 		for _, k := range r.b.State().Replicas {
 			if k.Snapshot != nil {
 				return true

@@ -1,6 +1,8 @@
 package twosites
 
 import (
+	"slices"
+
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -35,15 +37,25 @@ func Singles(seed uint64, kind Kind) (all []Fault, undisturbed *Result) {
 	return all, undisturbed
 }
 
-// Seconds are the faults that may come after a first one: at the steps that the run
-// takes with that one.
-func Seconds(kind Kind, first Fault, with *Result) (all []Fault) {
-	behind := false
-	for _, s := range with.Steps {
-		if behind && s.After {
-			all = append(all, Faults(kind, s)...)
+// Firsts are the faults with which a pair may begin: right behind each step of the
+// undisturbed run (before a step is behind the one before), if they change anything.
+func Firsts(undisturbed *Result) (all []Fault) {
+	for _, f := range undisturbed.Open {
+		if f.At.After {
+			all = append(all, f)
 		}
-		behind = behind || s == first.At
+	}
+	return all
+}
+
+// Seconds are the faults that may come after a first one: at the steps that the run
+// takes with that one, if they change anything there.
+func Seconds(first Fault, with *Result) (all []Fault) {
+	behind := slices.Index(with.Steps, first.At) + 1
+	for _, f := range with.Open {
+		if f.At.After && slices.Index(with.Steps, f.At) >= behind {
+			all = append(all, f)
+		}
 	}
 	return all
 }

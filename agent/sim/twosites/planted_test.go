@@ -37,6 +37,9 @@ func TestPlantedBugs(t *testing.T) {
 		{"parts are said to be there before they are", world.Bugs{CopiedEarly: true}, twosites.Migrate, nil, 5, "has not part"},
 		{"the lease is ignored", world.Bugs{IgnoreLease: true}, twosites.Migrate,
 			[]twosites.Fault{{At: step("a", "enters MoveHalting", true), What: twosites.PauseAll, Site: "a", Long: 5 * world.Sec}}, 7, "without a lease"},
+		{"an attempt goes on from an older checkpoint", world.Bugs{RestoreOlder: true}, twosites.Migrate,
+			[]twosites.Fault{{At: step("a", "enters MoveHalting", true), What: twosites.CrashAll, Site: "a", Long: 5 * world.Sec}}, 6, "is complete"},
+		{"a source begins one message too early", world.Bugs{ReplayOne: true}, twosites.Migrate, nil, 2, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

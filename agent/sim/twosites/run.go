@@ -53,6 +53,7 @@ type Config struct {
 type Result struct {
 	Violation *world.Violation // nil: every invariant held
 	Steps     []Step           // that were taken, in order
+	Open      []Fault          // that would have changed something, at each step, in that order
 	Owner     mesh.Site        // in the end
 	Aborted   bool             // the move did not come to be
 	Overs     int              // hand-overs and failovers
@@ -71,6 +72,9 @@ type run struct {
 	mesh   *site.Mesh
 	both   *judge.Sites
 	steps  []Step
+	could  []Fault
+	cuts   map[[2]string]dataflow.Time // until when a direction is cut
+	bad    dataflow.Time               // until when the WAN is bad
 	seen   map[string]int
 	faults []Fault
 	fired  int
@@ -95,7 +99,7 @@ const jobName = "counts"
 // Run runs two sites: a while in peace, then what Kind says with the faults, then a
 // quiet end.
 func Run(cfg Config) *Result {
-	r := &run{cfg: cfg, w: world.New(world.Config{Seed: cfg.Seed, Bugs: cfg.Bugs, Trace: cfg.Trace}), seen: make(map[string]int), faults: slices.Clone(cfg.Faults)}
+	r := &run{cfg: cfg, w: world.New(world.Config{Seed: cfg.Seed, Bugs: cfg.Bugs, Trace: cfg.Trace}), seen: make(map[string]int), cuts: make(map[[2]string]dataflow.Time), faults: slices.Clone(cfg.Faults)}
 	r.a, r.b = site.New(r.w, "a"), site.New(r.w, "b")
 	for _, s := range []*site.Site{r.a, r.b} {
 		s.Level = coordinator.Level
@@ -130,7 +134,7 @@ func Run(cfg Config) *Result {
 }
 
 func (r *run) result() *Result {
-	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
+	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Open: r.could, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
 	if s := r.owner(); s != nil {
 		res.Owner = s.Name
 	}
@@ -309,7 +313,10 @@ func (r *run) end() {
 		s.Judge.Logs()
 	}
 	r.await(settleWithin, "not all messages have been read", func() bool { return s.Judge.Behind(r.job(s)) == "" })
-	r.w.Run(r.w.Now() + commitWithin)
+	// All is put out with the second checkpoint from here on, or by the sink's clock.
+	read := r.job(s).Newest().ID
+	r.until(commitWithin, func() bool { n := r.job(s).Newest().ID; return n.Token != read.Token || n.Counter >= read.Counter+2 })
+	r.w.Run(r.w.Now() + 300*ms)
 	if r.w.Failed() == nil {
 		r.judge(s)
 	}
