@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/twmb/avro"
 )
 
 // Verdict says whether what was written with one schema can be read with
@@ -34,8 +32,8 @@ func Compatible(writer, reader string) (Verdict, []string) {
 	if _, ok := written(writer); ok && writer == reader {
 		return AsIs, nil
 	}
-	w, errW := avro.Parse(writer)
-	r, errR := avro.Parse(reader)
+	w, errW := parseTree(writer)
+	r, errR := parseTree(reader)
 	if err := errors.Join(errW, errR); err != nil {
 		return Incompatible, []string{err.Error()}
 	}
@@ -43,7 +41,7 @@ func Compatible(writer, reader string) (Verdict, []string) {
 	switch {
 	case len(f.no) > 0:
 		return Incompatible, f.no
-	case string(w.Canonical()) != string(r.Canonical()):
+	case unlike(w, r):
 		return AfterMigration, f.change
 	}
 	return AsIs, nil
@@ -81,60 +79,61 @@ type findings struct {
 }
 
 // differences looks at each field of two records, so that all is found at
-// once; the library, which stops at the first, has the last word.
-func differences(w, r *avro.Schema) findings {
+// once; readable, which stops at the first, has the last word.
+func differences(w, r *node) findings {
 	var f findings
-	wr, rr := w.Root(), r.Root()
-	if wr.Type == "record" && rr.Type == "record" {
-		f.records(wr, rr)
+	if w.kind == "record" && r.kind == "record" {
+		f.records(w, r)
 	}
 	if len(f.no) > 0 {
 		return f
 	}
-	if err := avro.CheckCompatibility(w, r); err != nil {
+	if err := readable(w, r); err != nil {
 		f.no = append(f.no, err.Error())
-	} else if wr.Type != "record" && string(w.Canonical()) != string(r.Canonical()) {
-		f.change = append(f.change, fmt.Sprintf("%s is now %s", typeName(wr), typeName(rr)))
+	} else if w.kind != "record" && unlike(w, r) {
+		f.change = append(f.change, fmt.Sprintf("%s is now %s", typeName(w), typeName(r)))
 	}
 	return f
 }
 
-func (f *findings) records(w, r *avro.SchemaNode) {
-	if w.Name != r.Name && !slices.Contains(r.Aliases, w.Name) {
-		f.no = append(f.no, fmt.Sprintf("table %q is now %q", ColumnName(w.Name), ColumnName(r.Name)))
+func (f *findings) records(w, r *node) {
+	if !sameName(w, r) {
+		_, was := cutName(w.name)
+		_, is := cutName(r.name)
+		f.no = append(f.no, fmt.Sprintf("table %q is now %q", ColumnName(was), ColumnName(is)))
 	}
-	used := make([]bool, len(w.Fields))
-	for i := range r.Fields {
-		rf := &r.Fields[i]
-		j := fieldNamed(w.Fields, rf)
+	used := make([]bool, len(w.fields))
+	for i := range r.fields {
+		rf := &r.fields[i]
+		j := fieldNamed(w.fields, rf)
 		if j < 0 {
 			f.added(rf)
 			continue
 		}
 		used[j] = true
-		f.changed(&w.Fields[j], rf)
+		f.changed(&w.fields[j], rf)
 	}
 	for i, u := range used {
-		if name := w.Fields[i].Name; !u && name != kindField {
+		if name := w.fields[i].name; !u && name != kindField {
 			f.change = append(f.change, fmt.Sprintf("column %q is removed; its values are dropped", ColumnName(name)))
 		}
 	}
 }
 
-func fieldNamed(w []avro.SchemaField, rf *avro.SchemaField) int {
-	if j := slices.IndexFunc(w, func(wf avro.SchemaField) bool { return wf.Name == rf.Name }); j >= 0 {
+func fieldNamed(w []nodeField, rf *nodeField) int {
+	if j := slices.IndexFunc(w, func(wf nodeField) bool { return wf.name == rf.name }); j >= 0 {
 		return j
 	}
-	return slices.IndexFunc(w, func(wf avro.SchemaField) bool { return slices.Contains(rf.Aliases, wf.Name) })
+	return slices.IndexFunc(w, func(wf nodeField) bool { return slices.Contains(rf.aliases, wf.name) })
 }
 
-func (f *findings) added(rf *avro.SchemaField) {
-	name := ColumnName(rf.Name)
-	if !rf.HasDefault {
+func (f *findings) added(rf *nodeField) {
+	name := ColumnName(rf.name)
+	if !rf.has {
 		f.no = append(f.no, fmt.Sprintf("column %q is added without a default", name))
 		return
 	}
-	f.change = append(f.change, fmt.Sprintf("column %q is added; rows that are there get %v", name, defaultName(rf.Default)))
+	f.change = append(f.change, fmt.Sprintf("column %q is added; rows that are there get %v", name, defaultName(rf.preset)))
 }
 
 func defaultName(v any) any {
@@ -147,55 +146,50 @@ func defaultName(v any) any {
 	return v
 }
 
-func (f *findings) changed(wf, rf *avro.SchemaField) {
-	name := ColumnName(rf.Name)
-	was, is := typeName(&wf.Type), typeName(&rf.Type)
-	ws, errW := wf.Type.Schema()
-	rs, errR := rf.Type.Schema()
-	if err := errors.Join(errW, errR); err != nil {
-		f.no = append(f.no, fmt.Sprintf("column %q: %v", name, err))
-		return
-	}
-	err := avro.CheckCompatibility(ws, rs)
-	a, b := logical(&wf.Type), logical(&rf.Type)
+func (f *findings) changed(wf, rf *nodeField) {
+	name := ColumnName(rf.name)
+	was, is := typeName(wf.node), typeName(rf.node)
+	err := readable(wf.node, rf.node)
+	a, b := logical(wf.node), logical(rf.node)
 	switch {
 	case err != nil && was == is:
 		f.no = append(f.no, fmt.Sprintf("column %q: %v", name, err))
 	case err != nil, a != b: // the number would be taken for a time, or the other way round
 		f.no = append(f.no, fmt.Sprintf("column %q was %s and is now %s", name, was, is))
-	case wf.Name != rf.Name:
-		f.change = append(f.change, fmt.Sprintf("column %q is renamed to %q", ColumnName(wf.Name), name))
-	case string(ws.Canonical()) != string(rs.Canonical()):
+	case wf.name != rf.name:
+		f.change = append(f.change, fmt.Sprintf("column %q is renamed to %q", ColumnName(wf.name), name))
+	case unlike(wf.node, rf.node):
 		f.change = append(f.change, fmt.Sprintf("column %q was %s and becomes %s", name, was, is))
 	}
 }
 
 // logical is the logical type of a node, or of what is not null in it.
-func logical(n *avro.SchemaNode) string {
-	for i := range n.Branches {
-		if n.Branches[i].Type != "null" {
-			return logical(&n.Branches[i])
+func logical(n *node) string {
+	for _, b := range n.branches {
+		if b.kind != "null" {
+			return logical(b)
 		}
 	}
-	return n.LogicalType
+	return n.logical
 }
 
 // typeName is the type for people.
-func typeName(n *avro.SchemaNode) string {
+func typeName(n *node) string {
+	_, short := cutName(n.name)
 	switch {
-	case n.Type == "union":
+	case n.kind == "union":
 		s := ""
-		for i := range n.Branches {
+		for i, b := range n.branches {
 			if i > 0 {
 				s += " or "
 			}
-			s += typeName(&n.Branches[i])
+			s += typeName(b)
 		}
 		return s
-	case n.LogicalType != "":
-		return n.LogicalType
-	case n.Name != "":
-		return n.Type + " " + n.Name
+	case n.logical != "":
+		return n.logical
+	case short != "":
+		return n.kind + " " + short
 	}
-	return n.Type
+	return n.kind
 }

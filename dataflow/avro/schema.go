@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/twmb/avro"
-
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
@@ -329,18 +327,18 @@ func (r record) alike(o record) bool {
 }
 
 func parseAny(schema string) (record, error) {
-	s, err := avro.Parse(schema)
+	root, err := parseTree(schema)
 	if err != nil {
 		return record{}, fmt.Errorf("avro: not a schema: %w", err)
 	}
-	root := s.Root()
-	if root.Type != "record" {
-		return record{}, fmt.Errorf("avro: the schema is of type %q; a table is a record", root.Type)
+	if root.kind != "record" {
+		return record{}, fmt.Errorf("avro: the schema is of type %q; a table is a record", root.kind)
 	}
-	r := record{text: schema, header: Header{Table: ColumnName(root.Name)}}
+	_, name := cutName(root.name)
+	r := record{text: schema, header: Header{Table: ColumnName(name)}}
 	var columns []batch.Field
-	for i := range root.Fields {
-		f, err := parseField(&root.Fields[i])
+	for i := range root.fields {
+		f, err := parseField(&root.fields[i])
 		if err != nil {
 			return record{}, fmt.Errorf("avro: table %q: %w", r.header.Table, err)
 		}
@@ -360,14 +358,14 @@ func parseAny(schema string) (record, error) {
 	return r, err
 }
 
-func parseField(sf *avro.SchemaField) (field, error) {
-	f := field{name: sf.Name, aliases: sf.Aliases, null: -1, preset: sf.Default, has: sf.HasDefault}
-	node := &sf.Type
-	if node.Type == "union" {
+func parseField(sf *nodeField) (field, error) {
+	f := field{name: sf.name, aliases: sf.aliases, null: -1, preset: sf.preset, has: sf.has}
+	node := sf.node
+	if node.kind == "union" {
 		f.branch, f.value = true, -1
-		for i := range node.Branches {
+		for i := range node.branches {
 			switch {
-			case node.Branches[i].Type == "null":
+			case node.branches[i].kind == "null":
 				f.null = int64(i)
 			case f.value >= 0:
 				return f, fmt.Errorf("field %q is a union of two types; a column has one, and null", f.name)
@@ -378,18 +376,18 @@ func parseField(sf *avro.SchemaField) (field, error) {
 		if f.value < 0 {
 			return f, nil // only null
 		}
-		node = &node.Branches[f.value]
+		node = node.branches[f.value]
 	}
-	kind, ok := primitives[node.Type]
+	kind, ok := primitives[node.kind]
 	if !ok {
-		return f, fmt.Errorf("field %q is of type %q, which no column has", f.name, node.Type)
+		return f, fmt.Errorf("field %q is of type %q, which no column has", f.name, node.kind)
 	}
 	f.kind = kind
-	switch f.instant = node.LogicalType == "timestamp-micros" && kind == long; {
-	case f.instant || node.LogicalType == "":
+	switch f.instant = node.logical == "timestamp-micros" && kind == long; {
+	case f.instant || node.logical == "":
 		return f, nil
 	}
-	return f, fmt.Errorf("field %q has the logical type %q, which no column has", f.name, node.LogicalType)
+	return f, fmt.Errorf("field %q has the logical type %q, which no column has", f.name, node.logical)
 }
 
 // named finds the writer's field for a reader's: of its name, else of an alias.

@@ -10,7 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 )
 
-// What the package writes is read without the library, and as the library reads it.
+// What the package writes is read without being taken apart, and as if it were.
 func TestWrittenIsReadAsAnySchema(t *testing.T) {
 	name := rapid.OneOf(rapid.SampledFrom([]string{"", "key", hashField, kindField, emptyName, "_x41", `a","type":["null","long"]`, "ö", "\xff", "9", "a b"}), rapid.String())
 	rapid.Check(t, func(t *rapid.T) {
@@ -22,25 +22,25 @@ func TestWrittenIsReadAsAnySchema(t *testing.T) {
 		h.Schema = batch.MustSchema(columns...)
 		text := h.avro()
 		fast, err := parseRecord(text)
-		lib, errLib := parseAny(text)
-		if err != nil || errLib != nil || !fast.ours {
-			t.Fatalf("%s\n%v, %v, ours %v", text, err, errLib, fast.ours)
+		other, errAny := parseAny(text)
+		if err != nil || errAny != nil || !fast.ours {
+			t.Fatalf("%s\n%v, %v, ours %v", text, err, errAny, fast.ours)
 		}
-		if len(lib.fields) != len(fast.fields) {
-			t.Fatalf("%d fields, and %d", len(fast.fields), len(lib.fields))
+		if len(other.fields) != len(fast.fields) {
+			t.Fatalf("%d fields, and %d", len(fast.fields), len(other.fields))
 		}
-		for i, f := range lib.fields {
+		for i, f := range other.fields {
 			f.aliases, f.preset = nil, nil
-			if lib.fields[i].preset != nil || !reflect.DeepEqual(f, fast.fields[i]) {
-				t.Fatalf("%s: field %d is %+v, and %+v", text, i, fast.fields[i], lib.fields[i])
+			if other.fields[i].preset != nil || !reflect.DeepEqual(f, fast.fields[i]) {
+				t.Fatalf("%s: field %d is %+v, and %+v", text, i, fast.fields[i], other.fields[i])
 			}
 		}
-		for _, got := range []Header{fast.header, lib.header} {
+		for _, got := range []Header{fast.header, other.header} {
 			if got.Table != h.Table || got.Keyed != h.Keyed || got.Delta != h.Delta || !got.Schema.Equal(h.Schema) {
 				t.Fatalf("%s: %+v", text, got)
 			}
 		}
-		if !fast.alike(fast) || lib.alike(lib) {
+		if !fast.alike(fast) || other.alike(other) {
 			t.Fatal("who wrote it is not known")
 		}
 		at := rapid.IntRange(0, len(text)-1).Draw(t, "at")
@@ -52,7 +52,7 @@ func TestWrittenIsReadAsAnySchema(t *testing.T) {
 	})
 }
 
-// Text of others is the library's.
+// Text of others is taken apart.
 func TestWrittenIsNotOthers(t *testing.T) {
 	ours := Header{Table: "t", Schema: batch.MustSchema(batch.Field{Name: "k", Type: batch.String}), Keyed: true}.avro()
 	for _, text := range []string{"", "{", ours + " ", " " + ours, strings.Replace(ours, `"default":null`, `"default":null,"aliases":["was"]`, 1),
