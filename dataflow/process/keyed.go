@@ -78,6 +78,16 @@ func (o *keyed) Restore(table int, b *batch.Batch) error {
 	return err
 }
 
+// Amends is operator.Amender's.
+func (o *keyed) Amends(table int) bool { return o.store.Amends(table) }
+
+// Amend is operator.Amender's.
+func (o *keyed) Amend(table int, b *batch.Batch) error {
+	err := o.store.Amend(table, b)
+	o.count()
+	return err
+}
+
 // Process takes a batch.
 func (o *keyed) Process(b *batch.Batch, out operator.Output) (operator.Progress, error) {
 	o.b = b.Retain()

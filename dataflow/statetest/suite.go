@@ -446,18 +446,44 @@ func (s *suite) release(i int) {
 	}
 }
 
-// give restores a store.
+// amendGone removes a row.
+func (s *suite) amendGone(u *unit, table int, b *batch.Batch) error {
+	bl := batch.NewBuilder(u.pool, b.Schema)
+	bl.Append(b, []int32{int32(b.Position(0))})
+	gone := bl.Take()
+	defer gone.Release()
+	gone.OwnKinds(1)[0] = batch.Delete
+	return u.s.Amend(table, gone)
+}
+
+func (s *suite) giveRow(u *unit, table int, b *batch.Batch, pass, how int) error {
+	switch amends := u.s.Amends(table); {
+	case pass == 0 && (how != 1 || !amends):
+		return u.s.Restore(table, b)
+	case !amends:
+	case pass == 0, pass == 1 && how == 2, pass == 2 && how == 3:
+		return u.s.Amend(table, b)
+	case pass == 1 && how == 3:
+		return s.amendGone(u, table, b)
+	}
+	return nil
+}
+
+// give restores a store. Some rows come twice, or go and come again, where the store
+// takes that.
 func (s *suite) give(u *unit, saved []table) {
 	for n, t := range saved {
-		for _, id := range slices.Sorted(maps.Keys(t)) {
-			b := t[id]
-			if u.s.StateTables()[n].Keyed {
-				if g := dataflow.KeyGroupOf(b.Hashes[0], maxParallelism); dataflow.SubtaskOf(g, u.p, maxParallelism) != u.i {
-					continue
+		for pass := range 3 {
+			for k, id := range slices.Sorted(maps.Keys(t)) {
+				b := t[id]
+				if u.s.StateTables()[n].Keyed {
+					if g := dataflow.KeyGroupOf(b.Hashes[0], maxParallelism); dataflow.SubtaskOf(g, u.p, maxParallelism) != u.i {
+						continue
+					}
 				}
-			}
-			if err := u.s.Restore(n, b); err != nil {
-				s.t.Fatal(err)
+				if err := s.giveRow(u, n, b, pass, k%4); err != nil {
+					s.t.Fatal(err)
+				}
 			}
 		}
 	}
