@@ -88,7 +88,7 @@ func TestProbe(t *testing.T) {
 			}
 			defer x.Close()
 			out := filepath.Join(dir, "out")
-			if err := os.WriteFile(filepath.Join(out, "full.jsonl"), []byte("rows\n"), 0o644); err == nil {
+			if err = os.WriteFile(filepath.Join(out, "full.jsonl"), []byte("rows\n"), 0o644); err == nil {
 				err = os.Mkdir(filepath.Join(out, "folder.csv"), 0o755)
 			}
 			if err != nil {
