@@ -312,6 +312,8 @@ func (s *Source) abort(now dataflow.Time) bool {
 	case now < s.limit() || s.prepared && s.rec.Phase == coordinator.DepartureOffered:
 	case s.rec.Phase == coordinator.DepartureCopying:
 		why = fmt.Sprintf("nothing was heard of site %s for %s", s.to, s.cfg.Silence)
+	case s.rec.Phase == coordinator.DepartureHalting && s.halted != nil:
+		why = fmt.Sprintf("the logs of the job were not sealed in %s", s.cfg.Halt)
 	case s.rec.Phase == coordinator.DepartureHalting:
 		why = fmt.Sprintf("the job did not stop with a savepoint in %s", s.cfg.Halt)
 	default:
