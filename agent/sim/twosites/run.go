@@ -85,7 +85,7 @@ type run struct {
 const spec = `
 name: counts
 parallelism: 2
-checkpoint: {interval: 700ms, timeout: 3s, tolerable_failures: 100000}
+checkpoint: {interval: 700ms, timeout: 6s, tolerable_failures: 100000}
 restart: {strategy: fixed-delay, attempts: 100000, delay: 100ms}
 %s
 sources: {in: {mqtt: {broker: "mqtt://h", topics: [t], lanes: 2}, format: json, fields: {key: string, id: bigint}, event_time: ingestion}}
