@@ -82,6 +82,7 @@ func (c *Shares) begin(b *Base, id dataflow.SubtaskID, tables []runtime.TableOf)
 				break
 			}
 			ch.parts = append(ch.parts, u)
+			c.base[id] = append(c.base[id], u.Part)
 		}
 		ch.parts = slices.Clip(ch.parts)
 	}

@@ -1,7 +1,9 @@
 package durable
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
@@ -11,11 +13,13 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
 // baseWorld is a subtask that goes on from a base of three parts.
 type baseWorld struct {
 	t      *testing.T
+	disk   *storetest.FS
 	state  *State
 	base   []manifest.PartUse
 	shares *Shares
@@ -25,7 +29,7 @@ type baseWorld struct {
 
 func newBaseWorld(t *testing.T) *baseWorld {
 	f := newReadFolder(t)
-	w := &baseWorld{t: t, state: f.State}
+	w := &baseWorld{t: t, disk: f.disk, state: f.State}
 	h := avro.Header{Table: "rows", Schema: readColumns}
 	w.base = append(w.base, f.part([]row{{key: "a", mean: 1}, {key: "b", mean: 1}}, h))
 	h.Delta = true
@@ -34,6 +38,20 @@ func newBaseWorld(t *testing.T) *baseWorld {
 		w.state.parts.Unpin(u.Part)
 	}
 	return w
+}
+
+// again is the next process.
+func (w *baseWorld) again() {
+	w.t.Helper()
+	dir := w.state.dir
+	err := w.state.Close()
+	if err == nil {
+		w.state, err = Open(dir, w.disk)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = w.state.Close() })
 }
 
 // begin is an attempt that is restored.
@@ -98,6 +116,36 @@ func TestABaseOfWhichAPartIsGone(t *testing.T) {
 			}
 			w.end()
 		})
+	}
+}
+
+// The names of a base's parts may not be durable, if the process that put them was
+// killed before it synced them. They are, once a checkpoint has them.
+func TestABaseIsDurable(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newBaseWorld(t)
+		var names []string
+		for _, name := range w.disk.Files() {
+			if !strings.Contains(name, "/parts/") {
+				continue
+			}
+			names = append(names, name)
+			if err := errors.Join(w.disk.Rename(name, name+".x"), w.disk.Rename(name+".x", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.again()
+		w.begin()
+		if named := w.take(false, row{key: "a", mean: 4}); len(names) != len(w.base) || len(named) != len(names)+1 {
+			t.Fatalf("a checkpoint is made of %v, and there were %q", named, names)
+		}
+		left := w.disk.Crash(seed).Files()
+		for _, name := range names {
+			if !slices.Contains(left, name) {
+				t.Errorf("seed %d: power is lost, and so is %s of the checkpoint; left are %q", seed, name, left)
+			}
+		}
+		w.end()
 	}
 }
 

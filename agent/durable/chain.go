@@ -10,6 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -31,7 +32,8 @@ type chain struct {
 // share is one subtask's share of a checkpoint on its way to the disk.
 type share struct {
 	taken runtime.SnapshotTaken
-	parts []sharePart // of all tables of the subtask, in their order
+	parts []sharePart  // of all tables of the subtask, in their order
+	base  []store.Part // that it goes on from, if it is the first: a process that was killed may have left their names not durable
 	err   error
 }
 
@@ -83,6 +85,9 @@ func (c *Shares) store(s *share) {
 		}
 		s.taken.State = nil
 	}()
+	if s.err = c.o.State.parts.Settle(s.base...); s.err != nil {
+		return
+	}
 	rows, err := s.sort()
 	if err != nil {
 		s.err = err

@@ -50,7 +50,8 @@ type Shares struct {
 	quiet   bool
 
 	chains    map[place]*chain
-	storing   map[dataflow.SubtaskID][]*share // the first is being stored
+	base      map[dataflow.SubtaskID][]store.Part // of those that have no share yet
+	storing   map[dataflow.SubtaskID][]*share     // the first is being stored
 	positions map[dataflow.SubtaskID][]runtime.SplitPosition
 	merging   bool
 }
@@ -73,7 +74,7 @@ type Stored struct {
 func NewShares(o SharesOptions) *Shares {
 	c := &Shares{
 		o: o, quit: make(chan struct{}), schemas: make(map[place]string),
-		chains: make(map[place]*chain), storing: make(map[dataflow.SubtaskID][]*share), positions: make(map[dataflow.SubtaskID][]runtime.SplitPosition),
+		chains: make(map[place]*chain), base: make(map[dataflow.SubtaskID][]store.Part), storing: make(map[dataflow.SubtaskID][]*share), positions: make(map[dataflow.SubtaskID][]runtime.SplitPosition),
 	}
 	for s, tables := range o.Tables {
 		for _, t := range tables {
@@ -106,7 +107,8 @@ func (c *Shares) storeNext(sub dataflow.SubtaskID) {
 		return
 	}
 	s := queue[0]
-	s.parts = c.partsOf(s)
+	s.parts, s.base = c.partsOf(s), c.base[sub]
+	delete(c.base, sub)
 	c.work.Go(func() {
 		c.store(s)
 		if !c.o.Post(func() { c.stored(s) }) {

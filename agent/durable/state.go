@@ -79,10 +79,11 @@ func (s *State) FS() store.FS { return s.fs }
 
 // Close gives the lock back. Nothing of it may run any more.
 func (s *State) Close() error {
-	if s.lock == nil {
+	lock := s.lock
+	if s.lock = nil; lock == nil {
 		return nil
 	}
-	return s.lock.Close()
+	return lock.Close()
 }
 
 // Still calls f while no savepoint is on its way: what is kept for one that is
