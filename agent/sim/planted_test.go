@@ -13,7 +13,7 @@ func TestPlantedBugs(t *testing.T) {
 	if !*planted {
 		t.Skip("a minute or more; -planted does it")
 	}
-	const most = 60 // seeds
+	const most = 400 // seeds: what is rarest to show needs a hundred
 	for _, c := range []struct {
 		name string
 		bugs sim.Bugs

@@ -67,7 +67,8 @@ func (r *raft) append(e entry) {
 	for _, n := range r.s.Nodes {
 		if p := r.s.agents[n.P]; p != nil && p.idle {
 			p.idle = false
-			r.w.At(r.w.Now()+dataflow.Time(r.w.Rand.Int64N(int64(8*ms))), func() { p.Live(p.replicate) })
+			looks := 4*ms + p.Slow/2 // as often as this: one that is slow learns of it late
+			r.w.At(r.w.Now()+dataflow.Time(r.w.Rand.Int64N(int64(looks))), func() { p.Live(p.replicate) })
 		}
 	}
 }
