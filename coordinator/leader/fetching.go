@@ -29,13 +29,15 @@ type fetched struct {
 	name  string
 	uses  map[store.Digest]manifest.PartUse
 	needs map[string]offsets   // of the logs, by feed as its site calls it
+	blind bool                 // nobody knows what it needs: it does not count
 	tried map[mesh.NodeID]bool // got nothing lately
 	again dataflow.Time        // then they are asked once more
 	stuck bool                 // what it was fetched from did not have it, or was not reached
 }
 
-// offsets are in a log, by lane.
-type offsets map[int]int64
+// offsets are in a log, by lane: of the source of a job that stands furthest back, and
+// of the one that is furthest ahead, as several may read one feed.
+type offsets map[int]struct{ least, most int64 }
 
 // markFetch has what is fetched of a job looked at.
 func (l *Leader) markFetch(job coordinator.JobID) {
@@ -65,6 +67,7 @@ func (l *Leader) fetchedOf(r *coordinator.Replica) *fetched {
 	l.copying.fetched[r.Job.ID] = f
 	m, err := manifest.Decode(r.Next.Manifest)
 	if err != nil {
+		f.blind = true
 		return f // it is fetched without knowing how large its parts are
 	}
 	for _, o := range m.Operators {
@@ -76,16 +79,17 @@ func (l *Leader) fetchedOf(r *coordinator.Replica) *fetched {
 			}
 		}
 	}
-	f.needs = l.positions(&r.Job, &m)
+	f.needs, err = l.positions(&r.Job, &m)
+	f.blind = err != nil
 	return f
 }
 
 // positions are where a job's sources stand in the logs that they read.
-func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) map[string]offsets {
+func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) (map[string]offsets, error) {
 	all := make(map[string]offsets)
 	p, err := l.cfg.Parse(asJob(job))
 	if err != nil {
-		return all
+		return all, err
 	}
 	for _, use := range p.Feeds {
 		for _, o := range m.Operators {
@@ -95,16 +99,20 @@ func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) map
 			for _, at := range o.Positions {
 				lane, err := strconv.Atoi(strings.TrimPrefix(at.Split, "lane-")) // as ingestlog.Reader names them
 				if err != nil {
-					continue
+					return all, err
 				}
 				if all[use.Feed] == nil {
 					all[use.Feed] = make(offsets)
 				}
-				all[use.Feed][lane] = at.Offset
+				stands, other := all[use.Feed][lane]
+				if stands.most = max(stands.most, at.Offset); !other || at.Offset < stands.least {
+					stands.least = at.Offset
+				}
+				all[use.Feed][lane] = stands
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
 // asJob is a job of another site as it would be here.

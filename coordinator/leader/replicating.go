@@ -192,6 +192,7 @@ func (l *Leader) recordOf(site mesh.Site, r *coordinator.Replica) replication.Re
 		_, all := l.fetchPlan(r)
 		rec.Copied = all && l.settled() // before that nobody knows who could have a copy
 		rec.Whole, rec.Void = l.logsOf(r, f.needs, len(rec.Ends))
+		rec.Whole = rec.Whole && !f.blind
 		rec.Stuck = f.stuck
 	}
 	return rec
@@ -222,8 +223,8 @@ func (l *Leader) logsOf(r *coordinator.Replica, needs map[string]offsets, known 
 				whole = whole && home
 				continue
 			}
-			void = void || here[lane].First > at
-			whole = whole && (home || here[lane].Next >= at)
+			void = void || here[lane].First > at.least
+			whole = whole && (home || here[lane].Next >= at.most)
 		}
 	}
 	return whole && !void, void
@@ -232,7 +233,7 @@ func (l *Leader) logsOf(r *coordinator.Replica, needs map[string]offsets, known 
 // lanesOf is where a log is, by lane. An agent below GoesOnLevel does not say so: of
 // a log of one lane it is the same as over all.
 func lanesOf(f *coordinator.Feed, s *coordinator.LogStatus) []coordinator.LaneAt {
-	if s.Lanes == nil && len(f.Log.Starts) == 1 {
+	if s.Lanes == nil && lanes(f) == 1 {
 		return []coordinator.LaneAt{{First: s.First, Next: s.Shown}}
 	}
 	return s.Lanes

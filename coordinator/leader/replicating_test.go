@@ -38,7 +38,7 @@ func newKeeping(t *testing.T, at ...int64) *keeping {
 	k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "b1", Mesh: "m", Site: "b", Level: coordinator.Level, Moves: coordinator.NewMoves(),
 		Agents: map[mesh.NodeID]*coordinator.Agent{"b1": agent},
 		Feeds: map[string]*coordinator.Feed{"j6-a.in": {Name: "j6-a.in", Job: "j6-a", Replicas: 1, Mirror: of,
-			Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: make([]int64, len(at)), Mirror: of}}},
+			Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: []int64{0, 0}, Mirror: of}, Config: fmt.Appendf(nil, `{"lanes":%d}`, len(at))}},
 		Replicas: map[coordinator.JobID]*coordinator.Replica{"j6-a": {From: "a", Epoch: 1,
 			Job:  coordinator.MovingJob{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Feeds: []coordinator.MovingFeed{{Name: "j6-a.in"}}},
 			Next: &coordinator.Snapshot{Name: "c7", Job: "j6-a", ID: id, Manifest: data, Copies: []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{"b1"}}}}}},
@@ -183,6 +183,54 @@ func TestReplicaOfOneLane(t *testing.T) {
 		}
 		if advanced != want {
 			t.Errorf("%d: advanced: %t", shown, advanced)
+		}
+	}
+}
+
+// Of two sources of a job that read one feed the log must reach the one that is ahead,
+// and must not begin behind the other, in whatever order they stand in the manifest.
+func TestReplicaOfTwoSources(t *testing.T) {
+	const spec = `
+name: kept
+replicate_to: [b]
+checkpoint: {interval: 2s}
+sources:
+  x: {feed: line3, format: json, fields: {id: bigint}, event_time: ingestion}
+  y: {feed: line3, format: json, fields: {id: bigint}, event_time: ingestion}
+sinks:
+  - {id: out, from: x, file: {path: out.jsonl}}
+  - {id: more, from: y, file: {path: more.jsonl}}
+`
+	id := dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "a", Attempt: 1}, Counter: 8}
+	of := &coordinator.Mirror{Site: "a", Feed: "line3"}
+	for _, order := range [][]int64{{900, 300}, {300, 900}} {
+		for _, c := range []struct {
+			lane coordinator.LaneAt
+			want bool
+		}{{coordinator.LaneAt{Next: 899}, false}, {coordinator.LaneAt{First: 301, Next: 900}, false}, {coordinator.LaneAt{First: 300, Next: 900}, true}} {
+			k := newKeeping(t, 0)
+			m := manifest.Manifest{Kind: manifest.Checkpoint, Name: "c8", Job: "kept", ID: id, MaxParallelism: 8, Mode: "exactly-once"}
+			for i, offset := range order {
+				m.Operators = append(m.Operators, manifest.Operator{ID: dataflow.OperatorID("xy"[i : i+1]), Parallelism: 1, Positions: []manifest.Position{{Split: "lane-0", Offset: offset}}})
+			}
+			data, err := manifest.Encode(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.st.Feeds["line3.at.a"] = &coordinator.Feed{Name: "line3.at.a", Replicas: 1, Mirror: of, Config: []byte(`{"lanes":1}`),
+				Log: coordinator.LogEpoch{Epoch: 1, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: []int64{0}, Mirror: of}}
+			k.st.Replicas["j6-a"] = &coordinator.Replica{From: "a", Epoch: 1,
+				Job:  coordinator.MovingJob{ID: "j6-a", Name: "kept", Spec: []byte(spec), Reads: []string{"line3"}, Feeds: []coordinator.MovingFeed{{Name: "line3"}}},
+				Next: &coordinator.Snapshot{Name: "c8", Job: "j6-a", ID: id, Manifest: data, Copies: []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{"b1"}}}}}
+			k.Step(k.st, jobmanager.Changed{All: true}, leader.Event{Now: k.now})
+			log := coordinator.LogStatus{Feed: "line3.at.a", Epoch: 1, Shown: 900, Lanes: []coordinator.LaneAt{c.lane}, Of: &coordinator.MirrorOf{End: 900}}
+			advanced := false
+			for _, f := range k.hears(coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: 1, Logs: []coordinator.LogStatus{log}}}) {
+				advanced = advanced || f.Propose != nil && f.Propose.Command.ReplicaAdvanced != nil
+			}
+			if advanced != c.want {
+				t.Errorf("x and y at %d, the log %+v: advanced: %t", order, c.lane, advanced)
+			}
 		}
 	}
 }
