@@ -18,6 +18,7 @@ import (
 // tellTarget says what is so of an arrival. arr is its record; nil: there is none
 // yet, or none any more.
 func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
+	m.warm.waits = false // unless what was fetched does, below
 	if arr != m.arrival {
 		m.arrival = arr
 		if r := l.jobs[m.job]; r != nil && arr != nil && arr.Phase == coordinator.ArrivalActive {

@@ -205,8 +205,8 @@ func (l *Leader) moveWake(m *moveRun) dataflow.Time {
 	if m.retry > l.now {
 		at = min(at, m.retry)
 	}
-	if m.warm.waits {
-		at = min(at, m.warm.since.Add(warmLimit))
+	if over := m.warm.since.Add(warmLimit); m.warm.waits && over > l.now { // later it is looked at with what comes
+		at = min(at, over)
 	}
 	return max(at, l.now+1)
 }

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 
@@ -16,12 +17,16 @@ import (
 // nothing.
 type probing struct {
 	ask   coordinator.Probe
+	of    *coordinator.MovePropose
 	waits map[mesh.NodeID]bool // has not answered yet
 	then  func(why string)
 }
 
-// probeLimit is how long agents have to look.
-const probeLimit = 10 * dataflow.Second
+// probeLimit is how long agents have to look, mostProbes of how many jobs at once.
+const (
+	probeLimit = 10 * dataflow.Second
+	mostProbes = 8
+)
 
 // probeManifest is how large a manifest may be that is sent along, in bytes: each agent
 // that is asked gets it.
@@ -30,10 +35,18 @@ const probeManifest = 4 << 20
 // probe finds out whether a job can run here: from the state, and from the agents
 // that would run it. then is called once, now or later; an empty why: it can.
 func (l *Leader) probe(id coordinator.MoveID, ask *coordinator.MovePropose, then func(why string)) {
-	for _, p := range l.moving.probes {
-		if p.ask.Move == id && p.ask.Job.ID == ask.Job.ID && ask.Dry {
+	for _, order := range sorted(l.moving.probes) {
+		switch p := l.moving.probes[order]; {
+		case p.ask.Move != id:
+		case p.of.Dry && ask.Dry && same(p.of, ask):
 			return // it is asked again, as there was no answer yet
+		default:
+			l.forgetProbe(p) // all dry runs of a site have one id: this is about something else
 		}
+	}
+	if len(l.moving.probes) >= mostProbes {
+		then(fmt.Sprintf("too many jobs ask site %s at once whether they can run there: try again", l.cfg.Site))
+		return
 	}
 	parsed, places, why := l.checkMove(ask)
 	if why != "" || l.st.Level < coordinator.GoesOnLevel {
@@ -42,8 +55,8 @@ func (l *Leader) probe(id coordinator.MoveID, ask *coordinator.MovePropose, then
 	}
 	l.moving.probed++
 	p := &probing{
-		ask:   coordinator.Probe{Order: l.moving.probed, Move: id, Job: ask.Job, Epoch: ask.Epoch, Places: places, Sessions: sessions(parsed, &ask.Job)},
-		waits: make(map[mesh.NodeID]bool), then: then,
+		ask: coordinator.Probe{Order: l.moving.probed, Move: id, Job: ask.Job, Epoch: ask.Epoch, Places: places, Sessions: sessions(parsed, &ask.Job)},
+		of:  ask, waits: make(map[mesh.NodeID]bool), then: then,
 	}
 	if s := ask.Newest; s != nil && len(s.Manifest) <= probeManifest {
 		p.ask.From = &coordinator.Snapshot{Name: s.Name, ID: s.ID, Job: s.Job, Manifest: s.Manifest}
@@ -56,6 +69,13 @@ func (l *Leader) probe(id coordinator.MoveID, ask *coordinator.MovePropose, then
 	for _, node := range sorted(p.waits) {
 		l.send(node, coordinator.ToAgent{Probe: &p.ask})
 	}
+}
+
+// same tells whether two questions are one, though the job has a newer checkpoint.
+func same(a, b *coordinator.MovePropose) bool {
+	x, y := *a, *b
+	x.Newest, y.Newest = nil, nil
+	return reflect.DeepEqual(x, y)
 }
 
 func aboutProbe(order uint64) subject { return subject{aProbe, strconv.FormatUint(order, 10)} }
@@ -87,9 +107,13 @@ func (l *Leader) heardProbed(node mesh.NodeID, said *coordinator.Probed) {
 }
 
 func (l *Leader) probedAll(p *probing, why string) {
+	l.forgetProbe(p)
+	p.then(why)
+}
+
+func (l *Leader) forgetProbe(p *probing) {
 	delete(l.moving.probes, p.ask.Order)
 	l.wakes.set(aboutProbe(p.ask.Order), dataflow.MaxTime)
-	p.then(why)
 }
 
 // probedInVain: not all agents have answered in time.
