@@ -19,6 +19,10 @@ type distinctSets struct {
 	used    int
 }
 
+// removed is the value of a member that was taken out of a slot's set, while it is
+// in the slot's list.
+const removed = -1
+
 type member struct {
 	slot, value int32
 	next        int32 // plus one
@@ -71,11 +75,16 @@ func (a *distinctSets) add(slot, value int32) bool {
 	return true
 }
 
+// rehash makes the index anew, of what is in the sets: members that were removed
+// are in the lists of slots until these are closed, and in the index no more.
 func (a *distinctSets) rehash(size int) {
 	a.index = make([]int32, size)
 	mask := uint32(size - 1)
 	for _, h := range a.heads {
 		for m := h; m != 0; m = a.members[m-1].next {
+			if a.members[m-1].value == removed {
+				continue
+			}
 			j := a.home(a.members[m-1].slot, a.members[m-1].value)
 			for a.index[j] != 0 {
 				j = (j + 1) & mask

@@ -122,7 +122,7 @@ func (o *core) loadSets(set int, b *batch.Batch, rows, ids []int32) {
 }
 
 // remove takes a value out of a slot's set, if it is there; the slot is to be
-// closed before anything else is done with it.
+// closed before anything but remove and add is done with it.
 func (a *distinctSets) remove(slot, value int32) bool {
 	if len(a.index) == 0 {
 		return false
@@ -133,7 +133,7 @@ func (a *distinctSets) remove(slot, value int32) bool {
 		if e := &a.members[m-1]; e.slot == slot && e.value == value {
 			a.unlink(m)
 			a.dict.Drop(value)
-			e.value = -1
+			e.value = removed
 			a.counts[slot]--
 			a.used--
 			return true
@@ -147,7 +147,7 @@ func (a *distinctSets) close(slot int32) {
 	for at := &a.heads[slot]; *at != 0; {
 		m := *at
 		e := &a.members[m-1]
-		if e.value >= 0 {
+		if e.value != removed {
 			at = &e.next
 			continue
 		}

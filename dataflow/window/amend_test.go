@@ -1,13 +1,17 @@
 package window_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"github.com/tidemark-mesh/tidemark/dataflow/avro"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/dataflow/optest"
@@ -137,6 +141,87 @@ func TestAmended(t *testing.T) {
 		}
 		if len(got) > len(want) {
 			t.Fatalf("got %v\nwant %v", got, want)
+		}
+	})
+}
+
+// reread are the batches that come of the parts of a delta: what is removed and
+// what is new in one, as many rows as fit.
+func (s taken) reread(t optest.TB, tables []operator.StateTable, pool *batch.Pool) taken {
+	again := make(taken, len(s))
+	for i, batches := range s {
+		var part bytes.Buffer
+		w := avro.NewWriter(&part, avro.Header{Table: tables[i].Name, Schema: tables[i].Schema, Keyed: tables[i].Keyed, Delta: true})
+		for _, b := range batches {
+			if err := w.Append(b); err != nil {
+				t.Fatalf("%v", err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatalf("%v", err)
+		}
+		rd, err := avro.NewReader(&part, pool)
+		for err == nil {
+			var b *batch.Batch
+			if b, err = rd.Next(); err == nil {
+				again[i] = append(again[i], b)
+			}
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Fatalf("%v", err)
+		}
+	}
+	return again
+}
+
+// TestAmendedSets is TestAmended for one key whose sets of values become large, and
+// of which a delta has many that are gone and many that are new.
+func TestAmendedSets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := input()
+		const size = 100 // of a window
+		e := example{spec: window.Spec{Form: window.Count, Rows: size, Input: in, Keys: []int{0}, Aggregates: aggregates(t, in, "distinct(v)")}}
+		pool := batch.NewPool(0, nil)
+		from, to := newFleet(t, e, pool, 1), newFleet(t, e, pool, 1)
+		amender, tables := to.ops[0].(operator.Amender), from.ops[0].StateTables()
+		values, fed := rapid.IntRange(60, 300).Draw(t, "values"), 0
+		for step := range rapid.IntRange(2, 12).Draw(t, "steps") {
+			n := rapid.SampledFrom([]int{0, 0, 5, 10, 35, 50, 70}).Draw(t, "n")
+			if n == 0 || rapid.Bool().Draw(t, "ends") {
+				n += size - fed%size
+			}
+			fed += n
+			v, by := rapid.IntRange(0, values).Draw(t, "from"), rapid.SampledFrom([]int{1, 7}).Draw(t, "by")
+			var rows []optest.Element
+			for i := range n {
+				rows = append(rows, optest.Element{Row: &optest.Row{Values: []any{"k", int64((v + i*by) % values), 0.0, "", true, nil}}})
+			}
+			from.feed(rows, 1000)
+			s := takeAll(t, from.ops[0], step > 0)
+			if step > 0 {
+				s = s.reread(t, tables, pool)
+			}
+			for table := range tables {
+				for _, b := range s[table] {
+					err := error(nil)
+					switch {
+					case !amender.Amends(table):
+					case step == 0:
+						err = to.ops[0].Restore(table, b)
+					default:
+						err = amender.Amend(table, b)
+					}
+					if err != nil {
+						t.Fatalf("%v", err)
+					}
+				}
+			}
+			got, want := takeAll(t, to.ops[0], false).lines(tables), takeAll(t, from.ops[0], false).lines(tables)
+			for i := range tables {
+				if amender.Amends(i) && !slices.Equal(got[i], want[i]) {
+					t.Fatalf("step %d, all of %s:\n got %q\nwant %q", step, tables[i].Name, got[i], want[i])
+				}
+			}
 		}
 	})
 }
