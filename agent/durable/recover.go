@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -221,9 +222,14 @@ func (r *restorer) restore(subtask int) error {
 	if counted != nil {
 		return counted
 	}
-	if rows := int64(0); r.expect != nil {
+	if r.expect != nil {
+		row, err := avro.RowBytes(r.table.Saved.Schema)
+		if err != nil {
+			return err
+		}
+		rows := int64(0)
 		for i := range shares {
-			rows += expected(&shares[i])
+			rows += r.state.expected(&shares[i], row)
 		}
 		r.expect(rows)
 	}
@@ -239,18 +245,30 @@ func (r *restorer) restore(subtask int) error {
 }
 
 // expected is about how many rows come of a share, rather too few than too many:
-// those of the base, and what deltas have at most, up to a quarter more.
-func expected(sh *restore.Share) int64 {
+// those of the base, and what deltas have at most, up to a quarter more. A row takes
+// row bytes.
+func (s *State) expected(sh *restore.Share, row int64) int64 {
 	if len(sh.Parts) == 0 {
 		return 0
 	}
-	of := func(u *manifest.PartUse) int64 { return max(0, min(u.Rows, u.Part.Size)) } // whatever a manifest says
-	base := of(&sh.Parts[0])
+	base := s.believed(&sh.Parts[0], row)
 	rows := base
 	for i := range sh.Parts[1:] {
-		rows += of(&sh.Parts[1+i])
+		rows += s.believed(&sh.Parts[1+i], row)
 	}
 	return sh.Of(min(rows, base+base/4))
+}
+
+// believed is how many rows a part is taken to have before it is read. A manifest
+// may be another site's, and memory is reserved for them at once: whatever it says,
+// they are no more than fit in the part as it is here. They are an int32, so that
+// they can be added up.
+func (s *State) believed(u *manifest.PartUse, row int64) int64 {
+	rows := min(u.Rows, u.Part.Size/row, math.MaxInt32)
+	if rows <= 0 || !s.parts.Has(u.Part) {
+		return 0
+	}
+	return rows
 }
 
 // count is how many rows a merged shard has.

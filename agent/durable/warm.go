@@ -163,14 +163,19 @@ func (w *Warmed) give(ctx context.Context, s step) (rows int64, err error) {
 	}
 	h := headerOf(s.to.StateTable)
 	h.Delta = s.part.Delta
-	if err := rd.ResolveTo(avro.SchemaOf(h.Table, h.Schema, h.Keyed), h.Schema); err != nil {
+	schema := avro.SchemaOf(h.Table, h.Schema, h.Keyed)
+	if err := rd.ResolveTo(schema, h.Schema); err != nil {
+		return 0, err
+	}
+	row, err := avro.RowBytes(schema)
+	if err != nil {
 		return 0, err
 	}
 	take := w.to.Restore
 	if s.part.Delta {
 		take = w.to.Amend
 	} else {
-		w.to.Expect(s.to.subtask, s.to.Operator, s.to.Name, max(0, min(s.part.Rows, s.part.Part.Size)))
+		w.to.Expect(s.to.subtask, s.to.Operator, s.to.Name, w.state.believed(&s.part, row))
 	}
 	err = eachBatch(rd, func(b *batch.Batch) error {
 		defer b.Release()

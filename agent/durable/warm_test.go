@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ type tasks struct {
 	table operator.StateTable
 	rows  map[int64]int64
 	given int // rows
+	told  []int64
 }
 
 var sub0 = dataflow.SubtaskID{Task: "t"}
@@ -43,7 +45,9 @@ func (t *tasks) Tables() map[dataflow.SubtaskID][]runtime.TableOf {
 	return map[dataflow.SubtaskID][]runtime.TableOf{sub0: {{Operator: "op", StateTable: t.table}}}
 }
 
-func (t *tasks) Expect(dataflow.SubtaskID, dataflow.OperatorID, string, int64) {}
+func (t *tasks) Expect(_ dataflow.SubtaskID, _ dataflow.OperatorID, _ string, rows int64) {
+	t.told = append(t.told, rows)
+}
 
 func (t *tasks) Restore(id dataflow.SubtaskID, op dataflow.OperatorID, table string, b *batch.Batch) error {
 	for k := range b.Len() {
@@ -278,6 +282,52 @@ func TestWarmedRest(t *testing.T) {
 		rows := 0
 		if err := rest(id, runtime.Restored{Give: func(_ dataflow.OperatorID, _ string, b *batch.Batch) error { rows += b.Len(); return nil }}); err != nil || rows != want {
 			t.Errorf("%v: %d rows, %v; want %d", id, rows, err, want)
+		}
+	}
+}
+
+// Of a part no more rows are expected than fit in it as it is, whatever a manifest
+// says: of one that tells the truth all that there are.
+func TestExpectedRowsFitInTheParts(t *testing.T) {
+	const rows, late = 5000, 1000
+	w := newWarmWorld(t)
+	all, some := make(map[int64]int64), make(map[int64]int64)
+	for k := range int64(rows) {
+		all[k] = 0
+	}
+	for k := range int64(late) {
+		some[rows+k] = 0
+	}
+	w.save(true, all, nil)
+	w.save(false, some, nil)
+	whole := w.chain
+	for name, c := range map[string]struct {
+		lie         func(*manifest.PartUse)
+		least, most int64 // of the base
+	}{
+		"nothing":           {func(*manifest.PartUse) {}, rows, rows},
+		"many rows":         {func(u *manifest.PartUse) { u.Rows = 100_000_000 }, rows, 2 * rows},
+		"rows and rows":     {func(u *manifest.PartUse) { u.Rows = math.MaxInt64 }, rows, 2 * rows},
+		"less than none":    {func(u *manifest.PartUse) { u.Rows = math.MinInt64 }, 0, 0},
+		"a large part":      {func(u *manifest.PartUse) { u.Rows, u.Part.Size = math.MaxInt64, math.MaxInt64 }, 0, 0},
+		"a part of no size": {func(u *manifest.PartUse) { u.Part.Size = math.MinInt64 }, 0, 0},
+	} {
+		w.chain = slices.Clone(whole)
+		for i := range w.chain {
+			c.lie(&w.chain[i])
+		}
+		to := newTasks()
+		_, _ = w.state.Warm(to).Advance(t.Context(), w.plan()) // may fail where the part is another
+		if len(to.told) != 1 || to.told[0] < c.least || to.told[0] > c.most {
+			t.Errorf("%s, early: %d rows are expected, want %d to %d", name, to.told, c.least, c.most)
+		}
+		var told []int64
+		_ = w.state.Restore(w.plan(), Layout{Tables: to.Tables()})(sub0, runtime.Restored{
+			Expect: func(_ dataflow.OperatorID, _ string, rows int64) { told = append(told, rows) },
+			Give:   func(dataflow.OperatorID, string, *batch.Batch) error { return nil },
+		})
+		if len(told) != 1 || told[0] < c.least || told[0] > c.most+c.most/4 {
+			t.Errorf("%s: %d rows are expected, want %d to %d", name, told, c.least, c.most+c.most/4)
 		}
 	}
 }
