@@ -54,6 +54,7 @@ type attempt struct {
 	parsed   *parsed
 	replicas int
 	phases   *timeline
+	early    *warming      // what is being restored before it came, until it is taken or dropped; nil: nothing
 	warm     *warming      // what was restored before it came; nil: nothing
 	late     time.Duration // how long that took here
 	flowed   map[bool]bool // whether it was said that rows are in sinks, by whether these commit

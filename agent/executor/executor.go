@@ -98,7 +98,7 @@ type Executor struct {
 	attempts map[coordinator.JobID]*attempt
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
 	damaged  map[coordinator.JobID][]store.Part          // parts that were found so when a job was restored, to be fetched anew
-	warms    map[coordinator.JobID]*warming              // that nobody has taken
+	warms    map[coordinator.JobID]*warming              // of which no attempt has begun
 	closed   bool
 	running  sync.WaitGroup // attempts, what is restored early, and probes
 
@@ -206,6 +206,8 @@ func (x *Executor) prepare(p *worker.Prepare) {
 	if before != nil { // the worker closed it: it is gone in a moment
 		a.before = before.done
 	}
+	a.early = x.warms[p.AttemptRef.Job]
+	delete(x.warms, p.AttemptRef.Job)
 	x.attempts[p.AttemptRef.Job] = a
 	if x.tokens[p.AttemptRef.Job].Less(p.Token) {
 		x.tokens[p.AttemptRef.Job] = p.Token

@@ -43,6 +43,7 @@ type parsed struct {
 // prepare parses the job, gets the parts of what it goes on from, cuts back files
 // of sinks that are elsewhere now, opens the connectors and restores the state.
 func (a *attempt) prepare() error {
+	defer a.cool()
 	p, err := a.build()
 	if err != nil {
 		return final{err}

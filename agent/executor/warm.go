@@ -25,6 +25,9 @@ import (
 //	restoring  one
 //	over       an attempt has taken it, or it was dropped
 //
+// It is in Executor.warms until an attempt of the job begins: then it is that one's,
+// which takes it or drops it before its preparation ends.
+//
 // What goes wrong in it is told, and no more: the attempt restores all.
 type warming struct {
 	x      *Executor
@@ -173,14 +176,11 @@ func (w *warming) anew(a *attempt) (err error) {
 	return err
 }
 
-// takeWarm ends what is restored early of the attempt's job, and gives the tasks
-// what they lack. Where it does not fit the attempt restores all.
+// takeWarm ends what is restored early for the attempt, and gives the tasks what
+// they lack. Where it does not fit the attempt restores all.
 func (a *attempt) takeWarm() error {
-	x := a.x
-	x.mu.Lock()
-	w := x.warms[a.ref.Job]
-	delete(x.warms, a.ref.Job)
-	x.mu.Unlock()
+	w := a.early
+	a.early = nil
 	if w == nil {
 		return nil
 	}
@@ -210,4 +210,15 @@ func (a *attempt) takeWarm() error {
 	}
 	a.warm, a.late, a.phases.Early = w, time.Since(began), true
 	return nil
+}
+
+// cool drops what is restored early for the attempt, if that did not come to take
+// it, and waits until nothing of it is left: nobody else knows of it.
+func (a *attempt) cool() {
+	if a.early == nil {
+		return
+	}
+	a.early.cancel()
+	<-a.early.done
+	a.early = nil
 }

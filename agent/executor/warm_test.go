@@ -3,6 +3,7 @@ package executor_test
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -129,6 +130,87 @@ func TestRestoredEarly(t *testing.T) {
 				s.finish()
 				s.closeAll()
 				compare(t, linesOf(t, dirs...), want)
+			})
+		})
+	}
+}
+
+// warming is how many jobs are being restored early, here and in whatever else runs
+// in this process.
+func warming() int {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return strings.Count(string(stacks), "executor.(*warming).run(")
+}
+
+// What was restored early goes with the attempt that it is for, also when that ends
+// before it has taken it.
+func TestRestoredEarlyInVain(t *testing.T) {
+	on := []coordinator.Place{at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "b")}
+	prepare := func(s *site) {
+		s.job.Attempt++
+		j := *s.job
+		j.Places = on
+		s.job, s.ref = &j, coordinator.AttemptRef{Job: j.ID, Token: j.Token("home")}
+		s.tellAll(worker.Effect{Prepare: &worker.Prepare{AttemptRef: s.ref, Job: &j, From: j.Newest()}})
+	}
+	fails := func(s *site, why string) {
+		if f := s.deploy(on...); f == nil || !strings.Contains(f.Why, why) {
+			s.t.Errorf("%+v, want %q", f, why)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		end  func(s *site)
+	}{
+		{"its text cannot be read", func(s *site) {
+			s.job.Spec = []byte("name: counts\nsources: 7\n")
+			fails(s, "sources")
+		}},
+		{"nobody has its parts", func(s *site) {
+			s.net.Cut("b", "a")
+			s.net.Cut("b", "c")
+			fails(s, "chk-")
+		}},
+		{"it is closed at once", func(s *site) {
+			prepare(s)
+			s.closeAll()
+		}},
+		{"it is closed while it waits for parts", func(s *site) {
+			s.net.Cut("b", "a")
+			s.net.Cut("b", "c")
+			prepare(s)
+			time.Sleep(time.Second)
+			s.closeAll()
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, fmt.Sprintf(sumsJob, sumsEver, "out.jsonl"), "a", "b", "c")
+				if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
+					t.Fatal(f.Why)
+				}
+				time.Sleep(600 * time.Millisecond)
+				snap := s.trigger(true)
+				s.complete(snap, 2)
+				s.committed(snap.ID)
+				s.warm(on...)
+				s.net.Cut("a", "b") // the next is on others
+				time.Sleep(600 * time.Millisecond)
+				snap = s.trigger(false)
+				s.complete(snap, 2)
+				s.committed(snap.ID)
+				s.net.Heal("a", "b")
+				s.closeAll()
+				if n := warming(); n != 1 {
+					t.Fatalf("%d are restored early", n)
+				}
+				c.end(s)
+				synctest.Wait()
+				if n := warming(); n != 0 {
+					t.Errorf("%d are restored early for an attempt that is gone", n)
+				}
+				s.closeRest()
 			})
 		})
 	}
