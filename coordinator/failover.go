@@ -10,7 +10,7 @@ import (
 
 // MaxEpochsAhead is how far an epoch of a job may be above the one that is known of it
 // at a site: what is further ahead nobody has counted to. MaxEpoch bounds one of a job
-// that is not known.
+// that is not known. Commands are refused by them from GoesOnLevel on only.
 const (
 	MaxEpochsAhead = 1 << 20
 	MaxEpoch       = 1 << 62

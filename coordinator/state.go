@@ -63,7 +63,9 @@ const (
 	// GoesOnLevel: an attempt's first snapshots go on from the parts that it was
 	// restored from; where they cannot, agents take whole ones although the barrier is
 	// not Full. Agents restore a job that arrives before it comes (messages Warm and
-	// Warmed).
+	// Warmed), and look first what is in its way (Probe and Probed). Agents say where
+	// the lanes of a log are (Lanes of LogStatus), and streams to agents of other sites
+	// are packed. Epochs that nobody can have counted to are refused.
 	GoesOnLevel = 5
 	// Level is the greatest that this program knows.
 	Level = GoesOnLevel

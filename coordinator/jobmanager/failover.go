@@ -2,6 +2,7 @@ package jobmanager
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -81,12 +82,30 @@ func (a *apply) checkFailedOver(c *coordinator.JobFailedOver) error {
 	switch {
 	case a.Level < coordinator.SitesLevel:
 		return refuse(ErrRefused, "jobs go from site to site from feature level %d on, and level %d is in force", coordinator.SitesLevel, a.Level)
-	case c.Epoch <= c.Was || c.Epoch-c.Was > coordinator.MaxEpochsAhead+1:
+	case c.Epoch <= c.Was || c.Epoch-c.Was > a.maxTaken():
 		return refuse(ErrRefused, "job %s: epoch %d is to follow %d", c.Job, c.Epoch, c.Was)
 	case len(c.Why) > MaxText:
 		return refuse(ErrRefused, "job %s: a sentence of more than %d bytes", c.Job, MaxText)
 	}
 	return nil
+}
+
+// maxTaken is how far the epoch at which a job is taken may be above the one that it
+// had. The bounds on epochs are of GoesOnLevel: agents that do not know them apply the
+// commands of a lower level, and all are to have the same state.
+func (a *apply) maxTaken() uint64 {
+	if a.Level < coordinator.GoesOnLevel {
+		return MaxHistory
+	}
+	return coordinator.MaxEpochsAhead + 1
+}
+
+// maxEpoch bounds the epoch of a job that is not known here; see maxTaken.
+func (a *apply) maxEpoch() uint64 {
+	if a.Level < coordinator.GoesOnLevel {
+		return math.MaxUint64
+	}
+	return coordinator.MaxEpoch
 }
 
 // keepJob: the job is here, and goes on here, whoever else has it.

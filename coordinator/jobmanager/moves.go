@@ -69,7 +69,7 @@ func (a *apply) move(c *coordinator.MoveCommand) error {
 	}
 	before := a.Moves
 	moves := before.Clone()
-	did, err := migration.Apply(&moves, facts{a.State}, migration.Entry{Index: a.Index, At: a.c.At, Site: a.Site}, c)
+	did, err := migration.Apply(&moves, facts{a.State}, migration.Entry{Index: a.Index, At: a.c.At, Site: a.Site, Level: a.Level}, c)
 	if err != nil {
 		return moveError(err)
 	}
@@ -481,7 +481,7 @@ func (a *apply) checkReceiving(arr *coordinator.Arrival) error {
 		return refuse(ErrRefused, "move %s: the id %q could be of two jobs of the mesh", arr.ID, m.ID)
 	case m.Namespace != "" && m.Namespace != coordinator.DefaultNamespace:
 		return refuse(ErrRefused, "move %s: namespace %q: there is only %q", arr.ID, m.Namespace, coordinator.DefaultNamespace)
-	case arr.Epoch < 2 || arr.Epoch > coordinator.MaxEpoch || len(m.Spec) > MaxSpec || len(m.Sets) > MaxSets || long(m.Sets) || m.Parallelism < 0 || m.Parallelism > dataflow.MaxMaxParallelism || len(m.History) > MaxHistory:
+	case arr.Epoch < 2 || arr.Epoch > a.maxEpoch() || len(m.Spec) > MaxSpec || len(m.Sets) > MaxSets || long(m.Sets) || m.Parallelism < 0 || m.Parallelism > dataflow.MaxMaxParallelism || len(m.History) > MaxHistory:
 		return refuse(ErrRefused, "move %s: a job that was never anywhere, or with a spec, settings, or a parallelism that is too large", arr.ID)
 	case len(m.Feeds) > 2*MaxSources || len(m.Reads) > MaxSources || len(m.Adopted) > MaxSources || long(m.Reads):
 		return refuse(ErrRefused, "move %s: more than %d sources of a job", arr.ID, MaxSources)

@@ -53,7 +53,7 @@ func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
 		return refuse(ErrRefused, "the job's id %q: it is none", m.ID)
 	}
 	switch here := a.Jobs[m.ID]; {
-	case c.From == a.Site || c.From == "" || len(c.From) > MaxName || c.Epoch == 0 || c.Epoch > coordinator.MaxEpoch:
+	case c.From == a.Site || c.From == "" || len(c.From) > MaxName || c.Epoch == 0 || c.Epoch > a.maxEpoch():
 		return refuse(ErrRefused, "job %s: a replica of site %q at epoch %d", m.ID, c.From, c.Epoch)
 	case here != nil && !here.Status.Ended():
 		return refuse(ErrRefused, "job %s is at this site, and %s: no other has it", m.ID, here.Status)

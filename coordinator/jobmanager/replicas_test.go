@@ -92,11 +92,13 @@ func TestReplicasAreBounded(t *testing.T) {
 }
 
 // raise puts the level in force that this program knows.
-func (s *site1) raise() {
+func (s *site1) raise() { s.raiseTo(coordinator.Level) }
+
+func (s *site1) raiseTo(level int) {
 	for _, a := range slices.Collect(maps.Values(s.m.State().Agents)) {
-		s.do("agent %s name=%s level=%d slots=%d", a.Node, a.Name, coordinator.Level, a.Slots)
+		s.do("agent %s name=%s level=%d slots=%d", a.Node, a.Name, level, a.Slots)
 	}
-	s.do("level %d", coordinator.Level)
+	s.do("level %d", level)
 }
 
 // Whatever is proposed in whatever order: what a job can be restored from is

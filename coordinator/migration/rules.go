@@ -87,6 +87,7 @@ type Entry struct {
 	Index uint64
 	At    dataflow.Time // the leader's wall clock, for people
 	Site  mesh.Site     // whose state it is
+	Level uint32        // the feature level in force there
 }
 
 // Apply applies a command to a site's moves. A command that was decided on what is
@@ -228,7 +229,7 @@ func departureForgotten(m *coordinator.Moves, id coordinator.MoveID) (Applied, e
 // fenced: the greater epoch wins, whatever this site thinks.
 func fenced(m *coordinator.Moves, jobs Jobs, e Entry, c *coordinator.JobFenced) (Applied, error) {
 	job, changed := jobs.Job(c.Job), false
-	if job != (JobFacts{}) && job.Epoch < c.Epoch && c.Epoch-job.Epoch > coordinator.MaxEpochsAhead {
+	if e.Level >= coordinator.GoesOnLevel && job != (JobFacts{}) && job.Epoch < c.Epoch && c.Epoch-job.Epoch > coordinator.MaxEpochsAhead {
 		return Applied{}, refuse(ErrRefused, "job %s: site %s cannot have it at epoch %d, as it is known to have been at %d", c.Job, c.Owner, c.Epoch, job.Epoch)
 	}
 	for _, id := range sorted(m.Departures) {

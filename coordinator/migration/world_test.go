@@ -149,7 +149,7 @@ func (x *explorer) apply(s *state, site int, c *coordinator.MoveCommand) {
 			}
 		}
 	}
-	done, err := Apply(m, jobs(s.job[site]), Entry{Index: 1 << 40, At: 1, Site: siteNames[site]}, c)
+	done, err := Apply(m, jobs(s.job[site]), Entry{Index: 1 << 40, At: 1, Site: siteNames[site], Level: coordinator.Level}, c)
 	switch done.Order {
 	case Leave, Fence:
 		s.job[site] = JobFacts{Epoch: done.Epoch}
