@@ -2,7 +2,9 @@ package file
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -34,12 +36,27 @@ func Probe(cfg SinkConfig) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(dir, ".tidemark-probe")
-	err = s.usableFile(name, os.O_RDWR|os.O_CREATE)
-	if gone := s.cfg.FS.Remove(name); err == nil && gone != nil && !errors.Is(gone, fs.ErrNotExist) {
-		err = s.fault(gone)
+	return s.usableFolder(dir)
+}
+
+// usableFolder makes a file in a folder and removes it. Its name is none that is
+// there, whoever made that.
+func (s *Sink) usableFolder(dir string) error {
+	name := filepath.Join(dir, fmt.Sprintf(".tidemark-probe-%016x", rand.Uint64()))
+	f, err := s.cfg.FS.Open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err == nil {
+		err = f.Close()
+		if gone := s.cfg.FS.Remove(name); err == nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = gone
+		}
 	}
-	return err
+	if p := (*fs.PathError)(nil); errors.As(err, &p) { // the same sentence each time
+		err = &fs.PathError{Op: p.Op, Path: dir, Err: p.Err}
+	}
+	if err != nil {
+		return s.fault(err)
+	}
+	return nil
 }
 
 // nearest is the nearest folder of the target that there is.
