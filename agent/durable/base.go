@@ -63,7 +63,7 @@ func BaseOf(plan *restore.Plan, l Layout) *Base {
 
 // GoesOn is runtime.Options'.
 func (b *Base) GoesOn(id dataflow.SubtaskID, op dataflow.OperatorID) bool {
-	return b.ops[at{op, id.Index}]
+	return b != nil && b.ops[at{op, id.Index}]
 }
 
 // begin puts the base's parts of a subtask's tables into its chains. A part that is

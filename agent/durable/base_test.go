@@ -182,3 +182,11 @@ func TestABaseOutlivesItsManifest(t *testing.T) {
 	}
 	w.end()
 }
+
+// A nil Base has nothing that an operator could go on from.
+func TestNoBase(t *testing.T) {
+	var b *Base
+	if b.GoesOn(dataflow.SubtaskID{Task: "sums"}, "sums") {
+		t.Error("it goes on from nothing")
+	}
+}

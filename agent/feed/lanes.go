@@ -10,7 +10,7 @@ import (
 // shownLanes are what all copies of a log have, by lane. The log knows that over all
 // lanes only; so where its lanes end is noted, and counts when all have that.
 type shownLanes struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	id    ingestlog.LogID
 	epoch uint64
 	known lanesEnd
