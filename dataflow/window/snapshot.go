@@ -66,6 +66,7 @@ func (o *core) describe(f form) {
 	for _, i := range o.sets {
 		a := p.accs[i]
 		v := batch.Field{Name: name("value"), Type: p.args[a.arg].typ}
+		delete(used, v.Name) // of each table: what other sets there are must not matter
 		s := batch.MustSchema(append(append([]batch.Field(nil), own...), v)...)
 		o.tables = append(o.tables, operator.StateTable{Name: "values__" + p.args[a.arg].name, Schema: s, Keyed: true, Identity: s.Len()})
 	}
