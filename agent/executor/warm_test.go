@@ -180,7 +180,7 @@ func TestRestoredEarlyInVain(t *testing.T) {
 			s.net.Cut("b", "a")
 			s.net.Cut("b", "c")
 			prepare(s)
-			time.Sleep(time.Second)
+			synctest.Wait()
 			s.closeAll()
 		}},
 	} {
