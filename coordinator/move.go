@@ -217,6 +217,13 @@ type MovingJob struct {
 	History     []Tenure      `cbor:"14,keyasint,omitempty"` // up to the site that it leaves
 }
 
+// As is the job as it would be at a site that has it at an epoch, as far as its text,
+// state and settings go: it has no places, and nothing is on record of its files.
+func (m *MovingJob) As(epoch uint64) *Job {
+	return &Job{ID: m.ID, Namespace: m.Namespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Epoch: epoch, Reads: m.Reads,
+		Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy}
+}
+
 // MovingFeed is a feed that a moving job reads.
 type MovingFeed struct {
 	Name   string `cbor:"1,keyasint"`

@@ -35,10 +35,8 @@ func (x *Executor) probe(m *coordinator.Probe) {
 // reaches says what is in the way of the subtasks that would be here. It reads the
 // job, and what it would go on from, as an attempt does.
 func (x *Executor) reaches(ctx context.Context, m *coordinator.Probe) error {
-	j := &coordinator.Job{
-		ID: m.Job.ID, Namespace: m.Job.Namespace, Name: m.Job.Name, Spec: m.Job.Spec, Sets: m.Job.Sets, Parallelism: m.Job.Parallelism, Epoch: m.Epoch,
-		Adopted: m.Job.Adopted, Overwrite: m.Job.Overwrite, AllowNonRestored: m.Job.Lossy, Places: m.Places,
-	}
+	j := m.Job.As(m.Epoch)
+	j.Places = m.Places
 	if x.o.Present != nil {
 		if was := x.o.Present(j.ID); was != nil { // its files of then
 			j.Sinks = was.Sinks

@@ -186,7 +186,7 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 	case !facts.NameFree(m.Namespace, m.Name):
 		return nil, nil, fmt.Sprintf("a job %q is at site %s already: stop it first", m.Name, l.cfg.Site)
 	}
-	j := coming(m, ask.Epoch)
+	j := m.As(ask.Epoch)
 	p, err := l.cfg.Parse(j)
 	if err != nil {
 		return nil, nil, fmt.Sprintf("the job cannot be read at site %s: %v", l.cfg.Site, err)
@@ -218,11 +218,6 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 	return p, places, why
 }
 
-// coming is what a job on its way here will be.
-func coming(m *coordinator.MovingJob, epoch uint64) *coordinator.Job {
-	return &coordinator.Job{ID: m.ID, Namespace: m.Namespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Epoch: epoch, Reads: m.Reads, Adopted: m.Adopted}
-}
-
 // reserved are the slots that the other jobs on their way here will take, below zero:
 // so as a run that has fewer than none leaves them to those.
 func (l *Leader) reserved(but coordinator.JobID) map[mesh.NodeID]int {
@@ -230,12 +225,12 @@ func (l *Leader) reserved(but coordinator.JobID) map[mesh.NodeID]int {
 	var all []*coordinator.Job
 	for _, id := range sorted(l.st.Moves.Arrivals) {
 		if arr := l.st.Moves.Arrivals[id]; !arr.Phase.Decided() && arr.Job.ID != but {
-			all = append(all, coming(&arr.Job, arr.Epoch))
+			all = append(all, arr.Job.As(arr.Epoch))
 		}
 	}
 	for _, id := range sorted(l.moving.runs) { // those that were checked, and are about to be on record
 		if m := l.moving.runs[id]; m.fits != nil && l.st.Moves.Arrivals[id] == nil && m.job != but {
-			all = append(all, coming(&m.fits.Job, m.fits.Epoch))
+			all = append(all, m.fits.Job.As(m.fits.Epoch))
 		}
 	}
 	for _, j := range all {

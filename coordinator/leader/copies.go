@@ -428,7 +428,7 @@ func (l *Leader) hasRoom(node mesh.NodeID, bytes int64) bool {
 func (l *Leader) replicas(id coordinator.JobID) int {
 	j := l.st.Jobs[id]
 	if r := l.st.Replicas[id]; j == nil && r != nil {
-		j = asJob(&r.Job)
+		j = r.Job.As(0)
 	}
 	if j == nil {
 		return coordinator.DefaultReplicas

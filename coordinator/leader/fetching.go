@@ -87,7 +87,7 @@ func (l *Leader) fetchedOf(r *coordinator.Replica) *fetched {
 // positions are where a job's sources stand in the logs that they read.
 func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) (map[string]offsets, error) {
 	all := make(map[string]offsets)
-	p, err := l.cfg.Parse(asJob(job))
+	p, err := l.cfg.Parse(job.As(0))
 	if err != nil {
 		return all, err
 	}
@@ -113,11 +113,6 @@ func (l *Leader) positions(job *coordinator.MovingJob, m *manifest.Manifest) (ma
 		}
 	}
 	return all, nil
-}
-
-// asJob is a job of another site as it would be here.
-func asJob(m *coordinator.MovingJob) *coordinator.Job {
-	return &coordinator.Job{ID: m.ID, Namespace: m.Namespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Reads: m.Reads, Adopted: m.Adopted}
 }
 
 // fetchNext orders what is lacking of a Next; false: there is nothing to order now.

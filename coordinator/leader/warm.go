@@ -113,7 +113,7 @@ func (l *Leader) roomy(w *warmth) bool {
 
 // warmPlaces chooses places for an arriving job; there may be none.
 func (l *Leader) warmPlaces(m *moveRun, arr *coordinator.Arrival, name string) {
-	w, j := &m.warm, coming(&arr.Job, arr.Epoch)
+	w, j := &m.warm, arr.Job.As(arr.Epoch)
 	was := w.places
 	w.places, w.used, w.tried = nil, nil, name
 	if w.run == nil {

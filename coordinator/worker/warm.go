@@ -68,7 +68,9 @@ func (w *Worker) reconcileWarm(st *coordinator.State) {
 		default:
 			if s := st.Of(id, h.asked.Name); s != nil {
 				h.told = true
-				w.put(Effect{Warm: &Warm{Job: coming(arr, h.asked.Places), From: s}})
+				j := arr.Job.As(arr.Epoch)
+				j.Places = h.asked.Places
+				w.put(Effect{Warm: &Warm{Job: j, From: s}})
 			}
 			h.asked = nil
 		}
@@ -89,11 +91,4 @@ func (w *Worker) came(st *coordinator.State, id coordinator.JobID) bool {
 		return false // it waits for room, or for an attempt of before to end
 	}
 	return true
-}
-
-// coming is what a job on its way here is going to be, as far as its state goes.
-func coming(arr *coordinator.Arrival, places []coordinator.Place) *coordinator.Job {
-	m := &arr.Job
-	return &coordinator.Job{ID: m.ID, Namespace: m.Namespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Epoch: arr.Epoch, Adopted: m.Adopted,
-		AllowNonRestored: m.Lossy, Places: places}
 }
