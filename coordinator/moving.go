@@ -73,15 +73,24 @@ func (s *State) Holds(f *Feed) bool {
 	switch {
 	case f.Mirror != nil: // its owner has no session anyhow
 		return false
-	case f.Owner != "":
+	case f.Owner != "", s.contested(f):
 		return true
-	}
-	if j := s.Jobs[f.Job]; j != nil && (j.Isolated || j.Status == Quarantined) {
-		return true // another site may have a session, of the same name
 	}
 	d := s.LeavingFeed(f)
 	return d != nil && (d.Phase == DepartureHalting || d.Phase == DepartureOffered) && s.Jobs[d.Job].Status == Suspended
 }
+
+// contested tells whether another site may have a feed's job, and a session of the
+// same name.
+func (s *State) contested(f *Feed) bool {
+	j := s.Jobs[f.Job]
+	return j != nil && (j.Isolated || j.Status == Quarantined)
+}
+
+// Barred tells whether the present epoch of a feed's log is not to be owned, though
+// it was given to somebody: it is one with a session, and was begun before it was
+// known that another site may have the job. The next one is a held one.
+func (s *State) Barred(f *Feed) bool { return f.Mirror == nil && !f.Log.Held && s.contested(f) }
 
 // Moving is what the target of a departure must know of the job, as it is now.
 // false: the job is not there.

@@ -124,10 +124,8 @@ func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
 // stood: nobody could be heard for so long, though it spoke. An agent has as much of
 // its time left as before. What is granted is not touched: that time passed for all.
 func (l *Leader) stood(d dataflow.Duration) {
-	if l.leads && l.cfg.Timing.Lapse > 0 && d >= l.cfg.Timing.Lapse {
-		if jobs := l.takeable(); len(jobs) > 0 {
-			l.propose(coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self, Isolated: jobs}}, func(error) {})
-		}
+	if l.leads && l.cfg.Timing.Lapse > 0 && d >= l.cfg.Timing.Lapse && len(l.takeable()) > 0 {
+		l.lapsed = true
 	}
 	for _, node := range sorted(l.agents) {
 		if a := l.agents[node]; !a.lost {
@@ -203,15 +201,15 @@ func (l *Leader) listen(a *agent, m *coordinator.ToLeader) {
 	}
 }
 
-// heartbeat grants the lease, unless this leader may be none any more, or the
-// agent runs what it should not.
+// heartbeat grants the lease, unless this leader may be none any more, the agent
+// runs what it should not, or nobody knows yet what it should.
 func (l *Leader) heartbeat(a *agent, h *coordinator.Heartbeat) {
 	a.applied = h.Applied
 	if h.Disk > 0 { // not each one says it
 		a.disk = h.Disk
 	}
 	l.noteMirrors(h.Logs)
-	if l.st.Agents[a.node] == nil || len(a.debts) > 0 || l.now > l.confirmed.Add(l.cfg.Timing.Confirm) {
+	if l.lapsed || l.st.Agents[a.node] == nil || len(a.debts) > 0 || l.now > l.confirmed.Add(l.cfg.Timing.Confirm) {
 		return
 	}
 	a.granted = l.now

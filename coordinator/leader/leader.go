@@ -20,9 +20,9 @@ type Leader struct {
 	st          *coordinator.State // during a Step
 	now, wall   dataflow.Time
 	start       dataflow.Time // of the term
-	begun       bool          // LeaderBegan was proposed, and not refused
+	begun       bool          // LeaderBegan was proposed, and it is not known what became of it
 	retry       dataflow.Time // when it is proposed again
-	lapsed      bool          // and that nobody had led before, if so
+	lapsed      bool          // nobody had led for long, and which jobs another site may have taken is not on record yet
 	leads       bool          // it is applied: the state here has all that was decided before this term
 	ledFrom     uint64        // the index that was applied then
 	confirmed   dataflow.Time // a majority has said that this leader leads, later than this
@@ -62,7 +62,7 @@ func New(cfg Config) *Leader {
 		cfg.Parse = Parse
 	}
 	return &Leader{
-		cfg: cfg, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
+		cfg: cfg, lapsed: cfg.Lapsed, confirmed: dataflow.MinTime, start: dataflow.MinTime, retry: dataflow.MinTime, wake: dataflow.MinTime, proposals: make(map[int]proposal),
 		agents: make(map[mesh.NodeID]*agent), jobs: make(map[coordinator.JobID]*jobRun), feeds: make(map[string]*feedRun),
 		apart: make(map[schedule.Pair]dataflow.Time), marks: newMarks(), copying: newCopying(), moving: newMigrating(), replicating: newReplicating(),
 		heard: make(map[coordinator.JobID]heardOf), contests: make(map[coordinator.JobID]bool), wakes: wakes{index: make(map[subject]int)},
@@ -109,7 +109,7 @@ func (l *Leader) lead() {
 	if l.leads || l.st.Term != l.cfg.Term || len(l.lapsing()) > 0 {
 		return
 	}
-	l.leads, l.ledFrom = true, l.st.Index
+	l.leads, l.lapsed, l.ledFrom = true, false, l.st.Index
 	l.sync(jobmanager.Changed{All: true})
 	l.markSites() // it was told before which are reached
 	for _, f := range l.early {
@@ -119,10 +119,10 @@ func (l *Leader) lead() {
 }
 
 // lapsing are the jobs that another site may have taken, if nobody had led this one
-// for long, and that is not on record yet. Nobody has a lease before it is: the next
-// leader would know nothing of it.
+// for long, and that is not on record yet. Nobody gets a lease before it is: what
+// runs of the jobs would act, and the next leader would know nothing of it.
 func (l *Leader) lapsing() []coordinator.JobID {
-	if !l.cfg.Lapsed || l.lapsed {
+	if !l.lapsed {
 		return nil
 	}
 	return l.takeable()
@@ -187,9 +187,10 @@ func (l *Leader) applied(a *Applied) {
 	}
 }
 
-// begin says that the term has begun, until that is applied.
+// begin says that the term has begun, and which jobs another site may have taken,
+// until that is applied.
 func (l *Leader) begin() {
-	if l.leads || l.begun || l.now < l.retry {
+	if l.begun || l.now < l.retry || l.leads && !l.lapsed {
 		return
 	}
 	c := &coordinator.LeaderBegan{Term: l.cfg.Term, Node: l.cfg.Self}
@@ -198,8 +199,8 @@ func (l *Leader) begin() {
 	}
 	l.begun = true
 	l.propose(coordinator.Command{LeaderBegan: c}, func(err error) {
-		l.lapsed = l.lapsed || err == nil && len(c.Isolated) > 0
-		l.begun, l.retry = err == nil && (l.lapsed || len(l.lapsing()) == 0), l.now
+		l.begun, l.retry = false, l.now
+		l.lapsed = l.lapsed && (err != nil || len(c.Isolated) == 0)
 		if err != nil {
 			l.retry = l.now.Add(l.cfg.Timing.Retry)
 		}
@@ -231,13 +232,14 @@ func (l *Leader) tell(format string, args ...any) {
 
 // next is when something may change by time alone.
 func (l *Leader) next() dataflow.Time {
-	switch {
-	case l.leads:
-		return l.wakes.first()
-	case !l.begun && l.retry > l.now:
-		return l.retry
+	at := dataflow.MaxTime
+	if l.leads {
+		at = l.wakes.first()
 	}
-	return dataflow.MaxTime
+	if (!l.leads || l.lapsed) && !l.begun && l.retry > l.now {
+		at = min(at, l.retry)
+	}
+	return at
 }
 
 func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

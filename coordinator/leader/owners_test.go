@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -73,5 +75,60 @@ func TestOwnersThatAreMadeUp(t *testing.T) {
 	}
 	if len(asked) != 1 || !asked["b"] {
 		t.Errorf("asked: %v", asked)
+	}
+}
+
+// A leader that stood still for long lets nobody act before it is on record which jobs
+// another site may have taken meanwhile, however often that is refused.
+func TestNoLeaseBeforeWhatLapsedIsOnRecord(t *testing.T) {
+	job := &coordinator.Job{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Epoch: 1, Attempt: 1, Status: coordinator.Restarting,
+		Checkpoints: []*coordinator.Snapshot{{Name: "chk-1-a-1-1", Job: "j6-a"}}}
+	k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: coordinator.Level, Moves: coordinator.NewMoves(),
+		Agents: map[mesh.NodeID]*coordinator.Agent{"a1": {Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}},
+		Jobs:   map[coordinator.JobID]*coordinator.Job{"j6-a": job},
+	}}
+	k.Leader = leader.New(leader.Config{Term: 1, Self: "a1", Site: "a", Level: coordinator.Level, Timing: leader.DefaultTiming(), Parse: leader.Parse})
+	k.step(leader.Event{From: &leader.From{Node: "a1", Message: coordinator.ToLeader{Hello: &coordinator.Hello{Agent: *k.st.Agents["a1"], Boot: 1}}}})
+	began := func(effects []leader.Effect) (ref int, isolated []coordinator.JobID) {
+		for _, f := range effects {
+			if f.Propose != nil && f.Propose.Command.LeaderBegan != nil {
+				ref, isolated = f.Propose.Ref, f.Propose.Command.LeaderBegan.Isolated
+			}
+		}
+		return ref, isolated
+	}
+	seq := uint64(0)
+	granted := func() bool {
+		k.step(leader.Event{Confirmed: new(k.now)})
+		seq++
+		for _, f := range k.step(leader.Event{From: &leader.From{Node: "a1", Message: coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: seq}}}}) {
+			if f.Send != nil && f.Send.Message.Granted != nil {
+				return true
+			}
+		}
+		return false
+	}
+	if !granted() {
+		t.Fatal("it grants no lease when nothing has happened")
+	}
+	k.now += 65000 * ms
+	ref, isolated := began(k.step(leader.Event{Stood: 65 * dataflow.Second}))
+	for range 2 {
+		if len(isolated) != 1 || isolated[0] != "j6-a" {
+			t.Fatalf("isolated: %v", isolated)
+		}
+		if granted() {
+			t.Error("a lease is granted, and nobody knows yet that another site may have the job")
+		}
+		k.step(leader.Event{Refused: &leader.Refused{Ref: ref, Err: errors.New("the disk is full")}})
+		k.now = max(k.now, k.Wake())
+		ref, isolated = began(k.step(leader.Event{}))
+	}
+	next := *job
+	next.Isolated = true
+	k.st.Jobs["j6-a"], k.st.Index = &next, 10
+	k.step(leader.Event{Applied: &leader.Applied{Index: 10, Ref: ref, Command: &coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: 1, Node: "a1", Isolated: isolated}}}})
+	if !granted() {
+		t.Error("it is on record, and no lease is granted")
 	}
 }

@@ -16,7 +16,7 @@ func TestCopy(t *testing.T) {
 	b.step(Event{Leader: ptr(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: ptr(true)}, "hello", "beat 1")
 	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: order}}) // it does not know what the leader knew
-	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "lease 3", "kept 0")
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "kept 0")
 	b.st.Index = 11
 	b.step(Event{State: true})
 	b.st.Index, b.st.Savepoints["sp"] = 12, &coordinator.Snapshot{Name: "sp"}
@@ -42,7 +42,7 @@ func TestLacks(t *testing.T) {
 	says(on(1, "n1", "n2"), on(2, "n1"), on(3, "n1"))
 	b.step(Event{Leader: ptr(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: ptr(true)}, "hello", "beat 1")
-	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "lease 3", "kept 1")
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "kept 1")
 	b.step(Event{Copied: &coordinator.Copied{Name: "sp", Lacks: []coordinator.PartCopies{on(1, "n1"), on(2, "n1")}}})
 	b.st.Level = coordinator.CopiesLevel
 	b.step(Event{State: true}, "lacks 2 of sp")

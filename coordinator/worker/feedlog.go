@@ -18,7 +18,8 @@ import (
 //
 // The state decides: what the present epoch says this agent is, it is, but for
 // three: after a promise (Seal) nothing of an older epoch goes on. A feed of a
-// job that has ended rests, and so does one that another site has. And an owner
+// job that has ended rests, and so does one that another site has, and one that
+// another site may have and whose epoch would have a session. And an owner
 // that was started again does not go on with the epoch in which it ended, because
 // members may have got from it what it has lost: it seals the epoch by itself, and
 // the leader begins the next one.
@@ -138,7 +139,7 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 // roleOf is what the state says that this agent is.
 func (w *Worker) roleOf(st *coordinator.State, f *coordinator.Feed) role {
 	switch {
-	case st.Rests(f) || f.Log.Epoch == 0:
+	case st.Rests(f) || f.Log.Epoch == 0 || f.Log.Owner == w.self && st.Barred(f):
 		return resting
 	case f.Log.Owner == w.self:
 		return owning

@@ -20,8 +20,9 @@ type link struct {
 	term    uint64                   // the greatest that was heard of
 	seq     uint64                   // of the last heartbeat
 	sent    map[uint64]dataflow.Time // when heartbeats were sent that have no answer yet
-	granted uint64                   // what the leader knew when it granted the first lease to this process; 0: it has not
-	lease   dataflow.Time            // until when it runs
+	granted uint64                   // what the leader knew when it granted the first lease after none ran; 0: it never has
+	until   dataflow.Time            // until when it has granted a lease
+	lease   dataflow.Time            // until when one runs
 	beat    dataflow.Time            // when the next heartbeat is due; MaxTime: the stream does not stand
 	dial    dataflow.Time            // when the stream is tried again; MaxTime: it is not
 }
@@ -138,13 +139,34 @@ func (w *Worker) granted(g *coordinator.Granted) {
 			delete(l.sent, seq)
 		}
 	}
-	if l.granted == 0 {
+	if w.now >= max(l.lease, l.until) {
 		l.granted = max(g.Index, 1)
 	}
-	if until := at.Add(g.Lease); until > l.lease {
-		l.lease = until
-		w.put(Effect{Lease: &until})
+	l.until = max(l.until, at.Add(g.Lease))
+}
+
+// act begins a lease that was granted, or has it run longer. After a time without
+// one, others may have gone on, with other attempts or at another site: then nothing
+// acts before the state here is as new as what the leader had when it granted it, and
+// what that ends has ended.
+func (w *Worker) act(st *coordinator.State) {
+	l := &w.link
+	if l.until <= max(l.lease, w.now) || w.now >= l.lease && (st.Index < l.granted || w.closing()) {
+		return
 	}
+	l.lease = l.until
+	until := l.lease
+	w.put(Effect{Lease: &until})
+}
+
+// closing tells whether an attempt is being closed.
+func (w *Worker) closing() bool {
+	for _, a := range w.attempts {
+		if a.phase == closing {
+			return true
+		}
+	}
+	return false
 }
 
 // tick does what is due.

@@ -20,7 +20,7 @@ func TestReplicaIsKept(t *testing.T) {
 	b.st.Level, b.st.Replicas = coordinator.SitesLevel, map[coordinator.JobID]*coordinator.Replica{"j9-b": {Next: first}}
 	b.step(Event{Leader: ptr(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: ptr(true)}, "hello", "beat 1")
-	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "lease 3", "kept j9-b1", "kept 0")
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "kept j9-b1", "kept 0")
 	order := &coordinator.Copy{Order: 3, Index: 10, Name: "c1", Job: "j9-b"}
 	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: order}}, "copy 3 of c1")
 	b.st.Replicas["j9-b"] = &coordinator.Replica{Snapshot: first, Next: next}
@@ -39,7 +39,7 @@ func TestReplicaChanges(t *testing.T) {
 	b := newBench(t)
 	b.step(Event{Leader: ptr(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: ptr(true)}, "hello", "beat 1")
-	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "lease 3", "kept 0")
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "kept 0")
 	b.st.Replicas = map[coordinator.JobID]*coordinator.Replica{"j9-b": {Next: &coordinator.Snapshot{Name: "c1"}}}
 	for _, f := range b.w.Step(b.st, jobmanager.Changed{Names: []jobmanager.Change{{What: jobmanager.Replica, Name: "j9-b"}}}, Event{Now: b.now, State: true}) {
 		if f.Kept != nil && f.Kept.Job == "j9-b" {

@@ -39,7 +39,7 @@ func New(cfg Config) *Worker {
 		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog), marks: newMarks(),
 		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot), warms: make(map[coordinator.JobID]*warm),
 		copies: copies{lacks: make(map[snapshotRef]*coordinator.Copied)},
-		link:   link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, lease: dataflow.MinTime},
+		link:   link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, until: dataflow.MinTime, lease: dataflow.MinTime},
 	}
 }
 
@@ -80,6 +80,7 @@ func (w *Worker) Step(st *coordinator.State, changed jobmanager.Changed, e Event
 	if !w.behind {
 		w.reconcile(st)
 	}
+	w.act(st)
 	return w.effects
 }
 

@@ -146,7 +146,7 @@ func (b *bench) connect() {
 	b.t.Helper()
 	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: new(true)}, "hello", "beat 1")
-	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3002", "kept 0")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "kept 0", "lease 3002")
 }
 
 func TestStaleAndRepeated(t *testing.T) {
@@ -230,13 +230,70 @@ func TestBehind(t *testing.T) {
 	b.step(Event{State: true})
 	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: new(true)}, "hello", "beat 1")
-	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 30}}), "lease 3003")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 30}}))
 	b.st.Index = 29
 	b.step(Event{State: true})
 	b.st.Index = 30
 	b.job(5, coordinator.Running) // it was prepared by the process before
-	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept j0", "kept 0")
+	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept j0", "kept 0", "lease 3003") // not before: what it is about to do may be another's
 	b.step(Event{State: true})
+}
+
+// A process that stood still goes on with what it had, but nothing of it acts before
+// it knows as much as the leader that lets it, and what is over has ended.
+func TestLeaseAfterNone(t *testing.T) {
+	b := newBench(t)
+	b.connect()
+	b.job(1, coordinator.Restoring)
+	b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Job: "j", Log: coordinator.LogEpoch{Epoch: 1, Owner: "n1", Members: []mesh.NodeID{"n1"}}}
+	b.step(Event{State: true}, "prepare j/1", "own 1", "kept j0")
+	b.step(Event{Attempt: &AttemptEvent{Prepared: &coordinator.Prepared{AttemptRef: b.ref(1)}}}, "prepared")
+	b.step(b.tell(5, coordinator.ToAgent{Begin: &coordinator.Begin{AttemptRef: b.ref(1)}}), "begin j/1")
+	b.now += dataflow.Time(dataflow.Second)
+	b.step(Event{}, "beat 2")
+	granted := func(seq, index uint64) Event {
+		return b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: seq, Lease: 3 * dataflow.Second, Index: index}})
+	}
+	b.step(granted(2, 50), "lease 4007") // one runs: an old state costs nothing
+	b.now += dataflow.Time(dataflow.Minute)
+	b.step(Event{}, "beat 3")
+	b.step(granted(3, 60))
+	b.now += dataflow.Time(dataflow.Second)
+	b.step(Event{}, "beat 4")
+	b.step(granted(4, 70)) // what the first one knew is enough
+	b.st.Index = 60
+	b.job(1, coordinator.Restarting)
+	b.st.Jobs["j"].Isolated = true
+	b.step(Event{State: true}, "close j/1", "rest")
+	b.step(Event{Attempt: &AttemptEvent{Closed: new(b.ref(1))}}, "failed ", "lease 65011")
+}
+
+// Nobody opens a session while another site may have the job: an epoch that would
+// have one is not owned, by the process that began it or by the next one.
+func TestOwnerOfContestedJob(t *testing.T) {
+	b := newBench(t)
+	b.connect()
+	log := func(epoch uint64, held bool) {
+		b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Job: "j", Log: coordinator.LogEpoch{Epoch: epoch, Owner: "n1", Members: []mesh.NodeID{"n1"}, Held: held}}
+	}
+	b.job(1, coordinator.Restarting)
+	for _, contested := range []func(*coordinator.Job){
+		func(j *coordinator.Job) { j.Isolated = true },
+		func(j *coordinator.Job) { j.Status = coordinator.Quarantined },
+	} {
+		*b.st.Jobs["j"] = coordinator.Job{ID: "j", Status: coordinator.Restarting, Attempt: 1}
+		b.w.kept = map[coordinator.JobID][]*coordinator.Snapshot{"": nil, "j": nil}
+		b.w.logs = map[string]*feedLog{}
+		contested(b.st.Jobs["j"])
+		log(1, false)
+		b.step(Event{State: true})
+		b.st.Jobs["j"].Isolated, b.st.Jobs["j"].Status = false, coordinator.Restarting
+		b.step(Event{State: true}, "own 1")
+		contested(b.st.Jobs["j"])
+		b.step(Event{State: true}, "rest")
+		log(2, true)
+		b.step(Event{State: true}, "own 2")
+	}
 }
 
 // An attempt that is over is gone as soon as the leader asks, whether this process
@@ -250,7 +307,7 @@ func TestOver(t *testing.T) {
 	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: new(true)}, "hello", "beat 1")
 	b.step(over(3), "failed ") // nothing is done before the first lease
-	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 1}}), "lease 3002", "kept j0", "kept 0")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 1}}), "kept j0", "kept 0", "lease 3002")
 	b.step(over(4), "failed ") // the state has not come to it
 	b.job(4, coordinator.Restoring)
 	b.step(Event{State: true})
@@ -283,7 +340,7 @@ func TestPromiseOfWhoIsBehind(t *testing.T) {
 	seal := b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}})
 	b.step(seal) // it may not know what there was before
 	epoch(2)
-	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3003", "follow 2", "seal 3", "kept 0")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "follow 2", "seal 3", "kept 0", "lease 3003")
 	b.step(seal)
 	b.step(Event{Log: &LogEvent{Sealed: &coordinator.Sealed{Feed: "f", Epoch: 3, End: 60}}}, "sealed 3 at 60")
 	b.step(Event{State: true})
@@ -299,7 +356,7 @@ func TestPromiseOfWhoIsBehind(t *testing.T) {
 	b.step(Event{Log: &LogEvent{Opened: &coordinator.LogNow{Feed: "f", Epoch: 3, End: 70}}})
 	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: new(true)}, "hello log 3-70", "beat 1")
-	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3003", "kept 0")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "kept 0", "lease 3003")
 	b.step(seal, "seal 3")
 	b.step(Event{Log: &LogEvent{Sealed: &coordinator.Sealed{Feed: "f", Epoch: 3, End: 60}}}, "sealed 3 at 60")
 }
@@ -313,7 +370,7 @@ func TestLogs(t *testing.T) {
 	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: new(true)}, "hello log 2-70 log 1-7", "beat 1")
 	// It owned the epoch in another process: it ends it by itself, once.
-	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "lease 3004", "seal 3", "drop", "kept 0")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 10}}), "seal 3", "drop", "kept 0", "lease 3004")
 	b.step(b.tell(5, coordinator.ToAgent{Seal: &coordinator.Seal{Feed: "f", Epoch: 3}})) // asked as well: it is on its way
 	b.step(Event{Log: &LogEvent{Failed: &LogFailed{Feed: "f", Epoch: 3, Why: "disk full"}}}, "sealed 3: disk full")
 	if at := b.w.Wake(); at > b.now.Add(patience) {

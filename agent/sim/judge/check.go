@@ -143,10 +143,12 @@ func (j *Judge) deployed(d *coordinator.JobDeployed, st *coordinator.State) {
 func (j *Judge) completed(s *coordinator.Snapshot) {
 	j.Stats.Checkpoints++
 	j.w.Tell("checkpoint %s of %s is complete", s.Name, s.Job)
-	if was, ok := j.newest[s.Job]; ok && !was.Less(s.ID) {
+	switch was, ok := j.newest[s.Job]; {
+	case !ok || was.Less(s.ID):
+		j.newest[s.Job] = s.ID
+	case j.sites == nil || !j.sites.Forced || was.Token.Site == s.ID.Token.Site: // else it was under way when its site was lost
 		j.w.Fail(6, "checkpoint %s of job %s came after %v", s.Name, s.Job, was)
 	}
-	j.newest[s.Job] = s.ID
 	j.complete[barrierKey{s.Job, s.ID}] = true
 	m, err := manifest.Decode(s.Manifest)
 	if err != nil {

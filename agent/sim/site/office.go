@@ -26,6 +26,7 @@ type Lead struct {
 	desks   map[mesh.NodeID]*world.Stream
 	boots   map[mesh.NodeID]uint64 // of whom a desk is
 	timer   int
+	turned  dataflow.Time // when it did something last, by its clock
 	wishes  map[int]func(leader.Answer)
 	wishRef int
 	wants   map[int]func(*coordinator.Offer)
@@ -34,6 +35,7 @@ type Lead struct {
 
 func newLead(p *agent, term uint64) *Lead {
 	l := &Lead{p: p, term: term, journal: jobmanager.NewJournal(), desks: make(map[mesh.NodeID]*world.Stream), boots: make(map[mesh.NodeID]uint64), wishes: make(map[int]func(leader.Answer)), wants: make(map[int]func(*coordinator.Offer))}
+	l.turned = p.Now()
 	l.l = leader.New(leader.Config{Term: term, Self: p.ID, Site: p.s.Name, Level: p.s.Level, Timing: leader.DefaultTiming(), Parse: p.s.parse, Lapsed: p.lapsed()})
 	return l
 }
@@ -58,12 +60,22 @@ func (l *Lead) start() {
 	l.reach()
 }
 
-// step gives the leader an event and does what it says.
+// standstill is how long nothing is done for the process to have stood still:
+// confirm does something more often.
+const standstill = sec
+
+// step gives the leader an event and does what it says; before it, that the process
+// stood still, if it did.
 func (l *Lead) step(e leader.Event) {
 	if l.over || l.p.Dead {
 		return
 	}
 	w := l.p.W
+	if d := l.p.Now() - l.turned; d >= standstill {
+		l.turned = l.p.Now()
+		l.step(leader.Event{Stood: dataflow.Duration(d)})
+	}
+	l.turned = l.p.Now()
 	e.Now, e.Wall = l.p.Now(), w.Now()
 	for _, f := range append([]leader.Effect(nil), l.l.Step(l.p.machine.State(), l.journal.Take(), e)...) {
 		if l.perform(f); l.p.Dead {
@@ -221,6 +233,7 @@ func (l *Lead) confirm() {
 	l.p.After(150*ms, l.confirm)
 	asked := l.p.Now()
 	if !w.Bugs.ConfirmAlways && (l.p.s.raft.leader != l || !l.p.s.raft.majority(l.p)) {
+		l.step(leader.Event{})
 		return
 	}
 	l.p.After(ms, func() { l.step(leader.Event{Confirmed: &asked}) })

@@ -210,16 +210,20 @@ func (r *run) hit(n *world.Node, f Fault) {
 	}
 	if f.What == PauseLeader || f.What == PauseAll {
 		n.Pause()
-		r.w.At(r.w.Now()+f.Long, n.Resume)
-		return
+	} else {
+		n.Kill()
 	}
-	n.Kill()
 	r.w.At(r.w.Now()+f.Long, func() {
 		if !r.lost || n.Place != "a" {
+			n.Resume()
 			n.Again()
 		}
 	})
 }
+
+// frozen is for how long a site stands still that another one takes for lost: longer
+// than a site goes on with its jobs without asking.
+const frozen = 65 * sec
 
 // randomly has faults come by the seed for a while, from now on. Faults of a lost site
 // do nothing.
@@ -256,8 +260,13 @@ func (r *run) failover() {
 	r.w.Run(r.w.Now() + 2*sec)
 	r.w.Tell("FAULT site a is lost")
 	r.lost = true
+	lost := r.w.Now()
 	for _, n := range r.a.Nodes {
-		n.Kill()
+		if r.cfg.Kind == Frozen && n.P != nil {
+			n.Pause()
+		} else {
+			n.Kill()
+		}
 	}
 	r.w.Run(r.w.Now() + 5*sec) // people look
 	r.wish(r.b, func() *leader.Wish {
@@ -270,6 +279,9 @@ func (r *run) failover() {
 	})
 	r.until(20*sec, func() bool { return r.both.Overs > 0 && r.job(r.b) != nil && r.job(r.b).Status == coordinator.Running })
 	r.w.Run(max(r.w.Now(), r.quiet))
+	if r.cfg.Kind == Frozen {
+		r.w.Run(max(r.w.Now(), lost+frozen))
+	}
 	r.comeBack()
 	r.until(max(6*sec, r.quiet-r.w.Now()+2*sec), func() bool { return false })
 }
@@ -282,6 +294,7 @@ func (r *run) comeBack() {
 	r.w.Tell("FAULT site a comes back")
 	r.lost = false
 	for _, n := range r.a.Nodes {
+		n.Resume()
 		n.Again()
 	}
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // How many runs, and which: go test ./agent/sim/twosites -run TestSingleFaults -v
-// -fault "after a enters MoveDecided: the WAN" tells one line by line.
+// -fault "after a enters MoveDecided: the WAN" tells one line by line, and
+// -run TestPairs with -then "after b enters ..." a pair.
 var (
 	every = flag.Int("every", 24, "one single fault in so many; 1: all")
 	pairs = flag.Int("pairs", 6, "so many pairs of faults, of each kind of run")
@@ -21,6 +22,7 @@ var (
 	parts = flag.Int("parts", 1, "with -full: all pairs in so many parts")
 	part  = flag.Int("part", 0, "and the one of them that is run")
 	only  = flag.String("fault", "", "only single faults whose text has this")
+	then  = flag.String("then", "", "with -fault: only pairs, whose second fault's text has this")
 	seed  = flag.Uint64("seed", 1, "of single faults and pairs")
 )
 
@@ -71,7 +73,7 @@ func spread(n int, do func(i int)) {
 }
 
 func kinds(t *testing.T, do func(t *testing.T, kind twosites.Kind)) {
-	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover} {
+	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen} {
 		t.Run(string(k), func(t *testing.T) { do(t, k) })
 	}
 }
@@ -119,6 +121,10 @@ func TestSingleFaults(t *testing.T) {
 func TestPairs(t *testing.T) {
 	kinds(t, func(t *testing.T, kind twosites.Kind) {
 		firsts := twosites.Firsts(twosites.Run(twosites.Config{Seed: *seed, Kind: kind}))
+		if *then != "" {
+			pair(t, kind, firsts)
+			return
+		}
 		n := min(*pairs, len(firsts))
 		if testing.Short() {
 			n = 1
@@ -149,4 +155,26 @@ func TestPairs(t *testing.T) {
 		})
 		t.Logf("of %d pairs with %d of %d first faults: %s", known.Load(), n, len(firsts), sum.String())
 	})
+}
+
+// pair runs the pairs of -fault and -then, and tells one line by line.
+func pair(t *testing.T, kind twosites.Kind, firsts []twosites.Fault) {
+	var found []twosites.Config
+	for _, first := range firsts {
+		if !strings.Contains(first.String(), *only) {
+			continue
+		}
+		faults := []twosites.Fault{first}
+		for _, second := range twosites.Seconds(first, twosites.Run(twosites.Config{Seed: *seed, Kind: kind, Faults: faults})) {
+			if strings.Contains(second.String(), *then) {
+				found = append(found, twosites.Config{Seed: *seed, Kind: kind, Faults: []twosites.Fault{first, second}})
+			}
+		}
+	}
+	if len(found) == 1 && testing.Verbose() {
+		found[0].Trace = func(line string) { fmt.Println(line) }
+	}
+	var sum tally
+	spread(len(found), func(i int) { sum.add(t, found[i]) })
+	t.Log(sum.String())
 }

@@ -25,7 +25,9 @@ func TestRandom(t *testing.T) {
 		cfg := twosites.Config{Seed: *first + uint64(i), Kind: twosites.Migrate, Random: 15 * world.Sec}
 		switch cfg.Seed % 4 {
 		case 0:
-			cfg.Kind = twosites.Failover
+			if cfg.Kind = twosites.Failover; cfg.Seed%8 == 0 {
+				cfg.Kind = twosites.Frozen
+			}
 		case 1, 2:
 			cfg.Kind, cfg.Random = twosites.Wander, 30*world.Sec
 		}

@@ -35,6 +35,7 @@ type Kind string
 const (
 	Migrate  Kind = "migrate"  // the job moves from a to b
 	Failover Kind = "failover" // a is lost, b takes the job, a comes back
+	Frozen   Kind = "frozen"   // a failover of a site that stands still for a while, and goes on where it was
 	Wander   Kind = "wander"   // the job moves back and forth, as people want, who also cancel
 )
 
@@ -120,7 +121,7 @@ func Run(cfg Config) *Result {
 	})
 	r.mesh.Step = r.step
 	switch cfg.Kind {
-	case Failover:
+	case Failover, Frozen:
 		r.failover()
 	case Wander:
 		r.wander()
@@ -177,7 +178,7 @@ func (r *run) propose(s *site.Site, c *coordinator.Command, done func(jobmanager
 
 func (r *run) submit() {
 	kept := ""
-	if r.cfg.Kind == Failover {
+	if r.cfg.Kind != Migrate && r.cfg.Kind != Wander {
 		kept = "replicate_to: [b]"
 	}
 	r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: jobName, Spec: fmt.Appendf(nil, spec, kept), Request: jobName,

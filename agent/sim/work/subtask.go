@@ -496,7 +496,9 @@ func (s *subtask) commitCompleted() bool {
 			continue
 		}
 		any = true
-		s.a.x.p.Judge.Commits(s.a.x.p.ID, s.a.ref, id)
+		if sensors.Permitted(permit{s.a.x.p}) == nil {
+			s.a.x.p.Judge.Commits(s.a.x.p.ID, s.a.ref, id)
+		}
 		if err := t.CommitThrough(context.Background(), id); err != nil {
 			if held(err) {
 				s.wakeIn(100 * ms)
