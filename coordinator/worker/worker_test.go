@@ -234,7 +234,7 @@ func TestBehind(t *testing.T) {
 	b.st.Index = 29
 	b.step(Event{State: true})
 	b.st.Index = 30
-	b.job(5, coordinator.Running) // it was prepared by the process before
+	b.job(5, coordinator.Running)                                                                            // it was prepared by the process before
 	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept j0", "kept 0", "lease 3003") // not before: what it is about to do may be another's
 	b.step(Event{State: true})
 }
