@@ -175,7 +175,7 @@ func (l *Leader) inventory(r *jobRun, g *agent, h *coordinator.Hello) {
 		return nil
 	}
 	if n := find(r.left); n == nil || n.Phase == coordinator.PhaseGone {
-		if n == nil && r.closing[g.node] {
+		if _, was := r.closing[g.node]; n == nil && was {
 			l.sendOver(g.node, r.left) // its state may be behind, and still lead up to it
 		}
 		delete(r.closing, g.node)
@@ -229,6 +229,7 @@ func (l *Leader) heardFailed(g *agent, f *coordinator.AttemptFailed) {
 	}
 	if r.left == f.AttemptRef {
 		delete(r.closing, g.node)
+		l.markMoves(r.id)
 	}
 	l.excused(r, g.node, f)
 	if a := r.attempt; a != nil && a.ref == f.AttemptRef && a.parts[g.node] != nil {

@@ -139,6 +139,17 @@ func (l *Leader) unclosed(r *jobRun, j *coordinator.Job, p *Parsed) (why string,
 	return "", false
 }
 
+// mayAct is until when an agent may still act for the last attempt, as it has neither
+// ended nor closed it; 0: none may.
+func (l *Leader) mayAct(r *jobRun) (until dataflow.Time) {
+	for node, at := range r.closing {
+		if at < coordinator.PhaseEnded && !l.safe(node) {
+			until = max(until, l.safeAt(node))
+		}
+	}
+	return until
+}
+
 // overdue takes the lease from agents that are there and do not end the last
 // attempt: when it has run out they cannot act, for this job or another.
 func (l *Leader) overdue(r *jobRun) {

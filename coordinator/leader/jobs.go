@@ -34,9 +34,10 @@ type jobRun struct {
 	moves    map[string]mesh.NodeID // feeds whose owner has no room for the job, and who would have
 
 	// left is the attempt before; closing are the agents of it that have not said
-	// that nothing of it is left; overAt is when it was given up.
+	// that nothing of it is left, with what it was at there when it was given up, at
+	// overAt.
 	left    coordinator.AttemptRef
-	closing map[mesh.NodeID]bool
+	closing map[mesh.NodeID]coordinator.Phase
 	overAt  dataflow.Time
 
 	// What it depends on, as marks know it.
@@ -80,12 +81,12 @@ type ending struct {
 }
 
 func (l *Leader) newRun(j *coordinator.Job) *jobRun {
-	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]bool), slow: make(map[mesh.NodeID]bool), hosts: make(map[mesh.NodeID]bool),
+	r := &jobRun{id: j.ID, retry: dataflow.MinTime, at: dataflow.MinTime, overAt: dataflow.MinTime, closing: make(map[mesh.NodeID]coordinator.Phase), slow: make(map[mesh.NodeID]bool), hosts: make(map[mesh.NodeID]bool),
 		owning: owning{next: dataflow.MinTime, answers: make(map[mesh.Site]dataflow.Time), named: make(map[mesh.Site]bool)}}
 	if j.Status == coordinator.Restarting || j.Status == coordinator.Suspended || j.Status == coordinator.Quarantined { // by a leader of before
 		r.left, r.overAt = coordinator.AttemptRef{Job: j.ID, Token: j.Token(l.cfg.Site)}, l.now
 		for _, p := range j.Places {
-			r.closing[p.Node] = true
+			r.closing[p.Node] = coordinator.PhaseRunning
 		}
 	}
 	return r
@@ -107,8 +108,8 @@ func (l *Leader) follow(r *jobRun, j *coordinator.Job) {
 		r.left, r.overAt, r.attempt, r.verdict = a.ref, l.now, nil, verdict{}
 		clear(r.closing)
 		for _, node := range a.nodes {
-			if a.parts[node].phase != coordinator.PhaseGone {
-				r.closing[node] = true
+			if at := a.parts[node].phase; at != coordinator.PhaseGone {
+				r.closing[node] = at
 				l.sendOver(node, a.ref)
 			}
 		}

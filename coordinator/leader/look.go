@@ -278,7 +278,8 @@ func (l *Leader) index(r *jobRun) {
 		}
 	}
 	depends := func(node mesh.NodeID) bool {
-		return r.closing[node] || r.suspect.peer == node || r.attempt != nil && r.attempt.parts[node] != nil
+		_, closing := r.closing[node]
+		return closing || r.suspect.peer == node || r.attempt != nil && r.attempt.parts[node] != nil
 	}
 	for node := range r.hosts {
 		if !depends(node) {

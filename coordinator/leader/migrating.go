@@ -52,6 +52,7 @@ type moveRun struct {
 	newest    *coordinator.Snapshot
 	halted    *coordinator.Snapshot
 	held      []coordinator.FeedEnd
+	acts      dataflow.Time // until then an agent may act for the attempt with which the job was stopped
 	ended     bool
 	fetched   *coordinator.Snapshot
 	logs      []coordinator.FeedEnd
@@ -202,8 +203,10 @@ func (l *Leader) moveWake(m *moveRun) dataflow.Time {
 	} else {
 		at = m.target.Wake()
 	}
-	if m.retry > l.now {
-		at = min(at, m.retry)
+	for _, t := range []dataflow.Time{m.retry, m.acts} {
+		if t > l.now {
+			at = min(at, t)
+		}
 	}
 	if over := m.warm.since.Add(warmLimit); m.warm.waits && over > l.now { // later it is looked at with what comes
 		at = min(at, over)
@@ -308,6 +311,11 @@ func (l *Leader) tellSource(m *moveRun, d *coordinator.Departure) {
 			h.Last = r.out.last
 		}
 		l.stepMove(m, migration.Event{Halted: h})
+	}
+	if r := l.jobs[j.ID]; r != nil && d.Phase == coordinator.DepartureHalting {
+		if m.acts = l.mayAct(r); m.acts > 0 {
+			return // the other site would begin while it does
+		}
 	}
 	if ends, all := l.heldEnds(d, j); all && halted != nil && (m.held == nil || !slices.Equal(m.held, ends)) {
 		m.held = ends

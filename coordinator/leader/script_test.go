@@ -32,7 +32,7 @@ import (
 //	move JOB to SITE · move JOB halting, offered, handed or aborted   what the leader's driver of a move would propose
 //	commits off · commits on    no SinkCommitted comes into the log · it does again
 //	large begin                 this message is too large to be sent; prepared; nothing
-//	gone n2                     somebody knows that its process has ended
+//	gone n2 perhaps             somebody knows that its process has ended, or supposes so
 //	full n2 · room n2           its disk takes no copies · it does again
 //	free n2 300                 its disk has so many MiB, and it says so now and then
 //	jobs · feeds · copies       what the state says
@@ -160,7 +160,7 @@ func (s *script) do() {
 		clear(s.cuts)
 	case "gone":
 		n := s.node()
-		s.leads.step(leader.Event{Gone: &leader.Gone{Node: n.id, Boot: n.boot, Sure: true}})
+		s.leads.step(leader.Event{Gone: &leader.Gone{Node: n.id, Boot: n.boot, Sure: len(s.args) == 1}})
 	case "commits":
 		s.noCommits = s.args[0] == "off"
 	case "large":

@@ -250,7 +250,7 @@ func (f *Follower) choose(j *followed, r Record) (best *coordinator.Snapshot) {
 	for _, s := range j.offer.Newest {
 		last := r.Snapshot
 		switch {
-		case last != nil && (last.Name == s.Name || s.ID.Less(last.ID)):
+		case last != nil && !last.ID.Less(s.ID): // a savepoint and the checkpoint of its barrier are the same
 			continue
 		case r.Next != nil && (r.Next.Name == s.Name || s.ID.Less(r.Next.ID)):
 			continue

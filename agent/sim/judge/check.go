@@ -242,7 +242,7 @@ type Actor struct {
 	Node      mesh.NodeID
 	Lease     interface{ Err() error }
 	Publishes bool        // it has a sink that nothing but the lease keeps from acting
-	Over      func() bool // it acts no more
+	Over      func() bool // it acts no more: it was closed, or has ended
 }
 
 // Begins: from now on the attempt acts. 7, where no token is looked at nobody may

@@ -39,7 +39,9 @@ const (
 	CrashAgent  What = "an agent crashes"
 	CrashAll    What = "all agents crash"
 	PauseLeader What = "the leader stands still"
+	PauseAgent  What = "an agent stands still"
 	PauseAll    What = "all agents stand still"
+	CutAgent    What = "an agent is cut off"     // from all others, of both sites
 	CutWAN      What = "the WAN is cut"          // both directions
 	CutFrom     What = "nothing leaves the site" // over the WAN
 	BadWAN      What = "letters are lost, repeated and late"
@@ -48,7 +50,7 @@ const (
 
 // Whats are all faults.
 func Whats() []What {
-	return []What{CrashLeader, CrashAgent, CrashAll, PauseLeader, PauseAll, CutWAN, CutFrom, BadWAN, ComesBack}
+	return []What{CrashLeader, CrashAgent, CrashAll, PauseLeader, PauseAgent, PauseAll, CutAgent, CutWAN, CutFrom, BadWAN, ComesBack}
 }
 
 // Of tells whether a fault is of one site; else it is of the WAN as a whole.
@@ -106,9 +108,13 @@ func (r *run) fault(f Fault) {
 		if l := s.Leader(); l != nil {
 			r.hit(l.Node(), f)
 		}
-	case CrashAgent:
+	case CrashAgent, PauseAgent:
 		if n := r.follower(s); n != nil {
 			r.hit(n, f)
+		}
+	case CutAgent:
+		if n := r.follower(s); n != nil {
+			r.cutOff(n, f.Long)
 		}
 	case CrashAll, PauseAll:
 		for _, n := range s.Nodes {
@@ -142,6 +148,18 @@ func ways(f Fault) (all [][2]string) {
 	return all
 }
 
+// cutOff has nothing of an agent reach any other, nor the other way round, for a while.
+func (r *run) cutOff(n *world.Node, long dataflow.Time) {
+	r.w.Tell("FAULT %s is cut off", n.ID)
+	for _, o := range r.w.Nodes {
+		if o != n {
+			r.w.Lose(n.ID, o.ID)
+			r.w.Lose(o.ID, n.ID)
+			r.w.At(r.w.Now()+long, func() { r.w.Join(n.ID, o.ID) })
+		}
+	}
+}
+
 // cut cuts one direction until the last fault that has cut it is over.
 func (r *run) cut(way [2]string, long dataflow.Time) {
 	until := r.w.Now() + long
@@ -161,9 +179,12 @@ func (r *run) vain(f Fault) bool {
 	case CrashLeader, PauseLeader:
 		l := s.Leader()
 		return l == nil || !hits(l.Node(), f)
-	case CrashAgent:
+	case CrashAgent, PauseAgent:
 		n := r.follower(s)
 		return n == nil || !hits(n, f)
+	case CutAgent:
+		n := r.follower(s)
+		return n == nil || n.P.Paused
 	case CrashAll, PauseAll:
 		return !slices.ContainsFunc(s.Nodes, func(n *world.Node) bool { return hits(n, f) })
 	case CutWAN, CutFrom:
@@ -199,16 +220,17 @@ func (r *run) follower(s *site.Site) (other *world.Node) {
 
 // hits tells whether a fault does something to an agent: one that stands still can
 // crash.
-func hits(n *world.Node, f Fault) bool {
-	return n.P != nil && !(n.P.Paused && (f.What == PauseLeader || f.What == PauseAll))
-}
+func hits(n *world.Node, f Fault) bool { return n.P != nil && !(n.P.Paused && f.What.pauses()) }
+
+// pauses tells whether a fault has processes stand still.
+func (w What) pauses() bool { return w == PauseLeader || w == PauseAgent || w == PauseAll }
 
 // hit kills or stops an agent, and lets it go on later.
 func (r *run) hit(n *world.Node, f Fault) {
 	if !hits(n, f) {
 		return
 	}
-	if f.What == PauseLeader || f.What == PauseAll {
+	if f.What.pauses() {
 		n.Pause()
 	} else {
 		n.Kill()

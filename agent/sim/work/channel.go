@@ -72,7 +72,7 @@ func (a *attempt) start(b *coordinator.Begin) {
 	}
 	a.begin = b
 	a.x.p.W.Tell("%s begins %s", a.x.p.ID, judge.Text(a.ref))
-	a.x.p.Judge.Begins(judge.Actor{Ref: a.ref, Node: a.x.p.ID, Lease: a.x.p.Lease, Publishes: a.mayPublish(), Over: func() bool { return a.over }})
+	a.x.p.Judge.Begins(judge.Actor{Ref: a.ref, Node: a.x.p.ID, Lease: a.x.p.Lease, Publishes: a.mayPublish(), Over: func() bool { return a.over || a.ended }})
 	a.learn(b)
 	for i := range a.plan.Subtasks {
 		st := &a.plan.Subtasks[i]
