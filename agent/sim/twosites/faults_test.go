@@ -19,7 +19,7 @@ var (
 	every = flag.Int("every", 24, "one single fault in so many; 1: all")
 	pairs = flag.Int("pairs", 6, "so many pairs of faults, of each kind of run")
 	full  = flag.Bool("full", false, "every single fault, and all pairs: an hour or two; -v tells how far it is")
-	parts = flag.Int("parts", 1, "with -full: all pairs in so many parts")
+	parts = flag.Int("parts", 1, "with -full: all pairs in so many parts, each with some of every first fault")
 	part  = flag.Int("part", 0, "and the one of them that is run")
 	only  = flag.String("fault", "", "only single faults whose text has this")
 	then  = flag.String("then", "", "with -fault: only pairs, whose second fault's text has this")
@@ -135,9 +135,6 @@ func TestPairs(t *testing.T) {
 		var sum tally
 		var known atomic.Int64
 		spread(n, func(i int) {
-			if *full && i%*parts != *part {
-				return
-			}
 			first := firsts[i*len(firsts)/n]
 			seconds := twosites.Seconds(first, twosites.Run(twosites.Config{Seed: *seed, Kind: kind, Faults: []twosites.Fault{first}}))
 			known.Add(int64(len(seconds)))
@@ -146,6 +143,9 @@ func TestPairs(t *testing.T) {
 				each = len(seconds)
 			}
 			for k := range min(each, len(seconds)) {
+				if *full && (i+k)%*parts != *part {
+					continue
+				}
 				second := seconds[(i*7919+k*len(seconds)/each)%len(seconds)]
 				sum.add(t, twosites.Config{Seed: *seed, Kind: kind, Faults: []twosites.Fault{first, second}})
 			}
