@@ -106,8 +106,8 @@ func launch(t *testing.T, dir string, stdin io.Reader, name string, args ...stri
 	return p
 }
 
-// keep writes all that the process said into the folder TIDEMARK_LOGS, if there
-// is one.
+// keep writes all that the process said into the folder TIDEMARK_LOGS, if one is
+// named; it is made.
 func (p *process) keep(t *testing.T) {
 	t.Helper()
 	dir := os.Getenv("TIDEMARK_LOGS")
@@ -116,7 +116,11 @@ func (p *process) keep(t *testing.T) {
 	}
 	name := fmt.Sprintf("%s-%d.log", t.Name(), p.cmd.Process.Pid)
 	text := fmt.Sprintf("%q\n%s", p.cmd.Args, p.output())
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)
+	}
+	if err != nil {
 		t.Error(err)
 	}
 }
