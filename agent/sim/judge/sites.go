@@ -240,10 +240,11 @@ func (s *Sites) acts(j *Judge, node mesh.NodeID, what string, ref coordinator.At
 	}
 }
 
-// starts: 9, no attempt begins while one of another site may act.
+// starts: 9, no attempt that may act begins while one of another site may: what is
+// begun without a lease is judged when it acts.
 func (s *Sites) starts(a Actor, others []Actor) {
 	for _, o := range others {
-		if o.Ref.Token.Site != a.Ref.Token.Site && o.Lease.Err() == nil && !s.Erred {
+		if o.Ref.Token.Site != a.Ref.Token.Site && o.Lease.Err() == nil && a.Lease.Err() == nil && !s.Erred {
 			s.w.Fail(9, "two owners: agent %s begins %v, and agent %s has a lease and acts for %v", a.Node, a.Ref.Token, o.Node, o.Ref.Token)
 		}
 	}
