@@ -84,8 +84,11 @@ func (s *State) Holds(f *Feed) bool {
 // same name.
 func (s *State) contested(f *Feed) bool {
 	j := s.Jobs[f.Job]
-	return j != nil && (j.Isolated || j.Status == Quarantined)
+	return j != nil && j.Contested()
 }
+
+// Contested tells whether another site may have the job.
+func (j *Job) Contested() bool { return j.Isolated || j.Status == Quarantined }
 
 // Barred tells whether the present epoch of a feed's log is not to be owned, though
 // it was given to somebody: it is one with a session, and was begun before it was

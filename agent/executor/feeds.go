@@ -67,22 +67,28 @@ func (l *logs) do(e worker.Effect) {
 			l.o.Tell(fmt.Sprintf("feed %s: it could not be %s: %v", feed, what, err))
 		}
 	}
+	put := func(feed string, do func()) {
+		l.put(feed, func() {
+			do()
+			l.o.Logs(worker.LogEvent{Done: &feed})
+		})
+	}
 	switch {
 	case e.Own != nil:
-		l.put(e.Own.Feed.Name, func() { failed(e.Own.Feed.Name, e.Own.Epoch.Epoch, f.Own(e.Own)) })
+		put(e.Own.Feed.Name, func() { failed(e.Own.Feed.Name, e.Own.Epoch.Epoch, f.Own(e.Own)) })
 	case e.Follow != nil:
-		l.put(e.Follow.Feed.Name, func() { failed(e.Follow.Feed.Name, e.Follow.Epoch.Epoch, f.Follow(e.Follow)) })
+		put(e.Follow.Feed.Name, func() { failed(e.Follow.Feed.Name, e.Follow.Epoch.Epoch, f.Follow(e.Follow)) })
 	case e.Seal != nil:
-		l.put(e.Seal.Feed.Name, func() {
+		put(e.Seal.Feed.Name, func() {
 			sealed, err := f.Seal(e.Seal)
 			if failed(e.Seal.Feed.Name, e.Seal.Epoch.Epoch+1, err); err == nil {
 				l.o.Logs(worker.LogEvent{Sealed: &sealed})
 			}
 		})
 	case e.Rest != nil:
-		l.put(*e.Rest, func() { said(*e.Rest, "put to rest", f.Rest(*e.Rest)) })
+		put(*e.Rest, func() { said(*e.Rest, "put to rest", f.Rest(*e.Rest)) })
 	case e.Drop != nil:
-		l.put(*e.Drop, func() { said(*e.Drop, "removed", f.Drop(*e.Drop)) })
+		put(*e.Drop, func() { said(*e.Drop, "removed", f.Drop(*e.Drop)) })
 	}
 }
 

@@ -61,7 +61,15 @@ func TestFeedsInOrder(t *testing.T) {
 		f := &slowFeeds{owned: make(map[string]bool)}
 		var said []worker.LogEvent
 		var told []string
-		l := newLogs(Options{Feeds: f, Clock: sensors.Wall{}, Logs: func(e worker.LogEvent) { said = append(said, e) }, Tell: func(s string) { told = append(told, s) }})
+		done := make(map[string]int)
+		hear := func(e worker.LogEvent) {
+			if e.Done != nil {
+				done[*e.Done]++
+			} else {
+				said = append(said, e)
+			}
+		}
+		l := newLogs(Options{Feeds: f, Clock: sensors.Wall{}, Logs: hear, Tell: func(s string) { told = append(told, s) }})
 		role := func(feed string) *worker.LogRole { return &worker.LogRole{Feed: &coordinator.Feed{Name: feed}} }
 		one, ill := "one", "ill"
 		seven := &coordinator.Job{ID: "j7", Name: "counts"}
@@ -95,6 +103,9 @@ func TestFeedsInOrder(t *testing.T) {
 		synctest.Wait()
 		if len(said) != 3 || said[2].Failed == nil || said[2].Failed.Epoch != 9 {
 			t.Errorf("%+v, want that it could not be promised", said[2:])
+		}
+		if done[one] != 4 || done["j7.in"] != 1 || done[ill] != 3 {
+			t.Errorf("done: %v", done)
 		}
 		_, err := l.reader(t.Context(), seven, &job.Source{ID: "in", Feed: &job.FeedSource{Name: one}}, 0, 1)
 		if !errors.Is(err, feed.ErrNotOwner) || !errors.As(err, new(passing)) {

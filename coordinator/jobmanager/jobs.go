@@ -16,8 +16,16 @@ import (
 
 // put sets a job's next version.
 func (a *apply) put(job *coordinator.Job) {
+	was := a.Jobs[job.ID]
 	a.Jobs[job.ID] = job
 	a.changed(Job, string(job.ID))
+	if was != nil && was.Contested() != job.Contested() { // what its feeds are to do hangs on it
+		for _, name := range sorted(a.Feeds) {
+			if a.Feeds[name].Job == job.ID {
+				a.changed(Feed, name)
+			}
+		}
+	}
 }
 
 // job finds the job that a command is about.

@@ -317,6 +317,24 @@ func (x *executor) commit(r *running, s dataflow.SubtaskID, id dataflow.Checkpoi
 
 // performLog keeps logs as agent/feed would.
 func (x *executor) performLog(f worker.Effect) {
+	feed := ""
+	switch {
+	case f.Own != nil:
+		feed = f.Own.Feed.Name
+	case f.Follow != nil:
+		feed = f.Follow.Feed.Name
+	case f.Seal != nil:
+		feed = f.Seal.Feed.Name
+	case f.Rest != nil:
+		feed = *f.Rest
+	case f.Drop != nil:
+		feed = *f.Drop
+	}
+	x.keepLog(f)
+	x.n.site.after(5*ms, x.n.life(func() { x.n.step(worker.Event{Log: &worker.LogEvent{Done: &feed}}) }))
+}
+
+func (x *executor) keepLog(f worker.Effect) {
 	s := x.n.site
 	switch {
 	case f.Own != nil || f.Follow != nil:

@@ -171,11 +171,15 @@ func (s *site) copyOver() {
 }
 
 // judgeOwners: no job is deployed at two sites, unless a person has forced it; and
-// never at the same epoch, unless two persons have.
+// never at the same epoch, unless two persons have. What agents that have just begun
+// know so far says nothing.
 func (s *site) judgeOwners() {
 	mine := s.state()
 	for _, other := range s.sites {
 		its := other.state()
+		if mine.Index < uint64(len(s.log)) || its.Index < uint64(len(other.log)) {
+			continue
+		}
 		for id, j := range mine.Jobs {
 			o := its.Jobs[id]
 			if other != s && j.Deployed() && o != nil && o.Deployed() && (!s.wan.forced || !s.wan.twice && j.Epoch == o.Epoch || j.Epoch == o.Epoch && !s.took(id, j.Epoch) && !other.took(id, j.Epoch)) {

@@ -55,6 +55,7 @@ type LogEvent struct {
 	InSync    *coordinator.InSync
 	OutOfSync *coordinator.OutOfSync
 	Failed    *LogFailed
+	Done      *string // one more of what was asked of a feed's log is done, or has failed; said last
 }
 
 // LogFailed: the log cannot be opened or written.
@@ -66,12 +67,14 @@ type LogFailed struct {
 
 // Effect is what must be done: exactly one pointer is set. The executor does
 // what it is asked in order for one attempt or one feed, and side by side for
-// several; it answers with AttemptEvent and LogEvent.
+// several; it answers with AttemptEvent and LogEvent. Of a log each effect is
+// answered by Done at last.
 type Effect struct {
 	Connect *mesh.NodeID // open a stream to the leader; an older one is ended
 	Send    *coordinator.ToLeader
 
-	// Lease: what acts on the world may do so until then; not after.
+	// Lease: what acts on the world may do so until then; not after. Of what was ended
+	// before nothing is left that could, if none ran.
 	Lease *dataflow.Time
 
 	Prepare  *Prepare

@@ -83,7 +83,7 @@ func (w *Worker) reconcileLogs(st *coordinator.State, feeds []string) {
 		if w.logs[name] != nil && st.Feeds[name] == nil && st.Index > 0 {
 			delete(w.logs, name)
 			feed := name
-			w.put(Effect{Drop: &feed})
+			w.askLog(name, Effect{Drop: &feed})
 		}
 	}
 }
@@ -114,7 +114,7 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 	}
 	if l.role != resting && l.job != f.Whose() { // another job took it over, with a config of its own
 		name := f.Name
-		w.put(Effect{Rest: &name})
+		w.askLog(name, Effect{Rest: &name})
 		l.role, l.again = resting, dataflow.MaxTime
 	}
 	if want == l.role && (want == resting || l.epoch == f.Log.Epoch) || l.again != dataflow.MaxTime && want == l.role {
@@ -123,16 +123,16 @@ func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {
 	l.role, l.epoch, l.job, l.away, l.again, l.now.InSync = want, f.Log.Epoch, f.Whose(), nil, dataflow.MaxTime, false
 	if want == resting {
 		name := f.Name
-		w.put(Effect{Rest: &name})
+		w.askLog(name, Effect{Rest: &name})
 		return
 	}
 	l.onDisk, l.old = true, false
 	l.now.Epoch, l.now.Sealed = f.Log.Epoch, false
 	as := &LogRole{Feed: f, Epoch: f.Log}
 	if want == owning {
-		w.put(Effect{Own: as})
+		w.askLog(f.Name, Effect{Own: as})
 	} else {
-		w.put(Effect{Follow: as})
+		w.askLog(f.Name, Effect{Follow: as})
 	}
 }
 
@@ -172,12 +172,47 @@ func (w *Worker) ask(f *coordinator.Feed, l *feedLog) {
 		return
 	}
 	l.asked = f.Log.Epoch + 1
-	w.put(Effect{Seal: &LogRole{Feed: f, Epoch: f.Log}})
+	w.askLog(f.Name, Effect{Seal: &LogRole{Feed: f, Epoch: f.Log}})
+}
+
+// doing is what the executor was asked to do with a feed's log.
+type doing struct {
+	asked, done int
+	session     bool // the last of it opens one
+	ends        int  // when so much is done no session is open that is to be closed
+}
+
+// askLog has the executor do something with a log. Whatever it is ends the session
+// that there was.
+func (w *Worker) askLog(feed string, e Effect) {
+	d := w.doing[feed]
+	if d == nil {
+		d = &doing{}
+		w.doing[feed] = d
+	}
+	if d.asked++; d.session {
+		d.ends = d.asked
+	}
+	d.session = e.Own != nil && e.Own.Epoch.Mirror == nil && !e.Own.Epoch.Held
+	w.put(e)
+}
+
+// logDone: the executor has done one more of what it was asked.
+func (w *Worker) logDone(feed string) {
+	d := w.doing[feed]
+	if d == nil {
+		return
+	}
+	if d.done++; d.done == d.asked && !d.session {
+		delete(w.doing, feed)
+	}
 }
 
 // logSays notes and passes on what the executor says of a log.
 func (w *Worker) logSays(e *LogEvent) {
 	switch {
+	case e.Done != nil:
+		w.logDone(*e.Done)
 	case e.Opened != nil:
 		l := w.log(e.Opened.Feed)
 		l.now, l.onDisk, l.old = *e.Opened, true, true

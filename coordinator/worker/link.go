@@ -148,10 +148,10 @@ func (w *Worker) granted(g *coordinator.Granted) {
 // act begins a lease that was granted, or has it run longer. After a time without
 // one, others may have gone on, with other attempts or at another site: then nothing
 // acts before the state here is as new as what the leader had when it granted it, and
-// what that ends has ended.
+// what that ends has ended: attempts, and sessions of feeds.
 func (w *Worker) act(st *coordinator.State) {
 	l := &w.link
-	if l.until <= max(l.lease, w.now) || w.now >= l.lease && (st.Index < l.granted || w.closing()) {
+	if l.until <= max(l.lease, w.now) || w.now >= l.lease && (st.Index < l.granted || w.ending()) {
 		return
 	}
 	l.lease = l.until
@@ -159,10 +159,15 @@ func (w *Worker) act(st *coordinator.State) {
 	w.put(Effect{Lease: &until})
 }
 
-// closing tells whether an attempt is being closed.
-func (w *Worker) closing() bool {
+// ending tells whether something is being ended that acts on the world.
+func (w *Worker) ending() bool {
 	for _, a := range w.attempts {
 		if a.phase == closing {
+			return true
+		}
+	}
+	for _, d := range w.doing {
+		if d.done < d.ends {
 			return true
 		}
 	}

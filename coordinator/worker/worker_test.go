@@ -234,8 +234,9 @@ func TestBehind(t *testing.T) {
 	b.st.Index = 29
 	b.step(Event{State: true})
 	b.st.Index = 30
-	b.job(5, coordinator.Running)                                                                            // it was prepared by the process before
-	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept j0", "kept 0", "lease 3003") // not before: what it is about to do may be another's
+	b.job(5, coordinator.Running) // it was prepared by the process before
+	// No lease before: what it is about to do may be another's.
+	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept j0", "kept 0", "lease 3003")
 	b.step(Event{State: true})
 }
 
@@ -265,7 +266,53 @@ func TestLeaseAfterNone(t *testing.T) {
 	b.job(1, coordinator.Restarting)
 	b.st.Jobs["j"].Isolated = true
 	b.step(Event{State: true}, "close j/1", "rest")
-	b.step(Event{Attempt: &AttemptEvent{Closed: new(b.ref(1))}}, "failed ", "lease 65011")
+	b.step(Event{Attempt: &AttemptEvent{Closed: new(b.ref(1))}}, "failed ")
+	b.step(Event{Log: &LogEvent{Done: new("f")}}) // it is owned
+	b.step(Event{Log: &LogEvent{Done: new("f")}}, "lease 65011")
+}
+
+// After a time without a lease nobody acts before sessions that are to be closed are,
+// whatever is to become of their logs. What else is done with logs is not waited for.
+func TestLeaseAfterSessions(t *testing.T) {
+	log := func(b *bench, epoch uint64, owner mesh.NodeID, of coordinator.LogEpoch) {
+		of.Epoch, of.Owner, of.Members = epoch, owner, []mesh.NodeID{"n1", "n2"}
+		b.st.Feeds["f"] = &coordinator.Feed{Name: "f", Log: of}
+		b.st.Index++
+	}
+	for name, c := range map[string]struct {
+		was   coordinator.LogEpoch
+		owner mesh.NodeID
+		then  func(b *bench)
+		says  string
+		waits bool
+	}{
+		"another owner": {coordinator.LogEpoch{}, "n1", func(b *bench) { log(b, 2, "n2", coordinator.LogEpoch{}) }, "follow 2", true},
+		"held":          {coordinator.LogEpoch{}, "n1", func(b *bench) { log(b, 2, "n1", coordinator.LogEpoch{Held: true}) }, "own 2", true},
+		"deleted":       {coordinator.LogEpoch{}, "n1", func(b *bench) { delete(b.st.Feeds, "f") }, "drop", true},
+		"was held":      {coordinator.LogEpoch{Held: true}, "n1", func(b *bench) { log(b, 2, "n2", coordinator.LogEpoch{}) }, "follow 2", false},
+		"was a mirror":  {coordinator.LogEpoch{Mirror: &coordinator.Mirror{Site: "t"}}, "n1", func(b *bench) { log(b, 2, "n2", coordinator.LogEpoch{}) }, "follow 2", false},
+		"was a copy":    {coordinator.LogEpoch{}, "n2", func(b *bench) { log(b, 2, "n1", coordinator.LogEpoch{}) }, "own 2", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.connect()
+			log(b, 1, c.owner, c.was)
+			b.step(Event{State: true}, map[bool]string{true: "own 1", false: "follow 1"}[c.owner == "n1"])
+			b.step(Event{Log: &LogEvent{Done: new("f")}})
+			b.now += dataflow.Time(10 * dataflow.Second)
+			b.step(Event{}, "beat 2")
+			c.then(b)
+			b.step(Event{State: true}, c.says)
+			lease := fmt.Sprintf("lease %d", (b.now-2*dataflow.Time(dataflow.Millisecond))/1000+3000+1)
+			granted := b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 2, Lease: 3 * dataflow.Second, Index: 1}})
+			if !c.waits {
+				b.step(granted, lease)
+				return
+			}
+			b.step(granted)
+			b.step(Event{Log: &LogEvent{Done: new("f")}}, lease)
+		})
+	}
 }
 
 // Nobody opens a session while another site may have the job: an epoch that would

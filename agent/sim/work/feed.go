@@ -104,6 +104,7 @@ func (s *feeds) put(feed string, f func(done func())) {
 
 func (s *feeds) next(feed string) {
 	s.queues[feed][0](func() {
+		s.tell(worker.LogEvent{Done: &feed})
 		s.queues[feed] = s.queues[feed][1:]
 		if len(s.queues[feed]) > 0 {
 			s.next(feed)
