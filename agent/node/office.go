@@ -48,6 +48,7 @@ type office struct {
 	wishRef int
 	wants   map[int]chan<- *coordinator.Offer // of other sites that ask
 	asking  bool                              // confirm is under way
+	turned  dataflow.Time                     // when its last turn began; before the first one, when it was found out whether nobody led before
 	ended   bool
 	reached []mesh.Site // that the leader was told
 
@@ -95,7 +96,6 @@ func (o *office) run(ctx context.Context) {
 	o.askMajority()
 	o.step(leader.Event{})
 	o.reach()
-	turned := o.now()
 	for ctx.Err() == nil {
 		var wake <-chan time.Time
 		t := time.NewTimer(time.Hour)
@@ -113,7 +113,7 @@ func (o *office) run(ctx context.Context) {
 		case <-o.inbox.filled:
 		}
 		t.Stop()
-		turned = o.turn(turned)
+		o.turn()
 		for _, f := range o.inbox.take() { // what was said comes before what is due
 			f()
 		}
@@ -124,13 +124,13 @@ func (o *office) run(ctx context.Context) {
 }
 
 // turn says that the process stood still, if a turn comes long after the one before:
-// there is one at each confirmEvery at least. It returns when this one began.
-func (o *office) turn(before dataflow.Time) dataflow.Time {
-	now := o.now()
-	if d := dataflow.Duration(now - before); d >= standstill {
+// there is one at each confirmEvery at least.
+func (o *office) turn() {
+	before := o.turned
+	o.turned = o.now()
+	if d := dataflow.Duration(o.turned - before); d >= standstill {
 		o.step(leader.Event{Stood: d - dataflow.Duration(confirmEvery.Microseconds())})
 	}
-	return now
 }
 
 // askMajority asks, at most once at a time.

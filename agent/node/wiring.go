@@ -226,6 +226,7 @@ func (n *Node) leaderChanged() {
 // lead is one term of this agent as the site's JobManager.
 func (n *Node) lead(ctx context.Context, term uint64) {
 	o := newOffice(term)
+	o.turned = n.uptime()
 	timing := leader.DefaultTiming()
 	if n.o.Timing != nil {
 		timing = *n.o.Timing

@@ -124,8 +124,8 @@ func (l *Leader) silentSince(node mesh.NodeID) dataflow.Time {
 // stood: nobody could be heard for so long, though it spoke. An agent has as much of
 // its time left as before. What is granted is not touched: that time passed for all.
 func (l *Leader) stood(d dataflow.Duration) {
-	if l.leads && l.cfg.Timing.Lapse > 0 && d >= l.cfg.Timing.Lapse && len(l.takeable()) > 0 {
-		l.lapsed = true
+	if l.cfg.Timing.Lapse > 0 && d >= l.cfg.Timing.Lapse {
+		l.lapsed, l.lapses = true, l.lapses+1
 	}
 	for _, node := range sorted(l.agents) {
 		if a := l.agents[node]; !a.lost {

@@ -23,6 +23,7 @@ type Leader struct {
 	begun       bool          // LeaderBegan was proposed, and it is not known what became of it
 	retry       dataflow.Time // when it is proposed again
 	lapsed      bool          // nobody had led for long, and which jobs another site may have taken is not on record yet
+	lapses      int           // how often it stood still for so long
 	leads       bool          // it is applied: the state here has all that was decided before this term
 	ledFrom     uint64        // the index that was applied then
 	confirmed   dataflow.Time // a majority has said that this leader leads, later than this
@@ -198,12 +199,14 @@ func (l *Leader) begin() {
 		c.Isolated = l.lapsing()
 	}
 	l.begun = true
+	lapses := l.lapses
 	l.propose(coordinator.Command{LeaderBegan: c}, func(err error) {
-		l.begun, l.retry = false, l.now
-		l.lapsed = l.lapsed && (err != nil || len(c.Isolated) == 0)
-		if err != nil {
+		if l.begun, l.retry = false, l.now; err != nil {
 			l.retry = l.now.Add(l.cfg.Timing.Retry)
+			return
 		}
+		// What was on its way before it is in force by now.
+		l.lapsed = l.lapsed && (lapses != l.lapses || len(l.lapsing()) > 0)
 	})
 }
 

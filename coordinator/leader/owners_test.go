@@ -78,57 +78,158 @@ func TestOwnersThatAreMadeUp(t *testing.T) {
 	}
 }
 
+// standing is a leader that stands still, of a site of one agent with a job that
+// another site keeps.
+type standing struct {
+	*keeping
+	t   *testing.T
+	job *coordinator.Job
+	seq uint64
+}
+
+// newStanding makes one; with leads it leads, and its agent is there.
+func newStanding(t *testing.T, leads bool) *standing {
+	t.Helper()
+	s := &standing{t: t, job: &coordinator.Job{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Epoch: 1, Attempt: 1, Status: coordinator.Restarting,
+		Checkpoints: []*coordinator.Snapshot{{Name: "chk-1-a-1-1", Job: "j6-a"}}}}
+	s.keeping = &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: coordinator.Level, Moves: coordinator.NewMoves(),
+		Agents: map[mesh.NodeID]*coordinator.Agent{"a1": {Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}},
+		Jobs:   map[coordinator.JobID]*coordinator.Job{"j6-a": s.job},
+	}}
+	term := uint64(1)
+	if !leads {
+		term = 2
+	}
+	s.Leader = leader.New(leader.Config{Term: term, Self: "a1", Site: "a", Level: coordinator.Level, Timing: leader.DefaultTiming(), Parse: leader.Parse})
+	if leads {
+		s.hello()
+		if !s.granted() {
+			t.Fatal("it grants no lease when nothing has happened")
+		}
+	}
+	return s
+}
+
+func (s *standing) hello() {
+	s.step(leader.Event{From: &leader.From{Node: "a1", Message: coordinator.ToLeader{Hello: &coordinator.Hello{Agent: *s.st.Agents["a1"], Boot: 1}}}})
+}
+
+// granted tells whether a heartbeat is answered with a lease.
+func (s *standing) granted() bool {
+	s.step(leader.Event{Confirmed: new(s.now)})
+	s.seq++
+	for _, f := range s.step(leader.Event{From: &leader.From{Node: "a1", Message: coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: s.seq}}}}) {
+		if f.Send != nil && f.Send.Message.Granted != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// stands has it stand still for more than a minute.
+func (s *standing) stands() (ref int, isolated []coordinator.JobID) {
+	s.now += 65000 * ms
+	return s.begins(leader.Event{Stood: 65 * dataflow.Second})
+}
+
+// begins is the LeaderBegan that it proposes; 0: none.
+func (s *standing) begins(e leader.Event) (ref int, isolated []coordinator.JobID) {
+	for _, f := range s.step(e) {
+		if f.Propose != nil && f.Propose.Command.LeaderBegan != nil {
+			ref, isolated = f.Propose.Ref, f.Propose.Command.LeaderBegan.Isolated
+		}
+	}
+	return ref, isolated
+}
+
+// isolates puts on record that the job is isolated, or not.
+func (s *standing) isolates(yes bool) {
+	next := *s.job
+	next.Isolated = yes
+	s.job = &next
+	s.st.Jobs["j6-a"] = s.job
+	s.st.Index++
+}
+
+// applied: what it proposed is in force.
+func (s *standing) applied(ref int, isolated []coordinator.JobID) (next int, then []coordinator.JobID) {
+	return s.begins(leader.Event{Applied: &leader.Applied{Index: s.st.Index, Ref: ref, Command: &coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: s.st.Term, Node: "a1", Isolated: isolated}}}})
+}
+
 // A leader that stood still for long lets nobody act before it is on record which jobs
 // another site may have taken meanwhile, however often that is refused.
 func TestNoLeaseBeforeWhatLapsedIsOnRecord(t *testing.T) {
-	job := &coordinator.Job{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Epoch: 1, Attempt: 1, Status: coordinator.Restarting,
-		Checkpoints: []*coordinator.Snapshot{{Name: "chk-1-a-1-1", Job: "j6-a"}}}
-	k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: coordinator.Level, Moves: coordinator.NewMoves(),
-		Agents: map[mesh.NodeID]*coordinator.Agent{"a1": {Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}},
-		Jobs:   map[coordinator.JobID]*coordinator.Job{"j6-a": job},
-	}}
-	k.Leader = leader.New(leader.Config{Term: 1, Self: "a1", Site: "a", Level: coordinator.Level, Timing: leader.DefaultTiming(), Parse: leader.Parse})
-	k.step(leader.Event{From: &leader.From{Node: "a1", Message: coordinator.ToLeader{Hello: &coordinator.Hello{Agent: *k.st.Agents["a1"], Boot: 1}}}})
-	began := func(effects []leader.Effect) (ref int, isolated []coordinator.JobID) {
-		for _, f := range effects {
-			if f.Propose != nil && f.Propose.Command.LeaderBegan != nil {
-				ref, isolated = f.Propose.Ref, f.Propose.Command.LeaderBegan.Isolated
-			}
-		}
-		return ref, isolated
-	}
-	seq := uint64(0)
-	granted := func() bool {
-		k.step(leader.Event{Confirmed: new(k.now)})
-		seq++
-		for _, f := range k.step(leader.Event{From: &leader.From{Node: "a1", Message: coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: seq}}}}) {
-			if f.Send != nil && f.Send.Message.Granted != nil {
-				return true
-			}
-		}
-		return false
-	}
-	if !granted() {
-		t.Fatal("it grants no lease when nothing has happened")
-	}
-	k.now += 65000 * ms
-	ref, isolated := began(k.step(leader.Event{Stood: 65 * dataflow.Second}))
+	s := newStanding(t, true)
+	ref, isolated := s.stands()
 	for range 2 {
 		if len(isolated) != 1 || isolated[0] != "j6-a" {
 			t.Fatalf("isolated: %v", isolated)
 		}
-		if granted() {
+		if s.granted() {
 			t.Error("a lease is granted, and nobody knows yet that another site may have the job")
 		}
-		k.step(leader.Event{Refused: &leader.Refused{Ref: ref, Err: errors.New("the disk is full")}})
-		k.now = max(k.now, k.Wake())
-		ref, isolated = began(k.step(leader.Event{}))
+		s.step(leader.Event{Refused: &leader.Refused{Ref: ref, Err: errors.New("the disk is full")}})
+		s.now = max(s.now, s.Wake())
+		ref, isolated = s.begins(leader.Event{})
 	}
-	next := *job
-	next.Isolated = true
-	k.st.Jobs["j6-a"], k.st.Index = &next, 10
-	k.step(leader.Event{Applied: &leader.Applied{Index: 10, Ref: ref, Command: &coordinator.Command{LeaderBegan: &coordinator.LeaderBegan{Term: 1, Node: "a1", Isolated: isolated}}}})
-	if !granted() {
+	s.isolates(true)
+	if again, _ := s.applied(ref, isolated); again != 0 || !s.granted() {
+		t.Error("it is on record, and no lease is granted")
+	}
+}
+
+// What was refused may be in force some day, and the job may end: then nothing is left
+// to be put on record, and leases are granted again.
+func TestLeaseWhenNothingIsLeftToRecord(t *testing.T) {
+	s := newStanding(t, true)
+	ref, _ := s.stands()
+	s.step(leader.Event{Refused: &leader.Refused{Ref: ref, Err: errors.New("it took too long")}})
+	s.isolates(true)
+	s.now = max(s.now, s.Wake())
+	ref, isolated := s.begins(leader.Event{})
+	if len(isolated) > 0 || s.granted() {
+		t.Errorf("isolated again: %v, or a lease before this is known", isolated)
+	}
+	if again, _ := s.applied(ref, isolated); again != 0 || !s.granted() {
+		t.Error("nothing is left to be put on record, and no lease is granted")
+	}
+}
+
+// A job that is claimed by what was on its way when the leader stood still is isolated
+// again: whoever said that it had not taken it may have done so meanwhile.
+func TestClaimThatWasOnItsWay(t *testing.T) {
+	s := newStanding(t, true)
+	s.isolates(true)
+	s.step(leader.Event{})
+	ref, isolated := s.stands()
+	if s.granted() {
+		t.Error("a lease is granted, and nobody knows what was on its way")
+	}
+	s.isolates(false)
+	if ref, isolated = s.applied(ref, isolated); len(isolated) != 1 || s.granted() {
+		t.Fatalf("isolated: %v, or a lease", isolated)
+	}
+	s.isolates(true)
+	if again, _ := s.applied(ref, isolated); again != 0 || !s.granted() {
+		t.Error("it is on record, and no lease is granted")
+	}
+}
+
+// So does one that stood still before it had begun to lead.
+func TestStoodBeforeItLed(t *testing.T) {
+	s := newStanding(t, false)
+	ref, _ := s.begins(leader.Event{})
+	s.hello()
+	s.stands()
+	s.st.Term, s.st.Index = 2, s.st.Index+1
+	next, isolated := s.applied(ref, nil)
+	if len(isolated) != 1 || s.granted() {
+		t.Fatalf("isolated: %v, or a lease", isolated)
+	}
+	s.isolates(true)
+	s.applied(next, isolated)
+	s.hello() // the first one was so long ago
+	if !s.granted() {
 		t.Error("it is on record, and no lease is granted")
 	}
 }
