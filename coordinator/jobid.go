@@ -31,6 +31,30 @@ func (j JobID) Parts() (index uint64, site mesh.Site, ok bool) {
 	return index, site, err == nil && NewJobID(index, site) == j
 }
 
+// AcceptedAt is a job that a site accepted, of all that is known here: one that is or was
+// here, is kept here, is on its way, or has a savepoint here. Empty: there is none. Who
+// founds a site of that name anew would give the ids of such jobs to others.
+func (s *State) AcceptedAt(site mesh.Site) (least JobID) {
+	note := func(id JobID) {
+		if _, at, ok := id.Parts(); ok && at == site && (least == "" || id < least) {
+			least = id
+		}
+	}
+	for id := range s.Jobs {
+		note(id)
+	}
+	for id := range s.Replicas {
+		note(id)
+	}
+	for _, a := range s.Moves.Arrivals {
+		note(a.Job.ID)
+	}
+	for _, p := range s.Savepoints {
+		note(p.Job)
+	}
+	return least
+}
+
 // Own tells whether a feed's name is that of a job's own feed, and of which job it
 // was first: j17-north.in. No site's name has a '.'.
 func Own(feed string) (first JobID, own bool) {

@@ -144,10 +144,13 @@ func (n *Node) letFound(ctx context.Context, r join.Request, kept *join.Token, s
 }
 
 // unfounded says why nobody else may found a site: two of one name would each have its
-// jobs, and others would speak now with the one, now with the other.
+// jobs, and others would speak now with the one, now with the other. And no id of a job
+// is used twice.
 func (n *Node) unfounded(site mesh.Site, r join.Request) error {
 	var by string
+	var job coordinator.JobID
 	n.replica.view(func(st *coordinator.State) {
+		job = st.AcceptedAt(site)
 		for _, id := range slices.Sorted(maps.Keys(st.Tokens)) {
 			if t := st.Tokens[id]; id != r.Token && t.Founds == site && !t.Revoked && len(t.Nodes) > 0 {
 				by = id
@@ -160,6 +163,8 @@ func (n *Node) unfounded(site mesh.Site, r join.Request) error {
 		return fmt.Errorf("%w: site %s is there already: agents join it with a token of its own, from `tidemark token create` there", join.ErrRequest, site)
 	case by != "":
 		return fmt.Errorf("%w: site %s was founded already, with token %s: if that one is gone for good, `tidemark token revoke %s`, and try again", join.ErrRequest, site, by, by)
+	case job != "":
+		return fmt.Errorf("%w: job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job. Found it under another name", join.ErrRequest, job, site)
 	}
 	return nil
 }

@@ -70,6 +70,15 @@ func TestNewSite(t *testing.T) {
 	if n, err := node.Start(t.Context(), second.options(all[0].Link(), again.String())); !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "site depot") {
 		t.Fatalf("%v, %v", n, err)
 	}
+	// A site whose jobs are known would give their ids to others.
+	lost := coordinator.MovingJob{ID: "j7-yard", Name: "counts", Parallelism: 1}
+	if _, err := all[0].Propose(t.Context(), coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: lost, From: "yard", Epoch: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	yard := createSite(t, all[0], "yard")
+	if n, err := node.Start(t.Context(), wrong.options(all[0].Link(), yard.String())); !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "j7-yard") {
+		t.Fatalf("%v, %v", n, err)
+	}
 	made, err := d1.client(t).CreateToken(t.Context(), api.NewToken{Uses: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,20 @@
+package coordinator
+
+import "testing"
+
+// A site's jobs are known by their ids, wherever something of them is.
+func TestAcceptedAt(t *testing.T) {
+	for name, st := range map[string]*State{
+		"a job":       {Jobs: map[JobID]*Job{"j7-depot": {}, "j9-depot": {}, "j3": {}, "j2-plant": {}}},
+		"a replica":   {Replicas: map[JobID]*Replica{"j7-depot": {}}},
+		"an arrival":  {Moves: Moves{Arrivals: map[MoveID]*Arrival{"m1": {Job: MovingJob{ID: "j7-depot"}}}}},
+		"a savepoint": {Savepoints: map[string]*Snapshot{"sp": {Job: "j7-depot"}}},
+	} {
+		if at := st.AcceptedAt("depot"); at != "j7-depot" {
+			t.Errorf("%s: %q", name, at)
+		}
+		if at := st.AcceptedAt("yard"); at != "" {
+			t.Errorf("%s: %q of a site that nobody knows", name, at)
+		}
+	}
+}
