@@ -32,6 +32,7 @@ type twoSites struct {
 	clients      map[*node]*http.Client
 	dead         map[*node]time.Time // agents that were killed, and when each is to start again
 	kills        int
+	rebuilt      string // the name under which the plant was founded again; empty: it was not
 }
 
 // stateKeys makes about 5 MB of state.
@@ -79,10 +80,13 @@ func (s *twoSites) other(x *site) *site {
 }
 
 func (s *twoSites) name(x *site) string {
-	if x == s.plant {
-		return "plant"
+	switch {
+	case x == s.depot:
+		return "depot"
+	case s.rebuilt != "":
+		return s.rebuilt
 	}
-	return "depot"
+	return "plant"
 }
 
 // startBroker starts the broker on a host between the sites.
