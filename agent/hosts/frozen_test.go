@@ -139,7 +139,7 @@ func TestHostsTwoSitesWiped(t *testing.T) {
 	}
 	found("plant")
 	first.says(t, "is of a site plant that was there before")
-	first.kill(t)
+	first.exit(t)
 	s.rebuilt = "mill"
 	found(s.rebuilt)
 	var made struct {
