@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -11,13 +12,14 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part/peers"
 )
 
-// copier gets the parts that the leader wants here too, in one goroutine and one
-// part at a time, so that it takes little from live work. The keeper hands it an
-// order, and so the manifest of the snapshot is on this disk before: what comes is
-// named by it, and collected when the snapshot is not kept any more. Where it could
-// not be written nothing is collected.
+// copier gets the parts that the leader wants here too, in one goroutine: small ones
+// several at a time from one node, large ones one at a time, so that it takes little from
+// live work. The keeper hands it an order, and so the manifest of the snapshot is on this
+// disk before: what comes is named by it, and collected when the snapshot is not kept any
+// more. Where it could not be written nothing is collected.
 type copier struct {
 	x      *Executor
 	ctx    context.Context // of fetches
@@ -101,25 +103,22 @@ func (c *copier) copy(o *worker.Copy) coordinator.Copied {
 			}
 		}
 	}
-	away := make(map[mesh.NodeID]bool) // were not reached: each is waited for once
+	f := &fetching{c: c, said: &said, away: make(map[mesh.NodeID]bool), come: make(map[store.Digest]error), alone: make(map[store.Digest]bool), later: make(map[store.Digest]bool)}
 	for _, want := range o.Order.Parts {
-		p, known := parts[want.Part]
-		switch {
-		case !known:
-			err = fmt.Errorf("%s names no part %s", o.Order.Name, want.Part)
-		case c.replaced():
-			err = errReplaced
-		default:
-			err = c.get(p, want.Nodes, away, &said)
+		if p, known := parts[want.Part]; known {
+			f.lacks = append(f.lacks, lacking{p, want.Nodes})
+		} else {
+			f.come[want.Part] = fmt.Errorf("%s names no part %s", o.Order.Name, want.Part)
 		}
-		switch {
+	}
+	f.all()
+	for _, want := range o.Order.Parts {
+		switch err, looked := f.come[want.Part]; {
+		case !looked:
 		case err == nil:
-			said.Parts = append(said.Parts, p.Digest)
+			said.Parts = append(said.Parts, want.Part)
 		case said.Why == "":
 			said.Why = err.Error()
-		}
-		if c.ctx.Err() != nil || errors.Is(err, errReplaced) || errors.Is(err, errNoRoom) {
-			break
 		}
 	}
 	return said
@@ -136,52 +135,175 @@ var (
 	errNoRoom   = errors.New("no room on this disk")
 )
 
-// get makes sure that a part is here and whole. One that was merged elsewhere is
-// merged again, if all that it was made of is here: that may be far less than to
-// fetch it.
-func (c *copier) get(n named, from []mesh.NodeID, away map[mesh.NodeID]bool, said *coordinator.Copied) error {
+// fetching is an order that is being done.
+type fetching struct {
+	c     *copier
+	said  *coordinator.Copied
+	lacks []lacking // nothing is known of them yet
+	come  map[store.Digest]error
+	alone map[store.Digest]bool // are not got with others
+	later map[store.Digest]bool // were merged of some that are lacking too
+	away  map[mesh.NodeID]bool  // were not reached: each is waited for once
+	broke int                   // how often it was of no use to get several at a time
+}
+
+// lacking is a part that is not here, and who has it.
+type lacking struct {
+	named
+	from []mesh.NodeID
+}
+
+// mostBroke is how often several parts may break off; then they come one at a time.
+const mostBroke = 4
+
+// all gets what can be got: first all small parts that the same node has, several at a
+// time, then the others one at a time, in the order's order.
+func (f *fetching) all() {
+	all, asked := f.lacks, make(map[store.Digest]bool)
+	f.lacks = nil
+	for _, l := range all {
+		if asked[l.Digest] {
+			continue
+		}
+		asked[l.Digest] = true
+		here, err := false, errReplaced
+		if !f.c.replaced() {
+			here, err = f.c.here(l.named)
+		}
+		if here || err != nil {
+			if f.come[l.Digest] = err; f.over(err) {
+				break
+			}
+			continue
+		}
+		f.later[l.Digest] = slices.ContainsFunc(f.lacks, func(o lacking) bool { return slices.Contains(l.From, o.Digest) })
+		f.lacks = append(f.lacks, l)
+	}
+	for len(f.lacks) > 0 {
+		one := f.lacks[0]
+		if node, some := f.together(); len(some) > 1 && !f.c.replaced() {
+			if f.several(node, some) == nil {
+				continue
+			}
+			f.broke++
+			i := slices.IndexFunc(some, func(l lacking) bool { _, come := f.come[l.Digest]; return !come })
+			if i < 0 {
+				continue
+			}
+			one = some[i] // what is wrong with it is told now
+		}
+		err := errReplaced
+		if !f.c.replaced() {
+			err = f.get(one)
+		}
+		if f.come[one.Digest] = err; f.over(err) {
+			return
+		}
+		f.rest()
+	}
+}
+
+// over tells whether nothing more of the order is done.
+func (f *fetching) over(err error) bool {
+	return f.c.ctx.Err() != nil || errors.Is(err, errReplaced) || errors.Is(err, errNoRoom)
+}
+
+// rest forgets what is not lacking any more.
+func (f *fetching) rest() {
+	f.lacks = slices.DeleteFunc(f.lacks, func(l lacking) bool { _, come := f.come[l.Digest]; return come })
+}
+
+// together are parts that can be got at a time, from one node.
+func (f *fetching) together() (node mesh.NodeID, some []lacking) {
+	if f.broke == mostBroke {
+		return "", nil
+	}
+	for _, l := range f.lacks {
+		i := slices.IndexFunc(l.from, func(n mesh.NodeID) bool { return n != f.c.x.o.Node && !f.away[n] })
+		if i < 0 || l.Size > peers.SmallBytes || f.alone[l.Digest] || f.later[l.Digest] || node != "" && node != l.from[i] {
+			continue
+		}
+		node, some = l.from[i], append(some, l)
+	}
+	return node, some
+}
+
+// several gets parts from a node. Those that it does not give are got alone, as then
+// others are asked for them.
+func (f *fetching) several(node mesh.NodeID, some []lacking) error {
+	parts := make([]store.Part, len(some))
+	for i, l := range some {
+		parts[i] = l.Part
+	}
+	err := f.c.x.peers.Several(f.c.ctx, node, parts, func() bool { return !f.c.replaced() }, func(i int, err error) {
+		if err != nil {
+			f.alone[parts[i].Digest] = true
+			return
+		}
+		f.come[parts[i].Digest] = nil
+		f.c.x.o.State.Parts().Unpin(parts[i]) // a manifest here names it
+	})
+	f.rest()
+	return err
+}
+
+// here makes sure that a part is here and whole, if it need not be fetched. One that was
+// merged elsewhere is merged again, if all that it was made of is here: that may be far
+// less than to fetch it.
+func (c *copier) here(n named) (bool, error) {
 	parts, p := c.x.o.State.Parts(), n.Part
 	if parts.Pin(p) == nil {
 		defer parts.Unpin(p)
 		err := errors.Join(parts.Verify(p), parts.Settle(p))
 		if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrMissing) {
-			return err
+			return err == nil, err
 		}
 		c.x.o.Tell(fmt.Sprintf("part %s is damaged here, and fetched anew: %v", p.Digest, err))
 	}
 	switch err := c.x.o.State.Remake(n.table, n.PartUse, c.ctx.Done()); {
 	case err == nil:
 		parts.Unpin(p) // a manifest here names it
-		return nil
+		return true, nil
 	case c.ctx.Err() != nil:
-		return c.ctx.Err()
+		return false, c.ctx.Err()
 	case errors.Is(err, store.ErrFull):
-		return fmt.Errorf("%w: %w", errNoRoom, err)
+		return false, fmt.Errorf("%w: %w", errNoRoom, err)
 	case !errors.Is(err, store.ErrMissing):
 		c.x.o.Tell(fmt.Sprintf("a part is fetched, as it could not be merged here: %v", err))
 	}
+	return false, nil
+}
+
+// get gets one part from any that have it.
+func (f *fetching) get(l lacking) error {
+	c, p := f.c, l.Part
+	if f.later[p.Digest] {
+		if here, err := c.here(l.named); here || err != nil {
+			return err
+		}
+	}
 	var errs []error
-	for _, node := range from {
+	for _, node := range l.from {
 		switch {
 		case node == c.x.o.Node:
 			continue
-		case away[node]:
+		case f.away[node]:
 			errs = append(errs, fmt.Errorf("part %s: agent %s was not reached", p.Digest, node))
 			continue
 		}
 		err := c.x.peers.Replace(c.ctx, []mesh.NodeID{node}, p)
 		switch {
 		case err == nil:
-			parts.Unpin(p) // a manifest here names it
+			c.x.o.State.Parts().Unpin(p) // a manifest here names it
 			return nil
 		case c.ctx.Err() != nil:
 			return err
 		case errors.Is(err, store.ErrFull):
 			return fmt.Errorf("%w: %w", errNoRoom, err)
 		case errors.Is(err, store.ErrMissing), errors.Is(err, store.ErrCorrupt):
-			said.Lacks = append(said.Lacks, coordinator.PartCopies{Part: p.Digest, Nodes: []mesh.NodeID{node}})
+			f.said.Lacks = append(f.said.Lacks, coordinator.PartCopies{Part: p.Digest, Nodes: []mesh.NodeID{node}})
 		default:
-			away[node] = true
+			f.away[node] = true
 		}
 		errs = append(errs, err)
 	}

@@ -3,11 +3,15 @@ package executor_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +23,9 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part"
+	"github.com/tidemark-mesh/tidemark/store/part/peers"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
 // ask has an agent copy parts, behind what it is told to keep.
@@ -240,6 +247,199 @@ func TestCopyMerges(t *testing.T) {
 		said := s.ask("c", 2, &coordinator.Snapshot{Name: "next", Job: "j9-far", Manifest: data}, []coordinator.PartCopies{{Part: use.Digest, Nodes: []mesh.NodeID{"nobody"}}})
 		if len(said.Parts) != 1 || said.Why != "" || !c.state.Parts().Has(use.Part) {
 			t.Errorf("%+v", said)
+		}
+
+		// The same where what it was made of is in the order before it.
+		if err := os.Remove(pathOf(c.dir, use.Part)); err != nil {
+			t.Fatal(err)
+		}
+		d := s.start("d", t.TempDir())
+		defer s.stop("d")
+		inputs := manifest.Shard{}
+		orders := []coordinator.PartCopies{}
+		for i, part := range from {
+			p, err := c.state.Parts().Find(part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inputs.Parts = append(inputs.Parts, manifest.PartUse{Part: p, Rows: 1, Delta: i > 0})
+			orders = append(orders, coordinator.PartCopies{Part: part, Nodes: []mesh.NodeID{"c"}})
+		}
+		m.Operators[0].Parallelism = 2
+		m.Operators[0].Tables[0].Shards = []manifest.Shard{inputs, {Subtask: 1, Parts: []manifest.PartUse{use}}}
+		if data, err = manifest.Encode(m); err != nil {
+			t.Fatal(err)
+		}
+		said = s.ask("d", 3, &coordinator.Snapshot{Name: "next", Job: "j9-far", Manifest: data}, append(orders, coordinator.PartCopies{Part: use.Digest, Nodes: []mesh.NodeID{"c"}}))
+		if len(said.Parts) != 3 || said.Why != "" || len(said.Lacks) != 0 || !d.state.Parts().Has(use.Part) {
+			t.Errorf("%+v", said)
+		}
+	})
+}
+
+// counted is the disk of a node that counts how often each part is read.
+type counted struct {
+	store.FS
+	mu    sync.Mutex // guards reads
+	reads map[string]int
+}
+
+func (c *counted) Open(name string, flag int) (store.File, error) {
+	c.mu.Lock()
+	c.reads[filepath.Base(name)]++
+	c.mu.Unlock()
+	return c.FS.Open(name, flag)
+}
+
+// farAway is a node of another site with parts, a long way off, and a snapshot of them.
+type farAway struct {
+	disk  *counted
+	store *part.Store
+	parts []store.Part
+	snap  *coordinator.Snapshot
+}
+
+func newFarAway(t *testing.T, s *site, sizes ...int) *farAway {
+	t.Helper()
+	f := &farAway{disk: &counted{FS: storetest.New(), reads: make(map[string]int)}}
+	var err error
+	if f.store, err = part.Open(f.disk, "/parts"); err != nil {
+		t.Fatal(err)
+	}
+	tr := s.net.New("far", "away")
+	p := peers.New(peers.Options{Transport: tr, Site: "away", Store: f.store, Holds: part.NewHolds(f.store)})
+	tr.Start()
+	t.Cleanup(func() {
+		if err := errors.Join(p.Close(), tr.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	shard := manifest.Shard{}
+	for i, size := range sizes {
+		text := []byte(fmt.Sprintf("%06d", i) + strings.Repeat("x", size))
+		one, err := f.store.Put(storetest.Bytes(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.parts = append(f.parts, one)
+		shard.Parts = append(shard.Parts, manifest.PartUse{Part: one, Rows: 1, Delta: i > 0})
+	}
+	m := manifest.Manifest{Kind: manifest.Checkpoint, Name: "far", Job: "j", MaxParallelism: 8, Mode: "exactly-once", Operators: []manifest.Operator{{ID: "op", Parallelism: 1,
+		Tables: []manifest.Table{{Name: "rows", Schema: `"x"`, Identity: 1, Shards: []manifest.Shard{shard}}}}}}
+	f.snap = &coordinator.Snapshot{Name: "far", Job: "j9-away"}
+	if f.snap.Manifest, err = manifest.Encode(m); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.agents)) {
+		s.net.Delay(n, "far", 50*time.Millisecond)
+	}
+	return f
+}
+
+func (f *farAway) wants(nodes ...mesh.NodeID) (all []coordinator.PartCopies) {
+	for _, p := range f.parts {
+		all = append(all, coordinator.PartCopies{Part: p.Digest, Nodes: nodes})
+	}
+	return all
+}
+
+// Of another site small parts come several at a time, in a few round trips, each once,
+// whatever the order says twice; large ones come too, and what one node lacks others are
+// asked for.
+func TestCopyOfManyParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b")
+		sizes := slices.Repeat([]int{1000}, 200)
+		sizes[3], sizes[77] = peers.SmallBytes, peers.SmallBytes-6
+		f := newFarAway(t, s, sizes...)
+		lost := []store.Part{f.parts[50], f.parts[60]}
+		for i, p := range lost {
+			f.store.Unpin(p)
+			if gone, err := f.store.Remove(p); err != nil || !gone {
+				t.Fatal(err)
+			}
+			had, err := s.agents["b"].state.Parts().Put(storetest.Bytes([]byte(fmt.Sprintf("%06d", 50+10*i) + strings.Repeat("x", 1000))))
+			if err != nil || had != p {
+				t.Fatal(err)
+			}
+		}
+		orders := f.wants("gone", "far", "b")
+		orders = append(orders, orders[4:9]...)
+		clear(f.disk.reads)
+		began := time.Now()
+		said := s.ask("a", 1, f.snap, orders)
+		if len(said.Parts) != len(orders) || said.Parts[77] != f.parts[77].Digest || said.Why != "" {
+			t.Errorf("%d parts of %d: %s", len(said.Parts), len(orders), said.Why)
+		}
+		if len(said.Lacks) != 2 || said.Lacks[0].Part != lost[0].Digest || said.Lacks[1].Part != lost[1].Digest || !slices.Equal(said.Lacks[0].Nodes, []mesh.NodeID{"far"}) {
+			t.Errorf("lacking: %v", said.Lacks)
+		}
+		if took := time.Since(began); took > 3*time.Second { // of the fake clock
+			t.Errorf("%d parts took %v", len(f.parts), took)
+		}
+		for name, n := range f.disk.reads {
+			if n > 1 && !strings.HasPrefix(name, lost[0].Digest.String()) && !strings.HasPrefix(name, lost[1].Digest.String()) {
+				t.Errorf("%s was sent %d times", name, n)
+			}
+		}
+		for _, p := range f.parts {
+			if err := s.agents["a"].state.Parts().Verify(p); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// Where a line breaks again and again what has come stays, and the order goes on; where
+// nobody is reached any more it ends.
+func TestCopyOfManyPartsBreaksOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a")
+		f := newFarAway(t, s, slices.Repeat([]int{60_000}, 100)...)
+		x := s.agents["a"].x
+		x.Do(worker.Effect{Kept: &worker.Kept{Job: f.snap.Job, Snapshots: []*coordinator.Snapshot{f.snap}}})
+		copies := func(n uint64) {
+			x.Do(worker.Effect{Copy: &worker.Copy{Order: &coordinator.Copy{Order: n, Name: f.snap.Name, Job: f.snap.Job, Parts: f.wants("far")}, Snapshot: f.snap}})
+		}
+		copies(1)
+		for range 7 {
+			<-time.After(400 * time.Millisecond)
+			s.net.Break("a", "far")
+		}
+		said := <-s.copied
+		here := 0
+		for _, p := range f.parts {
+			if s.agents["a"].state.Parts().Has(p) {
+				here++
+			}
+		}
+		if len(said.Parts) != here || here < 5 || len(said.Lacks) != 0 {
+			t.Errorf("%d parts are said to be here, %d are; lacking: %v; %s", len(said.Parts), here, said.Lacks, said.Why)
+		}
+		copies(2)
+		if said = <-s.copied; said.Order != 2 || len(said.Parts) != len(f.parts) || said.Why != "" {
+			t.Errorf("%d parts of %d: %s", len(said.Parts), len(f.parts), said.Why)
+		}
+	})
+}
+
+// Another order ends one of many parts, too: what was asked for comes, and no more.
+func TestCopyOfManyPartsIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a")
+		f := newFarAway(t, s, slices.Repeat([]int{200_000}, 100)...)
+		x := s.agents["a"].x
+		x.Do(worker.Effect{Kept: &worker.Kept{Job: f.snap.Job, Snapshots: []*coordinator.Snapshot{f.snap}}})
+		for n := range uint64(2) {
+			x.Do(worker.Effect{Copy: &worker.Copy{Order: &coordinator.Copy{Order: n + 1, Name: f.snap.Name, Job: f.snap.Job, Parts: f.wants("far")[90*n:]}, Snapshot: f.snap}})
+			<-time.After(time.Second)
+		}
+		first, second := <-s.copied, <-s.copied
+		if first.Order != 1 || len(first.Parts) < 3 || len(first.Parts) > 30 || !strings.Contains(first.Why, "something else meanwhile") {
+			t.Errorf("the first: %d parts, %s", len(first.Parts), first.Why)
+		}
+		if second.Order != 2 || len(second.Parts) != 10 || second.Why != "" {
+			t.Errorf("the second: %d parts, %s", len(second.Parts), second.Why)
 		}
 	})
 }

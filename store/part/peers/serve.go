@@ -256,7 +256,7 @@ func (c *serving) give(one store.Part, at int64) error {
 // send copies a part from the disk to a stream, from a position on. That it is damaged is known when
 // all of it was sent: the receiver finds the same.
 func send(w io.Writer, r io.Reader, p store.Part, at int64) error {
-	buf := make([]byte, copyBytes)
+	buf := make([]byte, min(copyBytes, max(1, p.Size-at)))
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf)
 	if err == nil && at+n != p.Size {
 		err = fmt.Errorf("part %v: %w: it has %d bytes, not %d", p.Digest, store.ErrCorrupt, at+n, p.Size)
