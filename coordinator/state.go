@@ -242,6 +242,10 @@ type Place struct {
 	Node    mesh.NodeID        `cbor:"2,keyasint"`
 }
 
+// MaxParts is how many parts a snapshot may have. A command with a longer list is not
+// encoded.
+const MaxParts = 1 << 17
+
 // Snapshot is a completed checkpoint or savepoint and where its parts are.
 type Snapshot struct {
 	Name     string                `cbor:"1,keyasint"`

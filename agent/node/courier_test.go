@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -84,5 +86,50 @@ func TestCourierIsBounded(t *testing.T) {
 	o.done.Wait()
 	if len(c.to) != mostSites || said != 1 {
 		t.Errorf("%d sites, said %d times", len(c.to), said)
+	}
+}
+
+// What a site cannot be told of a job that is to move there, as it is too much, is as if
+// that site refused it; large messages do not pile up.
+func TestCourierCannotSay(t *testing.T) {
+	var mu sync.Mutex // guards refused
+	refused, let, calls := []string(nil), make(chan struct{}), make(chan int, 100)
+	c := courier{
+		to: make(map[mesh.Site]chan letter), now: func() dataflow.Time { return 1 }, tell: func(string) {},
+		refused: func(site mesh.Site, id coordinator.MoveID, why string) {
+			mu.Lock()
+			defer mu.Unlock()
+			refused = append(refused, fmt.Sprintf("%s %s: %s", site, id, why))
+		},
+		call: func(_ context.Context, site mesh.Site, _ string, body []byte) ([]byte, error) {
+			calls <- len(body)
+			<-let
+			return nil, &SiteError{site, "n1", http.StatusBadRequest, "http: request body too large"}
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o := &office{ctx: ctx}
+	say := func(bytes int) {
+		c.send(o, &leader.ToSite{Site: "depot", ToTarget: &coordinator.ToTarget{Move: "m1-here", Offer: &coordinator.MoveOffer{Savepoint: &coordinator.Snapshot{Name: "sp", Manifest: make([]byte, bytes)}}}})
+	}
+	say(codec.MaxSite + 1)
+	for range 10 {
+		say(longSite)
+	}
+	c.send(o, &leader.ToSite{Site: "depot", ToTarget: &coordinator.ToTarget{Move: "m2-here", Verdict: coordinator.DecisionAborted}})
+	close(let)
+	large := 0
+	for n := longSite; n >= longSite; {
+		if n = <-calls; n >= longSite {
+			large++
+		}
+	}
+	cancel()
+	o.done.Wait()
+	if large > 2 {
+		t.Errorf("%d of ten equal messages were sent", large)
+	}
+	if len(refused) != 1+large || !strings.Contains(refused[0], "depot m1-here: it cannot be told of the job's state") || !strings.Contains(refused[0], "at most") || !strings.Contains(refused[1], "depot m1-here: it does not take a message of") {
+		t.Errorf("%q", refused)
 	}
 }

@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
@@ -73,14 +75,17 @@ type courier struct {
 	call func(ctx context.Context, site mesh.Site, path string, body []byte) ([]byte, error)
 	now  func() dataflow.Time
 	tell func(string)
-	to   map[mesh.Site]chan letter // of the office's goroutine
-	full bool                      // it was told that there are too many
+	// refused: a site cannot be told of a move; any goroutine calls it.
+	refused func(mesh.Site, coordinator.MoveID, string)
+	to      map[mesh.Site]chan letter // of the office's goroutine
+	full    bool                      // it was told that there are too many
 }
 
 type letter struct {
 	path string
 	what string // for people
 	body []byte
+	move coordinator.MoveID // whose job it offers
 }
 
 // send may lose it.
@@ -98,8 +103,14 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 		l.path = pathMoveSource
 		l.body, err = codec.EncodeToSource(m.ToSource)
 	}
+	if t := m.ToTarget; t != nil && t.Verdict == 0 {
+		l.move = t.Move
+	}
 	if err != nil {
 		c.tell(fmt.Sprintf("site %s cannot be told of %s: %v", m.Site, l.what, err))
+		if l.move != "" {
+			c.refused(m.Site, l.move, fmt.Sprintf("it cannot be told of the job's state: %v", err))
+		}
 		return
 	}
 	letters := c.to[m.Site]
@@ -115,6 +126,9 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 		c.to[m.Site] = letters
 		o.done.Go(func() { c.carry(o.ctx, m.Site, letters) })
 	}
+	if len(l.body) > longSite && len(letters) > 0 {
+		return // it is said again
+	}
 	select {
 	case letters <- l:
 	default: // it is said again
@@ -128,6 +142,10 @@ func (c *courier) carry(ctx context.Context, site mesh.Site, letters <-chan lett
 		select {
 		case l := <-letters:
 			_, err := c.call(ctx, site, l.path, l.body)
+			var e *SiteError
+			if l.move != "" && errors.As(err, &e) && e.Status == http.StatusBadRequest {
+				c.refused(site, l.move, fmt.Sprintf("it does not take a message of %d bytes, which the job's state needs (%s); if its agents are of a version that takes no more than 16 MiB, upgrade them", len(l.body), e.Text))
+			}
 			if ctx.Err() == nil && said.due(err, c.now()) {
 				c.tell(fmt.Sprintf("site %s has not heard of %s: %v", site, l.what, err))
 			}
@@ -135,6 +153,14 @@ func (c *courier) carry(ctx context.Context, site mesh.Site, letters <-chan lett
 			return
 		}
 	}
+}
+
+// refused: what is to be said of a move does not go to its target, now or later, which
+// is as if that refused the move.
+func (o *office) refused(site mesh.Site, id coordinator.MoveID, why string) {
+	o.inbox.post(func() {
+		o.step(leader.Event{FromSite: &leader.FromSite{Site: site, ToSource: &coordinator.ToSource{Move: id, Refused: &coordinator.MoveRefused{Why: why}}}})
+	})
 }
 
 // reach tells the leader when other sites come and go.

@@ -47,6 +47,7 @@ type office struct {
 	wishes  map[int]chan<- leader.Answer
 	wishRef int
 	wants   map[int]chan<- *coordinator.Offer // of other sites that ask
+	offered map[mesh.Site]bool                // are asked what they offer
 	asking  bool                              // confirm is under way
 	turned  dataflow.Time                     // when its last turn began; before the first one, when it was found out whether nobody led before
 	ended   bool
@@ -75,7 +76,7 @@ var ErrOver = errors.New("this agent has stopped leading; ask again")
 func newOffice(term uint64) *office {
 	return &office{
 		term: term, inbox: newMailbox[func()](0), quit: make(chan struct{}), talks: make(map[mesh.NodeID]*desk),
-		wishes: make(map[int]chan<- leader.Answer), wants: make(map[int]chan<- *coordinator.Offer), heardWants: make(map[mesh.Site]heardWant),
+		wishes: make(map[int]chan<- leader.Answer), wants: make(map[int]chan<- *coordinator.Offer), heardWants: make(map[mesh.Site]heardWant), offered: make(map[mesh.Site]bool),
 		statuses: make(map[coordinator.JobID]map[dataflow.SubtaskID]coordinator.SubtaskStatus), logs: make(map[string]coordinator.LogStatus),
 	}
 }

@@ -16,11 +16,17 @@ import (
 // coordinator.Want, answered by an Offer.
 const PathReplicas = pathSite + "replicas"
 
-// askOffer asks another site's leader. It is answered with an event, whatever comes.
+// askOffer asks another site's leader. It is answered with an event, whatever comes. While
+// an answer is on its way, which may be large, no other one is asked for.
 func (o *office) askOffer(a *replication.Ask) {
+	if o.offered[a.Site] {
+		return
+	}
+	o.offered[a.Site] = true
 	o.done.Go(func() {
 		offer, err := o.offerOf(a)
 		o.inbox.post(func() {
+			delete(o.offered, a.Site)
 			o.step(leader.Event{Offered: &leader.Offered{Site: a.Site, Offer: offer, Err: err}})
 		})
 	})

@@ -31,10 +31,12 @@ const (
 )
 
 const (
-	headSite  = "Tidemark-Site"  // the site that asked, of a question that was passed on within the site
-	maxSite   = codec.MaxMessage // bytes of a question, and of an answer
+	headSite  = "Tidemark-Site" // the site that asked, of a question that was passed on within the site
+	maxSite   = codec.MaxSite   // bytes of a question, and of an answer
 	siteTime  = 15 * time.Second
-	siteTries = 3 // agents of a site that are asked, one after the other
+	siteTries = 3               // agents of a site that are asked, one after the other
+	siteMost  = 5 * time.Minute // of a question, for as long as something of it or of its answer moves
+	longSite  = 64 << 10        // bytes of a question that takes a while on a slow line
 )
 
 // siteCall answers a question of another site, on the agent that leads this one. The
@@ -86,10 +88,10 @@ var ErrSiteUnreached = errors.New("not reached")
 
 // CallSite asks another site, or this one, and returns what its leader answers. Path is one of those
 // that siteCalls has there. It asks agents of the site one after the other until one
-// answers, within ctx and 15 s; so a question may be heard twice. *SiteError: it
-// answered, and not with what was asked for. ErrSiteUnreached.
+// answers, within ctx, each for as long as something moves; so a question may be heard
+// twice. *SiteError: it answered, and not with what was asked for. ErrSiteUnreached.
 func (n *Node) CallSite(ctx context.Context, site mesh.Site, path string, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, siteTime)
+	ctx, cancel := context.WithTimeout(ctx, siteMost)
 	defer cancel()
 	if len(body) > maxSite {
 		return nil, fmt.Errorf("a question of %d bytes to site %s; at most %d", len(body), site, maxSite)
@@ -149,30 +151,69 @@ func (n *Node) siteAgents(site mesh.Site) (all []mesh.NodeID) {
 	return all
 }
 
+// moves is a reader that says when something has come out of it.
+type moves struct {
+	io.Reader
+	moved func()
+}
+
+func (m moves) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	if n > 0 {
+		m.moved()
+	}
+	return n, err
+}
+
 // askSite asks one agent.
 func (n *Node) askSite(ctx context.Context, site mesh.Site, node mesh.NodeID, path string, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, siteTime/siteTries)
-	defer cancel()
-	client := newClient(func(ctx context.Context) (net.Conn, error) { return n.openCall(ctx, node) })
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://site"+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("agent %s: %w", node, err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxSite+1))
+	status, answer, err := postSite(ctx, newClient(func(ctx context.Context) (net.Conn, error) { return n.openCall(ctx, node) }), path, body)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("agent %s: %w", node, err)
 	case len(answer) > maxSite:
 		return nil, &SiteError{site, node, http.StatusBadGateway, fmt.Sprintf("an answer of more than %d bytes", maxSite)}
-	case resp.StatusCode != http.StatusOK:
-		return nil, &SiteError{site, node, resp.StatusCode, string(bytes.TrimSpace(answer[:min(len(answer), maxReasonText)]))}
+	case status != http.StatusOK:
+		return nil, &SiteError{site, node, status, string(bytes.TrimSpace(answer[:min(len(answer), maxReasonText)]))}
 	}
 	return answer, nil
+}
+
+// postSite is one question. It is given up when nothing moves for 5 s: what is large takes
+// long on a slow line.
+func postSite(ctx context.Context, client *http.Client, path string, body []byte) (status int, answer []byte, err error) {
+	still := siteTime / siteTries
+	if len(body) > longSite {
+		still = siteTime // what is on its way at the end is not seen to move
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(still, func() { cancel(fmt.Errorf("nothing has moved for %v", still)) })
+	defer timer.Stop()
+	moved := func() { timer.Reset(still) }
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://site"+path, moves{bytes.NewReader(body), moved})
+	if err != nil {
+		return 0, nil, err
+	}
+	req.ContentLength = int64(len(body))
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, because(ctx, err)
+	}
+	defer resp.Body.Close()
+	moved()
+	if answer, err = io.ReadAll(moves{io.LimitReader(resp.Body, maxSite+1), moved}); err != nil {
+		err = because(ctx, err)
+	}
+	return resp.StatusCode, answer, err
+}
+
+// because is why a context has ended, where that is why something failed.
+func because(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 const maxReasonText = 1 << 10

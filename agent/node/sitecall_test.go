@@ -1,9 +1,16 @@
 package node
 
 import (
+	"context"
+	"io"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -25,5 +32,76 @@ func TestWrongQuestionsAreToldNowAndThen(t *testing.T) {
 		return len(s) > 500 || !strings.Contains(s, "agent x of site south asked for GET /v1/jobs/x")
 	}) {
 		t.Errorf("%q", said)
+	}
+}
+
+// pipes is a listener of connections in memory.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+// What is large may take long, either way, for as long as it moves; what stands still is
+// given up.
+func TestLongQuestions(t *testing.T) {
+	for name, c := range map[string]struct {
+		question int
+		answers  int           // pieces, one every 4 s
+		stuck    bool          // then nothing more
+		want     string        // error
+		most     time.Duration // of the fake clock
+	}{
+		"an answer of a minute":  {10, 15, false, "", 2 * time.Minute},
+		"an answer that stops":   {10, 3, true, "nothing has moved for 5s", time.Minute},
+		"a question of a minute": {3 << 20, 1, false, "", 2 * time.Minute},
+		"nobody answers":         {10, 0, true, "nothing has moved for 5s", 6 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := make(pipes)
+				over := make(chan struct{})
+				s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					buf := make([]byte, 64<<10)
+					for n := 0; n < c.question; {
+						<-time.After(time.Second)
+						k, err := io.ReadFull(r.Body, buf[:min(len(buf), c.question-n)])
+						if n += k; err != nil {
+							return
+						}
+					}
+					for range c.answers {
+						_, _ = w.Write([]byte("piece"))
+						w.(http.Flusher).Flush()
+						<-time.After(4 * time.Second)
+					}
+					if c.stuck {
+						<-over
+					}
+				})}
+				var serving sync.WaitGroup
+				serving.Go(func() { _ = s.Serve(p) })
+				began := time.Now()
+				status, answer, err := postSite(t.Context(), newClient(func(context.Context) (net.Conn, error) {
+					a, b := net.Pipe()
+					p <- b
+					return a, nil
+				}), "/x", make([]byte, c.question))
+				if took := time.Since(began); took > c.most {
+					t.Errorf("it took %v", took)
+				}
+				if c.want == "" && (err != nil || status != http.StatusOK || len(answer) != 5*c.answers) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+					t.Errorf("%d, %d bytes, %v; want %q", status, len(answer), err, c.want)
+				}
+				close(over)
+				_ = s.Close()
+				serving.Wait()
+			})
+		})
 	}
 }

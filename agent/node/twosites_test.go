@@ -131,8 +131,8 @@ func TestSitesSpeak(t *testing.T) {
 	if _, err := depot.CallSite(t.Context(), "none", node.PathSiteSelf, nil); !errors.Is(err, node.ErrSiteUnreached) {
 		t.Errorf("a site that nobody knows: %v", err)
 	}
-	if _, err := depot.CallSite(t.Context(), "plant", node.PathSiteSelf, make([]byte, 17<<20)); err == nil || !strings.Contains(err.Error(), "at most") {
-		t.Errorf("17 MiB: %v", err)
+	if _, err := depot.CallSite(t.Context(), "plant", node.PathSiteSelf, make([]byte, 34<<20)); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("34 MiB: %v", err)
 	}
 	await(t, "the list of sites", func() bool {
 		list, err := plant[2].client(t).Sites(t.Context(), false)

@@ -15,10 +15,13 @@ import (
 // Limits. What is larger is not encoded, and not decoded.
 const (
 	// MaxCommand is how many bytes a command may have. The largest are those of
-	// checkpoints: this is room for some hundred thousand parts.
+	// checkpoints: this is room for coordinator.MaxParts on five agents each.
 	MaxCommand = 32 << 20
 	// MaxMessage is how many bytes a control message may have.
 	MaxMessage = 16 << 20
+	// MaxSite is that of what sites say to each other: each snapshot that is on record
+	// can be said.
+	MaxSite = MaxCommand + 1<<20
 	// maxRecord is that of a snapshot's record: what a command brought, grown by
 	// the copies of its parts.
 	maxRecord = 2 * MaxCommand
@@ -53,7 +56,7 @@ var decMode = sync.OnceValue(func() cbor.DecMode {
 		// A path or the cause of an error may be no UTF-8; it must not end a stream.
 		UTF8:             cbor.UTF8DecodeInvalid,
 		MaxNestedLevels:  16,
-		MaxArrayElements: 1 << 17,
+		MaxArrayElements: coordinator.MaxParts,
 		MaxMapPairs:      256,
 	}.DecMode()
 	if err != nil {
@@ -117,12 +120,20 @@ func encode[T any](what string, v *T, limit int) ([]byte, error) {
 	if n := pointers(v); n != 1 {
 		return nil, fmt.Errorf("codec: a %s says %d things, not one", what, n)
 	}
+	return encodeUpTo(what, v, limit)
+}
+
+// encodeUpTo refuses what nobody would decode.
+func encodeUpTo[T any](what string, v *T, limit int) ([]byte, error) {
 	data, err := encMode().Marshal(v)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("codec: a %s: %w", what, err)
 	case len(data) > limit:
 		return nil, fmt.Errorf("codec: a %s has %d bytes, at most %d are possible: %w", what, len(data), limit, ErrTooLarge)
+	}
+	if err := decMode().Wellformed(data); err != nil {
+		return nil, fmt.Errorf("codec: a %s is %w: %w", what, ErrTooLarge, err)
 	}
 	return data, nil
 }

@@ -33,21 +33,13 @@ func TextOf(m *coordinator.MovingJob) store.Digest {
 	return sha256.Sum256(data)
 }
 
-// encodeWhole and decodeWhole are of a message that says all of its fields.
-func encodeWhole[T any](what string, v *T) ([]byte, error) {
-	data, err := encMode().Marshal(v)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("codec: a %s: %w", what, err)
-	case len(data) > MaxMessage:
-		return nil, fmt.Errorf("codec: a %s has %d bytes, at most %d are possible: %w", what, len(data), MaxMessage, ErrTooLarge)
-	}
-	return data, nil
-}
+// encodeWhole and decodeWhole are of a message that says all of its fields, between
+// sites.
+func encodeWhole[T any](what string, v *T) ([]byte, error) { return encodeUpTo(what, v, MaxSite) }
 
 func decodeWhole[T any](what string, data []byte) (*T, error) {
-	if len(data) > MaxMessage {
-		return nil, fmt.Errorf("codec: a %s has %d bytes, at most %d are possible: %w", what, len(data), MaxMessage, ErrTooLarge)
+	if len(data) > MaxSite {
+		return nil, fmt.Errorf("codec: a %s has %d bytes, at most %d are possible: %w", what, len(data), MaxSite, ErrTooLarge)
 	}
 	v := new(T)
 	if err := strictly(data, v); err != nil {

@@ -247,6 +247,9 @@ func (l *Leader) assemble(r *jobRun, a *attempt, j *coordinator.Job, id dataflow
 		if err == nil {
 			err = l.copiedEnough(r, of)
 		}
+		if len(of) > coordinator.MaxParts {
+			err = fmt.Errorf("it has %d parts, and at most %d are possible: with a lower parallelism it has fewer", len(of), coordinator.MaxParts)
+		}
 		return &coordinator.Snapshot{Name: m.Name, Job: j.ID, ID: id, Manifest: data, Copies: of, Bytes: bytes}, err
 	}
 	if what.Checkpoint {

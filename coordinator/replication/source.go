@@ -19,7 +19,12 @@ type Source struct {
 	self  mesh.Site
 	start dataflow.Time
 	asked map[mesh.Site]map[coordinator.JobID]asked
+	last  map[mesh.Site]coordinator.JobID // of which something was said before not all fit into an answer
 }
+
+// offerBytes is how much an answer has, about; one job is always told of. What does not
+// fit comes with the next answers.
+const offerBytes = 4 << 20
 
 // asked is what a site said of a job when it asked last.
 type asked struct {
@@ -49,7 +54,7 @@ type Site struct {
 
 // NewSource makes the machine of a term that begins at now.
 func NewSource(cfg Config, self mesh.Site, now dataflow.Time) *Source {
-	return &Source{cfg: cfg.filled(), self: self, start: now, asked: make(map[mesh.Site]map[coordinator.JobID]asked)}
+	return &Source{cfg: cfg.filled(), self: self, start: now, asked: make(map[mesh.Site]map[coordinator.JobID]asked), last: make(map[mesh.Site]coordinator.JobID)}
 }
 
 // Answer says what a site should keep, and notes what it is fetching.
@@ -62,14 +67,18 @@ func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordi
 		at := slices.IndexFunc(w.Jobs, func(k coordinator.WantedJob) bool { return k.Job == j.ID })
 		if at < 0 {
 			text := j.Text
-			offered := newest(j.Job, "")
-			o.Jobs = append(o.Jobs, coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving, Text: &text, Newest: offered})
-			said[j.ID] = asked{at: now, offered: offered}
+			o.Jobs = append(o.Jobs, coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving, Text: &text, Newest: newest(j.Job, "")})
+			said[j.ID] = asked{at: now}
 			continue
 		}
-		offered := s.offer(st, j, &w.Jobs[at])
-		o.Jobs = append(o.Jobs, offered)
-		said[j.ID] = asked{at: now, has: w.Jobs[at].Has, next: w.Jobs[at].Next, ends: w.Jobs[at].Ends, offered: offered.Newest}
+		o.Jobs = append(o.Jobs, s.offer(st, j, &w.Jobs[at]))
+		said[j.ID] = asked{at: now, has: w.Jobs[at].Has, next: w.Jobs[at].Next, ends: w.Jobs[at].Ends}
+	}
+	s.shorten(w.Site, o.Jobs)
+	for _, j := range o.Jobs {
+		a := said[j.Job]
+		a.offered = j.Newest
+		said[j.Job] = a
 	}
 	for _, k := range w.Jobs {
 		if slices.ContainsFunc(st.Jobs, func(j Job) bool { return j.ID == k.Job }) {
@@ -80,6 +89,52 @@ func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordi
 		}
 	}
 	return o
+}
+
+// shorten leaves out of an answer what is too much for it. The next one begins behind
+// what this one has.
+func (s *Source) shorten(site mesh.Site, jobs []coordinator.OfferedJob) {
+	first := slices.IndexFunc(jobs, func(j coordinator.OfferedJob) bool { return j.Job > s.last[site] })
+	delete(s.last, site)
+	var last coordinator.JobID
+	bytes := 0
+	for i := range jobs {
+		j := &jobs[(max(0, first)+i)%len(jobs)]
+		switch n := bytesOf(j); {
+		case n == 0:
+		case bytes > 0 && bytes+n > offerBytes:
+			j.Text, j.Newest, j.Copies = nil, nil, nil
+			if s.last[site] == "" {
+				s.last[site] = last
+			}
+		default:
+			bytes, last = bytes+n, j.Job
+		}
+	}
+}
+
+// bytesOf is about how many bytes what can be left out has.
+func bytesOf(j *coordinator.OfferedJob) (n int) {
+	copies := func(all []coordinator.PartCopies) {
+		for _, p := range all {
+			n += 38
+			for _, node := range p.Nodes {
+				n += len(node) + 2
+			}
+		}
+	}
+	if j.Text != nil {
+		n += len(j.Text.Spec) + 100
+		for _, f := range j.Text.Feeds {
+			n += len(f.Config) + 100
+		}
+	}
+	for _, s := range j.Newest {
+		n += len(s.Manifest) + 100
+		copies(s.Copies)
+	}
+	copies(j.Copies)
+	return n
 }
 
 func (s *Source) offer(st Site, j *Job, k *coordinator.WantedJob) coordinator.OfferedJob {

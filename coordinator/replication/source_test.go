@@ -1,9 +1,11 @@
 package replication
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -27,5 +29,44 @@ func TestNothingStaysOfJobsThatEnd(t *testing.T) {
 	}
 	if n != 2 {
 		t.Errorf("%d entries of two sites that were offered one job", n)
+	}
+}
+
+// Large snapshots of many jobs do not all come in one answer: each comes in one of the
+// next, also while those before it have newer ones each time.
+func TestAnswersAreShort(t *testing.T) {
+	site := Site{Index: 1, Find: func(coordinator.JobID) *coordinator.Job { return nil }}
+	for i := range 10 {
+		id := coordinator.JobID(fmt.Sprintf("j%d-a", i))
+		job := &coordinator.Job{ID: id, Epoch: 1, Checkpoints: []*coordinator.Snapshot{{Name: "c1", Job: id, Manifest: make([]byte, 1<<20)}}}
+		if i == 4 {
+			job.Checkpoints[0].Manifest = make([]byte, 20<<20)
+		}
+		site.Jobs = append(site.Jobs, Job{Job: job, Text: coordinator.MovingJob{ID: id}})
+	}
+	site.Of = func(coordinator.JobID, string) *coordinator.Snapshot { return nil }
+	s := NewSource(Config{}, "a", 0)
+	told := make(map[coordinator.JobID]int)
+	const answers = 30
+	for n := range answers {
+		bytes, jobs := 0, 0
+		for _, j := range s.Answer(dataflow.Time(n), site, &coordinator.Want{Site: "b"}).Jobs {
+			if jobs++; len(j.Newest) == 0 {
+				continue
+			}
+			told[j.Job]++
+			bytes += len(j.Newest[0].Manifest)
+			if !s.Pinned(dataflow.Time(n), j.Job, "c1", []mesh.Site{"b"}) {
+				t.Errorf("%s may go, and was offered", j.Job)
+			}
+		}
+		if jobs != 10 || bytes == 0 || bytes > 4<<20 && bytes != 20<<20 {
+			t.Errorf("%d jobs, %d bytes", jobs, bytes)
+		}
+	}
+	for _, j := range site.Jobs {
+		if told[j.ID] < answers/10 {
+			t.Errorf("%s was offered %d times in %d answers", j.ID, told[j.ID], answers)
+		}
 	}
 }
