@@ -131,6 +131,9 @@ func (l *Link) takeJoin(q *quic.Conn) {
 // ErrRefused, or what conf's verification says.
 func DialJoin(ctx context.Context, addr string, conf *tls.Config) (*JoinConn, error) {
 	to, err := resolve(ctx, addr)
+	if err == nil {
+		err = ctx.Err() // a dial may be refused before it looks
+	}
 	if err != nil {
 		return nil, fmt.Errorf("joining at %s: %w: %w", addr, mesh.ErrUnreachable, err)
 	}
