@@ -238,7 +238,7 @@ func (m *member) Network() api.Network {
 			{Peer: n1, Class: "data", RTT: 5 * time.Millisecond, BytesSent: 1, BytesReceived: 2, Streams: 4},
 		},
 		Raft:   consensus.Stats{Term: 3, Last: 17, Committed: 16, Voters: 3, FileBytes: 4096, Contact: time.Unix(1_700_000_000, 0), Changes: 2, Commands: 4, Waited: 10 * time.Millisecond},
-		Gossip: 1,
+		Gossip: 1, Raw: 900, Packed: 300,
 	}
 }
 

@@ -14,6 +14,9 @@ type Network struct {
 	Links  []link.ConnStats
 	Raft   consensus.Stats
 	Gossip int // gossip.Pool.Health
+	// Raw and Packed are the bytes of logs and parts that were packed for other sites, and
+	// what was sent in their place, since the process began.
+	Raw, Packed int64
 }
 
 // describeNetwork adds what collectNetwork sends.
@@ -28,6 +31,7 @@ func describeNetwork(of func(labels []string, names map[string]string)) {
 		"raft_term":           "Raft's term.", "raft_last_index": "Index of the last entry of the log.", "raft_commit_index": "Index of the last committed entry.",
 		"raft_voters": "Voters of the group.", "raft_log_bytes": "Size of the log's file, the reserve included.",
 		"raft_leader_changes_total": "How often a leader, or a new term of one, became known.", "raft_leader_contact_seconds": "Since the leader was heard.",
+		"wan_raw_bytes_total": "Bytes of logs and parts for other sites, before they were packed.", "wan_packed_bytes_total": "What was sent in their place.",
 		"raft_commands_total": "Commands proposed here that were applied.", "raft_command_seconds_total": "Time from their proposal until they were applied.",
 	})
 }
@@ -36,6 +40,8 @@ func describeNetwork(of func(labels []string, names map[string]string)) {
 func collectNetwork(send put, n *Network, names map[mesh.NodeID]string, now time.Time) {
 	r := &n.Raft
 	send("gossip_health_score", gauge, float64(n.Gossip))
+	send("wan_raw_bytes_total", counter, float64(n.Raw))
+	send("wan_packed_bytes_total", counter, float64(n.Packed))
 	send("raft_term", gauge, float64(r.Term))
 	send("raft_last_index", gauge, float64(r.Last))
 	send("raft_commit_index", gauge, float64(r.Committed))

@@ -16,6 +16,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/pack"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/disk"
@@ -63,7 +64,8 @@ type Options struct {
 	Ways      int           // connections over which a large part comes from another site; 0: one
 
 	// Packs tells whether an agent of another site knows of packed parts; nil: none does.
-	Packs func(mesh.NodeID) bool
+	Packs  func(mesh.NodeID) bool
+	Packer *pack.Packer // packs them; nil: one that nobody asks what it has counted
 
 	// Peers are the agents to which copies of something go, the best first, without
 	// this one: see Rank. It is asked anew for each share.
@@ -136,7 +138,7 @@ func New(o Options) (*Executor, error) {
 	if _, wall := o.Clock.(sensors.Wall); !wall {
 		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
 	}
-	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Packs: o.Packs, Now: now})
+	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Packs: o.Packs, Packer: o.Packer, Now: now})
 	x.copier = newCopier(x)
 	x.kept = newKeeper(x, release)
 	x.logs = newLogs(o)

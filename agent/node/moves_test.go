@@ -308,6 +308,9 @@ func TestAJobMovesAndItsFeedStays(t *testing.T) {
 	}
 	halt(t, []*box{depot}, id)
 	compare(t, all, p.next)
+	if w := plant[0].Network(); w.Raw == 0 || w.Packed == 0 || w.Packed > w.Raw {
+		t.Errorf("%d bytes for the depot were packed into %d", w.Raw, w.Packed)
+	}
 }
 
 // With --set the job reads the target's own broker from then on, and the first one's

@@ -29,6 +29,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
 	"github.com/tidemark-mesh/tidemark/mesh/link"
+	"github.com/tidemark-mesh/tidemark/mesh/pack"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 )
@@ -62,6 +63,7 @@ type Node struct {
 	founding     *Founding      // nil: another node founded the site
 
 	link     *link.Link
+	packer   pack.Packer                 // of what goes to other sites
 	gossip   atomic.Pointer[gossip.Pool] // nil until it is started: Raft and links ask before
 	wan      wan
 	replica  *replica

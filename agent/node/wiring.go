@@ -284,7 +284,7 @@ func (n *Node) startFeeds(ends *ends) {
 		Events: func(e feed.Event) { n.tell("feed", e.String()) },
 		Tell:   func(e worker.LogEvent) { n.hands.tell(worker.Event{Log: &e}) },
 
-		Sources: n.sourcesOf, OwnerOf: n.ownerOf, MirroredAt: n.feeds.mirroredAt, Moved: n.feeds.moved, MirrorKeep: n.o.Config.Replication.Keep, Packs: n.packs,
+		Sources: n.sourcesOf, OwnerOf: n.ownerOf, MirroredAt: n.feeds.mirroredAt, Moved: n.feeds.moved, MirrorKeep: n.o.Config.Replication.Keep, Packs: n.packs, Packer: &n.packer,
 	})
 	ends.add(n.feeds.feeds.Close)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -305,7 +305,7 @@ func (n *Node) startFeeds(ends *ends) {
 func (n *Node) executorOptions() executor.Options {
 	return executor.Options{
 		Node: n.id.Node(), Site: n.id.Site(), Dir: n.o.Config.DataDir, State: n.state, Transport: n.link, Channels: n.channels, Feeds: n.feeds,
-		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory, Slots: n.o.Config.Slots, Ways: n.o.Config.WAN.Connections, Packs: n.packs,
+		Permit: n.lease, Secrets: n.o.Secrets, Memory: n.o.Config.Memory, Slots: n.o.Config.Slots, Ways: n.o.Config.WAN.Connections, Packs: n.packs, Packer: &n.packer,
 		Peers: func(key string, suits func(*mesh.Member) bool) []mesh.NodeID {
 			return executor.Rank(key, n.id.Node(), n.gossipMembers(), suits)
 		},
