@@ -57,8 +57,9 @@ type copying struct {
 	again    dataflow.Time
 	order    *copyOrder // nil: none
 	orders   uint64
-	found    map[snapshotRef]*copyFound // what agents said, and the state does not know yet
-	proposed bool                       // a CopiesChanged is under way
+	void     map[coordinator.JobID]uint64 // the last order from before what was kept of a job was dropped
+	found    map[snapshotRef]*copyFound   // what agents said, and the state does not know yet
+	proposed bool                         // a CopiesChanged is under way
 	retry    dataflow.Time
 	replicas map[coordinator.JobID]int
 
@@ -93,7 +94,7 @@ func newCopying() copying {
 	return copying{
 		jobs: make(map[coordinator.JobID]bool), savepoints: make(map[string]bool), short: make(map[snapshotRef]bool), found: make(map[snapshotRef]*copyFound),
 		tried: make(map[copyTry]bool), replicas: make(map[coordinator.JobID]int), due: dataflow.MinTime, again: dataflow.MaxTime, retry: dataflow.MinTime,
-		next: make(map[coordinator.JobID]bool), fetched: make(map[coordinator.JobID]*fetched),
+		void: make(map[coordinator.JobID]uint64), next: make(map[coordinator.JobID]bool), fetched: make(map[coordinator.JobID]*fetched),
 	}
 }
 
@@ -497,9 +498,13 @@ func (l *Leader) copiedEnough(r *jobRun, parts []coordinator.PartCopies) error {
 func (l *Leader) heardCopied(node mesh.NodeID, m *coordinator.Copied) {
 	ref := snapshotRef{m.Job, m.Name}
 	s, news := l.st.Of(ref.job, ref.name), false
-	if s != nil && len(m.Parts)+len(m.Lacks) > 0 {
+	parts := m.Parts
+	if m.Order <= l.copying.void[m.Job] { // the same snapshot is kept once more, and the agent may have let go what came before
+		parts = nil
+	}
+	if s != nil && len(parts)+len(m.Lacks) > 0 {
 		f := l.found(ref)
-		for _, p := range m.Parts {
+		for _, p := range parts {
 			f.has[p] = append(f.has[p], node)
 		}
 		var names []string

@@ -274,3 +274,6 @@ func (l *Leader) fetchWake() dataflow.Time {
 	}
 	return at
 }
+
+// letGo: what was ordered of a job may not be any more where it came to.
+func (l *Leader) letGo(job coordinator.JobID) { l.copying.void[job] = l.copying.orders }

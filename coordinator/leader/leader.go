@@ -181,6 +181,9 @@ func (l *Leader) applied(a *Applied) {
 	if t := a.Command.JobTold; t != nil && a.Err == nil {
 		l.told(t)
 	}
+	if d := a.Command.ReplicaDropped; d != nil && a.Err == nil {
+		l.letGo(d.Job)
+	}
 	if p, ok := l.proposals[a.Ref]; ok {
 		delete(l.proposals, a.Ref)
 		l.confirmed = max(l.confirmed, p.at) // a majority took it

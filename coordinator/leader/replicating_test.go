@@ -234,3 +234,40 @@ sinks:
 		}
 	}
 }
+
+// An agent that was asked for parts before a replica was dropped, and says that it has
+// them when the same checkpoint is kept once more, may have let them go meanwhile.
+func TestFetchedBeforeItWasDropped(t *testing.T) {
+	for _, dropped := range []bool{false, true} {
+		k := newKeeping(t, 0)
+		next := *k.st.Replicas["j6-a"].Next
+		next.Copies = []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{}}}
+		again := *k.st.Replicas["j6-a"]
+		again.Next = &next
+		k.st.Replicas["j6-a"] = &again
+		k.Step(k.st, jobmanager.Changed{All: true}, leader.Event{Now: k.now})
+		where := coordinator.OfferedJob{Job: "j6-a", Epoch: 1, Copies: []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{"a1"}}}}
+		effects := k.step(leader.Event{Offered: &leader.Offered{Site: "a", Offer: &coordinator.Offer{Site: "a", Index: 5, Jobs: []coordinator.OfferedJob{where}}}})
+		var order *coordinator.Copy
+		for _, f := range append(effects[:len(effects):len(effects)], k.step(leader.Event{})...) {
+			if f.Send != nil && f.Send.Message.Copy != nil {
+				order = f.Send.Message.Copy
+			}
+		}
+		if order == nil {
+			t.Fatal("nobody is asked for the part")
+		}
+		if dropped {
+			c := coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: "j6-a", From: "a", Epoch: 1}}
+			k.step(leader.Event{Applied: &leader.Applied{Index: 10, Command: &c}})
+		}
+		counts, asked := false, false
+		for _, f := range k.hears(coordinator.ToLeader{Copied: &coordinator.Copied{Order: order.Order, Name: "c7", Job: "j6-a", Parts: []store.Digest{{1}}}}) {
+			counts = counts || f.Propose != nil && f.Propose.Command.CopiesChanged != nil
+			asked = asked || f.Send != nil && f.Send.Message.Copy != nil
+		}
+		if counts == dropped || asked != dropped {
+			t.Errorf("dropped %t: it counts %t, asked again %t", dropped, counts, asked)
+		}
+	}
+}
