@@ -36,11 +36,13 @@ type Judge struct {
 	ended     map[coordinator.JobID]int
 	published map[coordinator.JobID]map[string]int // rows, by who listens outside
 	looked    map[*byte]store.Digest               // parts that are what their names say
-	sites     *Sites                               // nil: there is one
+	warm      map[mesh.NodeID]map[coordinator.JobID]int
+	sites     *Sites // nil: there is one
 }
 
 // Stats say how much happened in a run.
 type Stats struct {
+	Warm, Early                                                  int // what was restored before a job came, and tables that an attempt began with so
 	Copied                                                       int // commands that say where parts are
 	Checkpoints, Attempts, Epochs, Terms, Messages, Steps, Disks int // Disks are those that were lost
 }
@@ -59,7 +61,7 @@ type snapshotKey struct {
 func New(w *world.World, state func() *coordinator.State) *Judge {
 	return &Judge{w: w, state: state, leaders: make(map[uint64]mesh.NodeID), barriers: make(map[barrierKey]uint64), complete: make(map[barrierKey]bool),
 		newest: make(map[coordinator.JobID]dataflow.CheckpointID), begun: make(map[coordinator.JobID]dataflow.FencingToken), acked: make(map[string]int64),
-		looked: make(map[*byte]store.Digest), snapshots: make(map[snapshotKey]map[int]dataflow.Time), actors: make(map[coordinator.JobID][]Actor), published: make(map[coordinator.JobID]map[string]int), ended: make(map[coordinator.JobID]int)}
+		looked: make(map[*byte]store.Digest), warm: make(map[mesh.NodeID]map[coordinator.JobID]int), snapshots: make(map[snapshotKey]map[int]dataflow.Time), actors: make(map[coordinator.JobID][]Actor), published: make(map[coordinator.JobID]map[string]int), ended: make(map[coordinator.JobID]int)}
 }
 
 // Elected: 7, one leader a term.
@@ -224,6 +226,9 @@ func (j *Judge) Deletes(node mesh.NodeID, d store.Digest) {
 // is what the attempt goes on from; nil: nothing.
 func (j *Judge) Restores(node mesh.NodeID, ref coordinator.AttemptRef, from *coordinator.Snapshot) {
 	newest, ok := j.newest[ref.Job]
+	if j.sites != nil && j.sites.Erred { // the newest may be of another owner
+		return
+	}
 	if !ok || !newest.Token.Less(ref.Token) {
 		return
 	}
@@ -233,6 +238,37 @@ func (j *Judge) Restores(node mesh.NodeID, ref coordinator.AttemptRef, from *coo
 			name = from.Name
 		}
 		j.w.Fail(6, "agent %s prepares %s from %s, and barrier %d of attempt %d is complete", node, Text(ref), name, newest.Counter, newest.Token.Attempt)
+	}
+}
+
+// Warm notes that an agent restores a job before it comes, or has let that go.
+func (j *Judge) Warm(node mesh.NodeID, job coordinator.JobID, more int) {
+	if j.warm[node] == nil {
+		j.warm[node] = make(map[coordinator.JobID]int)
+	}
+	j.Stats.Warm += max(more, 0)
+	if j.warm[node][job] += more; j.warm[node][job] < 0 || j.warm[node][job] > 2 { // one may wait for the attempt before
+		j.w.Fail(12, "agent %s restores job %s before it comes %d times", node, job, j.warm[node][job])
+	}
+}
+
+// Cooled: 12, in the end nobody holds what is restored before a job comes.
+func (j *Judge) Cooled() {
+	for _, node := range slices.Sorted(maps.Keys(j.warm)) {
+		for _, job := range slices.Sorted(maps.Keys(j.warm[node])) {
+			if n := j.warm[node][job]; n != 0 {
+				j.w.Fail(12, "agent %s holds job %s restored, %d times, and it is not on its way there", node, job, n)
+			}
+		}
+	}
+}
+
+// Early: 6, an attempt begins with all that its checkpoint has, of what it was given
+// before it came, too.
+func (j *Judge) Early(node mesh.NodeID, ref coordinator.AttemptRef, op dataflow.OperatorID, given, parts []store.Digest) {
+	j.Stats.Early++
+	if !slices.Equal(given, parts) {
+		j.w.Fail(6, "agent %s begins %s with %d parts of operator %s that it had restored before, and its checkpoint has %d, or others", node, Text(ref), len(given), op, len(parts))
 	}
 }
 
@@ -251,7 +287,8 @@ func (j *Judge) Begins(a Actor) {
 	job := a.Ref.Job
 	j.actors[job] = slices.DeleteFunc(j.actors[job], func(o Actor) bool { return o.Over() })
 	for _, o := range j.actors[job] {
-		if o.Publishes && o.Ref.Token.Less(a.Ref.Token) && o.Lease.Err() == nil {
+		two := j.sites != nil && j.sites.Erred && o.Ref.Token.Site != a.Ref.Token.Site
+		if !two && o.Publishes && o.Ref.Token.Less(a.Ref.Token) && o.Lease.Err() == nil {
 			j.w.Fail(7, "agent %s begins %s, and agent %s has a lease and may publish for %s", a.Node, Text(a.Ref), o.Node, Text(o.Ref))
 		}
 	}

@@ -21,6 +21,8 @@ type Sites struct {
 	// Forced: a person has had a job go on at another site than its own without that
 	// one's word. What that one did since its last replica is beside.
 	Forced bool
+	// Two: two sites had the job at the same time.
+	Two bool
 	// Overs counts hand-overs and failovers that are in force.
 	Overs int
 	// Longest is the longest time between two rows that were published, since First.
@@ -33,6 +35,7 @@ type Sites struct {
 	deployed map[coordinator.JobID]map[mesh.Site]uint64  // at which epoch a site has it deployed, by its newest state
 	handed   map[coordinator.JobID]string                // the savepoint of the last hand-over
 	reigns   map[string]coordinator.Reign                // the greatest with which a session was opened
+	sessions map[string]mesh.Site                        // whose the session of a feed is, by what was handed over or taken
 	lost     map[string]map[int]bool                     // messages that a forced owner has not got
 }
 
@@ -40,7 +43,7 @@ type Sites struct {
 // counts at the other. Call it before anything happens.
 func Together(w *world.World, all ...*Judge) *Sites {
 	s := &Sites{w: w, judges: all, tokens: make(map[coordinator.JobID]dataflow.FencingToken), deployed: make(map[coordinator.JobID]map[mesh.Site]uint64),
-		handed: make(map[coordinator.JobID]string), reigns: make(map[string]coordinator.Reign), lost: make(map[string]map[int]bool)}
+		handed: make(map[coordinator.JobID]string), reigns: make(map[string]coordinator.Reign), sessions: make(map[string]mesh.Site), lost: make(map[string]map[int]bool)}
 	for _, j := range all {
 		a := all[0]
 		j.sites = s
@@ -162,6 +165,11 @@ func (s *Sites) active(arr *coordinator.Arrival, st *coordinator.State) {
 	case ok && (n == nil || n.Name != handed):
 		s.w.Fail(9, "site %s is to go on with job %s from %v, and %s was handed over", st.Site, id, n, handed)
 	}
+	for _, f := range arr.Job.Feeds {
+		if !f.Stay {
+			s.sessions[f.Name] = st.Site
+		}
+	}
 }
 
 // failedOver: a job goes on from what is kept at another site, which may be less
@@ -177,7 +185,24 @@ func (s *Sites) failedOver(j *Judge, c *coordinator.JobFailedOver, st *coordinat
 	}
 	s.w.Tell("site %s takes job %s of site %s with %s", st.Site, c.Job, c.From, n.Name)
 	j.newest[c.Job] = n.ID
+	for name, f := range st.Feeds {
+		if f.Job == c.Job && f.Mirror == nil {
+			s.sessions[name] = st.Site
+		}
+	}
 }
+
+// Met ends what a person's error excuses: each site knows what the other one has, and
+// one has the job.
+func (s *Sites) Met(owner *coordinator.Job) {
+	s.Erred = false
+	if n := owner.Newest(); n != nil {
+		s.judges[0].newest[owner.ID] = n.ID // it is all judges'
+	}
+}
+
+// Session is the site whose a feed's session is.
+func (s *Sites) Session(feed string) mesh.Site { return s.sessions[feed] }
 
 // begins: a log goes on at a site with its copy. 9, nothing that was acknowledged at
 // any site is missing, unless a person forced it.
@@ -208,8 +233,8 @@ func (s *Sites) begins(feed string, log *coordinator.LogEpoch) {
 	}
 }
 
-// Connects: 9, nobody opens a session for a log that is held or a mirror, or when
-// another site has gone on with it.
+// Connects: 9, nobody opens a session for a log that is held or a mirror, or that is
+// another site's, or when another site has gone on with it.
 func (j *Judge) Connects(node mesh.NodeID, site mesh.Site, feed string, e *coordinator.LogEpoch) {
 	if e.Held || e.Mirror != nil {
 		j.w.Fail(9, "agent %s opens a session of feed %s in epoch %d, which has none", node, feed, e.Epoch)
@@ -218,6 +243,12 @@ func (j *Judge) Connects(node mesh.NodeID, site mesh.Site, feed string, e *coord
 	s := j.sites
 	if s == nil {
 		return
+	}
+	if s.sessions[feed] == "" {
+		s.sessions[feed] = site
+	}
+	if its := s.sessions[feed]; its != site && !s.Erred {
+		j.w.Fail(9, "agent %s opens the session of feed %s at site %s, and it is site %s's", node, feed, site, its)
 	}
 	mine := coordinator.Reign{Epoch: 1, Site: site}
 	if e.Reign != nil {
@@ -265,6 +296,42 @@ func (s *Sites) published(times int) {
 // site of this judge.
 func (j *Judge) site() mesh.Site { return j.state().Site }
 
+// with is the judge of the site that has the session of a feed.
+func (j *Judge) with(feed string) *Judge {
+	if s := j.sites; s != nil {
+		for _, o := range s.judges {
+			if o.site() == s.sessions[feed] {
+				return o
+			}
+		}
+	}
+	return j
+}
+
+// Mirrors: 1, 2, all copies of the logs of mirrors that a job reads here are as the log
+// is where the session is.
+func (j *Judge) Mirrors(job *coordinator.Job) {
+	name := job.OwnFeed(source)
+	f := j.state().Feeds[name]
+	if f == nil || f.Mirror == nil {
+		return
+	}
+	own := j.log(name)
+	for _, id := range f.Log.Members {
+		l := j.w.Node(id).Disk.Logs[name]
+		if l == nil || len(l.Entries) != len(own) {
+			j.w.Fail(1, "the copy of the mirror %s on %s is not as long as the log, with %d", name, id, len(own))
+			return
+		}
+		for i, r := range l.Entries {
+			if r.Number != own[i].Number || r.Lane != own[i].Lane {
+				j.w.Fail(2, "the copy of the mirror %s on %s has message %d at %d, and the log has %d", name, id, r.Number, i, own[i].Number)
+				return
+			}
+		}
+	}
+}
+
 // Beside: 2 of a job that a person has forced: every row that follows from the log is
 // in a file, and the files of the site that has it hold no other, and none twice.
 // What the other site has written stands beside.
@@ -284,6 +351,18 @@ func (j *Judge) Beside(job *coordinator.Job, path string, oracle Oracle) {
 			return
 		}
 	}
+}
+
+// elsewhere tells whether a message is in a log of a feed that counts no more: two sites
+// had its session.
+func (s *Sites) elsewhere(feed string, message int, members []mesh.NodeID) bool {
+	for _, n := range s.w.Nodes {
+		l := n.Disk.Logs[feed]
+		if l != nil && !slices.Contains(members, n.ID) && slices.ContainsFunc(l.Entries, func(r world.Record) bool { return r.Number == message }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Lost says how many messages that were acknowledged are in no log any more.

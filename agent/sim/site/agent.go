@@ -195,7 +195,7 @@ func (p *agent) say(m *coordinator.ToLeader) {
 	}
 	if b := m.Heartbeat; b != nil && p.W.Now() >= p.shown+sec {
 		p.shown = p.W.Now()
-		m = &coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: b.Seq, Applied: b.Applied, Logs: p.work.Mirrors()}}
+		m = &coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: b.Seq, Applied: b.Applied, Logs: p.work.Owned()}}
 	}
 	data, err := codec.EncodeToLeader(m)
 	if err != nil {

@@ -116,7 +116,7 @@ func (l *Lead) toSite(m *leader.ToSite) {
 		return
 	}
 	s.mesh.Step(s.Name, what, false)
-	if l.p.Dead || o == nil {
+	if l.p.Dead || o == nil || s.W.Bugs.DeafToOwners && m.Owner != nil {
 		return
 	}
 	s.W.Wan.Letter(l.p.Proc, string(m.Site), func() {

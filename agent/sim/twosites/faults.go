@@ -253,7 +253,10 @@ func (r *run) randomly() {
 	if r.cfg.Random == 0 {
 		return
 	}
-	whats, end := Whats(), r.w.Now()+r.cfg.Random
+	whats, end, pace := Whats(), r.w.Now()+r.cfg.Random, 700*ms
+	if r.cfg.Kind == Roam {
+		pace = 3 * sec // so that moves succeed, one after the other
+	}
 	r.quiet = max(r.quiet, end)
 	var next func()
 	next = func() {
@@ -262,14 +265,13 @@ func (r *run) randomly() {
 		}
 		r.fired++
 		r.fault(Fault{What: whats[r.w.Rand.IntN(len(whats)-1)], Site: [...]mesh.Site{"a", "b"}[r.w.Rand.IntN(2)], Long: 200*ms + dataflow.Time(r.w.Rand.Int64N(int64(6*sec)))})
-		r.w.After(700*ms, next)
+		r.w.After(pace, next)
 	}
 	r.w.After(10*ms, next)
 }
 
-// failover has site a lost, its job taken at b, and a come back. The person who says
-// that a is lost does not err.
-func (r *run) failover() {
+// whole waits until b has what it needs to take the job.
+func (r *run) whole() {
 	r.await(60*sec, "nothing is whole at b", func() bool {
 		for _, k := range r.b.State().Replicas {
 			if k.Snapshot != nil {
@@ -278,6 +280,12 @@ func (r *run) failover() {
 		}
 		return false
 	})
+}
+
+// failover has site a lost, its job taken at b, and a come back. The person who says
+// that a is lost does not err.
+func (r *run) failover() {
+	r.whole()
 	r.randomly()
 	r.w.Run(r.w.Now() + 2*sec)
 	r.w.Tell("FAULT site a is lost")
@@ -320,3 +328,69 @@ func (r *run) comeBack() {
 		n.Again()
 	}
 }
+
+// apart is for how long the sites do not reach each other when people err.
+const apart = 2 * lasts
+
+// err has people at b take the job, as they do not reach a, where it runs on.
+func (r *run) err() {
+	r.whole()
+	r.randomly()
+	r.w.Run(r.w.Now() + 2*sec)
+	r.fault(Fault{What: CutWAN, Long: apart})
+	r.w.Run(r.w.Now() + sec)
+	r.wish(r.b, func() *leader.Wish {
+		for id, k := range r.b.State().Replicas {
+			if j := r.job(r.b); !r.w.Calm && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
+				r.errs()
+				return &leader.Wish{Failover: &leader.Failover{Job: id, Force: true, Why: "it seems to be lost"}}
+			}
+		}
+		return nil
+	})
+	r.meet()
+}
+
+// force has the job move, and the sites part when b has all: people at b have it go on
+// there, and those at a call the move off.
+func (r *run) force() {
+	r.faults = append(r.faults, Fault{At: Step{"b", "enters ArrivalPrepared", true}, What: CutWAN, Long: apart})
+	r.randomly()
+	r.ask(r.a, r.b, false)
+	prepared := func() coordinator.MoveID {
+		for id, arr := range r.b.State().Moves.Arrivals {
+			if arr.Phase == coordinator.ArrivalPrepared {
+				return id
+			}
+		}
+		return ""
+	}
+	r.until(25*sec, func() bool { return prepared() != "" || r.both.Overs > 0 })
+	r.wish(r.b, func() *leader.Wish {
+		if id := prepared(); id != "" && !r.w.Calm {
+			r.errs()
+			return &leader.Wish{Migrate: &leader.Migrate{Force: id, Sure: true, Why: "it seems to be lost"}}
+		}
+		return nil
+	})
+	r.w.Run(r.w.Now() + sec)
+	r.wish(r.a, func() *leader.Wish {
+		for id, d := range r.a.State().Moves.Departures {
+			if !d.Phase.Decided() && !r.w.Calm {
+				return &leader.Wish{Migrate: &leader.Migrate{Cancel: id, Why: "it takes long"}}
+			}
+		}
+		return nil
+	})
+	r.meet()
+}
+
+// meet waits until the sites reach each other, and a knows that b has the job.
+func (r *run) meet() {
+	r.w.Run(max(r.w.Now(), r.quiet))
+	r.until(15*sec, func() bool { return r.job(r.a) != nil && r.job(r.a).Status == coordinator.Moved })
+	r.w.Run(max(r.w.Now(), r.quiet) + sec)
+}
+
+// errs: a person is about to have two sites run the job.
+func (r *run) errs() { r.both.Erred, r.both.Two, r.w.Broker.Tells = true, true, true }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim/twosites"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // How many runs, and which: go test ./agent/sim/twosites -run TestSingleFaults -v
@@ -28,8 +29,8 @@ var (
 
 // tally counts what runs showed.
 type tally struct {
-	mu                                   sync.Mutex
-	runs, fired, atA, atB, overs, broken int
+	mu                                          sync.Mutex
+	runs, fired, atA, atB, overs, early, broken int
 }
 
 func (c *tally) add(t *testing.T, cfg twosites.Config) {
@@ -39,6 +40,7 @@ func (c *tally) add(t *testing.T, cfg twosites.Config) {
 	c.runs++
 	c.fired += res.Fired
 	c.overs += res.Overs
+	c.early += res.Early
 	switch res.Owner {
 	case "a":
 		c.atA++
@@ -55,7 +57,7 @@ func (c *tally) add(t *testing.T, cfg twosites.Config) {
 func (c *tally) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fmt.Sprintf("%d runs with %d faults; the job went over %d times; in the end it is at a in %d, at b in %d; %d violations", c.runs, c.fired, c.overs, c.atA, c.atB, c.broken)
+	return fmt.Sprintf("%d runs with %d faults; the job went over %d times, with %d tables restored before it came; in the end it is at a in %d, at b in %d; %d violations", c.runs, c.fired, c.overs, c.early, c.atA, c.atB, c.broken)
 }
 
 // spread does n things, as many at a time as there are processors.
@@ -73,12 +75,13 @@ func spread(n int, do func(i int)) {
 }
 
 func kinds(t *testing.T, do func(t *testing.T, kind twosites.Kind)) {
-	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen} {
+	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen, twosites.Stay, twosites.Err, twosites.Force} {
 		t.Run(string(k), func(t *testing.T) { do(t, k) })
 	}
 }
 
-// Nothing goes wrong: the job moves, or is taken, and every row is there once.
+// Nothing goes wrong: the job moves, or is taken, or moves there and back, and every
+// row is there once.
 func TestUndisturbed(t *testing.T) {
 	kinds(t, func(t *testing.T, kind twosites.Kind) {
 		cfg := twosites.Config{Seed: *seed, Kind: kind}
@@ -86,10 +89,17 @@ func TestUndisturbed(t *testing.T) {
 			cfg.Trace = func(line string) { fmt.Println(line) }
 		}
 		res := twosites.Run(cfg)
-		if res.Violation != nil || res.Owner != "b" {
-			t.Errorf("%v; the job is at %s", res.Violation, res.Owner)
+		overs, owner := 1, mesh.Site("b")
+		if kind == twosites.Stay {
+			overs, owner = 2, "a"
 		}
-		t.Logf("%d steps", len(res.Steps))
+		if res.Violation != nil || res.Owner != owner || res.Overs != overs {
+			t.Errorf("%v; the job went over %d times, and is at %s", res.Violation, res.Overs, res.Owner)
+		}
+		if moves := kind == twosites.Migrate || kind == twosites.Stay; moves && res.Early == 0 {
+			t.Error("nothing of it was restored before it came")
+		}
+		t.Logf("%d steps, %d tables restored early", len(res.Steps), res.Early)
 	})
 }
 

@@ -3,7 +3,6 @@ package twosites
 import (
 	"slices"
 
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -59,6 +58,3 @@ func Seconds(first Fault, with *Result) (all []Fault) {
 	}
 	return all
 }
-
-// Stay is the fault that a site is away for so long.
-func Stay(at Step, site mesh.Site, long dataflow.Time) Fault { return Fault{at, CrashAll, site, long} }

@@ -23,13 +23,21 @@ func TestRandom(t *testing.T) {
 	var sum tally
 	spread(int(n), func(i int) {
 		cfg := twosites.Config{Seed: *first + uint64(i), Kind: twosites.Migrate, Random: 15 * world.Sec}
-		switch cfg.Seed % 4 {
+		switch cfg.Seed % 10 {
 		case 0:
-			if cfg.Kind = twosites.Failover; cfg.Seed%8 == 0 {
-				cfg.Kind = twosites.Frozen
-			}
-		case 1, 2:
+			cfg.Kind = twosites.Frozen
+		case 1, 5:
 			cfg.Kind, cfg.Random = twosites.Wander, 30*world.Sec
+		case 2, 6:
+			cfg.Kind, cfg.Random = twosites.Roam, 30*world.Sec
+		case 4:
+			cfg.Kind = twosites.Failover
+		case 7:
+			cfg.Kind = twosites.Stay
+		case 8:
+			cfg.Kind = twosites.Err
+		case 9:
+			cfg.Kind = twosites.Force
 		}
 		if n == 1 && testing.Verbose() {
 			cfg.Trace = func(line string) { fmt.Println(line) }

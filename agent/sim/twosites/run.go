@@ -37,6 +37,10 @@ const (
 	Failover Kind = "failover" // a is lost, b takes the job, a comes back
 	Frozen   Kind = "frozen"   // a failover of a site that stands still for a while, and goes on where it was
 	Wander   Kind = "wander"   // the job moves back and forth, as people want, who also cancel
+	Stay     Kind = "stay"     // the job moves from a to b while the session of its feed stays, and back
+	Roam     Kind = "roam"     // as wander, and at times the session stays
+	Err      Kind = "err"      // a runs the job, b does not reach it, and a person takes a for lost: two run it until they meet
+	Force    Kind = "force"    // a move is prepared at b, which does not reach a, and a person forces it: a goes on too
 )
 
 // Config is one run.
@@ -56,12 +60,12 @@ type Result struct {
 	Steps     []Step           // that were taken, in order
 	Open      []Fault          // that would have changed something, at each step, in that order
 	Owner     mesh.Site        // in the end
-	Aborted   bool             // the move did not come to be
 	Overs     int              // hand-overs and failovers
 	Pause     dataflow.Time    // the longest between two rows that were published
 	Repeated  int              // rows that were published again
 	Lost      int              // messages that a site that was lost had, and nobody else
 	Took      dataflow.Time    // of the world's time
+	Early     int              // tables that an attempt began with as they were restored before it came
 	Fired     int              // faults that came
 }
 
@@ -94,8 +98,11 @@ steps: [{id: a, from: in, key_by: [key], select: {n: count(*), id: max(id)}}]
 sinks: [{id: out, from: a, file: {path: out.jsonl}}, {id: told, from: a, mqtt: {broker: "mqtt://h", topic: results}}]
 `
 
-// jobName is the job's.
-const jobName = "counts"
+// The job, and the source whose feed it reads.
+const (
+	jobName = "counts"
+	source  = "in"
+)
 
 // Run runs two sites: a while in peace, then what Kind says with the faults, then a
 // quiet end.
@@ -123,8 +130,14 @@ func Run(cfg Config) *Result {
 	switch cfg.Kind {
 	case Failover, Frozen:
 		r.failover()
-	case Wander:
+	case Wander, Roam:
 		r.wander()
+	case Stay:
+		r.thereAndBack()
+	case Err:
+		r.err()
+	case Force:
+		r.force()
 	default:
 		r.migrate()
 	}
@@ -135,11 +148,10 @@ func Run(cfg Config) *Result {
 }
 
 func (r *run) result() *Result {
-	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Open: r.could, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
+	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Open: r.could, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired, Early: r.a.Judge.Stats.Early + r.b.Judge.Stats.Early}
 	if s := r.owner(); s != nil {
 		res.Owner = s.Name
 	}
-	res.Aborted = res.Owner == "a"
 	return res
 }
 
@@ -148,7 +160,7 @@ func (r *run) job(s *site.Site) *coordinator.Job { return s.Job(jobName) }
 // owner is the site that has the job deployed; nil: none, or both.
 func (r *run) owner() (owner *site.Site) {
 	for _, s := range []*site.Site{r.a, r.b} {
-		if j := r.job(s); j != nil && !j.Status.Ended() && j.Status != coordinator.Quarantined && !j.Isolated {
+		if r.has(s) {
 			if owner != nil {
 				return nil
 			}
@@ -156,6 +168,12 @@ func (r *run) owner() (owner *site.Site) {
 		}
 	}
 	return owner
+}
+
+// has tells whether a site may deploy the job.
+func (r *run) has(s *site.Site) bool {
+	j := r.job(s)
+	return j != nil && !j.Status.Ended() && j.Status != coordinator.Quarantined && !j.Isolated
 }
 
 // propose has a leader decide something, again and again until one has.
@@ -178,7 +196,7 @@ func (r *run) propose(s *site.Site, c *coordinator.Command, done func(jobmanager
 
 func (r *run) submit() {
 	kept := ""
-	if r.cfg.Kind != Migrate && r.cfg.Kind != Wander {
+	if r.cfg.Kind == Failover || r.cfg.Kind == Frozen || r.cfg.Kind == Err {
 		kept = "replicate_to: [b]"
 	}
 	r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: jobName, Spec: fmt.Appendf(nil, spec, kept), Request: jobName,
@@ -219,14 +237,44 @@ func (r *run) wish(s *site.Site, w func() *leader.Wish) {
 // migrate has the job move, and waits until it has, or a fault is over.
 func (r *run) migrate() {
 	r.randomly()
-	r.wish(r.a, func() *leader.Wish {
-		j := r.job(r.a)
-		if r.w.Calm || j == nil || j.Status.Ended() || len(r.a.State().Moves.Departures) > 0 {
+	r.move(r.a, r.b, false)
+	r.w.Run(max(r.w.Now(), r.quiet) + sec)
+}
+
+// move has people want the job to move, and waits until it has, or not.
+func (r *run) move(from, to *site.Site, stays bool) {
+	overs := r.both.Overs
+	r.ask(from, to, stays)
+	r.until(25*sec, func() bool { return r.both.Overs > overs && r.goesOn() })
+}
+
+// ask has people want the job to move.
+func (r *run) ask(from, to *site.Site, stays bool) {
+	r.wish(from, func() *leader.Wish {
+		j := r.job(from)
+		if r.w.Calm || j == nil || j.Status.Ended() || len(from.State().Moves.Departures) > 0 {
 			return nil
 		}
-		return &leader.Wish{Migrate: &leader.Migrate{Begin: &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: "b", Request: "r"}}}
+		return &leader.Wish{Migrate: &leader.Migrate{Begin: began(j, to.Name, "r", stays)}}
 	})
-	r.until(25*sec, func() bool { return r.both.Overs > 0 && r.goesOn() })
+}
+
+func began(j *coordinator.Job, to mesh.Site, request string, stays bool) *coordinator.MoveBegan {
+	c := &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: to, Request: request}
+	if stays {
+		c.Stay = []string{j.OwnFeed(source)}
+	}
+	return c
+}
+
+// thereAndBack has the job move while the session of its feed stays, and back to it.
+func (r *run) thereAndBack() {
+	r.randomly()
+	r.move(r.a, r.b, true)
+	r.w.Run(r.w.Now() + sec)
+	if r.owner() == r.b {
+		r.move(r.b, r.a, false)
+	}
 	r.w.Run(max(r.w.Now(), r.quiet) + sec)
 }
 
@@ -246,17 +294,17 @@ func (r *run) wander() {
 		}
 		n++
 		wish := &leader.Migrate{Why: "they think again"}
-		for _, d := range s.State().Moves.Departures {
+		j := r.job(s)
+		if d := s.State().Leaving(j.ID); d != nil {
 			if wish.Cancel = d.ID; !r.w.Chance(4) {
 				return
 			}
-		}
-		if j := r.job(s); wish.Cancel == "" {
+		} else {
 			to := mesh.Site("a")
 			if s == r.a {
 				to = "b"
 			}
-			wish.Begin = &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: to, Request: fmt.Sprint("r", n)}
+			wish.Begin = began(j, to, fmt.Sprint("r", n), r.cfg.Kind == Roam && r.w.Chance(2))
 		}
 		s.Leader().Wish(leader.Wish{Migrate: wish}, func(a leader.Answer) { r.w.Tell("wish %d: move %s: %v", n, a.Move, a.Err) })
 	}
@@ -309,9 +357,14 @@ func (r *run) end() {
 		return
 	}
 	s := r.owner()
+	r.met(s)
 	r.await(settleWithin, "not all messages are acknowledged", func() bool { return s.Judge.Acknowledged() == "" })
+	feed := r.job(s).OwnFeed(source)
 	if r.w.Failed() == nil {
-		s.Judge.Logs()
+		r.mesh.Site(r.both.Session(feed)).Judge.Logs()
+	}
+	if at := r.both.Session(feed); r.cfg.Kind == Stay && at != "a" {
+		r.w.Fail(9, "the session of feed %s is at site %s, and it was to stay at a", feed, at)
 	}
 	r.await(settleWithin, "not all messages have been read", func() bool { return s.Judge.Behind(r.job(s)) == "" })
 	// All is put out with the second checkpoint from here on, or by the sink's clock.
@@ -323,14 +376,32 @@ func (r *run) end() {
 	}
 }
 
+// met: where a person has erred the site that has the job has it at the greatest epoch,
+// and the other one knows that, and has ended its copy (9). From here on nobody else acts.
+func (r *run) met(s *site.Site) {
+	if !r.both.Erred {
+		return
+	}
+	j := r.job(s)
+	for _, o := range []*site.Site{r.a, r.b} {
+		if other := r.job(o); o != s && other != nil && (other.Status != coordinator.Moved || other.Owner != s.Name || other.Epoch != j.Epoch) {
+			r.w.Fail(9, "site %s has the job at epoch %d, and at site %s it is %s, with owner %q at epoch %d", s.Name, j.Epoch, o.Name, other.Status, other.Owner, other.Epoch)
+		}
+	}
+	r.both.Met(j)
+}
+
 func (r *run) judge(s *site.Site) {
 	j := r.job(s)
+	s.Judge.Mirrors(j)
 	if r.both.Forced {
 		s.Judge.Beside(j, "out.jsonl", judge.Counted)
 	} else {
 		s.Judge.Files(j, "out.jsonl", judge.Counted)
 	}
 	s.Judge.Published(j, judge.Counted)
+	r.a.Judge.Cooled()
+	r.b.Judge.Cooled()
 }
 
 // open says what is not decided yet; empty: one site has the job, and it runs.
@@ -347,6 +418,9 @@ func (r *run) open() string {
 				return fmt.Sprintf("move %s is %s at site %s", id, arr.Phase, s.Name)
 			}
 		}
+	}
+	if r.owner() == nil && r.has(r.a) && r.has(r.b) {
+		return "two sites have the job: at a " + plight(r.job(r.a)) + "; at b " + plight(r.job(r.b))
 	}
 	if !r.goesOn() {
 		return "the job goes on nowhere: at a " + plight(r.job(r.a)) + "; at b " + plight(r.job(r.b))

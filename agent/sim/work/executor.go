@@ -15,6 +15,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/dataflow/restore"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
+	"github.com/tidemark-mesh/tidemark/dataflow/task"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors/file"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -30,7 +31,8 @@ type executor struct {
 	holds    map[store.Digest][]hold
 	old      map[store.Digest]bool // parts that were here at the start
 	lost     map[coordinator.JobID]*coordinator.Job
-	copying  *worker.Copy // the last that was asked for
+	copying  *worker.Copy                   // the last that was asked for
+	warms    map[coordinator.JobID]*warming // what is restored early, of which no attempt has begun
 }
 
 // hold keeps a part that a checkpoint under way may name.
@@ -42,7 +44,7 @@ type hold struct {
 func newExecutor(p *Agent) *executor {
 	x := &executor{p: p, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken),
 		kept: make(map[coordinator.JobID]*worker.Kept), holds: make(map[store.Digest][]hold), old: make(map[store.Digest]bool),
-		lost: make(map[coordinator.JobID]*coordinator.Job)}
+		lost: make(map[coordinator.JobID]*coordinator.Job), warms: make(map[coordinator.JobID]*warming)}
 	for d := range p.Disk.Parts {
 		x.old[d] = true
 	}
@@ -53,6 +55,10 @@ func newExecutor(p *Agent) *executor {
 func (x *executor) forget() {
 	for _, id := range slices.Sorted(maps.Keys(x.attempts)) {
 		x.attempts[id].over = true
+		x.attempts[id].cool()
+	}
+	for _, id := range slices.Sorted(maps.Keys(x.warms)) {
+		x.coolDown(id)
 	}
 }
 
@@ -93,8 +99,12 @@ func (x *executor) do(f worker.Effect) {
 		x.copy(f.Copy)
 	case f.Probe != nil: // all is within reach
 		x.p.Tell(worker.Event{Probed: &coordinator.Probed{Order: f.Probe.Order, Move: f.Probe.Move}})
-	case f.Warm != nil: // nothing is made ready here
-		x.p.Tell(worker.Event{Warmed: &coordinator.Warmed{Job: f.Warm.Job.ID, Name: f.Warm.From.Name}})
+	case f.Warm != nil:
+		x.warmUp(f.Warm)
+	case f.Cool != nil:
+		if !x.p.W.Bugs.KeepWarm {
+			x.coolDown(*f.Cool)
+		}
 	case f.Lost != nil:
 		x.lost[f.Lost.ID] = f.Lost
 		x.p.Post(x.cutLost)
@@ -118,6 +128,9 @@ type attempt struct {
 	over   bool
 	ended  bool
 	tries  int
+	early  *warming                          // what is restored early, until it is taken or dropped; nil: nothing
+	warm   map[dataflow.SubtaskID]*task.Task // what was; nil: nothing
+	given  map[place][]store.Digest          // and of what
 	peers  []*world.Stream
 	inlets map[runtime.Target]*inlet
 }
@@ -129,6 +142,8 @@ func (x *executor) prepare(p *worker.Prepare) {
 		w.Fail(7, "agent %s prepares attempt %s while %s is there", x.p.ID, judge.Text(a.ref), judge.Text(b.ref))
 	}
 	x.attempts[p.Job.ID] = a
+	a.early = x.warms[p.Job.ID]
+	delete(x.warms, p.Job.ID)
 	if x.tokens[p.Job.ID].Less(p.Token) {
 		x.tokens[p.Job.ID] = p.Token
 	}
@@ -189,12 +204,20 @@ func (x *executor) close(ref coordinator.AttemptRef) {
 // tearDown leaves nothing of it.
 func (a *attempt) tearDown() {
 	a.over = true
+	a.cool()
 	for _, s := range a.subs {
 		s.close()
 	}
 	a.x.p.Close(a.peers)
 	if a.x.attempts[a.ref.Job] == a {
 		delete(a.x.attempts, a.ref.Job)
+	}
+}
+
+// cool drops what is restored early for the attempt, if it did not come to take it.
+func (a *attempt) cool() {
+	if a.early != nil {
+		a.early.drop()
 	}
 }
 
@@ -219,8 +242,8 @@ func (a *attempt) local() (all []dataflow.SubtaskID) {
 	return all
 }
 
-// build reads the job and what it goes on from.
-func (a *attempt) build() {
+// read reads the job and what it goes on from.
+func (a *attempt) read() error {
 	var err error
 	if a.spec, err = a.x.p.specOf(a.asked.Job); err == nil {
 		a.plan, err = runtime.NewPlan(a.spec.graph, connectors{a})
@@ -234,13 +257,19 @@ func (a *attempt) build() {
 			}
 		}
 	}
-	if err != nil {
+	if err == nil {
+		a.plan.Keep(a.here)
+	}
+	return err
+}
+
+func (a *attempt) build() {
+	if err := a.read(); err != nil {
 		a.x.p.W.Fail(0, "attempt %s cannot be built: %v", judge.Text(a.ref), err)
 		return
 	}
-	a.plan.Keep(a.here)
 	a.shares = newShares(a)
-	a.fetch(a.needed())
+	a.fetch(a.needed(), func() { a.takeWarm(a.cutBack) }, func(why string) { a.fail(why, "") })
 }
 
 // needed are the parts that it is restored from.
@@ -269,8 +298,11 @@ func (a *attempt) needed() (all []store.Part) {
 }
 
 // fetch gets the parts that are not here from who has them.
-func (a *attempt) fetch(parts []store.Part) {
+func (a *attempt) fetch(parts []store.Part, then func(), fail func(why string)) {
 	for _, p := range parts {
+		if a.ref.Token.Epoch == 0 {
+			break // before the job comes: what is kept of it names them, or they may go
+		}
 		a.x.holds[p.Digest] = append(a.x.holds[p.Digest], hold{a.ref.Job, dataflow.CheckpointID{Token: a.ref.Token}})
 	}
 	var next func()
@@ -279,7 +311,7 @@ func (a *attempt) fetch(parts []store.Part) {
 			parts = parts[1:]
 		}
 		if len(parts) == 0 {
-			a.cutBack()
+			then()
 			return
 		}
 		var holders []mesh.NodeID
@@ -288,23 +320,23 @@ func (a *attempt) fetch(parts []store.Part) {
 				holders = append(holders, c.Nodes...)
 			}
 		}
-		a.fetchOne(parts[0], holders, next)
+		a.fetchOne(parts[0], holders, next, fail)
 	}
 	next()
 }
 
-func (a *attempt) fetchOne(p store.Part, from []mesh.NodeID, then func()) {
+func (a *attempt) fetchOne(p store.Part, from []mesh.NodeID, then func(), fail func(why string)) {
 	if len(from) == 0 {
-		a.fail("part "+p.Digest.String()[:8]+" is nowhere that can be reached", "")
+		fail("part " + p.Digest.String()[:8] + " is nowhere that can be reached")
 		return
 	}
 	if from[0] == a.x.p.ID {
-		a.fetchOne(p, from[1:], then)
+		a.fetchOne(p, from[1:], then, fail)
 		return
 	}
 	again := func(string) {
 		if !a.over {
-			a.fetchOne(p, from[1:], then)
+			a.fetchOne(p, from[1:], then, fail)
 		}
 	}
 	a.x.p.Call(from[0], "part", p.Digest, func(answer any) {
@@ -318,7 +350,7 @@ func (a *attempt) fetchOne(p store.Part, from []mesh.NodeID, then func()) {
 				switch {
 				case a.over:
 				case err != nil:
-					a.fail("a part cannot be written: "+err.Error(), "")
+					fail("a part cannot be written: " + err.Error())
 				default:
 					then()
 				}

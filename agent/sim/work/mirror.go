@@ -231,24 +231,27 @@ func (o *owner) beat() {
 	}
 }
 
-// Mirrors are the mirrors that are owned here, as a heartbeat says it.
-func (p *Agent) Mirrors() (all []coordinator.LogStatus) {
+// Owned are the logs that are owned here, as a heartbeat says it.
+func (p *Agent) Owned() (all []coordinator.LogStatus) {
 	for _, name := range slices.Sorted(maps.Keys(p.feeds.owned)) {
 		o := p.feeds.owned[name]
-		if o.epoch.Mirror == nil || !o.begun {
+		if o.session == nil && !o.begun {
 			continue
 		}
-		s := coordinator.LogStatus{Feed: name, Epoch: o.epoch.Epoch, End: o.log.End(), Payload: o.shown * recordSize, Shown: o.shown, Of: &coordinator.MirrorOf{Node: o.up.node}}
+		s := coordinator.LogStatus{Feed: name, Epoch: o.epoch.Epoch, End: o.log.End(), Payload: o.shown * recordSize, Shown: o.shown}
 		for range o.topic.Lanes() {
 			s.Lanes = append(s.Lanes, coordinator.LaneAt{})
 		}
 		for _, r := range o.log.Entries[:min(o.shown, o.log.End())] {
 			s.Lanes[r.Lane].Next++
 		}
-		if o.up.end >= 0 {
+		if o.epoch.Mirror != nil {
+			s.Of = &coordinator.MirrorOf{Node: o.up.node}
+		}
+		if s.Of != nil && o.up.end >= 0 {
 			s.Of.End, s.Of.Payload, s.Of.Heard = o.up.end, o.up.end*recordSize, p.Now()
 		}
-		if p.W.Bugs.MirrorAhead {
+		if s.Of != nil && p.W.Bugs.MirrorAhead {
 			s.Shown, s.Payload = max(s.Shown, s.Of.End), max(s.Payload, s.Of.Payload)
 		}
 		all = append(all, s)

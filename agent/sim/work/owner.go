@@ -48,6 +48,9 @@ type logMember struct {
 }
 
 func newOwner(s *feeds, name string, t world.Topic, e coordinator.LogEpoch, l *world.Log) *owner {
+	if s.p.W.Bugs.ForgetMirror {
+		e.Mirror = nil
+	}
 	o := &owner{s: s, topic: t, name: name, epoch: e, log: l, known: make(map[int]int64), next: l.End(), staged: l.End(), written: l.End()}
 	for i, r := range l.Entries {
 		o.known[r.Number] = int64(i)
@@ -262,6 +265,16 @@ func (o *owner) connect() {
 
 // Live is world.Client's.
 func (o *owner) Live(f func()) { o.s.p.Live(f) }
+
+// Lost is world.Client's: another client has the session. It is asked for once more.
+func (o *owner) Lost() {
+	o.s.p.After(sec, func() {
+		if !o.ended && o.session != nil && o.session.Conn != o {
+			o.session = nil
+			o.connect()
+		}
+	})
+}
 
 // Arrived is world.Client's: the broker has delivered a message.
 func (o *owner) Arrived(m world.Message, dup bool) {

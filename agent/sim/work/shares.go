@@ -439,11 +439,12 @@ func (x *executor) keep(k *worker.Kept) {
 	}
 }
 
-// restoreRows gives a subtask the rows that are its own, as agent/durable does.
-func (a *attempt) restoreRows(id dataflow.SubtaskID, give func(op dataflow.OperatorID, table string, b *batch.Batch) error) error {
+// restoreRows gives a subtask the rows that are its own, as agent/durable does, of
+// tables that were not given early.
+func (a *attempt) restoreRows(id dataflow.SubtaskID, given func(runtime.TableOf) bool, give func(op dataflow.OperatorID, table string, b *batch.Batch) error) error {
 	for _, t := range a.spec.at[id] {
 		o := a.rows.Operator(t.Operator)
-		if o == nil {
+		if o == nil || given(t) {
 			continue
 		}
 		i := slices.IndexFunc(o.Tables, func(p restore.TablePlan) bool { return p.Table.Name == t.Name })

@@ -26,6 +26,7 @@ type subtask struct {
 	index   int
 	sub     *runtime.Subtask
 	task    *task.Task
+	warm    *task.Task // the same, if it was given state before the attempt came
 	in      []inChannel
 	turn    int
 	ops     []op // what the last Step asked for and is not done yet
@@ -120,9 +121,12 @@ func (s *subtask) open() error {
 			s.writers[i] = w
 		}
 	}
-	t, err := task.New(*cfg)
-	if err != nil {
-		return err
+	t := s.early()
+	if s.warm = t; t == nil {
+		var err error
+		if t, err = task.New(*cfg); err != nil {
+			return err
+		}
 	}
 	s.task = t
 	for _, l := range cfg.Links {
@@ -138,7 +142,7 @@ func (s *subtask) open() error {
 func (s *subtask) restore() error {
 	held := make(map[dataflow.OperatorID][]sensors.Pending)
 	if s.a.rows != nil {
-		err := s.a.restoreRows(s.id(), func(op dataflow.OperatorID, table string, b *batch.Batch) error {
+		err := s.a.restoreRows(s.id(), s.wasGiven, func(op dataflow.OperatorID, table string, b *batch.Batch) error {
 			if table == pendingName {
 				held[op] = appendPending(held[op], b)
 				return nil

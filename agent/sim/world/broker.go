@@ -13,6 +13,7 @@ import (
 type Broker struct {
 	Published int  // messages, numbered from 0
 	Closed    bool // nobody publishes any more
+	Tells     bool // who loses a session to another client hears so
 
 	w        *World
 	sessions map[string]*Session
@@ -37,6 +38,7 @@ type Session struct {
 // Client is who is connected.
 type Client interface {
 	Live(f func()) // runs f in the client's process
+	Lost()         // another client has the session now
 	Arrived(m Message, dup bool)
 }
 
@@ -127,6 +129,9 @@ func (b *Broker) Connect(feed string, t Topic, c Client) *Session {
 	if s == nil {
 		s = &Session{Topic: t, w: b.w, First: b.Published}
 		b.sessions[feed] = s
+	}
+	if old := s.Conn; b.Tells && old != nil && old != c {
+		b.w.After(ms, func() { old.Live(old.Lost) })
 	}
 	s.Conn, s.last = c, b.w.now
 	for _, m := range s.flight {

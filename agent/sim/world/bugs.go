@@ -27,6 +27,10 @@ type Bugs struct {
 	DecideAlone   bool // a site to which a job moves takes its own PREPARED for the other one's decision
 	VerdictEarly  bool // a site says that it has handed a job over before that is in its log
 	MirrorAhead   bool // a mirror says that it has all that its source has
+	ForgetMirror  bool // the owner of a mirror opens the session of the feed that it is a mirror of
+	DeafToOwners  bool // a site does not hear who has a job
 	NeverIsolated bool // a site that was down goes on with its jobs without asking
+	WarmOld       bool // what has changed since a job was first restored before it came is not given to it
+	KeepWarm      bool // what is restored before a job comes stays when the job does not come
 	Unbounded     bool // a channel takes whatever comes
 }
