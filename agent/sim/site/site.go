@@ -113,6 +113,12 @@ func (s *Site) State() *coordinator.State {
 	return best
 }
 
+// Current tells whether State is all that is in the site's log, and somebody leads it:
+// with a leader may come what the one before had under way.
+func (s *Site) Current() bool {
+	return s.Leader() != nil && s.State().Index == uint64(len(s.raft.log))
+}
+
 // Job is the one of a name, the last that was submitted; nil: there is none.
 func (s *Site) Job(name string) (last *coordinator.Job) {
 	for _, j := range s.State().Jobs {

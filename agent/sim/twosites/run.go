@@ -408,6 +408,9 @@ func (r *run) judge(s *site.Site) {
 func (r *run) open() string {
 	for _, s := range []*site.Site{r.a, r.b} {
 		st := s.State()
+		if !s.Current() {
+			return fmt.Sprintf("nobody leads site %s, or has applied all of its log", s.Name)
+		}
 		for id, d := range st.Moves.Departures {
 			if !d.Phase.Decided() {
 				return fmt.Sprintf("move %s is %s", id, d.Phase)
