@@ -12,6 +12,9 @@ import (
 // copies is what the leader wants copied to here, and what the disk here lacks.
 type copies struct {
 	asked *coordinator.Copy // waits until the state here is as new as the leader's was
+	// orders are being done, or were not answered, of the present stream: another leader
+	// counts from 1, too, and the same one asks again.
+	orders map[uint64]bool
 	// lacks is what the executor found missing. It is said on each stream, as long as
 	// the state says that it is here.
 	lacks  map[snapshotRef]*coordinator.Copied
@@ -36,7 +39,10 @@ func (w *Worker) copied(c *coordinator.Copied) {
 		left.Lacks = slices.DeleteFunc(slices.Clone(old.Lacks), func(p coordinator.PartCopies) bool { return slices.Contains(c.Parts, p.Part) })
 		w.copies.lacks[ref] = &left
 	}
-	w.say(coordinator.ToLeader{Copied: c})
+	if w.copies.orders[c.Order] {
+		delete(w.copies.orders, c.Order)
+		w.say(coordinator.ToLeader{Copied: c})
+	}
 }
 
 // reconcileCopies passes on what is to be copied, behind what Kept says: then a
@@ -45,6 +51,7 @@ func (w *Worker) reconcileCopies(st *coordinator.State) {
 	if m := w.copies.asked; m != nil && st.Index >= m.Index {
 		w.copies.asked = nil
 		if s := st.Of(m.Job, m.Name); s != nil {
+			w.copies.orders[m.Order] = true
 			w.put(Effect{Copy: &Copy{Order: m, Snapshot: s}})
 		} else {
 			w.say(coordinator.ToLeader{Copied: &coordinator.Copied{Order: m.Order, Name: m.Name, Job: m.Job, Why: "it is not kept any more"}})

@@ -26,6 +26,11 @@ func TestCopy(t *testing.T) {
 	gone := &coordinator.Copy{Order: 4, Index: 12, Name: "sp", Job: "j9"}
 	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: gone}}, "copied 4 of sp: it is not kept any more")
 	b.step(Event{Message: &coordinator.ToAgent{Term: 4, Copy: order}}) // of a leader of before
+	// Another leader, who has an order of the same number, takes no answer to the old one.
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: &coordinator.Copy{Order: 5, Index: 12, Name: "sp"}}}, "copy 5 of sp")
+	b.step(Event{Leader: ptr(mesh.NodeID("n3"))}, "connect n3")
+	b.step(Event{Connected: ptr(true)}, "hello", "beat 2")
+	b.step(Event{Copied: &coordinator.Copied{Order: 5, Name: "sp"}})
 }
 
 // TestLacks: what the disk lacks is said where the level is in force, on each
@@ -55,7 +60,7 @@ func TestLacks(t *testing.T) {
 		b.step(Event{Connected: ptr(true)}, append([]string{"hello"}, want...)...)
 	}
 	again("beat 2", "lacks 2 of sp")
-	b.step(Event{Copied: &coordinator.Copied{Order: 1, Name: "sp", Parts: []store.Digest{part(2)}}}, "copied 1 of sp")
+	b.step(Event{Copied: &coordinator.Copied{Order: 1, Name: "sp", Parts: []store.Digest{part(2)}}}) // who asked for it is not there any more
 	again("beat 3", "lacks 1 of sp")
 	says(on(1, "n2"), on(2, "n1"), on(3, "n1"))
 	b.step(Event{State: true}, "kept 1")

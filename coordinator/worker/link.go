@@ -64,6 +64,8 @@ func (w *Worker) connected(st *coordinator.State, up bool) {
 	l.up, l.beat = true, w.now
 	clear(l.sent) // of another stream: no answer comes
 	w.copies.untold = len(w.copies.lacks) > 0
+	w.copies.asked = nil
+	clear(w.copies.orders)
 	w.put(Effect{Send: &coordinator.ToLeader{Hello: w.hello(st)}})
 	w.repeat(st)
 }
