@@ -55,7 +55,7 @@ func newKeptFeeds(view func(func(*coordinator.State)), tell func(string)) *keptF
 func (k *keptFeeds) Own(r *worker.LogRole) error {
 	c, err := k.config(r.Feed)
 	if err != nil {
-		return err
+		return errors.Join(err, k.Rest(r.Feed.Name)) // what it did before is over
 	}
 	var needed map[string]map[int]int64
 	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
@@ -74,7 +74,7 @@ func (k *keptFeeds) Own(r *worker.LogRole) error {
 func (k *keptFeeds) Follow(r *worker.LogRole) error {
 	c, err := k.config(r.Feed)
 	if err != nil {
-		return err
+		return errors.Join(err, k.Rest(r.Feed.Name))
 	}
 	k.rests(r.Feed.Name)
 	return k.feeds.Follow(r.Feed.Name, r.Epoch, c)

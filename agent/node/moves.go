@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -77,8 +78,14 @@ type courier struct {
 	tell func(string)
 	// refused: a site cannot be told of a move; any goroutine calls it.
 	refused func(mesh.Site, coordinator.MoveID, string)
-	to      map[mesh.Site]chan letter // of the office's goroutine
-	full    bool                      // it was told that there are too many
+	to      map[mesh.Site]*route // of the office's goroutine
+	full    bool                 // it was told that there are too many
+}
+
+// route is what is to be carried to a site.
+type route struct {
+	letters chan letter
+	large   atomic.Bool // one of them is large, or is being carried: it is said again, and one is enough
 }
 
 type letter struct {
@@ -113,35 +120,42 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 		}
 		return
 	}
-	letters := c.to[m.Site]
-	if letters == nil && len(c.to) >= mostSites {
+	r := c.to[m.Site]
+	if r == nil && len(c.to) >= mostSites {
 		if !c.full {
 			c.full = true
 			c.tell(fmt.Sprintf("site %s, and others, are not told of anything: there are %d already that are", m.Site, mostSites))
 		}
 		return
 	}
-	if letters == nil {
-		letters = make(chan letter, mostUnsent)
-		c.to[m.Site] = letters
-		o.done.Go(func() { c.carry(o.ctx, m.Site, letters) })
+	if r == nil {
+		r = &route{letters: make(chan letter, mostUnsent)}
+		c.to[m.Site] = r
+		o.done.Go(func() { c.carry(o.ctx, m.Site, r) })
 	}
-	if len(l.body) > longSite && len(letters) > 0 {
-		return // it is said again
+	large := len(l.body) > longSite
+	if large && r.large.Swap(true) {
+		return
 	}
 	select {
-	case letters <- l:
+	case r.letters <- l:
 	default: // it is said again
+		if large {
+			r.large.Store(false)
+		}
 	}
 }
 
 // carry ends with ctx.
-func (c *courier) carry(ctx context.Context, site mesh.Site, letters <-chan letter) {
+func (c *courier) carry(ctx context.Context, site mesh.Site, r *route) {
 	var said repeated
 	for {
 		select {
-		case l := <-letters:
+		case l := <-r.letters:
 			_, err := c.call(ctx, site, l.path, l.body)
+			if len(l.body) > longSite {
+				r.large.Store(false)
+			}
 			var e *SiteError
 			if l.move != "" && errors.As(err, &e) && e.Status == http.StatusBadRequest {
 				c.refused(site, l.move, fmt.Sprintf("it does not take a message of %d bytes, which the job's state needs (%s); if its agents are of a version that takes no more than 16 MiB, upgrade them", len(l.body), e.Text))

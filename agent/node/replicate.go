@@ -16,8 +16,8 @@ import (
 // coordinator.Want, answered by an Offer.
 const PathReplicas = pathSite + "replicas"
 
-// askOffer asks another site's leader. It is answered with an event, whatever comes. While
-// an answer is on its way, which may be large, no other one is asked for.
+// askOffer asks another site's leader, which is answered with an event, whatever comes.
+// While an answer is on its way, which may be large, no other one is asked for.
 func (o *office) askOffer(a *replication.Ask) {
 	if o.offered[a.Site] {
 		return

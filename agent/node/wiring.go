@@ -240,7 +240,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	o.propose, o.callSite = n.enter, n.CallSite
 	o.events = func(s string) { n.tell("job", s) }
 	o.sites, o.moving = n.sitesSeen, n.moveTold
-	o.courier = courier{call: n.CallSite, now: n.uptime, tell: func(s string) { n.tell("site", s) }, to: make(map[mesh.Site]chan letter), refused: o.refused}
+	o.courier = courier{call: n.CallSite, now: n.uptime, tell: func(s string) { n.tell("site", s) }, to: make(map[mesh.Site]*route), refused: o.refused}
 	n.tell("leader", fmt.Sprintf("this agent leads the site, in term %d", term))
 	if err := n.found(ctx); err != nil {
 		n.tell("leader", err.Error()) // keepRoster tries again

@@ -19,8 +19,8 @@ const (
 	MaxCommand = 32 << 20
 	// MaxMessage is how many bytes a control message may have.
 	MaxMessage = 16 << 20
-	// MaxSite is that of what sites say to each other: each snapshot that is on record
-	// can be said.
+	// MaxSite is that of what sites say to each other: each snapshot can be said as it
+	// was taken.
 	MaxSite = MaxCommand + 1<<20
 	// maxRecord is that of a snapshot's record: what a command brought, grown by
 	// the copies of its parts.

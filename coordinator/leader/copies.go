@@ -57,7 +57,7 @@ type copying struct {
 	again    dataflow.Time
 	order    *copyOrder // nil: none
 	orders   uint64
-	void     map[coordinator.JobID]uint64 // the last order from before what was kept of a job was dropped
+	void     map[coordinator.JobID]uint64 // the last order from before what was kept of a job was let go; of all that were in this term
 	found    map[snapshotRef]*copyFound   // what agents said, and the state does not know yet
 	proposed bool                         // a CopiesChanged is under way
 	retry    dataflow.Time

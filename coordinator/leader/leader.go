@@ -184,6 +184,9 @@ func (l *Leader) applied(a *Applied) {
 	if d := a.Command.ReplicaDropped; d != nil && a.Err == nil {
 		l.letGo(d.Job)
 	}
+	if o := a.Command.ReplicaOffered; o != nil && a.Err == nil { // at another epoch nothing is fetched any more
+		l.letGo(o.Job.ID)
+	}
 	if p, ok := l.proposals[a.Ref]; ok {
 		delete(l.proposals, a.Ref)
 		l.confirmed = max(l.confirmed, p.at) // a majority took it

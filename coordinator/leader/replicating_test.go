@@ -238,7 +238,12 @@ sinks:
 // An agent that was asked for parts before a replica was dropped, and says that it has
 // them when the same checkpoint is kept once more, may have let them go meanwhile.
 func TestFetchedBeforeItWasDropped(t *testing.T) {
-	for _, dropped := range []bool{false, true} {
+	for _, c := range []*coordinator.Command{
+		nil,
+		{ReplicaDropped: &coordinator.ReplicaDropped{Job: "j6-a", From: "a", Epoch: 1}},
+		{ReplicaOffered: &coordinator.ReplicaOffered{Job: coordinator.MovingJob{ID: "j6-a"}, From: "a", Epoch: 2}},
+	} {
+		dropped := c != nil
 		k := newKeeping(t, 0)
 		next := *k.st.Replicas["j6-a"].Next
 		next.Copies = []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{}}}
@@ -258,8 +263,7 @@ func TestFetchedBeforeItWasDropped(t *testing.T) {
 			t.Fatal("nobody is asked for the part")
 		}
 		if dropped {
-			c := coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: "j6-a", From: "a", Epoch: 1}}
-			k.step(leader.Event{Applied: &leader.Applied{Index: 10, Command: &c}})
+			k.step(leader.Event{Applied: &leader.Applied{Index: 10, Command: c}})
 		}
 		counts, asked := false, false
 		for _, f := range k.hears(coordinator.ToLeader{Copied: &coordinator.Copied{Order: order.Order, Name: "c7", Job: "j6-a", Parts: []store.Digest{{1}}}}) {
@@ -267,7 +271,7 @@ func TestFetchedBeforeItWasDropped(t *testing.T) {
 			asked = asked || f.Send != nil && f.Send.Message.Copy != nil
 		}
 		if counts == dropped || asked != dropped {
-			t.Errorf("dropped %t: it counts %t, asked again %t", dropped, counts, asked)
+			t.Errorf("behind %+v: it counts %t, asked again %t", c, counts, asked)
 		}
 	}
 }

@@ -12,9 +12,9 @@ import (
 // copies is what the leader wants copied to here, and what the disk here lacks.
 type copies struct {
 	asked *coordinator.Copy // waits until the state here is as new as the leader's was
-	// orders are being done, or were not answered, of the present stream: another leader
-	// counts from 1, too, and the same one asks again.
-	orders map[uint64]bool
+	// order is being done, under a number of this process's, serial; 0: none is of the
+	// present stream. Another leader counts its orders from 1, too.
+	order, serial uint64
 	// lacks is what the executor found missing. It is said on each stream, as long as
 	// the state says that it is here.
 	lacks  map[snapshotRef]*coordinator.Copied
@@ -39,10 +39,12 @@ func (w *Worker) copied(c *coordinator.Copied) {
 		left.Lacks = slices.DeleteFunc(slices.Clone(old.Lacks), func(p coordinator.PartCopies) bool { return slices.Contains(c.Parts, p.Part) })
 		w.copies.lacks[ref] = &left
 	}
-	if w.copies.orders[c.Order] {
-		delete(w.copies.orders, c.Order)
-		w.say(coordinator.ToLeader{Copied: c})
+	if w.copies.order == 0 || w.copies.serial != c.Order {
+		return // who gave that order counts on it no more
 	}
+	said := *c
+	said.Order, w.copies.order = w.copies.order, 0
+	w.say(coordinator.ToLeader{Copied: &said})
 }
 
 // reconcileCopies passes on what is to be copied, behind what Kept says: then a
@@ -51,8 +53,10 @@ func (w *Worker) reconcileCopies(st *coordinator.State) {
 	if m := w.copies.asked; m != nil && st.Index >= m.Index {
 		w.copies.asked = nil
 		if s := st.Of(m.Job, m.Name); s != nil {
-			w.copies.orders[m.Order] = true
-			w.put(Effect{Copy: &Copy{Order: m, Snapshot: s}})
+			w.copies.order, w.copies.serial = m.Order, w.copies.serial+1
+			order := *m
+			order.Order = w.copies.serial
+			w.put(Effect{Copy: &Copy{Order: &order, Snapshot: s}})
 		} else {
 			w.say(coordinator.ToLeader{Copied: &coordinator.Copied{Order: m.Order, Name: m.Name, Job: m.Job, Why: "it is not kept any more"}})
 		}

@@ -20,17 +20,19 @@ func TestCopy(t *testing.T) {
 	b.st.Index = 11
 	b.step(Event{State: true})
 	b.st.Index, b.st.Savepoints["sp"] = 12, &coordinator.Snapshot{Name: "sp"}
-	b.step(Event{State: true}, "kept 1", "copy 3 of sp")
-	b.step(Event{State: true}) // once
-	b.step(Event{Copied: &coordinator.Copied{Order: 3, Name: "sp"}}, "copied 3 of sp")
+	b.step(Event{State: true}, "kept 1", "copy 1 of sp") // by its own count
+	b.step(Event{State: true})                           // once
+	b.step(Event{Copied: &coordinator.Copied{Order: 1, Name: "sp"}}, "copied 3 of sp")
 	gone := &coordinator.Copy{Order: 4, Index: 12, Name: "sp", Job: "j9"}
 	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: gone}}, "copied 4 of sp: it is not kept any more")
 	b.step(Event{Message: &coordinator.ToAgent{Term: 4, Copy: order}}) // of a leader of before
 	// Another leader, who has an order of the same number, takes no answer to the old one.
-	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: &coordinator.Copy{Order: 5, Index: 12, Name: "sp"}}}, "copy 5 of sp")
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: &coordinator.Copy{Order: 5, Index: 12, Name: "sp"}}}, "copy 2 of sp")
 	b.step(Event{Leader: ptr(mesh.NodeID("n3"))}, "connect n3")
 	b.step(Event{Connected: ptr(true)}, "hello", "beat 2")
-	b.step(Event{Copied: &coordinator.Copied{Order: 5, Name: "sp"}})
+	b.step(Event{Message: &coordinator.ToAgent{Term: 6, Copy: &coordinator.Copy{Order: 5, Index: 12, Name: "sp"}}}, "copy 3 of sp")
+	b.step(Event{Copied: &coordinator.Copied{Order: 2, Name: "sp", Why: "another order came"}})
+	b.step(Event{Copied: &coordinator.Copied{Order: 3, Name: "sp"}}, "copied 5 of sp")
 }
 
 // TestLacks: what the disk lacks is said where the level is in force, on each

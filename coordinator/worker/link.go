@@ -65,7 +65,7 @@ func (w *Worker) connected(st *coordinator.State, up bool) {
 	clear(l.sent) // of another stream: no answer comes
 	w.copies.untold = len(w.copies.lacks) > 0
 	w.copies.asked = nil
-	clear(w.copies.orders)
+	w.copies.order = 0
 	w.put(Effect{Send: &coordinator.ToLeader{Hello: w.hello(st)}})
 	w.repeat(st)
 }

@@ -22,7 +22,7 @@ func TestReplicaIsKept(t *testing.T) {
 	b.step(Event{Connected: ptr(true)}, "hello", "beat 1")
 	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "kept j9-b1", "kept 0")
 	order := &coordinator.Copy{Order: 3, Index: 10, Name: "c1", Job: "j9-b"}
-	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: order}}, "copy 3 of c1")
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: order}}, "copy 1 of c1")
 	b.st.Replicas["j9-b"] = &coordinator.Replica{Snapshot: first, Next: next}
 	b.step(Event{State: true}, "kept j9-b2")
 	b.st.Jobs["j9-b"] = &coordinator.Job{ID: "j9-b", Status: coordinator.Stopped, Checkpoints: []*coordinator.Snapshot{first}}

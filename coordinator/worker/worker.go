@@ -39,7 +39,7 @@ func New(cfg Config) *Worker {
 	return &Worker{
 		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog), doing: make(map[string]*doing), marks: newMarks(),
 		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot), warms: make(map[coordinator.JobID]*warm),
-		copies: copies{lacks: make(map[snapshotRef]*coordinator.Copied), orders: make(map[uint64]bool)},
+		copies: copies{lacks: make(map[snapshotRef]*coordinator.Copied)},
 		link:   link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, until: dataflow.MinTime, lease: dataflow.MinTime},
 	}
 }
