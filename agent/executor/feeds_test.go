@@ -62,7 +62,10 @@ func TestFeedsInOrder(t *testing.T) {
 		var said []worker.LogEvent
 		var told []string
 		done := make(map[string]int)
+		var mu sync.Mutex // guards said and done: each feed has a goroutine
 		hear := func(e worker.LogEvent) {
+			mu.Lock()
+			defer mu.Unlock()
 			if e.Done != nil {
 				done[*e.Done]++
 			} else {
