@@ -270,7 +270,7 @@ func (f *Feed) status() coordinator.LogStatus {
 	l := coordinator.LogStatus{Feed: f.name, Epoch: f.role.epoch.Epoch, Bytes: st.Bytes, Messages: st.Appended, Broker: atBroker(st.Session)}
 	_, l.End = f.log.End()
 	first, _ := f.log.First()
-	l.First, l.Shown = first, f.log.Shown()
+	l.First = first
 	if l.Mirrors = f.mirrors.status(first); f.role.epoch.Mirror != nil {
 		l.Of, l.Broker = f.upstream.status(), ""
 	}
@@ -279,6 +279,7 @@ func (f *Feed) status() coordinator.LogStatus {
 		l.Payload, l.Clock = payload, (&stand{clock: int64(clock)}).time()
 		l.Lanes = f.shown.of(f.log, l.Epoch)
 	}
+	l.Shown = f.log.Shown() // behind the lanes: what is in them is counted
 	switch err := f.Err(); {
 	case err != nil:
 		l.Why = err.Error()

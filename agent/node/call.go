@@ -17,6 +17,8 @@ type calls struct {
 	conns  chan net.Conn
 	quit   chan struct{}
 	once   sync.Once
+	mu     sync.Mutex     // guards over, and linger's growth
+	over   bool           // nothing lingers any more
 	linger sync.WaitGroup // of streams that were closed, and whose last bytes are on their way
 }
 
@@ -47,8 +49,12 @@ func (c *calls) Close() error {
 	return nil
 }
 
-// wait waits for streams that linger; at most lingerTime.
+// wait waits for streams that linger; at most lingerTime. Those that are closed later
+// do not.
 func (c *calls) wait() error {
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
 	c.linger.Wait()
 	return nil
 }
@@ -73,6 +79,12 @@ type streamConn struct {
 func (s *streamConn) Close() (err error) {
 	s.once.Do(func() {
 		err = s.CloseWrite()
+		s.calls.mu.Lock()
+		defer s.calls.mu.Unlock()
+		if s.calls.over {
+			_ = s.Stream.Close()
+			return
+		}
 		s.calls.linger.Go(func() {
 			end := time.AfterFunc(lingerTime, func() { _ = s.Stream.Close() })
 			defer end.Stop()
