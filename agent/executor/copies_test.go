@@ -390,8 +390,8 @@ func TestCopyOfManyParts(t *testing.T) {
 	})
 }
 
-// Where a line breaks again and again what has come stays, and the order goes on; where
-// nobody is reached any more it ends.
+// Where a line breaks again and again what has come stays, and the order goes on: after
+// the fourth time with one part at a time, until the node is not reached for one of them.
 func TestCopyOfManyPartsBreaksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a")
@@ -401,20 +401,33 @@ func TestCopyOfManyPartsBreaksOff(t *testing.T) {
 		copies := func(n uint64) {
 			x.Do(worker.Effect{Copy: &worker.Copy{Order: &coordinator.Copy{Order: n, Name: f.snap.Name, Job: f.snap.Job, Parts: f.wants("far")}, Snapshot: f.snap}})
 		}
+		here := func() (n int) {
+			for _, p := range f.parts {
+				if s.agents["a"].state.Parts().Has(p) {
+					n++
+				}
+			}
+			return n
+		}
 		copies(1)
+		var had []int
 		for range 7 {
 			<-time.After(400 * time.Millisecond)
 			s.net.Break("a", "far")
+			synctest.Wait()
+			had = append(had, here())
 		}
 		said := <-s.copied
-		here := 0
-		for _, p := range f.parts {
-			if s.agents["a"].state.Parts().Has(p) {
-				here++
+		if len(said.Parts) != here() || len(said.Lacks) != 0 {
+			t.Errorf("%d parts are said to be here, %d are; lacking: %v; %s", len(said.Parts), here(), said.Lacks, said.Why)
+		}
+		for i := range 3 {
+			if had[i] >= had[i+1] {
+				t.Errorf("nothing came between two breaks: %v", had)
 			}
 		}
-		if len(said.Parts) != here || here < 5 || len(said.Lacks) != 0 {
-			t.Errorf("%d parts are said to be here, %d are; lacking: %v; %s", len(said.Parts), here, said.Lacks, said.Why)
+		if several, one := had[3]-had[1], had[6]-had[4]; several < 2*one {
+			t.Errorf("between breaks came %v: it does not go over to one at a time", had)
 		}
 		copies(2)
 		if said = <-s.copied; said.Order != 2 || len(said.Parts) != len(f.parts) || said.Why != "" {

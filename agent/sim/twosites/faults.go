@@ -45,7 +45,7 @@ const (
 	CutWAN      What = "the WAN is cut"          // both directions
 	CutFrom     What = "nothing leaves the site" // over the WAN
 	BadWAN      What = "letters are lost, repeated and late"
-	ComesBack   What = "a, which was lost, comes back"
+	ComesBack   What = "the lost site comes back"
 )
 
 // Whats are all faults.
@@ -190,7 +190,7 @@ func (r *run) vain(f Fault) bool {
 	case CutWAN, CutFrom:
 		return !slices.ContainsFunc(ways(f), func(way [2]string) bool { return r.w.Wan.Carries(way[0], way[1]) })
 	case ComesBack:
-		return !r.lost
+		return r.lost == ""
 	}
 	return r.w.Wan.Bad > 0
 }
@@ -236,7 +236,7 @@ func (r *run) hit(n *world.Node, f Fault) {
 		n.Kill()
 	}
 	r.w.At(r.w.Now()+f.Long, func() {
-		if !r.lost || n.Place != "a" {
+		if r.lost == "" || n.Place != string(r.lost) {
 			n.Resume()
 			n.Again()
 		}
@@ -270,28 +270,29 @@ func (r *run) randomly() {
 	r.w.After(10*ms, next)
 }
 
-// whole waits until b has what it needs to take the job.
-func (r *run) whole() {
-	r.await(60*sec, "nothing is whole at b", func() bool {
-		for _, k := range r.b.State().Replicas {
-			if k.Snapshot != nil {
-				return true
-			}
+// keeps tells whether a site has what it needs to take the job.
+func (r *run) keeps(s *site.Site) bool {
+	for _, k := range s.State().Replicas {
+		if k.Snapshot != nil {
+			return true
 		}
-		return false
-	})
+	}
+	return false
 }
 
-// failover has site a lost, its job taken at b, and a come back. The person who says
-// that a is lost does not err.
-func (r *run) failover() {
-	r.whole()
-	r.randomly()
+// whole waits until a site has what it needs to take the job.
+func (r *run) whole(s *site.Site) {
+	r.await(60*sec, fmt.Sprintf("nothing is whole at %s", s.Name), func() bool { return r.keeps(s) })
+}
+
+// failover has a site lost, its job taken at the other one, and the lost one come back.
+// The person who says that it is lost does not err.
+func (r *run) failover(lost, taker *site.Site) {
 	r.w.Run(r.w.Now() + 2*sec)
-	r.w.Tell("FAULT site a is lost")
-	r.lost = true
-	lost := r.w.Now()
-	for _, n := range r.a.Nodes {
+	r.w.Tell("FAULT site %s is lost", lost.Name)
+	r.lost = lost.Name
+	at := r.w.Now()
+	for _, n := range lost.Nodes {
 		if r.cfg.Kind == Frozen && n.P != nil {
 			n.Pause()
 		} else {
@@ -299,34 +300,37 @@ func (r *run) failover() {
 		}
 	}
 	r.w.Run(r.w.Now() + 5*sec) // people look
-	r.wish(r.b, func() *leader.Wish {
-		for id, k := range r.b.State().Replicas {
-			if j := r.job(r.b); r.lost && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
+	overs := r.both.Overs
+	r.wish(taker, func() *leader.Wish {
+		for id, k := range taker.State().Replicas {
+			if j := r.job(taker); r.lost != "" && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
 				return &leader.Wish{Failover: &leader.Failover{Job: id, Why: "it is lost"}}
 			}
 		}
 		return nil
 	})
-	r.until(20*sec, func() bool { return r.both.Overs > 0 && r.job(r.b) != nil && r.job(r.b).Status == coordinator.Running })
+	r.until(20*sec, func() bool {
+		return r.both.Overs > overs && r.job(taker) != nil && r.job(taker).Status == coordinator.Running
+	})
 	r.w.Run(max(r.w.Now(), r.quiet))
 	if r.cfg.Kind == Frozen {
-		r.w.Run(max(r.w.Now(), lost+frozen))
+		r.w.Run(max(r.w.Now(), at+frozen))
 	}
 	r.comeBack()
 	r.until(max(6*sec, r.quiet-r.w.Now()+2*sec), func() bool { return false })
 }
 
-// comeBack ends the loss of a.
+// comeBack ends the loss of a site.
 func (r *run) comeBack() {
-	if !r.lost {
+	if r.lost == "" {
 		return
 	}
-	r.w.Tell("FAULT site a comes back")
-	r.lost = false
-	for _, n := range r.a.Nodes {
+	r.w.Tell("FAULT site %s comes back", r.lost)
+	for _, n := range r.mesh.Site(r.lost).Nodes {
 		n.Resume()
 		n.Again()
 	}
+	r.lost = ""
 }
 
 // apart is for how long the sites do not reach each other when people err.
@@ -334,7 +338,7 @@ const apart = 2 * lasts
 
 // err has people at b take the job, as they do not reach a, where it runs on.
 func (r *run) err() {
-	r.whole()
+	r.whole(r.b)
 	r.randomly()
 	r.w.Run(r.w.Now() + 2*sec)
 	r.fault(Fault{What: CutWAN, Long: apart})

@@ -75,7 +75,7 @@ func spread(n int, do func(i int)) {
 }
 
 func kinds(t *testing.T, do func(t *testing.T, kind twosites.Kind)) {
-	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen, twosites.Stay, twosites.Err, twosites.Force} {
+	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen, twosites.Stay, twosites.Return, twosites.Err, twosites.Force} {
 		t.Run(string(k), func(t *testing.T) { do(t, k) })
 	}
 }
@@ -90,13 +90,13 @@ func TestUndisturbed(t *testing.T) {
 		}
 		res := twosites.Run(cfg)
 		overs, owner := 1, mesh.Site("b")
-		if kind == twosites.Stay {
+		if kind == twosites.Stay || kind == twosites.Return {
 			overs, owner = 2, "a"
 		}
 		if res.Violation != nil || res.Owner != owner || res.Overs != overs {
 			t.Errorf("%v; the job went over %d times, and is at %s", res.Violation, res.Overs, res.Owner)
 		}
-		if moves := kind == twosites.Migrate || kind == twosites.Stay; moves && res.Early == 0 {
+		if moves := kind == twosites.Migrate || kind == twosites.Stay || kind == twosites.Return; moves && res.Early == 0 {
 			t.Error("nothing of it was restored before it came")
 		}
 		t.Logf("%d steps, %d tables restored early", len(res.Steps), res.Early)

@@ -34,6 +34,9 @@ func TestRandom(t *testing.T) {
 			cfg.Kind = twosites.Failover
 		case 7:
 			cfg.Kind = twosites.Stay
+			if cfg.Seed%20 == 17 {
+				cfg.Kind = twosites.Return
+			}
 		case 8:
 			cfg.Kind = twosites.Err
 		case 9:

@@ -38,6 +38,7 @@ const (
 	Frozen   Kind = "frozen"   // a failover of a site that stands still for a while, and goes on where it was
 	Wander   Kind = "wander"   // the job moves back and forth, as people want, who also cancel
 	Stay     Kind = "stay"     // the job moves from a to b while the session of its feed stays, and back
+	Return   Kind = "return"   // it moves so, b is lost, a takes it, b comes back
 	Roam     Kind = "roam"     // as wander, and at times the session stays
 	Err      Kind = "err"      // a runs the job, b does not reach it, and a person takes a for lost: two run it until they meet
 	Force    Kind = "force"    // a move is prepared at b, which does not reach a, and a person forces it: a goes on too
@@ -84,7 +85,7 @@ type run struct {
 	faults []Fault
 	fired  int
 	quiet  dataflow.Time // when the last fault is over
-	lost   bool          // site a is lost
+	lost   mesh.Site     // that is lost; empty: none
 }
 
 const spec = `
@@ -129,11 +130,15 @@ func Run(cfg Config) *Result {
 	r.mesh.Step = r.step
 	switch cfg.Kind {
 	case Failover, Frozen:
-		r.failover()
+		r.whole(r.b)
+		r.randomly()
+		r.failover(r.a, r.b)
 	case Wander, Roam:
 		r.wander()
 	case Stay:
 		r.thereAndBack()
+	case Return:
+		r.goesBack()
 	case Err:
 		r.err()
 	case Force:
@@ -196,8 +201,11 @@ func (r *run) propose(s *site.Site, c *coordinator.Command, done func(jobmanager
 
 func (r *run) submit() {
 	kept := ""
-	if r.cfg.Kind == Failover || r.cfg.Kind == Frozen || r.cfg.Kind == Err {
+	switch r.cfg.Kind {
+	case Failover, Frozen, Err:
 		kept = "replicate_to: [b]"
+	case Return:
+		kept = "replicate_to: [a, b]"
 	}
 	r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: jobName, Spec: fmt.Appendf(nil, spec, kept), Request: jobName,
 		Feeds: []coordinator.Feed{{Name: "in", Config: []byte(`{"lanes":2,"topic":"t"}`)}}}},
@@ -276,6 +284,17 @@ func (r *run) thereAndBack() {
 		r.move(r.b, r.a, false)
 	}
 	r.w.Run(max(r.w.Now(), r.quiet) + sec)
+}
+
+// goesBack has the job move while the session of its feed stays, the site to which it
+// went be lost, and the job taken where the session is.
+func (r *run) goesBack() {
+	r.randomly()
+	r.move(r.a, r.b, true)
+	r.until(60*sec, func() bool { return r.owner() != r.b || r.keeps(r.a) })
+	if r.owner() == r.b {
+		r.failover(r.b, r.a)
+	}
 }
 
 // wander has people move the job to wherever it is not, or call that off.
@@ -363,7 +382,7 @@ func (r *run) end() {
 	if r.w.Failed() == nil {
 		r.mesh.Site(r.both.Session(feed)).Judge.Logs()
 	}
-	if at := r.both.Session(feed); r.cfg.Kind == Stay && at != "a" {
+	if at := r.both.Session(feed); (r.cfg.Kind == Stay || r.cfg.Kind == Return) && at != "a" {
 		r.w.Fail(9, "the session of feed %s is at site %s, and it was to stay at a", feed, at)
 	}
 	r.await(settleWithin, "not all messages have been read", func() bool { return s.Judge.Behind(r.job(s)) == "" })
