@@ -31,6 +31,7 @@ type executor struct {
 	alone                                                              bool // it sees nobody to give copies to
 	full, early                                                        bool // its disk takes no copies; it says that it has them before it does
 	failPrepare                                                        string
+	parts                                                              int // how many parts each of its tables has; 0: one
 }
 
 // running is an attempt on a node.
@@ -267,13 +268,23 @@ func (x *executor) store(r *running, s dataflow.SubtaskID, b dataflow.Barrier) {
 	}
 	x.n.site.before[sharing{r.ref.Job, b.ID, s}] = slices.Clone(r.committed)
 	m := manifest.Manifest{Kind: manifest.Checkpoint, Name: "share", Job: r.job.Name, ID: b.ID, MaxParallelism: 128, Mode: manifest.ExactlyOnce}
-	digest := store.Digest(sha256.Sum256(fmt.Append(nil, r.ref, s, b.ID.Counter)))
+	var parts []manifest.PartUse
+	var copies []coordinator.PartCopies
+	for i := range max(1, x.parts) {
+		said := fmt.Append(nil, r.ref, s, b.ID.Counter)
+		if i > 0 {
+			said = fmt.Append(said, i)
+		}
+		digest := store.Digest(sha256.Sum256(said))
+		parts = append(parts, manifest.PartUse{Part: store.Part{Digest: digest, Size: 10}, Rows: 1, Delta: i > 0})
+		copies = append(copies, coordinator.PartCopies{Part: digest, Nodes: x.push(digest, r.parsed.Replicas)})
+	}
 	for _, link := range r.task(s).Links {
 		t := manifest.Table{Name: "t", Schema: `"x"`, Keyed: true, Identity: 1}
 		for i := range r.task(s).Parallelism {
 			shard := manifest.Shard{Subtask: i}
 			if i == s.Index {
-				shard.Parts = []manifest.PartUse{{Part: store.Part{Digest: digest, Size: 10}, Rows: 1}}
+				shard.Parts = parts
 			}
 			t.Shards = append(t.Shards, shard)
 		}
@@ -284,7 +295,6 @@ func (x *executor) store(r *running, s dataflow.SubtaskID, b dataflow.Barrier) {
 		x.n.site.fail("%v", err)
 		return
 	}
-	copies := []coordinator.PartCopies{{Part: digest, Nodes: x.push(digest, r.parsed.Replicas)}}
 	x.say(worker.AttemptEvent{Stored: &coordinator.Stored{AttemptRef: r.ref, ID: b.ID, Subtask: s, Share: coordinator.Share{Manifest: data, Copies: copies, Bytes: 10}}})
 }
 

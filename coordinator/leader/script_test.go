@@ -176,6 +176,8 @@ func (s *script) do() {
 	case "wipe":
 		clear(s.node().parts)
 		s.node().wiped = true
+	case "parts":
+		s.node().exec.parts, _ = strconv.Atoi(s.args[1])
 	case "full", "room":
 		s.node().exec.full = s.d.Cmd == "full"
 	case "free":
