@@ -25,12 +25,7 @@ func TestHostsTwoSitesFrozen(t *testing.T) {
 		t.Skip("a site stands still for more than a minute: TIDEMARK_MOVES=1 has it do so")
 	}
 	t.Parallel()
-	s := newTwoSites(t, far, "numbers")
-	end := s.numbers.flow(t, load)
-	await(t, "rows", func() bool { return s.results.count() > 5*load }, s.said)
-	end()
-	s.caughtUp(t)
-	s.keepsAll(t, s.depot)
+	s := newKept(t)
 	if len(s.connected(s.plant, 0)) == 0 {
 		t.Fatalf("the broker does not say who connects:\n%s", tail(s.broker.output()))
 	}
@@ -43,7 +38,7 @@ func TestHostsTwoSitesFrozen(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := s.failover(t, s.depot)
-	end = s.numbers.flow(t, load)
+	end := s.numbers.flow(t, load)
 	s.depot.awaitJob(t, "numbers", "running")
 	s.caughtUp(t)
 	t.Logf("failover: rows came again %v after the standstill began; %v", time.Since(stopped).Round(time.Millisecond), f.Text)
@@ -96,12 +91,7 @@ func TestHostsTwoSitesWiped(t *testing.T) {
 		t.Skip("a site is founded three times: TIDEMARK_MOVES=1 has it be so")
 	}
 	t.Parallel()
-	s := newTwoSites(t, far, "numbers")
-	end := s.numbers.flow(t, load)
-	await(t, "rows", func() bool { return s.results.count() > 5*load }, s.said)
-	end()
-	s.caughtUp(t)
-	s.keepsAll(t, s.depot)
+	s := newKept(t)
 	first, depot := s.plant.nodes[0], s.depot.nodes[0]
 	key := filepath.Join(t.TempDir(), "root.key") // which is never on an agent alone
 	if text, err := os.ReadFile(filepath.Join(first.data(), "identity", "root.key")); err != nil || os.WriteFile(key, text, 0o600) != nil {
@@ -112,7 +102,7 @@ func TestHostsTwoSitesWiped(t *testing.T) {
 		a.emptyDisk(t)
 	}
 	f := s.failover(t, s.depot)
-	end = s.numbers.flow(t, load)
+	end := s.numbers.flow(t, load)
 	s.depot.awaitJob(t, "numbers", "running")
 	s.caughtUp(t)
 	t.Logf("failover: %v", f.Text)

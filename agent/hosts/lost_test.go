@@ -23,17 +23,12 @@ type failoverShown struct {
 // nothing was under way when the site was lost, everything is exact.
 func TestHostsTwoSitesLost(t *testing.T) {
 	t.Parallel()
-	s := newTwoSites(t, far, "numbers")
-	end := s.numbers.flow(t, load)
-	await(t, "rows", func() bool { return s.results.count() > 5*load }, s.said)
-	end()
-	s.caughtUp(t)
-	s.keepsAll(t, s.depot)
+	s := newKept(t)
 
 	for _, a := range s.plant.nodes {
 		a.kill(t)
 	}
-	end = s.numbers.flow(t, load) // the broker keeps them
+	end := s.numbers.flow(t, load) // the broker keeps them
 	began := time.Now()
 	f := s.failover(t, s.depot)
 	s.depot.awaitJob(t, "numbers", "running")
@@ -52,6 +47,18 @@ func TestHostsTwoSitesLost(t *testing.T) {
 	e := s.move(t, "numbers", s.depot, "move", 0, false) // and back home
 	end()
 	s.finish(t, "numbers", e.at)
+}
+
+// newKept is two sites with a job of the plant's of which the depot has everything.
+func newKept(t *testing.T) *twoSites {
+	t.Helper()
+	s := newTwoSites(t, far, "numbers")
+	end := s.numbers.flow(t, load)
+	await(t, "rows", func() bool { return s.results.count() > 5*load }, s.said)
+	end()
+	s.caughtUp(t)
+	s.keepsAll(t, s.depot)
+	return s
 }
 
 // keepsAll waits until a site would lose nothing if the other one were lost now,
