@@ -67,8 +67,13 @@ const (
 	// the lanes of a log are (Lanes of LogStatus), and streams to agents of other sites
 	// are packed. Epochs that nobody can have counted to are refused.
 	GoesOnLevel = 5
+	// SettledLevel: what a move leaves behind goes: the savepoint with which the job was
+	// stopped. The session of a shared feed does not leave a job that reads a mirror of it,
+	// and comes with the last job that reads it, whatever epoch that has. The feed of a
+	// job that goes on from another one's savepoint keeps its lineage, and its mirror.
+	SettledLevel = 6
 	// Level is the greatest that this program knows.
-	Level = GoesOnLevel
+	Level = SettledLevel
 )
 
 // Clone is a copy with maps of its own, so that it stays as it is when s goes

@@ -21,7 +21,7 @@ func nextRelease(t *testing.T) string {
 	leader, command := source(t, "coordinator/leader/leader.go"), source(t, "coordinator/command.go")
 	return variant(t, map[string]string{
 		agent: patched(t, agent, `cmp.Or(version, "dev"), Level`, `cmp.Or("next", version), Level`),
-		state: patched(t, state, "\tLevel = GoesOnLevel\n", "\tLevel = GoesOnLevel + 1\n"),
+		state: patched(t, state, "\tLevel = SettledLevel\n", "\tLevel = SettledLevel + 1\n"),
 		leader: patched(t, leader, "c.Level, c.At = c.Needs(), l.wall\n",
 			"c.Level, c.At = l.st.Level, l.wall\n\tc.News = c.Level == coordinator.Level\n"),
 		command: patched(t, command, "\n\tLeaderBegan      *LeaderBegan ", "\n\tNews bool `cbor:\"9,keyasint,omitempty\"`\n\tLeaderBegan      *LeaderBegan "),
