@@ -71,8 +71,8 @@ func (f *Feed) Taken() (from, by mesh.Site) {
 	}
 	for _, r := range f.Lineage {
 		switch {
-		case strings.HasSuffix(f.Name, MirrorName("", r.Site)):
-			from, by = r.Site, ""
+		case from == "" && strings.HasSuffix(f.Name, MirrorName("", r.Site)): // it may have come back there since
+			from = r.Site
 		case from != "" && by == "":
 			by = r.Site
 		}
