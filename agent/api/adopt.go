@@ -189,6 +189,8 @@ func adoptable(st *coordinator.State, s *job.Source, from *beginning) *coordinat
 	case owner != nil && !owner.Status.Ended():
 		from.refuse(s, "feed %s, which is that of job %s (%s), and that is %s. Its broker session is one job's: stop that job first (tidemark job stop %s). "+
 			"For two jobs side by side on the same messages let both read a shared feed (tidemark feed create, feed: NAME), or %s", f.Name, owner.ID, owner.Name, owner.Status, owner.Name, orAnew)
+	case f.Mirror != nil:
+		from.refuse(s, "feed %s, whose session stayed at site %s when the job moved here: only where the session is can another job go on with it, so move a job back before you stop it for that; or %s", f.Name, f.Mirror.Site, orAnew)
 	case st.Level < coordinator.AdoptLevel:
 		from.refuse(s, "feed %s of job %s, which this job cannot take over yet: %s", f.Name, f.Job, behind(st))
 	default:

@@ -301,6 +301,7 @@ func (a *apply) jobQuarantined(c *coordinator.JobQuarantined) error {
 	case job.Status == coordinator.Quarantined:
 		return nil
 	}
+	halted := a.halted()
 	for _, id := range sorted(a.Moves.Departures) {
 		if d := a.Moves.Departures[id]; d.Job == job.ID && !d.Phase.Decided() {
 			next := *d
@@ -313,5 +314,6 @@ func (a *apply) jobQuarantined(c *coordinator.JobQuarantined) error {
 	next.Status, next.Why, next.Since = coordinator.Quarantined, coordinator.Quarantine(c.Other), a.c.At
 	next.Then, next.Move, next.Savepoint, next.Isolated = dataflow.GoOn, "", "", false
 	a.put(&next)
+	a.dropHalted(halted)
 	return nil
 }

@@ -109,6 +109,9 @@ func (a *apply) checkAdopts(c *coordinator.JobSubmitted) error {
 		if f.Owner != "" {
 			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is site %s's now", c.Name, ad.Source, ad.Feed, f.Owner)
 		}
+		if f.Mirror != nil && a.Level >= coordinator.SettledLevel {
+			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, whose session is at site %s: move the job back there first", c.Name, ad.Source, ad.Feed, f.Mirror.Site)
+		}
 		if j := a.Jobs[f.Job]; j != nil && !j.Status.Ended() {
 			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is that of job %s (%q), and that is %s: stop it first", c.Name, ad.Source, ad.Feed, j.ID, j.Name, j.Status)
 		}
@@ -188,7 +191,7 @@ func (a *apply) dropFeeds() {
 		if f.Job == "" || a.Jobs[f.Job] != nil || a.ArrivingFeed(f) != nil {
 			continue
 		}
-		if a.Level >= coordinator.AdoptLevel && a.standsIn(f) != "" {
+		if a.Level >= coordinator.AdoptLevel && a.standsIn(f) != "" || a.Level >= coordinator.SettledLevel && a.mirroredFor(f) != "" {
 			continue
 		}
 		delete(a.Feeds, name)

@@ -69,6 +69,9 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 		feed.Name, feed.Job = job.OwnFeed(dataflow.OperatorID(feed.Name)), id
 		if old := a.Feeds[feed.Name]; old != nil {
 			feed.Log, feed.Created, feed.Past = old.Log, old.Created, a.pastOf(old)
+			if a.Level >= coordinator.SettledLevel {
+				feed.Lineage, feed.Reigns, feed.Fork = old.Lineage, old.Reigns, old.Fork
+			}
 		}
 		a.Feeds[feed.Name] = feed
 		a.changed(Feed, feed.Name)

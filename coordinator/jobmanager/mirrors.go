@@ -27,10 +27,14 @@ func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator
 		return nil
 	}
 	had := coordinator.LineageOf(f, a.Site)
-	if f.Mirror != nil && *f.Mirror == of && slices.Equal(had, lineage) {
+	adopted := a.Level >= coordinator.SettledLevel && f.Mirror != nil && like != nil && like.Job != "" && f.Job != "" && f.Job != like.Job
+	if f.Mirror != nil && *f.Mirror == of && slices.Equal(had, lineage) && !adopted {
 		return nil
 	}
 	next := *f
+	if adopted { // the job went on from a savepoint of the one before
+		next.Job, next.Past = like.Job, append(without(f.Past, like.Job), f.Job)
+	}
 	next.Mirror, next.Lineage, next.Reigns = &of, slices.Clone(lineage), 0
 	if like != nil {
 		next.Config = bytes.Clone(like.Config)

@@ -84,6 +84,7 @@ func (a *apply) move(c *coordinator.MoveCommand) error {
 	if err != nil {
 		return err
 	}
+	halted := a.halted()
 	a.Moves = moves
 	a.changedMoves(&before)
 	switch did.Order {
@@ -102,7 +103,42 @@ func (a *apply) move(c *coordinator.MoveCommand) error {
 	if arr != nil && arr != before.Arrivals[did.Move] {
 		a.receive(arr)
 	}
+	a.dropHalted(halted)
 	return nil
+}
+
+// halted are the savepoints with which jobs were stopped for moves that are not decided.
+func (a *apply) halted() map[coordinator.MoveID]string {
+	all := make(map[coordinator.MoveID]string)
+	for id, d := range a.Moves.Departures {
+		switch j := a.Jobs[d.Job]; {
+		case d.Phase.Decided():
+		case d.Savepoint != "":
+			all[id] = d.Savepoint
+		case j != nil && j.Status == coordinator.Suspended:
+			all[id] = j.Savepoint
+		}
+	}
+	return all
+}
+
+// dropHalted drops those of moves that are decided now. The job has a checkpoint of the
+// same barrier, or another site has the job; log and parts would be kept for it until a
+// person deletes it. One that somebody asked for, or begins with, stays.
+func (a *apply) dropHalted(halted map[coordinator.MoveID]string) {
+	if a.Level < coordinator.SettledLevel {
+		return
+	}
+	for _, id := range sorted(halted) {
+		d, name := a.Moves.Departures[id], halted[id]
+		s := a.Savepoints[name]
+		if d == nil || !d.Phase.Decided() || s == nil || s.Job != d.Job || s.Request != "" || a.movesWith(name) != "" || a.beginsWith(func(from string) bool { return from == name }) != "" {
+			continue
+		}
+		delete(a.Savepoints, name)
+		a.changed(Savepoint, name)
+		a.dropFeeds()
+	}
 }
 
 // changedMoves says which records are not as they were, and has the feeds looked
@@ -202,7 +238,7 @@ func (a *apply) fence(before *coordinator.Moves, c *coordinator.JobFenced) {
 	}
 	by := &coordinator.Departure{To: c.Owner} // no move: it takes what is the job's own
 	for _, id := range sorted(before.Departures) {
-		if d := before.Departures[id]; d.Job == job.ID && d.To == c.Owner && d != a.Moves.Departures[id] && d.Epoch >= by.Epoch {
+		if d := before.Departures[id]; d.Job == job.ID && d.To == c.Owner && d != a.Moves.Departures[id] && d.Epoch >= by.Epoch && a.forced(d, c) {
 			by = d
 		}
 	}
@@ -223,6 +259,13 @@ func (a *apply) fence(before *coordinator.Moves, c *coordinator.JobFenced) {
 	a.movedTo(job, coordinator.Tenure{Epoch: c.Epoch, Site: c.Owner, At: since}, fmt.Sprintf("%s; this site heard of it at %s, and ended its copy", why, a.c.At))
 }
 
+// forced tells whether an owner of whom this site hears may have the job by a move that
+// was prepared, and that a person has forced: then sessions stay where that said. Who took
+// what was kept of the job took its sessions.
+func (a *apply) forced(d *coordinator.Departure, c *coordinator.JobFenced) bool {
+	return a.Level < coordinator.SettledLevel || d.Savepoint != "" && c.Epoch == d.Epoch+1
+}
+
 // movedTo ends a job here because another site has it. Its files stay on record:
 // it goes on with them when it comes back.
 func (a *apply) movedTo(job *coordinator.Job, to coordinator.Tenure, why string) {
@@ -234,6 +277,9 @@ func (a *apply) movedTo(job *coordinator.Job, to coordinator.Tenure, why string)
 	next.Status, next.Why, next.Since, next.Places = coordinator.Moved, cut(why), a.c.At, nil
 	next.Then, next.Cancel, next.Move, next.Isolated = dataflow.GoOn, false, "", false
 	next.Epoch, next.Owner = to.Epoch, to.Site
+	if job.Status == coordinator.Suspended && a.Level >= coordinator.SettledLevel {
+		next.Savepoint = "" // it goes, too
+	}
 	next.History = trimHistory(job.Passed(a.Site, to))
 	a.put(&next)
 	a.dropMirrors(func(f *coordinator.Feed) bool { return f.Job == job.ID || slices.Contains(job.Reads, f.Name) })
@@ -271,7 +317,11 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 			continue
 		}
 		if i := slices.IndexFunc(m.Feeds, func(o coordinator.MovingFeed) bool { return o.Name == name && !o.Stay }); i >= 0 {
-			if a.own(name, arr.Epoch) == nil { // else yet another site has it
+			epoch := arr.Epoch
+			if a.Level >= coordinator.SettledLevel && slices.Contains(m.Reads, name) { // other jobs had it, at epochs of theirs
+				epoch = max(epoch, newest(coordinator.LineageOf(f, a.Site)).Epoch+1)
+			}
+			if a.own(name, epoch) == nil { // else yet another site has it
 				f = a.Feeds[name]
 			}
 			next := *f
@@ -415,6 +465,8 @@ func (a *apply) checkBegan(d *coordinator.Departure) error {
 			return refuse(ErrRefused, "job %s: feed %q is from before feature level %d: another site may have one of that name. Let it stay", job.ID, name, coordinator.SitesLevel)
 		case f.Job == "" && a.reader(f, job.ID) != "":
 			return refuse(ErrRefused, "job %s: job %s reads feed %q too: let it stay", job.ID, a.reader(f, job.ID), name)
+		case f.Job == "" && a.readerAway(name, job.ID) != "":
+			return refuse(ErrRefused, "job %s: job %s, which moved, reads a mirror of feed %q: let it stay", job.ID, a.readerAway(name, job.ID), name)
 		}
 	}
 	for _, name := range d.Stay {
@@ -433,6 +485,21 @@ func (a *apply) reader(f *coordinator.Feed, but coordinator.JobID) coordinator.J
 		}
 	}
 	return ""
+}
+
+// readerAway is a job, but for one, that reads a mirror of a shared feed at another site,
+// or is on its way back from there; empty: there is none. It would get nothing more if the
+// session left. Of one that has ended there this site does not hear.
+func (a *apply) readerAway(name string, but coordinator.JobID) coordinator.JobID {
+	if a.Level < coordinator.SettledLevel {
+		return ""
+	}
+	for _, id := range sorted(a.Jobs) {
+		if j := a.Jobs[id]; id != but && j.Status == coordinator.Moved && slices.Contains(j.Reads, name) {
+			return id
+		}
+	}
+	return a.homeOf(name)
 }
 
 func long(all []string) bool {

@@ -37,7 +37,8 @@ func newPair(seed uint64, bug string, seen map[string]int) *pair {
 		forced: map[coordinator.JobID]bool{}, token: map[coordinator.JobID]dataflow.FencingToken{}, seen: seen}
 	for s := range p.m {
 		p.m[s] = jobmanager.New()
-		for _, line := range []string{"leader 2 n1", "found m " + string(pairNames[s]), fmt.Sprintf("agent n%d name=x level=4", s+1), "level 4", "leader 3 n1"} {
+		level := [...]int{coordinator.SitesLevel, coordinator.Level}[seed%2]
+		for _, line := range []string{"leader 2 n1", "found m " + string(pairNames[s]), fmt.Sprintf("agent n%d name=x level=%d", s+1, level), fmt.Sprintf("level %d", level), "leader 3 n1"} {
 			p.index[s]++
 			p.m[s].Apply(p.index[s], parse(nil, nil, line))
 		}

@@ -301,7 +301,10 @@ func (l *Leader) tellSource(m *moveRun, d *coordinator.Departure) {
 		return
 	}
 	var halted *coordinator.Snapshot
-	if j.Status == coordinator.Suspended && j.Move == d.ID || d.Savepoint != "" {
+	switch {
+	case d.Phase.Decided():
+		halted = m.halted // it goes with the decision
+	case j.Status == coordinator.Suspended && j.Move == d.ID || d.Savepoint != "":
 		halted = l.st.Savepoints[j.Savepoint]
 	}
 	if halted != m.halted {

@@ -318,6 +318,9 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 	if j != nil {
 		c.Epoch = max(c.Epoch, j.Epoch+1)
 	}
+	if arr := l.st.Arriving(w.Job); arr != nil { // who hears of it knows that the move is given up, and not forced
+		c.Epoch = max(c.Epoch, arr.Epoch+1)
+	}
 	f.From, f.Epoch = c.From, c.Epoch
 	f.Refused = jobmanager.CheckFailover(l.st, c)
 	return f, c

@@ -1,0 +1,261 @@
+package jobmanager_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// bothLevels has something looked at below feature level 6, and there. Below it agents of
+// before apply the same commands, and all are to have the same state.
+func bothLevels(t *testing.T, look func(t *testing.T, s *site1, settled bool)) {
+	for _, level := range []int{coordinator.GoesOnLevel, coordinator.SettledLevel} {
+		t.Run(fmt.Sprintf("level %d", level), func(t *testing.T) {
+			s := newSite(t)
+			s.raiseTo(level)
+			look(t, s, level == coordinator.SettledLevel)
+		})
+	}
+}
+
+func (s *site1) feed(name string) *coordinator.Feed {
+	s.t.Helper()
+	f := s.m.State().Feeds[name]
+	if f == nil {
+		s.t.Fatalf("there is no feed %s", name)
+	}
+	return f
+}
+
+// submits has a job run, and returns its id.
+func (s *site1) submits(text string) string {
+	s.t.Helper()
+	id := fmt.Sprintf("j%d-s", s.do("submit %s", text))
+	s.do("deploy %s 1 term=2 on=n1", id)
+	s.do("became %s 1 running", id)
+	return id
+}
+
+// halts has a job begin to move to site b, and stop with savepoint sp-ID. Feeds are those
+// of its feeds whose sessions go.
+func (s *site1) halts(id, stay string, feeds ...string) (move string) {
+	s.t.Helper()
+	move = fmt.Sprintf("m%d-s", s.do("move began %s 1 to=b stay=%s", id, stay))
+	s.do("move halting %s", move)
+	s.do("became %s 1 stopping", id)
+	s.do("done %s 1 4 checkpoint=chk-4-%s savepoint=sp-%s", id, id, id)
+	s.do("became %s 1 suspended savepoint=sp-%s", id, id)
+	for _, f := range feeds {
+		s.do("epoch %s 1 term=2 owner=n1 members=n1 start=0 held=yes", f)
+	}
+	return move
+}
+
+// offers has it offered, too.
+func (s *site1) offers(id, stay string, feeds ...string) (move string) {
+	s.t.Helper()
+	move = s.halts(id, stay, feeds...)
+	ends := ""
+	for _, f := range feeds {
+		ends += "," + f + ":0"
+	}
+	s.do("move offered %s savepoint=sp-%s ends=%s", move, id, ends[min(1, len(ends)):])
+	return move
+}
+
+// arrives has a job come from site b at an epoch.
+func (s *site1) arrives(id, text string, epoch int, ends string) {
+	s.t.Helper()
+	move := "m99-b"
+	s.do("move arrives %s %s door from=b epoch=%d %s", move, id, epoch, text)
+	s.do("offered %s from=b epoch=%d name=door %s moving=%s @4", id, epoch-1, text, move)
+	for _, f := range sortedFeeds(s) {
+		if s.feed(f).Mirror != nil {
+			log := s.feed(f).Log
+			s.do("epoch %s %d term=2 owner=n1 members=n1 start=%d", f, log.Epoch+1, log.Start)
+		}
+	}
+	s.do("move prepared %s savepoint=sp-b job=%s attempt=4 era=%d site=b ends=%s", move, id, epoch-1, ends)
+	s.do("move active %s verdict=1", move)
+}
+
+func sortedFeeds(s *site1) (names []string) {
+	for name := range s.m.State().Feeds {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// The session of a shared feed does not leave while a job reads a mirror of it elsewhere.
+func TestASharedFeedDoesNotLeaveItsReaders(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.do("feed line")
+		door, gate := s.submits("door reads=line"), s.submits("gate reads=line")
+		s.do("move handed %s", s.offers(door, "line"))
+		switch err := s.try("move began %s 1 to=b", gate); {
+		case settled && !errors.Is(err, jobmanager.ErrRefused):
+			t.Errorf("%v, want it refused", err)
+		case !settled && err != nil:
+			t.Error(err)
+		}
+		if settled {
+			s.do("move began %s 1 to=b stay=line", gate)
+		}
+	})
+}
+
+// A shared feed comes with a job whose epoch is not greater than that of the job that had
+// taken it away: its session begins here.
+func TestASharedFeedComesWithAYoungerJob(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.do("feed line")
+		s.do("move handed %s", s.offers(s.submits("door reads=line"), "", "line"))
+		if f := s.feed("line"); f.Owner != "b" {
+			t.Fatalf("%+v", f)
+		}
+		s.arrives("j50-b", "feeds=line reads=line reigns=1:s:0,2:b:0", 2, "line:0")
+		switch f := s.feed("line"); {
+		case settled && (f.Mirror != nil || f.Owner != "" || f.Reigns != 3):
+			t.Errorf("nobody has the session: %+v", f)
+		case !settled && f.Mirror == nil:
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// A job that goes on from a savepoint of one whose session stayed elsewhere does not open
+// a second one.
+func TestAMirrorIsNotAdopted(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.arrives("j50-b", "of=j50-b.in:j50-b.in:b", 2, "")
+		s.do("deploy j50-b 5 term=2 on=n1 from=sp-b")
+		s.do("became j50-b 5 running")
+		s.do("told j50-b halt")
+		s.do("became j50-b 5 stopping")
+		s.do("done j50-b 5 10 checkpoint=chk-10 savepoint=sp-up era=2 site=s")
+		s.do("became j50-b 5 stopped savepoint=sp-up")
+		switch err := s.try("submit up from=sp-up feeds=in adopts=in:j50-b.in @2"); {
+		case settled && !errors.Is(err, jobmanager.ErrRefused):
+			t.Errorf("%v, want it refused", err)
+		case !settled && err != nil:
+			t.Error(err)
+		}
+	})
+}
+
+// The feed of a job that goes on from another one's savepoint keeps its lineage.
+func TestAnAdoptedFeedKeepsItsLineage(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.arrives("j50-b", "feeds=j50-b.in reigns=1:b:0", 2, "j50-b.in:0")
+		s.do("epoch j50-b.in 2 term=2 owner=n1 members=n1 start=0")
+		s.do("deploy j50-b 5 term=2 on=n1 from=sp-b")
+		s.do("became j50-b 5 running")
+		s.do("told j50-b halt")
+		s.do("became j50-b 5 stopping")
+		s.do("done j50-b 5 10 checkpoint=chk-10 savepoint=sp-up era=2 site=s")
+		s.do("became j50-b 5 stopped savepoint=sp-up")
+		had := s.feed("j50-b.in").Lineage
+		s.do("submit up from=sp-up feeds=in adopts=in:j50-b.in @2")
+		if has := s.feed("j50-b.in").Lineage; len(had) != 2 || slices.Equal(had, has) != settled {
+			t.Errorf("it had %v, and has %v", had, has)
+		}
+	})
+}
+
+// The mirror of a feed that another job has taken over is that one's, and stays when
+// nothing is kept of the first one any more.
+func TestTheMirrorOfAnAdoptedFeed(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.do("offered j1-b from=b epoch=1 name=door feeds=j1-b.in @4")
+		s.do("offered j2-b from=b epoch=2 name=up feeds=j1-b.in @4")
+		if f := s.feed("j1-b.in"); settled != (f.Job == "j2-b" && slices.Equal(f.Past, []coordinator.JobID{"j1-b"})) {
+			t.Errorf("it is of %s, and was of %v", f.Job, f.Past)
+		}
+		s.do("offered j2-b from=b epoch=2 name=up feeds=j1-b.in @4")
+		s.do("dropped j1-b from=b epoch=1 @4")
+		if is := s.m.State().Feeds["j1-b.in"] != nil; is != settled {
+			t.Errorf("it is there: %t", is)
+		}
+		s.do("dropped j2-b from=b epoch=2 @4")
+		if s.m.State().Feeds["j1-b.in"] != nil {
+			t.Error("it is there, and nothing stands in it")
+		}
+	})
+}
+
+// Where a job is taken while it moves, and its session was to stay, the session is the
+// taker's; where a move that was prepared is forced, it stays.
+func TestFencedWhileTheSessionWasToStay(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		for i, c := range []struct {
+			halts, offers bool
+			epoch         int
+			stays         bool
+		}{{false, false, 2, false}, {false, false, 3, false}, {true, false, 3, false}, {true, true, 2, true}, {true, true, 3, false}} {
+			id := s.submits(fmt.Sprintf("door%d feeds=in", i))
+			feed := id + ".in"
+			switch {
+			case c.offers:
+				s.offers(id, feed)
+			case c.halts:
+				s.halts(id, feed)
+			default:
+				s.do("move began %s 1 to=b stay=%s", id, feed)
+			}
+			s.do("move fenced %s %d owner=b", id, c.epoch)
+			owner := mesh.Site("b")
+			if c.stays || !settled {
+				owner = ""
+			}
+			if f := s.feed(feed); f.Owner != owner {
+				t.Errorf("%+v: the session is of %q, want %q", c, f.Owner, owner)
+			}
+		}
+	})
+}
+
+// The savepoint with which a job was stopped for a move goes when that is decided,
+// unless somebody asked for it, or begins with it.
+func TestWhatAMoveLeavesBehind(t *testing.T) {
+	has := func(s *site1, id string) bool { return s.m.State().Savepoints["sp-"+id] != nil }
+	for name, decide := range map[string]func(s *site1, id, move string){
+		"handed over": func(s *site1, id, move string) {
+			s.do("epoch %s.in 1 term=2 owner=n1 members=n1 start=0 held=yes", id)
+			s.do("move offered %s savepoint=sp-%s ends=%s.in:0", move, id, id)
+			s.do("move handed %s", move)
+		},
+		"aborted":          func(s *site1, _, move string) { s.do("move aborted %s", move) },
+		"fenced":           func(s *site1, id, _ string) { s.do("move fenced %s 3 owner=b", id) },
+		"in two of them":   func(s *site1, id, _ string) { s.do("quarantined %s from=b epoch=1 @4", id) },
+		"somebody's":       func(s *site1, _, move string) { s.do("move aborted %s", move) },
+		"somebody's begin": func(s *site1, _, move string) { s.do("move aborted %s", move) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+				id := s.submits("door feeds=in")
+				move := fmt.Sprintf("m%d-s", s.do("move began %s 1 to=b", id))
+				s.do("move halting %s", move)
+				s.do("became %s 1 stopping", id)
+				asked := ""
+				if name == "somebody's" {
+					asked = "request=r1"
+				}
+				s.do("done %s 1 4 checkpoint=chk-4 savepoint=sp-%s %s", id, id, asked)
+				s.do("became %s 1 suspended savepoint=sp-%s", id, id)
+				if name == "somebody's begin" {
+					s.do("submit other from=sp-%s", id)
+				}
+				decide(s, id, move)
+				if want := !settled || name == "somebody's" || name == "somebody's begin"; has(s, id) != want {
+					t.Errorf("it is there: %t", !want)
+				}
+			})
+		})
+	}
+}
