@@ -232,6 +232,40 @@ func (a *apply) savepointDeleted(c *coordinator.SavepointDeleted) error {
 	return nil
 }
 
+// halted are the savepoints with which jobs were stopped for moves that are not decided.
+func (a *apply) halted() map[coordinator.MoveID]string {
+	all := make(map[coordinator.MoveID]string)
+	for id, d := range a.Moves.Departures {
+		switch j := a.Jobs[d.Job]; {
+		case d.Phase.Decided():
+		case d.Savepoint != "":
+			all[id] = d.Savepoint
+		case j != nil && j.Status == coordinator.Suspended:
+			all[id] = j.Savepoint
+		}
+	}
+	return all
+}
+
+// dropHalted drops those of moves that are decided now. The job has a checkpoint of the
+// same barrier, or another site has the job; log and parts would be kept for it until a
+// person deletes it. One that somebody asked for, or begins with, stays.
+func (a *apply) dropHalted(halted map[coordinator.MoveID]string) {
+	if a.Level < coordinator.SettledLevel {
+		return
+	}
+	for _, id := range sorted(halted) {
+		d, name := a.Moves.Departures[id], halted[id]
+		s := a.Savepoints[name]
+		if d == nil || !d.Phase.Decided() || s == nil || s.Job != d.Job || s.Request != "" || a.movesWith(name) != "" || a.beginsWith(func(from string) bool { return from == name }) != "" {
+			continue
+		}
+		delete(a.Savepoints, name)
+		a.changed(Savepoint, name)
+		a.dropFeeds()
+	}
+}
+
 func (a *apply) copiesChanged(c *coordinator.CopiesChanged) error {
 	if a.Of(c.Job, c.Name) == nil {
 		return refuse(ErrUnknown, "no snapshot %q is kept", c.Name)
