@@ -68,6 +68,26 @@ func TestAdopt(t *testing.T) {
 	send(t, a.url, "GET", "/v1/feeds/"+other+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings-2"`)
 }
 
+// A job whose session stayed at another site has a mirror, which no other job takes over.
+func TestAMirrorIsNotAdopted(t *testing.T) {
+	s := newer(t)
+	a := s.agent(t, "n1", "")
+	spec := strings.ReplaceAll(metered, "PASSWORD", "${env:PW}")
+	m := manifest.Manifest{Kind: manifest.Savepoint, Name: "sp-b", Job: "metered", Created: 1_700_000_000_000_000, MaxParallelism: 128, Mode: manifest.ExactlyOnce,
+		ID:        dataflow.CheckpointID{Token: dataflow.FencingToken{Epoch: 1, Site: "b", Attempt: 1}, Counter: 1},
+		Operators: []manifest.Operator{{ID: "readings", Parallelism: 1, Positions: []manifest.Position{{Split: "lane 0", Offset: 9}}}}}
+	data, err := manifest.Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.must(t, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{From: "b", Epoch: 1, Job: coordinator.MovingJob{ID: "j1-b", Name: "metered",
+		Feeds: []coordinator.MovingFeed{{Name: "j1-b.readings", Config: []byte("{}")}}}}})
+	s.must(t, coordinator.Command{SavepointAdded: &coordinator.Snapshot{Name: "sp-b", Job: "j1-b", ID: m.ID, Manifest: data}})
+	sub := api.Submission{Spec: spec, From: "sp-b"}
+	send(t, a.url, "POST", "/v1/jobs", sub).want(t, 422, "feed j1-b.readings", "whose session stayed at site b", "move a job back")
+	send(t, a.url, "POST", "/v1/check", sub).want(t, 200, "whose session stayed at site b", `"ok":false`)
+}
+
 // Where an agent is of an older program the answer names it.
 func TestAdoptTooEarly(t *testing.T) {
 	s := newSite(t)
