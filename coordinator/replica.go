@@ -10,11 +10,11 @@ import (
 // Replica is what a site keeps of a job that another one has, so that it could go
 // on with it: for replicate_to, and for what an arriving job brings.
 //
-// Invariants: Snapshot only advances, and is never taken away while the record is
-// there; within an epoch Next only advances. Each part of Snapshot has a copy at
-// this site, and the logs are here at least up to where it stands: the job could
-// be restored from it at any time. It and its logs stay until a newer one is in
-// force.
+// Invariants: Snapshot only advances, unless it is cut, and is never taken away while
+// the record is there; within an epoch Next only advances. Each part of Snapshot has a
+// copy at this site, and, unless it is cut, the logs are here at least up to where it
+// stands: the job could be restored from it at any time. It and its logs stay until
+// another one is in force.
 type Replica struct {
 	Job   MovingJob `cbor:"1,keyasint"`
 	From  mesh.Site `cbor:"2,keyasint"` // who has the job
@@ -30,6 +30,18 @@ type Replica struct {
 	Next   *Snapshot     `cbor:"6,keyasint,omitempty"`
 	Moving MoveID        `cbor:"7,keyasint,omitempty"` // an arrival keeps it; empty: replicate_to does
 	Since  dataflow.Time `cbor:"8,keyasint"`           // when Snapshot came into force, or the record began, of the leader's wall clock, for people
+	// Cut: who has the job now began with less of a log than was here when Snapshot came
+	// into force, so that may stand in what is in no log any more. Its parts are of use.
+	// SettledLevel.
+	Cut bool `cbor:"9,keyasint,omitempty"`
+}
+
+// Restorable is its Snapshot, if the job can be restored from it; else nil.
+func (r *Replica) Restorable() *Snapshot {
+	if r.Cut {
+		return nil
+	}
+	return r.Snapshot
 }
 
 // Named is its Snapshot or Next; nil: neither has the name.

@@ -230,6 +230,8 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 	switch arr := a.Arriving(m.ID); {
 	case r.Snapshot == nil:
 		return refuse(ErrRefused, "job %s: no checkpoint of it is complete here: there is nothing to go on from", m.ID)
+	case r.Restorable() == nil:
+		return refuse(ErrRefused, "job %s: %q, which is complete here, was taken at site %s, and site %s went on with less of a log than that may stand in: there is nothing to go on from", m.ID, r.Snapshot.Name, r.Snapshot.ID.Token.Site, r.From)
 	case r.Snapshot.Name != c.Snapshot:
 		return refuse(ErrStale, "job %s: %q is complete here, and it was decided on %q", m.ID, r.Snapshot.Name, c.Snapshot)
 	case c.Epoch <= here.Epoch || here.Here:

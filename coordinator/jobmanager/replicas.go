@@ -9,6 +9,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -29,7 +30,7 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 	default:
 		// What it could be restored from stays, whoever took it: until there is something
 		// newer there is nothing else.
-		next.Snapshot, next.Ends, next.Since = old.Snapshot, old.Ends, old.Since
+		next.Snapshot, next.Ends, next.Since, next.Cut = old.Snapshot, old.Ends, old.Since, old.Cut || a.cut(old, next)
 		if c.Epoch == old.Epoch {
 			next.Next = old.Next
 		}
@@ -45,6 +46,25 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 	}
 	a.putReplica(next)
 	return nil
+}
+
+// cut tells whether who has a job now, at a greater epoch, began with less of one of its
+// logs than was here when a replica's snapshot came into force. Where in the logs that
+// stands is known by lane only.
+func (a *apply) cut(old, next *coordinator.Replica) bool {
+	if a.Level < coordinator.SettledLevel || old.Snapshot == nil || next.Epoch == old.Epoch {
+		return false
+	}
+	for i := range old.Job.Feeds {
+		f := &old.Job.Feeds[i]
+		names := []string{f.Name, coordinator.MirrorName(f.Name, old.From)} // a shared one that was taken
+		j := slices.IndexFunc(next.Job.Feeds, func(o coordinator.MovingFeed) bool { return slices.Contains(names, o.Name) })
+		e := slices.IndexFunc(old.Ends, func(o coordinator.FeedEnd) bool { return o.Feed == f.Name })
+		if j >= 0 && e >= 0 && logepoch.Common(f.Reigns(old.From), next.Job.Feeds[j].Reigns(next.From)) < old.Ends[e].End {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
@@ -123,7 +143,7 @@ func (a *apply) replicaNext(c *coordinator.ReplicaNext) error {
 	switch {
 	case old != nil && old.Name == s.Name:
 		return nil // it was said before
-	case r.Snapshot != nil && (r.Snapshot.Name == s.Name || s.ID.Less(r.Snapshot.ID)):
+	case r.Restorable() != nil && (r.Snapshot.Name == s.Name || s.ID.Less(r.Snapshot.ID)):
 		return refuse(ErrStale, "job %s: %q is complete here, and %q is not newer", c.Job, r.Snapshot.Name, s.Name)
 	case old != nil && !c.Replace:
 		return refuse(ErrStale, "job %s: %q is being fetched", c.Job, old.Name)
@@ -166,7 +186,7 @@ func (a *apply) replicaAdvanced(c *coordinator.ReplicaAdvanced) error {
 	switch {
 	case err != nil:
 		return err
-	case r.Snapshot != nil && r.Snapshot.Name == c.Name:
+	case r.Restorable() != nil && r.Snapshot.Name == c.Name:
 		return nil // it was said before
 	case r.Next == nil || r.Next.Name != c.Name:
 		return refuse(ErrStale, "job %s: %q is not what is being fetched", c.Job, c.Name)
@@ -187,7 +207,7 @@ func (a *apply) replicaAdvanced(c *coordinator.ReplicaAdvanced) error {
 		}
 	}
 	next := *r
-	next.Snapshot, next.Ends, next.Next, next.Since = r.Next, slices.Clone(c.Ends), nil, a.c.At
+	next.Snapshot, next.Ends, next.Next, next.Since, next.Cut = r.Next, slices.Clone(c.Ends), nil, a.c.At, false
 	a.putReplica(&next)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -187,6 +188,46 @@ func TestTheMirrorOfAnAdoptedFeed(t *testing.T) {
 			t.Error("it is there, and nothing stands in it")
 		}
 	})
+}
+
+// What is kept of a job is not gone on from where another site went on with less of its
+// log than that may stand in.
+func TestAReplicaIsCut(t *testing.T) {
+	for name, c := range map[string]struct {
+		feed, reads string // as they are called at b
+		again       string // how c has them
+		begins      int    // with how much of the log
+		cut         bool
+	}{
+		"with less":           {"j1-b.in", "", "feeds=j1-b.in", 700, true},
+		"with all":            {"j1-b.in", "", "feeds=j1-b.in", 900, false},
+		"a shared one":        {"line", "reads=line", "feeds=line.at.b reads=line.at.b", 700, true},
+		"a shared one, whole": {"line", "reads=line", "feeds=line.at.b reads=line.at.b", 901, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+				s.do("offered j1-b from=b epoch=1 name=door feeds=%s %s @4", c.feed, c.reads)
+				s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+				s.do("copies j1-b chk-5 aa:n1")
+				s.do("advanced j1-b chk-5 from=b epoch=1 ends=%s:900 @4", c.feed)
+				s.do("offered j1-b from=c epoch=2 name=door %s reigns=1:b:0,2:c:%d @4", c.again, c.begins)
+				if err := s.try("over j1-b chk-5 from=c epoch=2 to=3 @4"); errors.Is(err, jobmanager.ErrRefused) != (settled && c.cut) {
+					t.Errorf("%v", err)
+				}
+				if !settled || !c.cut {
+					return
+				}
+				s.do("next j1-b chk-3 3 from=c epoch=2 parts=aa,bb @4") // which c went on from: it is older, and all there is
+				if r := s.m.State().Replicas["j1-b"]; len(r.Next.Copies[0].Nodes) != 1 {
+					t.Errorf("the part that is here is fetched again: %v", r.Next.Copies)
+				}
+				s.do("copies j1-b chk-3 bb:n1")
+				name, _, _ := strings.Cut(strings.TrimPrefix(c.again, "feeds="), " ")
+				s.do("advanced j1-b chk-3 from=c epoch=2 ends=%s:700 @4", name)
+				s.do("over j1-b chk-3 from=c epoch=2 to=3 @4")
+			})
+		})
+	}
 }
 
 // Where a job is taken while it moves, and its session was to stay, the session is the

@@ -248,7 +248,7 @@ func (f *Follower) begin(now dataflow.Time, j *followed, r Record, replace bool)
 // the merges are made here.
 func (f *Follower) choose(j *followed, r Record) (best *coordinator.Snapshot) {
 	for _, s := range j.offer.Newest {
-		last := r.Snapshot
+		last := r.Restorable()
 		switch {
 		case last != nil && !last.ID.Less(s.ID): // a savepoint and the checkpoint of its barrier are the same
 			continue
@@ -311,8 +311,8 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 	for _, id := range records.Kept() {
 		r := records.Of(id)
 		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends}
-		if r.Snapshot != nil {
-			j.Has = r.Snapshot.Name
+		if s := r.Restorable(); s != nil {
+			j.Has = s.Name
 		}
 		if r.Next != nil && !r.Void {
 			k := f.jobs[id]
