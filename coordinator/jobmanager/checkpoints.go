@@ -240,11 +240,25 @@ func (a *apply) halted() map[coordinator.MoveID]string {
 		case d.Phase.Decided():
 		case d.Savepoint != "":
 			all[id] = d.Savepoint
-		case j != nil && j.Status == coordinator.Suspended:
+		case j == nil || j.Move != id || j.Newest() == nil:
+		case j.Status == coordinator.Suspended:
 			all[id] = j.Savepoint
+		default: // it has stopped, and not all of its agents have ended it
+			all[id] = a.savepointAt(j)
 		}
 	}
 	return all
+}
+
+// savepointAt is the savepoint of the barrier of a job's newest checkpoint; empty: there
+// is none.
+func (a *apply) savepointAt(j *coordinator.Job) string {
+	for _, name := range sorted(a.Savepoints) {
+		if s := a.Savepoints[name]; s.Job == j.ID && s.ID == j.Newest().ID {
+			return name
+		}
+	}
+	return ""
 }
 
 // dropHalted drops those of moves that are decided now. The job has a checkpoint of the

@@ -62,6 +62,12 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 		job.Epoch = from.ID.Token.Epoch + 1 // what it does is newer than all that it begins with
 		a.inherit(job, from.Job)
 	}
+	if a.Level >= coordinator.SettledLevel {
+		for _, ad := range c.Adopts { // the savepoint may be from before its log was at other sites
+			f := a.Feeds[ad.Feed]
+			job.Epoch = max(job.Epoch, newest(coordinator.LineageOf(f, a.Site)).Epoch+1, f.Reigns+1)
+		}
+	}
 	a.Names[coordinator.NameKey(job.Namespace, job.Name)] = id
 	a.put(job)
 	for i := range c.Feeds {

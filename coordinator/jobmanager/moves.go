@@ -68,6 +68,11 @@ func (a *apply) move(c *coordinator.MoveCommand) error {
 		return err
 	}
 	before := a.Moves
+	if f := c.Forgotten; f != nil && a.Level >= coordinator.SettledLevel && before.Departures[f.ID] != nil {
+		if j := a.Jobs[before.Departures[f.ID].Job]; j != nil && j.Isolated {
+			return refuse(ErrStale, "move %s: job %s is isolated, and site %s may have taken it: that has to say so first", f.ID, j.ID, before.Departures[f.ID].To)
+		}
+	}
 	moves := before.Clone()
 	did, err := migration.Apply(&moves, facts{a.State}, migration.Entry{Index: a.Index, At: a.c.At, Site: a.Site, Level: a.Level}, c)
 	if err != nil {
@@ -292,12 +297,29 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 			}
 			next := *f
 			next.Owner, next.Config, next.Replicas, next.Degrade = "", m.Feeds[i].Config, m.Feeds[i].Replicas, m.Feeds[i].Degrade
-			if !slices.Contains(m.Reads, name) {
+			if slices.Contains(m.Reads, name) {
+				a.readsNoMore(name)
+			} else {
 				next.Job = job.ID
 			}
 			next.Move = ""
 			a.Feeds[name] = &next
 			a.changed(Feed, name)
+		}
+	}
+}
+
+// readsNoMore: a shared feed comes with its session, which no site lets go while a job of
+// its own reads it. So those that moved away from here read no mirror of it.
+func (a *apply) readsNoMore(name string) {
+	if a.Level < coordinator.SettledLevel {
+		return
+	}
+	for _, id := range sorted(a.Jobs) {
+		if j := a.Jobs[id]; j.Status == coordinator.Moved && slices.Contains(j.Reads, name) {
+			next := *j
+			next.Reads = slices.DeleteFunc(slices.Clone(j.Reads), func(r string) bool { return r == name })
+			a.put(&next)
 		}
 	}
 }

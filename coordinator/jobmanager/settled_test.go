@@ -127,6 +127,11 @@ func TestASharedFeedComesWithAYoungerJob(t *testing.T) {
 		case !settled && f.Mirror == nil:
 			t.Errorf("%+v", f)
 		}
+		if settled { // the one with which it left reads no mirror of it
+			s.do("deploy j50-b 5 term=2 on=n1 from=sp-b")
+			s.do("became j50-b 5 running")
+			s.do("move began j50-b 2 to=b")
+		}
 	})
 }
 
@@ -165,6 +170,25 @@ func TestAnAdoptedFeedKeepsItsLineage(t *testing.T) {
 		s.do("submit up from=sp-up feeds=in adopts=in:j50-b.in @2")
 		if has := s.feed("j50-b.in").Lineage; len(had) != 2 || slices.Equal(had, has) != settled {
 			t.Errorf("it had %v, and has %v", had, has)
+		}
+	})
+}
+
+// A job that goes on from a savepoint of before its feed was at another site is above all
+// epochs that the feed's log had.
+func TestAJobIsAboveTheFeedThatItAdopts(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		id := s.submits("door feeds=in")
+		feed := id + ".in"
+		s.do("done %s 1 3 checkpoint=chk-3 savepoint=sp-old request=r1", id)
+		s.do("move handed %s", s.offers(id, "", feed))
+		s.arrives(id, "feeds="+feed+" reigns=1:s:0,2:b:0", 3, feed+":0")
+		s.do("epoch %s %d term=2 owner=n1 members=n1 start=0", feed, s.feed(feed).Log.Epoch+1)
+		s.do("became %s %d failed", id, s.m.State().Jobs[coordinator.JobID(id)].Attempt)
+		next := fmt.Sprintf("j%d-s", s.do("submit up from=sp-old feeds=in adopts=in:%s @2", feed))
+		j, had := s.m.State().Jobs[coordinator.JobID(next)], uint64(3)
+		if settled != (j.Epoch > had) {
+			t.Errorf("it is at epoch %d, and the job before was at %d", j.Epoch, had)
 		}
 	})
 }
@@ -266,6 +290,7 @@ func TestFencedWhileTheSessionWasToStay(t *testing.T) {
 func TestWhatAMoveLeavesBehind(t *testing.T) {
 	has := func(s *site1, id string) bool { return s.m.State().Savepoints["sp-"+id] != nil }
 	for name, decide := range map[string]func(s *site1, id, move string){
+		"aborted while it ends": func(s *site1, _, move string) { s.do("move aborted %s", move) },
 		"handed over": func(s *site1, id, move string) {
 			s.do("epoch %s.in 1 term=2 owner=n1 members=n1 start=0 held=yes", id)
 			s.do("move offered %s savepoint=sp-%s ends=%s.in:0", move, id, id)
@@ -288,7 +313,9 @@ func TestWhatAMoveLeavesBehind(t *testing.T) {
 					asked = "request=r1"
 				}
 				s.do("done %s 1 4 checkpoint=chk-4 savepoint=sp-%s %s", id, id, asked)
-				s.do("became %s 1 suspended savepoint=sp-%s", id, id)
+				if name != "aborted while it ends" {
+					s.do("became %s 1 suspended savepoint=sp-%s", id, id)
+				}
 				if name == "somebody's begin" {
 					s.do("submit other from=sp-%s", id)
 				}

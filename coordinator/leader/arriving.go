@@ -30,7 +30,7 @@ func (l *Leader) tellTarget(m *moveRun, arr *coordinator.Arrival) {
 		return
 	}
 	r := l.st.Replicas[m.job]
-	if r != nil && m.want != nil && r.Snapshot != nil && r.Snapshot != m.fetched &&
+	if r != nil && m.want != nil && r.Restorable() != nil && r.Snapshot != m.fetched &&
 		(r.Snapshot.Name == m.want.Name || m.want.ID.Less(r.Snapshot.ID)) && !l.awaited(m, r.Snapshot) {
 		m.fetched = r.Snapshot
 		l.stepMove(m, migration.Event{Fetched: &migration.Fetched{Snapshot: r.Snapshot, Bytes: m.lacks, Took: dataflow.Duration(l.now - m.wantedAt)}})
@@ -106,7 +106,7 @@ func (l *Leader) fetch(m *moveRun) {
 
 // newer tells whether a snapshot may be fetched next.
 func newer(s *coordinator.Snapshot, r *coordinator.Replica) bool {
-	return !slices.ContainsFunc([]*coordinator.Snapshot{r.Snapshot, r.Next}, func(o *coordinator.Snapshot) bool { return o != nil && s.ID.Less(o.ID) })
+	return !slices.ContainsFunc([]*coordinator.Snapshot{r.Restorable(), r.Next}, func(o *coordinator.Snapshot) bool { return o != nil && s.ID.Less(o.ID) })
 }
 
 // nowhere is a snapshot of which no agent of this site is said to have anything.

@@ -77,7 +77,7 @@ func (l *Leader) asked(r *jobRun, j *coordinator.Job) (sites []mesh.Site) {
 		}
 	}
 	if p, err := l.parse(r, j); err == nil {
-		for _, s := range p.ReplicateTo {
+		for _, s := range l.takers(j, p) {
 			add(s)
 		}
 	}
@@ -103,7 +103,7 @@ func (l *Leader) takeable() (jobs []coordinator.JobID) {
 		if j.Status.Ended() || j.Isolated || j.Status == coordinator.Quarantined || j.Newest() == nil {
 			continue
 		}
-		if p, err := l.cfg.Parse(j); err == nil && !p.Continues && len(l.keepers(p)) > 0 {
+		if p, err := l.cfg.Parse(j); err == nil && !p.Continues && len(l.takers(j, p)) > 0 {
 			jobs = append(jobs, id)
 		}
 	}
@@ -120,11 +120,23 @@ func (l *Leader) keepers(p *Parsed) (sites []mesh.Site) {
 	return sites
 }
 
+// takers are the other sites that may have what it takes to go on with a job: that keep
+// it, or to which it was moving and that have not said that this is over.
+func (l *Leader) takers(j *coordinator.Job, p *Parsed) []mesh.Site {
+	sites := l.keepers(p)
+	for _, id := range sorted(l.st.Moves.Departures) {
+		if d := l.st.Moves.Departures[id]; d.Job == j.ID && !slices.Contains(sites, d.To) {
+			sites = append(sites, d.To)
+		}
+	}
+	return sites
+}
+
 // isolated claims a job again when all that keep it have said that they have not
 // taken it.
 func (l *Leader) isolated(r *jobRun, j *coordinator.Job, p *Parsed) {
 	var missing []string
-	for _, s := range l.keepers(p) {
+	for _, s := range l.takers(j, p) {
 		if at, said := r.owning.answers[s]; !said || l.now > at.Add(l.cfg.Timing.Contact) {
 			missing = append(missing, string(s))
 		}
@@ -318,8 +330,8 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 	if j != nil {
 		c.Epoch = max(c.Epoch, j.Epoch+1)
 	}
-	if arr := l.st.Arriving(w.Job); arr != nil { // who hears of it knows that the move is given up, and not forced
-		c.Epoch = max(c.Epoch, arr.Epoch+1)
+	if r != nil && r.Moving != "" { // who hears of it knows that it is not by that move
+		c.Epoch = max(c.Epoch, c.Was+2)
 	}
 	f.From, f.Epoch = c.From, c.Epoch
 	f.Refused = jobmanager.CheckFailover(l.st, c)

@@ -77,7 +77,7 @@ func (l *Leader) heardWarmed(node mesh.NodeID, said *coordinator.Warmed) {
 // warm has an arriving job restored early.
 func (l *Leader) warm(m *moveRun) {
 	arr, kept := m.arrival, l.st.Replicas[m.job]
-	if l.st.Level < coordinator.GoesOnLevel || m.target == nil || arr == nil || arr.Phase.Decided() || kept == nil || kept.Moving != m.id || kept.Snapshot == nil || !l.settled() {
+	if l.st.Level < coordinator.GoesOnLevel || m.target == nil || arr == nil || arr.Phase.Decided() || kept == nil || kept.Moving != m.id || kept.Restorable() == nil || !l.settled() {
 		return // what there is the agents let go by themselves
 	}
 	w, name := &m.warm, kept.Snapshot.Name

@@ -288,7 +288,6 @@ func (r *run) whole(s *site.Site) {
 // failover has a site lost, its job taken at the other one, and the lost one come back.
 // The person who says that it is lost does not err.
 func (r *run) failover(lost, taker *site.Site) {
-	r.w.Run(r.w.Now() + 2*sec)
 	r.w.Tell("FAULT site %s is lost", lost.Name)
 	r.lost = lost.Name
 	at := r.w.Now()

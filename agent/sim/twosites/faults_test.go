@@ -75,7 +75,7 @@ func spread(n int, do func(i int)) {
 }
 
 func kinds(t *testing.T, do func(t *testing.T, kind twosites.Kind)) {
-	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen, twosites.Stay, twosites.Return, twosites.Err, twosites.Force} {
+	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen, twosites.Stay, twosites.Return, twosites.Torn, twosites.Err, twosites.Force} {
 		t.Run(string(k), func(t *testing.T) { do(t, k) })
 	}
 }

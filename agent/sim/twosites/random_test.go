@@ -39,6 +39,9 @@ func TestRandom(t *testing.T) {
 			}
 		case 8:
 			cfg.Kind = twosites.Err
+			if cfg.Seed%20 == 18 {
+				cfg.Kind = twosites.Torn
+			}
 		case 9:
 			cfg.Kind = twosites.Force
 		}

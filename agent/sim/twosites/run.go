@@ -39,6 +39,7 @@ const (
 	Wander   Kind = "wander"   // the job moves back and forth, as people want, who also cancel
 	Stay     Kind = "stay"     // the job moves from a to b while the session of its feed stays, and back
 	Return   Kind = "return"   // it moves so, b is lost, a takes it, b comes back
+	Torn     Kind = "torn"     // it is moving so when a is lost, b takes it, a comes back
 	Roam     Kind = "roam"     // as wander, and at times the session stays
 	Err      Kind = "err"      // a runs the job, b does not reach it, and a person takes a for lost: two run it until they meet
 	Force    Kind = "force"    // a move is prepared at b, which does not reach a, and a person forces it: a goes on too
@@ -132,6 +133,7 @@ func Run(cfg Config) *Result {
 	case Failover, Frozen:
 		r.whole(r.b)
 		r.randomly()
+		r.w.Run(r.w.Now() + 2*sec)
 		r.failover(r.a, r.b)
 	case Wander, Roam:
 		r.wander()
@@ -139,6 +141,8 @@ func Run(cfg Config) *Result {
 		r.thereAndBack()
 	case Return:
 		r.goesBack()
+	case Torn:
+		r.torn()
 	case Err:
 		r.err()
 	case Force:
@@ -293,7 +297,19 @@ func (r *run) goesBack() {
 	r.move(r.a, r.b, true)
 	r.until(60*sec, func() bool { return r.owner() != r.b || r.keeps(r.a) })
 	if r.owner() == r.b {
+		r.w.Run(r.w.Now() + 2*sec)
 		r.failover(r.b, r.a)
+	}
+}
+
+// torn has the site lost from which the job is moving, when the other one has the first
+// that it can go on from.
+func (r *run) torn() {
+	r.randomly()
+	r.ask(r.a, r.b, true)
+	r.until(25*sec, func() bool { return r.both.Overs > 0 || r.keeps(r.b) })
+	if r.both.Overs == 0 && r.keeps(r.b) {
+		r.failover(r.a, r.b)
 	}
 }
 
