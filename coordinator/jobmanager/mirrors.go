@@ -27,7 +27,7 @@ func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator
 		return nil
 	}
 	had := coordinator.LineageOf(f, a.Site)
-	adopted := a.Level >= coordinator.SettledLevel && f.Mirror != nil && like != nil && like.Job != "" && f.Job != "" && f.Job != like.Job
+	adopted := a.adopted(f, like)
 	if f.Mirror != nil && *f.Mirror == of && slices.Equal(had, lineage) && !adopted {
 		return nil
 	}
@@ -48,6 +48,16 @@ func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator
 	a.Feeds[name] = &next
 	a.changed(Feed, name)
 	return nil
+}
+
+// adopted tells whether a feed of another site, of which there is one here, went over
+// there to a job that goes on from a savepoint of the one that had it.
+func (a *apply) adopted(f, like *coordinator.Feed) bool {
+	if a.Level < coordinator.SettledLevel || like == nil || like.Job == "" || f.Job == "" || f.Job == like.Job {
+		return false
+	}
+	j := a.Jobs[f.Job]
+	return f.Mirror != nil || f.Owner != "" && (j == nil || j.Status == coordinator.Moved)
 }
 
 // checkMirror says what stands in the way of mirror.
@@ -75,7 +85,7 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
 	case mine.Epoch == its.Epoch && mine.Site != its.Site:
 		return refuse(ErrRefused, "feed %q: sites %s and %s both had it at epoch %d", name, mine.Site, its.Site, mine.Epoch)
-	case f.Mirror == nil && (like != nil && f.Job != like.Job || f.Owner == "" && logepoch.Common(coordinator.LineageOf(f, a.Site), lineage) <= 0):
+	case f.Mirror == nil && (like != nil && f.Job != like.Job && !a.adopted(f, like) || f.Owner == "" && logepoch.Common(coordinator.LineageOf(f, a.Site), lineage) <= 0):
 		return refuse(ErrRefused, "feed %q is another one at site %s, and is in the way of a mirror of feed %q of site %s: delete it", name, a.Site, of.Feed, of.Site)
 	}
 	return nil

@@ -214,6 +214,25 @@ func TestTheMirrorOfAnAdoptedFeed(t *testing.T) {
 	})
 }
 
+// A job that took another one's place elsewhere comes to where that one was before.
+func TestAnAdoptedFeedComesHome(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		id := s.submits("door feeds=in")
+		feed := id + ".in"
+		s.do("move handed %s", s.offers(id, "", feed))
+		if !settled {
+			if err := s.try("move arrives m99-b j50-b up from=b epoch=4 feeds=%s reigns=1:s:0,2:b:0", feed); !errors.Is(err, jobmanager.ErrRefused) {
+				t.Errorf("%v, want it refused", err)
+			}
+			return
+		}
+		s.arrives("j50-b", "feeds="+feed+" reigns=1:s:0,2:b:0", 4, feed+":0")
+		if f := s.feed(feed); f.Job != "j50-b" || !slices.Equal(f.Past, []coordinator.JobID{coordinator.JobID(id)}) || f.Mirror != nil || f.Owner != "" || f.Reigns != 4 {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
 // What is kept of a job is not gone on from where another site went on with less of its
 // log than that may stand in.
 func TestAReplicaIsCut(t *testing.T) {
