@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"sort"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -94,14 +96,43 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 		if r.Snapshot == nil || !reads {
 			continue
 		}
-		for _, at := range positions(r.Snapshot, source) {
-			if at < l.First {
-				out.Why = cmp.Or(out.Why, fmt.Sprintf("the log of feed %s begins at %d here, and the job would go on from %d", name, l.First, at))
+		lanes := 0 // nobody knows
+		if f := st.Feeds[name]; f != nil {
+			if c, err := feed.ParseConfig(name, f.Config); err == nil {
+				lanes = max(1, c.Lanes)
 			}
 		}
+		out.Why = cmp.Or(out.Why, lacking(name, lanesOf(&l, lanes), home, positions(r.Snapshot, source)))
 	}
 	out.Restorable = out.Why == ""
 	return out
+}
+
+// lanesOf is where a log is, by lane; nil: it is not known. An agent below GoesOnLevel
+// does not say so: of a log of one lane it is the same as over all.
+func lanesOf(l *coordinator.LogStatus, lanes int) []coordinator.LaneAt {
+	if l.Lanes == nil && lanes == 1 {
+		return []coordinator.LaneAt{{First: l.First, Next: l.Shown}}
+	}
+	return l.Lanes
+}
+
+// lacking is why a job cannot go on in a log from where it stands in each lane; empty:
+// it can. home: the log is the one of which the job read a mirror, so it reaches as far.
+func lacking(name string, lanes []coordinator.LaneAt, home bool, from map[int]int64) string {
+	for _, lane := range slices.Sorted(maps.Keys(from)) {
+		at := from[lane]
+		switch {
+		case lane >= len(lanes) && !home:
+			return fmt.Sprintf("nothing is known of lane %d of the log of feed %s yet", lane, name)
+		case lane >= len(lanes):
+		case at < lanes[lane].First:
+			return fmt.Sprintf("the log of feed %s begins at %d in lane %d here, and the job would go on from %d", name, lanes[lane].First, lane, at)
+		case at > lanes[lane].Next && !home:
+			return fmt.Sprintf("the log of feed %s ends at %d in lane %d here, and the job would go on from %d", name, lanes[lane].Next, lane, at)
+		}
+	}
+	return ""
 }
 
 // keptThere is what another site says that it has of a job of this one.

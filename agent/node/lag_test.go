@@ -1,10 +1,12 @@
 package node
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // What other sites said of a job before it moved away is not told of it any more.
@@ -14,6 +16,62 @@ func TestNothingIsToldOfAMovedJobsCopies(t *testing.T) {
 		wants := map[mesh.Site]heardWant{"depot": {jobs: map[coordinator.JobID]coordinator.WantedJob{"j7-plant": {Job: "j7-plant", Has: "c7"}, "j8-plant": {Job: "j8-plant"}}}}
 		if all := replicasOf(st, nil, wants); len(all) != want || want > 0 && (all[0].To != "depot" || all[0].Snapshot != "c7") {
 			t.Errorf("%s: %+v", status, all)
+		}
+	}
+}
+
+// What is kept here can be restored where the job stands within each lane of the log:
+// entries are numbered over all lanes, offsets in one.
+func TestWhereALaneBeginsSaysWhetherAJobCanBeRestored(t *testing.T) {
+	data, err := manifest.Encode(manifest.Manifest{Kind: manifest.Checkpoint, Name: "c1", Job: "x", MaxParallelism: 128, Mode: "exactly-once",
+		Operators: []manifest.Operator{{ID: "in", Parallelism: 1, Positions: []manifest.Position{{Split: "lane-0", Offset: 40}, {Split: "lane-1", Offset: 60}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := manifest.Encode(manifest.Manifest{Kind: manifest.Checkpoint, Name: "c1", Job: "x", MaxParallelism: 128, Mode: "exactly-once",
+		Operators: []manifest.Operator{{ID: "in", Parallelism: 1, Positions: []manifest.Position{{Split: "lane-0", Offset: 40}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := func(lanes string) []byte {
+		return []byte(`{"version":1,"broker":"mqtt://localhost:1883","topics":["a"],"qos":1,"retained":"first","lanes":` + lanes + `}`)
+	}
+	lanes := func(all ...int64) (at []coordinator.LaneAt) {
+		for i := 0; i < len(all); i += 2 {
+			at = append(at, coordinator.LaneAt{First: all[i], Next: all[i+1]})
+		}
+		return at
+	}
+	for name, c := range map[string]struct {
+		lanes  string
+		data   []byte
+		log    coordinator.LogStatus
+		origin mesh.Site // of the feed
+		why    string    // empty: it can be restored
+	}{
+		"older segments are gone":          {"2", data, coordinator.LogStatus{First: 90, Shown: 110, Lanes: lanes(30, 45, 50, 65)}, "", ""},
+		"just so":                          {"2", data, coordinator.LogStatus{First: 90, Shown: 110, Lanes: lanes(40, 40, 60, 60)}, "", ""},
+		"a lane begins behind":             {"2", data, coordinator.LogStatus{Shown: 110, Lanes: lanes(0, 45, 61, 65)}, "", "begins at 61 in lane 1 here, and the job would go on from 60"},
+		"a lane does not reach it":         {"2", data, coordinator.LogStatus{Shown: 200, Lanes: lanes(0, 39, 0, 161)}, "", "ends at 39 in lane 0 here, and the job would go on from 40"},
+		"the lanes are not known":          {"2", data, coordinator.LogStatus{Shown: 200}, "", "nothing is known of lane 0"},
+		"one lane, and its agent is older": {"1", one, coordinator.LogStatus{First: 40, Shown: 40}, "", ""},
+		"it begins behind, and is older":   {"1", one, coordinator.LogStatus{First: 41, Shown: 50}, "", "begins at 41"},
+		"the session stayed here":          {"2", data, coordinator.LogStatus{First: 90, Shown: 110, Lanes: lanes(30, 39, 50, 59)}, "depot", ""},
+		"the same, and nothing is known":   {"2", data, coordinator.LogStatus{First: 90, Shown: 110}, "depot", ""},
+		"the same, and it is gone":         {"2", data, coordinator.LogStatus{Lanes: lanes(41, 45, 50, 65)}, "depot", "begins at 41"},
+	} {
+		m := coordinator.MovingFeed{Name: "j7-plant.in", Config: config(c.lanes)}
+		if c.origin != "" {
+			m.Of = &coordinator.Mirror{Site: c.origin, Feed: m.Name}
+		} else {
+			c.log.Of = &coordinator.MirrorOf{}
+		}
+		r := &coordinator.Replica{From: "plant", Job: coordinator.MovingJob{ID: "j7-plant", Name: "door", Feeds: []coordinator.MovingFeed{m}}, Snapshot: &coordinator.Snapshot{Name: "c1", Job: "j7-plant", Manifest: c.data}}
+		st := &coordinator.State{Site: "depot", Moves: coordinator.NewMoves(), Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-plant": r},
+			Feeds: map[string]*coordinator.Feed{m.Name: {Name: m.Name, Job: "j7-plant", Config: m.Config}}}
+		got := keptHere(st, "j7-plant", r, map[string]coordinator.LogStatus{m.Name: c.log})
+		if got.Restorable != (c.why == "") || !strings.Contains(got.Why, c.why) || c.why == "" && got.Why != "" {
+			t.Errorf("%s: %q", name, got.Why)
 		}
 	}
 }
