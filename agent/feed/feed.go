@@ -77,8 +77,9 @@ type Feed struct {
 	serial   int            // of readers
 	replicas *replicas      // in a mesh; a mirror that begins anew has others then
 
-	pinMu sync.Mutex               // guards pins and their file; nobody who must not wait takes it
+	pinMu sync.Mutex               // guards pins, their file and needs; nobody who must not wait takes it
 	pins  map[string]map[int]int64 // offset by name and lane
+	needs map[string]Need          // why they are pinned, as far as that was said
 }
 
 // Name is the feed's.
@@ -106,7 +107,7 @@ func (f *Feed) ended() bool { return f.ctx.Err() != nil }
 
 // start opens the log and, if the log takes the first entry, the session; the
 // pump does the rest.
-func (f *Feed) start(c *Config, needed map[string]map[int]int64) (err error) {
+func (f *Feed) start(c *Config, needed map[string]Need) (err error) {
 	defer close(f.begun)
 	if err = f.open(c, needed); err == nil && f.role == nil {
 		err = f.begin()
@@ -138,7 +139,7 @@ func (f *Feed) fail(err error) {
 
 // open settles the config, opens the log and pins what is pinned. With no
 // config given the stored one is taken.
-func (f *Feed) open(c *Config, needed map[string]map[int]int64) error {
+func (f *Feed) open(c *Config, needed map[string]Need) error {
 	o := f.owner.o
 	old, whole, err := readConfig(o, f.name)
 	missing := errors.Is(err, store.ErrMissing)
@@ -326,10 +327,12 @@ func (f *Feed) LanesOf(i, p int) []int {
 	return lanes
 }
 
-// Names of pins in the log: of those that are written down, and of readers.
+// Names of pins in the log: of those that are written down, of readers, and while it is
+// looked at what is pinned.
 const (
 	pinned    = "pin "
 	readerPin = "reader "
+	settling  = "settling"
 )
 
 func positions(at map[int]int64) []sensors.Position {
@@ -379,50 +382,6 @@ func (f *Feed) Unpin(name string) error {
 	}
 	f.pins = next
 	f.log.Unpin(pinned + name)
-	return nil
-}
-
-// SetPins makes the pins those of want, in one step; of other names those that
-// keep tells to stay, stay. What a pin that is new holds is held before another
-// lets it go. After an error all is as it was, or, where the disk does not say, as
-// it shall be.
-func (f *Feed) SetPins(want map[string]map[int]int64, keep func(name string) bool) error {
-	next := make(map[string]map[int]int64, len(want))
-	for name, at := range want {
-		for lane := range at {
-			if lane < 0 || lane >= f.config.Lanes {
-				return fmt.Errorf("feed %q: pin %q of lane %d; there are %d", f.name, name, lane, f.config.Lanes)
-			}
-		}
-		next[name] = maps.Clone(at)
-	}
-	f.pinMu.Lock()
-	defer f.pinMu.Unlock()
-	was := f.pins
-	for name, at := range was {
-		if next[name] == nil && keep(name) {
-			next[name] = at
-		}
-	}
-	if maps.EqualFunc(was, next, maps.Equal) {
-		return nil
-	}
-	if err := writePins(f.owner.o, f.name, next); err != nil {
-		return err
-	}
-	f.pins = next
-	for _, first := range []bool{true, false} {
-		for name, at := range next {
-			if (was[name] == nil) == first {
-				f.log.Pin(pinned+name, positions(at))
-			}
-		}
-	}
-	for name := range was {
-		if next[name] == nil {
-			f.log.Unpin(pinned + name)
-		}
-	}
 	return nil
 }
 

@@ -126,10 +126,14 @@ func (s *Feeds) OpenKeeping(name string, c *Config, needed map[string]map[int]in
 		}
 		c = &fixed
 	}
-	return s.open(name, c, needed)
+	needs := make(map[string]Need, len(needed))
+	for pin, from := range needed {
+		needs[pin] = Need{From: []map[int]int64{from}}
+	}
+	return s.open(name, c, needs)
 }
 
-func (s *Feeds) open(name string, c *Config, needed map[string]map[int]int64) (*Feed, error) {
+func (s *Feeds) open(name string, c *Config, needed map[string]Need) (*Feed, error) {
 	for {
 		s.mu.Lock()
 		f := s.running[name]

@@ -217,7 +217,8 @@ func TestPinsMoveTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	was := fmt.Sprint(f.Pins())
-	next := map[string]map[int]int64{"job": {0: 9}, "savepoint": {0: 5}}
+	need := func(at int64) feed.Need { return feed.Need{From: []map[int]int64{{0: at}}} }
+	next := map[string]feed.Need{"job": need(9), "savepoint": need(5)}
 	disk.left, disk.renamed = 0, 0
 	if err := f.SetPins(next, keep); err == nil || fmt.Sprint(f.Pins()) != was {
 		t.Errorf("%v, %v", f.Pins(), err)
@@ -232,7 +233,17 @@ func TestPinsMoveTogether(t *testing.T) {
 	if got := fmt.Sprint(f.Pins()); got != "[{job map[0:9]} {mine map[0:2]} {savepoint map[0:5]}]" || disk.renamed != 1 {
 		t.Errorf("%s, in %d writes", got, disk.renamed)
 	}
-	if f.SetPins(map[string]map[int]int64{"x": {3: 5}}, keep) == nil {
-		t.Error("a pin of a lane that is not there")
+	// The least of what the log has counts; who needs what it has no more holds
+	// nothing, or all, where there is nothing else for him.
+	next = map[string]feed.Need{
+		"job": {From: []map[int]int64{{0: 12}, {0: -1}, {0: 7}}}, "whole": {From: []map[int]int64{{0: 12}, {}}}, "gone": {From: []map[int]int64{{0: -1}}},
+		"mine": {From: []map[int]int64{{0: -1}}}, "new": {All: true}, "lost": {From: []map[int]int64{{0: -1}}, All: true}, "none": {}, "other lane": {From: []map[int]int64{{0: 3, 7: 1}}},
+	}
+	disk.left = 1
+	if err := f.SetPins(next, keep); err != nil {
+		t.Error(err)
+	}
+	if got := fmt.Sprint(f.Pins()); got != "[{job map[0:7]} {lost map[0:0]} {new map[0:0]} {other lane map[0:3]} {whole map[0:0]}]" {
+		t.Error(got)
 	}
 }

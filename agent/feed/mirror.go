@@ -94,7 +94,7 @@ func (u *upstream) ask(all []mesh.NodeID) (mesh.NodeID, error) {
 func (f *Feed) replace(head []byte) error {
 	_, end := f.log.End()
 	f.copies().stop()
-	if err := f.log.Replace(head); err != nil {
+	if err := f.anew(head); err != nil {
 		return err
 	}
 	if first, _ := f.log.First(); end > 0 {

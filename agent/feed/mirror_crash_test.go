@@ -161,6 +161,78 @@ func TestTheSourceKeepsOrNot(t *testing.T) {
 	}
 }
 
+// A mirror begins anew behind what is pinned in it: who stood before that holds nothing
+// any more, then and when pins are set later. Who stands behind it, or has nothing yet
+// that he could be restored from, does.
+func TestAMirrorThatBeginsAnewLetsGo(t *testing.T) {
+	place := func(at int64) map[int]int64 { return map[int]int64{0: at} }
+	for name, c := range map[string]struct {
+		needs feed.Need
+		again bool // it is said again when the mirror has begun anew
+		holds bool
+	}{
+		"nobody":                     {},
+		"a savepoint":                {needs: feed.Need{From: []map[int]int64{place(5)}}},
+		"a savepoint, again":         {needs: feed.Need{From: []map[int]int64{place(5)}}, again: true},
+		"a job without a checkpoint": {needs: feed.Need{All: true}, holds: true},
+		"the same, again":            {needs: feed.Need{All: true}, again: true, holds: true},
+		"a replica that lost":        {needs: feed.Need{From: []map[int]int64{place(5)}, All: true}, holds: true},
+		"a checkpoint that is left":  {needs: feed.Need{From: []map[int]int64{place(5), place(200_000)}}, holds: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTwoSites(t)
+				defer w.stop()
+				w.north.keep = 1
+				w.north.broker.batch = 20_000
+				w.north.config.Keep.Age, w.south.config.Keep.Age = dataflow.Second, dataflow.Second
+				w.north.start("a", w.north.agents["a"].crash())
+				w.north.move("a", "a", "b")
+				w.south.move("x", "x", "y")
+				time.Sleep(10 * time.Second)
+				n := 0
+				publish := func(rounds, size int) {
+					for range rounds {
+						w.north.broker.publish(numbers(n, n+size)...)
+						n += size
+						time.Sleep(10 * time.Second)
+					}
+				}
+				publish(1, 10)
+				f, err := w.south.agents["x"].feeds.OpenKeeping("f", nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = f.Close() }()
+				set := func() {
+					if err := f.SetPins(map[string]feed.Need{"who": c.needs}, func(string) bool { return false }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				set()
+				for _, n := range w.south.source {
+					w.north.net.Cut(n, "x")
+				}
+				time.Sleep(time.Minute)
+				publish(8, 20_000)
+				w.north.net.HealAll()
+				time.Sleep(time.Minute)
+				s := w.south.status()
+				if s.Of.Lost == 0 {
+					t.Fatalf("it did not begin anew: %+v %+v", s, s.Of)
+				}
+				if c.again {
+					set()
+				}
+				publish(8, 20_000)
+				if now := w.south.status(); now.Of.End != now.End || c.holds && now.First > max(s.First, 200_000) || !c.holds && now.First <= 200_000 {
+					t.Errorf("it began at %d, and begins at %d, of %d", s.First, now.First, now.End)
+				}
+			})
+		})
+	}
+}
+
 // Agents of both sites die and come back, links are cut, in any order: at the end
 // the mirror has everything.
 func TestTwoSitesAgentsDie(t *testing.T) {

@@ -27,7 +27,7 @@ import (
 // anything acknowledged. What is needed is pinned first, as in OpenKeeping.
 // Doing it again for the same epoch is nothing. An error that is ErrLacking of
 // store/logepoch says that another member must be the owner.
-func (s *Feeds) Own(name string, e coordinator.LogEpoch, c Config, needed map[string]map[int]int64) error {
+func (s *Feeds) Own(name string, e coordinator.LogEpoch, c Config, needed map[string]Need) error {
 	c, err := c.fixed(name)
 	if err != nil {
 		return err

@@ -29,7 +29,8 @@ import (
 //
 // What a feed's log must keep is in the replicated state: for each live job that
 // reads it, from the oldest of its kept checkpoints on, or all of it while it
-// has none; and what each savepoint stands at.
+// has none; and what each savepoint stands at. What stands before the log's
+// beginning cannot be restored, and keeps nothing.
 type keptFeeds struct {
 	feeds *feed.Feeds
 	view  func(func(*coordinator.State))
@@ -57,7 +58,7 @@ func (k *keptFeeds) Own(r *worker.LogRole) error {
 	if err != nil {
 		return errors.Join(err, k.Rest(r.Feed.Name)) // what it did before is over
 	}
-	var needed map[string]map[int]int64
+	var needed map[string]feed.Need
 	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
 	k.owns(r.Feed.Name, r.Feed.Whose())
 	if err := k.feeds.Own(r.Feed.Name, r.Epoch, c, needed); err != nil {
@@ -295,7 +296,7 @@ func (k *keptFeeds) pin(name string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	var want map[string]map[int]int64
+	var want map[string]feed.Need
 	k.view(func(st *coordinator.State) { want = pinsOf(st, name, f.Config().Lanes) })
 	f.MirroredAt(k.mirroredAt(name))
 	return f.SetPins(want, func(name string) bool {
@@ -310,9 +311,9 @@ const (
 	replicaPin   = "replica "
 )
 
-// pinsOf is what the state needs of a feed, by the names of pins and lanes.
-func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]int64 {
-	pins := make(map[string]map[int]int64)
+// pinsOf is what the state needs of a feed, by the names of pins.
+func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need {
+	pins := make(map[string]feed.Need)
 	for id, j := range st.Jobs {
 		source, reads := sourceOf(st, id, name)
 		kept := j.Checkpoints
@@ -322,23 +323,24 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]map[int]in
 		if !reads || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
 			continue
 		}
-		pins[jobPin+string(id)] = least(lanes, source, kept...)
+		pins[jobPin+string(id)] = feed.Need{From: places(lanes, source, kept...), All: len(kept) == 0}
 	}
 	for _, s := range st.Savepoints {
 		if source, reads := sourceOf(st, s.Job, name); reads {
-			pins[savepointPin+s.Name] = least(lanes, source, s)
+			pins[savepointPin+s.Name] = feed.Need{From: places(lanes, source, s)}
 		}
 	}
 	for id, r := range st.Replicas {
 		if source, reads := sourceOf(st, id, name); reads {
-			// While there is nothing to restore the job from, all is kept.
+			// While there is nothing to restore the job from, all is kept: what is fetched
+			// next may need it.
 			var kept []*coordinator.Snapshot
 			for _, s := range []*coordinator.Snapshot{r.Snapshot, r.Next} {
 				if s != nil {
 					kept = append(kept, s)
 				}
 			}
-			pins[replicaPin+string(id)] = least(lanes, source, kept...)
+			pins[replicaPin+string(id)] = feed.Need{From: places(lanes, source, kept...), All: true}
 		}
 	}
 	return pins
@@ -361,44 +363,72 @@ func sourceOf(st *coordinator.State, id coordinator.JobID, name string) (dataflo
 	return "", j != nil && slices.Contains(j.Reads, name)
 }
 
-// least is the least position of each lane in the snapshots: 0 where one does
-// not say, or there is none.
-func least(lanes int, source dataflow.OperatorID, all ...*coordinator.Snapshot) map[int]int64 {
-	at := make(map[int]int64)
-	for l := range lanes {
-		at[l] = 0
-	}
-	for i, s := range all {
-		of := positions(s, source)
-		for l := range at {
-			if i == 0 {
-				at[l] = of[l]
+// places are where a job can read on, restored from one of the snapshots. Of one that
+// nobody can read, or that does not say, all of the log is kept. Where several sources
+// of a job may read the feed it is one place for each that has as many lanes.
+func places(lanes int, source dataflow.OperatorID, all ...*coordinator.Snapshot) (from []map[int]int64) {
+	for _, s := range all {
+		n := len(from)
+		if source == "" {
+			sources := perSource(s)
+			for _, id := range slices.Sorted(maps.Keys(sources)) {
+				if covers(sources[id], lanes) {
+					from = append(from, sources[id])
+				}
 			}
-			at[l] = min(at[l], of[l])
+		}
+		if len(from) == n {
+			from = append(from, positions(s, source))
 		}
 	}
-	return at
+	return from
+}
+
+// covers tells whether a source has all of the lanes, and no other ones.
+func covers(of map[int]int64, lanes int) bool {
+	for lane := range lanes {
+		if _, has := of[lane]; !has {
+			return false
+		}
+	}
+	return len(of) == lanes
 }
 
 // positions are where a snapshot's source stands, by lane. Where several sources
 // of a job may read the feed, the least of theirs.
 func positions(s *coordinator.Snapshot, source dataflow.OperatorID) map[int]int64 {
 	at := make(map[int]int64)
-	m, err := manifest.Decode(s.Manifest)
-	if err != nil {
-		return at // all is kept
-	}
-	for _, o := range m.Operators {
-		if source != "" && o.ID != source {
+	for id, of := range perSource(s) {
+		if source != "" && id != source {
 			continue
 		}
-		for _, p := range o.Positions {
-			if lane, ok := ingestlog.LaneOf(p.Split); ok {
-				if was, there := at[lane]; !there || p.Offset < was {
-					at[lane] = p.Offset
-				}
+		for lane, offset := range of {
+			if was, there := at[lane]; !there || offset < was {
+				at[lane] = offset
 			}
 		}
 	}
 	return at
+}
+
+// perSource are where a snapshot's sources stand, by lane; none: nobody can read it.
+func perSource(s *coordinator.Snapshot) map[dataflow.OperatorID]map[int]int64 {
+	all := make(map[dataflow.OperatorID]map[int]int64)
+	m, err := manifest.Decode(s.Manifest)
+	if err != nil {
+		return all
+	}
+	for _, o := range m.Operators {
+		for _, p := range o.Positions {
+			if lane, ok := ingestlog.LaneOf(p.Split); ok {
+				if all[o.ID] == nil {
+					all[o.ID] = make(map[int]int64)
+				}
+				if was, there := all[o.ID][lane]; !there || p.Offset < was {
+					all[o.ID][lane] = p.Offset
+				}
+			}
+		}
+	}
+	return all
 }

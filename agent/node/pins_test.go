@@ -2,10 +2,13 @@ package node
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -52,22 +55,81 @@ func TestPinsThatMayMove(t *testing.T) {
 	}
 }
 
+// standing is a checkpoint of a job whose sources stand there, by lane.
+func standing(t *testing.T, name string, sources map[dataflow.OperatorID][]int64) *coordinator.Snapshot {
+	t.Helper()
+	m := manifest.Manifest{Kind: manifest.Checkpoint, Name: name, Job: "x", MaxParallelism: 128, Mode: "exactly-once"}
+	for _, id := range slices.Sorted(maps.Keys(sources)) {
+		o := manifest.Operator{ID: id, Parallelism: 1}
+		for lane, offset := range sources[id] {
+			o.Positions = append(o.Positions, manifest.Position{Split: fmt.Sprint("lane-", lane), Offset: offset})
+		}
+		m.Operators = append(m.Operators, o)
+	}
+	data, err := manifest.Encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &coordinator.Snapshot{Name: name, Job: "j1-b", Manifest: data}
+}
+
 // What is kept of another site's job pins its feed: all of it, while there is
 // nothing that it could be restored from.
 func TestPinsOfReplicas(t *testing.T) {
 	at := func(name string, offset int64) *coordinator.Snapshot {
-		data, err := manifest.Encode(manifest.Manifest{Kind: manifest.Checkpoint, Name: name, Job: "x", MaxParallelism: 128, Mode: "exactly-once",
-			Operators: []manifest.Operator{{ID: "in", Parallelism: 1, Positions: []manifest.Position{{Split: "lane-0", Offset: offset}}}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &coordinator.Snapshot{Name: name, Job: "j1-b", Manifest: data}
+		return standing(t, name, map[dataflow.OperatorID][]int64{"in": {offset}})
 	}
 	st := &coordinator.State{Feeds: map[string]*coordinator.Feed{"j1-b.in": {Name: "j1-b.in", Job: "j1-b"}}}
-	for want, r := range map[int64]*coordinator.Replica{0: {}, 500: {Snapshot: at("c1", 500), Next: at("c2", 600)}, 600: {Next: at("c2", 600)}} {
+	for want, r := range map[string]*coordinator.Replica{
+		"{[] true}": {}, "{[map[0:500] map[0:600]] true}": {Snapshot: at("c1", 500), Next: at("c2", 600)}, "{[map[0:600]] true}": {Next: at("c2", 600)},
+	} {
 		st.Replicas = map[coordinator.JobID]*coordinator.Replica{"j1-b": r}
-		if pins := pinsOf(st, "j1-b.in", 1); len(pins) != 1 || pins["replica j1-b"][0] != want {
-			t.Errorf("%v, want %d", pins, want)
+		if pins := pinsOf(st, "j1-b.in", 1); len(pins) != 1 || fmt.Sprint(pins["replica j1-b"]) != want {
+			t.Errorf("%v, want %s", pins, want)
+		}
+	}
+}
+
+// All of a log is kept for a job that lives and has no checkpoint, and for nobody else
+// who could read on from somewhere.
+func TestPinsOfJobsAndSavepoints(t *testing.T) {
+	at := func(name string, offset int64) *coordinator.Snapshot {
+		return standing(t, name, map[dataflow.OperatorID][]int64{"in": {offset}})
+	}
+	for name, c := range map[string]struct {
+		job  coordinator.Job
+		want string
+	}{
+		"it has no checkpoint":         {coordinator.Job{Status: coordinator.Running}, "{[] true}"},
+		"it begins with a savepoint":   {coordinator.Job{Status: coordinator.Running, Begin: "s"}, "{[map[0:7]] false}"},
+		"it has checkpoints":           {coordinator.Job{Status: coordinator.Running, Checkpoints: []*coordinator.Snapshot{at("c1", 40), at("c2", 50)}}, "{[map[0:40] map[0:50]] false}"},
+		"it has ended":                 {coordinator.Job{Status: coordinator.Stopped}, "{[] false}"},
+		"it has ended, and begins":     {coordinator.Job{Status: coordinator.Stopped, Checkpoints: []*coordinator.Snapshot{at("c1", 40)}}, "{[map[0:40]] false}"},
+		"a checkpoint is not read":     {coordinator.Job{Status: coordinator.Running, Checkpoints: []*coordinator.Snapshot{{Name: "c1"}}}, "{[map[]] false}"},
+		"it is at another site by now": {coordinator.Job{Status: coordinator.Moved, Checkpoints: []*coordinator.Snapshot{at("c1", 40)}}, "{[] false}"},
+	} {
+		c.job.ID = "j1-b"
+		st := &coordinator.State{Feeds: map[string]*coordinator.Feed{"j1-b.in": {Name: "j1-b.in", Job: "j1-b"}},
+			Jobs: map[coordinator.JobID]*coordinator.Job{"j1-b": &c.job}, Savepoints: map[string]*coordinator.Snapshot{"s": at("s", 7)}}
+		pins := pinsOf(st, "j1-b.in", 1)
+		if got := fmt.Sprint(pins["job j1-b"]); got != c.want || fmt.Sprint(pins["savepoint s"]) != "{[map[0:7]] false}" {
+			t.Errorf("%s: %v", name, pins)
+		}
+	}
+}
+
+// Which of its sources reads a shared feed a job's record does not say: one that
+// stands where the feed's log has nothing any more says nothing about the others.
+func TestPinsOfASharedFeed(t *testing.T) {
+	st := &coordinator.State{Feeds: map[string]*coordinator.Feed{"line3": {Name: "line3"}}}
+	for want, sources := range map[string]map[dataflow.OperatorID][]int64{
+		"{[map[0:900 1:950]] false}":              {"a": {5}, "b": {900, 950}, "c": {1, 2, 3}},
+		"{[map[0:3 1:4] map[0:900 1:950]] false}": {"a": {3, 4}, "b": {900, 950}},
+		"{[map[0:5]] false}":                      {"a": {5}, "b": {9}},
+	} {
+		st.Jobs = map[coordinator.JobID]*coordinator.Job{"j1-b": {ID: "j1-b", Status: coordinator.Running, Reads: []string{"line3"}, Checkpoints: []*coordinator.Snapshot{standing(t, "c1", sources)}}}
+		if got := pinsOf(st, "line3", 2)["job j1-b"]; fmt.Sprint(got) != want {
+			t.Errorf("%v, want %s", got, want)
 		}
 	}
 }
