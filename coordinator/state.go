@@ -231,6 +231,16 @@ func (j *Job) Newest() *Snapshot {
 	return nil
 }
 
+// RetainedCheckpoints are kept of a job for itself: one, and two to go back to if it is
+// damaged. Older ones are there for as long as somebody else needs them: another site
+// fetches one, or another job begins with it.
+const RetainedCheckpoints = 3
+
+// Retained are those that are kept for the job itself, oldest first.
+func (j *Job) Retained() []*Snapshot {
+	return j.Checkpoints[max(0, len(j.Checkpoints)-RetainedCheckpoints):]
+}
+
 // Checkpoint is a kept one, by name; nil: it is not there.
 func (j *Job) Checkpoint(name string) *Snapshot {
 	for _, c := range j.Checkpoints {

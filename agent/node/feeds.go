@@ -28,8 +28,8 @@ import (
 // that keep what jobs may have to read again.
 //
 // What a feed's log must keep is in the replicated state: for each live job that
-// reads it, from the oldest of its kept checkpoints on, or all of it while it
-// has none; and what each savepoint stands at. What stands before the log's
+// reads it, from the oldest checkpoint on that is kept for itself, or all of it while
+// it has none; and what each savepoint stands at. What stands before the log's
 // beginning cannot be restored, and keeps nothing.
 type keptFeeds struct {
 	feeds *feed.Feeds
@@ -314,11 +314,12 @@ const (
 // pinsOf is what the state needs of a feed, by the names of pins.
 func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need {
 	pins := make(map[string]feed.Need)
+	begun := begunWith(st)
 	for id, j := range st.Jobs {
 		source, reads := sourceOf(st, id, name)
-		kept := j.Checkpoints
+		kept := needed(j, begun)
 		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil {
-			kept = []*coordinator.Snapshot{begin} // never into the state's own array
+			kept = []*coordinator.Snapshot{begin}
 		}
 		if !reads || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
 			continue
@@ -344,6 +345,30 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need 
 		}
 	}
 	return pins
+}
+
+// begunWith is what live jobs may still have to be begun with.
+func begunWith(st *coordinator.State) map[string]bool {
+	names := make(map[string]bool)
+	for _, j := range st.Jobs {
+		if !j.Status.Ended() && j.Begin != "" {
+			names[j.Begin] = true
+		}
+	}
+	return names
+}
+
+// needed are a job's checkpoints that it, or a job that was begun with one, can be
+// restored from here. What another site is fetching beside them needs nothing of the
+// log here: that site's mirror does, for which the log waits only so long.
+func needed(j *coordinator.Job, begun map[string]bool) (all []*coordinator.Snapshot) {
+	own := j.Retained()
+	for _, c := range j.Checkpoints[:len(j.Checkpoints)-len(own)] {
+		if begun[string(j.ID)+"/"+c.Name] {
+			all = append(all, c)
+		}
+	}
+	return append(all, own...)
 }
 
 // sourceOf is the source of a job that reads a feed, or read it when it was its

@@ -118,6 +118,30 @@ func TestPinsOfJobsAndSavepoints(t *testing.T) {
 	}
 }
 
+// A job's log is kept from the oldest checkpoint on that it can go back to, or another
+// job begins with: not from one that stays only because another site is fetching it.
+func TestPinsOfCheckpointsThatOthersFetch(t *testing.T) {
+	st := &coordinator.State{Feeds: map[string]*coordinator.Feed{"j1-b.in": {Name: "j1-b.in", Job: "j1-b"}}}
+	j := &coordinator.Job{ID: "j1-b", Status: coordinator.Running}
+	for i := range int64(6) {
+		j.Checkpoints = append(j.Checkpoints, standing(t, fmt.Sprint("c", i), map[dataflow.OperatorID][]int64{"in": {10 * i}}))
+	}
+	for name, c := range map[string]struct {
+		other coordinator.Job
+		want  string
+	}{
+		"nobody begins with it":  {coordinator.Job{Status: coordinator.Running, Begin: "j2-b/c1"}, "{[map[0:30] map[0:40] map[0:50]] false}"},
+		"a job begins with it":   {coordinator.Job{Status: coordinator.Restoring, Begin: "j1-b/c1"}, "{[map[0:10] map[0:30] map[0:40] map[0:50]] false}"},
+		"one began, and is over": {coordinator.Job{Status: coordinator.Failed, Begin: "j1-b/c1"}, "{[map[0:30] map[0:40] map[0:50]] false}"},
+	} {
+		c.other.ID = "j3-b"
+		st.Jobs = map[coordinator.JobID]*coordinator.Job{"j1-b": j, "j3-b": &c.other}
+		if pins := pinsOf(st, "j1-b.in", 1); len(pins) != 1 || fmt.Sprint(pins["job j1-b"]) != c.want {
+			t.Errorf("%s: %v", name, pins)
+		}
+	}
+}
+
 // Which of its sources reads a shared feed a job's record does not say: one that
 // stands where the feed's log has nothing any more says nothing about the others.
 func TestPinsOfASharedFeed(t *testing.T) {

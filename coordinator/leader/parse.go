@@ -41,7 +41,6 @@ const (
 	interval  = 10 * dataflow.Second // from one checkpoint to the next
 	timeout   = 10 * dataflow.Minute // for one
 	tolerable = 3                    // checkpoints in a row that may fail
-	retained  = 3                    // checkpoints: one, and two to go back to if it is damaged
 )
 
 // Parse reads a job's text as it was submitted.
@@ -54,7 +53,7 @@ func Parse(j *coordinator.Job) (*Parsed, error) {
 	p := &Parsed{Graph: x, Slots: schedule.Slots(x, loaded.Constraints, loaded.Placement), Restart: restartConfig(loaded.Restart), Replicas: loaded.Replicas,
 		Degrade: loaded.WhenShort == job.Degrade, Continues: loaded.OnIsolation == job.ContinueIsolated, Unfenced: make(map[dataflow.TaskID]bool)}
 	ck := loaded.Checkpoint
-	p.Checkpoint = checkpoint.Config{Interval: ck.Interval, MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: retained, Whole: true}
+	p.Checkpoint = checkpoint.Config{Interval: ck.Interval, MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: coordinator.RetainedCheckpoints, Whole: true}
 	if ck.Interval == 0 {
 		p.Checkpoint.Interval = interval
 	}

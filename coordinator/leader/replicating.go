@@ -320,7 +320,7 @@ func (l *Leader) pinned(j *coordinator.Job, name string) bool {
 
 // release are the checkpoints that go when one more counts.
 func (l *Leader) release(j *coordinator.Job) (names []string) {
-	for i := range max(0, len(j.Checkpoints)+1-retained) {
+	for i := range max(0, len(j.Checkpoints)+1-coordinator.RetainedCheckpoints) {
 		if name := j.Checkpoints[i].Name; !l.pinned(j, name) {
 			names = append(names, name)
 		}
