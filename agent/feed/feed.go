@@ -170,7 +170,7 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 	}
 	f.log, err = ingestlog.Open(ingestlog.Options{
 		Dir: folder(o.Dir, f.name), Lanes: f.config.Lanes, Retain: retention(f.config.Keep), Cap: f.config.Keep.Cap,
-		FS: o.FS, Events: f.hearLog,
+		FS: o.FS, Events: f.hearLog, OpenDB: o.log.OpenDB,
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/disk"
+	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
 
 // Options are the surroundings of the feeds of a process.
@@ -39,6 +40,8 @@ type Options struct {
 	MirrorKeep int64                                  // bytes that a log may have so that it still waits for a mirror; 0: DefaultMirrorKeep
 	Packs      func(mesh.NodeID) bool                 // whether an agent knows of packed frames; nil: nobody does
 	Packer     *pack.Packer                           // nil: one that nobody asks what it has counted
+
+	log ingestlog.Options // OpenDB only, of the logs that it owns: tests fail writes with it
 }
 
 // Feeds are the feeds that run in this process. Each is opened once, however

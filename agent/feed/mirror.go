@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/wire"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -33,32 +34,48 @@ type errAnew struct{ head []byte }
 
 func (errAnew) Error() string { return "the mirror begins anew" }
 
+// errNoRoom: what the source sends is refused for want of room, and was for a while.
+type errNoRoom struct{ error }
+
+func (e errNoRoom) Unwrap() error { return e.error }
+
+// noRoomMax is how long a mirror without room waits at most until it asks again: each
+// time the source may send what cannot be kept, up to copyAhead.
+const noRoomMax = dataflow.Minute
+
 // mirror takes what the source has until ctx ends. Its error is one of the log
 // that does not pass.
 func (f *Feed) mirror(ctx context.Context) error {
-	wait := retryMin
+	wait, room := retryMin, retryMax
 	for {
 		_, before := f.log.End()
 		err := f.takeMirror(ctx)
 		if anew := (errAnew{}); errors.As(err, &anew) {
-			if err := f.replace(anew.head); err != nil {
+			if err = f.replace(anew.head); err == nil {
+				continue
+			}
+			if !errors.As(err, new(errNoRoom)) {
 				return err
 			}
-			continue
 		}
 		if errors.As(err, new(logError)) || errors.Is(err, ingestlog.ErrSealed) || ctx.Err() != nil {
 			return err
 		}
 		if _, end := f.log.End(); end > before {
-			wait = retryMin
+			wait, room = retryMin, retryMax
+		}
+		pause := wait
+		wait = min(2*wait, retryMax)
+		if errors.As(err, new(errNoRoom)) {
+			pause = room
+			room = min(2*room, noRoomMax)
 		}
 		f.upstream.lost(err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-f.owner.o.Clock.After(wait):
+		case <-f.owner.o.Clock.After(pause):
 		}
-		wait = min(2*wait, retryMax)
 	}
 }
 
@@ -90,11 +107,17 @@ func (u *upstream) ask(all []mesh.NodeID) (mesh.NodeID, error) {
 	return all[u.turn%len(all)], nil
 }
 
-// replace has the mirror begin where its source does, and then its members.
+// replace has the mirror begin where its source does, and then its members. errNoRoom:
+// it is as it was.
 func (f *Feed) replace(head []byte) error {
 	_, end := f.log.End()
 	f.copies().stop()
-	if err := f.anew(head); err != nil {
+	if err := f.anew(head); errors.Is(err, store.ErrFull) {
+		if err := f.copyAgain(); err != nil {
+			return err
+		}
+		return errNoRoom{err}
+	} else if err != nil {
 		return err
 	}
 	if first, _ := f.log.First(); end > 0 {
@@ -103,6 +126,11 @@ func (f *Feed) replace(head []byte) error {
 		f.upstream.mu.Unlock()
 		f.emit(Event{Kind: Overtaken, Err: fmt.Errorf("entries %d to %d were not kept any more at site %s when they were needed", end, first-1, f.role.epoch.Mirror.Site)})
 	}
+	return f.copyAgain()
+}
+
+// copyAgain brings the members, which were stopped, to where the log is now.
+func (f *Feed) copyAgain() error {
 	f.mu.Lock()
 	f.replicas = newReplicas(f)
 	f.mu.Unlock()
@@ -378,26 +406,49 @@ func (t *taking) run(ctx context.Context) error {
 	}
 }
 
-// keep makes groups of the source durable, here and on all members.
+// keep makes groups of the source durable, here and on all members. Where they are
+// refused for want of room it tries for about retryMax: errNoRoom, and nothing of them is
+// here. The room may only come when the mirror begins anew, and it must ask for that.
 func (f *Feed) keep(ctx context.Context, groups []*ingestlog.Group) error {
 	var staged []*ingestlog.Group
-	err := f.insist(ctx, func() (err error) {
-		if staged == nil {
-			staged, err = f.log.Adopt(groups...)
-			if errors.Is(err, store.ErrFull) && f.log.MakeRoom(f.owner.o.Clock.Now()) == nil {
-				staged, err = f.log.Adopt(groups...)
-			}
-			if errors.Is(err, store.ErrFull) {
-				return logError{err}
-			}
-			if err != nil {
-				return err
+	since := dataflow.MaxTime // nothing was refused yet
+	err := f.insist(ctx, func() error {
+		err := f.stage(&staged, groups)
+		if err == nil {
+			err = f.write(staged)
+		}
+		if full := (logError{}); errors.Is(err, store.ErrFull) && errors.As(err, &full) {
+			now := f.owner.o.Clock.Now()
+			if since = min(since, now); now >= since.Add(retryMax) {
+				return errNoRoom{full.error}
 			}
 		}
-		return f.write(staged)
+		return err
 	})
 	if err == nil {
 		f.commits.Add(1)
+	}
+	if errors.As(err, new(errNoRoom)) && staged != nil {
+		f.copies().stop()
+		f.log.Unstage()
+		if err := f.copyAgain(); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// stage has the log adopt groups, once.
+func (f *Feed) stage(staged *[]*ingestlog.Group, groups []*ingestlog.Group) (err error) {
+	if *staged != nil {
+		return nil
+	}
+	*staged, err = f.log.Adopt(groups...)
+	if errors.Is(err, store.ErrFull) && f.log.MakeRoom(f.owner.o.Clock.Now()) == nil {
+		*staged, err = f.log.Adopt(groups...)
+	}
+	if errors.Is(err, store.ErrFull) {
+		return logError{err}
 	}
 	return err
 }

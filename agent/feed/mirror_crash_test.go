@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,6 +231,90 @@ func TestAMirrorThatBeginsAnewLetsGo(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A mirror has no room, for what is pinned there, or on its disk. It asks again, though
+// seldom, and hears when its source has let go of what it lacks: then it begins anew, and
+// what was pinned holds nothing. Where the source keeps it, it goes on when there is room.
+func TestAMirrorWithoutRoomAsksAgain(t *testing.T) {
+	for _, disk := range []bool{false, true} {
+		for _, keep := range []int64{1, 1 << 40} {
+			t.Run(fmt.Sprint(disk, keep), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newTwoSites(t)
+					defer w.stop()
+					w.north.keep = keep
+					w.north.broker.batch = 2000
+					w.north.config.Keep.Age = dataflow.Second
+					w.north.start("a", w.north.agents["a"].crash())
+					w.north.move("a", "a", "b")
+					var full atomic.Bool
+					told := 0
+					w.south.events = func(e feed.Event) {
+						if e.Kind == feed.Full {
+							told++
+						}
+					}
+					w.south.full = func() bool { return disk && full.Load() }
+					if !disk {
+						w.south.config.Keep.Cap = 4 << 20
+					}
+					w.south.start("x", w.south.agents["x"].crash())
+					w.south.move("x", "x", "y")
+					w.north.broker.publish(numbers(0, 10)...)
+					time.Sleep(10 * time.Second)
+					x, err := w.south.agents["x"].feeds.OpenKeeping("f", nil, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer func() { _ = x.Close() }()
+					a, err := w.north.agents["a"].feeds.OpenKeeping("f", nil, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer func() { _ = a.Close() }()
+					a.MirroredAt([]mesh.Site{"south"})
+					pin := func(needs map[string]feed.Need) {
+						if err := x.SetPins(needs, func(string) bool { return false }); err != nil {
+							t.Fatal(err)
+						}
+					}
+					pin(map[string]feed.Need{"replica j": {From: []map[int]int64{{0: 5}}}})
+					full.Store(true)
+					for i := range 8 {
+						var some []string
+						for n := range 20_000 {
+							some = append(some, fmt.Sprintf("%060d", 20_000*i+n))
+						}
+						w.north.broker.publish(some...)
+						time.Sleep(10 * time.Second)
+					}
+					time.Sleep(10 * time.Minute)
+					if keep > 1 || disk {
+						if s := w.south.status(); s.End >= w.north.status().End || !strings.Contains(s.Why, "no room") {
+							t.Errorf("%+v %+v", s, s.Of)
+						}
+						if told > 30 {
+							t.Errorf("it says so %d times in ten minutes", told)
+						}
+						pin(nil)
+						full.Store(false)
+						time.Sleep(2 * time.Minute)
+					}
+					n, s := w.north.status(), w.south.status()
+					if s.End != n.End || s.Why != "" || (s.Of.Lost > 0) != (keep == 1) {
+						t.Errorf("%+v %+v of %+v", s, s.Of, n)
+					}
+					want := groups(t, w.north.agents["a"].dir)
+					for _, a := range w.south.agents {
+						got := groups(t, a.dir)
+						most := min(len(want), len(got))
+						same(t, string(a.node), got[len(got)-most:], want[len(want)-most:])
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -160,9 +160,13 @@ func (f *Feed) commit() error {
 	return nil
 }
 
-// insist does what needs the log until the log takes it.
+// insist does what needs the log until the log takes it, or do gives up. While it has
+// taken nothing since then it is not tried more often than before.
 func (f *Feed) insist(ctx context.Context, do func() error) error {
 	wait := retryMin
+	if f.full.Load() {
+		wait = retryMax
+	}
 	for {
 		err := do()
 		if !errors.As(err, new(logError)) {

@@ -3,12 +3,16 @@ package feed_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -18,6 +22,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh/simnet"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
 // fakeBroker has a session for whoever is connected last: it gives what is not
@@ -137,6 +142,8 @@ type site struct {
 	source []mesh.NodeID // agents of the site that is mirrored
 	keep   int64         // feed.Options.MirrorKeep
 	plain  bool          // it knows nothing of packed frames
+	full   func() bool   // the disk of agents' logs is; nil: it is not
+	events func(feed.Event)
 }
 
 // siteAgent is a process.
@@ -182,13 +189,28 @@ func newSite(t testing.TB, nodes ...mesh.NodeID) *site {
 // start starts an agent's process on a folder.
 func (s *site) start(node mesh.NodeID, dir string) *siteAgent {
 	a := &siteAgent{s: s, node: node, dir: dir, tr: s.net.New(node, s.name), packs: new(pack.Packer), permit: new(permit)}
-	a.feeds = feed.New(feed.Options{Dir: dir, Transport: a.tr, Permit: a.permit, Session: s.broker.connect, MirrorKeep: s.keep,
+	o := feed.Options{Dir: dir, Transport: a.tr, Permit: a.permit, Session: s.broker.connect, MirrorKeep: s.keep, Events: s.events,
 		Packer: a.packs, Packs: func(node mesh.NodeID) bool { return !s.plain && slices.Contains(s.source, node) },
 		Sources: func(coordinator.Mirror) []mesh.NodeID { return s.source }, Tell: func(e worker.LogEvent) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.said = append(a.said, e)
-		}})
+		}}
+	if full := s.full; full != nil {
+		o.OpensDB(func(path string, mode os.FileMode, b *bolt.Options) (*bolt.DB, error) {
+			db, err := bolt.Open(path, mode, b)
+			if err == nil && !b.ReadOnly {
+				storetest.WatchPages(db).Fail = func(storetest.PageWrite) error {
+					if full() {
+						return syscall.ENOSPC
+					}
+					return nil
+				}
+			}
+			return db, err
+		})
+	}
+	a.feeds = feed.New(o)
 	a.tr.Start()
 	s.agents[node] = a
 	return a

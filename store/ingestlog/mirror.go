@@ -1,10 +1,13 @@
 package ingestlog
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // This file is what a log has to do with a mirror of it: another site's log with
@@ -54,6 +57,19 @@ func (l *Log) Adopt(groups ...*Group) ([]*Group, error) {
 	return s.groups, nil
 }
 
+// Unstage gives up what was staged and could not be written, as if it had not been
+// adopted. Members may have it: they are to be brought back to where the log ends.
+func (l *Log) Unstage() {
+	if l.staged == nil {
+		return
+	}
+	l.pending -= l.staged.bytes
+	l.staged = nil
+	l.spent = l.spent[:0]
+	l.app.become(&l.done)
+	l.app.epoch = l.epoch
+}
+
 // Replace forgets all that is in a log that is led, and has it begin where another
 // site's does: head is what that one's First gave. Readers that have not come so
 // far get an error. After an error the log must be opened again.
@@ -74,8 +90,12 @@ func (l *Log) Replace(head []byte) error {
 	}
 	s.epoch = l.epoch
 	if err := l.makeAnew(s); err != nil {
-		l.broken = fmt.Errorf("ingestlog: %s: beginning a mirror: %w", l.o.Dir, err)
-		return l.broken
+		err = fmt.Errorf("ingestlog: %s: beginning a mirror: %w", l.o.Dir, disk.Full(err))
+		if _, no := os.Lstat(segmentPath(l.o.Dir, l.last().head.segment+1)); errors.Is(err, store.ErrFull) && l.last().db != nil && errors.Is(no, os.ErrNotExist) {
+			return err // it was not begun
+		}
+		l.broken = err
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

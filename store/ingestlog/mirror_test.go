@@ -5,10 +5,12 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
 // mirrorOf makes a log that is led, and begins where another one does.
@@ -141,6 +143,60 @@ func TestMirrorBeginsAnew(t *testing.T) {
 		t.Error(err)
 	}
 	if err := errors.Join(r.Close(), c.Close(), l.Close(), lanes.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A full disk refuses what a mirror adopted: that can be given up, and the same be adopted
+// again, or the log begin anew; where that has no room either the log is as it was.
+func TestAMirrorsDiskIsFull(t *testing.T) {
+	l, _, groups := led(t, Options{Dir: t.TempDir(), Lanes: 2}, 6, 1)
+	d := newDisk(t.TempDir())
+	c := must[*Log](t)(Open(Options{Dir: d.dir, Lanes: 2, OpenDB: d.open}))
+	if err := c.Lead(4); err != nil {
+		t.Fatal(err)
+	}
+	_, head := l.First()
+	if err := c.Replace(head); err != nil {
+		t.Fatal(err)
+	}
+	adopt := func(some ...*Group) error {
+		must[[]*Group](t)(c.Adopt(some...))
+		return c.Write()
+	}
+	if err := adopt(groups[:2]...); err != nil {
+		t.Fatal(err)
+	}
+	full := func(string, storetest.PageWrite) error { return syscall.ENOSPC }
+	for range 2 {
+		d.fail = full
+		if err := adopt(groups[2:4]...); !errors.Is(err, store.ErrFull) {
+			t.Fatal(err)
+		}
+		c.Unstage()
+		c.Unstage()
+		if err := c.Replace(head); !errors.Is(err, store.ErrFull) {
+			t.Fatal(err)
+		}
+		if _, end := c.End(); end != groups[2].Seq || c.pending != 0 {
+			t.Errorf("it ends at %d, and %d bytes wait", end, c.pending)
+		}
+	}
+	d.fail = nil
+	if err := adopt(groups[2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := adopt(groups[3:]...); err != nil {
+		t.Fatal(err)
+	}
+	c.Replicated(groups[5].Next)
+	if got := readAll(t, c, 0); len(got) != len(groups) {
+		t.Errorf("%d groups", len(got))
+	}
+	if err := c.Replace(head); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(adopt(groups...), l.Close(), c.Close()); err != nil {
 		t.Error(err)
 	}
 }
