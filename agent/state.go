@@ -50,9 +50,13 @@ func OpenState(dir string, o StateOptions) (*State, error) {
 	if _, err := s.Collect(); err != nil { // what a crash left; a damaged manifest is named when its job is run
 		o.Events(fmt.Sprintf("parts that are not needed any more stay where they are: %v", err))
 	}
-	return &State{store: s, feeds: feed.New(feed.Options{
+	feeds := feed.New(feed.Options{
 		Dir: dir, FS: s.FS(), Clock: o.Clock, Secrets: o.Secrets, Session: o.Session, Events: func(e feed.Event) { o.Events(e.String()) },
-	})}, nil
+	})
+	if err := feeds.Clean(); err != nil {
+		o.Events(fmt.Sprintf("what is left of deleted feeds stays where it is: %v", err))
+	}
+	return &State{store: s, feeds: feeds}, nil
 }
 
 // Close gives the folder back, when no job of it runs any more.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -246,10 +247,33 @@ func Delete(o Options, name string) error {
 	return remove(o, name)
 }
 
+// removed begins the name of a folder that is no feed any more: no feed has one.
+const removed = ".deleted."
+
+// Clean removes what is left of feeds whose process died while it deleted them. It is
+// for who opens the state folder. All are tried.
+func (s *Feeds) Clean() error {
+	dir := filepath.Join(s.o.Dir, "feeds")
+	entries, err := s.o.FS.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), removed) {
+			errs = append(errs, disk.RemoveAll(s.o.FS, filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // remove removes a feed's folder: in one step it is no feed any more, then its
 // bytes go.
 func remove(o Options, name string) error {
-	gone := filepath.Join(o.Dir, "feeds", ".deleted."+name)
+	gone := filepath.Join(o.Dir, "feeds", removed+name)
 	if err := disk.RemoveAll(o.FS, gone); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}

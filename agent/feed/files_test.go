@@ -116,6 +116,56 @@ func TestStoredConfig(t *testing.T) {
 	}
 }
 
+// crashing is a disk on which a process dies when it has removed so many files.
+type crashing struct {
+	store.FS
+	left int
+}
+
+func (c *crashing) Remove(name string) error {
+	if c.left == 0 {
+		return errors.New("the process dies")
+	}
+	c.left--
+	return c.FS.Remove(name)
+}
+
+// A feed that was being deleted when the process died is none, and goes with the next
+// start; others stay.
+func TestAFeedThatWasBeingDeletedGoes(t *testing.T) {
+	for left := range 3 {
+		fs := &crashing{disk.Group, 1000}
+		o := feed.Options{Dir: t.TempDir(), FS: fs}
+		if err := feed.New(o).Clean(); err != nil { // there are no feeds yet
+			t.Fatal(err)
+		}
+		c := config("mqtt://broker.example:1883", 1)
+		for _, name := range []string{"mill", "deleted.mill"} {
+			if err := feed.Create(o, name, c); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(o.Dir, "feeds", name, "more"), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fs.left = left
+		if err := feed.Delete(o, "mill"); err == nil {
+			t.Fatal("it did not die")
+		}
+		if _, err := os.Stat(filepath.Join(o.Dir, "feeds", ".deleted.mill")); err != nil {
+			t.Fatal(err)
+		}
+		fs.left = 1000
+		if err := feed.New(o).Clean(); err != nil {
+			t.Error(err)
+		}
+		entries, err := os.ReadDir(filepath.Join(o.Dir, "feeds"))
+		if err != nil || len(entries) != 1 || entries[0].Name() != "deleted.mill" {
+			t.Errorf("%v, %v", entries, err)
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // A password never reaches the disk, and who has none is told.

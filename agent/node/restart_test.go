@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,6 +39,20 @@ func TestQuickRestarts(t *testing.T) {
 				await(t, b.name+" to be ready", func() bool { return b.Health().Ready })
 			}
 		})
+	}
+}
+
+// TestADeletedFeedGoesAtTheStart: the agent died while it deleted a feed's folder.
+func TestADeletedFeedGoesAtTheStart(t *testing.T) {
+	b := site(t, 1)[0]
+	b.end()
+	gone := filepath.Join(b.dir, "feeds", ".deleted.j1.in")
+	if err := os.MkdirAll(filepath.Join(gone, "log"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	b.start("", "")
+	if _, err := os.Stat(gone); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is there still: %v", err)
 	}
 }
 

@@ -189,6 +189,9 @@ func (n *Node) startHands(ends *ends) (err error) {
 	}
 	ends.add(n.exec.Close)
 	h.do = n.exec
+	if err := n.feeds.feeds.Clean(); err != nil {
+		n.tell("feed", fmt.Sprintf("what is left of deleted feeds stays where it is: %v", err))
+	}
 	logs, err := n.feeds.feeds.Logs()
 	if err != nil { // the others are there, and so are jobs that read none of these
 		n.tell("feed", fmt.Sprintf("logs on this disk that cannot be opened, as if they were not here: %v", err))
