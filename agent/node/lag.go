@@ -10,6 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -102,10 +103,32 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 				lanes = max(1, c.Lanes)
 			}
 		}
-		out.Why = cmp.Or(out.Why, lacking(name, lanesOf(&l, lanes), home, positions(r.Snapshot, source)))
+		for _, from := range standsIn(r, r.Job.Feeds[i].Name, source) {
+			out.Why = cmp.Or(out.Why, lacking(name, lanesOf(&l, lanes), home, from))
+		}
 	}
 	out.Restorable = out.Why == ""
 	return out
+}
+
+// standsIn is where the sources of a replica's job that read a feed stand, by lane: name
+// is what the job's site calls it. Only where the record does not say which source that
+// is the job's text is read.
+func standsIn(r *coordinator.Replica, name string, source dataflow.OperatorID) (all []map[int]int64) {
+	sources := perSource(r.Snapshot)
+	if source != "" || len(sources) < 2 {
+		return []map[int]int64{positions(r.Snapshot, source)}
+	}
+	p, err := leader.Parse(r.Job.As(0))
+	if err != nil {
+		return []map[int]int64{positions(r.Snapshot, source)}
+	}
+	for _, use := range p.Feeds {
+		if use.Feed == name {
+			all = append(all, sources[use.Source])
+		}
+	}
+	return all
 }
 
 // lanesOf is where a log is, by lane; nil: it is not known. An agent below GoesOnLevel

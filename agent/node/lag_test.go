@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
@@ -72,6 +73,40 @@ func TestWhereALaneBeginsSaysWhetherAJobCanBeRestored(t *testing.T) {
 		got := keptHere(st, "j7-plant", r, map[string]coordinator.LogStatus{m.Name: c.log})
 		if got.Restorable != (c.why == "") || !strings.Contains(got.Why, c.why) || c.why == "" && got.Why != "" {
 			t.Errorf("%s: %q", name, got.Why)
+		}
+	}
+}
+
+// A job that reads several shared feeds stands somewhere else in each.
+func TestAReplicaStandsInEachSharedFeed(t *testing.T) {
+	const text = `name: both
+sources:
+  x: {feed: line3, format: json, fields: {id: bigint}, event_time: ingestion}
+  y: {feed: line4, format: json, fields: {id: bigint}, event_time: ingestion}
+  z: {feed: line4, format: json, fields: {id: bigint}, event_time: ingestion}
+sinks:
+  - {id: a, from: x, file: {path: a.jsonl}}
+  - {id: b, from: y, file: {path: b.jsonl}}
+  - {id: c, from: z, file: {path: c.jsonl}}
+`
+	r := &coordinator.Replica{From: "plant", Job: coordinator.MovingJob{ID: "j7-plant", Name: "both", Spec: []byte(text), Reads: []string{"line3", "line4"}},
+		Snapshot: standing(t, "c1", map[dataflow.OperatorID][]int64{"x": {10}, "y": {5000}, "z": {5500}})}
+	for _, name := range r.Job.Reads {
+		r.Job.Feeds = append(r.Job.Feeds, coordinator.MovingFeed{Name: name, Stay: true})
+	}
+	st := &coordinator.State{Site: "depot", Moves: coordinator.NewMoves(), Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-plant": r}}
+	for at, why := range map[coordinator.LaneAt]string{
+		{First: 4000, Next: 6000}: "",
+		{First: 5000, Next: 5500}: "",
+		{First: 5001, Next: 6000}: "line4.at.plant begins at 5001",
+		{First: 4000, Next: 5499}: "line4.at.plant ends at 5499",
+	} {
+		got := keptHere(st, "j7-plant", r, map[string]coordinator.LogStatus{
+			"line3.at.plant": {Of: &coordinator.MirrorOf{}, Lanes: []coordinator.LaneAt{{First: 0, Next: 20}}},
+			"line4.at.plant": {Of: &coordinator.MirrorOf{}, Lanes: []coordinator.LaneAt{at}},
+		})
+		if got.Restorable != (why == "") || !strings.Contains(got.Why, why) {
+			t.Errorf("%+v: %q", at, got.Why)
 		}
 	}
 }
