@@ -23,7 +23,7 @@ const (
 	Closed                    // its owner closed it
 	Held                      // nothing is acknowledged while this agent has no permit: Err
 	Copying                   // a copy of a log that another agent owns tells: Err
-	Overtaken                 // a mirror lacks entries that its source did not keep any more: Err
+	Overtaken                 // a log begins anew: its source did not keep what it lacks, or nothing that is here belongs to it: Err
 )
 
 // Event is something worth telling about a feed. Only the fields that its kind
@@ -61,7 +61,7 @@ func (e Event) String() string {
 	case Copying:
 		return fmt.Sprintf("feed %s: its copy here takes nothing: %v", e.Feed, e.Err)
 	case Overtaken:
-		return fmt.Sprintf("feed %s: the mirror begins anew: %v", e.Feed, e.Err)
+		return fmt.Sprintf("feed %s: its log begins anew: %v", e.Feed, e.Err)
 	case Closed:
 		return fmt.Sprintf("feed %s: closed", e.Feed)
 	}

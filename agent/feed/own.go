@@ -16,19 +16,30 @@ type ownership struct{ epoch coordinator.LogEpoch }
 
 // copyOf is what a log is.
 func copyOf(log *ingestlog.Log) logepoch.Copy {
-	c := logepoch.Copy{ID: log.ID()}
+	c := logepoch.Copy{ID: log.ID(), Promised: log.Promised()}
 	c.First, _ = log.First()
 	c.Epoch, c.End = log.End()
 	return c
 }
 
-// lead makes the log that of the epoch's owner: what never belonged to it goes.
+// lead makes the log that of the epoch's owner: what never belonged to it goes. A log
+// of which nothing is left then, as it begins behind that, begins anew: a mirror of it
+// takes all that its source keeps.
 func (f *Feed) lead() error {
-	e := &f.role.epoch
-	c := copyOf(f.log)
-	cut, err := logepoch.Owns(e, c)
-	if err == nil && cut < c.End {
-		_, err = f.log.CutTo(cut)
+	e, c := &f.role.epoch, copyOf(f.log)
+	plan, err := logepoch.Owns(e, c)
+	switch {
+	case err != nil:
+	case plan.Anew:
+		// First the promise: an empty log is not to look as if it had always been one.
+		if err = f.log.Promise(e.Epoch); err == nil {
+			err = f.log.Empty(e.Epoch)
+		}
+		if err == nil {
+			f.emit(Event{Kind: Overtaken, Err: fmt.Errorf("of its log everything from entry %d on goes, and what is here begins with %d", logepoch.Keeps(e, c), c.First)})
+		}
+	case plan.Cut:
+		_, err = f.log.CutTo(plan.From)
 	}
 	if err == nil {
 		err = f.log.Lead(e.Epoch)

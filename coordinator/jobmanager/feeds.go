@@ -228,6 +228,9 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 			return refuse(ErrStale, "feed %q: member %q is there twice, or no agent of the site any more", f.Name, node)
 		}
 	}
+	if old.Mirror != nil && a.Level >= coordinator.SettledLevel {
+		old.Start = min(old.Start, log.Start) // a mirror that began anew: what it lacks its source has
+	}
 	if why := logepoch.Refuse(&old, log.Owner, log.Start); why != "" {
 		return refuse(ErrRefused, "feed %q: %s", f.Name, why)
 	}

@@ -103,6 +103,44 @@ func TestAMirrorsLife(t *testing.T) {
 	}
 }
 
+// A mirror that began anew has less than where its epoch starts, and goes on with that
+// where all agents know it; a feed with a session does not.
+func TestAMirrorBeginsBeforeItsStart(t *testing.T) {
+	for level, goesOn := range map[uint32]bool{coordinator.GoesOnLevel: false, coordinator.SettledLevel: true} {
+		a, name := south(), "j7-north.in"
+		a.Level = level
+		if err := a.mirror(name, coordinator.Mirror{Site: "north", Feed: name}, []coordinator.Reign{{Epoch: 1, Site: "north"}}, &coordinator.Feed{Job: "j7-north"}); err != nil {
+			t.Fatal(err)
+		}
+		begin(t, a, name, "a", 0)
+		begin(t, a, name, "a", 500)
+		next := func(owner mesh.NodeID, start int64) error {
+			return a.logEpochBegun(&coordinator.LogEpochBegun{Feed: name, Term: 1, Log: coordinator.LogEpoch{Epoch: a.Feeds[name].Log.Epoch + 1, Owner: owner, Members: []mesh.NodeID{owner}, Start: start}})
+		}
+		a.Agents["c"] = &coordinator.Agent{}
+		if err := next("c", 20); !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: who was no member: %v", level, err)
+		}
+		if err := next("a", 20); (err == nil) != goesOn || err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: %v", level, err)
+		}
+		if f := a.Feeds[name]; goesOn && !slices.Equal(f.Log.Starts, []int64{0, 20, 20}) {
+			t.Errorf("%+v", f.Log)
+		}
+		if goesOn {
+			if err := a.own(name, 2); err != nil {
+				t.Fatal(err)
+			}
+			if err := next("a", 30); err != nil {
+				t.Fatal(err)
+			}
+			if err := next("a", 29); !errors.Is(err, ErrRefused) {
+				t.Errorf("one with a session: %v", err)
+			}
+		}
+	}
+}
+
 func TestMirrorsThatAreRefused(t *testing.T) {
 	a := south()
 	one := []coordinator.Reign{{Epoch: 1, Site: "north"}}

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -381,7 +382,7 @@ func (l *Leader) successor(r *feedRun, f *coordinator.Feed, without func(mesh.No
 			return counts(f, end)
 		}
 		return -1 // it has not promised: it cannot own the next, and may copy it
-	}, ownersOf(r, f), without)
+	}, l.ownersOf(r, f), without)
 }
 
 // counts is how much counts of what a copy has that ends there: what is behind a
@@ -394,21 +395,25 @@ func counts(f *coordinator.Feed, end int64) int64 {
 }
 
 // ownersOf are those of the sealed who may own the next epoch.
-func ownersOf(r *feedRun, f *coordinator.Feed) map[mesh.NodeID]bool {
-	if f.Fork == nil {
-		return logepoch.Owners(&f.Log, r.sealed)
+func (l *Leader) ownersOf(r *feedRun, f *coordinator.Feed) map[mesh.NodeID]bool {
+	log, ends := f.Log, r.sealed
+	if f.Fork != nil {
+		log, ends = logepoch.Forked(&log, f.Fork.At), make(map[mesh.NodeID]int64)
+		for node, end := range r.sealed {
+			ends[node] = counts(f, end)
+		}
 	}
-	log, ends := logepoch.Forked(&f.Log, f.Fork.At), make(map[mesh.NodeID]int64)
-	for node, end := range r.sealed {
-		ends[node] = counts(f, end)
+	owners := logepoch.Owners(&log, ends)
+	if l.st.Level >= coordinator.SettledLevel && !slices.Contains(slices.Collect(maps.Values(owners)), true) {
+		return logepoch.Again(&log, ends, func(node mesh.NodeID) bool { return l.st.Agents[node] == nil })
 	}
-	return logepoch.Owners(&log, ends)
+	return owners
 }
 
 // successorOfPoor is for when all that could own the next epoch were of no use
 // lately: they get another chance, the owner of now last.
 func (l *Leader) successorOfPoor(r *feedRun, f *coordinator.Feed) (schedule.FeedChoice, string) {
-	owners := ownersOf(r, f)
+	owners := l.ownersOf(r, f)
 	c, why := l.successor(r, f, func(node mesh.NodeID) bool { return l.spoilt(r, node) && (!owners[node] || node == f.Log.Owner) })
 	if why != "" {
 		c, why = l.successor(r, f, func(node mesh.NodeID) bool { return l.spoilt(r, node) && !owners[node] })

@@ -178,6 +178,10 @@ func (s *script) do() {
 		s.node().wiped = true
 	case "parts":
 		s.node().exec.parts, _ = strconv.Atoi(s.args[1])
+	case "anew": // a mirror's copy, and nothing has come since
+		d := s.node().disk[s.args[1]]
+		d.End = 0
+		s.node().disk[s.args[1]] = d
 	case "full", "room":
 		s.node().exec.full = s.d.Cmd == "full"
 	case "free":

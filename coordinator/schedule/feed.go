@@ -31,7 +31,7 @@ type FeedAgent struct {
 	Labels map[string]string
 	Feeds  int   // how many logs it owns or copies, without this one
 	End    int64 // behind the last entry that it is known to have of this log; 0: it has none
-	Heir   bool  // it has all that was acknowledged, although it is no member, or ends before the epoch's start
+	Heir   bool  // it may own the log, although it is no member, or ends before the epoch's start
 }
 
 // FeedChoice is who runs a feed in its next epoch, or in the present one if that

@@ -164,6 +164,20 @@ func (s *segment) cut(seq int64) (end state, err error) {
 // is what the other's First gave. by is the epoch of the owner who says so,
 // which was promised. After an error the log must be opened again.
 func (l *Log) BeginAnew(by uint64, head []byte) error {
+	var s state
+	if err := s.decode(head); err != nil {
+		return fmt.Errorf("ingestlog: %s: the beginning of a copy: %w: %w", l.o.Dir, store.ErrCorrupt, err)
+	}
+	return l.anew(by, s)
+}
+
+// Empty forgets all that is in the log, which begins with entry 0 then and has
+// another id: what it is to be has nothing in common with it. by is the epoch
+// in which it is owned here, which was promised. After an error the log must be
+// opened again.
+func (l *Log) Empty(by uint64) error { return l.anew(by, newState(l.Lanes())) }
+
+func (l *Log) anew(by uint64, s state) error {
 	if err := l.writable(); err != nil {
 		return err
 	}
@@ -172,10 +186,6 @@ func (l *Log) BeginAnew(by uint64, head []byte) error {
 	}
 	if l.epoch > 0 {
 		return fmt.Errorf("ingestlog: %s: epoch %d is led: it does not begin anew", l.o.Dir, l.epoch)
-	}
-	var s state
-	if err := s.decode(head); err != nil {
-		return fmt.Errorf("ingestlog: %s: the beginning of a copy: %w: %w", l.o.Dir, store.ErrCorrupt, err)
 	}
 	if err := l.makeAnew(s); err != nil {
 		l.broken = fmt.Errorf("ingestlog: %s: beginning a copy: %w", l.o.Dir, disk.Full(err))

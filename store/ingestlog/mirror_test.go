@@ -2,12 +2,14 @@ package ingestlog
 
 import (
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/storetest"
@@ -197,6 +199,69 @@ func TestAMirrorsDiskIsFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(adopt(groups...), l.Close(), c.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A log of which nothing belongs to what it is to be begins with nothing, whatever
+// step it dies at, and then where its source does.
+func TestEmpty(t *testing.T) {
+	source, _, groups := led(t, Options{Dir: t.TempDir(), Lanes: 2}, 10, 8)
+	_, head := source.First()
+	o := Options{Dir: t.TempDir(), Lanes: 2, SegmentBytes: 1}
+	l, _, mine := led(t, o, 6, 7)
+	if err := l.LetGo(mine[2].Seq); err != nil {
+		t.Fatal(err)
+	}
+	epoch, _ := l.End()
+	if err := l.Empty(epoch); err == nil {
+		t.Error("it is led, and begins anew")
+	}
+	if err := errors.Join(l.Close(), func() (err error) { l, err = Open(o); return err }(), l.Promise(50)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Empty(49); !errors.Is(err, ErrSealed) {
+		t.Error(err)
+	}
+	before, was := segments(t, o.Dir), l.ID()
+	if err := l.Empty(50); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	steps, names := []map[string][]byte{before}, slices.Sorted(maps.Keys(before))
+	for i := range names[1:] {
+		files := maps.Clone(steps[i])
+		delete(files, names[i])
+		steps = append(steps, files)
+	}
+	both := maps.Clone(steps[len(steps)-1])
+	maps.Copy(both, segments(t, o.Dir))
+	for i, files := range append(steps, both, segments(t, o.Dir)) {
+		l := must[*Log](t)(Open(Options{Dir: put(t, files), Lanes: 2}))
+		if err := errors.Join(l.Promise(50), l.Empty(50)); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		first, _ := l.First()
+		if epoch, end := l.End(); first != 0 || epoch != 0 || end != 0 || l.Placed() != 0 || l.ID() == was || l.Lane(1) != (LaneState{Clock: dataflow.MinTime}) {
+			t.Errorf("step %d: from %d to %d of epoch %d, %+v", i, first, end, epoch, l.Lane(1))
+		}
+		if err := errors.Join(l.Lead(50), l.Replace(head)); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		must[[]*Group](t)(l.Adopt(groups...))
+		if err := l.Write(); err != nil {
+			t.Fatal(err)
+		}
+		if got := readAll(t, l, 0); len(got) != len(groups) || l.ID() != source.ID() {
+			t.Errorf("step %d: %d groups of %d", i, len(got), len(groups))
+		}
+		if err := errors.Join(l.Verify(), l.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := source.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -20,10 +20,11 @@ import (
 
 // Copy is what a log is on one disk.
 type Copy struct {
-	ID    [16]byte // that the log was made with
-	Epoch uint64   // of its last entry; 0: it has none
-	First int64    // sequence of the oldest entry that is kept
-	End   int64    // behind the last
+	ID       [16]byte // that the log was made with
+	Epoch    uint64   // of its last entry; 0: it has none
+	First    int64    // sequence of the oldest entry that is kept
+	End      int64    // behind the last
+	Promised uint64   // the epoch below which it takes nothing
 }
 
 // Next is the epoch behind old, of which owner, members and start were chosen.
@@ -76,6 +77,30 @@ func Owners(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64) map[mesh.NodeID
 	return all
 }
 
+// Again are those who may own the epoch behind that of a mirror when none of Owners
+// is there: all that have promised it, if none has come to where e starts. The mirror
+// began anew then, and has not caught up; what it lacks its source has, or nobody.
+//
+// Its owner knows: the members have nothing that it did not have. Where it has not
+// promised, all other members must have, but for those that have left the site.
+func Again(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64, left func(mesh.NodeID) bool) map[mesh.NodeID]bool {
+	all := make(map[mesh.NodeID]bool)
+	_, known := ends[e.Owner]
+	missing := false
+	for _, m := range e.Members {
+		end, ok := ends[m]
+		if ok && end >= e.Start || e.Mirror == nil {
+			return nil
+		}
+		all[m] = ok
+		missing = missing || !ok && !left(m)
+	}
+	if !known && missing {
+		return nil
+	}
+	return all
+}
+
 // Refuse says why an epoch of an owner cannot start there; empty: it can.
 func Refuse(old *coordinator.LogEpoch, owner mesh.NodeID, start int64) string {
 	if old.Epoch == 0 || slices.Contains(old.Members, owner) && start >= old.Start {
@@ -100,22 +125,26 @@ var ErrLacking = errors.New("entries are missing")
 // first epoch later than its own does not.
 func Keeps(e *coordinator.LogEpoch, c Copy) int64 { return min(c.End, e.Cut(c.Epoch)) }
 
-// Owns is where the owner of an epoch cuts its own copy back to. It must reach
-// the start of the epoch: everything before may have been acknowledged. An
-// error is ErrLacking.
-func Owns(e *coordinator.LogEpoch, c Copy) (cut int64, err error) {
-	cut = Keeps(e, c)
-	if cut < e.Start {
-		return cut, fmt.Errorf("epoch %d of the log starts at %d, and this copy ends at %d (of epoch %d, of which %d belong to it): %w; another member has them", e.Epoch, e.Start, c.End, c.Epoch, cut, ErrLacking)
+// Owns is what the owner of an epoch does with its own copy before anything else: it
+// is cut, or forgotten. It must reach the start of the epoch: everything before may
+// have been acknowledged. An error is ErrLacking.
+//
+// A mirror may have less: what it lacks it takes from its source again, or that does
+// not keep it any more. But a copy that has not promised the epoch is not the one that
+// the epoch was begun with.
+func Owns(e *coordinator.LogEpoch, c Copy) (Plan, error) {
+	p := End(e, c)
+	if p.From < e.Start && (e.Mirror == nil || c.Promised != e.Epoch) {
+		return p, fmt.Errorf("epoch %d of the log starts at %d, and this copy ends at %d (of epoch %d, of which %d belong to it; it begins with %d): %w; another member has them", e.Epoch, e.Start, c.End, c.Epoch, Keeps(e, c), c.First, ErrLacking)
 	}
-	return cut, nil
+	return p, nil
 }
 
-// Plan is what a member does before the owner sends it what it lacks.
+// Plan is what becomes of a copy before it is taken for what the log is.
 type Plan struct {
-	Anew bool  // forget everything, begin where the owner's log begins
+	Anew bool  // forget everything: a member begins where the owner's log begins, an owner with nothing
 	Cut  bool  // cut back to From
-	From int64 // what it is sent begins here
+	From int64 // it ends here then, and a member is sent what follows
 }
 
 // End is what a copy does before it promises to take nothing more of an epoch, and

@@ -82,19 +82,19 @@ func TestJoin(t *testing.T) {
 		member Copy
 		want   Plan
 	}{
-		{"it has everything", e, Copy{id, 5, 50, 400}, Plan{From: 400}},
-		{"it lacks some", e, Copy{id, 5, 50, 350}, Plan{From: 350}},
-		{"it has what the owner lost", e, Copy{id, 5, 50, 410}, Plan{Cut: true, From: 400}},
-		{"an older epoch, not behind its end", e, Copy{id, 2, 50, 200}, Plan{From: 200}},
-		{"an older epoch, behind its end", e, Copy{id, 2, 50, 250}, Plan{Cut: true, From: 200}},
-		{"an older epoch, behind the end of a later one", e, Copy{id, 3, 50, 450}, Plan{Cut: true, From: 200}},
-		{"the last epoch before", e, Copy{id, 4, 50, 301}, Plan{Cut: true, From: 300}},
-		{"what it has is not kept any more", e, Copy{id, 1, 0, 40}, Plan{Anew: true, From: 50}},
-		{"it has not where it must be cut", e, Copy{id, 1, 120, 400}, Plan{Anew: true, From: 50}},
+		{"it has everything", e, Copy{ID: id, Epoch: 5, First: 50, End: 400}, Plan{From: 400}},
+		{"it lacks some", e, Copy{ID: id, Epoch: 5, First: 50, End: 350}, Plan{From: 350}},
+		{"it has what the owner lost", e, Copy{ID: id, Epoch: 5, First: 50, End: 410}, Plan{Cut: true, From: 400}},
+		{"an older epoch, not behind its end", e, Copy{ID: id, Epoch: 2, First: 50, End: 200}, Plan{From: 200}},
+		{"an older epoch, behind its end", e, Copy{ID: id, Epoch: 2, First: 50, End: 250}, Plan{Cut: true, From: 200}},
+		{"an older epoch, behind the end of a later one", e, Copy{ID: id, Epoch: 3, First: 50, End: 450}, Plan{Cut: true, From: 200}},
+		{"the last epoch before", e, Copy{ID: id, Epoch: 4, First: 50, End: 301}, Plan{Cut: true, From: 300}},
+		{"what it has is not kept any more", e, Copy{ID: id, Epoch: 1, First: 0, End: 40}, Plan{Anew: true, From: 50}},
+		{"it has not where it must be cut", e, Copy{ID: id, Epoch: 1, First: 120, End: 400}, Plan{Anew: true, From: 50}},
 		{"it is empty", e, Copy{}, Plan{Anew: true, From: 50}},
-		{"another log", e, Copy{[16]byte{2}, 5, 50, 400}, Plan{Anew: true, From: 50}},
-		{"an epoch that is forgotten", late, Copy{id, 2, 50, 100}, Plan{Anew: true, From: 50}},
-		{"one whose next is known", late, Copy{id, 3, 50, 300}, Plan{Cut: true, From: 200}},
+		{"another log", e, Copy{ID: [16]byte{2}, Epoch: 5, First: 50, End: 400}, Plan{Anew: true, From: 50}},
+		{"an epoch that is forgotten", late, Copy{ID: id, Epoch: 2, First: 50, End: 100}, Plan{Anew: true, From: 50}},
+		{"one whose next is known", late, Copy{ID: id, Epoch: 3, First: 50, End: 300}, Plan{Cut: true, From: 200}},
 	} {
 		if got := Join(c.e, owner, c.member); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
@@ -105,21 +105,90 @@ func TestJoin(t *testing.T) {
 		c    Copy
 		want Plan
 	}{
-		{"of the epoch", Copy{id, 5, 50, 410}, Plan{From: 410}},
-		{"a tail of its own", Copy{id, 2, 50, 250}, Plan{Cut: true, From: 200}},
-		{"it was away for long", Copy{id, 2, 50, 150}, Plan{From: 150}},
+		{"of the epoch", Copy{ID: id, Epoch: 5, First: 50, End: 410}, Plan{From: 410}},
+		{"a tail of its own", Copy{ID: id, Epoch: 2, First: 50, End: 250}, Plan{Cut: true, From: 200}},
+		{"it was away for long", Copy{ID: id, Epoch: 2, First: 50, End: 150}, Plan{From: 150}},
 		{"nothing", Copy{}, Plan{}},
-		{"nothing of it belongs", Copy{id, 1, 120, 400}, Plan{Anew: true}},
+		{"nothing of it belongs", Copy{ID: id, Epoch: 1, First: 120, End: 400}, Plan{Anew: true}},
 	} {
 		if got := End(e, c.c); got != c.want {
 			t.Errorf("end, %s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
-	if cut, err := Owns(e, Copy{id, 4, 50, 350}); cut != 300 || err != nil {
-		t.Error(cut, err)
+}
+
+// An owner has what was acknowledged before its epoch. A mirror's may lack it, if it
+// is the copy that the epoch was begun with.
+func TestOwns(t *testing.T) {
+	of := &coordinator.Mirror{Site: "north", Feed: "f"}
+	for _, c := range []struct {
+		name   string
+		start  int64
+		mirror *coordinator.Mirror
+		c      Copy
+		want   Plan
+		lacks  bool
+	}{
+		{"all", 300, nil, Copy{Epoch: 4, First: 50, End: 300, Promised: 5}, Plan{From: 300}, false},
+		{"more", 300, nil, Copy{Epoch: 4, First: 50, End: 350, Promised: 5}, Plan{Cut: true, From: 300}, false},
+		{"less", 300, nil, Copy{Epoch: 3, First: 50, End: 299, Promised: 5}, Plan{From: 200}, true},
+		{"nothing of it belongs", 300, nil, Copy{Epoch: 4, First: 301, End: 350, Promised: 5}, Plan{Anew: true}, true},
+		{"and nothing has to", 0, nil, Copy{Epoch: 4, First: 301, End: 350, Promised: 5}, Plan{Anew: true}, false},
+		{"a mirror", 300, of, Copy{Epoch: 4, First: 50, End: 350, Promised: 5}, Plan{Cut: true, From: 300}, false},
+		{"of which nothing belongs", 300, of, Copy{Epoch: 4, First: 301, End: 350, Promised: 5}, Plan{Anew: true}, false},
+		{"that has begun anew", 300, of, Copy{Promised: 5}, Plan{}, false},
+		{"that has not caught up", 300, of, Copy{Epoch: 5, First: 10, End: 20, Promised: 5}, Plan{From: 20}, false},
+		{"that somebody emptied", 300, of, Copy{}, Plan{}, true},
+	} {
+		e := &coordinator.LogEpoch{Epoch: 5, Start: c.start, Starts: []int64{0, 100, 200, 200, c.start}, Mirror: c.mirror}
+		for i := range e.Starts {
+			e.Starts[i] = min(e.Starts[i], c.start)
+		}
+		got, err := Owns(e, c.c)
+		if !c.lacks && got != c.want || errors.Is(err, ErrLacking) != c.lacks || !c.lacks && err != nil {
+			t.Errorf("%s: %+v %v", c.name, got, err)
+		}
 	}
-	if _, err := Owns(e, Copy{id, 3, 50, 299}); !errors.Is(err, ErrLacking) {
-		t.Error(err)
+}
+
+// A mirror that began anew goes on with what it has.
+func TestAgain(t *testing.T) {
+	e := coordinator.LogEpoch{Epoch: 3, Owner: "a", Members: []mesh.NodeID{"a", "b"}, Start: 500, Starts: []int64{0, 40, 500}, Mirror: &coordinator.Mirror{Site: "north", Feed: "f"}}
+	here := e
+	here.Mirror = nil
+	nobody, b := func(mesh.NodeID) bool { return false }, func(n mesh.NodeID) bool { return n == "b" }
+	a := func(n mesh.NodeID) bool { return n == "a" }
+	for _, c := range []struct {
+		name string
+		e    *coordinator.LogEpoch
+		ends map[mesh.NodeID]int64
+		left func(mesh.NodeID) bool
+		want string
+	}{
+		{"the owner knows", &e, map[mesh.NodeID]int64{"a": 0}, nobody, "a"},
+		{"a member with it", &e, map[mesh.NodeID]int64{"a": 20, "b": 10}, nobody, "a b"},
+		{"one that has all goes before", &e, map[mesh.NodeID]int64{"a": 20, "b": 500}, nobody, ""},
+		{"a member alone does not know", &e, map[mesh.NodeID]int64{"b": 10}, nobody, ""},
+		{"but where the owner has left", &e, map[mesh.NodeID]int64{"b": 10}, a, "b"},
+		{"another one has left", &e, map[mesh.NodeID]int64{"a": 0}, b, "a"},
+		{"nobody has promised", &e, map[mesh.NodeID]int64{}, nobody, ""},
+		{"it has a session", &here, map[mesh.NodeID]int64{"a": 0, "b": 0}, nobody, ""},
+	} {
+		var got []string
+		all := Again(c.e, c.ends, c.left)
+		for _, m := range e.Members {
+			if all[m] {
+				got = append(got, string(m))
+			}
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: %q own it", c.name, s)
+		}
+	}
+	// What a copy of before has behind the new start goes.
+	n := Next(&e, "a", e.Members, 20)
+	if got := Keeps(&n, Copy{Epoch: 2, End: 900}); got != 20 || !slices.Equal(n.Starts, []int64{0, 20, 20, 20}) {
+		t.Errorf("%d, %+v", got, n)
 	}
 }
 
@@ -198,11 +267,11 @@ func (g *group) own() {
 	if !o.up || o.promised > g.epoch.Epoch {
 		return
 	}
-	cut, err := Owns(&g.epoch, o.copy())
+	plan, err := Owns(&g.epoch, o.copy())
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	o.log, o.promised, o.placed, o.joined = o.log[:cut], g.epoch.Epoch, g.epoch.Epoch, make(map[mesh.NodeID]bool)
+	o.log, o.promised, o.placed, o.joined = o.log[:plan.From], g.epoch.Epoch, g.epoch.Epoch, make(map[mesh.NodeID]bool)
 }
 
 func (g *group) step() {

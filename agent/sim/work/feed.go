@@ -50,7 +50,7 @@ func (s *feeds) logs() (all []coordinator.LogNow) {
 
 // copyOf is a copy as the decisions see it.
 func copyOf(l *world.Log) logepoch.Copy {
-	c := logepoch.Copy{ID: l.ID, End: l.End()}
+	c := logepoch.Copy{ID: l.ID, End: l.End(), Promised: l.Promised}
 	if n := len(l.Entries); n > 0 {
 		c.Epoch = l.Entries[n-1].Epoch
 	}
@@ -143,7 +143,8 @@ func (s *feeds) own(r *worker.LogRole, done func()) {
 	name, e := r.Feed.Name, r.Epoch
 	s.leave(name, e.Epoch, fmt.Sprintf("epoch %d begins", e.Epoch))
 	l := s.log(name)
-	cut, err := logepoch.Owns(&e, copyOf(l))
+	plan, err := logepoch.Owns(&e, copyOf(l))
+	cut := plan.From
 	if err == nil && l.Promised > e.Epoch {
 		err = fmt.Errorf("epoch %d was promised", l.Promised)
 	}
