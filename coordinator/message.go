@@ -1,6 +1,8 @@
 package coordinator
 
 import (
+	"fmt"
+
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -277,6 +279,19 @@ type LogStatus struct {
 type LaneAt struct {
 	First int64 `cbor:"1,keyasint,omitempty"`
 	Next  int64 `cbor:"2,keyasint"`
+}
+
+// Lacks says why a job that stands at an offset of a lane cannot go on there; empty:
+// it can. feed is whose log it is. home: what the job reads is a beginning of that log,
+// so it reaches as far.
+func (l LaneAt) Lacks(feed string, lane int, at int64, home bool) string {
+	switch {
+	case at < l.First:
+		return fmt.Sprintf("the log of feed %s begins at %d in lane %d here, and the job would go on from %d", feed, l.First, lane, at)
+	case at > l.Next && !home:
+		return fmt.Sprintf("the log of feed %s ends at %d in lane %d here, and the job would go on from %d", feed, l.Next, lane, at)
+	}
+	return ""
 }
 
 // MirrorOf is the source of a mirror.

@@ -44,6 +44,7 @@ type FailedOver struct {
 	Bytes      int64       `json:"lag_bytes" doc:"their payloads and topics"`
 	Time       int64       `json:"lag_ms" doc:"the same on the arrival clock"`
 	Logs       int         `json:"logs" doc:"how many logs it reads"`
+	Gap        string      `json:"gap,omitempty" doc:"which of its logs has not what the checkpoint needs: it cannot go on from there"`
 	Heard      string      `json:"heard,omitempty" doc:"when it said that; empty: it has not said it of all logs since the leader here began"`
 	Feeds      []TakenFeed `json:"feeds,omitempty" doc:"shared feeds that it reads under other names here"`
 	Needs      string      `json:"needs_force,omitempty" doc:"of a dry run: why it would be refused without force"`
@@ -190,7 +191,7 @@ func (f *FailedOver) came(st *coordinator.State, a *leader.Answer) {
 	if o := a.FailedOver; o != nil {
 		f.From, f.Epoch, f.Move, f.Checkpoint = string(o.From), o.Epoch, string(o.Move), o.Snapshot
 		f.Entries, f.Bytes, f.Time = o.Lag.Rows, o.Lag.Bytes, millis(o.Lag.Time)
-		f.Heard, f.Logs = stamp(o.Heard), o.Logs
+		f.Heard, f.Logs, f.Gap = stamp(o.Heard), o.Logs, o.Gap
 		if o.Needs != nil {
 			f.Needs = o.Needs.Error()
 		}
@@ -236,6 +237,9 @@ func (f *FailedOver) lines() []string {
 		text = append(text, fmt.Sprintf("from checkpoint %s%s: what site %s put out since then stands beside what comes out here", f.Checkpoint, took, f.From))
 		if f.Logs > 0 {
 			text = append(text, f.lag())
+		}
+		if f.Gap != "" {
+			text = append(text, f.Gap+": it cannot go on from that checkpoint")
 		}
 	}
 	for _, r := range f.Feeds {

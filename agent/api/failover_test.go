@@ -43,7 +43,12 @@ func TestFailover(t *testing.T) {
 	}
 	depot.over.Lag, depot.over.Needs = coordinator.Lag{}, errors.New("site hall is reached")
 	r := send(t, depot.url, "POST", path, api.Failover{To: "depot", DryRun: true}).want(t, 200, "would go on", "all that was in its logs is here, as site hall said last", `"needs_force":"site hall is reached"`)
-	depot.over.Heard = 0
+	if strings.Contains(r.body, `"gap"`) {
+		t.Error(r.body)
+	}
+	depot.over.Gap = "the log of feed line3.at.hall ends at 0 in lane 0 here, and the job would go on from 7"
+	send(t, depot.url, "POST", path, api.Failover{To: "depot", DryRun: true}).want(t, 200, `"gap":"the log of feed line3.at.hall ends at 0 in lane 0 here`, "would go on from 7: it cannot go on from that checkpoint")
+	depot.over.Heard, depot.over.Gap = 0, ""
 	send(t, depot.url, "POST", path, api.Failover{To: "depot", DryRun: true}).want(t, 200, "how much of its logs is missing here is not known")
 	depot.over.Logs = 0
 	if r := send(t, depot.url, "POST", path, api.Failover{To: "depot", DryRun: true}); strings.Contains(r.body, "its logs") {

@@ -336,7 +336,7 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need 
 			// While there is nothing to restore the job from, all is kept: what is fetched
 			// next may need it.
 			var kept []*coordinator.Snapshot
-			for _, s := range []*coordinator.Snapshot{r.Snapshot, r.Next} {
+			for _, s := range []*coordinator.Snapshot{r.Restorable(), r.Next} {
 				if s != nil {
 					kept = append(kept, s)
 				}

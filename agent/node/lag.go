@@ -75,9 +75,12 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 	if r.Next != nil {
 		out.Fetching = r.Next.Name
 	}
-	if r.Snapshot == nil {
+	switch {
+	case r.Snapshot == nil:
 		out.Why = "nothing is complete yet"
-	} else {
+	case r.Restorable() == nil:
+		out.Why = fmt.Sprintf("site %s went on with less of a log than %s may stand in", r.From, r.Snapshot.Name)
+	default:
 		out.Snapshot = r.Snapshot.Name
 	}
 	for i := range r.Job.Feeds {
@@ -94,7 +97,7 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 			out.Heard = max(out.Heard, int64(l.Of.Heard))
 		}
 		source, reads := sourceOf(st, id, name)
-		if r.Snapshot == nil || !reads {
+		if r.Restorable() == nil || !reads {
 			continue
 		}
 		lanes := 0 // nobody knows
@@ -148,11 +151,10 @@ func lacking(name string, lanes []coordinator.LaneAt, home bool, from map[int]in
 		switch {
 		case lane >= len(lanes) && !home:
 			return fmt.Sprintf("nothing is known of lane %d of the log of feed %s yet", lane, name)
-		case lane >= len(lanes):
-		case at < lanes[lane].First:
-			return fmt.Sprintf("the log of feed %s begins at %d in lane %d here, and the job would go on from %d", name, lanes[lane].First, lane, at)
-		case at > lanes[lane].Next && !home:
-			return fmt.Sprintf("the log of feed %s ends at %d in lane %d here, and the job would go on from %d", name, lanes[lane].Next, lane, at)
+		case lane < len(lanes):
+			if why := lanes[lane].Lacks(name, lane, at, home); why != "" {
+				return why
+			}
 		}
 	}
 	return ""

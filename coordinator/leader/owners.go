@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
 // The loss of a site. What is kept of its job becomes a job here when a person says
@@ -43,6 +45,9 @@ type FailedOver struct {
 	Lag   coordinator.Lag
 	Heard dataflow.Time
 	Logs  int // how many it reads
+	// Gap is which of them does not have what Snapshot stands in: it began anew since.
+	// Empty: none, as far as is known.
+	Gap string
 	// Needs is why it wants force, and Refused why it is not possible at all; nil: it
 	// does not, or is.
 	Needs, Refused error
@@ -319,6 +324,7 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 		c.From, c.Was = r.From, r.Epoch
 		if r.Snapshot != nil {
 			c.Snapshot, f.Snapshot = r.Snapshot.Name, r.Snapshot.Name
+			f.Gap = l.gapOf(r)
 		}
 		f.Logs = len(r.Job.Feeds)
 		f.Lag, f.Heard = l.lagOf(r)
@@ -360,6 +366,31 @@ func (l *Leader) mayTake(r *coordinator.Replica) error {
 		return fmt.Errorf("job %s: site %s has it, at epoch %d: take it from there; or say that you are sure, with force", r.Job.Name, h.owner, h.epoch)
 	}
 	return nil
+}
+
+// gapOf says which log here does not have what a replica's Snapshot stands in; empty:
+// none, as far as is known.
+func (l *Leader) gapOf(r *coordinator.Replica) string {
+	m, err := manifest.Decode(r.Snapshot.Manifest)
+	if err != nil {
+		return "" // who restores it says so
+	}
+	stands, _ := l.positions(&r.Job, &m)
+	for i := range r.Job.Feeds {
+		f := &r.Job.Feeds[i]
+		name := r.Job.NameAt(f, r.From, l.cfg.Site, r.Moving)
+		here := l.replicating.lanes[name]
+		for _, lane := range sorted(stands[f.Name]) {
+			if lane >= len(here) {
+				continue
+			}
+			at, log, home := stands[f.Name][lane], here[lane], f.Origin(r.From).Site == l.cfg.Site
+			if why := cmp.Or(log.Lacks(name, lane, at.least, home), log.Lacks(name, lane, at.most, home)); why != "" {
+				return why
+			}
+		}
+	}
+	return ""
 }
 
 // lagOf is what the logs here lack, as was heard last.

@@ -81,6 +81,7 @@ func TestReplicaNeedsItsLogs(t *testing.T) {
 		"of an epoch before":        {coordinator.LogStatus{Epoch: 1, Shown: 900, Lanes: at(0, 600, 0, 300)}, false},
 		"it begins behind that":     {coordinator.LogStatus{Epoch: 2, First: 501, Shown: 900, Lanes: at(501, 600, 0, 300)}, false},
 		"a lane begins behind that": {coordinator.LogStatus{Epoch: 2, First: 301, Shown: 900, Lanes: at(0, 600, 301, 301)}, false},
+		"it has begun anew":         {coordinator.LogStatus{Epoch: 2, Lanes: at(0, 0, 0, 0)}, false},
 		"lanes are not known":       {coordinator.LogStatus{Epoch: 2, Shown: 900}, false},
 		"of another feed":           {coordinator.LogStatus{Epoch: 2, Shown: 900, Feed: "other", Lanes: at(0, 500, 0, 300)}, false},
 	} {
@@ -98,6 +99,40 @@ func TestReplicaNeedsItsLogs(t *testing.T) {
 		}
 		if advanced != c.want {
 			t.Errorf("%s: advanced: %t", name, advanced)
+		}
+	}
+}
+
+// A log may begin anew when what is kept of its job was complete: a failover says so
+// before it is done.
+func TestFailoverSaysWhatLogsLack(t *testing.T) {
+	at := func(all ...int64) []coordinator.LaneAt {
+		return []coordinator.LaneAt{{First: all[0], Next: all[1]}, {First: all[2], Next: all[3]}}
+	}
+	for name, c := range map[string]struct {
+		lanes []coordinator.LaneAt
+		want  string
+	}{
+		"all":               {at(500, 500, 0, 300), ""},
+		"not known":         {nil, ""},
+		"it is empty":       {at(0, 0, 0, 0), "the log of feed j6-a.in ends at 0 in lane 0 here, and the job would go on from 500"},
+		"it has not come":   {at(0, 500, 0, 299), "the log of feed j6-a.in ends at 299 in lane 1 here, and the job would go on from 300"},
+		"it begins later":   {at(501, 900, 0, 300), "the log of feed j6-a.in begins at 501 in lane 0 here, and the job would go on from 500"},
+		"in the other lane": {at(0, 900, 301, 400), "the log of feed j6-a.in begins at 301 in lane 1 here, and the job would go on from 300"},
+	} {
+		k := newKeeping(t, 500, 300)
+		r := *k.st.Replicas["j6-a"]
+		r.Snapshot, r.Next = r.Next, nil
+		k.st.Replicas["j6-a"] = &r
+		k.hears(coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: 1, Logs: []coordinator.LogStatus{{Feed: "j6-a.in", Epoch: 2, Lanes: c.lanes, Of: &coordinator.MirrorOf{End: 900}}}}})
+		said := "nothing"
+		for _, f := range k.step(leader.Event{Wish: &leader.Wish{Failover: &leader.Failover{Job: "j6-a", Dry: true}}}) {
+			if f.Answer != nil && f.Answer.FailedOver != nil {
+				said = f.Answer.FailedOver.Gap
+			}
+		}
+		if said != c.want {
+			t.Errorf("%s: %s", name, said)
 		}
 	}
 }
