@@ -22,6 +22,7 @@ var (
 	full  = flag.Bool("full", false, "every single fault, and all pairs: an hour or two; -v tells how far it is")
 	parts = flag.Int("parts", 1, "with -full: all pairs in so many parts, each with some of every first fault")
 	part  = flag.Int("part", 0, "and the one of them that is run")
+	from  = flag.Int("from", 0, "with -full: the first fault with which pairs begin")
 	only  = flag.String("fault", "", "only single faults whose text has this")
 	then  = flag.String("then", "", "with -fault: only pairs, whose second fault's text has this")
 	seed  = flag.Uint64("seed", 1, "of single faults and pairs")
@@ -145,6 +146,9 @@ func TestPairs(t *testing.T) {
 		var sum tally
 		var known atomic.Int64
 		spread(n, func(i int) {
+			if *full && i < *from {
+				return
+			}
 			first := firsts[i*len(firsts)/n]
 			seconds := twosites.Seconds(first, twosites.Run(twosites.Config{Seed: *seed, Kind: kind, Faults: []twosites.Fault{first}}))
 			known.Add(int64(len(seconds)))
