@@ -85,6 +85,17 @@ func (s *site1) arrives(id, text string, epoch int, ends string) {
 	s.do("move active %s verdict=1", move)
 }
 
+// stops has a job that came with sp-b run, and stop with sp-up.
+func (s *site1) stops(id string) {
+	s.t.Helper()
+	s.do("deploy %s 5 term=2 on=n1 from=sp-b", id)
+	s.do("became %s 5 running", id)
+	s.do("told %s halt", id)
+	s.do("became %s 5 stopping", id)
+	s.do("done %s 5 10 checkpoint=chk-10 savepoint=sp-up era=2 site=s", id)
+	s.do("became %s 5 stopped savepoint=sp-up", id)
+}
+
 func sortedFeeds(s *site1) (names []string) {
 	for name := range s.m.State().Feeds {
 		names = append(names, name)
@@ -140,12 +151,7 @@ func TestASharedFeedComesWithAYoungerJob(t *testing.T) {
 func TestAMirrorIsNotAdopted(t *testing.T) {
 	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
 		s.arrives("j50-b", "of=j50-b.in:j50-b.in:b", 2, "")
-		s.do("deploy j50-b 5 term=2 on=n1 from=sp-b")
-		s.do("became j50-b 5 running")
-		s.do("told j50-b halt")
-		s.do("became j50-b 5 stopping")
-		s.do("done j50-b 5 10 checkpoint=chk-10 savepoint=sp-up era=2 site=s")
-		s.do("became j50-b 5 stopped savepoint=sp-up")
+		s.stops("j50-b")
 		switch err := s.try("submit up from=sp-up feeds=in adopts=in:j50-b.in @2"); {
 		case settled && !errors.Is(err, jobmanager.ErrRefused):
 			t.Errorf("%v, want it refused", err)
@@ -160,12 +166,7 @@ func TestAnAdoptedFeedKeepsItsLineage(t *testing.T) {
 	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
 		s.arrives("j50-b", "feeds=j50-b.in reigns=1:b:0", 2, "j50-b.in:0")
 		s.do("epoch j50-b.in 2 term=2 owner=n1 members=n1 start=0")
-		s.do("deploy j50-b 5 term=2 on=n1 from=sp-b")
-		s.do("became j50-b 5 running")
-		s.do("told j50-b halt")
-		s.do("became j50-b 5 stopping")
-		s.do("done j50-b 5 10 checkpoint=chk-10 savepoint=sp-up era=2 site=s")
-		s.do("became j50-b 5 stopped savepoint=sp-up")
+		s.stops("j50-b")
 		had := s.feed("j50-b.in").Lineage
 		s.do("submit up from=sp-up feeds=in adopts=in:j50-b.in @2")
 		if has := s.feed("j50-b.in").Lineage; len(had) != 2 || slices.Equal(had, has) != settled {
