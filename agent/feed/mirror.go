@@ -420,7 +420,7 @@ func (f *Feed) keep(ctx context.Context, groups []*ingestlog.Group) error {
 		if full := (logError{}); errors.Is(err, store.ErrFull) && errors.As(err, &full) {
 			now := f.owner.o.Clock.Now()
 			if since = min(since, now); now >= since.Add(retryMax) {
-				return errNoRoom{full.error}
+				return errNoRoom(full)
 			}
 		}
 		return err
