@@ -68,11 +68,6 @@ func (a *apply) move(c *coordinator.MoveCommand) error {
 		return err
 	}
 	before := a.Moves
-	if f := c.Forgotten; f != nil && a.Level >= coordinator.SettledLevel && before.Departures[f.ID] != nil {
-		if j := a.Jobs[before.Departures[f.ID].Job]; j != nil && j.Isolated {
-			return refuse(ErrStale, "move %s: job %s is isolated, and site %s may have taken it: that has to say so first", f.ID, j.ID, before.Departures[f.ID].To)
-		}
-	}
 	moves := before.Clone()
 	did, err := migration.Apply(&moves, facts{a.State}, migration.Entry{Index: a.Index, At: a.c.At, Site: a.Site, Level: a.Level}, c)
 	if err != nil {

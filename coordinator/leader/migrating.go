@@ -216,6 +216,7 @@ func (l *Leader) moveWake(m *moveRun) dataflow.Time {
 
 func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 	switch {
+	case f.Propose != nil && f.Propose.Forgotten != nil && l.unsaid(m): // it comes again
 	case f.Propose != nil:
 		l.propose(coordinator.Command{Move: f.Propose}, func(err error) {
 			if m.fits = nil; err != nil && l.moving.runs[m.id] == m {

@@ -82,9 +82,12 @@ func (l *Leader) asked(r *jobRun, j *coordinator.Job) (sites []mesh.Site) {
 		}
 	}
 	if p, err := l.parse(r, j); err == nil {
-		for _, s := range l.takers(j, p) {
+		for _, s := range l.keepers(p) {
 			add(s)
 		}
+	}
+	for _, d := range l.leavings(j) {
+		add(d.To)
 	}
 	for _, t := range j.History {
 		add(t.Site)
@@ -129,12 +132,36 @@ func (l *Leader) keepers(p *Parsed) (sites []mesh.Site) {
 // it, or to which it was moving and that have not said that this is over.
 func (l *Leader) takers(j *coordinator.Job, p *Parsed) []mesh.Site {
 	sites := l.keepers(p)
-	for _, id := range sorted(l.st.Moves.Departures) {
-		if d := l.st.Moves.Departures[id]; d.Job == j.ID && !slices.Contains(sites, d.To) {
+	for _, d := range l.leavings(j) {
+		if d.Epoch >= j.Epoch && !slices.Contains(sites, d.To) { // else a person has said since that the job goes on here
 			sites = append(sites, d.To)
 		}
 	}
 	return sites
+}
+
+// leavings are the moves of a job from here that are on record.
+func (l *Leader) leavings(j *coordinator.Job) (all []*coordinator.Departure) {
+	for _, id := range sorted(l.st.Moves.Departures) {
+		if d := l.st.Moves.Departures[id]; d.Job == j.ID {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// unsaid tells whether a move must not be forgotten yet: its job waits for the site to
+// which it was moving to say that it has not taken it, and that site has not.
+func (l *Leader) unsaid(m *moveRun) bool {
+	j, r := l.st.Jobs[m.job], l.jobs[m.job]
+	if j == nil || !j.Isolated || m.departure == nil {
+		return false
+	}
+	if r == nil {
+		return true
+	}
+	_, said := r.owning.answers[m.departure.To]
+	return !said
 }
 
 // isolated claims a job again when all that keep it have said that they have not
@@ -328,7 +355,9 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 		}
 		f.Logs = len(r.Job.Feeds)
 		f.Lag, f.Heard = l.lagOf(r)
-		f.Needs = l.mayTake(r)
+		if f.Needs = l.mayTake(r); f.Needs == nil && f.Gap != "" {
+			f.Needs = fmt.Errorf("job %s: %s: it could not go on from %s; or say that you are sure, with force", r.Job.Name, f.Gap, f.Snapshot)
+		}
 	default:
 		return nil, nil
 	}
@@ -336,7 +365,7 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 	if j != nil {
 		c.Epoch = max(c.Epoch, j.Epoch+1)
 	}
-	if r != nil && r.Moving != "" { // who hears of it knows that it is not by that move
+	if l.st.Arriving(w.Job) != nil || r != nil && r.Moving != "" { // who hears of it knows that it is not by that move
 		c.Epoch = max(c.Epoch, c.Was+2)
 	}
 	f.From, f.Epoch = c.From, c.Epoch

@@ -129,6 +129,9 @@ func TestFailoverSaysWhatLogsLack(t *testing.T) {
 		for _, f := range k.step(leader.Event{Wish: &leader.Wish{Failover: &leader.Failover{Job: "j6-a", Dry: true}}}) {
 			if f.Answer != nil && f.Answer.FailedOver != nil {
 				said = f.Answer.FailedOver.Gap
+				if needs := f.Answer.FailedOver.Needs; (needs != nil) != (c.want != "") {
+					t.Errorf("%s: it needs force: %v", name, needs)
+				}
 			}
 		}
 		if said != c.want {

@@ -82,7 +82,8 @@ func Owners(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64) map[mesh.NodeID
 // began anew then, and has not caught up; what it lacks its source has, or nobody.
 //
 // Its owner knows: the members have nothing that it did not have. Where it has not
-// promised, all other members must have, but for those that have left the site.
+// promised, all other members and heirs must have, but for those that have left the
+// site: a member may be new, and not have been sent anything yet.
 func Again(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64, left func(mesh.NodeID) bool) map[mesh.NodeID]bool {
 	all := make(map[mesh.NodeID]bool)
 	_, known := ends[e.Owner]
@@ -94,6 +95,10 @@ func Again(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64, left func(mesh.N
 		}
 		all[m] = ok
 		missing = missing || !ok && !left(m)
+	}
+	for _, h := range e.Heirs {
+		_, ok := ends[h.Node]
+		missing = missing || !ok && !left(h.Node)
 	}
 	if !known && missing {
 		return nil

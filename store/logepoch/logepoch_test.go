@@ -156,6 +156,8 @@ func TestAgain(t *testing.T) {
 	e := coordinator.LogEpoch{Epoch: 3, Owner: "a", Members: []mesh.NodeID{"a", "b"}, Start: 500, Starts: []int64{0, 40, 500}, Mirror: &coordinator.Mirror{Site: "north", Feed: "f"}}
 	here := e
 	here.Mirror = nil
+	heir := e
+	heir.Heirs = []coordinator.Heir{{Node: "z", From: 500}}
 	nobody, b := func(mesh.NodeID) bool { return false }, func(n mesh.NodeID) bool { return n == "b" }
 	a := func(n mesh.NodeID) bool { return n == "a" }
 	for _, c := range []struct {
@@ -170,6 +172,9 @@ func TestAgain(t *testing.T) {
 		{"one that has all goes before", &e, map[mesh.NodeID]int64{"a": 20, "b": 500}, nobody, ""},
 		{"a member alone does not know", &e, map[mesh.NodeID]int64{"b": 10}, nobody, ""},
 		{"but where the owner has left", &e, map[mesh.NodeID]int64{"b": 10}, a, "b"},
+		{"an heir is away", &heir, map[mesh.NodeID]int64{"b": 0}, a, ""},
+		{"an heir is there, and has less", &heir, map[mesh.NodeID]int64{"b": 0, "z": 20}, a, "b"},
+		{"the owner knows better than an heir", &heir, map[mesh.NodeID]int64{"a": 0}, nobody, "a"},
 		{"another one has left", &e, map[mesh.NodeID]int64{"a": 0}, b, "a"},
 		{"nobody has promised", &e, map[mesh.NodeID]int64{}, nobody, ""},
 		{"it has a session", &here, map[mesh.NodeID]int64{"a": 0, "b": 0}, nobody, ""},
