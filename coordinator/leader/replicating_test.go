@@ -125,6 +125,7 @@ func TestFailoverSaysWhatLogsLack(t *testing.T) {
 		r.Snapshot, r.Next = r.Next, nil
 		k.st.Replicas["j6-a"] = &r
 		k.hears(coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: 1, Logs: []coordinator.LogStatus{{Feed: "j6-a.in", Epoch: 2, Lanes: c.lanes, Of: &coordinator.MirrorOf{End: 900}}}}})
+		k.step(leader.Event{Sites: &[]mesh.Site{}})
 		said := "nothing"
 		for _, f := range k.step(leader.Event{Wish: &leader.Wish{Failover: &leader.Failover{Job: "j6-a", Dry: true}}}) {
 			if f.Answer != nil && f.Answer.FailedOver != nil {
