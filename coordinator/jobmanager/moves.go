@@ -424,6 +424,16 @@ func (a *apply) checkDeparture(d *coordinator.Departure) error {
 	return nil
 }
 
+// CheckMove says why a state would not take a MoveBegan. It changes nothing.
+func CheckMove(st *coordinator.State, c *coordinator.MoveBegan) error {
+	moves := st.Moves.Clone()
+	did, err := migration.Apply(&moves, facts{st}, migration.Entry{Index: st.Index + 1, Site: st.Site, Level: st.Level}, &coordinator.MoveCommand{Began: c})
+	if err != nil {
+		return moveError(err)
+	}
+	return (&apply{State: st}).checkBegan(moves.Departures[did.Move])
+}
+
 func (a *apply) checkBegan(d *coordinator.Departure) error {
 	job := a.Jobs[d.Job]
 	switch {

@@ -110,6 +110,10 @@ func TestASharedFeedDoesNotLeaveItsReaders(t *testing.T) {
 		s.do("feed line")
 		door, gate := s.submits("door reads=line"), s.submits("gate reads=line")
 		s.do("move handed %s", s.offers(door, "line"))
+		dry := jobmanager.CheckMove(s.m.State(), &coordinator.MoveBegan{Job: coordinator.JobID(gate), Epoch: 1, To: "b"})
+		if errors.Is(dry, jobmanager.ErrRefused) != settled {
+			t.Errorf("dry: %v", dry)
+		}
 		switch err := s.try("move began %s 1 to=b", gate); {
 		case settled && !errors.Is(err, jobmanager.ErrRefused):
 			t.Errorf("%v, want it refused", err)

@@ -483,6 +483,10 @@ func (l *Leader) wishDry(ref int, c *coordinator.MoveBegan) {
 		l.put(Effect{Answer: &Answer{Ref: ref, Err: errOneDry}})
 		return
 	}
+	if err := jobmanager.CheckMove(l.st, c); err != nil {
+		l.put(Effect{Answer: &Answer{Ref: ref, Err: err}})
+		return
+	}
 	m := &moveRun{id: id, job: c.Job, source: migration.NewDryRun(l.cfg.Moving, l.now, c.To, l.cfg.Site, j.Epoch, job, ref), retry: dataflow.MinTime}
 	l.moving.runs[id] = m
 	l.markMove(id)
