@@ -70,6 +70,13 @@ func (w *twoSites) cut() {
 	}
 }
 
+// follows begins north's next epoch, which is a mirror's, too.
+func (w *twoSites) follows(owner mesh.NodeID, members []mesh.NodeID, start int64) {
+	was := w.north.epoch
+	w.north.epoch = logepoch.Next(&was, owner, members, start)
+	w.north.epoch.Mirror, w.north.epoch.Reign = was.Mirror, was.Reign
+}
+
 // mirrored checks that north's members have what south has.
 func (w *twoSites) mirrored() {
 	w.t.Helper()
@@ -121,9 +128,7 @@ func TestAForkBeforeTheOldestEntryAndACrash(t *testing.T) {
 				if end >= fork || !logepoch.Owners(&w.north.epoch, ends)["a"] && !logepoch.Again(&w.north.epoch, ends, nobody)["a"] {
 					t.Fatalf("it ends at %d, and cannot own the log", end)
 				}
-				next := logepoch.Next(&w.north.epoch, "a", members, end)
-				next.Mirror, next.Reign = w.north.epoch.Mirror, w.north.epoch.Reign
-				w.north.epoch = next
+				w.follows("a", members, end)
 				w.north.net.HealAll()
 				w.north.knows(members...)
 				time.Sleep(time.Minute)
@@ -189,9 +194,7 @@ func TestAForkBeforeTheOldestEntryOfAnHeir(t *testing.T) {
 		w := newTwoSites(t)
 		defer w.stop()
 		w.forked("a", "b")
-		next := logepoch.Next(&w.north.epoch, "b", []mesh.NodeID{"b", "a"}, 0)
-		next.Mirror, next.Reign = w.north.epoch.Mirror, w.north.epoch.Reign
-		w.north.epoch = next
+		w.follows("b", []mesh.NodeID{"b", "a"}, 0)
 		w.north.net.HealAll()
 		w.north.knows("b", "a")
 		time.Sleep(time.Minute)
