@@ -157,11 +157,13 @@ func (l *Leader) unsaid(m *moveRun) bool {
 	if j == nil || !j.Isolated || m.departure == nil {
 		return false
 	}
-	if r == nil {
-		return true
-	}
-	_, said := r.owning.answers[m.departure.To]
-	return !said
+	return r == nil || !l.denied(r, m.departure.To)
+}
+
+// denied tells whether a site has said lately that it has not taken a job.
+func (l *Leader) denied(r *jobRun, by mesh.Site) bool {
+	at, said := r.owning.answers[by]
+	return said && l.now <= at.Add(l.cfg.Timing.Contact)
 }
 
 // isolated claims a job again when all that keep it have said that they have not
@@ -169,7 +171,7 @@ func (l *Leader) unsaid(m *moveRun) bool {
 func (l *Leader) isolated(r *jobRun, j *coordinator.Job, p *Parsed) {
 	var missing []string
 	for _, s := range l.takers(j, p) {
-		if at, said := r.owning.answers[s]; !said || l.now > at.Add(l.cfg.Timing.Contact) {
+		if !l.denied(r, s) {
 			missing = append(missing, string(s))
 		}
 	}

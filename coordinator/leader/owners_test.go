@@ -78,6 +78,35 @@ func TestOwnersThatAreMadeUp(t *testing.T) {
 	}
 }
 
+// A move of a job that waits for its target is not forgotten before that has said that it
+// has not taken the job: what it says of the move does not tell.
+func TestAMoveIsNotForgottenBeforeItsTargetHasSaid(t *testing.T) {
+	k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: coordinator.Level, Moves: coordinator.NewMoves(),
+		Agents: map[mesh.NodeID]*coordinator.Agent{"a1": {Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}},
+		Jobs: map[coordinator.JobID]*coordinator.Job{"j6-a": {ID: "j6-a", Name: "files", Spec: []byte(jobs["files"]), Epoch: 1, Status: coordinator.Restarting, Isolated: true,
+			Checkpoints: []*coordinator.Snapshot{{Name: "chk-1-a-1-1", Job: "j6-a"}}}},
+	}}
+	k.st.Moves.Departures["m7-a"] = &coordinator.Departure{ID: "m7-a", Job: "j6-a", Epoch: 1, To: "b", Phase: coordinator.DepartureAborted}
+	k.Leader = leader.New(leader.Config{Term: 1, Self: "a1", Site: "a", Level: coordinator.Level, Timing: leader.DefaultTiming(), Parse: leader.Parse})
+	k.step(leader.Event{Sites: &[]mesh.Site{"b"}})
+	forgets := func() (does bool) {
+		for range 30 { // three seconds
+			effects := k.step(leader.Event{FromSite: &leader.FromSite{Site: "b", ToSource: &coordinator.ToSource{Move: "m7-a", Done: &coordinator.MoveDone{Phase: coordinator.ArrivalDropped}}}})
+			for _, f := range append(effects[:len(effects):len(effects)], k.step(leader.Event{})...) {
+				does = does || f.Propose != nil && f.Propose.Command.Move != nil && f.Propose.Command.Move.Forgotten != nil
+			}
+		}
+		return does
+	}
+	if forgets() {
+		t.Error("it is forgotten, and b may have taken the job")
+	}
+	k.says("b", coordinator.OwnerNews{Term: 1, At: k.now})
+	if !forgets() {
+		t.Error("b has not taken the job, and the move stays")
+	}
+}
+
 // standing is a leader that stands still, of a site of one agent with a job that
 // another site keeps.
 type standing struct {
