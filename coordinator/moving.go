@@ -18,6 +18,13 @@ func (s *State) Arriving(job JobID) *Arrival {
 	return first(s.Moves.Arrivals, func(a *Arrival) bool { return a.Job.ID == job && !a.Phase.Decided() })
 }
 
+// Holds tells whether what another site says of the job is to wait until the arrival is
+// decided: it is prepared, and needs what was fetched as it is. What its source says of the
+// job as it was goes with it.
+func (a *Arrival) Holds(c *ReplicaOffered) bool {
+	return a.Phase == ArrivalPrepared && (c.From != a.From || c.Epoch >= a.Epoch)
+}
+
 // LeavingFeed is the departure with which a feed's session goes, while it is not
 // decided; nil: there is none.
 func (s *State) LeavingFeed(f *Feed) *Departure {

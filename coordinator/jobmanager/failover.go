@@ -129,11 +129,19 @@ func (a *apply) keepJob(c *coordinator.JobFailedOver) error {
 	next.History = trimHistory(job.Passed(a.Site, coordinator.Tenure{Epoch: c.Epoch, Site: a.Site, At: a.c.At}))
 	a.put(&next)
 	for _, name := range sorted(a.Feeds) {
-		if f := a.Feeds[name]; f.Job == job.ID && f.Mirror == nil {
-			_ = a.own(name, c.Epoch) // one that is said to be of a later reign stays as it is
+		if f := a.Feeds[name]; f.Job == job.ID && (f.Mirror == nil || a.rivals(f, c.Was)) {
+			_ = a.own(name, c.Epoch) // one that is said to be of a later reign, and is no mirror, has a session anyhow
 		}
 	}
 	return nil
+}
+
+// rivals tells whether a mirror is of a site that had a feed at an epoch at which its job
+// was here. That site loses the session with the job; of one that has it because it stayed
+// there the reign is an older one.
+func (a *apply) rivals(f *coordinator.Feed, was uint64) bool {
+	its := newest(f.Lineage)
+	return a.Level >= coordinator.SettledLevel && its.Epoch >= was && its.Site != a.Site
 }
 
 // checkKept says why a job that is here cannot go on here on a person's word.

@@ -83,12 +83,25 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 	switch mine, its := newest(coordinator.LineageOf(f, a.Site)), newest(lineage); {
 	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch:
 		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
+	case a.promised(name) != "" && (f.Mirror == nil || *f.Mirror != of || !slices.Equal(coordinator.LineageOf(f, a.Site), lineage)):
+		return refuse(ErrStale, "feed %q: move %s, which is prepared here, needs its log as it is", name, a.promised(name))
 	case mine.Epoch == its.Epoch && mine.Site != its.Site:
 		return refuse(ErrRefused, "feed %q: sites %s and %s both had it at epoch %d", name, mine.Site, its.Site, mine.Epoch)
 	case f.Mirror == nil && (like != nil && f.Job != like.Job && !a.adopted(f, like) || f.Owner == "" && logepoch.Common(coordinator.LineageOf(f, a.Site), lineage) <= 0):
 		return refuse(ErrRefused, "feed %q is another one at site %s, and is in the way of a mirror of feed %q of site %s: delete it", name, a.Site, of.Feed, of.Site)
 	}
 	return nil
+}
+
+// promised is the prepared move with which a feed's session comes: its log is there up to
+// where that needs it. Empty: there is none.
+func (a *apply) promised(name string) coordinator.MoveID {
+	for _, id := range sorted(a.Moves.Arrivals) {
+		if arr := a.Moves.Arrivals[id]; a.Level >= coordinator.SettledLevel && arr.Phase == coordinator.ArrivalPrepared && brings(arr, name) {
+			return id
+		}
+	}
+	return ""
 }
 
 // keptFeed is a feed that comes with what is kept of a job of another site: how it is

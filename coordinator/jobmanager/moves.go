@@ -27,6 +27,7 @@ func (f facts) Job(id coordinator.JobID) migration.JobFacts {
 		if j.Status == coordinator.Suspended {
 			out.Halted = j.Savepoint
 		}
+		out.Isolated = j.Isolated && f.Level >= coordinator.SettledLevel
 	}
 	for _, d := range f.Moves.Departures {
 		if d.Job == id && d.Phase == coordinator.DepartureHandedOver {
@@ -287,8 +288,10 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 			if a.Level >= coordinator.SettledLevel && slices.Contains(m.Reads, name) { // other jobs had it, at epochs of theirs
 				epoch = max(epoch, newest(coordinator.LineageOf(f, a.Site)).Epoch+1)
 			}
-			if a.own(name, epoch) == nil { // else yet another site has it
+			if err := a.own(name, epoch); err == nil {
 				f = a.Feeds[name]
+			} else {
+				a.takenMeanwhile(job.ID, f)
 			}
 			next := *f
 			next.Owner, next.Config, next.Replicas, next.Degrade = "", m.Feeds[i].Config, m.Feeds[i].Replicas, m.Feeds[i].Degrade
@@ -302,6 +305,17 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 			a.changed(Feed, name)
 		}
 	}
+}
+
+// takenMeanwhile: a job comes whose log has a reign of yet another site, of its own epoch
+// or above. Nobody would have a session of it: a person says who has it.
+func (a *apply) takenMeanwhile(id coordinator.JobID, f *coordinator.Feed) {
+	if a.Level < coordinator.SettledLevel {
+		return
+	}
+	next := *a.Jobs[id]
+	next.Status, next.Why = coordinator.Quarantined, coordinator.Quarantine(newest(coordinator.LineageOf(f, a.Site)).Site)
+	a.put(&next)
 }
 
 // readsNoMore: a shared feed comes with its session, which no site lets go while a job of
@@ -518,6 +532,9 @@ func (a *apply) checkArrival(arr *coordinator.Arrival) error {
 			ends := slices.ContainsFunc(arr.Ends, func(e coordinator.FeedEnd) bool { return e.Feed == m.Name })
 			if !m.Stay && (!ends || f == nil || f.Log.Epoch == 0 || !f.Log.Held && f.Log.Mirror == nil) {
 				return refuse(ErrStale, "move %s: the log of feed %q is not here", arr.ID, m.Name)
+			}
+			if of := m.Origin(arr.From); a.Level >= coordinator.SettledLevel && !m.Stay && (f.Mirror == nil || *f.Mirror != of) {
+				return refuse(ErrStale, "move %s: the log of feed %q here is no copy of site %s's any more", arr.ID, m.Name, arr.From)
 			}
 		}
 		return a.roomFor(s.Name)

@@ -17,6 +17,9 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 	if err := a.checkOffered(c); err != nil {
 		return err
 	}
+	if err := a.checkPromised(c); err != nil {
+		return err
+	}
 	old := a.Replicas[c.Job.ID]
 	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At}
 	switch {
@@ -45,6 +48,15 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		return err
 	}
 	a.putReplica(next)
+	return nil
+}
+
+// checkPromised: what a prepared move needs stays as it is until that is decided. Who has
+// the job by then, at the epoch at which it is to come or above, is followed afterwards.
+func (a *apply) checkPromised(c *coordinator.ReplicaOffered) error {
+	if arr := a.Arriving(c.Job.ID); a.Level >= coordinator.SettledLevel && arr != nil && arr.Holds(c) {
+		return refuse(ErrStale, "job %s is prepared here, by %s, and needs what was fetched: site %s has it at epoch %d, and is followed when that is decided", c.Job.ID, arr.ID, c.From, c.Epoch)
+	}
 	return nil
 }
 

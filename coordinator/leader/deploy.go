@@ -38,6 +38,10 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		l.isolated(r, j, p)
 		return
 	}
+	if h, is := l.rival(j); is {
+		l.claimed(j, h)
+		return
+	}
 	l.overdue(r)
 	if why, soon := l.unclosed(r, j, p); why != "" {
 		if !soon {

@@ -161,6 +161,9 @@ func (l *Leader) decide(r *jobRun) {
 	end := l.endOf(r, j)
 	switch {
 	case j.Status == coordinator.Suspended: // what becomes of it the move decides
+		if p, err := l.parse(r, j); j.Isolated && err == nil {
+			l.isolated(r, j, p)
+		}
 	case j.Cancel:
 		l.become(r, coordinator.Cancelled, "", "")
 	case j.Status == coordinator.Quarantined: // that is for a person

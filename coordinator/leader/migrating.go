@@ -217,6 +217,7 @@ func (l *Leader) moveWake(m *moveRun) dataflow.Time {
 func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 	switch {
 	case f.Propose != nil && f.Propose.Forgotten != nil && l.unsaid(m): // it comes again
+	case f.Propose != nil && gives(f.Propose) && l.mayBeTaken(m.job): // likewise
 	case f.Propose != nil:
 		l.propose(coordinator.Command{Move: f.Propose}, func(err error) {
 			if m.fits = nil; err != nil && l.moving.runs[m.id] == m {
@@ -253,6 +254,11 @@ func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 		delete(l.moving.runs, m.id)
 		l.wakes.set(subject{aMove, string(m.id)}, dataflow.MaxTime)
 	}
+}
+
+// gives tells whether a command gives a job away, or promises it.
+func gives(c *coordinator.MoveCommand) bool {
+	return c.Offered != nil || c.Decided != nil && c.Decided.HandedOver
 }
 
 // tellMove is a line for people, of what is worth one.
@@ -449,8 +455,8 @@ func (l *Leader) wishMove(ref int, w *Migrate) {
 		switch {
 		case m == nil || m.arrival == nil:
 			answer(w.Force, errNoMove)
-		case l.moving.reached[m.arrival.From] && !w.Sure:
-			answer(w.Force, fmt.Errorf("move %s from site %s: %w", m.id, m.arrival.From, errIsReached))
+		case l.mayForce(m.arrival) != nil && !w.Sure:
+			answer(w.Force, l.mayForce(m.arrival))
 		default:
 			l.stepMove(m, migration.Event{Force: &migration.Wish{Ref: ref, Why: w.Why}})
 		}

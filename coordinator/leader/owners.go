@@ -71,6 +71,7 @@ type owning struct {
 type heardOf struct {
 	epoch uint64
 	owner mesh.Site
+	since dataflow.Time // 0: that was not said
 }
 
 // asked are the sites that may have a job of this one: that keep it, that had it,
@@ -166,6 +167,12 @@ func (l *Leader) denied(r *jobRun, by mesh.Site) bool {
 	return said && l.now <= at.Add(l.cfg.Timing.Contact)
 }
 
+// mayBeTaken tells whether a job waits for other sites to say that they have not taken it.
+func (l *Leader) mayBeTaken(id coordinator.JobID) bool {
+	j := l.st.Jobs[id]
+	return j != nil && j.Isolated
+}
+
 // isolated claims a job again when all that keep it have said that they have not
 // taken it.
 func (l *Leader) isolated(r *jobRun, j *coordinator.Job, p *Parsed) {
@@ -175,7 +182,10 @@ func (l *Leader) isolated(r *jobRun, j *coordinator.Job, p *Parsed) {
 			missing = append(missing, string(s))
 		}
 	}
-	if len(missing) > 0 {
+	switch {
+	case len(missing) > 0 && j.Status == coordinator.Suspended: // its move says what it is at
+		return
+	case len(missing) > 0:
 		l.waits(r, j, fmt.Sprintf("site %s was down, and site %s may have taken the job meanwhile: it must be reached first (on_isolation: stop)", l.cfg.Site, strings.Join(missing, " or ")))
 		return
 	}
@@ -216,18 +226,14 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 	}
 	j, r := l.st.Jobs[n.Job], l.jobs[n.Job]
 	if (j != nil || l.st.Replicas[n.Job] != nil) && n.Owner != l.cfg.Site && n.Epoch > l.heard[n.Job].epoch {
-		l.heard[n.Job] = heardOf{n.Epoch, n.Owner}
+		l.heard[n.Job] = heardOf{n.Epoch, n.Owner, n.Since}
 	}
 	if j == nil {
 		return
 	}
 	ours := n.Epoch < j.Epoch || n.Epoch == j.Epoch && n.Owner == l.cfg.Site
-	switch {
-	case !ours && n.Owner == l.cfg.Site: // nobody else knows more of this site than it does
-	case n.Epoch > j.Epoch:
-		l.contest(n.Job, coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: n.Job, Epoch: n.Epoch, Owner: n.Owner, Since: n.Since}}})
-	case !ours && !j.Status.Ended() && j.Status != coordinator.Quarantined:
-		l.contest(n.Job, coordinator.Command{JobQuarantined: &coordinator.JobQuarantined{Job: n.Job, Epoch: n.Epoch, Other: n.Owner}})
+	if !ours && n.Owner != l.cfg.Site { // nobody else knows more of this site than it does
+		l.claimed(j, heardOf{n.Epoch, n.Owner, n.Since})
 	}
 	if r == nil {
 		return
@@ -239,6 +245,29 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 		r.owning.answers[from] = max(n.At, r.owning.answers[from])
 	}
 	l.marks.jobs[n.Job] = true
+}
+
+// claimed: another site has a job at its epoch here or above.
+func (l *Leader) claimed(j *coordinator.Job, h heardOf) {
+	switch {
+	case h.epoch > j.Epoch:
+		l.contest(j.ID, coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: j.ID, Epoch: h.epoch, Owner: h.owner, Since: h.since}}})
+	case !j.Status.Ended() && j.Status != coordinator.Quarantined:
+		l.contest(j.ID, coordinator.Command{JobQuarantined: &coordinator.JobQuarantined{Job: j.ID, Epoch: h.epoch, Other: h.owner}})
+	}
+}
+
+// rival is what another site has said before a job was here: that it has it, at this epoch
+// or above. A person who forces the move with which it came knows of that. false: nobody
+// has said so.
+func (l *Leader) rival(j *coordinator.Job) (heardOf, bool) {
+	h := l.heard[j.ID]
+	for _, arr := range l.st.Moves.Arrivals {
+		if arr.Job.ID == j.ID && arr.Epoch == j.Epoch && arr.Forced {
+			return h, h.epoch > j.Epoch
+		}
+	}
+	return h, h.epoch >= j.Epoch
 }
 
 // sound tells whether what another site says can be so: a job is with nobody at no
@@ -302,6 +331,9 @@ func (l *Leader) ownerOf(id coordinator.JobID) coordinator.OwnerNews {
 	if r := l.st.Replicas[id]; r != nil && r.Epoch > n.Epoch {
 		n.Epoch, n.Owner, n.Since = r.Epoch, r.From, 0
 	}
+	if arr, h := l.st.Arriving(id), l.heard[id]; arr != nil && h.epoch > n.Epoch { // a prepared one keeps that from being on record
+		n.Epoch, n.Owner, n.Since = h.epoch, h.owner, h.since
+	}
 	return n
 }
 
@@ -335,11 +367,7 @@ func (l *Leader) wishFailover(ref int, w *Failover) {
 func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 	j, r := l.st.Jobs[w.Job], l.st.Replicas[w.Job]
 	if arr := l.st.Arriving(w.Job); arr != nil && arr.Phase == coordinator.ArrivalPrepared {
-		f := &FailedOver{From: arr.From, Move: arr.ID, Snapshot: arr.Savepoint.Name}
-		if l.moving.reached[arr.From] {
-			f.Needs = fmt.Errorf("move %s from site %s: %w", arr.ID, arr.From, errIsReached)
-		}
-		return f, nil
+		return &FailedOver{From: arr.From, Move: arr.ID, Snapshot: arr.Savepoint.Name, Needs: l.mayForce(arr)}, nil
 	}
 	f, c := &FailedOver{}, &coordinator.JobFailedOver{Job: w.Job, Forced: w.Force, Why: w.Why}
 	switch {
@@ -395,6 +423,22 @@ func (l *Leader) mayTake(r *coordinator.Replica) error {
 		return fmt.Errorf("job %s: site %s has it, and is reached: \"tidemark job migrate\" moves it from there, and loses nothing; or say that you are sure, with force", r.Job.Name, r.From)
 	case h.epoch > r.Epoch || h.epoch == r.Epoch && h.owner != r.From:
 		return fmt.Errorf("job %s: site %s has it, at epoch %d: take it from there; or say that you are sure, with force", r.Job.Name, h.owner, h.epoch)
+	}
+	return nil
+}
+
+// mayForce says why a move that is prepared is not to be forced without a word more: its
+// source is there, or another site has the job already.
+func (l *Leader) mayForce(arr *coordinator.Arrival) error {
+	h := l.heard[arr.Job.ID]
+	if r := l.st.Replicas[arr.Job.ID]; r != nil && r.Epoch > h.epoch {
+		h = heardOf{epoch: r.Epoch, owner: r.From}
+	}
+	switch {
+	case l.moving.reached[arr.From]:
+		return fmt.Errorf("move %s from site %s: %w", arr.ID, arr.From, errIsReached)
+	case h.epoch >= arr.Epoch:
+		return fmt.Errorf("job %s: site %s has it, at epoch %d, and with move %s it would be here at %d: leave it there; or say that you are sure, with force", arr.Job.Name, h.owner, h.epoch, arr.ID, arr.Epoch)
 	}
 	return nil
 }

@@ -165,6 +165,9 @@ func (l *Leader) proposeReplica(site mesh.Site, c *coordinator.Command) {
 	case c.ReplicaDropped != nil:
 		job = c.ReplicaDropped.Job
 	}
+	if arr := l.st.Arriving(job); arr != nil && c.ReplicaOffered != nil && arr.Holds(c.ReplicaOffered) {
+		return // it comes again
+	}
 	l.propose(*c, func(err error) {
 		if err != nil {
 			l.followSite(site, replication.Event{Rejected: &replication.Rejected{Job: job, Err: err}})

@@ -52,6 +52,9 @@ type JobFacts struct {
 	// Halted is the savepoint with which the job has stopped for a move; empty: it
 	// has not.
 	Halted string
+	// Isolated: another site may have taken it, and nobody gives away what may not be
+	// this site's.
+	Isolated bool
 }
 
 // Order is what the entry that changes a record does to the job, all of it in the
@@ -205,6 +208,8 @@ func ApplyDeparture(d *coordinator.Departure, job JobFacts, c *coordinator.MoveC
 			return d, Nothing, refuse(ErrStale, "move %s: the job has ended, or is not this site's at epoch %d any more", d.ID, d.Epoch)
 		}
 		order = Nothing
+	case job.Isolated && (next.Phase == coordinator.DepartureOffered || next.Phase == coordinator.DepartureHandedOver):
+		return d, Nothing, refuse(ErrStale, "move %s: another site may have taken job %s meanwhile: those that keep it are asked first", d.ID, d.Job)
 	case next.Phase == coordinator.DepartureOffered && (job.Halted == "" || job.Halted != c.Offered.Savepoint):
 		return d, Nothing, refuse(ErrStale, "move %s: the job has not stopped with savepoint %q", d.ID, c.Offered.Savepoint)
 	}
