@@ -18,6 +18,20 @@ import (
 // source of every job that is judged by its rows.
 const source = "in"
 
+// FeedOf is the feed that a job reads, by its name at the job's site.
+func FeedOf(job *coordinator.Job) string {
+	if len(job.Reads) > 0 {
+		return job.Reads[0]
+	}
+	return job.OwnFeed(source)
+}
+
+// Origin is the name of a feed where its session is, whatever a mirror is called.
+func Origin(feed string) string {
+	name, _, _ := strings.Cut(feed, ".at.")
+	return name
+}
+
 // Acknowledged says which messages are not; empty: all are.
 func (j *Judge) Acknowledged() string {
 	for _, name := range j.w.Broker.Feeds() {
@@ -44,7 +58,7 @@ func (j *Judge) Behind(job *coordinator.Job) string {
 			at += p.Offset
 		}
 	}
-	if end := int64(len(j.log(job.OwnFeed(source)))); at < end {
+	if end := int64(len(j.log(FeedOf(job)))); at < end {
 		return fmt.Sprintf("checkpoint %s of job %s stands at %d of %d messages", n.Name, job.Name, at, end)
 	}
 	return ""
@@ -52,6 +66,7 @@ func (j *Judge) Behind(job *coordinator.Job) string {
 
 // log is what the owner of a feed has, at the site that has the session.
 func (j *Judge) log(feed string) []world.Record {
+	feed = Origin(feed)
 	f := j.with(feed).state().Feeds[feed]
 	if f == nil || j.w.Node(f.Log.Owner) == nil {
 		return nil
@@ -104,7 +119,7 @@ func (j *Judge) Logs() {
 // oracle makes of the log, each once.
 func (j *Judge) Files(job *coordinator.Job, path string, oracle Oracle) {
 	got := j.filesOf(job, path, nil)
-	want := oracle(j.log(job.OwnFeed(source)))
+	want := oracle(j.log(FeedOf(job)))
 	for _, r := range slices.Sorted(maps.Keys(want)) {
 		if got[r] != want[r] {
 			j.w.Fail(2, "row %s is %d times in the files %s of all agents, and %d are right:%s", r, got[r], path, want[r], j.filesText(job, path))
@@ -124,7 +139,7 @@ func (j *Judge) Published(job *coordinator.Job, oracle Oracle) {
 	for line := range j.published[job.ID] {
 		got[canonical([]byte(line))] = true
 	}
-	for _, r := range slices.Sorted(maps.Keys(oracle(j.log(job.OwnFeed(source))))) {
+	for _, r := range slices.Sorted(maps.Keys(oracle(j.log(FeedOf(job))))) {
 		if !got[r] {
 			j.w.Fail(2, "row %s was never published", r)
 			return

@@ -128,14 +128,20 @@ func (s *Sites) prepared(j *Judge, arr *coordinator.Arrival, st *coordinator.Sta
 		s.has(j, arr, p, copies[p.Digest])
 	}
 	for _, e := range arr.Ends {
-		f := st.Feeds[e.Feed]
+		name := e.Feed
+		for i := range arr.Job.Feeds {
+			if m := &arr.Job.Feeds[i]; m.Name == e.Feed {
+				name = arr.Job.NameAt(m, arr.From, st.Site, arr.ID)
+			}
+		}
+		f := st.Feeds[name]
 		if f == nil {
-			s.w.Fail(9, "move %s is prepared, and there is no feed %s", arr.ID, e.Feed)
+			s.w.Fail(9, "move %s is prepared, and there is no feed %s", arr.ID, name)
 			return
 		}
 		for _, id := range f.Log.Members {
-			if l := s.w.Node(id).Disk.Logs[e.Feed]; l == nil || l.End() < e.End {
-				s.w.Fail(9, "move %s is prepared, and the log of feed %s is not on %s up to %d", arr.ID, e.Feed, id, e.End)
+			if l := s.w.Node(id).Disk.Logs[name]; l == nil || l.End() < e.End {
+				s.w.Fail(9, "move %s is prepared, and the log of feed %s is not on %s up to %d", arr.ID, name, id, e.End)
 			}
 		}
 	}
@@ -167,7 +173,7 @@ func (s *Sites) active(arr *coordinator.Arrival, st *coordinator.State) {
 	}
 	for _, f := range arr.Job.Feeds {
 		if !f.Stay {
-			s.sessions[f.Name] = st.Site
+			s.sessions[Origin(f.Name)] = st.Site
 		}
 	}
 }
@@ -202,7 +208,7 @@ func (s *Sites) Met(owner *coordinator.Job) {
 }
 
 // Session is the site whose a feed's session is.
-func (s *Sites) Session(feed string) mesh.Site { return s.sessions[feed] }
+func (s *Sites) Session(feed string) mesh.Site { return s.sessions[Origin(feed)] }
 
 // begins: a log goes on at a site with its copy. 9, nothing that was acknowledged at
 // any site is missing, unless a person forced it.
@@ -300,7 +306,7 @@ func (j *Judge) site() mesh.Site { return j.state().Site }
 func (j *Judge) with(feed string) *Judge {
 	if s := j.sites; s != nil {
 		for _, o := range s.judges {
-			if o.site() == s.sessions[feed] {
+			if o.site() == s.Session(feed) {
 				return o
 			}
 		}
@@ -311,7 +317,7 @@ func (j *Judge) with(feed string) *Judge {
 // Mirrors: 1, 2, all copies of the logs of mirrors that a job reads here are as the log
 // is where the session is.
 func (j *Judge) Mirrors(job *coordinator.Job) {
-	name := job.OwnFeed(source)
+	name := FeedOf(job)
 	f := j.state().Feeds[name]
 	if f == nil || f.Mirror == nil {
 		return
@@ -336,7 +342,7 @@ func (j *Judge) Mirrors(job *coordinator.Job) {
 // in a file, and the files of the site that has it hold no other, and none twice.
 // What the other site has written stands beside.
 func (j *Judge) Beside(job *coordinator.Job, path string, oracle Oracle) {
-	want := oracle(j.log(job.OwnFeed(source)))
+	want := oracle(j.log(FeedOf(job)))
 	all := j.filesOf(job, path, nil)
 	here := j.filesOf(job, path, func(n *world.Node) bool { return n.Place == string(j.site()) })
 	for _, r := range slices.Sorted(maps.Keys(want)) {

@@ -76,7 +76,7 @@ func (f Fault) String() string {
 // step notes a step that comes for the first time, and has the faults come that
 // are due.
 func (r *run) step(at mesh.Site, what string, after bool) {
-	s := Step{at, what, after}
+	s := Step{at, what + r.about, after}
 	if r.w.Calm || r.seen[s.String()] > 0 {
 		return
 	}
@@ -254,7 +254,7 @@ func (r *run) randomly() {
 		return
 	}
 	whats, end, pace := Whats(), r.w.Now()+r.cfg.Random, 700*ms
-	if r.cfg.Kind == Roam {
+	if r.cfg.Kind == Roam || r.cfg.Kind == Mingle {
 		pace = 3 * sec // so that moves succeed, one after the other
 	}
 	r.quiet = max(r.quiet, end)
@@ -359,7 +359,7 @@ func (r *run) err() {
 func (r *run) force() {
 	r.faults = append(r.faults, Fault{At: Step{"b", "enters ArrivalPrepared", true}, What: CutWAN, Long: apart})
 	r.randomly()
-	r.ask(r.a, r.b, false)
+	r.ask(jobName, r.a, r.b, false, "r")
 	prepared := func() coordinator.MoveID {
 		for id, arr := range r.b.State().Moves.Arrivals {
 			if arr.Phase == coordinator.ArrivalPrepared {

@@ -42,6 +42,9 @@ const (
 	Torn     Kind = "torn"     // it is moving so when a is lost, b takes it, a comes back
 	Roam     Kind = "roam"     // as wander, and at times the session stays
 	Err      Kind = "err"      // a runs the job, b does not reach it, and a person takes a for lost: two run it until they meet
+	Shared   Kind = "shared"   // two jobs read one feed; both move to b, one after the other, while its session stays, and back
+	Leave    Kind = "leave"    // a job moves with the session of a feed that it reads and others may, and back
+	Mingle   Kind = "mingle"   // two jobs read one feed, and each moves back and forth as people want; at times its session is to stay
 	Force    Kind = "force"    // a move is prepared at b, which does not reach a, and a person forces it: a goes on too
 )
 
@@ -83,6 +86,7 @@ type run struct {
 	cuts   map[[2]string]dataflow.Time // until when a direction is cut
 	bad    dataflow.Time               // until when the WAN is bad
 	seen   map[string]int
+	about  string // which job moves, of several: a step of each is one of its own
 	faults []Fault
 	fired  int
 	quiet  dataflow.Time // when the last fault is over
@@ -90,21 +94,36 @@ type run struct {
 }
 
 const spec = `
-name: counts
+name: %s
 parallelism: 2
 checkpoint: {interval: 700ms, timeout: 6s, tolerable_failures: 100000}
 restart: {strategy: fixed-delay, attempts: 100000, delay: 100ms}
 %s
-sources: {in: {mqtt: {broker: "mqtt://h", topics: [t], lanes: 2}, format: json, fields: {key: string, id: bigint}, event_time: ingestion}}
+sources: {in: {%s, format: json, fields: {key: string, id: bigint}, event_time: ingestion}}
 steps: [{id: a, from: in, key_by: [key], select: {n: count(*), id: max(id)}}]
-sinks: [{id: out, from: a, file: {path: out.jsonl}}, {id: told, from: a, mqtt: {broker: "mqtt://h", topic: results}}]
+sinks: [{id: out, from: a, file: {path: %s.jsonl}}, {id: told, from: a, mqtt: {broker: "mqtt://h", topic: results}}]
 `
 
-// The job, and the source whose feed it reads.
+// The jobs, of which most runs have the first, and the feed that both read where it is
+// shared.
 const (
-	jobName = "counts"
-	source  = "in"
+	jobName   = "counts"
+	otherName = "others"
+	feedName  = "f"
 )
+
+const feedConfig = `{"lanes":2,"topic":"t"}`
+
+// shares tells whether the feed of a run is one that several jobs may read.
+func (k Kind) shares() bool { return k == Shared || k == Leave || k == Mingle }
+
+// jobs are those of a run.
+func (k Kind) jobs() []string {
+	if k == Shared || k == Mingle {
+		return []string{jobName, otherName}
+	}
+	return []string{jobName}
+}
 
 // Run runs two sites: a while in peace, then what Kind says with the faults, then a
 // quiet end.
@@ -124,9 +143,11 @@ func Run(cfg Config) *Result {
 	r.w.Broker.PublishAll()
 	r.await(20*sec, "the sites do not know level 4", func() bool { return r.a.State().Level == coordinator.Level && r.b.State().Level == coordinator.Level })
 	r.submit()
-	r.await(20*sec, "the job does not run", func() bool {
-		j := r.job(r.a)
-		return j != nil && j.Status == coordinator.Running && j.Newest() != nil && j.Newest().ID.Token.Attempt == j.Attempt
+	r.await(20*sec, "a job does not run", func() bool {
+		return !slices.ContainsFunc(cfg.Kind.jobs(), func(name string) bool {
+			j := r.a.Job(name)
+			return j == nil || j.Status != coordinator.Running || j.Newest() == nil || j.Newest().ID.Token.Attempt != j.Attempt
+		})
 	})
 	r.mesh.Step = r.step
 	switch cfg.Kind {
@@ -135,10 +156,14 @@ func Run(cfg Config) *Result {
 		r.randomly()
 		r.w.Run(r.w.Now() + 2*sec)
 		r.failover(r.a, r.b)
-	case Wander, Roam:
+	case Wander, Roam, Mingle:
 		r.wander()
+	case Shared:
+		r.bothThereAndBack()
+	case Leave:
+		r.thereAndBack(false)
 	case Stay:
-		r.thereAndBack()
+		r.thereAndBack(true)
 	case Return:
 		r.goesBack()
 	case Torn:
@@ -167,9 +192,11 @@ func (r *run) result() *Result {
 func (r *run) job(s *site.Site) *coordinator.Job { return s.Job(jobName) }
 
 // owner is the site that has the job deployed; nil: none, or both.
-func (r *run) owner() (owner *site.Site) {
+func (r *run) owner() *site.Site { return r.ownerOf(jobName) }
+
+func (r *run) ownerOf(name string) (owner *site.Site) {
 	for _, s := range []*site.Site{r.a, r.b} {
-		if r.has(s) {
+		if has(s.Job(name)) {
 			if owner != nil {
 				return nil
 			}
@@ -179,9 +206,8 @@ func (r *run) owner() (owner *site.Site) {
 	return owner
 }
 
-// has tells whether a site may deploy the job.
-func (r *run) has(s *site.Site) bool {
-	j := r.job(s)
+// has tells whether a site, which has j on record, may deploy it.
+func has(j *coordinator.Job) bool {
 	return j != nil && !j.Status.Ended() && j.Status != coordinator.Quarantined && !j.Isolated
 }
 
@@ -211,13 +237,32 @@ func (r *run) submit() {
 	case Return:
 		kept = "replicate_to: [a, b]"
 	}
-	r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: jobName, Spec: fmt.Appendf(nil, spec, kept), Request: jobName,
-		Feeds: []coordinator.Feed{{Name: "in", Config: []byte(`{"lanes":2,"topic":"t"}`)}}}},
-		func(res jobmanager.Result) {
-			if res.Err != nil {
-				r.w.Fail(0, "the job is refused: %v", res.Err)
-			}
-		})
+	fine := func(res jobmanager.Result) {
+		if res.Err != nil {
+			r.w.Fail(0, "it is refused: %v", res.Err)
+		}
+	}
+	if !r.cfg.Kind.shares() {
+		r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: jobName, Request: jobName,
+			Spec:  fmt.Appendf(nil, spec, jobName, kept, `mqtt: {broker: "mqtt://h", topics: [t], lanes: 2}`, "out"),
+			Feeds: []coordinator.Feed{{Name: "in", Config: []byte(feedConfig)}}}}, fine)
+		return
+	}
+	r.propose(r.a, &coordinator.Command{FeedCreated: &coordinator.Feed{Name: feedName, Config: []byte(feedConfig)}}, func(res jobmanager.Result) {
+		fine(res)
+		for _, name := range r.cfg.Kind.jobs() {
+			r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: name, Request: name, Reads: []string{feedName},
+				Spec: fmt.Appendf(nil, spec, name, kept, "feed: "+feedName, fileOf(name))}}, fine)
+		}
+	})
+}
+
+// fileOf is the file of a job's sink, without what it ends with.
+func fileOf(job string) string {
+	if job == jobName {
+		return "out"
+	}
+	return job
 }
 
 var errNoAnswer = errors.New("there is no answer")
@@ -249,43 +294,88 @@ func (r *run) wish(s *site.Site, w func() *leader.Wish) {
 // migrate has the job move, and waits until it has, or a fault is over.
 func (r *run) migrate() {
 	r.randomly()
-	r.move(r.a, r.b, false)
+	r.move(jobName, r.a, r.b, false)
 	r.w.Run(max(r.w.Now(), r.quiet) + sec)
 }
 
-// move has people want the job to move, and waits until it has, or not.
-func (r *run) move(from, to *site.Site, stays bool) {
-	overs := r.both.Overs
-	r.ask(from, to, stays)
-	r.until(25*sec, func() bool { return r.both.Overs > overs && r.goesOn() })
+// move has people want a job to move, and waits until it has, or not.
+func (r *run) move(name string, from, to *site.Site, stays bool) {
+	overs, tries := r.both.Overs, 1
+	if r.cfg.Kind.shares() {
+		tries = 3
+	}
+	for n := range tries {
+		r.ask(name, from, to, stays, fmt.Sprint("r", n, name))
+		r.until(25*sec, func() bool {
+			return r.both.Overs > overs && r.goesOn(name) || n+1 < tries && calledOff(from, name)
+		})
+		if r.both.Overs > overs {
+			return
+		}
+	}
 }
 
-// ask has people want the job to move.
-func (r *run) ask(from, to *site.Site, stays bool) {
+// calledOff tells whether the last move of a job has come to nothing.
+func calledOff(s *site.Site, name string) bool {
+	for _, d := range s.State().Moves.Departures {
+		if j := s.Job(name); j != nil && d.Job == j.ID && d.Phase == coordinator.DepartureAborted {
+			return true
+		}
+	}
+	return false
+}
+
+// ask has people want a job to move.
+func (r *run) ask(name string, from, to *site.Site, stays bool, request string) {
 	r.wish(from, func() *leader.Wish {
-		j := r.job(from)
-		if r.w.Calm || j == nil || j.Status.Ended() || len(from.State().Moves.Departures) > 0 {
+		j := from.Job(name)
+		if r.w.Calm || j == nil || j.Status.Ended() || leaving(from, j) {
 			return nil
 		}
-		return &leader.Wish{Migrate: &leader.Migrate{Begin: began(j, to.Name, "r", stays)}}
+		return &leader.Wish{Migrate: &leader.Migrate{Begin: began(j, to.Name, request, stays)}}
 	})
+}
+
+// leaving tells whether a job is on its way, or has just been.
+func leaving(s *site.Site, j *coordinator.Job) bool {
+	d := s.State().Leaving(j.ID)
+	return d != nil && !d.Phase.Decided()
 }
 
 func began(j *coordinator.Job, to mesh.Site, request string, stays bool) *coordinator.MoveBegan {
 	c := &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: to, Request: request}
 	if stays {
-		c.Stay = []string{j.OwnFeed(source)}
+		c.Stay = []string{judge.FeedOf(j)}
 	}
 	return c
 }
 
-// thereAndBack has the job move while the session of its feed stays, and back to it.
-func (r *run) thereAndBack() {
+// thereAndBack has the job move, while the session of its feed stays or with it, and
+// back.
+func (r *run) thereAndBack(stays bool) {
 	r.randomly()
-	r.move(r.a, r.b, true)
+	r.move(jobName, r.a, r.b, stays)
 	r.w.Run(r.w.Now() + sec)
 	if r.owner() == r.b {
-		r.move(r.b, r.a, false)
+		r.move(jobName, r.b, r.a, false)
+	}
+	r.w.Run(max(r.w.Now(), r.quiet) + sec)
+}
+
+// bothThereAndBack has two jobs move, one after the other, while the session of the feed
+// that both read stays, and back to it.
+func (r *run) bothThereAndBack() {
+	r.randomly()
+	for _, name := range r.cfg.Kind.jobs() {
+		r.about = " of " + name
+		r.move(name, r.a, r.b, true)
+		r.w.Run(r.w.Now() + sec)
+	}
+	for _, name := range r.cfg.Kind.jobs() {
+		r.about = " of " + name
+		if r.ownerOf(name) == r.b {
+			r.move(name, r.b, r.a, true)
+		}
 	}
 	r.w.Run(max(r.w.Now(), r.quiet) + sec)
 }
@@ -294,7 +384,7 @@ func (r *run) thereAndBack() {
 // went be lost, and the job taken where the session is.
 func (r *run) goesBack() {
 	r.randomly()
-	r.move(r.a, r.b, true)
+	r.move(jobName, r.a, r.b, true)
 	r.until(60*sec, func() bool { return r.owner() != r.b || r.keeps(r.a) })
 	if r.owner() == r.b {
 		r.w.Run(r.w.Now() + 2*sec)
@@ -306,14 +396,14 @@ func (r *run) goesBack() {
 // that it can go on from.
 func (r *run) torn() {
 	r.randomly()
-	r.ask(r.a, r.b, true)
+	r.ask(jobName, r.a, r.b, true, "r")
 	r.until(25*sec, func() bool { return r.both.Overs > 0 || r.keeps(r.b) })
 	if r.both.Overs == 0 && r.keeps(r.b) {
 		r.failover(r.a, r.b)
 	}
 }
 
-// wander has people move the job to wherever it is not, or call that off.
+// wander has people move a job to wherever it is not, or call that off.
 func (r *run) wander() {
 	r.randomly()
 	n := 0
@@ -323,13 +413,14 @@ func (r *run) wander() {
 			return
 		}
 		r.w.After(1500*ms, next)
-		s := r.owner()
-		if s == nil || s.Leader() == nil {
+		names := r.cfg.Kind.jobs()
+		name := names[n%len(names)]
+		s := r.ownerOf(name)
+		if n++; s == nil || s.Leader() == nil {
 			return
 		}
-		n++
 		wish := &leader.Migrate{Why: "they think again"}
-		j := r.job(s)
+		j := s.Job(name)
 		if d := s.State().Leaving(j.ID); d != nil {
 			if wish.Cancel = d.ID; !r.w.Chance(4) {
 				return
@@ -339,7 +430,7 @@ func (r *run) wander() {
 			if s == r.a {
 				to = "b"
 			}
-			wish.Begin = began(j, to, fmt.Sprint("r", n), r.cfg.Kind == Roam && r.w.Chance(2))
+			wish.Begin = began(j, to, fmt.Sprint("r", n), (r.cfg.Kind == Roam || r.cfg.Kind == Mingle) && r.w.Chance(2))
 		}
 		s.Leader().Wish(leader.Wish{Migrate: wish}, func(a leader.Answer) { r.w.Tell("wish %d: move %s: %v", n, a.Move, a.Err) })
 	}
@@ -361,14 +452,14 @@ func (r *run) await(within dataflow.Time, what string, ok func() bool) {
 	}
 }
 
-// goesOn tells whether the job runs at its owner, with a checkpoint of its present
+// goesOn tells whether a job runs at its owner, with a checkpoint of its present
 // attempt.
-func (r *run) goesOn() bool {
-	s := r.owner()
+func (r *run) goesOn(name string) bool {
+	s := r.ownerOf(name)
 	if s == nil {
 		return false
 	}
-	j := r.job(s)
+	j := s.Job(name)
 	return j.Status == coordinator.Running && j.Newest() != nil && j.Newest().ID.Token == j.Token(s.Name)
 }
 
@@ -394,20 +485,33 @@ func (r *run) end() {
 	s := r.owner()
 	r.met(s)
 	r.await(settleWithin, "not all messages are acknowledged", func() bool { return s.Judge.Acknowledged() == "" })
-	feed := r.job(s).OwnFeed(source)
+	feed := judge.FeedOf(r.job(s))
 	if r.w.Failed() == nil {
 		r.mesh.Site(r.both.Session(feed)).Judge.Logs()
 	}
-	if at := r.both.Session(feed); (r.cfg.Kind == Stay || r.cfg.Kind == Return) && at != "a" {
+	if at := r.both.Session(feed); (r.cfg.Kind == Stay || r.cfg.Kind == Return || r.cfg.Kind == Shared) && at != "a" {
 		r.w.Fail(9, "the session of feed %s is at site %s, and it was to stay at a", feed, at)
 	}
-	r.await(settleWithin, "not all messages have been read", func() bool { return s.Judge.Behind(r.job(s)) == "" })
+	for _, name := range r.cfg.Kind.jobs() {
+		if r.w.Failed() == nil {
+			r.endOf(name, r.ownerOf(name))
+		}
+	}
+	if r.w.Failed() == nil {
+		r.a.Judge.Cooled()
+		r.b.Judge.Cooled()
+	}
+}
+
+// endOf looks at all that a job has put out.
+func (r *run) endOf(name string, s *site.Site) {
+	r.await(settleWithin, "not all messages have been read", func() bool { return s.Judge.Behind(s.Job(name)) == "" })
 	// All is put out with the second checkpoint from here on, or by the sink's clock.
-	read := r.job(s).Newest().ID
-	r.until(commitWithin, func() bool { n := r.job(s).Newest().ID; return n.Token != read.Token || n.Counter >= read.Counter+2 })
+	read := s.Job(name).Newest().ID
+	r.until(commitWithin, func() bool { n := s.Job(name).Newest().ID; return n.Token != read.Token || n.Counter >= read.Counter+2 })
 	r.w.Run(r.w.Now() + 300*ms)
 	if r.w.Failed() == nil {
-		r.judge(s)
+		r.judge(s, name)
 	}
 }
 
@@ -426,20 +530,18 @@ func (r *run) met(s *site.Site) {
 	r.both.Met(j)
 }
 
-func (r *run) judge(s *site.Site) {
-	j := r.job(s)
+func (r *run) judge(s *site.Site, name string) {
+	j, path := s.Job(name), fileOf(name)+".jsonl"
 	s.Judge.Mirrors(j)
 	if r.both.Forced {
-		s.Judge.Beside(j, "out.jsonl", judge.Counted)
+		s.Judge.Beside(j, path, judge.Counted)
 	} else {
-		s.Judge.Files(j, "out.jsonl", judge.Counted)
+		s.Judge.Files(j, path, judge.Counted)
 	}
 	s.Judge.Published(j, judge.Counted)
-	r.a.Judge.Cooled()
-	r.b.Judge.Cooled()
 }
 
-// open says what is not decided yet; empty: one site has the job, and it runs.
+// open says what is not decided yet; empty: one site has each job, and it runs.
 func (r *run) open() string {
 	for _, s := range []*site.Site{r.a, r.b} {
 		st := s.State()
@@ -457,11 +559,14 @@ func (r *run) open() string {
 			}
 		}
 	}
-	if r.owner() == nil && r.has(r.a) && r.has(r.b) {
-		return "two sites have the job: at a " + plight(r.job(r.a)) + "; at b " + plight(r.job(r.b))
-	}
-	if !r.goesOn() {
-		return "the job goes on nowhere: at a " + plight(r.job(r.a)) + "; at b " + plight(r.job(r.b))
+	for _, name := range r.cfg.Kind.jobs() {
+		a, b := r.a.Job(name), r.b.Job(name)
+		if has(a) && has(b) {
+			return "two sites have the job: at a " + plight(a) + "; at b " + plight(b)
+		}
+		if !r.goesOn(name) {
+			return "the job goes on nowhere: at a " + plight(a) + "; at b " + plight(b)
+		}
 	}
 	return ""
 }
