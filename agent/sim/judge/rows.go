@@ -26,12 +26,6 @@ func FeedOf(job *coordinator.Job) string {
 	return job.OwnFeed(source)
 }
 
-// Origin is the name of a feed where its session is, whatever a mirror is called.
-func Origin(feed string) string {
-	name, _, _ := strings.Cut(feed, ".at.")
-	return name
-}
-
 // Acknowledged says which messages are not; empty: all are.
 func (j *Judge) Acknowledged() string {
 	for _, name := range j.w.Broker.Feeds() {
@@ -66,7 +60,7 @@ func (j *Judge) Behind(job *coordinator.Job) string {
 
 // log is what the owner of a feed has, at the site that has the session.
 func (j *Judge) log(feed string) []world.Record {
-	feed = Origin(feed)
+	feed = j.sites.origin(feed)
 	f := j.with(feed).state().Feeds[feed]
 	if f == nil || j.w.Node(f.Log.Owner) == nil {
 		return nil
@@ -77,12 +71,13 @@ func (j *Judge) log(feed string) []world.Record {
 	return nil
 }
 
-// Logs: 1, every message is in the log exactly once; all copies are alike.
+// Logs: 1, every message is in the log exactly once, of each feed that has its session
+// here; all copies are alike.
 func (j *Judge) Logs() {
 	st := j.state()
 	for _, name := range j.w.Broker.Feeds() {
 		s, f := j.w.Broker.Session(name), st.Feeds[name]
-		if f == nil {
+		if f == nil || j.sites != nil && j.sites.sessions[name] != j.site() {
 			continue
 		}
 		own := j.log(name)

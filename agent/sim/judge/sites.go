@@ -3,6 +3,7 @@ package judge
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -173,7 +174,7 @@ func (s *Sites) active(arr *coordinator.Arrival, st *coordinator.State) {
 	}
 	for _, f := range arr.Job.Feeds {
 		if !f.Stay {
-			s.sessions[Origin(f.Name)] = st.Site
+			s.sessions[s.origin(f.Name)] = st.Site
 		}
 	}
 }
@@ -192,7 +193,7 @@ func (s *Sites) failedOver(j *Judge, c *coordinator.JobFailedOver, st *coordinat
 	s.w.Tell("site %s takes job %s of site %s with %s", st.Site, c.Job, c.From, n.Name)
 	j.newest[c.Job] = n.ID
 	for name, f := range st.Feeds {
-		if f.Job == c.Job && f.Mirror == nil {
+		if (f.Job == c.Job || slices.Contains(job.Reads, name)) && f.Mirror == nil {
 			s.sessions[name] = st.Site
 		}
 	}
@@ -208,7 +209,21 @@ func (s *Sites) Met(owner *coordinator.Job) {
 }
 
 // Session is the site whose a feed's session is.
-func (s *Sites) Session(feed string) mesh.Site { return s.sessions[Origin(feed)] }
+func (s *Sites) Session(feed string) mesh.Site { return s.sessions[s.origin(feed)] }
+
+// origin is the name of a feed where its session is, whatever a mirror is called. A
+// mirror has a session of its own under its name once its job was taken from a site that
+// is lost.
+func (s *Sites) origin(feed string) string {
+	for s != nil && s.sessions[feed] == "" {
+		at := strings.LastIndex(feed, ".at.")
+		if at < 0 {
+			break
+		}
+		feed = feed[:at]
+	}
+	return feed
+}
 
 // begins: a log goes on at a site with its copy. 9, nothing that was acknowledged at
 // any site is missing, unless a person forced it.

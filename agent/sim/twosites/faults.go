@@ -270,14 +270,15 @@ func (r *run) randomly() {
 	r.w.After(10*ms, next)
 }
 
-// keeps tells whether a site has what it needs to take the job.
+// keeps tells whether a site has what it needs to take the jobs.
 func (r *run) keeps(s *site.Site) bool {
+	n := 0
 	for _, k := range s.State().Replicas {
 		if k.Snapshot != nil {
-			return true
+			n++
 		}
 	}
-	return false
+	return n == len(r.cfg.Kind.jobs())
 }
 
 // whole waits until a site has what it needs to take the job.
@@ -285,7 +286,7 @@ func (r *run) whole(s *site.Site) {
 	r.await(60*sec, fmt.Sprintf("nothing is whole at %s", s.Name), func() bool { return r.keeps(s) })
 }
 
-// failover has a site lost, its job taken at the other one, and the lost one come back.
+// failover has a site lost, its jobs taken at the other one, and the lost one come back.
 // The person who says that it is lost does not err.
 func (r *run) failover(lost, taker *site.Site) {
 	r.w.Tell("FAULT site %s is lost", lost.Name)
@@ -299,24 +300,36 @@ func (r *run) failover(lost, taker *site.Site) {
 		}
 	}
 	r.w.Run(r.w.Now() + 5*sec) // people look
-	overs := r.both.Overs
-	r.wish(taker, func() *leader.Wish {
-		for id, k := range taker.State().Replicas {
-			if j := r.job(taker); r.lost != "" && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
-				return &leader.Wish{Failover: &leader.Failover{Job: id, Why: "it is lost"}}
+	for _, name := range r.cfg.Kind.jobs() {
+		r.about = r.of(name)
+		overs := r.both.Overs
+		r.wish(taker, func() *leader.Wish {
+			for id, k := range taker.State().Replicas {
+				if j := taker.Job(name); k.Job.Name == name && r.lost != "" && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
+					return &leader.Wish{Failover: &leader.Failover{Job: id, Why: "it is lost"}}
+				}
 			}
-		}
-		return nil
-	})
-	r.until(20*sec, func() bool {
-		return r.both.Overs > overs && r.job(taker) != nil && r.job(taker).Status == coordinator.Running
-	})
+			return nil
+		})
+		r.until(20*sec, func() bool {
+			return r.both.Overs > overs && taker.Job(name) != nil && taker.Job(name).Status == coordinator.Running
+		})
+	}
+	r.about = ""
 	r.w.Run(max(r.w.Now(), r.quiet))
 	if r.cfg.Kind == Frozen {
 		r.w.Run(max(r.w.Now(), at+frozen))
 	}
 	r.comeBack()
 	r.until(max(6*sec, r.quiet-r.w.Now()+2*sec), func() bool { return false })
+}
+
+// of names a job in steps, where there are several.
+func (r *run) of(name string) string {
+	if len(r.cfg.Kind.jobs()) == 1 {
+		return ""
+	}
+	return " of " + name
 }
 
 // comeBack ends the loss of a site.

@@ -13,7 +13,7 @@ const lasts = 5 * sec
 // Faults are all that can come at a step.
 func Faults(kind Kind, at Step) (all []Fault) {
 	for _, w := range Whats() {
-		if w == ComesBack && kind != Failover && kind != Return && kind != Torn {
+		if w == ComesBack && !slices.Contains([]Kind{Failover, Return, Torn, Taken, Home}, kind) {
 			continue
 		}
 		if !w.Of() {

@@ -44,6 +44,8 @@ const (
 	Err      Kind = "err"      // a runs the job, b does not reach it, and a person takes a for lost: two run it until they meet
 	Shared   Kind = "shared"   // two jobs read one feed; both move to b, one after the other, while its session stays, and back
 	Leave    Kind = "leave"    // a job moves with the session of a feed that it reads and others may, and back
+	Taken    Kind = "taken"    // two jobs read a feed of a, which is lost; b takes both, a comes back, and one of them goes home while the session that b opened stays
+	Home     Kind = "home"     // as taken, with one job, which goes home with the session
 	Mingle   Kind = "mingle"   // two jobs read one feed, and each moves back and forth as people want; at times its session is to stay
 	Force    Kind = "force"    // a move is prepared at b, which does not reach a, and a person forces it: a goes on too
 )
@@ -115,11 +117,13 @@ const (
 const feedConfig = `{"lanes":2,"topic":"t"}`
 
 // shares tells whether the feed of a run is one that several jobs may read.
-func (k Kind) shares() bool { return k == Shared || k == Leave || k == Mingle }
+func (k Kind) shares() bool {
+	return k == Shared || k == Leave || k == Mingle || k == Taken || k == Home
+}
 
 // jobs are those of a run.
 func (k Kind) jobs() []string {
-	if k == Shared || k == Mingle {
+	if k == Shared || k == Mingle || k == Taken {
 		return []string{jobName, otherName}
 	}
 	return []string{jobName}
@@ -162,6 +166,15 @@ func Run(cfg Config) *Result {
 		r.bothThereAndBack()
 	case Leave:
 		r.thereAndBack(false)
+	case Taken, Home:
+		r.whole(r.b)
+		r.randomly()
+		r.w.Run(r.w.Now() + 2*sec)
+		r.failover(r.a, r.b)
+		if r.owner() == r.b {
+			r.move(jobName, r.b, r.a, cfg.Kind == Taken)
+		}
+		r.w.Run(max(r.w.Now(), r.quiet) + sec)
 	case Stay:
 		r.thereAndBack(true)
 	case Return:
@@ -232,7 +245,7 @@ func (r *run) propose(s *site.Site, c *coordinator.Command, done func(jobmanager
 func (r *run) submit() {
 	kept := ""
 	switch r.cfg.Kind {
-	case Failover, Frozen, Err:
+	case Failover, Frozen, Err, Taken, Home:
 		kept = "replicate_to: [b]"
 	case Return:
 		kept = "replicate_to: [a, b]"
@@ -367,12 +380,12 @@ func (r *run) thereAndBack(stays bool) {
 func (r *run) bothThereAndBack() {
 	r.randomly()
 	for _, name := range r.cfg.Kind.jobs() {
-		r.about = " of " + name
+		r.about = r.of(name)
 		r.move(name, r.a, r.b, true)
 		r.w.Run(r.w.Now() + sec)
 	}
 	for _, name := range r.cfg.Kind.jobs() {
-		r.about = " of " + name
+		r.about = r.of(name)
 		if r.ownerOf(name) == r.b {
 			r.move(name, r.b, r.a, true)
 		}
@@ -487,7 +500,8 @@ func (r *run) end() {
 	r.await(settleWithin, "not all messages are acknowledged", func() bool { return s.Judge.Acknowledged() == "" })
 	feed := judge.FeedOf(r.job(s))
 	if r.w.Failed() == nil {
-		r.mesh.Site(r.both.Session(feed)).Judge.Logs()
+		r.a.Judge.Logs()
+		r.b.Judge.Logs()
 	}
 	if at := r.both.Session(feed); (r.cfg.Kind == Stay || r.cfg.Kind == Return || r.cfg.Kind == Shared) && at != "a" {
 		r.w.Fail(9, "the session of feed %s is at site %s, and it was to stay at a", feed, at)
