@@ -32,7 +32,14 @@ func TestRandom(t *testing.T) {
 		case 2, 6:
 			cfg.Kind, cfg.Random = twosites.Roam, 30*world.Sec
 		case 3:
-			cfg.Kind, cfg.Random = twosites.Mingle, 30*world.Sec
+			switch cfg.Seed / 10 % 4 {
+			case 0, 2:
+				cfg.Kind, cfg.Random = twosites.Mingle, 30*world.Sec
+			case 1:
+				cfg.Kind = twosites.Taken
+			default:
+				cfg.Kind = twosites.Home
+			}
 		case 4:
 			cfg.Kind = twosites.Failover
 		case 7:
@@ -49,7 +56,7 @@ func TestRandom(t *testing.T) {
 			cfg.Kind = twosites.Force
 		}
 		if *kind != "" {
-			cfg.Kind, cfg.Random = twosites.Kind(*kind), 30*world.Sec
+			cfg.Kind = twosites.Kind(*kind)
 		}
 		if n == 1 && testing.Verbose() {
 			cfg.Trace = func(line string) { fmt.Println(line) }
