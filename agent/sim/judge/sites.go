@@ -267,10 +267,10 @@ func (j *Judge) Connects(node mesh.NodeID, site mesh.Site, feed string, e *coord
 	if s == nil {
 		return
 	}
-	if s.sessions[feed] == "" {
+	if s.Session(feed) == "" {
 		s.sessions[feed] = site
 	}
-	if its := s.sessions[feed]; its != site && !s.Erred {
+	if its := s.Session(feed); its != site && !s.Erred {
 		j.w.Fail(9, "agent %s opens the session of feed %s at site %s, and it is site %s's", node, feed, site, its)
 	}
 	mine := coordinator.Reign{Epoch: 1, Site: site}
