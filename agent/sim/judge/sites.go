@@ -86,7 +86,7 @@ func (s *Sites) owns(id coordinator.JobID, job *coordinator.Job, at mesh.Site) {
 	}
 	s.deployed[id][at] = job.Epoch
 	for _, o := range slices.Sorted(maps.Keys(s.deployed[id])) {
-		if o != at && !s.Forced { // what is on record of a lost site is old
+		if o != at && !s.Erred && (!s.Forced || o != s.gone && at != s.gone) { // what is on record of a lost site is old
 			s.w.Fail(9, "two owners: job %s is %s at site %s at epoch %d, and deployed at site %s at epoch %d", id, job.Status, at, job.Epoch, o, s.deployed[id][o])
 		}
 	}

@@ -40,10 +40,11 @@ func (r *run) end() {
 	r.await(settleWithin, "not all messages are acknowledged", func() bool { return s.Judge.Acknowledged() == "" })
 	feed := judge.FeedOf(r.job(s))
 	if r.w.Failed() == nil {
-		r.a.Judge.Logs()
-		r.b.Judge.Logs()
+		for _, o := range r.all {
+			o.Judge.Logs()
+		}
 	}
-	if at := r.both.Session(feed); (r.cfg.Kind == Stay || r.cfg.Kind == Return || r.cfg.Kind == Shared) && at != "a" {
+	if at := r.both.Session(feed); (r.cfg.Kind == Stay || r.cfg.Kind == Return || r.cfg.Kind == Shared || r.cfg.Kind == Chain) && at != "a" {
 		r.w.Fail(9, "the session of feed %s is at site %s, and it was to stay at a", feed, at)
 	}
 	for _, name := range r.cfg.Kind.jobs() {
@@ -51,9 +52,10 @@ func (r *run) end() {
 			r.endOf(name, r.ownerOf(name))
 		}
 	}
-	if r.w.Failed() == nil {
-		r.a.Judge.Cooled()
-		r.b.Judge.Cooled()
+	for _, o := range r.all {
+		if r.w.Failed() == nil {
+			o.Judge.Cooled()
+		}
 	}
 }
 
@@ -76,7 +78,7 @@ func (r *run) met(s *site.Site) {
 		return
 	}
 	j := r.job(s)
-	for _, o := range []*site.Site{r.a, r.b} {
+	for _, o := range r.all {
 		if other := r.job(o); o != s && other != nil && (other.Status != coordinator.Moved || other.Owner != s.Name || other.Epoch != j.Epoch) {
 			r.w.Fail(9, "site %s has the job at epoch %d, and at site %s it is %s, with owner %q at epoch %d", s.Name, j.Epoch, o.Name, other.Status, other.Owner, other.Epoch)
 		}
@@ -97,7 +99,7 @@ func (r *run) judge(s *site.Site, name string) {
 
 // open says what is not decided yet; empty: one site has each job, and it runs.
 func (r *run) open() string {
-	for _, s := range []*site.Site{r.a, r.b} {
+	for _, s := range r.all {
 		st := s.State()
 		if !s.Current() {
 			return fmt.Sprintf("nobody leads site %s, or has applied all of its log", s.Name)
@@ -114,12 +116,18 @@ func (r *run) open() string {
 		}
 	}
 	for _, name := range r.cfg.Kind.jobs() {
-		a, b := r.a.Job(name), r.b.Job(name)
-		if has(a) && has(b) {
-			return "two sites have the job: at a " + plight(a) + "; at b " + plight(b)
+		n, plights := 0, ""
+		for _, s := range r.all {
+			if has(s.Job(name)) {
+				n++
+			}
+			plights += fmt.Sprintf("; at %s %s", s.Name, plight(s.Job(name)))
+		}
+		if n > 1 {
+			return "two sites have the job" + plights
 		}
 		if !r.goesOn(name) {
-			return "the job goes on nowhere: at a " + plight(a) + "; at b " + plight(b)
+			return "the job goes on nowhere" + plights
 		}
 	}
 	return ""

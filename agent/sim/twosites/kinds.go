@@ -5,6 +5,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Kind is what happens besides faults.
@@ -25,6 +26,8 @@ const (
 	Leave    Kind = "leave"    // a job moves with the session of a feed that it reads and others may, and back
 	Taken    Kind = "taken"    // two jobs read a feed of a, which is lost; b takes both, a comes back, and one of them goes home while the session that b opened stays
 	Home     Kind = "home"     // as taken, with one job, which goes home with the session
+	Third    Kind = "third"    // a job of a is prepared at b when a is lost; c, which keeps it, takes it, and a comes back
+	Chain    Kind = "chain"    // the job moves to b while the session stays; b is lost, c takes the job, b comes back
 	Mingle   Kind = "mingle"   // two jobs read one feed, and each moves back and forth as people want; at times its session is to stay
 	Force    Kind = "force"    // a move is prepared at b, which does not reach a, and a person forces it: a goes on too
 )
@@ -55,6 +58,14 @@ func (k Kind) shares() bool {
 	return k == Shared || k == Leave || k == Mingle || k == Taken || k == Home
 }
 
+// sites are those of a run, by name.
+func (k Kind) sites() []mesh.Site {
+	if k == Third || k == Chain {
+		return []mesh.Site{"a", "b", "c"}
+	}
+	return []mesh.Site{"a", "b"}
+}
+
 // jobs are those of a run.
 func (k Kind) jobs() []string {
 	if k == Shared || k == Mingle || k == Taken {
@@ -68,6 +79,8 @@ func (r *run) submit() {
 	switch r.cfg.Kind {
 	case Failover, Frozen, Err, Taken, Home:
 		kept = "replicate_to: [b]"
+	case Third, Chain:
+		kept = "replicate_to: [c]"
 	case Return:
 		kept = "replicate_to: [a, b]"
 	}

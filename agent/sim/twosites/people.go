@@ -131,7 +131,7 @@ func (r *run) bothThereAndBack() {
 func (r *run) goesBack() {
 	r.randomly()
 	r.move(jobName, r.a, r.b, true)
-	r.until(60*sec, func() bool { return r.owner() != r.b || r.keeps(r.a) })
+	r.until(60*sec, func() bool { return r.owner() != r.b || r.keeps(r.a, "b") })
 	if r.owner() == r.b {
 		r.w.Run(r.w.Now() + 2*sec)
 		r.failover(r.b, r.a)
@@ -143,9 +143,38 @@ func (r *run) goesBack() {
 func (r *run) torn() {
 	r.randomly()
 	r.ask(jobName, r.a, r.b, true, "r")
-	r.until(25*sec, func() bool { return r.both.Overs > 0 || r.keeps(r.b) })
-	if r.both.Overs == 0 && r.keeps(r.b) {
+	r.until(25*sec, func() bool { return r.both.Overs > 0 || r.keeps(r.b, "a") })
+	if r.both.Overs == 0 && r.keeps(r.b, "a") {
 		r.failover(r.a, r.b)
+	}
+}
+
+// third has the site lost that a job is about to leave, when the target has all, and the
+// job taken where it is kept.
+func (r *run) third() {
+	c := r.all[2]
+	r.whole(c)
+	r.randomly()
+	r.at[Step{"b", "enters ArrivalPrepared", true}] = func() { r.lose(r.a) }
+	r.ask(jobName, r.a, r.b, false, "r")
+	r.until(25*sec, func() bool { return r.lost != "" })
+	if r.lost != "" && r.keeps(c, "a") {
+		r.failover(r.a, c)
+	}
+	r.comeBack()
+	r.w.Run(max(r.w.Now(), r.quiet) + sec)
+}
+
+// chain has the job move while the session of its feed stays, the site to which it went
+// be lost, and the job taken where it is kept, which is neither.
+func (r *run) chain() {
+	c := r.all[2]
+	r.randomly()
+	r.move(jobName, r.a, r.b, true)
+	r.until(60*sec, func() bool { return r.owner() != r.b || r.keeps(c, "b") })
+	if r.owner() == r.b {
+		r.w.Run(r.w.Now() + 2*sec)
+		r.failover(r.b, c)
 	}
 }
 

@@ -48,7 +48,8 @@ type Result struct {
 type run struct {
 	cfg    Config
 	w      *world.World
-	a, b   *site.Site
+	all    []*site.Site
+	a, b   *site.Site // the first two
 	mesh   *site.Mesh
 	both   *judge.Sites
 	steps  []Step
@@ -58,6 +59,7 @@ type run struct {
 	seen   map[string]int
 	about  string // which job moves, of several: a step of each is one of its own
 	faults []Fault
+	at     map[Step]func() // what a step has come about
 	fired  int
 	quiet  dataflow.Time // when the last fault is over
 	lost   mesh.Site     // that is lost; empty: none
@@ -66,20 +68,26 @@ type run struct {
 // Run runs two sites: a while in peace, then what Kind says with the faults, then a
 // quiet end.
 func Run(cfg Config) *Result {
-	r := &run{cfg: cfg, w: world.New(world.Config{Seed: cfg.Seed, Bugs: cfg.Bugs, Trace: cfg.Trace}), seen: make(map[string]int), cuts: make(map[[2]string]dataflow.Time), faults: slices.Clone(cfg.Faults)}
-	r.a, r.b = site.New(r.w, "a"), site.New(r.w, "b")
-	for _, s := range []*site.Site{r.a, r.b} {
+	r := &run{cfg: cfg, w: world.New(world.Config{Seed: cfg.Seed, Bugs: cfg.Bugs, Trace: cfg.Trace}), seen: make(map[string]int), cuts: make(map[[2]string]dataflow.Time), at: make(map[Step]func()), faults: slices.Clone(cfg.Faults)}
+	var judges []*judge.Judge
+	for _, name := range cfg.Kind.sites() {
+		s := site.New(r.w, name)
+		r.all, judges = append(r.all, s), append(judges, s.Judge)
 		s.Level = coordinator.Level
 		for i := range 3 {
 			s.Add(fmt.Sprintf("%s%d", s.Name, i+1))
 		}
 	}
-	r.both = judge.Together(r.w, r.a.Judge, r.b.Judge)
-	r.mesh = site.Join(r.a, r.b)
-	r.a.Begin()
-	r.b.Begin()
+	r.a, r.b = r.all[0], r.all[1]
+	r.both = judge.Together(r.w, judges...)
+	r.mesh = site.Join(r.all...)
+	for _, s := range r.all {
+		s.Begin()
+	}
 	r.w.Broker.PublishAll()
-	r.await(20*sec, "the sites do not know level 4", func() bool { return r.a.State().Level == coordinator.Level && r.b.State().Level == coordinator.Level })
+	r.await(20*sec, "the sites do not know the newest level", func() bool {
+		return !slices.ContainsFunc(r.all, func(s *site.Site) bool { return s.State().Level != coordinator.Level })
+	})
 	r.submit()
 	r.await(20*sec, "a job does not run", func() bool {
 		return !slices.ContainsFunc(cfg.Kind.jobs(), func(name string) bool {
@@ -115,6 +123,10 @@ func Run(cfg Config) *Result {
 		r.goesBack()
 	case Torn:
 		r.torn()
+	case Third:
+		r.third()
+	case Chain:
+		r.chain()
 	case Err:
 		r.err()
 	case Force:
@@ -129,7 +141,10 @@ func Run(cfg Config) *Result {
 }
 
 func (r *run) result() *Result {
-	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Open: r.could, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired, Early: r.a.Judge.Stats.Early + r.b.Judge.Stats.Early}
+	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Open: r.could, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
+	for _, s := range r.all {
+		res.Early += s.Judge.Stats.Early
+	}
 	if s := r.owner(); s != nil {
 		res.Owner = s.Name
 	}
@@ -142,7 +157,7 @@ func (r *run) job(s *site.Site) *coordinator.Job { return s.Job(jobName) }
 func (r *run) owner() *site.Site { return r.ownerOf(jobName) }
 
 func (r *run) ownerOf(name string) (owner *site.Site) {
-	for _, s := range []*site.Site{r.a, r.b} {
+	for _, s := range r.all {
 		if has(s.Job(name)) {
 			if owner != nil {
 				return nil
