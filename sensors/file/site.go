@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
 )
 
@@ -29,6 +30,11 @@ import (
 //
 // A record newer than the checkpoint that the job goes on from does not count:
 // its rows come again.
+//
+// A record may say more than the checkpoint knows of, and be older: the site was
+// lost, another one went on with less, and the job has come home. Rows that were
+// committed here are not taken away, though they stand in the other site's files,
+// too: the file goes on behind them.
 
 // SiteTarget is the name of a file on an agent.
 func SiteTarget(node, path string) string { return node + ":" + path }
@@ -52,10 +58,19 @@ func (s *Sink) count(t *target) error {
 		t.record.Length += int64(len(t.pieces[t.done].Data) - pieceHead)
 		t.done++
 	}
+	if t.record.Length < c.Length && s.beside(c) {
+		t.record.Length = c.Length
+	}
 	if t.record.Length < c.Length || t.done > 0 && t.record.Length > c.Length {
 		return fmt.Errorf("file sink: %s: %d bytes are on record, and the checkpoint has a piece up to %d; it is damaged", t.name, c.Length, t.record.Length)
 	}
 	return nil
+}
+
+// beside tells whether a record may be of what the job did here and did not go on
+// from: another owner has had it since.
+func (s *Sink) beside(c sensors.Commit) bool {
+	return c.Through.Token.Epoch < s.cfg.Placed.From.Token.Epoch
 }
 
 // placeOwn decides what becomes of the own target: where it is not on record,
@@ -68,10 +83,14 @@ func (s *Sink) placeOwn(own *target, moved []target) (*target, []target, error) 
 		own.pieces, own.done = nil, 0
 		return own, append([]target{rows}, moved...), nil
 	case own == nil && known:
+		length := int64(0)
 		if c.Length > 0 && !s.cfg.Placed.From.Less(c.Through) {
-			return nil, nil, fmt.Errorf("file sink: %s: %d bytes of it are on record, but the checkpoint does not know it; it is damaged", s.target, c.Length)
+			if !s.beside(c) {
+				return nil, nil, fmt.Errorf("file sink: %s: %d bytes of it are on record, but the checkpoint does not know it; it is damaged", s.target, c.Length)
+			}
+			length = c.Length
 		}
-		return &target{name: s.target, record: record{Version: recordVersion, Path: s.cfg.Path, Next: 1, Node: s.cfg.Placed.Node}}, moved, nil
+		return &target{name: s.target, record: record{Version: recordVersion, Path: s.cfg.Path, Length: length, Next: 1, Node: s.cfg.Placed.Node}}, moved, nil
 	}
 	return own, moved, nil
 }

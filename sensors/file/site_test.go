@@ -23,6 +23,7 @@ const sitePath = "/out/rows.csv"
 type site struct {
 	t       *testing.T
 	disks   map[string]*storetest.FS
+	epoch   uint64 // of the job's owners
 	attempt uint64
 	counter uint64
 	done    siteCheckpoint
@@ -71,7 +72,7 @@ func (s *site) deploy(nodes ...string) (*deployed, error) {
 	s.attempt++
 	s.told, s.next = nil, s.done.next
 	d := &deployed{s: s, nodes: nodes, full: true, held: make([]sensortest.Held, len(nodes))}
-	d.placed = sensors.Placed{Nodes: nodes, Attempt: dataflow.FencingToken{Attempt: s.attempt}, From: s.done.id}
+	d.placed = sensors.Placed{Nodes: nodes, Attempt: dataflow.FencingToken{Epoch: s.epoch, Attempt: s.attempt}, From: s.done.id}
 	for _, c := range s.record {
 		d.placed.Commits = append(d.placed.Commits, c)
 	}
@@ -212,6 +213,68 @@ func (s *site) finish(what string, nodes ...string) {
 		if int64(len(got)) <= n || got[n] != n {
 			s.t.Fatalf("%s: the files hold %v, want each of %d rows once", what, got, s.next)
 		}
+	}
+}
+
+// round writes rows, completes a checkpoint and commits it.
+func (d *deployed) round(n int) {
+	d.s.t.Helper()
+	err := errors.Join(d.write(n), d.checkpoint(true))
+	for i := range d.sinks {
+		err = errors.Join(err, d.commit(i))
+	}
+	if err != nil {
+		d.s.t.Fatal(err)
+	}
+	d.s.note(0)
+}
+
+// A site is lost after it has committed more than is kept elsewhere. The job goes on at
+// another site with what is kept, and comes home: what is on record there is not of the
+// job that comes, stays where it is, and the file goes on behind it. So it is on an agent
+// that the checkpoint does not know, too.
+func TestHomeAfterALoss(t *testing.T) {
+	for _, home := range []string{"a", "x"} {
+		t.Run(home, func(t *testing.T) {
+			s := newSite(t, "a", "x", "b")
+			deploy := func(nodes ...string) *deployed {
+				d, err := s.deploy(nodes...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return d
+			}
+			d := deploy("a")
+			d.round(3)                                                          // 0, 1, 2
+			if err := errors.Join(d.write(2), d.checkpoint(true)); err != nil { // 3, 4: pending
+				t.Fatal(err)
+			}
+			kept := s.done
+			d.round(1) // 5
+			d.close()
+			d = deploy(home)
+			d.round(2) // 6, 7
+			d.close()
+			record := s.record
+
+			s.epoch, s.done, s.record = 1, kept, map[string]sensors.Commit{}
+			d = deploy("b")
+			d.round(4) // 3, 4 again, and 5 to 8 as they are here
+			// 9, in the savepoint of a move: it goes along.
+			if err := errors.Join(d.write(1), d.checkpoint(true)); err != nil {
+				t.Fatal(err)
+			}
+			d.close()
+
+			s.epoch, s.record = 2, record
+			d = deploy(home)
+			d.round(1) // 9, 10
+			d.close()
+			want := []int64{0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10}
+			if got := s.rows(); !slices.Equal(got, want) {
+				t.Errorf("the files hold %v, want %v", got, want)
+			}
+		})
 	}
 }
 

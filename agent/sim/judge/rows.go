@@ -18,6 +18,14 @@ import (
 // source of every job that is judged by its rows.
 const source = "in"
 
+// FeedOf is the feed that a job reads, by its name at the job's site.
+func FeedOf(job *coordinator.Job) string {
+	if len(job.Reads) > 0 {
+		return job.Reads[0]
+	}
+	return job.OwnFeed(source)
+}
+
 // Acknowledged says which messages are not; empty: all are.
 func (j *Judge) Acknowledged() string {
 	for _, name := range j.w.Broker.Feeds() {
@@ -44,7 +52,7 @@ func (j *Judge) Behind(job *coordinator.Job) string {
 			at += p.Offset
 		}
 	}
-	if end := int64(len(j.log(job.OwnFeed(source)))); at < end {
+	if end := int64(len(j.log(FeedOf(job)))); at < end {
 		return fmt.Sprintf("checkpoint %s of job %s stands at %d of %d messages", n.Name, job.Name, at, end)
 	}
 	return ""
@@ -52,6 +60,7 @@ func (j *Judge) Behind(job *coordinator.Job) string {
 
 // log is what the owner of a feed has, at the site that has the session.
 func (j *Judge) log(feed string) []world.Record {
+	feed = j.sites.origin(feed)
 	f := j.with(feed).state().Feeds[feed]
 	if f == nil || j.w.Node(f.Log.Owner) == nil {
 		return nil
@@ -62,12 +71,13 @@ func (j *Judge) log(feed string) []world.Record {
 	return nil
 }
 
-// Logs: 1, every message is in the log exactly once; all copies are alike.
+// Logs: 1, every message is in the log exactly once, of each feed that has its session
+// here; all copies are alike.
 func (j *Judge) Logs() {
 	st := j.state()
 	for _, name := range j.w.Broker.Feeds() {
 		s, f := j.w.Broker.Session(name), st.Feeds[name]
-		if f == nil {
+		if f == nil || j.sites != nil && j.sites.sessions[name] != j.site() {
 			continue
 		}
 		own := j.log(name)
@@ -104,7 +114,7 @@ func (j *Judge) Logs() {
 // oracle makes of the log, each once.
 func (j *Judge) Files(job *coordinator.Job, path string, oracle Oracle) {
 	got := j.filesOf(job, path, nil)
-	want := oracle(j.log(job.OwnFeed(source)))
+	want := oracle(j.log(FeedOf(job)))
 	for _, r := range slices.Sorted(maps.Keys(want)) {
 		if got[r] != want[r] {
 			j.w.Fail(2, "row %s is %d times in the files %s of all agents, and %d are right:%s", r, got[r], path, want[r], j.filesText(job, path))
@@ -124,7 +134,7 @@ func (j *Judge) Published(job *coordinator.Job, oracle Oracle) {
 	for line := range j.published[job.ID] {
 		got[canonical([]byte(line))] = true
 	}
-	for _, r := range slices.Sorted(maps.Keys(oracle(j.log(job.OwnFeed(source))))) {
+	for _, r := range slices.Sorted(maps.Keys(oracle(j.log(FeedOf(job))))) {
 		if !got[r] {
 			j.w.Fail(2, "row %s was never published", r)
 			return

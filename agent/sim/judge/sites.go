@@ -3,6 +3,7 @@ package judge
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -31,6 +32,7 @@ type Sites struct {
 
 	w        *world.World
 	judges   []*Judge
+	gone     mesh.Site                                   // from which a job was taken: what it put out there besides stays
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was deployed
 	deployed map[coordinator.JobID]map[mesh.Site]uint64  // at which epoch a site has it deployed, by its newest state
 	handed   map[coordinator.JobID]string                // the savepoint of the last hand-over
@@ -84,7 +86,7 @@ func (s *Sites) owns(id coordinator.JobID, job *coordinator.Job, at mesh.Site) {
 	}
 	s.deployed[id][at] = job.Epoch
 	for _, o := range slices.Sorted(maps.Keys(s.deployed[id])) {
-		if o != at && !s.Forced { // what is on record of a lost site is old
+		if o != at && !s.Erred && (!s.Forced || o != s.gone && at != s.gone) { // what is on record of a lost site is old
 			s.w.Fail(9, "two owners: job %s is %s at site %s at epoch %d, and deployed at site %s at epoch %d", id, job.Status, at, job.Epoch, o, s.deployed[id][o])
 		}
 	}
@@ -128,14 +130,20 @@ func (s *Sites) prepared(j *Judge, arr *coordinator.Arrival, st *coordinator.Sta
 		s.has(j, arr, p, copies[p.Digest])
 	}
 	for _, e := range arr.Ends {
-		f := st.Feeds[e.Feed]
+		name := e.Feed
+		for i := range arr.Job.Feeds {
+			if m := &arr.Job.Feeds[i]; m.Name == e.Feed {
+				name = arr.Job.NameAt(m, arr.From, st.Site, arr.ID)
+			}
+		}
+		f := st.Feeds[name]
 		if f == nil {
-			s.w.Fail(9, "move %s is prepared, and there is no feed %s", arr.ID, e.Feed)
+			s.w.Fail(9, "move %s is prepared, and there is no feed %s", arr.ID, name)
 			return
 		}
 		for _, id := range f.Log.Members {
-			if l := s.w.Node(id).Disk.Logs[e.Feed]; l == nil || l.End() < e.End {
-				s.w.Fail(9, "move %s is prepared, and the log of feed %s is not on %s up to %d", arr.ID, e.Feed, id, e.End)
+			if l := s.w.Node(id).Disk.Logs[name]; l == nil || l.End() < e.End {
+				s.w.Fail(9, "move %s is prepared, and the log of feed %s is not on %s up to %d", arr.ID, name, id, e.End)
 			}
 		}
 	}
@@ -167,7 +175,7 @@ func (s *Sites) active(arr *coordinator.Arrival, st *coordinator.State) {
 	}
 	for _, f := range arr.Job.Feeds {
 		if !f.Stay {
-			s.sessions[f.Name] = st.Site
+			s.sessions[s.origin(f.Name)] = st.Site
 		}
 	}
 }
@@ -177,6 +185,7 @@ func (s *Sites) active(arr *coordinator.Arrival, st *coordinator.State) {
 func (s *Sites) failedOver(j *Judge, c *coordinator.JobFailedOver, st *coordinator.State) {
 	s.Overs++
 	s.Forced = true
+	s.gone = c.From
 	job := st.Jobs[c.Job]
 	n := job.Newest()
 	if n == nil || c.From != st.Site && n.Name != c.Snapshot {
@@ -186,7 +195,7 @@ func (s *Sites) failedOver(j *Judge, c *coordinator.JobFailedOver, st *coordinat
 	s.w.Tell("site %s takes job %s of site %s with %s", st.Site, c.Job, c.From, n.Name)
 	j.newest[c.Job] = n.ID
 	for name, f := range st.Feeds {
-		if f.Job == c.Job && f.Mirror == nil {
+		if (f.Job == c.Job || slices.Contains(job.Reads, name)) && f.Mirror == nil {
 			s.sessions[name] = st.Site
 		}
 	}
@@ -202,7 +211,21 @@ func (s *Sites) Met(owner *coordinator.Job) {
 }
 
 // Session is the site whose a feed's session is.
-func (s *Sites) Session(feed string) mesh.Site { return s.sessions[feed] }
+func (s *Sites) Session(feed string) mesh.Site { return s.sessions[s.origin(feed)] }
+
+// origin is the name of a feed where its session is, whatever a mirror is called. A
+// mirror has a session of its own under its name once its job was taken from a site that
+// is lost.
+func (s *Sites) origin(feed string) string {
+	for s != nil && s.sessions[feed] == "" {
+		at := strings.LastIndex(feed, ".at.")
+		if at < 0 {
+			break
+		}
+		feed = feed[:at]
+	}
+	return feed
+}
 
 // begins: a log goes on at a site with its copy. 9, nothing that was acknowledged at
 // any site is missing, unless a person forced it.
@@ -244,10 +267,10 @@ func (j *Judge) Connects(node mesh.NodeID, site mesh.Site, feed string, e *coord
 	if s == nil {
 		return
 	}
-	if s.sessions[feed] == "" {
+	if s.Session(feed) == "" {
 		s.sessions[feed] = site
 	}
-	if its := s.sessions[feed]; its != site && !s.Erred {
+	if its := s.Session(feed); its != site && !s.Erred {
 		j.w.Fail(9, "agent %s opens the session of feed %s at site %s, and it is site %s's", node, feed, site, its)
 	}
 	mine := coordinator.Reign{Epoch: 1, Site: site}
@@ -300,7 +323,7 @@ func (j *Judge) site() mesh.Site { return j.state().Site }
 func (j *Judge) with(feed string) *Judge {
 	if s := j.sites; s != nil {
 		for _, o := range s.judges {
-			if o.site() == s.sessions[feed] {
+			if o.site() == s.Session(feed) {
 				return o
 			}
 		}
@@ -311,7 +334,7 @@ func (j *Judge) with(feed string) *Judge {
 // Mirrors: 1, 2, all copies of the logs of mirrors that a job reads here are as the log
 // is where the session is.
 func (j *Judge) Mirrors(job *coordinator.Job) {
-	name := job.OwnFeed(source)
+	name := FeedOf(job)
 	f := j.state().Feeds[name]
 	if f == nil || f.Mirror == nil {
 		return
@@ -334,9 +357,10 @@ func (j *Judge) Mirrors(job *coordinator.Job) {
 
 // Beside: 2 of a job that a person has forced: every row that follows from the log is
 // in a file, and the files of the site that has it hold no other, and none twice.
-// What the other site has written stands beside.
+// What the other site has written stands beside, and so does what a site had written that
+// was lost and has the job again.
 func (j *Judge) Beside(job *coordinator.Job, path string, oracle Oracle) {
-	want := oracle(j.log(job.OwnFeed(source)))
+	want := oracle(j.log(FeedOf(job)))
 	all := j.filesOf(job, path, nil)
 	here := j.filesOf(job, path, func(n *world.Node) bool { return n.Place == string(j.site()) })
 	for _, r := range slices.Sorted(maps.Keys(want)) {
@@ -346,7 +370,7 @@ func (j *Judge) Beside(job *coordinator.Job, path string, oracle Oracle) {
 		}
 	}
 	for _, r := range slices.Sorted(maps.Keys(here)) {
-		if here[r] > want[r] {
+		if here[r] > want[r] && (here[r] > 1 || j.site() != j.sites.gone) {
 			j.w.Fail(2, "row %s is %d times in the files %s of site %s, and %d are right", r, here[r], path, j.site(), want[r])
 			return
 		}

@@ -42,7 +42,7 @@ func newLead(p *agent, term uint64) *Lead {
 
 // parse is leader.Parse, once for each job.
 func (s *Site) parse(j *coordinator.Job) (*leader.Parsed, error) {
-	key := fmt.Sprintf("%s %d", j.ID, j.Parallelism)
+	key := fmt.Sprint(j.ID, j.Parallelism, j.Reads)
 	if p := s.parses[key]; p != nil {
 		return p, nil
 	}

@@ -76,7 +76,7 @@ func (f Fault) String() string {
 // step notes a step that comes for the first time, and has the faults come that
 // are due.
 func (r *run) step(at mesh.Site, what string, after bool) {
-	s := Step{at, what, after}
+	s := Step{at, what + r.about, after}
 	if r.w.Calm || r.seen[s.String()] > 0 {
 		return
 	}
@@ -88,6 +88,9 @@ func (r *run) step(at mesh.Site, what string, after bool) {
 		}
 	}
 	r.w.Tell("STEP %s", s)
+	if do := r.at[s]; do != nil {
+		do()
+	}
 	for i := 0; i < len(r.faults); i++ {
 		if f := r.faults[i]; f.At == s {
 			r.faults = append(r.faults[:i:i], r.faults[i+1:]...)
@@ -121,7 +124,7 @@ func (r *run) fault(f Fault) {
 			r.hit(n, f)
 		}
 	case CutWAN, CutFrom:
-		for _, way := range ways(f) {
+		for _, way := range r.ways(f) {
 			r.cut(way, f.Long)
 		}
 	case ComesBack:
@@ -138,12 +141,13 @@ func (r *run) fault(f Fault) {
 }
 
 // ways are the directions that a fault cuts.
-func ways(f Fault) (all [][2]string) {
-	if f.What == CutWAN || f.Site == "a" {
-		all = append(all, [2]string{"a", "b"})
-	}
-	if f.What == CutWAN || f.Site == "b" {
-		all = append(all, [2]string{"b", "a"})
+func (r *run) ways(f Fault) (all [][2]string) {
+	for _, from := range r.cfg.Kind.sites() {
+		for _, to := range r.cfg.Kind.sites() {
+			if from != to && (f.What == CutWAN || f.Site == from) {
+				all = append(all, [2]string{string(from), string(to)})
+			}
+		}
 	}
 	return all
 }
@@ -188,7 +192,7 @@ func (r *run) vain(f Fault) bool {
 	case CrashAll, PauseAll:
 		return !slices.ContainsFunc(s.Nodes, func(n *world.Node) bool { return hits(n, f) })
 	case CutWAN, CutFrom:
-		return !slices.ContainsFunc(ways(f), func(way [2]string) bool { return r.w.Wan.Carries(way[0], way[1]) })
+		return !slices.ContainsFunc(r.ways(f), func(way [2]string) bool { return r.w.Wan.Carries(way[0], way[1]) })
 	case ComesBack:
 		return r.lost == ""
 	}
@@ -253,8 +257,8 @@ func (r *run) randomly() {
 	if r.cfg.Random == 0 {
 		return
 	}
-	whats, end, pace := Whats(), r.w.Now()+r.cfg.Random, 700*ms
-	if r.cfg.Kind == Roam {
+	whats, sites, end, pace := Whats(), r.cfg.Kind.sites(), r.w.Now()+r.cfg.Random, 700*ms
+	if r.cfg.Kind == Roam || r.cfg.Kind == Mingle {
 		pace = 3 * sec // so that moves succeed, one after the other
 	}
 	r.quiet = max(r.quiet, end)
@@ -264,59 +268,80 @@ func (r *run) randomly() {
 			return
 		}
 		r.fired++
-		r.fault(Fault{What: whats[r.w.Rand.IntN(len(whats)-1)], Site: [...]mesh.Site{"a", "b"}[r.w.Rand.IntN(2)], Long: 200*ms + dataflow.Time(r.w.Rand.Int64N(int64(6*sec)))})
+		r.fault(Fault{What: whats[r.w.Rand.IntN(len(whats)-1)], Site: sites[r.w.Rand.IntN(len(sites))], Long: 200*ms + dataflow.Time(r.w.Rand.Int64N(int64(6*sec)))})
 		r.w.After(pace, next)
 	}
 	r.w.After(10*ms, next)
 }
 
-// keeps tells whether a site has what it needs to take the job.
-func (r *run) keeps(s *site.Site) bool {
+// keeps tells whether a site has what it needs to take the jobs of another one.
+func (r *run) keeps(s *site.Site, of mesh.Site) bool {
+	n := 0
 	for _, k := range s.State().Replicas {
-		if k.Snapshot != nil {
-			return true
+		if k.From == of && k.Snapshot != nil {
+			n++
 		}
 	}
-	return false
+	return n == len(r.cfg.Kind.jobs())
 }
 
-// whole waits until a site has what it needs to take the job.
+// whole waits until a site has what it needs to take the jobs of a.
 func (r *run) whole(s *site.Site) {
-	r.await(60*sec, fmt.Sprintf("nothing is whole at %s", s.Name), func() bool { return r.keeps(s) })
+	r.await(60*sec, fmt.Sprintf("nothing is whole at %s", s.Name), func() bool { return r.keeps(s, "a") })
 }
 
-// failover has a site lost, its job taken at the other one, and the lost one come back.
+// failover has a site lost, its jobs taken at the other one, and the lost one come back.
 // The person who says that it is lost does not err.
 func (r *run) failover(lost, taker *site.Site) {
-	r.w.Tell("FAULT site %s is lost", lost.Name)
-	r.lost = lost.Name
+	r.lose(lost)
 	at := r.w.Now()
-	for _, n := range lost.Nodes {
-		if r.cfg.Kind == Frozen && n.P != nil {
-			n.Pause()
-		} else {
-			n.Kill()
-		}
-	}
 	r.w.Run(r.w.Now() + 5*sec) // people look
-	overs := r.both.Overs
-	r.wish(taker, func() *leader.Wish {
-		for id, k := range taker.State().Replicas {
-			if j := r.job(taker); r.lost != "" && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
-				return &leader.Wish{Failover: &leader.Failover{Job: id, Why: "it is lost"}}
+	for _, name := range r.cfg.Kind.jobs() {
+		r.about = r.of(name)
+		overs := r.both.Overs
+		r.wish(taker, func() *leader.Wish {
+			for id, k := range taker.State().Replicas {
+				if j := taker.Job(name); k.Job.Name == name && r.lost != "" && k.Snapshot != nil && (j == nil || j.Status.Ended()) {
+					return &leader.Wish{Failover: &leader.Failover{Job: id, Why: "it is lost"}}
+				}
 			}
-		}
-		return nil
-	})
-	r.until(20*sec, func() bool {
-		return r.both.Overs > overs && r.job(taker) != nil && r.job(taker).Status == coordinator.Running
-	})
+			return nil
+		})
+		r.until(20*sec, func() bool {
+			return r.both.Overs > overs && taker.Job(name) != nil && taker.Job(name).Status == coordinator.Running
+		})
+	}
+	r.about = ""
 	r.w.Run(max(r.w.Now(), r.quiet))
 	if r.cfg.Kind == Frozen {
 		r.w.Run(max(r.w.Now(), at+frozen))
 	}
 	r.comeBack()
 	r.until(max(6*sec, r.quiet-r.w.Now()+2*sec), func() bool { return false })
+}
+
+// lose has a site lost, if it is not yet.
+func (r *run) lose(s *site.Site) {
+	if r.lost == s.Name {
+		return
+	}
+	r.w.Tell("FAULT site %s is lost", s.Name)
+	r.lost = s.Name
+	for _, n := range s.Nodes {
+		if r.cfg.Kind == Frozen && n.P != nil {
+			n.Pause()
+		} else {
+			n.Kill()
+		}
+	}
+}
+
+// of names a job in steps, where there are several.
+func (r *run) of(name string) string {
+	if len(r.cfg.Kind.jobs()) == 1 {
+		return ""
+	}
+	return " of " + name
 }
 
 // comeBack ends the loss of a site.
@@ -359,7 +384,7 @@ func (r *run) err() {
 func (r *run) force() {
 	r.faults = append(r.faults, Fault{At: Step{"b", "enters ArrivalPrepared", true}, What: CutWAN, Long: apart})
 	r.randomly()
-	r.ask(r.a, r.b, false)
+	r.ask(jobName, r.a, r.b, false, "r")
 	prepared := func() coordinator.MoveID {
 		for id, arr := range r.b.State().Moves.Arrivals {
 			if arr.Phase == coordinator.ArrivalPrepared {

@@ -76,7 +76,7 @@ func spread(n int, do func(i int)) {
 }
 
 func kinds(t *testing.T, do func(t *testing.T, kind twosites.Kind)) {
-	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen, twosites.Stay, twosites.Return, twosites.Torn, twosites.Err, twosites.Force} {
+	for _, k := range []twosites.Kind{twosites.Migrate, twosites.Failover, twosites.Frozen, twosites.Stay, twosites.Return, twosites.Torn, twosites.Shared, twosites.Leave, twosites.Taken, twosites.Home, twosites.Third, twosites.Chain, twosites.Err, twosites.Force} {
 		t.Run(string(k), func(t *testing.T) { do(t, k) })
 	}
 }
@@ -91,8 +91,17 @@ func TestUndisturbed(t *testing.T) {
 		}
 		res := twosites.Run(cfg)
 		overs, owner := 1, mesh.Site("b")
-		if kind == twosites.Stay || kind == twosites.Return {
+		switch kind {
+		case twosites.Stay, twosites.Return, twosites.Leave, twosites.Home:
 			overs, owner = 2, "a"
+		case twosites.Shared:
+			overs, owner = 4, "a"
+		case twosites.Taken:
+			overs, owner = 3, "a"
+		case twosites.Third:
+			owner = "c"
+		case twosites.Chain:
+			overs, owner = 2, "c"
 		}
 		if res.Violation != nil || res.Owner != owner || res.Overs != overs {
 			t.Errorf("%v; the job went over %d times, and is at %s", res.Violation, res.Overs, res.Owner)

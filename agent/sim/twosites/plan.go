@@ -2,8 +2,6 @@ package twosites
 
 import (
 	"slices"
-
-	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Lasts is how long a fault is there: short enough that what waits for it goes on,
@@ -13,14 +11,14 @@ const lasts = 5 * sec
 // Faults are all that can come at a step.
 func Faults(kind Kind, at Step) (all []Fault) {
 	for _, w := range Whats() {
-		if w == ComesBack && kind != Failover && kind != Return && kind != Torn {
+		if w == ComesBack && !slices.Contains([]Kind{Failover, Return, Torn, Taken, Home, Third, Chain}, kind) {
 			continue
 		}
 		if !w.Of() {
 			all = append(all, Fault{at, w, "", lasts})
 			continue
 		}
-		for _, s := range []mesh.Site{"a", "b"} {
+		for _, s := range kind.sites() {
 			all = append(all, Fault{at, w, s, lasts})
 		}
 	}

@@ -33,6 +33,7 @@ func TestPlantedBugs(t *testing.T) {
 			[]twosites.Fault{{At: step("a", "enters MoveOffered", false), What: twosites.CrashAgent, Site: "b", Long: 5 * world.Sec}}, 9, "the log of feed"},
 		{"a session in an epoch that is held", world.Bugs{OpenHeld: true}, twosites.Migrate, nil, 9, "which has none"},
 		{"a session that stays is opened at the other site", world.Bugs{ForgetMirror: true}, twosites.Stay, nil, 9, "and it is site a's"},
+		{"a mirror of a shared feed opens a session of its own", world.Bugs{ForgetMirror: true}, twosites.Shared, nil, 9, "and it is site a's"},
 		{"an attempt begins with what was restored before, and not with what has changed", world.Bugs{WarmOld: true}, twosites.Migrate, nil, 6, "had restored before"},
 		{"what was restored before a job came stays", world.Bugs{KeepWarm: true}, twosites.Migrate,
 			[]twosites.Fault{{At: step("b", "says Got", true), What: twosites.CutWAN, Long: 70 * world.Sec}}, 12, "it is not on its way there"},

@@ -12,6 +12,7 @@ import (
 var (
 	seeds = flag.Uint64("seeds", 6, "how many random schedules, by seeds")
 	first = flag.Uint64("first", 1, "the first of them")
+	kind  = flag.String("kind", "", "of this kind only")
 )
 
 // Faults come at any time, by the seed.
@@ -30,6 +31,15 @@ func TestRandom(t *testing.T) {
 			cfg.Kind, cfg.Random = twosites.Wander, 30*world.Sec
 		case 2, 6:
 			cfg.Kind, cfg.Random = twosites.Roam, 30*world.Sec
+		case 3:
+			switch cfg.Seed / 10 % 4 {
+			case 0, 2:
+				cfg.Kind, cfg.Random = twosites.Mingle, 30*world.Sec
+			case 1:
+				cfg.Kind = twosites.Taken
+			default:
+				cfg.Kind = twosites.Home
+			}
 		case 4:
 			cfg.Kind = twosites.Failover
 		case 7:
@@ -44,6 +54,9 @@ func TestRandom(t *testing.T) {
 			}
 		case 9:
 			cfg.Kind = twosites.Force
+		}
+		if *kind != "" {
+			cfg.Kind = twosites.Kind(*kind)
 		}
 		if n == 1 && testing.Verbose() {
 			cfg.Trace = func(line string) { fmt.Println(line) }

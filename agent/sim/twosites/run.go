@@ -1,7 +1,6 @@
 package twosites
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -10,7 +9,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/sim/world"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
-	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -18,31 +16,6 @@ import (
 const (
 	ms  = world.Ms
 	sec = world.Sec
-)
-
-// The bounds of the quiet end. A move gives up what the other site does not answer
-// after a minute.
-const (
-	progressWithin = 100 * sec
-	settleWithin   = 20 * sec
-	commitWithin   = 3 * sec
-)
-
-// Kind is what happens besides faults.
-type Kind string
-
-// The kinds of runs.
-const (
-	Migrate  Kind = "migrate"  // the job moves from a to b
-	Failover Kind = "failover" // a is lost, b takes the job, a comes back
-	Frozen   Kind = "frozen"   // a failover of a site that stands still for a while, and goes on where it was
-	Wander   Kind = "wander"   // the job moves back and forth, as people want, who also cancel
-	Stay     Kind = "stay"     // the job moves from a to b while the session of its feed stays, and back
-	Return   Kind = "return"   // it moves so, b is lost, a takes it, b comes back
-	Torn     Kind = "torn"     // it is moving so when a is lost, b takes it, a comes back
-	Roam     Kind = "roam"     // as wander, and at times the session stays
-	Err      Kind = "err"      // a runs the job, b does not reach it, and a person takes a for lost: two run it until they meet
-	Force    Kind = "force"    // a move is prepared at b, which does not reach a, and a person forces it: a goes on too
 )
 
 // Config is one run.
@@ -75,7 +48,8 @@ type Result struct {
 type run struct {
 	cfg    Config
 	w      *world.World
-	a, b   *site.Site
+	all    []*site.Site
+	a, b   *site.Site // the first two
 	mesh   *site.Mesh
 	both   *judge.Sites
 	steps  []Step
@@ -83,50 +57,43 @@ type run struct {
 	cuts   map[[2]string]dataflow.Time // until when a direction is cut
 	bad    dataflow.Time               // until when the WAN is bad
 	seen   map[string]int
+	about  string // which job moves, of several: a step of each is one of its own
 	faults []Fault
+	at     map[Step]func() // what a step has come about
 	fired  int
 	quiet  dataflow.Time // when the last fault is over
 	lost   mesh.Site     // that is lost; empty: none
 }
 
-const spec = `
-name: counts
-parallelism: 2
-checkpoint: {interval: 700ms, timeout: 6s, tolerable_failures: 100000}
-restart: {strategy: fixed-delay, attempts: 100000, delay: 100ms}
-%s
-sources: {in: {mqtt: {broker: "mqtt://h", topics: [t], lanes: 2}, format: json, fields: {key: string, id: bigint}, event_time: ingestion}}
-steps: [{id: a, from: in, key_by: [key], select: {n: count(*), id: max(id)}}]
-sinks: [{id: out, from: a, file: {path: out.jsonl}}, {id: told, from: a, mqtt: {broker: "mqtt://h", topic: results}}]
-`
-
-// The job, and the source whose feed it reads.
-const (
-	jobName = "counts"
-	source  = "in"
-)
-
 // Run runs two sites: a while in peace, then what Kind says with the faults, then a
 // quiet end.
 func Run(cfg Config) *Result {
-	r := &run{cfg: cfg, w: world.New(world.Config{Seed: cfg.Seed, Bugs: cfg.Bugs, Trace: cfg.Trace}), seen: make(map[string]int), cuts: make(map[[2]string]dataflow.Time), faults: slices.Clone(cfg.Faults)}
-	r.a, r.b = site.New(r.w, "a"), site.New(r.w, "b")
-	for _, s := range []*site.Site{r.a, r.b} {
+	r := &run{cfg: cfg, w: world.New(world.Config{Seed: cfg.Seed, Bugs: cfg.Bugs, Trace: cfg.Trace}), seen: make(map[string]int), cuts: make(map[[2]string]dataflow.Time), at: make(map[Step]func()), faults: slices.Clone(cfg.Faults)}
+	var judges []*judge.Judge
+	for _, name := range cfg.Kind.sites() {
+		s := site.New(r.w, name)
+		r.all, judges = append(r.all, s), append(judges, s.Judge)
 		s.Level = coordinator.Level
 		for i := range 3 {
 			s.Add(fmt.Sprintf("%s%d", s.Name, i+1))
 		}
 	}
-	r.both = judge.Together(r.w, r.a.Judge, r.b.Judge)
-	r.mesh = site.Join(r.a, r.b)
-	r.a.Begin()
-	r.b.Begin()
+	r.a, r.b = r.all[0], r.all[1]
+	r.both = judge.Together(r.w, judges...)
+	r.mesh = site.Join(r.all...)
+	for _, s := range r.all {
+		s.Begin()
+	}
 	r.w.Broker.PublishAll()
-	r.await(20*sec, "the sites do not know level 4", func() bool { return r.a.State().Level == coordinator.Level && r.b.State().Level == coordinator.Level })
+	r.await(20*sec, "the sites do not know the newest level", func() bool {
+		return !slices.ContainsFunc(r.all, func(s *site.Site) bool { return s.State().Level != coordinator.Level })
+	})
 	r.submit()
-	r.await(20*sec, "the job does not run", func() bool {
-		j := r.job(r.a)
-		return j != nil && j.Status == coordinator.Running && j.Newest() != nil && j.Newest().ID.Token.Attempt == j.Attempt
+	r.await(20*sec, "a job does not run", func() bool {
+		return !slices.ContainsFunc(cfg.Kind.jobs(), func(name string) bool {
+			j := r.a.Job(name)
+			return j == nil || j.Status != coordinator.Running || j.Newest() == nil || j.Newest().ID.Token.Attempt != j.Attempt
+		})
 	})
 	r.mesh.Step = r.step
 	switch cfg.Kind {
@@ -135,14 +102,31 @@ func Run(cfg Config) *Result {
 		r.randomly()
 		r.w.Run(r.w.Now() + 2*sec)
 		r.failover(r.a, r.b)
-	case Wander, Roam:
+	case Wander, Roam, Mingle:
 		r.wander()
+	case Shared:
+		r.bothThereAndBack()
+	case Leave:
+		r.thereAndBack(false)
+	case Taken, Home:
+		r.whole(r.b)
+		r.randomly()
+		r.w.Run(r.w.Now() + 2*sec)
+		r.failover(r.a, r.b)
+		if r.owner() == r.b {
+			r.move(jobName, r.b, r.a, cfg.Kind == Taken)
+		}
+		r.w.Run(max(r.w.Now(), r.quiet) + sec)
 	case Stay:
-		r.thereAndBack()
+		r.thereAndBack(true)
 	case Return:
 		r.goesBack()
 	case Torn:
 		r.torn()
+	case Third:
+		r.third()
+	case Chain:
+		r.chain()
 	case Err:
 		r.err()
 	case Force:
@@ -157,7 +141,10 @@ func Run(cfg Config) *Result {
 }
 
 func (r *run) result() *Result {
-	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Open: r.could, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired, Early: r.a.Judge.Stats.Early + r.b.Judge.Stats.Early}
+	res := &Result{Violation: r.w.Failed(), Steps: r.steps, Open: r.could, Overs: r.both.Overs, Pause: r.both.Longest, Repeated: r.both.Repeated, Lost: r.both.Lost(), Took: r.w.Now(), Fired: r.fired}
+	for _, s := range r.all {
+		res.Early += s.Judge.Stats.Early
+	}
 	if s := r.owner(); s != nil {
 		res.Owner = s.Name
 	}
@@ -167,9 +154,11 @@ func (r *run) result() *Result {
 func (r *run) job(s *site.Site) *coordinator.Job { return s.Job(jobName) }
 
 // owner is the site that has the job deployed; nil: none, or both.
-func (r *run) owner() (owner *site.Site) {
-	for _, s := range []*site.Site{r.a, r.b} {
-		if r.has(s) {
+func (r *run) owner() *site.Site { return r.ownerOf(jobName) }
+
+func (r *run) ownerOf(name string) (owner *site.Site) {
+	for _, s := range r.all {
+		if has(s.Job(name)) {
 			if owner != nil {
 				return nil
 			}
@@ -179,9 +168,8 @@ func (r *run) owner() (owner *site.Site) {
 	return owner
 }
 
-// has tells whether a site may deploy the job.
-func (r *run) has(s *site.Site) bool {
-	j := r.job(s)
+// has tells whether a site, which has j on record, may deploy it.
+func has(j *coordinator.Job) bool {
 	return j != nil && !j.Status.Ended() && j.Status != coordinator.Quarantined && !j.Isolated
 }
 
@@ -203,150 +191,6 @@ func (r *run) propose(s *site.Site, c *coordinator.Command, done func(jobmanager
 	})
 }
 
-func (r *run) submit() {
-	kept := ""
-	switch r.cfg.Kind {
-	case Failover, Frozen, Err:
-		kept = "replicate_to: [b]"
-	case Return:
-		kept = "replicate_to: [a, b]"
-	}
-	r.propose(r.a, &coordinator.Command{JobSubmitted: &coordinator.JobSubmitted{Name: jobName, Spec: fmt.Appendf(nil, spec, kept), Request: jobName,
-		Feeds: []coordinator.Feed{{Name: "in", Config: []byte(`{"lanes":2,"topic":"t"}`)}}}},
-		func(res jobmanager.Result) {
-			if res.Err != nil {
-				r.w.Fail(0, "the job is refused: %v", res.Err)
-			}
-		})
-}
-
-var errNoAnswer = errors.New("there is no answer")
-
-// wish asks a site's leader for something until it has answered without an error, or
-// w says that there is nothing to ask for.
-func (r *run) wish(s *site.Site, w func() *leader.Wish) {
-	again := func() { r.w.After(500*ms, func() { r.wish(s, w) }) }
-	wish, over := w(), false
-	if wish == nil {
-		return
-	}
-	l := s.Leader()
-	if l == nil || !l.Reached() {
-		again()
-		return
-	}
-	end := func(err error) {
-		if !over && err != nil {
-			r.w.Tell("the wish is refused: %v", err)
-			again()
-		}
-		over = true
-	}
-	r.w.After(2*sec, func() { end(errNoAnswer) })
-	l.Wish(*wish, func(a leader.Answer) { end(a.Err) })
-}
-
-// migrate has the job move, and waits until it has, or a fault is over.
-func (r *run) migrate() {
-	r.randomly()
-	r.move(r.a, r.b, false)
-	r.w.Run(max(r.w.Now(), r.quiet) + sec)
-}
-
-// move has people want the job to move, and waits until it has, or not.
-func (r *run) move(from, to *site.Site, stays bool) {
-	overs := r.both.Overs
-	r.ask(from, to, stays)
-	r.until(25*sec, func() bool { return r.both.Overs > overs && r.goesOn() })
-}
-
-// ask has people want the job to move.
-func (r *run) ask(from, to *site.Site, stays bool) {
-	r.wish(from, func() *leader.Wish {
-		j := r.job(from)
-		if r.w.Calm || j == nil || j.Status.Ended() || len(from.State().Moves.Departures) > 0 {
-			return nil
-		}
-		return &leader.Wish{Migrate: &leader.Migrate{Begin: began(j, to.Name, "r", stays)}}
-	})
-}
-
-func began(j *coordinator.Job, to mesh.Site, request string, stays bool) *coordinator.MoveBegan {
-	c := &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: to, Request: request}
-	if stays {
-		c.Stay = []string{j.OwnFeed(source)}
-	}
-	return c
-}
-
-// thereAndBack has the job move while the session of its feed stays, and back to it.
-func (r *run) thereAndBack() {
-	r.randomly()
-	r.move(r.a, r.b, true)
-	r.w.Run(r.w.Now() + sec)
-	if r.owner() == r.b {
-		r.move(r.b, r.a, false)
-	}
-	r.w.Run(max(r.w.Now(), r.quiet) + sec)
-}
-
-// goesBack has the job move while the session of its feed stays, the site to which it
-// went be lost, and the job taken where the session is.
-func (r *run) goesBack() {
-	r.randomly()
-	r.move(r.a, r.b, true)
-	r.until(60*sec, func() bool { return r.owner() != r.b || r.keeps(r.a) })
-	if r.owner() == r.b {
-		r.w.Run(r.w.Now() + 2*sec)
-		r.failover(r.b, r.a)
-	}
-}
-
-// torn has the site lost from which the job is moving, when the other one has the first
-// that it can go on from.
-func (r *run) torn() {
-	r.randomly()
-	r.ask(r.a, r.b, true)
-	r.until(25*sec, func() bool { return r.both.Overs > 0 || r.keeps(r.b) })
-	if r.both.Overs == 0 && r.keeps(r.b) {
-		r.failover(r.a, r.b)
-	}
-}
-
-// wander has people move the job to wherever it is not, or call that off.
-func (r *run) wander() {
-	r.randomly()
-	n := 0
-	var next func()
-	next = func() {
-		if r.w.Now() >= r.quiet || r.w.Calm {
-			return
-		}
-		r.w.After(1500*ms, next)
-		s := r.owner()
-		if s == nil || s.Leader() == nil {
-			return
-		}
-		n++
-		wish := &leader.Migrate{Why: "they think again"}
-		j := r.job(s)
-		if d := s.State().Leaving(j.ID); d != nil {
-			if wish.Cancel = d.ID; !r.w.Chance(4) {
-				return
-			}
-		} else {
-			to := mesh.Site("a")
-			if s == r.a {
-				to = "b"
-			}
-			wish.Begin = began(j, to, fmt.Sprint("r", n), r.cfg.Kind == Roam && r.w.Chance(2))
-		}
-		s.Leader().Wish(leader.Wish{Migrate: wish}, func(a leader.Answer) { r.w.Tell("wish %d: move %s: %v", n, a.Move, a.Err) })
-	}
-	next()
-	r.w.Run(r.quiet + sec)
-}
-
 // until lets time pass until something is so, or the time is over; faults that are
 // under way are waited for.
 func (r *run) until(most dataflow.Time, ok func() bool) {
@@ -361,118 +205,13 @@ func (r *run) await(within dataflow.Time, what string, ok func() bool) {
 	}
 }
 
-// goesOn tells whether the job runs at its owner, with a checkpoint of its present
+// goesOn tells whether a job runs at its owner, with a checkpoint of its present
 // attempt.
-func (r *run) goesOn() bool {
-	s := r.owner()
+func (r *run) goesOn(name string) bool {
+	s := r.ownerOf(name)
 	if s == nil {
 		return false
 	}
-	j := r.job(s)
+	j := s.Job(name)
 	return j.Status == coordinator.Running && j.Newest() != nil && j.Newest().ID.Token == j.Token(s.Name)
-}
-
-// end heals everything and looks that one site has the job, that it goes on (9, 10)
-// and that all rows are there (1, 2).
-func (r *run) end() {
-	r.w.Heal()
-	healed := r.w.Now()
-	for r.w.Failed() == nil {
-		why := r.open()
-		if why == "" {
-			break
-		}
-		if r.w.Now() > healed+progressWithin {
-			r.w.Fail(9, "%d s after the last fault %s", progressWithin/sec, why)
-		}
-		r.w.Run(r.w.Now() + 500*ms)
-	}
-	r.w.Broker.Closed = true
-	if r.w.Failed() != nil {
-		return
-	}
-	s := r.owner()
-	r.met(s)
-	r.await(settleWithin, "not all messages are acknowledged", func() bool { return s.Judge.Acknowledged() == "" })
-	feed := r.job(s).OwnFeed(source)
-	if r.w.Failed() == nil {
-		r.mesh.Site(r.both.Session(feed)).Judge.Logs()
-	}
-	if at := r.both.Session(feed); (r.cfg.Kind == Stay || r.cfg.Kind == Return) && at != "a" {
-		r.w.Fail(9, "the session of feed %s is at site %s, and it was to stay at a", feed, at)
-	}
-	r.await(settleWithin, "not all messages have been read", func() bool { return s.Judge.Behind(r.job(s)) == "" })
-	// All is put out with the second checkpoint from here on, or by the sink's clock.
-	read := r.job(s).Newest().ID
-	r.until(commitWithin, func() bool { n := r.job(s).Newest().ID; return n.Token != read.Token || n.Counter >= read.Counter+2 })
-	r.w.Run(r.w.Now() + 300*ms)
-	if r.w.Failed() == nil {
-		r.judge(s)
-	}
-}
-
-// met: where a person has erred the site that has the job has it at the greatest epoch,
-// and the other one knows that, and has ended its copy (9). From here on nobody else acts.
-func (r *run) met(s *site.Site) {
-	if !r.both.Erred {
-		return
-	}
-	j := r.job(s)
-	for _, o := range []*site.Site{r.a, r.b} {
-		if other := r.job(o); o != s && other != nil && (other.Status != coordinator.Moved || other.Owner != s.Name || other.Epoch != j.Epoch) {
-			r.w.Fail(9, "site %s has the job at epoch %d, and at site %s it is %s, with owner %q at epoch %d", s.Name, j.Epoch, o.Name, other.Status, other.Owner, other.Epoch)
-		}
-	}
-	r.both.Met(j)
-}
-
-func (r *run) judge(s *site.Site) {
-	j := r.job(s)
-	s.Judge.Mirrors(j)
-	if r.both.Forced {
-		s.Judge.Beside(j, "out.jsonl", judge.Counted)
-	} else {
-		s.Judge.Files(j, "out.jsonl", judge.Counted)
-	}
-	s.Judge.Published(j, judge.Counted)
-	r.a.Judge.Cooled()
-	r.b.Judge.Cooled()
-}
-
-// open says what is not decided yet; empty: one site has the job, and it runs.
-func (r *run) open() string {
-	for _, s := range []*site.Site{r.a, r.b} {
-		st := s.State()
-		if !s.Current() {
-			return fmt.Sprintf("nobody leads site %s, or has applied all of its log", s.Name)
-		}
-		for id, d := range st.Moves.Departures {
-			if !d.Phase.Decided() {
-				return fmt.Sprintf("move %s is %s", id, d.Phase)
-			}
-		}
-		for id, arr := range st.Moves.Arrivals {
-			if !arr.Phase.Decided() {
-				return fmt.Sprintf("move %s is %s at site %s", id, arr.Phase, s.Name)
-			}
-		}
-	}
-	if r.owner() == nil && r.has(r.a) && r.has(r.b) {
-		return "two sites have the job: at a " + plight(r.job(r.a)) + "; at b " + plight(r.job(r.b))
-	}
-	if !r.goesOn() {
-		return "the job goes on nowhere: at a " + plight(r.job(r.a)) + "; at b " + plight(r.job(r.b))
-	}
-	return ""
-}
-
-func plight(j *coordinator.Job) string {
-	if j == nil {
-		return "it is not there"
-	}
-	text := fmt.Sprintf("it is %s (%s) at epoch %d, attempt %d", j.Status, j.Why, j.Epoch, j.Attempt)
-	if n := j.Newest(); n != nil {
-		text += ", newest checkpoint " + n.Name
-	}
-	return text
 }

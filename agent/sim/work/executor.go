@@ -444,12 +444,15 @@ func (a *attempt) open() {
 	a.after(10*ms, a.prepared)
 }
 
+// feedOf is the feed that a subtask reads; empty: it reads nothing, or a file.
 func (a *attempt) feedOf(st *runtime.Subtask) string {
-	s := a.sourceOf(st)
-	if s.MQTT == nil || st.Config.ID.Index >= s.MQTT.Lanes {
-		return "" // it reads nothing, or a file
+	switch s := a.sourceOf(st); {
+	case s.MQTT != nil && st.Config.ID.Index < s.MQTT.Lanes:
+		return a.asked.Job.OwnFeed(s.ID)
+	case s.Feed != nil && st.Config.ID.Index < world.Counts.Lanes():
+		return a.asked.Job.SharedFeed(s.Feed.Name)
 	}
-	return a.asked.Job.OwnFeed(s.ID)
+	return ""
 }
 
 func (a *attempt) sourceOf(st *runtime.Subtask) *job.Source {
