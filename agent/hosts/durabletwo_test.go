@@ -94,6 +94,7 @@ func TestHostsDurableSharedFeed(t *testing.T) {
 	f.hello(t, s)
 	wait := part(1)
 	f.middle(t, s, 1, 12)
+	(&running{r.process, filepath.Join(dir, "a")}).lines(t, "raw.jsonl", 1) // who has subscribed may be b, before a runs
 	if out, code := verb(t, dir, "job", "stop", "a", "--state", "state"); code != 0 {
 		t.Fatalf("job stop a: %d, %s", code, out)
 	}

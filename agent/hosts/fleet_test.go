@@ -186,7 +186,8 @@ func (p *publisher) connection(n int) error {
 		return err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	patient := func() { _ = c.SetDeadline(time.Now().Add(patience)) } // from the last that the broker said
+	patient()
 	in := bufio.NewReader(c)
 	hello := packets.NewControlPacket(packets.Connect).(*packets.ConnectPacket)
 	hello.ProtocolName, hello.ProtocolVersion, hello.CleanSession, hello.ClientIdentifier = "MQTT", 4, true, p.name
@@ -214,7 +215,7 @@ func (p *publisher) connection(n int) error {
 	var receiver sync.WaitGroup
 	receiver.Go(func() {
 		defer close(ended)
-		p.receive(in, order, room, func(rel packets.ControlPacket) error {
+		p.receive(in, order, room, patient, func(rel packets.ControlPacket) error {
 			lock.Lock()
 			defer lock.Unlock()
 			if err := rel.Write(out); err != nil {
@@ -273,13 +274,14 @@ func (p *publisher) write(out *bufio.Writer, lock *sync.Mutex, order []int, room
 // receive takes acknowledgements until all are there or the connection ends.
 // The record of a message is read and written only by the goroutine whose turn
 // it is: the writer before it is sent, this one after.
-func (p *publisher) receive(in *bufio.Reader, order []int, room chan struct{}, write func(packets.ControlPacket) error) {
+func (p *publisher) receive(in *bufio.Reader, order []int, room chan struct{}, heard func(), write func(packets.ControlPacket) error) {
 	next, acked := 0, make(map[int]bool) // of order: all before next are acknowledged
 	for next < len(order) {
 		packet, err := packets.ReadPacket(in)
 		if err != nil {
 			return
 		}
+		heard()
 		id := packet.Details().MessageID
 		switch packet.(type) {
 		case *packets.PubrecPacket:

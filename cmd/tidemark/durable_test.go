@@ -143,6 +143,9 @@ func TestRunningJobIsAsked(t *testing.T) {
 	}
 	tidemark(t, "", "run", r.job, "--state", r.dir).want(t, exitFailed, "in use by another process", fmt.Sprintf("(process %d)", os.Getpid()))
 
+	for changed := 0; changed < 3 && !t.Failed(); { // each key has had a row since
+		changed = strings.Count(r.verb("state", "diff", id, r.savepoint("sums", "windows", 3)).out, `"state":"windows","change":"changed"`)
+	}
 	stop := r.verb("job", "stop", "asked")
 	stop.want(t, exitDone)
 	last := strings.TrimSpace(stop.out)
