@@ -45,7 +45,15 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		return err
 	}
 	a.putReplica(next)
+	if old != nil && a.Level >= coordinator.SettledLevel { // who has the job now may have its feeds elsewhere
+		a.dropMirrors(func(f *coordinator.Feed) bool { return mirrorsFor(old, f) && !mirrorsFor(next, f) })
+	}
 	return nil
+}
+
+// mirrorsFor tells whether what is kept of a job needs a mirror.
+func mirrorsFor(r *coordinator.Replica, f *coordinator.Feed) bool {
+	return slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(r.From) == *f.Mirror })
 }
 
 // cut tells whether who has a job now, at a greater epoch, began with less of one of its
@@ -223,9 +231,7 @@ func (a *apply) replicaDropped(c *coordinator.ReplicaDropped) error {
 	delete(a.Replicas, c.Job)
 	a.changed(Replica, string(c.Job))
 	a.dropFeeds()
-	a.dropMirrors(func(f *coordinator.Feed) bool {
-		return slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(c.From) == *f.Mirror })
-	})
+	a.dropMirrors(func(f *coordinator.Feed) bool { return mirrorsFor(r, f) })
 	return nil
 }
 
