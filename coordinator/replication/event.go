@@ -40,6 +40,9 @@ type Record struct {
 	Ends  []coordinator.FeedEnd
 	Void  bool // they never will be, as one of them begins behind that: another snapshot is fetched
 	Stuck bool // parts of Next could not be fetched from the agents that are known to have them
+	// Taken is a feed of this site that was a mirror of the other one's, until another job
+	// was taken with it: what is kept stands in it, and gets nothing new. Empty: none is.
+	Taken string
 }
 
 // Effect is what must be done: exactly one field is set.
