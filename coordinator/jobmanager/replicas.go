@@ -18,7 +18,7 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		return err
 	}
 	old := a.Replicas[c.Job.ID]
-	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At}
+	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At, Index: c.Index}
 	switch {
 	case old == nil && len(a.Replicas) >= MaxReplicated:
 		return refuse(ErrRefused, "%d jobs of other sites are kept here: let some of them go there first", MaxReplicated)
@@ -32,7 +32,7 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		// newer there is nothing else.
 		next.Snapshot, next.Ends, next.Since, next.Cut = old.Snapshot, old.Ends, old.Since, old.Cut || a.cut(old, next)
 		if c.Epoch == old.Epoch {
-			next.Next = old.Next
+			next.Next, next.Index = old.Next, max(old.Index, c.Index)
 		}
 		if reflect.DeepEqual(next, old) {
 			return nil

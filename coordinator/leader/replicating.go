@@ -182,7 +182,7 @@ func (l *Leader) records(site mesh.Site) replication.Records {
 }
 
 func (l *Leader) recordOf(site mesh.Site, r *coordinator.Replica) replication.Record {
-	rec := replication.Record{Replica: r}
+	rec := replication.Record{Replica: r, Indexed: l.st.Level >= coordinator.SettledLevel}
 	if r == nil || r.From != site {
 		return rec
 	}

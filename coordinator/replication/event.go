@@ -34,7 +34,8 @@ type Rejected struct {
 // Record is a replica as it is now.
 type Record struct {
 	*coordinator.Replica
-	Copied bool // each part of Next has the copies here that it can have, one at least
+	Indexed bool // it may say at which index it was offered: SettledLevel
+	Copied  bool // each part of Next has the copies here that it can have, one at least
 	// Whole: the logs are durable here up to where Next stands, and Ends says how far.
 	Whole bool
 	Ends  []coordinator.FeedEnd

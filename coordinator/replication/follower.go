@@ -223,7 +223,7 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 			text = &r.Job
 		}
 		if text != nil {
-			f.propose(now, id, j, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: o.Epoch, Moving: o.Moving}})
+			f.keep(now, id, j, r, text)
 		}
 		return
 	case r.From != f.from:
@@ -235,6 +235,18 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 	case !r.Copied && o.Lost: // else it is here, and only the logs are missing
 		f.begin(now, j, r, true)
 	}
+	if r.Indexed && r.Index == 0 && j.proposed == dataflow.MinTime { // it is from before records said so
+		f.keep(now, id, j, r, &r.Job)
+	}
+}
+
+// keep puts on record what is offered: by the newest answer.
+func (f *Follower) keep(now dataflow.Time, id coordinator.JobID, j *followed, r Record, text *coordinator.MovingJob) {
+	c := &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: j.offer.Epoch, Moving: j.offer.Moving}
+	if r.Indexed {
+		c.Index = f.index
+	}
+	f.propose(now, id, j, coordinator.Command{ReplicaOffered: c})
 }
 
 // outlived tells whether a job whose feed was taken here along with another one is at its
@@ -332,7 +344,7 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 	w := coordinator.Want{Site: f.self}
 	for _, id := range records.Kept() {
 		r := records.Of(id)
-		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends}
+		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends, Index: r.Index}
 		if s := r.Restorable(); s != nil {
 			j.Has = s.Name
 		}
