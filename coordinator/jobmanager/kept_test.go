@@ -41,6 +41,23 @@ func TestMirrorsGoWithTheOwner(t *testing.T) {
 	}
 }
 
+// A mirror that comes with a move stays until that is decided, whoever is said to have the
+// job meanwhile, and goes if the job does not come.
+func TestMirrorsOfAnArrival(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("move arrives m99-b j1-b door from=b epoch=2 stay=line reads=line")
+	s.do("offered j1-b from=b epoch=1 name=door stay=line reads=line moving=m99-b @4")
+	s.do("offered j1-b from=c epoch=2 name=door feeds=line reads=line reigns=1:b:0,2:c:700 @4")
+	if got := sortedFeeds(s); !slices.Equal(got, []string{"line.at.b", "line.at.c"}) {
+		t.Errorf("%v: the move may be prepared", got)
+	}
+	s.do("move active m99-b verdict=2") // the other verdict
+	if got := sortedFeeds(s); !slices.Equal(got, []string{"line.at.c"}) {
+		t.Errorf("%v: the job did not come", got)
+	}
+}
+
 // Of two jobs on one shared feed of a lost site one is taken: the other one can be, too,
 // and what is kept of it holds the log, until it is dropped.
 func TestKeptBesideATakenFeed(t *testing.T) {

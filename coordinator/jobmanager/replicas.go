@@ -45,7 +45,7 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		return err
 	}
 	a.putReplica(next)
-	if old != nil && a.Level >= coordinator.SettledLevel { // who has the job now may have its feeds elsewhere
+	if old != nil && a.Level >= coordinator.SettledLevel && a.Arriving(c.Job.ID) == nil { // who has the job now may have its feeds elsewhere
 		a.dropMirrors(func(f *coordinator.Feed) bool { return mirrorsFor(old, f) && !mirrorsFor(next, f) })
 	}
 	return nil
