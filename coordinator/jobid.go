@@ -32,19 +32,27 @@ func (j JobID) Parts() (index uint64, site mesh.Site, ok bool) {
 }
 
 // AcceptedAt is a job that a site accepted, of all that is known here: one that is or was
-// here, is kept here, is on its way, or has a savepoint here. Empty: there is none. Who
-// founds a site of that name anew would give the ids of such jobs to others.
+// here, is kept here, is on its way, or has a savepoint here; or one that is kept here of
+// the site, wherever it was accepted. Empty: there is none. Who founds a site of that name
+// anew would give the ids of such jobs to others, or say that it has forgotten them.
 func (s *State) AcceptedAt(site mesh.Site) (least JobID) {
-	note := func(id JobID) {
-		if _, at, ok := id.Parts(); ok && at == site && (least == "" || id < least) {
+	take := func(id JobID) {
+		if least == "" || id < least {
 			least = id
+		}
+	}
+	note := func(id JobID) {
+		if _, at, ok := id.Parts(); ok && at == site {
+			take(id)
 		}
 	}
 	for id := range s.Jobs {
 		note(id)
 	}
-	for id := range s.Replicas {
-		note(id)
+	for id, r := range s.Replicas {
+		if note(id); r.From == site {
+			take(id)
+		}
 	}
 	for _, a := range s.Moves.Arrivals {
 		note(a.Job.ID)

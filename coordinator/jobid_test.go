@@ -1,6 +1,10 @@
 package coordinator
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
 
 // A site's jobs are known by their ids, wherever something of them is.
 func TestAcceptedAt(t *testing.T) {
@@ -15,6 +19,16 @@ func TestAcceptedAt(t *testing.T) {
 		}
 		if at := st.AcceptedAt("yard"); at != "" {
 			t.Errorf("%s: %q of a site that nobody knows", name, at)
+		}
+	}
+}
+
+// What is kept of a site's job is told by the site, also of a job that came there.
+func TestAcceptedElsewhere(t *testing.T) {
+	st := &State{Replicas: map[JobID]*Replica{"j7-depot": {From: "yard"}}}
+	for site, want := range map[string]JobID{"depot": "j7-depot", "yard": "j7-depot", "plant": ""} {
+		if at := st.AcceptedAt(mesh.Site(site)); at != want {
+			t.Errorf("%s: %q", site, at)
 		}
 	}
 }

@@ -88,10 +88,16 @@ func (s *State) Holds(f *Feed) bool {
 }
 
 // contested tells whether another site may have a feed's job, and a session of the
-// same name.
+// same name. With a job that was offered to a site a shared feed may be there, too, as
+// long as the move is on record: until that site has heard that it was aborted.
 func (s *State) contested(f *Feed) bool {
-	j := s.Jobs[f.Job]
-	return j != nil && j.Contested()
+	if j := s.Jobs[f.Job]; f.Job != "" || s.Level < SettledLevel {
+		return j != nil && j.Contested()
+	}
+	return nil != first(s.Moves.Departures, func(d *Departure) bool {
+		j := s.Jobs[d.Job]
+		return (d.Phase == DepartureOffered || d.Phase == DepartureAborted && d.Savepoint != "") && j != nil && j.Contested() && d.Takes(j, f)
+	})
 }
 
 // Contested tells whether another site may have the job.

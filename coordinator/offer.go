@@ -25,6 +25,7 @@ type WantedJob struct {
 	Next  string       `cbor:"5,keyasint,omitempty"` // the one that is fetched: it is to be kept until it is
 	Where bool         `cbor:"6,keyasint,omitempty"` // who has parts of Next is not known there, or is not so
 	Ends  []FeedEnd    `cbor:"7,keyasint,omitempty"` // of the logs there
+	Index uint64       `cbor:"8,keyasint,omitempty"` // Replica.Index; who knows SettledLevel is told
 }
 
 // Offer is what a site has for the one that asked.

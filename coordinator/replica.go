@@ -34,6 +34,9 @@ type Replica struct {
 	// into force, so that may stand in what is in no log any more. Its parts are of use.
 	// SettledLevel.
 	Cut bool `cbor:"9,keyasint,omitempty"`
+	// Index of From's state at which it offered the job at Epoch: a later one without the
+	// job has forgotten it. 0: that is not known. SettledLevel.
+	Index uint64 `cbor:"10,keyasint,omitempty"`
 }
 
 // Restorable is its Snapshot, if the job can be restored from it; else nil.
@@ -92,6 +95,7 @@ type ReplicaOffered struct {
 	From   mesh.Site `cbor:"2,keyasint"`
 	Epoch  uint64    `cbor:"3,keyasint"`
 	Moving MoveID    `cbor:"4,keyasint,omitempty"`
+	Index  uint64    `cbor:"5,keyasint,omitempty"` // of Replica; SettledLevel
 }
 
 // ReplicaNext begins to fetch a snapshot, which is not older than the one that is

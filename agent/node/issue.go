@@ -164,7 +164,7 @@ func (n *Node) unfounded(site mesh.Site, r join.Request) error {
 	case by != "":
 		return fmt.Errorf("%w: site %s was founded already, with token %s: if that one is gone for good, `tidemark token revoke %s`, and try again", join.ErrRequest, site, by, by)
 	case job != "":
-		return fmt.Errorf("%w: job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job. Found it under another name", join.ErrRequest, job, site)
+		return fmt.Errorf("%w: job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job, or say that it was forgotten. Found it under another name", join.ErrRequest, job, site)
 	}
 	return nil
 }

@@ -36,6 +36,9 @@ type office struct {
 	courier courier
 	// callSite asks another site's leader.
 	callSite func(ctx context.Context, site mesh.Site, path string, body []byte) ([]byte, error)
+	// levelAt is the feature level that all agents of another site know that are seen; 0:
+	// none is.
+	levelAt func(mesh.Site) uint32
 
 	inbox *mailbox[func()]
 	done  sync.WaitGroup

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -33,7 +34,7 @@ func (o *office) askOffer(a *replication.Ask) {
 }
 
 func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
-	body, err := codec.EncodeWant(&a.Want)
+	body, err := codec.EncodeWant(plain(&a.Want, o.levelAt(a.Site)))
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +43,20 @@ func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
 		return nil, err
 	}
 	return codec.DecodeOffer(answer)
+}
+
+// plain is a question as agents of a feature level read it: who does not know a field
+// refuses all of it.
+func plain(w *coordinator.Want, level uint32) *coordinator.Want {
+	if level >= coordinator.SettledLevel {
+		return w
+	}
+	own := *w
+	own.Jobs = slices.Clone(w.Jobs)
+	for i := range own.Jobs {
+		own.Jobs[i].Index = 0
+	}
+	return &own
 }
 
 // want has the machine answer another site.

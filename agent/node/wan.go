@@ -138,6 +138,17 @@ func (n *Node) packs(node mesh.NodeID) bool {
 	return false
 }
 
+// levelAt is the feature level that all agents of another site know that are seen; 0:
+// none is.
+func (n *Node) levelAt(site mesh.Site) (least uint32) {
+	for i, m := range n.away()[site] {
+		if i == 0 || m.Level < least {
+			least = m.Level
+		}
+	}
+	return least
+}
+
 // leaveWAN tells other sites, if there are any, that this agent goes.
 func (n *Node) leaveWAN(ctx context.Context) {
 	if len(n.away()) == 0 {

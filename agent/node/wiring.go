@@ -240,7 +240,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	o.look = func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) }
 	o.view, o.now, o.confirm = n.replica.view, n.uptime, n.raft.Verify
 	o.wall = func() dataflow.Time { return dataflow.Time(n.id.Now().UnixMicro()) }
-	o.propose, o.callSite = n.enter, n.CallSite
+	o.propose, o.callSite, o.levelAt = n.enter, n.CallSite, n.levelAt
 	o.events = func(s string) { n.tell("job", s) }
 	o.sites, o.moving = n.sitesSeen, n.moveTold
 	o.courier = courier{call: n.CallSite, now: n.uptime, tell: func(s string) { n.tell("site", s) }, to: make(map[mesh.Site]*route), refused: o.refused}

@@ -30,7 +30,8 @@ func (a *apply) receiveFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed)
 	a.changed(Feed, name)
 }
 
-// unmirror has the feeds rest that were here before a job came, which then did not.
+// unmirror has the feeds rest that were here before a job came, which then did not, and
+// drops what nothing needs.
 func (a *apply) unmirror(arr *coordinator.Arrival) {
 	if arr.Phase != coordinator.ArrivalDropped {
 		return
@@ -44,6 +45,12 @@ func (a *apply) unmirror(arr *coordinator.Arrival) {
 			a.changed(Feed, f.Name)
 		}
 	}
+	if a.Level < coordinator.SettledLevel {
+		return
+	}
+	a.dropMirrors(func(f *coordinator.Feed) bool { // another site may have been said to have the job meanwhile
+		return slices.ContainsFunc(arr.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(arr.From) == *f.Mirror })
+	})
 }
 
 func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed) error {

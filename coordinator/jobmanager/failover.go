@@ -311,15 +311,15 @@ func (a *apply) jobQuarantined(c *coordinator.JobQuarantined) error {
 	case job.Status == coordinator.Quarantined:
 		return nil
 	}
-	halted := a.halted()
+	halted, before := a.halted(), a.Moves.Clone()
 	for _, id := range sorted(a.Moves.Departures) {
 		if d := a.Moves.Departures[id]; d.Job == job.ID && !d.Phase.Decided() {
 			next := *d
 			next.Phase, next.Why, next.Since = coordinator.DepartureAborted, cut("the job is quarantined: "+coordinator.Quarantine(c.Other)), a.c.At
 			a.Moves.Departures[id] = &next
-			a.changed(Move, string(id))
 		}
 	}
+	a.changedMoves(&before)
 	next := *job
 	next.Status, next.Why, next.Since = coordinator.Quarantined, coordinator.Quarantine(c.Other), a.c.At
 	next.Then, next.Move, next.Savepoint, next.Isolated = dataflow.GoOn, "", "", false

@@ -21,7 +21,7 @@ func (a *apply) put(job *coordinator.Job) {
 	a.changed(Job, string(job.ID))
 	if was != nil && was.Contested() != job.Contested() { // what its feeds are to do hangs on it
 		for _, name := range sorted(a.Feeds) {
-			if a.Feeds[name].Job == job.ID {
+			if a.Feeds[name].Job == job.ID || slices.Contains(job.Reads, name) {
 				a.changed(Feed, name)
 			}
 		}

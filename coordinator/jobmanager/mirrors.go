@@ -213,8 +213,7 @@ func (a *apply) mirroredFor(f *coordinator.Feed) coordinator.JobID {
 		return ""
 	}
 	for _, id := range sorted(a.Replicas) {
-		r := a.Replicas[id]
-		if slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(r.From) == *f.Mirror }) {
+		if mirrorsFor(a.Replicas[id], f) {
 			return id
 		}
 	}

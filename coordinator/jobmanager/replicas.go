@@ -21,7 +21,7 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		return err
 	}
 	old := a.Replicas[c.Job.ID]
-	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At}
+	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At, Index: c.Index}
 	switch {
 	case old == nil && len(a.Replicas) >= MaxReplicated:
 		return refuse(ErrRefused, "%d jobs of other sites are kept here: let some of them go there first", MaxReplicated)
@@ -35,7 +35,7 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		// newer there is nothing else.
 		next.Snapshot, next.Ends, next.Since, next.Cut = old.Snapshot, old.Ends, old.Since, old.Cut || a.cut(old, next)
 		if c.Epoch == old.Epoch {
-			next.Next = old.Next
+			next.Next, next.Index = old.Next, max(old.Index, c.Index)
 		}
 		if reflect.DeepEqual(next, old) {
 			return nil
@@ -48,6 +48,9 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		return err
 	}
 	a.putReplica(next)
+	if old != nil && a.Level >= coordinator.SettledLevel && a.Arriving(c.Job.ID) == nil { // who has the job now may have its feeds elsewhere
+		a.dropMirrors(func(f *coordinator.Feed) bool { return mirrorsFor(old, f) && !mirrorsFor(next, f) })
+	}
 	return nil
 }
 
@@ -58,6 +61,11 @@ func (a *apply) checkPromised(c *coordinator.ReplicaOffered) error {
 		return refuse(ErrStale, "job %s is prepared here, by %s, and needs what was fetched: site %s has it at epoch %d, and is followed when that is decided", c.Job.ID, arr.ID, c.From, c.Epoch)
 	}
 	return nil
+}
+
+// mirrorsFor tells whether what is kept of a job needs a mirror.
+func mirrorsFor(r *coordinator.Replica, f *coordinator.Feed) bool {
+	return slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(r.From) == *f.Mirror })
 }
 
 // cut tells whether who has a job now, at a greater epoch, began with less of one of its
@@ -235,9 +243,7 @@ func (a *apply) replicaDropped(c *coordinator.ReplicaDropped) error {
 	delete(a.Replicas, c.Job)
 	a.changed(Replica, string(c.Job))
 	a.dropFeeds()
-	a.dropMirrors(func(f *coordinator.Feed) bool {
-		return slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(c.From) == *f.Mirror })
-	})
+	a.dropMirrors(func(f *coordinator.Feed) bool { return mirrorsFor(r, f) })
 	return nil
 }
 

@@ -82,6 +82,9 @@ func (l *Leader) sync(changed jobmanager.Changed) {
 			l.marks.site = true
 			l.markAllCopies()
 			l.markSites()
+			for name := range l.feeds { // which of them are held may be otherwise now
+				l.marks.feeds[name] = true
+			}
 		case jobmanager.Leader, jobmanager.Site:
 			l.marks.site = true
 		case jobmanager.Move:

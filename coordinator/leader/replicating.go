@@ -185,11 +185,12 @@ func (l *Leader) records(site mesh.Site) replication.Records {
 }
 
 func (l *Leader) recordOf(site mesh.Site, r *coordinator.Replica) replication.Record {
-	rec := replication.Record{Replica: r}
+	rec := replication.Record{Replica: r, Indexed: l.st.Level >= coordinator.SettledLevel}
 	if r == nil || r.From != site {
 		return rec
 	}
 	rec.Ends = l.endsOf(r)
+	rec.Taken = l.takenOf(r)
 	if r.Next != nil {
 		f := l.fetchedOf(r)
 		_, all := l.fetchPlan(r)
@@ -199,6 +200,19 @@ func (l *Leader) recordOf(site mesh.Site, r *coordinator.Replica) replication.Re
 		rec.Stuck = f.stuck
 	}
 	return rec
+}
+
+// takenOf is the shared feed that a job reads, and that was taken from its site along with
+// another one; empty: there is none.
+func (l *Leader) takenOf(r *coordinator.Replica) string {
+	for i := range r.Job.Feeds {
+		m := &r.Job.Feeds[i]
+		name := r.Job.NameAt(m, r.From, l.cfg.Site, r.Moving)
+		if f := l.st.Feeds[name]; f != nil && m.Origin(r.From).Site == r.From && f.TakenFrom() == r.From { // its mirror is refused here
+			return name
+		}
+	}
+	return ""
 }
 
 // endsOf is how far the logs of a replica are here, in all their copies. Those of

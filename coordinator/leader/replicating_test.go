@@ -2,6 +2,7 @@ package leader_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -39,7 +40,7 @@ func newKeeping(t *testing.T, at ...int64) *keeping {
 		Agents: map[mesh.NodeID]*coordinator.Agent{"b1": agent},
 		Feeds: map[string]*coordinator.Feed{"j6-a.in": {Name: "j6-a.in", Job: "j6-a", Replicas: 1, Mirror: of,
 			Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: []int64{0, 0}, Mirror: of}, Config: fmt.Appendf(nil, `{"lanes":%d}`, len(at))}},
-		Replicas: map[coordinator.JobID]*coordinator.Replica{"j6-a": {From: "a", Epoch: 1,
+		Replicas: map[coordinator.JobID]*coordinator.Replica{"j6-a": {From: "a", Epoch: 1, Index: 3,
 			Job:  coordinator.MovingJob{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Feeds: []coordinator.MovingFeed{{Name: "j6-a.in"}}},
 			Next: &coordinator.Snapshot{Name: "c7", Job: "j6-a", ID: id, Manifest: data, Copies: []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{"b1"}}}}}},
 	}}
@@ -312,5 +313,55 @@ func TestFetchedBeforeItWasDropped(t *testing.T) {
 		if counts == dropped || asked != dropped {
 			t.Errorf("behind %+v: it counts %t, asked again %t", c, counts, asked)
 		}
+	}
+}
+
+// Where a shared feed was taken along with another job, what is kept of a job that reads it
+// goes when its site says again that it has the job: not by what it said before.
+func TestAJobOutlivesATakenFeed(t *testing.T) {
+	taken := &coordinator.Feed{Name: "line.at.a", Replicas: 1, Config: []byte(`{"lanes":1}`), Lineage: []coordinator.Reign{{Epoch: 1, Site: "a"}, {Epoch: 2, Site: "b", Start: 200}},
+		Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: []int64{0, 200}, Reign: &coordinator.Reign{Epoch: 2, Site: "b", Start: 200}}}
+	mirror := *taken
+	mirror.Mirror, mirror.Lineage = &coordinator.Mirror{Site: "a", Feed: "line"}, taken.Lineage[:1]
+	mirror.Log.Mirror, mirror.Log.Reign = mirror.Mirror, &mirror.Lineage[0]
+	for name, c := range map[string]struct {
+		feed  *coordinator.Feed
+		reads coordinator.MovingFeed
+		want  bool
+	}{
+		"taken":                      {taken, coordinator.MovingFeed{Name: "line"}, true},
+		"not taken":                  {&mirror, coordinator.MovingFeed{Name: "line"}, false},
+		"it reads the one here":      {taken, coordinator.MovingFeed{Name: "line.at.a.at.b", Of: &coordinator.Mirror{Site: "b", Feed: "line.at.a"}}, false},
+		"it reads another one there": {taken, coordinator.MovingFeed{Name: "line2"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeeping(t, 0)
+			r := *k.st.Replicas["j6-a"]
+			r.Job.Reads, r.Job.Feeds = []string{c.reads.Name}, []coordinator.MovingFeed{c.reads}
+			k.st.Replicas["j6-a"], k.st.Feeds = &r, map[string]*coordinator.Feed{"line.at.a": &mirror}
+			k.Step(k.st, jobmanager.Changed{All: true}, leader.Event{Now: k.now})
+			round := func() (dropped bool) { // until it asks; then a says that it has the job
+				effects := k.step(leader.Event{})
+				for i := 0; i < 100 && !slices.ContainsFunc(effects, func(f leader.Effect) bool { return f.Ask != nil }); i++ {
+					effects = k.step(leader.Event{})
+				}
+				for _, f := range k.step(leader.Event{Offered: &leader.Offered{Site: "a", Offer: &coordinator.Offer{Site: "a", Index: 5, Jobs: []coordinator.OfferedJob{{Job: "j6-a", Epoch: 1}}}}}) {
+					dropped = dropped || f.Propose != nil && f.Propose.Command.ReplicaDropped != nil
+				}
+				return dropped
+			}
+			if round() {
+				t.Error("dropped before anything was taken")
+			}
+			k.st.Feeds["line.at.a"] = c.feed
+			for _, f := range k.Step(k.st, jobmanager.Changed{All: true}, leader.Event{Now: k.now}) {
+				if f.Propose != nil && f.Propose.Command.ReplicaDropped != nil {
+					t.Error("dropped by what its site said before")
+				}
+			}
+			if got := round(); got != c.want {
+				t.Errorf("dropped: %t, want %t", got, c.want)
+			}
+		})
 	}
 }

@@ -34,12 +34,16 @@ type Rejected struct {
 // Record is a replica as it is now.
 type Record struct {
 	*coordinator.Replica
-	Copied bool // each part of Next has the copies here that it can have, one at least
+	Indexed bool // it may say at which index it was offered: SettledLevel
+	Copied  bool // each part of Next has the copies here that it can have, one at least
 	// Whole: the logs are durable here up to where Next stands, and Ends says how far.
 	Whole bool
 	Ends  []coordinator.FeedEnd
 	Void  bool // they never will be, as one of them begins behind that: another snapshot is fetched
 	Stuck bool // parts of Next could not be fetched from the agents that are known to have them
+	// Taken is a feed of this site that was a mirror of the other one's, until another job
+	// was taken with it: what is kept stands in it, and gets nothing new. Empty: none is.
+	Taken string
 }
 
 // Effect is what must be done: exactly one field is set.

@@ -23,6 +23,8 @@ type Follower struct {
 	cfg        Config
 	self, from mesh.Site
 	index      uint64 // of the newest answer
+	asked      uint64 // how many questions
+	answered   uint64 // which of them the newest answer is to
 	heard      dataflow.Time
 	next       dataflow.Time // when it is asked again
 	why        string        // the last question has no answer
@@ -35,6 +37,8 @@ type Follower struct {
 type followed struct {
 	offer    coordinator.OfferedJob
 	offered  bool
+	taken    string // Record.Taken
+	since    uint64 // how many questions had been asked when that became known
 	gone     *coordinator.GoneJob
 	where    map[store.Digest][]mesh.NodeID // agents of the other site that have parts of the snapshot named next
 	next     string
@@ -98,6 +102,9 @@ func (f *Follower) look(now dataflow.Time, id coordinator.JobID, r Record) {
 		j.record = r.Replica
 		f.waits(id, j, dataflow.MinTime)
 	}
+	if j.taken != r.Taken {
+		j.taken, j.since = r.Taken, f.asked
+	}
 	if j.proposed == dataflow.MinTime || now >= j.proposed.Add(f.cfg.Retry) {
 		f.waits(id, j, dataflow.MinTime)
 		f.decide(now, id, j, r)
@@ -156,6 +163,7 @@ func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer
 		return
 	}
 	f.index, f.heard, f.why, f.next = o.Index, now, "", now.Add(f.cfg.Calm)
+	f.answered = f.asked
 	for _, j := range f.jobs {
 		j.offered, j.gone = false, nil
 	}
@@ -199,8 +207,10 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 	o := &j.offer
 	switch {
 	case j.gone != nil && r.Replica != nil && r.From == f.from && r.Epoch == j.gone.Epoch:
-		f.tell("job %s is not kept here any more: %s", id, j.gone.Why)
-		f.propose(now, id, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: j.gone.Why}})
+		f.drop(now, id, j, r, j.gone.Why)
+		return
+	case f.outlived(j, r):
+		f.drop(now, id, j, r, fmt.Sprintf("site %s has it, and feed %s, in which it stands, went on here when another job of that site was taken", f.from, r.Taken))
 		return
 	case r.Replica != nil && r.From == f.from && r.Next != nil && r.Copied && r.Whole && !r.Void && (!j.offered || r.Epoch >= o.Epoch): // whatever there is besides
 		f.propose(now, id, j, coordinator.Command{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: id, From: f.from, Epoch: r.Epoch, Name: r.Next.Name, Ends: r.Ends}})
@@ -213,7 +223,7 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 			text = &r.Job
 		}
 		if text != nil {
-			f.propose(now, id, j, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: o.Epoch, Moving: o.Moving}})
+			f.keep(now, id, j, r, text)
 		}
 		return
 	case r.From != f.from:
@@ -225,6 +235,29 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 	case !r.Copied && o.Lost: // else it is here, and only the logs are missing
 		f.begin(now, j, r, true)
 	}
+	if r.Indexed && r.Index == 0 && j.proposed == dataflow.MinTime { // it is from before records said so
+		f.keep(now, id, j, r, &r.Job)
+	}
+}
+
+// keep puts on record what is offered: by the newest answer.
+func (f *Follower) keep(now dataflow.Time, id coordinator.JobID, j *followed, r Record, text *coordinator.MovingJob) {
+	c := &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: j.offer.Epoch, Moving: j.offer.Moving}
+	if r.Indexed {
+		c.Index = f.index
+	}
+	f.propose(now, id, j, coordinator.Command{ReplicaOffered: c})
+}
+
+// outlived tells whether a job whose feed was taken here along with another one is at its
+// site, which is back: that has said so since. Until then it may have to be taken, too.
+func (f *Follower) outlived(j *followed, r Record) bool {
+	return r.Replica != nil && r.From == f.from && r.Taken != "" && j.offered && j.offer.Epoch >= r.Epoch && f.answered > j.since
+}
+
+func (f *Follower) drop(now dataflow.Time, id coordinator.JobID, j *followed, r Record, why string) {
+	f.tell("job %s is not kept here any more: %s", id, why)
+	f.propose(now, id, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: why}})
 }
 
 // begin begins to fetch a snapshot, in the place of another one that cannot be had
@@ -307,10 +340,11 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 		return
 	}
 	f.next = now.Add(f.cfg.Lost)
+	f.asked++
 	w := coordinator.Want{Site: f.self}
 	for _, id := range records.Kept() {
 		r := records.Of(id)
-		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends}
+		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends, Index: r.Index}
 		if s := r.Restorable(); s != nil {
 			j.Has = s.Name
 		}

@@ -27,7 +27,9 @@ import (
 //	checkpoint j1-a 5 aa bb cc<aa+bb     the job's next, with these parts on agent a1; cc was merged of two others
 //	release j1-a 5 · status j1-a stopped · forget j1-a · epoch j1-a 2 · rescale j1-a 3 · index 3
 //	copied j1-a [not] · whole j1-a [not] · void j1-a · stuck j1-a     of what is fetched
+//	taken j1-a [not]                     a feed of the job was taken along with another one
 //	run 3s                               time passes; who asks is answered
+//	plain · indexed j1-a                 b's records say nothing of indexes yet; what does j1-a's say?
 //	down · up · refuse · lead a · lead b the sites do not reach each other; b's log takes nothing; there is a new leader
 //	pinned j1-a 5 · where j1-a aa · kept j1-a
 func TestScripts(t *testing.T) {
@@ -64,10 +66,11 @@ type world struct {
 
 	facts         map[coordinator.JobID]*replication.Record
 	down, refuses bool
+	plain         bool // no record says at which index it was offered
 }
 
 func (w *world) reset() {
-	w.now, w.down, w.refuses = noon, false, false
+	w.now, w.down, w.refuses, w.plain = noon, false, false, false
 	w.a = &coordinator.State{Index: 100, Site: "a", Jobs: map[coordinator.JobID]*coordinator.Job{}}
 	w.b = jobmanager.New()
 	w.facts = make(map[coordinator.JobID]*replication.Record)
@@ -128,10 +131,16 @@ func (w *world) line(f []string) {
 		w.facts[id].Whole = f[2] != "not"
 	case "void":
 		w.facts[id].Void = f[2] != "not"
+	case "taken":
+		w.facts[id].Taken = map[bool]string{true: "line.at.a"}[f[2] != "not"]
 	case "stuck":
 		w.facts[id].Stuck = true
 	case "down", "up":
 		w.down = f[0] == "down"
+	case "plain":
+		w.plain = f[1] != "not"
+	case "indexed":
+		fmt.Fprintf(&w.out, "    %d\n", w.b.State().Replicas[id].Index)
 	case "refuse":
 		w.refuses = f[1] != "not"
 	case "lead":
@@ -206,9 +215,9 @@ func (w *world) records() replication.Records {
 	replicas := w.b.State().Replicas
 	return replication.Records{
 		Of: func(id coordinator.JobID) replication.Record {
-			rec := replication.Record{Replica: replicas[id]}
+			rec := replication.Record{Replica: replicas[id], Indexed: !w.plain}
 			if facts := w.facts[id]; facts != nil {
-				rec.Copied, rec.Whole, rec.Void, rec.Stuck = facts.Copied, facts.Whole, facts.Void, facts.Stuck
+				rec.Copied, rec.Whole, rec.Void, rec.Stuck, rec.Taken = facts.Copied, facts.Whole, facts.Void, facts.Stuck, facts.Taken
 			}
 			return rec
 		},
@@ -277,7 +286,7 @@ func (w *world) propose(c *coordinator.Command) {
 		job, what = c.ReplicaDropped.Job, "dropped"
 	}
 	w.say("%s: %s", job, what)
-	if w.refuses {
+	if w.refuses || c.ReplicaOffered != nil && w.facts[job].Taken != "" { // its mirror cannot be made
 		w.step(replication.Event{Rejected: &replication.Rejected{Job: job, Err: errors.New("refused")}})
 		return
 	}

@@ -187,7 +187,7 @@ func mergedFrom(n, older *coordinator.Snapshot) bool {
 // it came.
 func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
 	switch j := st.Find(k.Job); {
-	case j == nil && s.knew(st, k.Job):
+	case j == nil && s.knew(st, k):
 		return "it was forgotten at its site"
 	case j == nil || j.Status.Ended() || j.Epoch != k.Epoch:
 		return ""
@@ -195,10 +195,13 @@ func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
 	return "it is not to be kept at this site"
 }
 
-// knew tells whether this site must have applied a job's submission, if it was made
-// here.
-func (s *Source) knew(st Site, id coordinator.JobID) bool {
-	index, site, ok := id.Parts()
+// knew tells whether this site must have applied what made a job its own: it has come
+// to where it offered the job, or to where the job was submitted, if that was here.
+func (s *Source) knew(st Site, k *coordinator.WantedJob) bool {
+	if k.Index > 0 {
+		return k.Index <= st.Index
+	}
+	index, site, ok := k.Job.Parts()
 	return ok && (site == "" || site == s.self) && index <= st.Index
 }
 

@@ -70,3 +70,29 @@ func TestAnswersAreShort(t *testing.T) {
 		}
 	}
 }
+
+// A job is gone where it was once offered, and is not any more, wherever it was submitted:
+// but not for a state of before it was offered, or of a site that was founded anew.
+func TestWhatIsGone(t *testing.T) {
+	for name, c := range map[string]struct {
+		job         coordinator.JobID
+		index, here uint64 // at which it was offered, and of the state
+		gone        bool
+	}{
+		"submitted here":                      {"j7-c", 0, 7, true},
+		"submitted here, later":               {"j7-c", 0, 6, false},
+		"submitted elsewhere, nobody knows":   {"j7-a", 0, 1000, false},
+		"submitted elsewhere":                 {"j7-a", 900, 1000, true},
+		"submitted elsewhere, offered now":    {"j7-a", 1000, 1000, true},
+		"of a state of before":                {"j7-a", 1001, 1000, false},
+		"submitted here, a state of before":   {"j7-c", 1001, 1000, false},
+		"from before jobs' ids name the site": {"j7", 0, 7, true},
+	} {
+		s := NewSource(Config{}, "c", 0)
+		st := Site{Index: c.here, Find: func(coordinator.JobID) *coordinator.Job { return nil }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }}
+		o := s.Answer(0, st, &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: c.job, Epoch: 2, Has: "chk", Index: c.index}}})
+		if got := len(o.Gone) == 1 && o.Gone[0].Job == c.job && o.Gone[0].Epoch == 2; got != c.gone {
+			t.Errorf("%s: gone: %t", name, got)
+		}
+	}
+}

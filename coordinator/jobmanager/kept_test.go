@@ -1,0 +1,113 @@
+package jobmanager_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+)
+
+// A mirror of a shared feed goes when the job that it was kept for is at another site with
+// the session, unless something else wants it.
+func TestMirrorsGoWithTheOwner(t *testing.T) {
+	for name, c := range map[string]struct {
+		again string // how c has the job
+		feed  string // how its feed is called here
+	}{
+		"moved": {"feeds=line reads=line", "line.at.c"},
+		"taken": {"feeds=line.at.b reads=line.at.b", "line.at.b.at.c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+				s.do("offered j1-b from=b epoch=1 name=door feeds=line reads=line @4")
+				s.do("offered j2-b from=b epoch=1 name=gate feeds=line reads=line @4")
+				s.do("offered j1-b from=c epoch=2 name=door %s reigns=1:b:0,2:c:700 @4", c.again)
+				if got := sortedFeeds(s); !slices.Contains(got, "line.at.b") || !slices.Contains(got, c.feed) {
+					t.Errorf("%v: another job reads line.at.b", got)
+				}
+				s.do("offered j2-b from=c epoch=2 name=gate %s reigns=1:b:0,2:c:700 @4", c.again)
+				want := []string{c.feed}
+				if !settled {
+					want = []string{"line.at.b", c.feed}
+					slices.Sort(want)
+				}
+				if got := sortedFeeds(s); !slices.Equal(got, want) {
+					t.Errorf("%v, want %v", got, want)
+				}
+			})
+		})
+	}
+}
+
+// A mirror that comes with a move stays until that is decided, whoever is said to have the
+// job meanwhile, and goes if the job does not come.
+func TestMirrorsOfAnArrival(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("move arrives m99-b j1-b door from=b epoch=2 stay=line reads=line")
+	s.do("offered j1-b from=b epoch=1 name=door stay=line reads=line moving=m99-b @4")
+	s.do("offered j1-b from=c epoch=2 name=door feeds=line reads=line reigns=1:b:0,2:c:700 @4")
+	if got := sortedFeeds(s); !slices.Equal(got, []string{"line.at.b", "line.at.c"}) {
+		t.Errorf("%v: the move may be prepared", got)
+	}
+	s.do("move active m99-b verdict=2") // the other verdict
+	if got := sortedFeeds(s); !slices.Equal(got, []string{"line.at.c"}) {
+		t.Errorf("%v: the job did not come", got)
+	}
+}
+
+// Of two jobs on one shared feed of a lost site one is taken: the other one can be, too,
+// and what is kept of it holds the log, until it is dropped.
+func TestKeptBesideATakenFeed(t *testing.T) {
+	kept := func() *site1 {
+		s := newSite(t)
+		s.raise()
+		for _, j := range []string{"j1-b", "j2-b"} {
+			s.do("offered %s from=b epoch=1 name=%s feeds=line reads=line @4", j, j)
+			if j == "j1-b" {
+				s.do("epoch line.at.b 1 term=2 owner=n1 members=n1 start=0")
+			}
+			s.do("next %s chk-5 5 from=b epoch=1 parts=aa @4", j)
+			s.do("copies %s chk-5 aa:n1", j)
+			s.do("advanced %s chk-5 from=b epoch=1 ends=line:0 @4", j)
+		}
+		s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
+		s.do("epoch line.at.b 2 term=2 owner=n1 members=n1 start=0")
+		return s
+	}
+	kept().do("over j2-b chk-5 from=b epoch=1 to=2 @4")
+
+	s := kept()
+	s.do("told j1-b cancel")
+	s.do("became j1-b %d cancelled", s.m.State().Jobs["j1-b"].Attempt)
+	if err := s.try("unfeed line.at.b"); !errors.Is(err, jobmanager.ErrRefused) {
+		t.Errorf("what is kept stands in its log: %v", err)
+	}
+	s.do("dropped j2-b from=b epoch=1 @4")
+	s.do("unfeed line.at.b")
+}
+
+// At which index a site offered a job is that of its epoch, the greatest that was said.
+func TestTheIndexOfAnOffer(t *testing.T) {
+	for index, want := range []uint32{coordinator.SitesLevel, coordinator.SettledLevel} {
+		if c := (coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Index: uint64(index)}}); c.Needs() != want {
+			t.Errorf("index %d: level %d", index, c.Needs())
+		}
+	}
+	s := newSite(t)
+	s.raise()
+	for _, c := range []struct {
+		line string
+		want uint64
+	}{
+		{"from=b epoch=1 name=door index=90", 90}, {"from=b epoch=1 name=door", 90}, {"from=b epoch=1 name=door index=80", 90}, {"from=b epoch=1 name=gate index=100", 100},
+		{"from=c epoch=2 name=gate index=7", 7}, {"from=b epoch=3 name=gate", 0}, {"from=b epoch=3 name=gate index=300", 300},
+	} {
+		s.do("offered j1-b %s @4", c.line)
+		if r := s.m.State().Replicas["j1-b"]; r.Index != c.want {
+			t.Errorf("%s: %d, want %d", c.line, r.Index, c.want)
+		}
+	}
+}
