@@ -71,9 +71,11 @@ const (
 	// stopped. The session of a shared feed does not leave a job that reads a mirror of it,
 	// and comes with the last job that reads it, whatever epoch that has. The feed of a
 	// job that goes on from another one's savepoint keeps its lineage, and its mirror.
-	// The epoch behind a mirror's may start before that one. A shared feed has no session
-	// while that may be at another site with a job. What is kept of a job says at which
-	// index it was offered, and its mirrors go with the site that it was kept of.
+	// The epoch behind a mirror's may start before that one, and is anybody's where all
+	// that had it have left the site. A shared feed has no session while that may be at
+	// another site with a job. What is kept of a job says at which index it was offered,
+	// and its mirrors go with the site that it was kept of. Who was taken out is refused
+	// with a code of its own.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel

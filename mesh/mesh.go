@@ -88,6 +88,10 @@ var (
 	ErrUnknown     = errors.New("no address of it known") // gossip has not told yet
 )
 
+// ErrRemoved is an ErrRefused: this agent was taken out of its site, and nobody there
+// lets it in any more.
+var ErrRemoved = fmt.Errorf("%w for good", ErrRefused)
+
 // ErrTwin is that two processes have one identity.
 var ErrTwin = errors.New("another agent runs with this one's identity: was its data folder copied?")
 

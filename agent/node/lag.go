@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
 // What there is to say of what sites keep of each other's jobs: of those that are kept
@@ -86,6 +87,15 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 	for i := range r.Job.Feeds {
 		name := r.Job.NameAt(&r.Job.Feeds[i], r.From, st.Site, r.Moving)
 		l, heard := logs[name]
+		f := st.Feeds[name]
+		switch {
+		case f == nil || f.Log.Epoch == 0:
+		case logepoch.Deserted(&f.Log, func(node mesh.NodeID) bool { return st.Agents[node] == nil }):
+			out.Why = cmp.Or(out.Why, fmt.Sprintf("no agent that has the log of feed %s is here", name))
+			continue
+		case st.Agents[f.Log.Owner] == nil || l.Epoch < f.Log.Epoch:
+			heard = false // what is known is of a copy that is gone, or not of the one that counts now
+		}
 		home := r.Job.Feeds[i].Origin(r.From).Site == st.Site
 		if !heard || l.Of == nil && !home {
 			out.Why = cmp.Or(out.Why, fmt.Sprintf("nothing is known of the log of feed %s yet", name))
@@ -101,7 +111,7 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 			continue
 		}
 		lanes := 0 // nobody knows
-		if f := st.Feeds[name]; f != nil {
+		if f != nil {
 			if c, err := feed.ParseConfig(name, f.Config); err == nil {
 				lanes = max(1, c.Lanes)
 			}

@@ -77,6 +77,36 @@ func TestWhereALaneBeginsSaysWhetherAJobCanBeRestored(t *testing.T) {
 	}
 }
 
+// What was said of a copy does not count when who said it has left the site, nor of an
+// epoch that is over.
+func TestACopyThatLeftIsNotRestorable(t *testing.T) {
+	r := &coordinator.Replica{From: "plant", Job: coordinator.MovingJob{ID: "j7-plant", Name: "door", Feeds: []coordinator.MovingFeed{{Name: "j7-plant.in"}}},
+		Snapshot: standing(t, "c1", map[dataflow.OperatorID][]int64{"in": {40}})}
+	log := coordinator.LogStatus{Feed: "j7-plant.in", Epoch: 2, Shown: 40, Lanes: []coordinator.LaneAt{{Next: 40}}, Of: &coordinator.MirrorOf{End: 90}}
+	for name, c := range map[string]struct {
+		agents []mesh.NodeID
+		epoch  coordinator.LogEpoch
+		why    string // empty: it can be restored
+	}{
+		"it is there":           {[]mesh.NodeID{"a", "b"}, coordinator.LogEpoch{Epoch: 2, Owner: "a", Members: []mesh.NodeID{"a"}}, ""},
+		"it has left":           {[]mesh.NodeID{"b"}, coordinator.LogEpoch{Epoch: 2, Owner: "a", Members: []mesh.NodeID{"a"}}, "no agent that has the log of feed j7-plant.in is here"},
+		"another one has it":    {[]mesh.NodeID{"b"}, coordinator.LogEpoch{Epoch: 2, Owner: "a", Members: []mesh.NodeID{"a", "b"}}, "nothing is known of the log of feed j7-plant.in yet"},
+		"an heir has it":        {[]mesh.NodeID{"b"}, coordinator.LogEpoch{Epoch: 2, Owner: "a", Members: []mesh.NodeID{"a"}, Heirs: []coordinator.Heir{{Node: "b"}}}, "nothing is known of the log of feed j7-plant.in yet"},
+		"another epoch counts":  {[]mesh.NodeID{"b"}, coordinator.LogEpoch{Epoch: 3, Owner: "b", Members: []mesh.NodeID{"b"}}, "nothing is known of the log of feed j7-plant.in yet"},
+		"the next one is known": {[]mesh.NodeID{"a"}, coordinator.LogEpoch{Epoch: 1, Owner: "a", Members: []mesh.NodeID{"a"}}, ""},
+	} {
+		st := &coordinator.State{Site: "depot", Moves: coordinator.NewMoves(), Agents: make(map[mesh.NodeID]*coordinator.Agent), Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-plant": r},
+			Feeds: map[string]*coordinator.Feed{log.Feed: {Name: log.Feed, Job: "j7-plant", Log: c.epoch}}}
+		for _, node := range c.agents {
+			st.Agents[node] = &coordinator.Agent{Node: node}
+		}
+		got := keptHere(st, "j7-plant", r, map[string]coordinator.LogStatus{log.Feed: log})
+		if got.Restorable != (c.why == "") || got.Why != c.why || c.why != "" && got.Entries != 0 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 // A job that reads several shared feeds stands somewhere else in each.
 func TestAReplicaStandsInEachSharedFeed(t *testing.T) {
 	const text = `name: both

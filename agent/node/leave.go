@@ -135,7 +135,8 @@ func (n *Node) askOut(ctx context.Context, of mesh.NodeID) (again bool, err erro
 		return false, err
 	}
 	resp, err := newClient(func(ctx context.Context) (net.Conn, error) { return n.openCall(ctx, of) }).Do(r)
-	if errors.Is(err, mesh.ErrRefused) || err != nil && n.removed(self) != nil { // the answer came too late: it is out
+	// The answer came too late: it is out. Any other refusal does not say that.
+	if errors.Is(err, mesh.ErrRemoved) || err != nil && n.removed(self) != nil {
 		return false, nil
 	}
 	if err != nil {

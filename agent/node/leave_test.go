@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -118,4 +119,59 @@ func TestRemovedWhileAway(t *testing.T) {
 	await(t, "it to be removed", func() bool { return lead.Remove(context.Background(), other.Self()) == nil })
 	other.start("", "")
 	await(t, "it to hear why", func() bool { return strings.Contains(other.said(), "was taken out of site plant") })
+}
+
+// TestRefusedIsNotRemoved: an agent that leaves is out when it hears that it was taken
+// out. That an agent does not let it in for another reason, or that it does not let that
+// one in itself, does not say so: it asks again.
+func TestRefusedIsNotRemoved(t *testing.T) {
+	all := site(t, 2)
+	lead, other := all[0], all[1]
+	if leading(t, all) == other {
+		lead, other = other, lead
+	}
+	await(t, "the level to rise", func() (yes bool) {
+		lead.View(func(st *coordinator.State) { yes = st.Level >= coordinator.SettledLevel })
+		return yes
+	})
+	barred := func(out mesh.NodeID) func(mesh.Peer) error {
+		return func(p mesh.Peer) error {
+			if p.Node == out {
+				return errors.New("not now")
+			}
+			return nil
+		}
+	}
+	asks := func(what string, want bool) {
+		t.Helper()
+		var again bool
+		var err error
+		await(t, "an answer: "+what, func() bool {
+			again, err = other.AskOut(t.Context(), lead.Self())
+			return err == nil || strings.Contains(err.Error(), "not now")
+		})
+		if again != want {
+			t.Errorf("%s: it asks again: %t, %v", what, again, err)
+		}
+	}
+	other.end()
+	lead.Identity().SetAllow(barred(other.Self()))
+	other.start("", "")
+	asks("it is refused", true)
+	lead.end()
+	other.Identity().SetAllow(barred(lead.Self()))
+	lead.start("", "")
+	asks("it refuses", true)
+	other.end()
+	await(t, "it to be removed", func() bool { return lead.Remove(t.Context(), other.Self()) == nil })
+	other.start("", "")
+	var again bool
+	var err error
+	await(t, "an answer", func() bool {
+		again, err = other.AskOut(t.Context(), lead.Self())
+		return err == nil || errors.Is(err, mesh.ErrRefused)
+	})
+	if again || err != nil {
+		t.Errorf("it is out, and asks again: %t, %v", again, err)
+	}
 }

@@ -32,19 +32,32 @@ func (n *Node) ownerOf(feed string) (owner mesh.NodeID) {
 }
 
 // mirroredAt are the sites that are to have a feed: those that keep jobs of this site
-// which read it, and those that have jobs which moved there while its session stayed.
+// which read it, and those that have jobs which moved there while its session stayed,
+// or keep these. Mirrors of a mirror here are none of them: where a job that reads it is
+// kept, and where it moves, the feed with the session is asked.
+//
+// Where a job is kept that has moved its text here says, with what the move set while
+// that is on record; a later move may have said otherwise. A site that it names and that
+// never asks is waited for as far as for any other mirror, MirrorKeep; one that it does
+// not name is, while it has a stream.
 func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 	var readers []*coordinator.Job
 	var here mesh.Site
 	k.view(func(st *coordinator.State) {
 		f := st.Feeds[feed]
-		here = st.Site
+		if here = st.Site; f != nil && f.Mirror != nil {
+			return
+		}
 		for id, j := range st.Jobs {
 			_, reads := sourceOf(st, id, feed)
-			if reads && j.Status == coordinator.Moved && f != nil && f.Mirror == nil && f.Owner == "" && !slices.Contains(sites, j.Owner) {
+			left := j.Status == coordinator.Moved && f != nil && f.Owner == ""
+			if reads && left && !slices.Contains(sites, j.Owner) {
 				sites = append(sites, j.Owner)
 			}
-			if reads && !j.Status.Ended() && mayReplicate(j) {
+			if left {
+				j = withSets(st, j)
+			}
+			if reads && (left || !j.Status.Ended()) && mayReplicate(j) {
 				readers = append(readers, j)
 			}
 		}
@@ -62,6 +75,22 @@ func (k *keptFeeds) mirroredAt(feed string) (sites []mesh.Site) {
 	}
 	slices.Sort(sites)
 	return sites
+}
+
+// withSets is a job that has moved, with what its last move set, if that is on record.
+func withSets(st *coordinator.State, j *coordinator.Job) *coordinator.Job {
+	var by *coordinator.Departure
+	for _, d := range st.Moves.Departures {
+		if d.Job == j.ID && d.To == j.Owner && (by == nil || d.Epoch > by.Epoch) {
+			by = d
+		}
+	}
+	if by == nil {
+		return j
+	}
+	set := *j
+	set.Sets = append(slices.Clone(j.Sets), by.Sets...)
+	return &set
 }
 
 // mayReplicate tells whether a job is worth reading, to know where it is kept.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,12 +15,24 @@ import (
 func (n *Node) removed(node mesh.NodeID) (err error) {
 	n.replica.view(func(st *coordinator.State) {
 		if r := st.Removed[node]; r != nil {
-			err = fmt.Errorf("agent %s was taken out of site %s at %s: stop it, remove its data folder, and let it join with a token",
+			why := fmt.Sprintf("agent %s was taken out of site %s at %s: stop it, remove its data folder, and let it join with a token",
 				r.Name, st.Site, time.UnixMicro(int64(r.At)).UTC().Format(time.RFC3339))
+			if err = errors.New(why); st.Level >= coordinator.SettledLevel { // an older program does not know the code
+				err = removedError(why)
+			}
 		}
 	})
 	return err
 }
+
+// removedError is why somebody is not let in who was taken out: the link says so by
+// its code, too.
+type removedError string
+
+func (e removedError) Error() string { return string(e) }
+
+// Is is for errors.Is.
+func (removedError) Is(target error) bool { return target == mesh.ErrRemoved }
 
 // allowed is identity's: it decides about who has a right certificate. Who was taken
 // out has no vote, as a rule; where it has one, nobody may ever lead without it.

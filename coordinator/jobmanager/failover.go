@@ -278,6 +278,8 @@ func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed
 		return nil
 	case f == nil || f.Mirror == nil || *f.Mirror != of && f.Owner != r.From:
 		return refuse(ErrRefused, "job %s: the log of feed %q is not kept here", r.Job.ID, name)
+	case a.beginsAnew(f): // with a session it never would
+		return refuse(ErrRefused, "job %s: no agent that has the log of feed %q is here: it begins anew first", r.Job.ID, name)
 	case !shared && newest(coordinator.LineageOf(f, a.Site)).Epoch >= epoch:
 		return refuse(ErrStale, "job %s: feed %q has a reign of epoch %d already", r.Job.ID, f.Name, newest(f.Lineage).Epoch)
 	}

@@ -231,7 +231,8 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 	if old.Mirror != nil && a.Level >= coordinator.SettledLevel {
 		old.Start = min(old.Start, log.Start) // a mirror that began anew: what it lacks its source has
 	}
-	if why := logepoch.Refuse(&old, log.Owner, log.Start); why != "" {
+	anew := log.Start == 0 && a.beginsAnew(f)
+	if why := logepoch.Refuse(&old, log.Owner, log.Start); why != "" && !anew {
 		return refuse(ErrRefused, "feed %q: %s", f.Name, why)
 	}
 	next := *f

@@ -239,6 +239,12 @@ func checkLineage(name string, lineage []coordinator.Reign) error {
 	return nil
 }
 
+// beginsAnew tells whether nobody has a mirror's log any more, and the next epoch of it
+// begins with nothing.
+func (a *apply) beginsAnew(f *coordinator.Feed) bool {
+	return a.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&f.Log, func(node mesh.NodeID) bool { return a.Agents[node] == nil })
+}
+
 // settled is a feed whose log begins an epoch: the epoch is as the feed is to be,
 // and with it a reign begins that was to.
 func (a *apply) settled(f *coordinator.Feed) {

@@ -175,3 +175,56 @@ func TestMirrorsThatAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A mirror that nobody of the site has begins anew on any agent, where all know that, and
+// its job is not taken before that has been done. A feed with a session does not.
+func TestAMirrorThatNobodyHasBeginsAnew(t *testing.T) {
+	for level, goesOn := range map[uint32]bool{coordinator.GoesOnLevel: false, coordinator.SettledLevel: true} {
+		a, name := south(), "j7-north.in"
+		a.Level = level
+		if err := a.mirror(name, coordinator.Mirror{Site: "north", Feed: name}, []coordinator.Reign{{Epoch: 1, Site: "north"}}, &coordinator.Feed{Job: "j7-north"}); err != nil {
+			t.Fatal(err)
+		}
+		begin(t, a, name, "a", 0)
+		begin(t, a, name, "a", 500)
+		a.Agents["c"] = &coordinator.Agent{}
+		next := func(owner mesh.NodeID, start int64) error {
+			return a.logEpochBegun(&coordinator.LogEpochBegun{Feed: name, Term: 1, Log: coordinator.LogEpoch{Epoch: a.Feeds[name].Log.Epoch + 1, Owner: owner, Members: []mesh.NodeID{owner}, Start: start}})
+		}
+		r := &coordinator.Replica{From: "north", Job: coordinator.MovingJob{ID: "j7-north", Feeds: []coordinator.MovingFeed{{Name: name}}}}
+		if err := next("c", 0); !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: somebody has it: %v", level, err)
+		}
+		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], 2); err != nil {
+			t.Error(err)
+		}
+		for node := range a.Agents {
+			if node != "c" {
+				delete(a.Agents, node)
+			}
+		}
+		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], 2); (err != nil) != goesOn || err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: it is taken before its log has begun anew: %v", level, err)
+		}
+		if err := next("c", 1); !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: not from the beginning: %v", level, err)
+		}
+		had := *a.Feeds[name]
+		session := had
+		session.Mirror = nil
+		a.Feeds[name] = &session
+		if err := next("c", 0); !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: it is to have a session: %v", level, err)
+		}
+		a.Feeds[name] = &had
+		if err := next("c", 0); (err == nil) != goesOn || err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: %v", level, err)
+		}
+		if f := a.Feeds[name]; goesOn && (!slices.Equal(f.Log.Starts, []int64{0, 0, 0}) || len(f.Log.Heirs) > 0 || f.Log.Mirror == nil) {
+			t.Errorf("%+v", f.Log)
+		}
+		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], 2); err != nil {
+			t.Error(err)
+		}
+	}
+}

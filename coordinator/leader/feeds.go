@@ -21,7 +21,7 @@ import (
 //
 // and these transitions:
 //
-//	resting --the log was never begun, and there are agents for its copies--> busy
+//	resting --the log was never begun, or is a mirror's that nobody has any more, and there are agents for its copies--> busy
 //	resting --the owner is lost; a member is lost and there is another; copies are missing and there is an agent--> sealing
 //	resting --the feed is to become a mirror, or to be one no more, or the log here has forked--> sealing
 //	resting --a member has promised the next epoch by itself: an owner that was restarted--> sealing
@@ -244,12 +244,34 @@ func holders(f *coordinator.Feed) []mesh.NodeID {
 // only they know, and it may be any one of them.
 func (l *Leader) leaveOwner(r *feedRun, f *coordinator.Feed) {
 	to := slices.DeleteFunc(holders(f), func(node mesh.NodeID) bool { return !l.usable(node) })
+	if len(to) == 0 && l.st.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&f.Log, l.out) {
+		l.beginAnew(r, f)
+		return
+	}
 	if len(to) == 0 {
 		r.why = fmt.Sprintf("the log of feed %s is on %s, and none of them is there", f.Name, l.names(f.Log.Members))
 		return
 	}
 	l.askSeal(r, f, to)
 }
+
+// beginAnew begins a mirror's next epoch with nothing: nobody has any of it any more.
+func (l *Leader) beginAnew(r *feedRun, f *coordinator.Feed) {
+	anybody := make(map[mesh.NodeID]bool)
+	for node := range l.st.Agents {
+		anybody[node] = true
+	}
+	c, why := l.choose(r, f, func(mesh.NodeID) int64 { return 0 }, anybody, func(mesh.NodeID) bool { return false })
+	if why == "" {
+		why = l.enough(f, &c)
+	}
+	if r.why = why; why == "" {
+		l.beginEpoch(r, f, c, 0)
+	}
+}
+
+// out tells whether a node is no agent of the site.
+func (l *Leader) out(node mesh.NodeID) bool { return l.st.Agents[node] == nil }
 
 // improve changes members while the owner is there: one that is missing is
 // replaced when it was away for long enough, copies that are missing are made. A
@@ -405,7 +427,7 @@ func (l *Leader) ownersOf(r *feedRun, f *coordinator.Feed) map[mesh.NodeID]bool 
 	}
 	owners := logepoch.Owners(&log, ends)
 	if l.st.Level >= coordinator.SettledLevel && !slices.Contains(slices.Collect(maps.Values(owners)), true) {
-		return logepoch.Again(&log, ends, func(node mesh.NodeID) bool { return l.st.Agents[node] == nil })
+		return logepoch.Again(&log, ends, l.out)
 	}
 	return owners
 }

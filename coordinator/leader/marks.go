@@ -147,6 +147,9 @@ func (l *Leader) syncAgent(node mesh.NodeID) {
 	} else {
 		l.copierGone(node)
 		l.markAllCopies()
+		for name := range l.feeds {
+			l.forgetMirror(name)
+		}
 	}
 	l.touch(node)
 	l.marks.site = true

@@ -454,6 +454,9 @@ func (l *Leader) gapOf(r *coordinator.Replica) string {
 	for i := range r.Job.Feeds {
 		f := &r.Job.Feeds[i]
 		name := r.Job.NameAt(f, r.From, l.cfg.Site, r.Moving)
+		if log := l.st.Feeds[name]; log != nil && l.nobodyHas(log) {
+			return fmt.Sprintf("no agent that has the log of feed %s is here", name)
+		}
 		here := l.replicating.lanes[name]
 		for _, lane := range sorted(stands[f.Name]) {
 			if lane >= len(here) {
@@ -466,6 +469,11 @@ func (l *Leader) gapOf(r *coordinator.Replica) string {
 		}
 	}
 	return ""
+}
+
+// nobodyHas tells whether all agents that have a log have left the site, or are lost.
+func (l *Leader) nobodyHas(f *coordinator.Feed) bool {
+	return f.Log.Epoch > 0 && l.settled() && !slices.ContainsFunc(holders(f), func(node mesh.NodeID) bool { return !l.away(node) })
 }
 
 // lagOf is what the logs here lack, as was heard last.

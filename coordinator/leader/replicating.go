@@ -388,11 +388,11 @@ func (l *Leader) comesHome(f *coordinator.Feed) bool {
 	return false
 }
 
-// forgetMirror: a feed is not as it was, and what was said of its log may be of an
-// epoch of before.
+// forgetMirror: a feed is not as it was, or an agent has left the site, and what was
+// said of its log may be of an epoch of before, or of a copy that is gone.
 func (l *Leader) forgetMirror(name string) {
 	f := l.st.Feeds[name]
-	if f == nil || f.Log.Epoch != l.replicating.epochs[name] {
+	if f == nil || f.Log.Epoch != l.replicating.epochs[name] || l.out(f.Log.Owner) {
 		delete(l.moving.ends, name)
 		delete(l.moving.lag, name)
 		delete(l.moving.behind, name)

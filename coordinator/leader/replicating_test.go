@@ -142,6 +142,52 @@ func TestFailoverSaysWhatLogsLack(t *testing.T) {
 	}
 }
 
+// What an agent said of its copy of a log does not count any more when it has left the
+// site: nobody has that copy.
+func TestACopyThatLeftDoesNotCount(t *testing.T) {
+	k := newKeeping(t, 500)
+	r, f := *k.st.Replicas["j6-a"], *k.st.Feeds["j6-a.in"]
+	r.Snapshot, r.Next = r.Next, nil
+	f.Log.Owner, f.Log.Members = "b2", []mesh.NodeID{"b2"}
+	b2 := *k.st.Agents["b1"]
+	b2.Node, b2.Name = "b2", "b2"
+	k.st.Replicas["j6-a"], k.st.Feeds["j6-a.in"], k.st.Agents["b2"] = &r, &f, &b2
+	said := func(c jobmanager.Changed) (gap string, lag int64, began *coordinator.LogEpoch) {
+		k.now += 100 * ms
+		for _, e := range k.Step(k.st, c, leader.Event{Now: k.now, Wish: &leader.Wish{Failover: &leader.Failover{Job: "j6-a", Dry: true}}}) {
+			if e.Answer != nil && e.Answer.FailedOver != nil {
+				gap, lag = e.Answer.FailedOver.Gap, e.Answer.FailedOver.Lag.Rows
+			}
+			if e.Propose != nil && e.Propose.Command.LogEpochBegun != nil {
+				began = &e.Propose.Command.LogEpochBegun.Log
+			}
+		}
+		return gap, lag, began
+	}
+	hears := func(m coordinator.ToLeader) {
+		k.step(leader.Event{From: &leader.From{Node: "b2", Message: m}})
+		k.step(leader.Event{})
+	}
+	said(jobmanager.Changed{All: true})
+	hears(coordinator.ToLeader{Hello: &coordinator.Hello{Agent: b2, Boot: 1, Applied: 9, Logs: []coordinator.LogNow{{Feed: "j6-a.in", Epoch: 2, End: 500, InSync: true}}}})
+	hears(coordinator.ToLeader{Heartbeat: &coordinator.Heartbeat{Seq: 1, Logs: []coordinator.LogStatus{{Feed: "j6-a.in", Epoch: 2, Shown: 500, Lanes: []coordinator.LaneAt{{Next: 500}}, Of: &coordinator.MirrorOf{End: 900}}}}})
+	k.step(leader.Event{Sites: &[]mesh.Site{}})
+	if gap, lag, began := said(jobmanager.Changed{}); gap != "" || lag != 400 || began != nil {
+		t.Fatalf("while it is there: %q, %d, %+v", gap, lag, began)
+	}
+	delete(k.st.Agents, "b2")
+	gap, lag, began := said(jobmanager.Changed{Names: []jobmanager.Change{{What: jobmanager.Agent, Name: "b2"}}})
+	if gap != "no agent that has the log of feed j6-a.in is here" || lag != 0 {
+		t.Errorf("%q, %d", gap, lag)
+	}
+	if began == nil {
+		_, _, began = said(jobmanager.Changed{})
+	}
+	if began == nil || began.Epoch != 3 || began.Owner != "b1" || began.Start != 0 || len(began.Members) != 1 {
+		t.Errorf("begun: %+v", began)
+	}
+}
+
 // A leader that hears which sites are reached before it leads, as it does, asks them
 // what is to be kept when it leads, though nothing of theirs is kept yet.
 func TestAsksSitesSeenBefore(t *testing.T) {

@@ -87,6 +87,7 @@ const (
 const (
 	codeClosed  quic.ApplicationErrorCode = 0
 	codeRefused quic.ApplicationErrorCode = 1
+	codeRemoved quic.ApplicationErrorCode = 2 // for good: it was taken out of the site
 
 	streamClosed  quic.StreamErrorCode = 0
 	streamRefused quic.StreamErrorCode = 1

@@ -131,14 +131,25 @@ func (l *Link) refusal(p mesh.Peer, err error) error {
 	var app *quic.ApplicationError
 	var tr *quic.TransportError
 	switch {
-	case errors.As(err, &app) && app.Remote && app.ErrorCode == codeRefused:
+	case errors.As(err, &app) && app.Remote && refusedBy(app) != nil:
 		l.tellOnce(Event{Kind: WasRefused, Peer: p, Why: app.ErrorMessage})
-		return fmt.Errorf("%w: %s", mesh.ErrRefused, app.ErrorMessage)
+		return fmt.Errorf("%w: %s", refusedBy(app), app.ErrorMessage)
 	case errors.As(err, &tr) && tr.ErrorCode.IsCryptoError():
 		l.tellOnce(Event{Kind: WasRefused, Peer: p, Why: tr.Error()})
 		return fmt.Errorf("%w: %s", mesh.ErrRefused, tr.Error())
 	}
 	return fmt.Errorf("%w: %s", mesh.ErrUnreachable, text(err))
+}
+
+// refusedBy is what a code of a refusal means; nil: it is none.
+func refusedBy(app *quic.ApplicationError) error {
+	switch app.ErrorCode {
+	case codeRefused:
+		return mesh.ErrRefused
+	case codeRemoved:
+		return mesh.ErrRemoved
+	}
+	return nil
 }
 
 // welcome judges who is at the other end, says so, and waits until it has said
@@ -175,7 +186,8 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 			l.tellRefusal(ctx, q, err)
 		}
 		l.refuse(q, at, err)
-		return nil, fmt.Errorf("%w: this agent does not let it in: %w", mesh.ErrRefused, err)
+		// Not wrapped: who was removed is the other one.
+		return nil, fmt.Errorf("%w: this agent does not let it in: %s", mesh.ErrRefused, err)
 	}
 	c.peer.Addr = at.Addr
 	if c.peer.Site != l.cfg.Site {
@@ -212,7 +224,11 @@ func (l *Link) greet(ctx context.Context, q *quic.Conn, expect mesh.NodeID, dial
 // refuse closes a connection with the reason, for the peer and for this side.
 func (l *Link) refuse(q *quic.Conn, p mesh.Peer, why error) {
 	l.tellOnce(Event{Kind: Refused, Peer: p, Why: reason(why)})
-	q.CloseWithError(codeRefused, reason(why)) //nolint:errcheck // always nil
+	code := codeRefused
+	if errors.Is(why, mesh.ErrRemoved) {
+		code = codeRemoved
+	}
+	q.CloseWithError(code, reason(why)) //nolint:errcheck // always nil
 }
 
 // maxSaid bounds what tellOnce remembers.

@@ -507,3 +507,46 @@ func TestGoldenBytesOfTheWelcome(t *testing.T) {
 		t.Errorf("% x, the document says % x", got, want)
 	}
 }
+
+// Who was removed hears that as such; who does not let somebody in because that one was
+// removed is not removed itself.
+func TestRemovedIsARefusalOfItsOwn(t *testing.T) {
+	for why, want := range map[error]bool{errors.New("its certificate expired on Monday"): false, fmt.Errorf("%w: on Monday", mesh.ErrRemoved): true} {
+		for _, who := range []mesh.NodeID{"a", "b"} {
+			s := newSite(t)
+			refuse := func(c *Config) {
+				if c.Self == who {
+					c.Security.(*papers).refuse = func(mesh.NodeID) error { return why }
+				}
+			}
+			a, b := s.link("a", refuse), s.link("b", refuse)
+			echo(b, mesh.Control)
+			s.start(a, b)
+			err := ask(t.Context(), a, "b", mesh.Control)
+			if !errors.Is(err, mesh.ErrRefused) || errors.Is(err, mesh.ErrRemoved) != (want && who == "b") || !strings.Contains(err.Error(), "on Monday") {
+				t.Errorf("%v, by %s: %v", why, who, err)
+			}
+		}
+	}
+}
+
+// One that was let in, and is removed, hears it in the streams that it has.
+func TestExpelledHearsThatItWasRemoved(t *testing.T) {
+	s := newSite(t)
+	a, b := s.link("a", nil), s.link("b", nil)
+	opened := make(chan mesh.Stream, 1)
+	b.Handle(mesh.Control, func(st mesh.Stream) { opened <- st })
+	s.start(a, b)
+	st, err := a.Open(t.Context(), "b", mesh.Control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-opened
+	b.Expel("a", mesh.ErrRemoved)
+	if _, err := io.ReadAll(st); !errors.Is(err, mesh.ErrRemoved) {
+		t.Error(err)
+	}
+}

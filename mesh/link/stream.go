@@ -123,8 +123,8 @@ func (c *conn) meaning(err error) error {
 		err = *w
 	}
 	kind := mesh.ErrUnreachable
-	if app := new(quic.ApplicationError); errors.As(err, &app) && app.ErrorCode == codeRefused {
-		kind = mesh.ErrRefused
+	if app := new(quic.ApplicationError); errors.As(err, &app) && refusedBy(app) != nil {
+		kind = refusedBy(app)
 	}
 	return fmt.Errorf("node %s at %s: %w: %s", c.peer.Node, c.peer.Addr, kind, text(err))
 }

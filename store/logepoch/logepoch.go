@@ -106,6 +106,21 @@ func Again(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64, left func(mesh.N
 	return all
 }
 
+// Deserted tells whether nobody of the site has the log any more: all members and heirs
+// have left it.
+func Deserted(e *coordinator.LogEpoch, left func(mesh.NodeID) bool) bool {
+	return e.Epoch > 0 && !slices.ContainsFunc(e.Members, func(m mesh.NodeID) bool { return !left(m) }) &&
+		!slices.ContainsFunc(e.Heirs, func(h coordinator.Heir) bool { return !left(h.Node) })
+}
+
+// Anew tells whether the epoch behind that of a mirror may be anybody's: it begins with
+// nothing then, at 0. Nobody has it any more, and what it had its source has, or nobody.
+// Of a log with a session that is not so: what was acknowledged in it may not look as if
+// it had never been.
+func Anew(e *coordinator.LogEpoch, left func(mesh.NodeID) bool) bool {
+	return e.Mirror != nil && Deserted(e, left)
+}
+
 // Refuse says why an epoch of an owner cannot start there; empty: it can.
 func Refuse(old *coordinator.LogEpoch, owner mesh.NodeID, start int64) string {
 	if old.Epoch == 0 || slices.Contains(old.Members, owner) && start >= old.Start {

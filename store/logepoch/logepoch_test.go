@@ -197,6 +197,45 @@ func TestAgain(t *testing.T) {
 	}
 }
 
+// A mirror that nobody of the site has begins with nothing on any agent, and copies of
+// before are none of it.
+func TestAnew(t *testing.T) {
+	of := &coordinator.Mirror{Site: "north", Feed: "f"}
+	gone := func(all ...mesh.NodeID) func(mesh.NodeID) bool {
+		return func(n mesh.NodeID) bool { return slices.Contains(all, n) }
+	}
+	e := coordinator.LogEpoch{Epoch: 3, Owner: "a", Members: []mesh.NodeID{"a", "b"}, Start: 500, Starts: []int64{0, 40, 500}, Mirror: of}
+	heir, here, never := e, e, coordinator.LogEpoch{Mirror: of}
+	heir.Heirs = []coordinator.Heir{{Node: "z", From: 40}}
+	here.Mirror = nil
+	for _, c := range []struct {
+		name string
+		e    *coordinator.LogEpoch
+		left func(mesh.NodeID) bool
+		want bool
+	}{
+		{"all have left", &e, gone("a", "b"), true},
+		{"a member is there", &e, gone("a"), false},
+		{"an heir is there", &heir, gone("a", "b"), false},
+		{"and has left, too", &heir, gone("a", "b", "z"), true},
+		{"it has a session", &here, gone("a", "b"), false},
+		{"it was never begun", &never, gone(), false},
+	} {
+		if got := Anew(c.e, c.left); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+	n := Next(&e, "c", []mesh.NodeID{"c", "d"}, 0)
+	if n.Mirror = of; !slices.Equal(n.Starts, []int64{0, 0, 0, 0}) {
+		t.Errorf("%+v", n)
+	}
+	for _, c := range []Copy{{}, {Epoch: 2, End: 450, Promised: 2}, {Epoch: 3, First: 300, End: 900, Promised: 4}} {
+		if p, err := Owns(&n, c); err != nil || p.From != 0 || p.Anew != (c.First > 0) {
+			t.Errorf("%+v: %+v, %v", c, p, err)
+		}
+	}
+}
+
 // entry is one of a log in the model: who appended it, in which epoch and life.
 type entry struct {
 	epoch  uint64
