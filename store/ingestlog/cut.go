@@ -52,6 +52,7 @@ func (l *Log) cutTo(seq int64) error {
 		}
 	}
 	seg := l.last()
+	unsure := l.unsure || seg.db == nil // a commit may have failed when it was the last one
 	if seg.db == nil {
 		db, err := l.o.openFile(seg.path, false, lockPatience)
 		if err != nil {
@@ -60,6 +61,11 @@ func (l *Log) cutTo(seq int64) error {
 		l.mu.Lock()
 		seg.db = db
 		l.mu.Unlock()
+	}
+	if unsure {
+		if err := seg.confirm(l.o.FS); err != nil {
+			return err
+		}
 		l.unsure = false
 	}
 	end, err := seg.cut(seq)
