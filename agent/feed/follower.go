@@ -182,12 +182,13 @@ func (f *follower) serve(st mesh.Stream, in *wire.Reader) refusal {
 		return refusal{refusedSealed, err.Error()}
 	}
 	f.s.o.Events(Event{Kind: Copying, Feed: f.name, Err: err})
-	if errors.Is(err, store.ErrFull) {
-		return refusal{refusedFull, err.Error()}
-	}
-	if f.log != nil {
+	full := errors.Is(err, store.ErrFull)
+	if f.log != nil && (!full || f.log.Broken() != nil) {
 		_ = f.log.Close() // opening it again finds out what is there
 		f.log = nil
+	}
+	if full {
+		return refusal{refusedFull, err.Error()}
 	}
 	return refusal{refusedFailing, err.Error()}
 }

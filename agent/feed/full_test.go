@@ -122,6 +122,31 @@ func TestOwnerBeginsWhileAMemberIsFull(t *testing.T) {
 	})
 }
 
+// A full member has more than its owner, and has no room to cut it off.
+func TestFullMemberIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		s := filling(t, func(b *siteAgent) bool { return full.Load() && b.segment(2) })
+		defer s.stop()
+		time.Sleep(30 * time.Second)
+		s.filled()
+		dir := image(t, s.agents["a"].dir)
+		s.broker.publish("more")
+		time.Sleep(time.Minute)
+		s.agents["a"].crash()
+		full.Store(true)
+		s.full = nil
+		s.start("a", dir)
+		s.knows("a")
+		time.Sleep(5 * time.Minute)
+		s.broker.publish("later")
+		time.Sleep(time.Minute)
+		if n := s.broker.waiting(); n > 0 {
+			t.Errorf("%d messages wait: %s", n, s.agents["a"].feeds.Statuses()[0].Why)
+		}
+	})
+}
+
 // A member that is only away makes nobody let go: the clock of a log that takes nothing
 // stands still.
 func TestNothingIsLetGoForAMemberThatIsAway(t *testing.T) {

@@ -86,7 +86,11 @@ func (k *link) greet() (int64, error) {
 		p.From = first
 		err = k.write(wire.Append(nil, frameAnew, head))
 	case p.Cut:
-		err = k.write(appendSeq(nil, frameCut, p.From))
+		// A cut may want room too. What the owner does not keep is before it.
+		r.mu.Lock()
+		floor := min(r.floor, p.From)
+		r.mu.Unlock()
+		err = k.write(appendSeq(appendReplicated(nil, 0, floor), frameCut, p.From))
 	default:
 		return p.From, nil
 	}

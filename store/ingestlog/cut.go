@@ -44,6 +44,9 @@ func (l *Log) CutTo(seq int64) (int64, error) {
 	return l.done.seq, nil
 }
 
+// Broken is why the log must be opened again; nil: it need not be. The owner calls it.
+func (l *Log) Broken() error { return l.broken }
+
 func (l *Log) cutTo(seq int64) error {
 	l.forget()
 	for l.last().head.seq > seq {
