@@ -259,7 +259,7 @@ func (c *Shares) Merge() {
 		}
 	}
 	c.merging = true
-	table := c.tableOf(worst)
+	_, table := c.tableOf(worst)
 	c.work.Go(func() {
 		use, err := c.o.State.merge(table, parts, c.quit)
 		for _, u := range parts {
@@ -282,12 +282,12 @@ func (c *Shares) Merge() {
 	})
 }
 
-// tableOf is the table of a place.
-func (c *Shares) tableOf(at place) operator.StateTable {
+// tableOf is the table of a place, and the subtask that has it.
+func (c *Shares) tableOf(at place) (dataflow.SubtaskID, operator.StateTable) {
 	for s, tables := range c.o.Tables {
 		for _, t := range tables {
 			if s.Index == at.subtask && t.Operator == at.operator && t.Name == at.table {
-				return t.StateTable
+				return s, t.StateTable
 			}
 		}
 	}
@@ -318,7 +318,10 @@ func (c *Shares) merged(at place, of []manifest.PartUse, use manifest.PartUse) {
 		c.o.State.parts.Unpin(u.Part)
 	}
 	ch.parts = slices.Replace(ch.parts, 0, len(of), use)
-	if use.Rows == 0 && len(ch.parts) == 1 { // before deltas it stays: they build on a whole part
+	sub, _ := c.tableOf(at)
+	// Before deltas it stays: they build on a whole part. One that is being stored may
+	// be such a delta.
+	if use.Rows == 0 && len(ch.parts) == 1 && len(c.storing[sub]) == 0 {
 		c.o.State.parts.Unpin(use.Part)
 		ch.parts = nil
 	}

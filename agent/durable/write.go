@@ -110,7 +110,8 @@ func (c *Checkpointer) whole(m manifest.Manifest) (done []merger, err error) {
 
 func (c *Checkpointer) wholeShard(at place, sh *manifest.Shard, stop <-chan struct{}) (merger, error) {
 	of := sh.Parts
-	use, err := c.state.merge(c.shares.tableOf(at), of, stop)
+	_, table := c.shares.tableOf(at)
+	use, err := c.state.merge(table, of, stop)
 	if err != nil {
 		return merger{}, err
 	}

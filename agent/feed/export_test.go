@@ -10,3 +10,6 @@ import (
 func (o *Options) OpensDB(open func(path string, mode os.FileMode, b *bolt.Options) (*bolt.DB, error)) {
 	o.log.OpenDB = open
 }
+
+// SmallCopies has copies be in segments of the least size.
+func (o *Options) SmallCopies() { o.log.SegmentBytes = 256 << 10 }

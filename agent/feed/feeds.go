@@ -41,7 +41,7 @@ type Options struct {
 	Packs      func(mesh.NodeID) bool                 // whether an agent knows of packed frames; nil: nobody does
 	Packer     *pack.Packer                           // nil: one that nobody asks what it has counted
 
-	log ingestlog.Options // OpenDB only, of the logs that it owns: tests fail writes with it
+	log ingestlog.Options // OpenDB only, and SegmentBytes of copies: for tests
 }
 
 // Feeds are the feeds that run in this process. Each is opened once, however

@@ -17,7 +17,8 @@ import (
 // follower keeps the copy of a log that another agent owns. It serves one stream
 // at a time: a new one of the owner ends the one before.
 //
-// Full: it says so, the stream ends, and the owner comes again.
+// Full: it says so, the stream ends, and the owner comes again with what may be let
+// go.
 type follower struct {
 	s     *Feeds
 	name  string
@@ -53,7 +54,9 @@ func (f *follower) open() (err error) {
 	if f.log != nil {
 		return nil
 	}
-	f.log, err = ingestlog.Open(ingestlog.Options{Dir: folder(f.s.o.Dir, f.name), Lanes: f.lanes, FS: f.s.o.FS, Events: f.s.hearCopy(f.name)})
+	f.log, err = ingestlog.Open(ingestlog.Options{
+		Dir: folder(f.s.o.Dir, f.name), Lanes: f.lanes, FS: f.s.o.FS, Events: f.s.hearCopy(f.name), OpenDB: f.s.o.log.OpenDB, SegmentBytes: f.s.o.log.SegmentBytes,
+	})
 	if err == nil {
 		err = f.place()
 	}
@@ -179,9 +182,13 @@ func (f *follower) serve(st mesh.Stream, in *wire.Reader) refusal {
 		return refusal{refusedSealed, err.Error()}
 	}
 	f.s.o.Events(Event{Kind: Copying, Feed: f.name, Err: err})
-	if !errors.Is(err, store.ErrFull) && f.log != nil {
+	full := errors.Is(err, store.ErrFull)
+	if f.log != nil && (!full || f.log.Broken() != nil) {
 		_ = f.log.Close() // opening it again finds out what is there
 		f.log = nil
+	}
+	if full {
+		return refusal{refusedFull, err.Error()}
 	}
 	return refusal{refusedFailing, err.Error()}
 }

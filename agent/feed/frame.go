@@ -57,7 +57,8 @@ type refusal struct {
 const (
 	refusedLater   byte = 1 // the member does not know of the epoch yet, or is busy: come again
 	refusedSealed  byte = 2 // a later epoch was promised: this owner is none any more
-	refusedFailing byte = 3 // its disk is full or fails: come again
+	refusedFailing byte = 3 // its disk fails: come again
+	refusedFull    byte = 6 // its disk is full: come again, and say what it may let go
 	// To a mirror only.
 	refusedElsewhere byte = 4 // the text is the node that owns the log
 	refusedOther     byte = 5 // the mirror's log is none of this one's: come again, as either may learn something

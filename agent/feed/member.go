@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/wire"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 )
 
@@ -85,7 +86,11 @@ func (k *link) greet() (int64, error) {
 		p.From = first
 		err = k.write(wire.Append(nil, frameAnew, head))
 	case p.Cut:
-		err = k.write(appendSeq(nil, frameCut, p.From))
+		// A cut may want room too. What the owner does not keep is before it.
+		r.mu.Lock()
+		floor := min(r.floor, p.From)
+		r.mu.Unlock()
+		err = k.write(appendSeq(appendReplicated(nil, 0, floor), frameCut, p.From))
 	default:
 		return p.From, nil
 	}
@@ -124,10 +129,14 @@ func (k *link) expect(kind byte) ([]byte, error) {
 	if err := no.decode(b); err != nil {
 		return nil, err
 	}
-	if no.code == refusedSealed {
-		return nil, fmt.Errorf("%w: %s", ingestlog.ErrSealed, no.why)
+	err = fmt.Errorf("it takes nothing: %s", no.why)
+	switch no.code {
+	case refusedSealed:
+		err = fmt.Errorf("%w: %s", ingestlog.ErrSealed, no.why)
+	case refusedFull:
+		err = store.Full(err)
 	}
-	return nil, fmt.Errorf("it takes nothing: %s", no.why)
+	return nil, err
 }
 
 // listen takes the member's answers.
@@ -203,7 +212,8 @@ func (k *link) feed(at int64) error {
 		shown, floor := r.shown, r.floor
 		r.mu.Unlock()
 		k.buf = k.buf[:0]
-		if shown > k.shown && mine || floor > k.floor && k.m.live {
+		// What it may let go comes before groups: it may have no room for them else.
+		if shown > k.shown && mine || floor > k.floor {
 			k.buf = appendReplicated(k.buf, min(shown, at), floor)
 			k.shown, k.floor = shown, floor
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
@@ -38,7 +39,8 @@ const (
 // which calls offer, wait and settle. A group is acknowledged when all have it.
 //
 // Full: one group is under way; the pump waits for the slowest member. A member
-// that is away stops everything until it is back, or the epoch ends.
+// that is away, or whose disk is full, stops everything until it is back, or has room,
+// or the epoch ends.
 type replicas struct {
 	name      string
 	epoch     coordinator.LogEpoch
@@ -126,11 +128,13 @@ func (r *replicas) offer(staged []*ingestlog.Group) {
 	r.change()
 }
 
-// wait waits until all members are live and have everything before seq.
+// wait waits until all members are live and have everything before seq. The log's
+// owner calls it: while a member's disk is full it lets go what it may by now.
 func (r *replicas) wait(seq int64) error {
 	for {
 		r.mu.Lock()
 		all := !slices.ContainsFunc(r.members, func(m *member) bool { return !m.live || m.acked < seq })
+		full := slices.ContainsFunc(r.members, func(m *member) bool { return !m.live && errors.Is(m.why, store.ErrFull) })
 		changed, failed := r.changed, r.failed
 		r.mu.Unlock()
 		switch {
@@ -138,6 +142,9 @@ func (r *replicas) wait(seq int64) error {
 			return failed
 		case all:
 			return nil
+		case full: // with each of its refusals
+			_ = r.log.MakeRoom(r.o.Clock.Now()) // that there is none here is not asked now
+			r.raise()
 		}
 		select {
 		case <-r.ctx.Done():
@@ -149,10 +156,17 @@ func (r *replicas) wait(seq int64) error {
 
 // settle says that all members have everything before seq.
 func (r *replicas) settle(seq int64) {
+	r.mu.Lock()
+	r.shown = seq
+	r.mu.Unlock()
+	r.raise()
+}
+
+// raise says what is not kept here any more, so that the members let it go.
+func (r *replicas) raise() {
 	floor, _ := r.log.First()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.shown = seq
 	if floor != r.floor {
 		r.floor = floor
 		r.change()

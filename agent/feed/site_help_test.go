@@ -196,6 +196,7 @@ func (s *site) start(node mesh.NodeID, dir string) *siteAgent {
 			defer a.mu.Unlock()
 			a.said = append(a.said, e)
 		}}
+	o.SmallCopies()
 	if full := s.full; full != nil {
 		o.OpensDB(func(path string, mode os.FileMode, b *bolt.Options) (*bolt.DB, error) {
 			db, err := bolt.Open(path, mode, b)

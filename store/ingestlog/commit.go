@@ -18,7 +18,8 @@ import (
 //     power loss, nobody knows. What was durable before still is. Nothing is
 //     added to that segment any more: the next Commit begins another one, whose
 //     head says where the one before ends, so that what may be in it twice
-//     counts once.
+//     counts once. A log that is opened does not know that it was so, and takes
+//     what the file shows: for that it makes it durable first (segment.confirm).
 //   - No other segment can be made either: the commit fails again, and nothing
 //     is acknowledged until one can.
 

@@ -44,6 +44,9 @@ func (l *Log) CutTo(seq int64) (int64, error) {
 	return l.done.seq, nil
 }
 
+// Broken is why the log must be opened again; nil: it need not be. The owner calls it.
+func (l *Log) Broken() error { return l.broken }
+
 func (l *Log) cutTo(seq int64) error {
 	l.forget()
 	for l.last().head.seq > seq {
@@ -52,6 +55,7 @@ func (l *Log) cutTo(seq int64) error {
 		}
 	}
 	seg := l.last()
+	unsure := l.unsure || seg.db == nil // a commit may have failed when it was the last one
 	if seg.db == nil {
 		db, err := l.o.openFile(seg.path, false, lockPatience)
 		if err != nil {
@@ -60,6 +64,11 @@ func (l *Log) cutTo(seq int64) error {
 		l.mu.Lock()
 		seg.db = db
 		l.mu.Unlock()
+	}
+	if unsure {
+		if err := seg.confirm(l.o.FS); err != nil {
+			return err
+		}
 		l.unsure = false
 	}
 	end, err := seg.cut(seq)

@@ -27,7 +27,8 @@ type Options struct {
 	ReadOnly bool        // nothing is changed, and nobody may have the log open for writing
 	Events   func(Event) // called by the goroutine that opens, appends, commits; nil: nobody listens
 
-	// FS is what the promise is written through; nil: the disk.
+	// FS is what the promise is written through, and a segment's meta when it is
+	// opened; nil: the disk.
 	FS store.FS
 	// OpenDB opens a segment; nil: bolt.Open. Tests fail writes with it.
 	OpenDB func(path string, mode os.FileMode, o *bolt.Options) (*bolt.DB, error)

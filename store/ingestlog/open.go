@@ -144,13 +144,14 @@ func (l *Log) at(end state) {
 	l.mu.Unlock()
 }
 
-// settle makes durable what is there: of what a killed process wrote some may
-// only be in the system's memory, and what is read counts as safe.
+// settle makes durable what is there: some may only be in the system's memory, and
+// what is read counts as safe. That the folder's names cannot be made durable once,
+// and later can, is not foreseen: a file system that fails to write its journal stops.
 func (l *Log) settle() error {
 	if l.o.ReadOnly {
 		return nil
 	}
-	err := l.last().db.Sync()
+	err := l.last().confirm(l.o.FS)
 	if err == nil {
 		err = disk.Shared.SyncDir(l.o.Dir)
 	}

@@ -252,6 +252,42 @@ func (s *segment) settle(db *bolt.DB) error {
 	})
 }
 
+// confirm makes durable what the file shows, which may be more than the disk has: a
+// process was killed before it synced, or a sync failed. After one that failed Linux
+// takes the pages for written and shows them still; it says so once, and the next
+// sync, of who opens the file anew, says yes and writes nothing. So the meta that
+// counts is written again, as it is, and synced.
+//
+// That is enough, if the system keeps two promises. A sync that says yes after a page
+// was written has that page on the disk, whatever failed before. And each open file
+// hears of a failure since it was opened (Linux from 4.13 on): then all other pages
+// that the meta leads to are on the disk, since it was only written when a sync of
+// them had said yes. What else was written is in no page that counts, and is written
+// whole when it is used.
+//
+// It is written in its own place, and not by another commit: the other meta is the
+// one that is surely on the disk, and must stay until this one is. Nor does this want
+// room, so that a log is opened, and lets go, where the disk is full.
+func (s *segment) confirm(fsys store.FS) error {
+	id, _, err := s.last()
+	if err != nil {
+		return err
+	}
+	meta := make([]byte, s.db.Info().PageSize)
+	at := int64(id%2) * int64(len(meta)) // bbolt takes turns
+	f, err := fsys.Open(s.path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	if _, err = f.ReadAt(meta, at); err == nil {
+		_, err = f.WriteAt(meta, at)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
 // brokenMeta tells whether one of bbolt's two metas is not in order. It was
 // being written when the power failed, and then all is well; or it was damaged,
 // and then the last commit is lost, since bbolt takes the other. Nobody can tell
