@@ -13,6 +13,48 @@ import (
 
 var errNoAnswer = errors.New("there is no answer")
 
+// people do what the kind of the run says.
+func (r *run) people() {
+	switch r.cfg.Kind {
+	case Failover, Frozen:
+		r.whole(r.b)
+		r.randomly()
+		r.w.Run(r.w.Now() + 2*sec)
+		r.failover(r.a, r.b)
+	case Wander, Roam, Mingle:
+		r.wander()
+	case Shared:
+		r.bothThereAndBack()
+	case Leave:
+		r.thereAndBack(false)
+	case Taken, Home:
+		r.whole(r.b)
+		r.randomly()
+		r.w.Run(r.w.Now() + 2*sec)
+		r.failover(r.a, r.b)
+		if r.owner() == r.b {
+			r.move(jobName, r.b, r.a, r.cfg.Kind == Taken)
+		}
+		r.w.Run(max(r.w.Now(), r.quiet) + sec)
+	case Stay:
+		r.thereAndBack(true)
+	case Return:
+		r.goesBack()
+	case Torn:
+		r.torn()
+	case Third:
+		r.third()
+	case Chain:
+		r.chain()
+	case Err:
+		r.err()
+	case Force:
+		r.force()
+	default:
+		r.migrate()
+	}
+}
+
 // wish asks a site's leader for something until it has answered without an error, or
 // w says that there is nothing to ask for.
 func (r *run) wish(s *site.Site, w func() *leader.Wish) {

@@ -96,44 +96,7 @@ func Run(cfg Config) *Result {
 		})
 	})
 	r.mesh.Step = r.step
-	switch cfg.Kind {
-	case Failover, Frozen:
-		r.whole(r.b)
-		r.randomly()
-		r.w.Run(r.w.Now() + 2*sec)
-		r.failover(r.a, r.b)
-	case Wander, Roam, Mingle:
-		r.wander()
-	case Shared:
-		r.bothThereAndBack()
-	case Leave:
-		r.thereAndBack(false)
-	case Taken, Home:
-		r.whole(r.b)
-		r.randomly()
-		r.w.Run(r.w.Now() + 2*sec)
-		r.failover(r.a, r.b)
-		if r.owner() == r.b {
-			r.move(jobName, r.b, r.a, cfg.Kind == Taken)
-		}
-		r.w.Run(max(r.w.Now(), r.quiet) + sec)
-	case Stay:
-		r.thereAndBack(true)
-	case Return:
-		r.goesBack()
-	case Torn:
-		r.torn()
-	case Third:
-		r.third()
-	case Chain:
-		r.chain()
-	case Err:
-		r.err()
-	case Force:
-		r.force()
-	default:
-		r.migrate()
-	}
+	r.people()
 	if r.w.Failed() == nil {
 		r.end()
 	}
