@@ -79,6 +79,16 @@ func (s *site) acts(id coordinator.JobID) string {
 	return ""
 }
 
+// session tells whether an agent of a site takes into a log.
+func (s *site) session() bool {
+	return slices.ContainsFunc(s.sorted(), func(n *node) bool {
+		return n.up && slices.ContainsFunc(slices.Sorted(maps.Keys(n.exec.roles)), func(name string) bool {
+			r := n.exec.roles[name]
+			return r != nil && n.exec.owns[name] && !r.Epoch.Held && r.Epoch.Mirror == nil
+		})
+	})
+}
+
 // judgeExact: nothing of a job acts at two sites at once.
 func (s *site) judgeExact() {
 	s.after(20*ms, s.judgeExact)
@@ -213,6 +223,8 @@ func anyLoss(seed uint64, bug string, fail func(string, ...any)) (overs int) {
 	}
 	if runs, quarantined := w.owners(); len(runs) != 1 || len(quarantined) > 0 {
 		a.fail("the job runs at %d sites, and is quarantined at %d", len(runs), len(quarantined))
+	} else if !runs[0].session() {
+		a.fail("the job runs at site %s, and nobody takes into its log there", runs[0].name)
 	}
 	for _, s := range w.sites {
 		overs += s.losses.overs

@@ -2,7 +2,6 @@ package leader_test
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -117,13 +116,7 @@ func (s *three) are(t *testing.T, seed uint64, want ...string) {
 func (s *three) session(t *testing.T, seed uint64, at *site) {
 	t.Helper()
 	for _, o := range s.a.sites {
-		has := slices.ContainsFunc(o.sorted(), func(n *node) bool {
-			return slices.ContainsFunc(slices.Sorted(maps.Keys(n.exec.roles)), func(name string) bool {
-				r := n.exec.roles[name]
-				return r != nil && n.exec.owns[name] && !r.Epoch.Held && r.Epoch.Mirror == nil
-			})
-		})
-		if has != (o == at) {
+		if has := o.session(); has != (o == at) {
 			t.Errorf("seed %d: site %s has a session: %v", seed, o.name, has)
 		}
 	}
