@@ -75,7 +75,8 @@ const (
 	// that had it have left the site. A shared feed has no session while that may be at
 	// another site with a job. What is kept of a job says at which index it was offered,
 	// and its mirrors go with the site that it was kept of. Who was taken out is refused
-	// with a code of its own.
+	// with a code of its own. What a prepared move needs stays as it is, and a job that
+	// another site may have taken is not handed over.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel

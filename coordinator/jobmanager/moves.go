@@ -307,32 +307,6 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 	}
 }
 
-// takenMeanwhile: a job comes whose log has a reign of yet another site, of its own epoch
-// or above. Nobody would have a session of it: a person says who has it.
-func (a *apply) takenMeanwhile(id coordinator.JobID, f *coordinator.Feed) {
-	if a.Level < coordinator.SettledLevel {
-		return
-	}
-	next := *a.Jobs[id]
-	next.Status, next.Why = coordinator.Quarantined, coordinator.Quarantine(newest(coordinator.LineageOf(f, a.Site)).Site)
-	a.put(&next)
-}
-
-// readsNoMore: a shared feed comes with its session, which no site lets go while a job of
-// its own reads it. So those that moved away from here read no mirror of it.
-func (a *apply) readsNoMore(name string) {
-	if a.Level < coordinator.SettledLevel {
-		return
-	}
-	for _, id := range sorted(a.Jobs) {
-		if j := a.Jobs[id]; j.Status == coordinator.Moved && slices.Contains(j.Reads, name) {
-			next := *j
-			next.Reads = slices.DeleteFunc(slices.Clone(j.Reads), func(r string) bool { return r == name })
-			a.put(&next)
-		}
-	}
-}
-
 // receive makes room for what an arrival brings, and gives it back if the job does
 // not come.
 func (a *apply) receive(arr *coordinator.Arrival) {

@@ -79,6 +79,16 @@ func (s *site) acts(id coordinator.JobID) string {
 	return ""
 }
 
+// session tells whether an agent of a site takes into a log.
+func (s *site) session() bool {
+	return slices.ContainsFunc(s.sorted(), func(n *node) bool {
+		return n.up && slices.ContainsFunc(slices.Sorted(maps.Keys(n.exec.roles)), func(name string) bool {
+			r := n.exec.roles[name]
+			return r != nil && n.exec.owns[name] && !r.Epoch.Held && r.Epoch.Mirror == nil
+		})
+	})
+}
+
 // judgeExact: nothing of a job acts at two sites at once.
 func (s *site) judgeExact() {
 	s.after(20*ms, s.judgeExact)
@@ -213,6 +223,8 @@ func anyLoss(seed uint64, bug string, fail func(string, ...any)) (overs int) {
 	}
 	if runs, quarantined := w.owners(); len(runs) != 1 || len(quarantined) > 0 {
 		a.fail("the job runs at %d sites, and is quarantined at %d", len(runs), len(quarantined))
+	} else if !runs[0].session() {
+		a.fail("the job runs at site %s, and nobody takes into its log there", runs[0].name)
 	}
 	for _, s := range w.sites {
 		overs += s.losses.overs
@@ -244,13 +256,8 @@ func (w *clock) loss(rng *rand.Rand, i int, exact bool) {
 		}
 		s.trace("FAULT lose %s", s.name)
 		s.lose()
-		if rng.IntN(3) > 0 { // and somebody has seen it
-			s.run(s.now + 3000*ms)
-			for _, o := range w.sites {
-				if o != s && (o == s.other || rng.IntN(2) == 0) && !(exact && o.errs()) {
-					o.take(i, false, exact)
-				}
-			}
+		if rng.IntN(3) > 0 {
+			s.seen(rng, i, exact)
 		}
 	case 2, 3:
 		s.trace("FAULT return %s", s.name)
@@ -271,10 +278,44 @@ func (w *clock) loss(rng *rand.Rand, i int, exact bool) {
 		for _, s := range w.sites {
 			if j := s.job("kept"); j != nil && !j.Status.Ended() {
 				s.wishMove("migrate", "kept", i+1, false)
+				if rng.IntN(2) == 0 && s.prepares(3000*ms) {
+					s.run(s.now + dataflow.Time(rng.Int64N(int64(200*ms))))
+					s.trace("FAULT lose %s, which moves it", s.name)
+					s.lose()
+					s.seen(rng, i, exact)
+				}
 				break
 			}
 		}
 	}
+}
+
+// seen: a site is lost, and others take what it had.
+func (s *site) seen(rng *rand.Rand, i int, exact bool) {
+	s.run(s.now + 3000*ms)
+	all := without(s.sites, s)
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for n, o := range all {
+		if (n == 0 || rng.IntN(2) == 0) && !(exact && o.errs()) {
+			o.take(i, false, exact)
+		}
+	}
+}
+
+func without(sites []*site, but *site) []*site {
+	return slices.DeleteFunc(slices.Clone(sites), func(s *site) bool { return s == but })
+}
+
+// prepares waits until all of a job that moves is at the other site; false: it is not.
+func (s *site) prepares(within dataflow.Time) bool {
+	for end := s.now + within; s.now < end; s.run(s.now + 5*ms) {
+		for _, arr := range s.other.state().Moves.Arrivals {
+			if arr.Phase == coordinator.ArrivalPrepared {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // take is a person's wish. Where nobody errs, the next one has seen what came of it.
