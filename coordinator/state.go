@@ -71,7 +71,8 @@ const (
 	// stopped. The session of a shared feed does not leave a job that reads a mirror of it,
 	// and comes with the last job that reads it, whatever epoch that has. The feed of a
 	// job that goes on from another one's savepoint keeps its lineage, and its mirror.
-	// The epoch behind a mirror's may start before that one.
+	// The epoch behind a mirror's may start before that one. A shared feed that is deleted
+	// and made again under its name is another one.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel
@@ -346,6 +347,20 @@ type Feed struct {
 	// Move is the arrival that brought it here, until that is decided: dropped, it
 	// goes.
 	Move MoveID `cbor:"21,keyasint,omitempty"`
+	// Made is the Raft index at which the record was made: two feeds that have the name
+	// one after the other have different ones. The first epoch of the log has this number,
+	// so it is above all that a feed of this name ever had here. 0: the record is from
+	// before SettledLevel, or came with a job's submission, whose feeds' names are never
+	// used twice: the first epoch is 1.
+	Made uint64 `cbor:"22,keyasint,omitempty"`
+}
+
+// NextEpoch is the number of the epoch of its log that begins next.
+func (f *Feed) NextEpoch() uint64 {
+	if f.Log.Epoch == 0 && f.Made > 0 {
+		return f.Made
+	}
+	return f.Log.Epoch + 1
 }
 
 // Source is whose source a job's own feed is, in every job that had it.
@@ -382,14 +397,14 @@ func (f *Feed) Of(job JobID) bool {
 // stay Heirs. One of them owns the next epoch, and nothing is lost, as long as a
 // member of this one shows that nothing was acknowledged in it: store/logepoch.
 type LogEpoch struct {
-	Epoch   uint64        `cbor:"1,keyasint"` // from 1; 0: the log was never begun
+	Epoch   uint64        `cbor:"1,keyasint"` // from 1, or Feed.Made; 0: the log was never begun
 	Owner   mesh.NodeID   `cbor:"2,keyasint"` // one of Members
 	Members []mesh.NodeID `cbor:"3,keyasint"`
 	Start   int64         `cbor:"4,keyasint"` // sequence number of its first entry
 	// Starts are those of the epochs up to this one, for who comes back after
 	// several: Starts[i] is that of epoch Forgotten+i+1. Use Cut.
 	Starts    []int64 `cbor:"5,keyasint"`
-	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more
+	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more, and those of feeds that had the name before
 	Heirs     []Heir  `cbor:"7,keyasint,omitempty"` // by node
 	// Held: the owner has no session, and appends nothing of its own. So where the
 	// feed leaves this site the log ends at Start. State.Holds says when.

@@ -37,19 +37,27 @@ type keptFeeds struct {
 	mesh  string
 	tell  func(string)
 
-	changed chan struct{}                // 1: the state may need other pins
-	came    chan struct{}                // 1: an awaited mirror has more
-	mu      sync.Mutex                   // guards what follows
-	awaited map[string]bool              // mirrors without which a job that is on its way here cannot come
-	owned   map[string]coordinator.JobID // feeds that run here, and whose they were when they began to
-	moving  map[string]bool              // feeds that run here, and whose pins may not be those of the state
+	changed chan struct{}    // 1: the state may need other pins
+	came    chan struct{}    // 1: an awaited mirror has more
+	mu      sync.Mutex       // guards what follows
+	awaited map[string]bool  // mirrors without which a job that is on its way here cannot come
+	owned   map[string]owned // feeds that run here
+	moving  map[string]bool  // feeds that run here, and whose pins may not be those of the state
 }
+
+// owned is what a feed was when it began to run here.
+type owned struct {
+	job  coordinator.JobID // Feed.Whose
+	made uint64            // Feed.Made
+}
+
+func ownedOf(f *coordinator.Feed) owned { return owned{f.Whose(), f.Made} }
 
 var _ executor.Feeds = (*keptFeeds)(nil)
 
 // newKeptFeeds makes them; feeds and mesh are set before anything else is called.
 func newKeptFeeds(view func(func(*coordinator.State)), tell func(string)) *keptFeeds {
-	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), came: make(chan struct{}, 1), awaited: make(map[string]bool), owned: make(map[string]coordinator.JobID), moving: make(map[string]bool)}
+	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), came: make(chan struct{}, 1), awaited: make(map[string]bool), owned: make(map[string]owned), moving: make(map[string]bool)}
 }
 
 // Own is executor.Feeds'.
@@ -60,7 +68,7 @@ func (k *keptFeeds) Own(r *worker.LogRole) error {
 	}
 	var needed map[string]feed.Need
 	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
-	k.owns(r.Feed.Name, r.Feed.Whose())
+	k.owns(r.Feed.Name, ownedOf(r.Feed))
 	if err := k.feeds.Own(r.Feed.Name, r.Epoch, c, needed); err != nil {
 		return err
 	}
@@ -99,10 +107,10 @@ func (k *keptFeeds) Drop(name string) error {
 	return k.feeds.Drop(name)
 }
 
-func (k *keptFeeds) owns(name string, job coordinator.JobID) {
+func (k *keptFeeds) owns(name string, as owned) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.owned[name] = job
+	k.owned[name] = as
 }
 
 func (k *keptFeeds) rests(name string) {
@@ -112,12 +120,12 @@ func (k *keptFeeds) rests(name string) {
 	delete(k.moving, name)
 }
 
-// ownedFor is whose a feed was when it began to run here.
-func (k *keptFeeds) ownedFor(name string) (job coordinator.JobID, runs bool) {
+// ownedAs is what a feed was when it began to run here.
+func (k *keptFeeds) ownedAs(name string) (as owned, runs bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	job, runs = k.owned[name]
-	return job, runs
+	as, runs = k.owned[name]
+	return as, runs
 }
 
 // config is a feed's, whose broker session is named after the mesh and the feed
@@ -143,7 +151,7 @@ func (k *keptFeeds) Reader(name, who string, s *job.Source, subtask, parallelism
 	if c, err := k.config(spec); err == nil && subtask >= max(1, c.Lanes) {
 		return noLanes{}, nil
 	}
-	if of, runs := k.ownedFor(name); !runs || of != spec.Whose() { // it still runs for the job before
+	if as, runs := k.ownedAs(name); !runs || as != ownedOf(spec) { // it still runs for the job before, or is the feed that had the name before
 		return nil, fmt.Errorf("feed %q: %w", name, feed.ErrNotOwner)
 	}
 	f, err := k.feeds.OpenKeeping(name, nil, nil)

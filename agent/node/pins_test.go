@@ -22,8 +22,8 @@ func TestPinsThatMayMove(t *testing.T) {
 		Savepoints: map[string]*coordinator.Snapshot{"s0": {Name: "s0", Job: "j0"}, "s2": {Name: "s2", Job: "j2"}},
 	}
 	k := newKeptFeeds(func(f func(*coordinator.State)) { f(st) }, func(string) {})
-	k.owns("j1.in", "j1")
-	k.owns("shared", "")
+	k.owns("j1.in", owned{job: "j1"})
+	k.owns("shared", owned{})
 	for _, c := range []struct {
 		changed jobmanager.Changed
 		want    string

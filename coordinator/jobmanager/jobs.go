@@ -76,7 +76,7 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 		if old := a.Feeds[feed.Name]; old != nil {
 			feed.Log, feed.Created, feed.Past = old.Log, old.Created, a.pastOf(old)
 			if a.Level >= coordinator.SettledLevel {
-				feed.Lineage, feed.Reigns, feed.Fork = old.Lineage, old.Reigns, old.Fork
+				feed.Lineage, feed.Reigns, feed.Fork, feed.Made = old.Lineage, old.Reigns, old.Fork, old.Made
 			}
 		}
 		a.Feeds[feed.Name] = feed
