@@ -190,6 +190,16 @@ type Job struct {
 	// job. Nothing of it runs, and its feeds have no session, until all that keep it have
 	// said that they have not, or a person has said that it goes on here.
 	Isolated bool `cbor:"33,keyasint,omitempty"`
+	// Stands are the shared feeds that it read when it ended: as long as it lives none of
+	// them is deleted. SettledLevel.
+	Stands []Stand `cbor:"34,keyasint,omitempty"`
+}
+
+// Stand is a shared feed in whose log something stands. One of that name that was made
+// at another index is another feed.
+type Stand struct {
+	Feed string `cbor:"1,keyasint"`
+	Made uint64 `cbor:"2,keyasint,omitempty"` // Feed.Made
 }
 
 // Tenure says from when on a site has had a job.
@@ -274,6 +284,28 @@ type Snapshot struct {
 	// Request is the one that it answers: who sends it again gets the same savepoint.
 	// Random.
 	Request string `cbor:"7,keyasint,omitempty"`
+	// Stands are the shared feeds that its job read, of a savepoint that was taken here.
+	// No other site is told. SettledLevel.
+	Stands []Stand `cbor:"8,keyasint,omitempty"`
+}
+
+// StandsIn tells whether a snapshot of a job can stand in the log of a shared feed that
+// is here, by what the feed is: not if that was made when the one of its name that the
+// job read was deleted.
+func (s *State) StandsIn(c *Snapshot, f *Feed) bool {
+	j := s.Jobs[c.Job]
+	all := c.Stands
+	if len(all) == 0 && j != nil {
+		all = j.Stands
+	}
+	i := slices.IndexFunc(all, func(o Stand) bool { return o.Feed == f.Name })
+	switch {
+	case i >= 0:
+		return all[i].Made == f.Made
+	case j != nil && !j.Status.Ended():
+		return true
+	}
+	return f.Made == 0 // one that was made later is said
 }
 
 // Of is a kept snapshot: a checkpoint of job, or of its replica, or, where job is

@@ -3,6 +3,7 @@ package node_test
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -166,5 +167,41 @@ func TestASharedFeedIsMadeAgainAndItsJobMoves(t *testing.T) {
 		if !all[id] {
 			t.Errorf("message %d did not come out", id)
 		}
+	}
+}
+
+// A savepoint of a job that read the feed of before is none for a job that reads the one
+// that has its name: what was in the log there would be passed over.
+func TestASharedFeedIsMadeAgainUnderASavepoint(t *testing.T) {
+	t.Parallel()
+	plants := site(t, 1)
+	raised(t, plants...)
+	a := newAgain(t, plants[0])
+	c := a.plant.client(t)
+	a.make()
+	first := a.submits(api.Submission{Spec: a.spec("one", "replicas: 1")})
+	a.p.publish(100)
+	await(t, "all to come out", func() bool { return len(a.came(a.plant, "one")) >= 100 })
+	if _, err := c.Stop(t.Context(), string(first), false); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the job to stop", func() bool { return status(a.plant, first) == coordinator.Stopped })
+	from := a.plant.job(first).Savepoint
+	next := api.Submission{Spec: a.spec("two", "replicas: 1"), File: "x.yaml", From: from}
+	if checked, err := c.Check(t.Context(), api.Dry{Submission: next}); err != nil || !checked.Restore.OK {
+		t.Errorf("%v, %+v", err, checked.Restore)
+	}
+	if err := c.DeleteFeed(t.Context(), "line3"); err != nil {
+		t.Fatal(err)
+	}
+	a.make()
+	_, err := c.Submit(t.Context(), next)
+	refused(t, err, http.StatusUnprocessableEntity, "the log of a feed that was deleted, and feed line3 was made since")
+	next.From = ""
+	a.submits(next)
+	a.p.publish(50)
+	await(t, "what comes to come out", func() bool { return len(a.came(a.plant, "two")) >= 50 })
+	if all := a.came(a.plant, "two"); all[0] != 100 {
+		t.Errorf("it began with %d", all[0])
 	}
 }

@@ -326,16 +326,17 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need 
 	for id, j := range st.Jobs {
 		source, reads := sourceOf(st, id, name)
 		kept := needed(j, begun)
-		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil {
+		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil && !stale(st, name, begin) {
 			kept = []*coordinator.Snapshot{begin}
 		}
-		if !reads || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
+		if !reads || j.Status.Ended() && stale(st, name, kept...) || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
 			continue
 		}
 		pins[jobPin+string(id)] = feed.Need{From: places(lanes, source, kept...), All: len(kept) == 0}
 	}
 	for _, s := range st.Savepoints {
-		if source, reads := sourceOf(st, s.Job, name); reads {
+		source, reads := sourceOf(st, s.Job, name)
+		if reads = reads || slices.ContainsFunc(s.Stands, func(o coordinator.Stand) bool { return o.Feed == name }); reads && !stale(st, name, s) {
 			pins[savepointPin+s.Name] = feed.Need{From: places(lanes, source, s)}
 		}
 	}
@@ -353,6 +354,13 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need 
 		}
 	}
 	return pins
+}
+
+// stale tells whether snapshots of a job stand in a shared feed that had the name
+// before: they need nothing of this one.
+func stale(st *coordinator.State, name string, all ...*coordinator.Snapshot) bool {
+	f := st.Feeds[name]
+	return f != nil && f.Whose() == "" && slices.ContainsFunc(all, func(s *coordinator.Snapshot) bool { return !st.StandsIn(s, f) })
 }
 
 // begunWith is what live jobs may still have to be begun with.
@@ -380,7 +388,7 @@ func needed(j *coordinator.Job, begun map[string]bool) (all []*coordinator.Snaps
 }
 
 // sourceOf is the source of a job that reads a feed, or read it when it was its
-// own; empty: any may. What a forgotten job read of shared feeds nobody knows.
+// own; empty: any may. What a forgotten job read of shared feeds its savepoints say.
 func sourceOf(st *coordinator.State, id coordinator.JobID, name string) (dataflow.OperatorID, bool) {
 	if f := st.Feeds[name]; f != nil && f.Of(id) {
 		return f.Source(), true

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -48,6 +49,63 @@ func TestASharedFeedIsMadeAgain(t *testing.T) {
 	if f = begin(t, a, "line3", "a", 0); f.Made != 0 || f.Log.Epoch != 1 || f.Log.Reign != nil || f.Log.Forgotten != 0 {
 		t.Errorf("%+v", f)
 	}
+}
+
+// What was kept of a job stands in the feeds that it read, as they were: it does not in
+// one that has the name since.
+func TestWhatStandsInAFeedThatIsMadeAgain(t *testing.T) {
+	a := south()
+	a.Level, a.Index = coordinator.SettledLevel, 20
+	a.Jobs, a.Names, a.Moves = map[coordinator.JobID]*coordinator.Job{}, map[string]coordinator.JobID{}, coordinator.NewMoves()
+	a.Savepoints = map[string]*coordinator.Snapshot{}
+	create := func() *coordinator.Feed {
+		t.Helper()
+		if err := a.feedCreated(&coordinator.Feed{Name: "line3", Config: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+		return a.Feeds["line3"]
+	}
+	f := create()
+	j := &coordinator.Job{ID: "j30-south", Status: coordinator.Running, Reads: []string{"line3"}, Epoch: 1, Attempt: 1}
+	a.put(j)
+	taken := func(name string, n uint64) *coordinator.Snapshot {
+		return &coordinator.Snapshot{Name: name, Job: j.ID, ID: dataflow.CheckpointID{Token: j.Token("south"), Counter: n}, Stands: []coordinator.Stand{{Feed: "of another site"}}}
+	}
+	if err := a.checkpointDone(&coordinator.CheckpointDone{Attempt: 1, Checkpoint: taken("chk", 1), Savepoint: taken("sp", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	chk, sp := a.Jobs[j.ID].Newest(), a.Savepoints["sp"]
+	if chk.Stands != nil || len(sp.Stands) != 1 || sp.Stands[0] != (coordinator.Stand{Feed: "line3", Made: 20}) {
+		t.Errorf("%+v, %+v", chk.Stands, sp.Stands)
+	}
+	if moved, err := withCopies(sp, &coordinator.CopiesChanged{}); err != nil || len(moved.Stands) != 1 {
+		t.Errorf("%v, %+v", err, moved)
+	}
+	looks := func(of, chks bool) {
+		t.Helper()
+		if a.StandsIn(sp, f) != of || a.StandsIn(chk, f) != chks {
+			t.Errorf("the savepoint %t, the checkpoint %t", a.StandsIn(sp, f), a.StandsIn(chk, f))
+		}
+	}
+	looks(true, true)
+	ended := *a.Jobs[j.ID]
+	ended.Status = coordinator.Stopped
+	a.put(&ended)
+	looks(true, true)
+	if err := a.feedDeleted(&coordinator.FeedDeleted{Name: "line3"}); err != nil {
+		t.Fatal(err)
+	}
+	a.Index = 90
+	f = create()
+	looks(false, false)
+	again := *a.Jobs[j.ID]
+	a.put(&again) // it has ended already: what it read was the feed of before
+	looks(false, false)
+	delete(a.Jobs, j.ID)
+	looks(false, false)
+	a.Level, a.Feeds = coordinator.GoesOnLevel, map[string]*coordinator.Feed{}
+	f = create()
+	looks(false, true) // nobody knows
 }
 
 // The feed of which another site has a mirror is made again: the mirror is made anew,
