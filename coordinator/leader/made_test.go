@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -29,5 +30,24 @@ func TestAFeedIsMadeAgainBetweenTwoLooks(t *testing.T) {
 	delete(l.st.Feeds, "line3")
 	if l.syncFeed("line3"); l.feeds["line3"] != nil {
 		t.Error("it is there still")
+	}
+}
+
+// A site below feature level 6 would give the session of a shared feed to nobody if the
+// job comes at an epoch that is not above those of the feed's reigns.
+func TestASharedFeedDoesNotComeBelowItsLevel(t *testing.T) {
+	l := New(Config{Term: 1, Self: "n1", Site: "s", Level: coordinator.Level, Timing: DefaultTiming(),
+		Parse: func(*coordinator.Job) (*Parsed, error) { return &Parsed{Feeds: []FeedUse{{Feed: "line3"}}}, nil }})
+	refused := func(level uint32, first uint64, stay bool) bool {
+		l.st = &coordinator.State{Site: "s", Level: level, Moves: coordinator.NewMoves()}
+		_, _, why := l.checkMove(&coordinator.MovePropose{From: "b", Epoch: 2, Job: coordinator.MovingJob{ID: "j9-b", Name: "door", Reads: []string{"line3"},
+			Feeds: []coordinator.MovingFeed{{Name: "line3", Stay: stay, Lineage: []coordinator.Reign{{Epoch: first, Site: "b"}}}}}})
+		return strings.Contains(why, "cannot take the session of the shared feed line3")
+	}
+	if !refused(coordinator.GoesOnLevel, 90, false) {
+		t.Error("nobody would have the session")
+	}
+	if refused(coordinator.GoesOnLevel, 1, false) || refused(coordinator.GoesOnLevel, 90, true) || refused(coordinator.SettledLevel, 90, false) {
+		t.Error("it is refused for nothing")
 	}
 }
