@@ -18,7 +18,10 @@ type Mirror struct {
 // there and nowhere else. Entries from Start on, up to the start of the next, are
 // that site's.
 type Reign struct {
-	Epoch uint64    `cbor:"1,keyasint"` // of the job at its owner; two reigns of a feed have different ones, or different sites
+	// Epoch is that of the job at its owner, or greater; the first of a shared feed has
+	// Feed.Made. Two reigns of a feed, or of feeds that have its name one after the
+	// other, have different ones, or different sites.
+	Epoch uint64    `cbor:"1,keyasint"`
 	Site  mesh.Site `cbor:"2,keyasint"`
 	Start int64     `cbor:"3,keyasint"` // sequence number
 }
@@ -35,7 +38,7 @@ func LineageOf(f *Feed, site mesh.Site) []Reign {
 	if len(f.Lineage) > 0 || f.Mirror != nil {
 		return slices.Clone(f.Lineage)
 	}
-	return []Reign{{Epoch: 1, Site: site}}
+	return []Reign{{Epoch: max(1, f.Made), Site: site}}
 }
 
 // MirrorName is how a shared feed of another site is called where it is mirrored:

@@ -77,6 +77,7 @@ const (
 	// and its mirrors go with the site that it was kept of. Who was taken out is refused
 	// with a code of its own. What a prepared move needs stays as it is, and a job that
 	// another site may have taken is not handed over.
+	// A shared feed that is deleted and made again under its name is another one.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel
@@ -194,6 +195,16 @@ type Job struct {
 	// job. Nothing of it runs, and its feeds have no session, until all that keep it have
 	// said that they have not, or a person has said that it goes on here.
 	Isolated bool `cbor:"33,keyasint,omitempty"`
+	// Stands are the shared feeds that it read when it ended: as long as it lives none of
+	// them is deleted. SettledLevel.
+	Stands []Stand `cbor:"34,keyasint,omitempty"`
+}
+
+// Stand is a shared feed in whose log something stands. One of that name that was made
+// at another index is another feed.
+type Stand struct {
+	Feed string `cbor:"1,keyasint"`
+	Made uint64 `cbor:"2,keyasint,omitempty"` // Feed.Made
 }
 
 // Tenure says from when on a site has had a job.
@@ -278,6 +289,28 @@ type Snapshot struct {
 	// Request is the one that it answers: who sends it again gets the same savepoint.
 	// Random.
 	Request string `cbor:"7,keyasint,omitempty"`
+	// Stands are the shared feeds that its job read, of a savepoint that was taken here.
+	// No other site is told. SettledLevel.
+	Stands []Stand `cbor:"8,keyasint,omitempty"`
+}
+
+// StandsIn tells whether a snapshot of a job can stand in the log of a shared feed that
+// is here, by what the feed is: not if that was made when the one of its name that the
+// job read was deleted.
+func (s *State) StandsIn(c *Snapshot, f *Feed) bool {
+	j := s.Jobs[c.Job]
+	all := c.Stands
+	if len(all) == 0 && j != nil {
+		all = j.Stands
+	}
+	i := slices.IndexFunc(all, func(o Stand) bool { return o.Feed == f.Name })
+	switch {
+	case i >= 0:
+		return all[i].Made == f.Made
+	case j != nil && !j.Status.Ended():
+		return true
+	}
+	return f.Made == 0 // one that was made later is said
 }
 
 // Of is a kept snapshot: a checkpoint of job, or of its replica, or, where job is
@@ -351,6 +384,20 @@ type Feed struct {
 	// Move is the arrival that brought it here, until that is decided: dropped, it
 	// goes.
 	Move MoveID `cbor:"21,keyasint,omitempty"`
+	// Made is the Raft index at which the record was made: two feeds that have the name
+	// one after the other have different ones. The first epoch of the log has this number,
+	// so it is above all that a feed of this name ever had here. 0: the record is from
+	// before SettledLevel, or came with a job's submission, whose feeds' names are never
+	// used twice: the first epoch is 1.
+	Made uint64 `cbor:"22,keyasint,omitempty"`
+}
+
+// NextEpoch is the number of the epoch of its log that begins next.
+func (f *Feed) NextEpoch() uint64 {
+	if f.Log.Epoch == 0 && f.Made > 0 {
+		return f.Made
+	}
+	return f.Log.Epoch + 1
 }
 
 // Source is whose source a job's own feed is, in every job that had it.
@@ -387,14 +434,14 @@ func (f *Feed) Of(job JobID) bool {
 // stay Heirs. One of them owns the next epoch, and nothing is lost, as long as a
 // member of this one shows that nothing was acknowledged in it: store/logepoch.
 type LogEpoch struct {
-	Epoch   uint64        `cbor:"1,keyasint"` // from 1; 0: the log was never begun
+	Epoch   uint64        `cbor:"1,keyasint"` // from 1, or Feed.Made; 0: the log was never begun
 	Owner   mesh.NodeID   `cbor:"2,keyasint"` // one of Members
 	Members []mesh.NodeID `cbor:"3,keyasint"`
 	Start   int64         `cbor:"4,keyasint"` // sequence number of its first entry
 	// Starts are those of the epochs up to this one, for who comes back after
 	// several: Starts[i] is that of epoch Forgotten+i+1. Use Cut.
 	Starts    []int64 `cbor:"5,keyasint"`
-	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more
+	Forgotten uint64  `cbor:"6,keyasint,omitempty"` // the first epochs, whose starts are not kept any more, and those of feeds that had the name before
 	Heirs     []Heir  `cbor:"7,keyasint,omitempty"` // by node
 	// Held: the owner has no session, and appends nothing of its own. So where the
 	// feed leaves this site the log ends at Start. State.Holds says when.

@@ -100,6 +100,8 @@ func readsFeed(st *coordinator.State, s *job.Source, from *beginning, c *coordin
 			from.refuse(s, "a log of wherever %s was exported, and not of feed %s%s", from.Name, f.Name, elsewise)
 		case of != "" && of != f.Name:
 			from.refuse(s, "the log of feed %s, and not of feed %s%s", of, f.Name, elsewise)
+		case !st.StandsIn(from.Snapshot, f):
+			from.refuse(s, "the log of a feed that was deleted, and feed %s was made since%s", f.Name, elsewise)
 		}
 	}
 	return nil

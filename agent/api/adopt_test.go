@@ -68,6 +68,38 @@ func TestAdopt(t *testing.T) {
 	send(t, a.url, "GET", "/v1/feeds/"+other+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings-2"`)
 }
 
+// Where a source stood in a shared feed that was deleted it stands nowhere: not in the
+// feed that has the name now. It does not matter whether the job of before is remembered.
+func TestASavepointOfAFeedThatIsMadeAgain(t *testing.T) {
+	s := newer(t)
+	a := s.agent(t, "n1", "")
+	plant := api.NewFeed{Name: "plant", Broker: "mqtt://b:1883", Topics: []string{"plant/#"}}
+	send(t, a.url, "POST", "/v1/feeds", plant).want(t, 201)
+	spec := "name: x\nsources: {readings: {feed: plant, format: text, event_time: ingestion}}\nsinks: [{id: out, from: readings, blackhole: {}}]\n"
+	id := submit(t, a.url, spec)
+	s.saves(t, id, "sp-1")
+	next := strings.ReplaceAll(spec, "name: x", "name: y")
+	goesOn := func() {
+		t.Helper()
+		send(t, a.url, "POST", "/v1/check", api.Submission{Spec: next, From: "sp-1"}).want(t, 200, `"ok":true`)
+	}
+	goesOn()
+	send(t, a.url, "POST", "/v1/jobs/x/cancel", nil).want(t, 200)
+	goesOn()
+	send(t, a.url, "DELETE", "/v1/feeds/plant", nil).want(t, 204)
+	send(t, a.url, "POST", "/v1/feeds", plant).want(t, 201)
+	for _, forgotten := range []bool{false, true} {
+		if forgotten {
+			s.must(t, coordinator.Command{JobForgotten: &coordinator.JobForgotten{Job: coordinator.JobID(id)}})
+		}
+		says := []string{"readings", "the log of a feed that was deleted, and feed plant was made since", "give the source another id"}
+		send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: next, From: "sp-1", AllowNonRestored: true}).want(t, 422, says...)
+		send(t, a.url, "POST", "/v1/check", api.Submission{Spec: next, From: "sp-1"}).want(t, 200, append(says, `"ok":false`)...)
+		anew := strings.ReplaceAll(next, "readings", "others")
+		send(t, a.url, "POST", "/v1/check", api.Submission{Spec: anew, From: "sp-1", AllowNonRestored: true}).want(t, 200, `"ok":true`)
+	}
+}
+
 // A job whose session stayed at another site has a mirror, which no other job takes over.
 func TestAMirrorIsNotAdopted(t *testing.T) {
 	s := newer(t)

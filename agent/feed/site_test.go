@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store/ingestlog"
@@ -368,7 +369,42 @@ func TestSealOfWhoWasNotTold(t *testing.T) {
 	})
 }
 
-// The epochs of a feed that was deleted say nothing of the next one of its name.
+// The epochs of a feed that was deleted say nothing of the next one of its name. Those
+// of that are above them: so it does not matter who has the log of the first still, or
+// has promised something of it.
+func TestAFeedIsMadeAgainWhileSomeAreOff(t *testing.T) {
+	for _, dropped := range [][]mesh.NodeID{{"a"}, {"b"}, nil} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, "a", "b")
+			defer s.stop()
+			for range 7 {
+				s.begin("a", 0, "a", "b")
+				s.knows("a", "b")
+			}
+			s.broker.publish(numbers(0, 5)...)
+			time.Sleep(time.Minute)
+			s.seal("b")
+			for _, node := range dropped {
+				if err := s.agents[node].feeds.Drop("f"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.start("b", s.agents["b"].crash())
+			s.epoch = coordinator.LogEpoch{Epoch: 89, Forgotten: 89} // as jobmanager begins with the 90th
+			s.begin("a", 0, "a", "b")
+			s.knows("a", "b")
+			s.broker.publish(numbers(5, 12)...)
+			time.Sleep(time.Minute)
+			wants(t, s.broker.acks(), numbers(0, 12)...)
+			for _, a := range s.agents {
+				wants(t, slices.Compact(onDisk(t, a.dir)), numbers(5, 12)...)
+			}
+		})
+	}
+}
+
+// The epochs of one that was made below feature level 6 begin with 1: where all have
+// dropped the first one's log they say nothing of it.
 func TestAFeedIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "a", "b")

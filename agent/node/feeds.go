@@ -37,19 +37,27 @@ type keptFeeds struct {
 	mesh  string
 	tell  func(string)
 
-	changed chan struct{}                // 1: the state may need other pins
-	came    chan struct{}                // 1: an awaited mirror has more
-	mu      sync.Mutex                   // guards what follows
-	awaited map[string]bool              // mirrors without which a job that is on its way here cannot come
-	owned   map[string]coordinator.JobID // feeds that run here, and whose they were when they began to
-	moving  map[string]bool              // feeds that run here, and whose pins may not be those of the state
+	changed chan struct{}    // 1: the state may need other pins
+	came    chan struct{}    // 1: an awaited mirror has more
+	mu      sync.Mutex       // guards what follows
+	awaited map[string]bool  // mirrors without which a job that is on its way here cannot come
+	owned   map[string]owned // feeds that run here
+	moving  map[string]bool  // feeds that run here, and whose pins may not be those of the state
 }
+
+// owned is what a feed was when it began to run here.
+type owned struct {
+	job  coordinator.JobID // Feed.Whose
+	made uint64            // Feed.Made
+}
+
+func ownedOf(f *coordinator.Feed) owned { return owned{f.Whose(), f.Made} }
 
 var _ executor.Feeds = (*keptFeeds)(nil)
 
 // newKeptFeeds makes them; feeds and mesh are set before anything else is called.
 func newKeptFeeds(view func(func(*coordinator.State)), tell func(string)) *keptFeeds {
-	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), came: make(chan struct{}, 1), awaited: make(map[string]bool), owned: make(map[string]coordinator.JobID), moving: make(map[string]bool)}
+	return &keptFeeds{view: view, tell: tell, changed: make(chan struct{}, 1), came: make(chan struct{}, 1), awaited: make(map[string]bool), owned: make(map[string]owned), moving: make(map[string]bool)}
 }
 
 // Own is executor.Feeds'.
@@ -60,7 +68,7 @@ func (k *keptFeeds) Own(r *worker.LogRole) error {
 	}
 	var needed map[string]feed.Need
 	k.view(func(st *coordinator.State) { needed = pinsOf(st, r.Feed.Name, max(1, c.Lanes)) })
-	k.owns(r.Feed.Name, r.Feed.Whose())
+	k.owns(r.Feed.Name, ownedOf(r.Feed))
 	if err := k.feeds.Own(r.Feed.Name, r.Epoch, c, needed); err != nil {
 		return err
 	}
@@ -99,10 +107,10 @@ func (k *keptFeeds) Drop(name string) error {
 	return k.feeds.Drop(name)
 }
 
-func (k *keptFeeds) owns(name string, job coordinator.JobID) {
+func (k *keptFeeds) owns(name string, as owned) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.owned[name] = job
+	k.owned[name] = as
 }
 
 func (k *keptFeeds) rests(name string) {
@@ -112,12 +120,12 @@ func (k *keptFeeds) rests(name string) {
 	delete(k.moving, name)
 }
 
-// ownedFor is whose a feed was when it began to run here.
-func (k *keptFeeds) ownedFor(name string) (job coordinator.JobID, runs bool) {
+// ownedAs is what a feed was when it began to run here.
+func (k *keptFeeds) ownedAs(name string) (as owned, runs bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	job, runs = k.owned[name]
-	return job, runs
+	as, runs = k.owned[name]
+	return as, runs
 }
 
 // config is a feed's, whose broker session is named after the mesh and the feed
@@ -143,7 +151,7 @@ func (k *keptFeeds) Reader(name, who string, s *job.Source, subtask, parallelism
 	if c, err := k.config(spec); err == nil && subtask >= max(1, c.Lanes) {
 		return noLanes{}, nil
 	}
-	if of, runs := k.ownedFor(name); !runs || of != spec.Whose() { // it still runs for the job before
+	if as, runs := k.ownedAs(name); !runs || as != ownedOf(spec) { // it still runs for the job before, or is the feed that had the name before
 		return nil, fmt.Errorf("feed %q: %w", name, feed.ErrNotOwner)
 	}
 	f, err := k.feeds.OpenKeeping(name, nil, nil)
@@ -318,16 +326,17 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need 
 	for id, j := range st.Jobs {
 		source, reads := sourceOf(st, id, name)
 		kept := needed(j, begun)
-		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil {
+		if begin := st.Snapshot(j, j.Begin); len(kept) == 0 && j.Begin != "" && begin != nil && !stale(st, name, begin) {
 			kept = []*coordinator.Snapshot{begin}
 		}
-		if !reads || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
+		if !reads || j.Status.Ended() && stale(st, name, kept...) || j.Status == coordinator.Moved || j.Status.Ended() && len(kept) == 0 { // where one that has moved stands its site says
 			continue
 		}
 		pins[jobPin+string(id)] = feed.Need{From: places(lanes, source, kept...), All: len(kept) == 0}
 	}
 	for _, s := range st.Savepoints {
-		if source, reads := sourceOf(st, s.Job, name); reads {
+		source, reads := sourceOf(st, s.Job, name)
+		if reads = reads || slices.ContainsFunc(s.Stands, func(o coordinator.Stand) bool { return o.Feed == name }); reads && !stale(st, name, s) {
 			pins[savepointPin+s.Name] = feed.Need{From: places(lanes, source, s)}
 		}
 	}
@@ -345,6 +354,13 @@ func pinsOf(st *coordinator.State, name string, lanes int) map[string]feed.Need 
 		}
 	}
 	return pins
+}
+
+// stale tells whether snapshots of a job stand in a shared feed that had the name
+// before: they need nothing of this one.
+func stale(st *coordinator.State, name string, all ...*coordinator.Snapshot) bool {
+	f := st.Feeds[name]
+	return f != nil && f.Whose() == "" && slices.ContainsFunc(all, func(s *coordinator.Snapshot) bool { return !st.StandsIn(s, f) })
 }
 
 // begunWith is what live jobs may still have to be begun with.
@@ -372,7 +388,7 @@ func needed(j *coordinator.Job, begun map[string]bool) (all []*coordinator.Snaps
 }
 
 // sourceOf is the source of a job that reads a feed, or read it when it was its
-// own; empty: any may. What a forgotten job read of shared feeds nobody knows.
+// own; empty: any may. What a forgotten job read of shared feeds its savepoints say.
 func sourceOf(st *coordinator.State, id coordinator.JobID, name string) (dataflow.OperatorID, bool) {
 	if f := st.Feeds[name]; f != nil && f.Of(id) {
 		return f.Source(), true

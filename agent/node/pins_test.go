@@ -1,11 +1,13 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -22,8 +24,8 @@ func TestPinsThatMayMove(t *testing.T) {
 		Savepoints: map[string]*coordinator.Snapshot{"s0": {Name: "s0", Job: "j0"}, "s2": {Name: "s2", Job: "j2"}},
 	}
 	k := newKeptFeeds(func(f func(*coordinator.State)) { f(st) }, func(string) {})
-	k.owns("j1.in", "j1")
-	k.owns("shared", "")
+	k.owns("j1.in", owned{job: "j1"})
+	k.owns("shared", owned{})
 	for _, c := range []struct {
 		changed jobmanager.Changed
 		want    string
@@ -155,6 +157,46 @@ func TestPinsOfASharedFeed(t *testing.T) {
 		if got := pinsOf(st, "line3", 2)["job j1-b"]; fmt.Sprint(got) != want {
 			t.Errorf("%v, want %s", got, want)
 		}
+	}
+}
+
+// A savepoint keeps the log of a shared feed when its job is forgotten, too. What stands
+// in one that was deleted, and made again, keeps nothing of the next of its name.
+func TestPinsOfWhatIsLeftOfJobs(t *testing.T) {
+	sp := standing(t, "s", map[dataflow.OperatorID][]int64{"in": {100}})
+	sp.Stands = []coordinator.Stand{{Feed: "line3", Made: 8}}
+	old := standing(t, "c1", map[dataflow.OperatorID][]int64{"in": {90}})
+	j := &coordinator.Job{ID: "j1-b", Reads: []string{"line3"}, Status: coordinator.Stopped, Checkpoints: []*coordinator.Snapshot{old}, Stands: sp.Stands}
+	f := &coordinator.Feed{Name: "line3", Made: 8}
+	st := &coordinator.State{Site: "b", Feeds: map[string]*coordinator.Feed{"line3": f, "line4": {Name: "line4", Made: 8}},
+		Jobs: map[coordinator.JobID]*coordinator.Job{"j1-b": j}, Savepoints: map[string]*coordinator.Snapshot{"s": sp}}
+	pins := func(feed, want string) {
+		t.Helper()
+		if got := fmt.Sprint(pinsOf(st, feed, 1)); got != want {
+			t.Errorf("%s: %s, want %s", feed, got, want)
+		}
+	}
+	pins("line3", "map[job j1-b:{[map[0:90]] false} savepoint s:{[map[0:100]] false}]")
+	pins("line4", "map[]")
+	f.Made = 70
+	pins("line3", "map[]")
+	// A job that begins with it, and reads the feed with a source that begins anew.
+	st.Jobs["j9-b"] = &coordinator.Job{ID: "j9-b", Reads: []string{"line3"}, Status: coordinator.Running, Begin: "s"}
+	pins("line3", "map[job j9-b:{[] true}]")
+	delete(st.Jobs, "j9-b")
+	f.Made = 8
+	delete(st.Jobs, "j1-b")
+	pins("line3", "map[savepoint s:{[map[0:100]] false}]")
+}
+
+// Nobody reads the log of a feed as that of the one that has its name since.
+func TestNoReaderOfTheFeedBefore(t *testing.T) {
+	f := &coordinator.Feed{Name: "line3", Made: 70}
+	st := &coordinator.State{Feeds: map[string]*coordinator.Feed{"line3": f}}
+	k := newKeptFeeds(func(look func(*coordinator.State)) { look(st) }, nil)
+	k.owns("line3", owned{made: 8})
+	if r, err := k.Reader("line3", "door", nil, 0, 1); !errors.Is(err, feed.ErrNotOwner) {
+		t.Errorf("%v, %v", r, err)
 	}
 }
 

@@ -237,15 +237,18 @@ func state1() *coordinator.State {
 		Places: places(), From: "chk-2-9", Checkpoints: []*coordinator.Snapshot{snapshot("chk-3-16", 16), snapshot("chk-3-17", 17)}, Sinks: []coordinator.SinkCommit{commit()}, Request: "r1", Since: at}
 	old := &coordinator.Job{ID: "j5", Namespace: "default", Name: "door", Spec: []byte{}, Created: at, Status: coordinator.Stopped, Epoch: 1, Attempt: 1, Savepoint: "sp-2", Since: at, End: 6,
 		Checkpoints: []*coordinator.Snapshot{snapshot("chk-1-1", 1)}}
-	old.Checkpoints[0].Job = "j5"
+	old.Checkpoints[0].Job, old.Stands = "j5", []coordinator.Stand{{Feed: "plant"}, {Feed: "hall", Made: 44}}
+	sp := snapshot("sp-2", 17)
+	sp.Stands = old.Stands
 	f := feed("plant")
 	f.Log = coordinator.LogEpoch{Epoch: 2, Owner: "n2", Members: []mesh.NodeID{"n2"}, Start: 500, Starts: []int64{0, 500}, Heirs: []coordinator.Heir{{Node: "n1", From: 0}}}
 	m := feed("j7-north.in")
 	m.Mirror, m.Lineage, m.Reigns, m.Fork = &coordinator.Mirror{Site: "north", Feed: "j7-north.in"}, []coordinator.Reign{{Epoch: 1, Site: "north"}, {Epoch: 2, Site: "s", Start: 40}}, 3, &coordinator.Fork{At: 50}
+	m.Made = 12
 	m.Log.Mirror, m.Log.Reign = &coordinator.Mirror{Site: "north", Feed: "j7-north.in"}, &coordinator.Reign{Epoch: 2, Site: "s", Start: 40}
 	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,
 		Agents: map[mesh.NodeID]*coordinator.Agent{"n1": new(agent())}, Jobs: map[coordinator.JobID]*coordinator.Job{"j5": old, "j7": job}, Names: map[string]coordinator.JobID{"door": "j7"},
-		Feeds: map[string]*coordinator.Feed{"plant": &f, "j7-north.in": &m}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": snapshot("sp-2", 17)}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
+		Feeds: map[string]*coordinator.Feed{"plant": &f, "j7-north.in": &m}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": sp}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
 		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}, Replicas: replicas(), Moves: coordinator.NewMoves()}
 }
 

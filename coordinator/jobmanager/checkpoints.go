@@ -47,7 +47,9 @@ func (a *apply) checkpointDone(c *coordinator.CheckpointDone) error {
 		a.put(&next)
 	}
 	if c.Savepoint != nil {
-		a.Savepoints[c.Savepoint.Name] = ownSnapshot(c.Savepoint)
+		s := ownSnapshot(c.Savepoint)
+		s.Stands = a.stands(job)
+		a.Savepoints[s.Name] = s
 		a.changed(Savepoint, c.Savepoint.Name)
 	}
 	return nil
@@ -113,7 +115,7 @@ func checkSnapshot(s *coordinator.Snapshot) error {
 func ownSnapshot(s *coordinator.Snapshot) *coordinator.Snapshot {
 	own := *s
 	own.Manifest = bytes.Clone(s.Manifest)
-	own.Copies = slices.Clone(s.Copies)
+	own.Copies, own.Stands = slices.Clone(s.Copies), nil // nobody says where it stands but this site
 	for i := range own.Copies {
 		own.Copies[i].Nodes = cloneNodes(own.Copies[i].Nodes)
 	}
@@ -314,6 +316,7 @@ func (a *apply) copiesChanged(c *coordinator.CopiesChanged) error {
 // withCopies is a snapshot with the copies that a command says.
 func withCopies(old *coordinator.Snapshot, c *coordinator.CopiesChanged) (*coordinator.Snapshot, error) {
 	next := ownSnapshot(old)
+	next.Stands = old.Stands
 	at := make(map[[32]byte]int, len(next.Copies))
 	for i, p := range next.Copies {
 		at[p.Part] = i

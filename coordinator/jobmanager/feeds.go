@@ -45,9 +45,19 @@ func (a *apply) feedCreated(c *coordinator.Feed) error {
 	case len(a.Feeds) >= MaxFeeds:
 		return refuse(ErrRefused, "there are %d feeds: delete some first", MaxFeeds)
 	}
-	a.Feeds[c.Name] = newFeed(c, a.c.At)
+	f := newFeed(c, a.c.At)
+	f.Made = a.made()
+	a.Feeds[c.Name] = f
 	a.changed(Feed, c.Name)
 	return nil
+}
+
+// made is Feed.Made of one that is made by this entry.
+func (a *apply) made() uint64 {
+	if a.Level < coordinator.SettledLevel {
+		return 0
+	}
+	return a.Index
 }
 
 // likeOwn tells whether a name could be that of a job's own feed: j7.in,
@@ -212,7 +222,7 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 		old = logepoch.Forked(&old, f.Fork.At)
 	}
 	switch {
-	case log.Epoch != old.Epoch+1:
+	case log.Epoch != f.NextEpoch():
 		return refuse(ErrStale, "feed %q: epoch %d is to begin, and the present one is %d", f.Name, log.Epoch, old.Epoch)
 	case !slices.Contains(log.Members, log.Owner):
 		return refuse(ErrRefused, "feed %q: the owner %q is not one of the members", f.Name, log.Owner)
@@ -234,6 +244,10 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 	anew := log.Start == 0 && a.beginsAnew(f)
 	if why := logepoch.Refuse(&old, log.Owner, log.Start); why != "" && !anew {
 		return refuse(ErrRefused, "feed %q: %s", f.Name, why)
+	}
+	if old.Epoch == 0 { // what copies of before have is of another feed
+		old.Epoch = f.NextEpoch() - 1
+		old.Forgotten = old.Epoch
 	}
 	next := *f
 	next.Log = logepoch.Next(&old, log.Owner, log.Members, log.Start)

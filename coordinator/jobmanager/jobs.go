@@ -17,6 +17,9 @@ import (
 // put sets a job's next version.
 func (a *apply) put(job *coordinator.Job) {
 	was := a.Jobs[job.ID]
+	if job.Status.Ended() && (was == nil || !was.Status.Ended()) {
+		job.Stands = a.stands(job)
+	}
 	a.Jobs[job.ID] = job
 	a.changed(Job, string(job.ID))
 	if was != nil && was.Contested() != job.Contested() { // what its feeds are to do hangs on it
@@ -26,6 +29,16 @@ func (a *apply) put(job *coordinator.Job) {
 			}
 		}
 	}
+}
+
+// stands are the shared feeds that a job reads.
+func (a *apply) stands(job *coordinator.Job) (all []coordinator.Stand) {
+	for _, name := range job.Reads {
+		if f := a.Feeds[name]; f != nil && a.Level >= coordinator.SettledLevel {
+			all = append(all, coordinator.Stand{Feed: name, Made: f.Made})
+		}
+	}
+	return all
 }
 
 // job finds the job that a command is about.
@@ -76,7 +89,7 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 		if old := a.Feeds[feed.Name]; old != nil {
 			feed.Log, feed.Created, feed.Past = old.Log, old.Created, a.pastOf(old)
 			if a.Level >= coordinator.SettledLevel {
-				feed.Lineage, feed.Reigns, feed.Fork = old.Lineage, old.Reigns, old.Fork
+				feed.Lineage, feed.Reigns, feed.Fork, feed.Made = old.Lineage, old.Reigns, old.Fork, old.Made
 			}
 		}
 		a.Feeds[feed.Name] = feed

@@ -13,16 +13,22 @@ import (
 
 // mirror makes a feed a mirror of another site's, whose lineage is known. One that
 // is not there is made: like has its config, replicas and job. One that is there
-// keeps its log up to where the two lineages part. Saying it again is nothing.
+// keeps its log up to where the two lineages part; where the feed there is another one
+// of that name, it is made anew. Saying it again is nothing.
 func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator.Reign, like *coordinator.Feed) error {
 	if err := a.checkMirror(name, of, lineage, like); err != nil {
 		return err
 	}
 	f := a.Feeds[name]
-	if f == nil {
-		f = newFeed(like, a.c.At)
-		f.Name, f.Job, f.Mirror, f.Lineage = name, like.Job, &of, slices.Clone(lineage)
-		a.Feeds[name] = f
+	another := f != nil && a.another(f, lineage, like)
+	if f == nil || another {
+		next := newFeed(like, a.c.At)
+		next.Name, next.Job, next.Mirror, next.Lineage, next.Made = name, like.Job, &of, slices.Clone(lineage), a.made()
+		if another {
+			next.Owner, next.Move = f.Owner, f.Move
+			a.cutOff(name, lineage)
+		}
+		a.Feeds[name] = next
 		a.changed(Feed, name)
 		return nil
 	}
@@ -60,6 +66,47 @@ func (a *apply) adopted(f, like *coordinator.Feed) bool {
 	return f.Mirror != nil || f.Owner != "" && (j == nil || j.Status == coordinator.Moved)
 }
 
+// another tells whether the shared feed that one here is a copy of was deleted, and
+// made again under its name: nothing here is of its log. One from before that is told
+// from it by the first reign, whose epoch grows with each feed that its site makes.
+func (a *apply) another(f *coordinator.Feed, lineage []coordinator.Reign, like *coordinator.Feed) bool {
+	had := coordinator.LineageOf(f, a.Site)
+	if a.Level < coordinator.SettledLevel || like == nil || like.Job != "" || f.Whose() != "" || f.Mirror == nil && f.Owner == "" || logepoch.Common(had, lineage) > 0 {
+		return false
+	}
+	return had[0].Site != lineage[0].Site || had[0].Epoch < lineage[0].Epoch
+}
+
+// standsOn says what cannot do without the log of a mirror; empty: nothing.
+func (a *apply) standsOn(f *coordinator.Feed) string {
+	if id := a.reader(f, ""); id != "" {
+		return "job " + string(id)
+	}
+	for _, id := range sorted(a.Moves.Arrivals) {
+		arr := a.Moves.Arrivals[id]
+		if !arr.Phase.Decided() && slices.ContainsFunc(arr.Job.Feeds, func(m coordinator.MovingFeed) bool { return arr.Job.NameAt(&m, arr.From, a.Site, id) == f.Name }) {
+			return "job " + string(arr.Job.ID) + ", which is on its way here by " + string(id) + ","
+		}
+	}
+	return ""
+}
+
+// cutOff: what is kept of jobs and stands in the log that a mirror had before it was
+// made anew can be restored no more, and what is being fetched will not be.
+func (a *apply) cutOff(name string, lineage []coordinator.Reign) {
+	for _, id := range sorted(a.Replicas) {
+		r := a.Replicas[id]
+		if !slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool {
+			return r.Job.NameAt(&m, r.From, a.Site, r.Moving) == name && logepoch.Common(m.Reigns(r.From), lineage) == 0
+		}) {
+			continue
+		}
+		next := *r
+		next.Cut, next.Next = r.Snapshot != nil, nil
+		a.putReplica(&next)
+	}
+}
+
 // checkMirror says what stands in the way of mirror.
 func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordinator.Reign, like *coordinator.Feed) error {
 	if err := checkLineage(name, lineage); err != nil {
@@ -81,6 +128,10 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrRefused, "feed %q went on here, with a session of its own, when a job of site %s was taken, and is in the way of a mirror: delete it when no job reads it", name, of.Site)
 	}
 	switch mine, its := newest(coordinator.LineageOf(f, a.Site)), newest(lineage); {
+	case a.another(f, lineage, like) && a.standsOn(f) != "":
+		return refuse(ErrRefused, "feed %q: feed %q of site %s was deleted there, and made again, and %s reads the log of the one before: stop it first", name, of.Feed, of.Site, a.standsOn(f))
+	case a.another(f, lineage, like):
+		return nil
 	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch:
 		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
 	case a.promised(name) != "" && (f.Mirror == nil || *f.Mirror != of || !slices.Equal(coordinator.LineageOf(f, a.Site), lineage)):
@@ -256,7 +307,7 @@ func (a *apply) settled(f *coordinator.Feed) {
 		}
 		f.Reigns = 0
 	}
-	if len(f.Lineage) > 0 {
-		f.Log.Reign = new(newest(f.Lineage))
+	if len(f.Lineage) > 0 || f.Made > 0 {
+		f.Log.Reign = new(newest(coordinator.LineageOf(f, a.Site)))
 	}
 }

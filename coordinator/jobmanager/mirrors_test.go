@@ -19,7 +19,7 @@ func south() *apply {
 func begin(t *testing.T, a *apply, feed string, owner mesh.NodeID, start int64) *coordinator.Feed {
 	t.Helper()
 	err := a.logEpochBegun(&coordinator.LogEpochBegun{Feed: feed, Term: 1,
-		Log: coordinator.LogEpoch{Epoch: a.Feeds[feed].Log.Epoch + 1, Owner: owner, Members: []mesh.NodeID{"a", "b"}, Start: start}})
+		Log: coordinator.LogEpoch{Epoch: a.Feeds[feed].NextEpoch(), Owner: owner, Members: []mesh.NodeID{"a", "b"}, Start: start}})
 	if err != nil {
 		t.Fatal(err)
 	}

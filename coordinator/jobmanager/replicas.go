@@ -219,6 +219,8 @@ func (a *apply) replicaAdvanced(c *coordinator.ReplicaAdvanced) error {
 		}
 		if m := a.Feeds[r.Job.NameAt(&f, r.From, a.Site, r.Moving)]; f.Origin(r.From).Site != a.Site && (m == nil || m.Mirror == nil) {
 			return refuse(ErrStale, "job %s: the log of feed %q here is no copy of site %s's any more", c.Job, f.Name, r.From)
+		} else if a.Level >= coordinator.SettledLevel && m != nil && logepoch.Common(coordinator.LineageOf(m, a.Site), f.Reigns(r.From)) == 0 {
+			return refuse(ErrStale, "job %s: the log of feed %q here is of another feed of that name", c.Job, f.Name)
 		}
 	}
 	for _, p := range r.Next.Copies {

@@ -52,7 +52,7 @@ func (s *site1) halts(id, stay string, feeds ...string) (move string) {
 	s.do("done %s 1 4 checkpoint=chk-4-%s savepoint=sp-%s", id, id, id)
 	s.do("became %s 1 suspended savepoint=sp-%s", id, id)
 	for _, f := range feeds {
-		s.do("epoch %s 1 term=2 owner=n1 members=n1 start=0 held=yes", f)
+		s.do("epoch %s %d term=2 owner=n1 members=n1 start=0 held=yes", f, s.feed(f).NextEpoch())
 	}
 	return move
 }
@@ -77,8 +77,8 @@ func (s *site1) arrives(id, text string, epoch int, ends string) {
 	s.do("offered %s from=b epoch=%d name=door %s moving=%s @4", id, epoch-1, text, move)
 	for _, f := range sortedFeeds(s) {
 		if s.feed(f).Mirror != nil {
-			log := s.feed(f).Log
-			s.do("epoch %s %d term=2 owner=n1 members=n1 start=%d", f, log.Epoch+1, log.Start)
+			is := s.feed(f)
+			s.do("epoch %s %d term=2 owner=n1 members=n1 start=%d", f, is.NextEpoch(), is.Log.Start)
 		}
 	}
 	s.do("move prepared %s savepoint=sp-b job=%s attempt=4 era=%d site=b ends=%s", move, id, epoch-1, ends)
@@ -135,9 +135,10 @@ func TestASharedFeedComesWithAYoungerJob(t *testing.T) {
 		if f := s.feed("line"); f.Owner != "b" {
 			t.Fatalf("%+v", f)
 		}
-		s.arrives("j50-b", "feeds=line reads=line reigns=1:s:0,2:b:0", 2, "line:0")
+		first := coordinator.LineageOf(s.feed("line"), "s")[0].Epoch
+		s.arrives("j50-b", fmt.Sprintf("feeds=line reads=line reigns=%d:s:0,%d:b:0", first, first+1), 2, "line:0")
 		switch f := s.feed("line"); {
-		case settled && (f.Mirror != nil || f.Owner != "" || f.Reigns != 3):
+		case settled && (f.Mirror != nil || f.Owner != "" || f.Reigns != first+2):
 			t.Errorf("nobody has the session: %+v", f)
 		case !settled && f.Mirror == nil:
 			t.Errorf("%+v", f)
@@ -169,7 +170,7 @@ func TestAMirrorIsNotAdopted(t *testing.T) {
 func TestAnAdoptedFeedKeepsItsLineage(t *testing.T) {
 	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
 		s.arrives("j50-b", "feeds=j50-b.in reigns=1:b:0", 2, "j50-b.in:0")
-		s.do("epoch j50-b.in 2 term=2 owner=n1 members=n1 start=0")
+		s.do("epoch j50-b.in %d term=2 owner=n1 members=n1 start=0", s.feed("j50-b.in").NextEpoch())
 		s.stops("j50-b")
 		had := s.feed("j50-b.in").Lineage
 		s.do("submit up from=sp-up feeds=in adopts=in:j50-b.in @2")

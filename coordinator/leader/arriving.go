@@ -201,8 +201,11 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 		}
 	}
 	for i := range m.Feeds {
-		of := m.Feeds[i].Of
+		f, of := &m.Feeds[i], m.Feeds[i].Of
+		reigns := f.Reigns(l.cfg.Site)
 		switch {
+		case of == nil && !f.Stay && slices.Contains(m.Reads, f.Name) && l.st.Level < coordinator.SettledLevel && reigns[len(reigns)-1].Epoch >= ask.Epoch:
+			return nil, nil, fmt.Sprintf("site %s is at feature level %d, and cannot take the session of the shared feed %s: upgrade all its agents, or let the session stay (--feed stay)", l.cfg.Site, l.st.Level, f.Name)
 		case of == nil || l.moving.reached[of.Site]:
 		case of.Site != l.cfg.Site:
 			return nil, nil, fmt.Sprintf("the session of feed %s is at site %s, which site %s does not reach", of.Feed, of.Site, l.cfg.Site)

@@ -31,6 +31,7 @@ import (
 //	busy    --it is refused--> as before
 type feedRun struct {
 	name   string
+	made   uint64 // Feed.Made: of another feed of the name nothing that follows holds
 	epoch  uint64 // that is to begin; 0: none
 	asked  dataflow.Time
 	to     map[mesh.NodeID]bool   // who was asked
@@ -209,7 +210,7 @@ func (l *Leader) firstEpoch(r *feedRun, f *coordinator.Feed) {
 
 func (l *Leader) beginEpoch(r *feedRun, f *coordinator.Feed, c schedule.FeedChoice, start int64) {
 	r.busy = true
-	next := coordinator.LogEpoch{Epoch: f.Log.Epoch + 1, Owner: c.Owner, Members: c.Members, Start: start, Held: l.st.Holds(f)}
+	next := coordinator.LogEpoch{Epoch: f.NextEpoch(), Owner: c.Owner, Members: c.Members, Start: start, Held: l.st.Holds(f)}
 	l.propose(coordinator.Command{LogEpochBegun: &coordinator.LogEpochBegun{Feed: f.Name, Term: l.cfg.Term, Log: next}}, func(err error) {
 		if r.busy = false; err != nil {
 			r.retry = l.now.Add(l.cfg.Timing.Retry)

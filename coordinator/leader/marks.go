@@ -226,16 +226,15 @@ func (l *Leader) markSites() {
 
 func (l *Leader) syncFeed(name string) {
 	l.forgetMirror(name)
-	switch {
-	case l.st.Feeds[name] == nil:
-		if r := l.feeds[name]; r != nil {
-			l.hosts(r, nil)
-			delete(l.feeds, name)
-			delete(l.marks.wanting, name)
-			l.wakes.set(subject{aFeed, name}, dataflow.MaxTime)
-		}
-	case l.feeds[name] == nil:
-		l.feeds[name] = &feedRun{name: name, ends: make(map[mesh.NodeID]int64), away: make(map[mesh.NodeID]dataflow.Time), retry: dataflow.MinTime}
+	f := l.st.Feeds[name]
+	if r := l.feeds[name]; r != nil && (f == nil || f.Made != r.made) {
+		l.hosts(r, nil)
+		delete(l.feeds, name)
+		delete(l.marks.wanting, name)
+		l.wakes.set(subject{aFeed, name}, dataflow.MaxTime)
+	}
+	if f != nil && l.feeds[name] == nil {
+		l.feeds[name] = &feedRun{name: name, made: f.Made, ends: make(map[mesh.NodeID]int64), away: make(map[mesh.NodeID]dataflow.Time), retry: dataflow.MinTime}
 	}
 	l.marks.feeds[name] = true
 	l.markReaders(name)

@@ -316,7 +316,7 @@ func (l *Leader) tellSource(m *moveRun, d *coordinator.Departure) {
 	}
 	if halted != m.halted {
 		m.halted = halted
-		h := &migration.Halted{Savepoint: halted}
+		h := &migration.Halted{Savepoint: told(halted)}
 		if r := l.jobs[j.ID]; r != nil {
 			h.Last = r.out.last
 		}

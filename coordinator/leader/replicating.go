@@ -311,9 +311,19 @@ func (l *Leader) answerSite(w *Wanted) {
 // savepoint.
 func (l *Leader) snapshotOf(job coordinator.JobID, name string) *coordinator.Snapshot {
 	if s := l.st.Savepoints[name]; s != nil && s.Job == job {
-		return s
+		return told(s)
 	}
 	return l.st.Of(job, name)
+}
+
+// told is a savepoint as other sites are told of it; nil: of none.
+func told(s *coordinator.Snapshot) *coordinator.Snapshot {
+	if s == nil || s.Stands == nil {
+		return s
+	}
+	t := *s
+	t.Stands = nil
+	return &t
 }
 
 // replicateTo are the other sites at which a live job is to be kept.

@@ -71,6 +71,7 @@ func (w *Worker) reconcileLogs(st *coordinator.State, feeds []string) {
 		if st.Feeds[name] == nil {
 			continue
 		}
+		w.dropOther(st.Feeds[name])
 		w.reconcileLog(st, st.Feeds[name])
 		if l := w.logs[name]; l != nil && l.wanted > 0 && l.wanted <= epochOf(st, name)+1 {
 			if l.wanted > epochOf(st, name) {
@@ -86,6 +87,20 @@ func (w *Worker) reconcileLogs(st *coordinator.State, feeds []string) {
 			w.askLog(name, Effect{Drop: &feed})
 		}
 	}
+}
+
+// dropOther drops the log of a feed that had the name before: it was deleted, and this
+// one made, and this agent stood still or was off meanwhile.
+func (w *Worker) dropOther(f *coordinator.Feed) {
+	l := w.logs[f.Name]
+	if l == nil || l.now.Epoch == 0 || l.now.Epoch >= f.Made {
+		return
+	}
+	delete(w.logs, f.Name)
+	if l.wanted > 0 {
+		w.log(f.Name).wanted = l.wanted
+	}
+	w.askLog(f.Name, Effect{Drop: &f.Name})
 }
 
 func (w *Worker) reconcileLog(st *coordinator.State, f *coordinator.Feed) {

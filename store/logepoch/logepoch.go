@@ -169,14 +169,15 @@ type Plan struct {
 
 // End is what a copy does before it promises to take nothing more of an epoch, and
 // says where it ends: From. Anew: nothing of it belongs to the log, and it cannot
-// be cut back so far; it ends at 0. Nothing is forgotten then, as an owner makes
-// it begin anew.
+// be cut back so far, or is that of another feed, from before the first epoch of this
+// one; it ends at 0. Nothing is forgotten then, as an owner makes it begin anew.
 //
 // It is the same whether the copy was ever told of the epoch or not. If it was no
 // part of it, or not yet, nothing was acknowledged there.
 func End(e *coordinator.LogEpoch, c Copy) Plan {
 	end := Keeps(e, c)
-	if end < c.First {
+	other := end == 0 && c.End > 0 && e.Forgotten > 0 && c.Epoch <= e.Forgotten
+	if end < c.First || other {
 		return Plan{Anew: true}
 	}
 	return Plan{Cut: end < c.End, From: end}

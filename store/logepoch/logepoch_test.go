@@ -117,6 +117,28 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// A copy of a feed that had the name before is no copy, however much of it could be
+// cut off: it would be taken for one that has nothing yet of this log.
+func TestACopyOfAnotherFeed(t *testing.T) {
+	id := [16]byte{1}
+	made := func(epoch uint64) *coordinator.LogEpoch {
+		e := Next(&coordinator.LogEpoch{Epoch: epoch - 1, Forgotten: epoch - 1}, "a", []mesh.NodeID{"a", "b"}, 0)
+		return &e
+	}
+	first := made(90)
+	next := Next(first, "b", []mesh.NodeID{"a", "b"}, 7)
+	for _, e := range []*coordinator.LogEpoch{first, &next} {
+		for _, c := range []Copy{{ID: id, Epoch: 21, First: 0, End: 300, Promised: 22}, {ID: id, Epoch: 89, First: 120, End: 300, Promised: 90}} {
+			if got := End(e, c); got != (Plan{Anew: true}) {
+				t.Errorf("epoch %d: %+v: %+v", e.Epoch, c, got)
+			}
+		}
+		if got := End(e, Copy{ID: id, Epoch: 90, End: 5, Promised: 90}); got != (Plan{From: 5}) {
+			t.Errorf("epoch %d: its own: %+v", e.Epoch, got)
+		}
+	}
+}
+
 // An owner has what was acknowledged before its epoch. A mirror's may lack it, if it
 // is the copy that the epoch was begun with.
 func TestOwns(t *testing.T) {

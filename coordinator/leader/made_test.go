@@ -1,0 +1,53 @@
+package leader
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+)
+
+// What a leader knows of a feed's log does not hold for the next feed of its name: not
+// which epoch is to begin, and not what agents have of it.
+func TestAFeedIsMadeAgainBetweenTwoLooks(t *testing.T) {
+	l := New(Config{Term: 1, Self: "n1", Site: "s", Level: coordinator.Level, Timing: DefaultTiming()})
+	feed := func(made, epoch uint64) *coordinator.Feed {
+		return &coordinator.Feed{Name: "line3", Made: made, Log: coordinator.LogEpoch{Epoch: epoch, Owner: "n1"}}
+	}
+	l.st = &coordinator.State{Site: "s", Feeds: map[string]*coordinator.Feed{"line3": feed(4, 7)}}
+	l.syncFeed("line3")
+	first := l.feeds["line3"]
+	first.epoch, first.busy, first.ends["n1"] = 8, true, 500
+	l.st.Feeds["line3"] = feed(4, 8)
+	if l.syncFeed("line3"); l.feeds["line3"] != first {
+		t.Error("it is the same feed")
+	}
+	l.st.Feeds["line3"] = feed(90, 0)
+	l.syncFeed("line3")
+	if r := l.feeds["line3"]; r == first || r.epoch != 0 || r.busy || len(r.ends) != 0 {
+		t.Errorf("%+v", r)
+	}
+	delete(l.st.Feeds, "line3")
+	if l.syncFeed("line3"); l.feeds["line3"] != nil {
+		t.Error("it is there still")
+	}
+}
+
+// A site below feature level 6 would give the session of a shared feed to nobody if the
+// job comes at an epoch that is not above those of the feed's reigns.
+func TestASharedFeedDoesNotComeBelowItsLevel(t *testing.T) {
+	l := New(Config{Term: 1, Self: "n1", Site: "s", Level: coordinator.Level, Timing: DefaultTiming(),
+		Parse: func(*coordinator.Job) (*Parsed, error) { return &Parsed{Feeds: []FeedUse{{Feed: "line3"}}}, nil }})
+	refused := func(level uint32, first uint64, stay bool) bool {
+		l.st = &coordinator.State{Site: "s", Level: level, Moves: coordinator.NewMoves()}
+		_, _, why := l.checkMove(&coordinator.MovePropose{From: "b", Epoch: 2, Job: coordinator.MovingJob{ID: "j9-b", Name: "door", Reads: []string{"line3"},
+			Feeds: []coordinator.MovingFeed{{Name: "line3", Stay: stay, Lineage: []coordinator.Reign{{Epoch: first, Site: "b"}}}}}})
+		return strings.Contains(why, "cannot take the session of the shared feed line3")
+	}
+	if !refused(coordinator.GoesOnLevel, 90, false) {
+		t.Error("nobody would have the session")
+	}
+	if refused(coordinator.GoesOnLevel, 1, false) || refused(coordinator.GoesOnLevel, 90, true) || refused(coordinator.SettledLevel, 90, false) {
+		t.Error("it is refused for nothing")
+	}
+}
