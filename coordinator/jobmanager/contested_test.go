@@ -33,11 +33,11 @@ func TestASharedFeedOfAContestedJob(t *testing.T) {
 			bothLevels(t, func(t *testing.T, s *site1, settled bool) {
 				s.do("feed line")
 				id := s.submits("door reads=line")
-				s.do("epoch line 1 term=2 owner=n1 members=n1 start=0")
-				move, epoch, ends := s.halts(id, c.stay), 2, ""
+				s.do("epoch line %d term=2 owner=n1 members=n1 start=0", s.feed("line").NextEpoch())
+				move, ends := s.halts(id, c.stay), ""
 				if c.stay == "" {
-					s.do("epoch line 2 term=2 owner=n1 members=n1 start=0 held=yes")
-					epoch, ends = 3, "line:0"
+					s.do("epoch line %d term=2 owner=n1 members=n1 start=0 held=yes", s.feed("line").NextEpoch())
+					ends = "line:0"
 				}
 				offer := fmt.Sprintf("move offered %s savepoint=sp-%s ends=%s", move, id, ends)
 				for line := range strings.SplitSeq(strings.NewReplacer("ID", id, "MOVE", move, "OFFER", offer).Replace(c.lines), "; ") {
@@ -56,10 +56,10 @@ func TestASharedFeedOfAContestedJob(t *testing.T) {
 					t.Fatalf("held: %t, want %t", got, want)
 				}
 				as := map[bool]string{true: "held=yes"}
-				if err := s.try("epoch line %d term=%d owner=n1 members=n1 start=0 %s", epoch, s.m.State().Term, as[!want]); !errors.Is(err, jobmanager.ErrStale) {
+				if err := s.try("epoch line %d term=%d owner=n1 members=n1 start=0 %s", s.feed("line").NextEpoch(), s.m.State().Term, as[!want]); !errors.Is(err, jobmanager.ErrStale) {
 					t.Errorf("an epoch that is otherwise: %v", err)
 				}
-				s.do("epoch line %d term=%d owner=n1 members=n1 start=0 %s", epoch, s.m.State().Term, as[want])
+				s.do("epoch line %d term=%d owner=n1 members=n1 start=0 %s", s.feed("line").NextEpoch(), s.m.State().Term, as[want])
 			})
 		})
 	}
@@ -70,12 +70,12 @@ func TestASharedSessionIsBarred(t *testing.T) {
 	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
 		s.do("feed line")
 		id := s.submits("door reads=line")
-		s.do("epoch line 1 term=2 owner=n1 members=n1 start=0")
+		s.do("epoch line %d term=2 owner=n1 members=n1 start=0", s.feed("line").NextEpoch())
 		move := s.halts(id, "")
-		s.do("epoch line 2 term=2 owner=n1 members=n1 start=0 held=yes")
+		s.do("epoch line %d term=2 owner=n1 members=n1 start=0 held=yes", s.feed("line").NextEpoch())
 		s.do("move offered %s savepoint=sp-%s ends=line:0", move, id)
 		s.do("move aborted %s", move)
-		s.do("epoch line 3 term=2 owner=n1 members=n1 start=0")
+		s.do("epoch line %d term=2 owner=n1 members=n1 start=0", s.feed("line").NextEpoch())
 		s.do("isolated %s term=3", id)
 		if got := s.m.State().Barred(s.feed("line")); got != settled {
 			t.Errorf("barred: %t", got)

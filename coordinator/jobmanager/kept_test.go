@@ -67,14 +67,14 @@ func TestKeptBesideATakenFeed(t *testing.T) {
 		for _, j := range []string{"j1-b", "j2-b"} {
 			s.do("offered %s from=b epoch=1 name=%s feeds=line reads=line @4", j, j)
 			if j == "j1-b" {
-				s.do("epoch line.at.b 1 term=2 owner=n1 members=n1 start=0")
+				s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
 			}
 			s.do("next %s chk-5 5 from=b epoch=1 parts=aa @4", j)
 			s.do("copies %s chk-5 aa:n1", j)
 			s.do("advanced %s chk-5 from=b epoch=1 ends=line:0 @4", j)
 		}
 		s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
-		s.do("epoch line.at.b 2 term=2 owner=n1 members=n1 start=0")
+		s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
 		return s
 	}
 	kept().do("over j2-b chk-5 from=b epoch=1 to=2 @4")

@@ -22,7 +22,7 @@ func (s *site1) receives() {
 	s.do("offered j1-b from=b epoch=1 name=door feeds=j1-b.in @4") // it is kept here, too
 	s.do("move arrives m99-b j1-b door from=b epoch=2 feeds=j1-b.in")
 	s.do("offered j1-b from=b epoch=1 name=door feeds=j1-b.in moving=m99-b @4")
-	s.do("epoch j1-b.in 1 term=2 owner=n1 members=n1 start=0")
+	s.do("epoch j1-b.in %d term=2 owner=n1 members=n1 start=0", s.feed("j1-b.in").NextEpoch())
 }
 
 // takenByC is what site c says that has taken the job, with less of its log.
