@@ -237,6 +237,10 @@ func (m *member) Network() api.Network {
 			{Peer: n1, Class: "data", RTT: 2 * time.Millisecond, BytesSent: 10, BytesReceived: 20, PacketsLost: 1, Streams: 3},
 			{Peer: n1, Class: "data", RTT: 5 * time.Millisecond, BytesSent: 1, BytesReceived: 2, Streams: 4},
 		},
+		Totals: []link.Total{ // of one more connection, that has ended, and of a node to which there is none
+			{Node: "n1", Class: "data", BytesSent: 111, BytesReceived: 222, PacketsLost: 4},
+			{Node: "n9", Class: "control", BytesSent: 5, BytesReceived: 6},
+		},
 		Raft:   consensus.Stats{Term: 3, Last: 17, Committed: 16, Voters: 3, FileBytes: 4096, Contact: time.Unix(1_700_000_000, 0), Changes: 2, Commands: 4, Waited: 10 * time.Millisecond},
 		Gossip: 1, Raw: 900, Packed: 300,
 	}

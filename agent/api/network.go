@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/coordinator/consensus"
@@ -12,6 +13,7 @@ import (
 // themselves.
 type Network struct {
 	Links  []link.ConnStats
+	Totals []link.Total
 	Raft   consensus.Stats
 	Gossip int // gossip.Pool.Health
 	// Raw and Packed are the bytes of logs and parts that were packed for other sites, and
@@ -55,17 +57,12 @@ func collectNetwork(send put, n *Network, names map[mesh.NodeID]string, now time
 	}
 	type way struct{ node, class string }
 	sums, conns := make(map[way]link.ConnStats), make(map[way]int)
+	to := func(node mesh.NodeID, class string) way { return way{cmp.Or(names[node], string(node)), class} }
 	for _, c := range n.Links {
-		at := way{string(c.Peer.Node), c.Class}
-		if name := names[c.Peer.Node]; name != "" {
-			at.node = name
-		}
+		at := to(c.Peer.Node, c.Class)
 		sum := sums[at]
 		sum.RTT = max(sum.RTT, c.RTT)
 		sum.Streams += c.Streams
-		sum.PacketsLost += c.PacketsLost
-		sum.BytesSent += c.BytesSent
-		sum.BytesReceived += c.BytesReceived
 		sums[at] = sum
 		conns[at]++
 	}
@@ -73,8 +70,19 @@ func collectNetwork(send put, n *Network, names map[mesh.NodeID]string, now time
 		send("quic_connections", gauge, float64(conns[at]), at.node, at.class)
 		send("quic_open_streams", gauge, float64(c.Streams), at.node, at.class)
 		send("quic_rtt_seconds", gauge, c.RTT.Seconds(), at.node, at.class)
-		send("quic_lost_packets_total", counter, float64(c.PacketsLost), at.node, at.class)
-		send("quic_sent_bytes_total", counter, float64(c.BytesSent), at.node, at.class)
-		send("quic_received_bytes_total", counter, float64(c.BytesReceived), at.node, at.class)
+	}
+	all := make(map[way]link.Total) // a name may have had two ids
+	for _, t := range n.Totals {
+		at := to(t.Node, t.Class)
+		sum := all[at]
+		sum.PacketsLost += t.PacketsLost
+		sum.BytesSent += t.BytesSent
+		sum.BytesReceived += t.BytesReceived
+		all[at] = sum
+	}
+	for at, t := range all {
+		send("quic_lost_packets_total", counter, float64(t.PacketsLost), at.node, at.class)
+		send("quic_sent_bytes_total", counter, float64(t.BytesSent), at.node, at.class)
+		send("quic_received_bytes_total", counter, float64(t.BytesReceived), at.node, at.class)
 	}
 }

@@ -161,7 +161,7 @@ func (n *Node) Preparations() []executor.Preparation { return n.exec.Preparation
 
 // Network is api.Backend's.
 func (n *Node) Network() api.Network {
-	w := api.Network{Links: n.link.Stats(), Raft: n.raft.Stats()}
+	w := api.Network{Links: n.link.Stats(), Totals: n.link.Totals(), Raft: n.raft.Stats()}
 	w.Raw, w.Packed = n.packer.Counts()
 	if g := n.gossip.Load(); g != nil {
 		w.Gossip = g.Health()

@@ -71,7 +71,8 @@ func (n *Node) heardSite(m leader.FromSite) error {
 func (n *Node) sitesSeen() []mesh.Site { return slices.Sorted(maps.Keys(n.away())) }
 
 // courier carries what a leader says to those of other sites, for one term: what is
-// for one site in order, and no site waits for another one.
+// for one site in order, but that nothing waits for what is large, and no site waits for
+// another one. A letter may be late, or come after a later one: docs/MIGRATION.md.
 type courier struct {
 	call func(ctx context.Context, site mesh.Site, path string, body []byte) ([]byte, error)
 	now  func() dataflow.Time
@@ -84,8 +85,9 @@ type courier struct {
 
 // route is what is to be carried to a site.
 type route struct {
-	letters chan letter
-	large   atomic.Bool // one of them is large, or is being carried: it is said again, and one is enough
+	letters chan letter // small ones
+	large   chan letter // of 1; nil until there is one
+	busy    atomic.Bool // a large one waits or is being carried: it is said again, and one is enough
 }
 
 type letter struct {
@@ -131,31 +133,32 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 	if r == nil {
 		r = &route{letters: make(chan letter, mostUnsent)}
 		c.to[m.Site] = r
-		o.done.Go(func() { c.carry(o.ctx, m.Site, r) })
+		o.done.Go(func() { c.carry(o.ctx, m.Site, r.letters, func() {}) })
 	}
-	large := len(l.body) > longSite
-	if large && r.large.Swap(true) {
+	if len(l.body) > longSite {
+		if r.large == nil {
+			r.large = make(chan letter, 1)
+			o.done.Go(func() { c.carry(o.ctx, m.Site, r.large, func() { r.busy.Store(false) }) })
+		}
+		if !r.busy.Swap(true) {
+			r.large <- l // there is room: none is there
+		}
 		return
 	}
 	select {
 	case r.letters <- l:
 	default: // it is said again
-		if large {
-			r.large.Store(false)
-		}
 	}
 }
 
-// carry ends with ctx.
-func (c *courier) carry(ctx context.Context, site mesh.Site, r *route) {
+// carry carries letters, and says when each is carried; it ends with ctx.
+func (c *courier) carry(ctx context.Context, site mesh.Site, letters <-chan letter, carried func()) {
 	var said repeated
 	for {
 		select {
-		case l := <-r.letters:
+		case l := <-letters:
 			_, err := c.call(ctx, site, l.path, l.body)
-			if len(l.body) > longSite {
-				r.large.Store(false)
-			}
+			carried()
 			var e *SiteError
 			if l.move != "" && errors.As(err, &e) && e.Status == http.StatusBadRequest {
 				c.refused(site, l.move, fmt.Sprintf("it does not take a message of %d bytes, which the job's state needs (%s); if its agents are of a version that takes no more than 16 MiB, upgrade them", len(l.body), e.Text))

@@ -3,10 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/join"
 )
 
 // Sites that are lost are looked for at all their addresses, at longer and longer
@@ -44,6 +47,35 @@ func TestSearch(t *testing.T) {
 	}
 	if got := s.due(now.Add(mostSeek), map[mesh.Site][]string{"none": nil}); len(got) != 0 {
 		t.Errorf("a site without an address: %v", got)
+	}
+}
+
+// Agents of a site that are not seen stay known, and are those that are forgotten first.
+func TestRemember(t *testing.T) {
+	contacts := func(text string) (all []join.Contact) { // "node@address"
+		for _, f := range strings.Fields(text) {
+			node, at, _ := strings.Cut(f, "@")
+			all = append(all, join.Contact{Node: mesh.NodeID(node), Link: at + "1", Gossip: at + "3"})
+		}
+		return all
+	}
+	for name, test := range map[string]struct{ kept, seen, want string }{
+		"new":                           {"", "a@1 b@2", "a@1 b@2"},
+		"nobody is seen":                {"a@1 b@2", "", "a@1 b@2"},
+		"one vanishes":                  {"a@1 b@2 c@3", "a@1 c@3", "a@1 c@3 b@2"},
+		"the next one":                  {"a@1 c@3 b@2", "c@3", "c@3 a@1 b@2"},
+		"one is back":                   {"c@3 a@1 b@2", "b@2 c@3", "b@2 c@3 a@1"},
+		"one has moved":                 {"a@1 b@2", "b@7", "b@7 a@1"},
+		"another is where one was":      {"a@1 b@2", "z@1", "z@1 b@2"},
+		"written by hand":               {"@8 @9 a@1", "a@1", "a@1 @8 @9"},
+		"more than there may be":        {"a@1 b@2 c@3 d@4 e@5 f@6 g@7 h@8", "c@3 i@9", "c@3 i@9 a@1 b@2 d@4 e@5 f@6 g@7"},
+		"as many as may be are seen":    {"x@1 y@2", "a@11 b@12 c@13 d@14 e@15 f@16 g@17 h@18", "a@11 b@12 c@13 d@14 e@15 f@16 g@17 h@18"},
+		"one that was written twice":    {"a@1 a@2 b@3", "b@3", "b@3 a@1"},
+		"what was written has too many": {"a@1 b@2 c@3 d@4 e@5 f@6 g@7 h@8 i@9", "", "a@1 b@2 c@3 d@4 e@5 f@6 g@7 h@8"},
+	} {
+		if got := remember(contacts(test.kept), contacts(test.seen)); !slices.Equal(got, contacts(test.want)) {
+			t.Errorf("%s: %v, want %s", name, got, test.want)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
@@ -35,7 +36,8 @@ const (
 	maxSite   = codec.MaxSite   // bytes of a question, and of an answer
 	siteTime  = 15 * time.Second
 	siteTries = 3               // agents of a site that are asked, one after the other
-	siteMost  = 5 * time.Minute // of a question, for as long as something of it or of its answer moves
+	siteMost  = 5 * time.Minute // of a question to an agent, and a second more for each slowSite bytes that have moved
+	slowSite  = 4 << 10         // bytes a second; a line that carries less is as good as none
 	longSite  = 64 << 10        // bytes of a question that takes a while on a slow line
 )
 
@@ -91,8 +93,6 @@ var ErrSiteUnreached = errors.New("not reached")
 // answers, within ctx, each for as long as something moves; so a question may be heard
 // twice. *SiteError: it answered, and not with what was asked for. ErrSiteUnreached.
 func (n *Node) CallSite(ctx context.Context, site mesh.Site, path string, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, siteMost)
-	defer cancel()
 	if len(body) > maxSite {
 		return nil, fmt.Errorf("a question of %d bytes to site %s; at most %d", len(body), site, maxSite)
 	}
@@ -151,16 +151,16 @@ func (n *Node) siteAgents(site mesh.Site) (all []mesh.NodeID) {
 	return all
 }
 
-// moves is a reader that says when something has come out of it.
+// moves is a reader that says how much has come out of it, at each time.
 type moves struct {
 	io.Reader
-	moved func()
+	moved func(n int)
 }
 
 func (m moves) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
 	if n > 0 {
-		m.moved()
+		m.moved(n)
 	}
 	return n, err
 }
@@ -179,8 +179,8 @@ func (n *Node) askSite(ctx context.Context, site mesh.Site, node mesh.NodeID, pa
 	return answer, nil
 }
 
-// postSite is one question. It is given up when nothing moves for 5 s: what is large takes
-// long on a slow line.
+// postSite is one question. It is given up when nothing moves for 5 s, or too little for
+// long: what is large takes long on a slow line.
 func postSite(ctx context.Context, client *http.Client, path string, body []byte) (status int, answer []byte, err error) {
 	still := siteTime / siteTries
 	if len(body) > longSite {
@@ -190,7 +190,13 @@ func postSite(ctx context.Context, client *http.Client, path string, body []byte
 	defer cancel(nil)
 	timer := time.AfterFunc(still, func() { cancel(fmt.Errorf("nothing has moved for %v", still)) })
 	defer timer.Stop()
-	moved := func() { timer.Reset(still) }
+	began, all := time.Now(), new(atomic.Int64)
+	moved := func(n int) { // the question may still move when the answer does
+		if time.Since(began) > siteMost+time.Duration(all.Add(int64(n)))*time.Second/slowSite {
+			cancel(fmt.Errorf("less than %d KiB a second have moved", slowSite>>10))
+		}
+		timer.Reset(still)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://site"+path, moves{bytes.NewReader(body), moved})
 	if err != nil {
 		return 0, nil, err
@@ -201,7 +207,7 @@ func postSite(ctx context.Context, client *http.Client, path string, body []byte
 		return 0, nil, because(ctx, err)
 	}
 	defer resp.Body.Close()
-	moved()
+	moved(0)
 	if answer, err = io.ReadAll(moves{io.LimitReader(resp.Body, maxSite+1), moved}); err != nil {
 		err = because(ctx, err)
 	}

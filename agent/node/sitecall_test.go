@@ -57,10 +57,12 @@ func TestLongQuestions(t *testing.T) {
 		want     string        // error
 		most     time.Duration // of the fake clock
 	}{
-		"an answer of a minute":  {10, 15, false, "", 2 * time.Minute},
-		"an answer that stops":   {10, 3, true, "nothing has moved for 5s", time.Minute},
-		"a question of a minute": {3 << 20, 1, false, "", 2 * time.Minute},
-		"nobody answers":         {10, 0, true, "nothing has moved for 5s", 6 * time.Second},
+		"an answer of a minute":               {10, 15, false, "", 2 * time.Minute},
+		"an answer that stops":                {10, 3, true, "nothing has moved for 5s", time.Minute},
+		"a question of a minute":              {3 << 20, 1, false, "", 2 * time.Minute},
+		"the largest question on a slow line": {maxSite, 1, false, "", 10 * time.Minute},
+		"an answer in drops":                  {10, 90, false, "less than 4 KiB a second have moved", 6 * time.Minute},
+		"nobody answers":                      {10, 0, true, "nothing has moved for 5s", 6 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -78,7 +80,10 @@ func TestLongQuestions(t *testing.T) {
 					for range c.answers {
 						_, _ = w.Write([]byte("piece"))
 						w.(http.Flusher).Flush()
-						<-time.After(4 * time.Second)
+						select {
+						case <-over:
+						case <-time.After(4 * time.Second):
+						}
 					}
 					if c.stuck {
 						<-over

@@ -59,6 +59,24 @@ func TestSitesFindEachOther(t *testing.T) {
 	}
 }
 
+// The agents of a site vanish one after the other, as they do where a line goes down, and
+// the other site comes back elsewhere: it finds any of them, not only the one that it saw
+// last.
+func TestSiteIsFoundByAnyAgent(t *testing.T) {
+	t.Parallel()
+	plant, depot := twoSites(t, 3)
+	for i := 2; i >= 0; i-- {
+		plant[i].end()
+		see(t, depot, "plant", i)
+	}
+	depot.end() // it writes down whom it sees
+	depot.bind = freePorts(t)
+	depot.start("", "")
+	plant[1].start("", "")
+	plant[2].start("", "")
+	see(t, depot, "plant", 2)
+}
+
 // An agent that joins while the other site is away is told where that was, and finds it
 // when it is back.
 func TestJoinsWhileASiteIsAway(t *testing.T) {

@@ -53,7 +53,7 @@ func (n *Node) startWAN(ends *ends) (err error) {
 		return err
 	}
 	for _, o := range n.sponsors {
-		n.wan.kept[o.Site] = append(n.wan.kept[o.Site], o)
+		n.wan.kept[o.Site] = remember(n.wan.kept[o.Site], []join.Contact{o})
 	}
 	if len(n.sponsors) > 0 {
 		if err := n.writeSites(n.wan.kept); err != nil {
@@ -94,12 +94,18 @@ func (n *Node) sponsorsGiven() (all []string) {
 func (n *Node) sponsored() bool { return n.founding != nil && n.founding.Token.ID == "" }
 
 // wanMates are where this site's agents gossip with other sites, unless their users
-// chose another port: then they find each other through other sites.
+// chose another port: then they find each other through other sites. Gossip knows those
+// of a site that has no leader, where the state may not be read yet.
 func (n *Node) wanMates() (all []string) {
+	for _, m := range n.gossipMembers() {
+		if m.Node != n.id.Node() && m.Status == mesh.Alive && m.Link != "" {
+			all = append(all, config.WANOf(m.Link))
+		}
+	}
 	n.replica.view(func(st *coordinator.State) {
 		for id, a := range st.Agents {
-			if id != n.id.Node() && a.Link != "" {
-				all = append(all, config.WANOf(a.Link))
+			if at := config.WANOf(a.Link); id != n.id.Node() && a.Link != "" && !slices.Contains(all, at) {
+				all = append(all, at)
 			}
 		}
 	})
@@ -262,8 +268,26 @@ func contactsOf(members []mesh.Member) (all []join.Contact) {
 	return all[:min(len(all), mostSiteContacts)]
 }
 
+// remember adds where agents of a site are seen now to what is known of it: those come
+// first, in their order, then those that are not seen, the lately seen before the others.
+// Who is not seen stays: when a line goes down agents vanish one after the other, and the
+// last one need not be where it was when the line is back. What it loses is an older
+// address of the same agent, who was where another one is now, and the longest unseen
+// where there are more than mostSiteContacts.
+func remember(kept, seen []join.Contact) (all []join.Contact) {
+	for _, c := range slices.Concat(seen, kept) {
+		known := slices.ContainsFunc(all, func(o join.Contact) bool {
+			return c.Node != "" && c.Node == o.Node || c.Link == o.Link && c.Gossip == o.Gossip
+		})
+		if !known && len(all) < mostSiteContacts {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
 // keepSites notes which sites are seen, and writes down where their agents are when that
-// has changed. What is known of a site stays while nobody of it is seen.
+// has changed. What is known of a site stays: see remember.
 func (n *Node) keepSites() error {
 	here := n.away()
 	n.noteSites(here)
@@ -272,7 +296,7 @@ func (n *Node) keepSites() error {
 	n.wan.mu.Unlock()
 	changed := false
 	for _, site := range slices.Sorted(maps.Keys(here)) {
-		all := contactsOf(here[site])
+		all := remember(next[site], contactsOf(here[site]))
 		if len(all) == 0 || slices.Equal(all, next[site]) || next[site] == nil && len(next) >= mostSites {
 			continue
 		}

@@ -18,6 +18,7 @@ import (
 type peer struct {
 	node    mesh.NodeID
 	conns   [classes][]*conn // oldest first
+	ended   [classes]Total   // what those that are no more in conns had done
 	dials   [classes]*dial
 	changed [classes]chan struct{} // closed when a connection comes
 	probing bool
@@ -253,6 +254,7 @@ func (l *Link) drop(c *conn, why error) {
 		return
 	}
 	p.conns[c.class] = slices.Delete(p.conns[c.class], i, i+1)
+	p.ended[c.class].add(c.q.ConnectionStats())
 	down := !p.up()
 	p.fell = p.fell || down
 	l.mu.Unlock()

@@ -38,8 +38,8 @@ type Options struct {
 	Packs  func(mesh.NodeID) bool
 	Packer *pack.Packer // nil: one that nobody asks what it has counted
 
-	Serve int           // streams answered at a time; 0: 8. The others wait
-	Ask   int           // streams of its own at a time; 0: 8. The others wait
+	Serve int           // streams answered at a time, of each site; 0: 8. The others wait
+	Ask   int           // streams of its own at a time, to each site; 0: 8. The others wait
 	Idle  time.Duration // so long a stream may stand still; 0: 20 s
 	Now   func() time.Time
 }
@@ -49,12 +49,13 @@ type Options struct {
 type Peers struct {
 	o      Options
 	quit   chan struct{}
-	served chan struct{} // as many as are answered
-	asking chan struct{} // as many as ask
+	served *gates // of streams that are answered
+	asking *gates // of streams that ask
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
-	streams map[mesh.Stream]bool // that are answered, or wait for it
+	streams map[mesh.Stream]bool      // that are answered, or wait for it
+	sites   map[mesh.NodeID]mesh.Site // of nodes that were asked: a node never changes it
 	serving sync.WaitGroup
 }
 
@@ -79,7 +80,7 @@ func New(o Options) *Peers {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	p := &Peers{o: o, quit: make(chan struct{}), served: make(chan struct{}, o.Serve), asking: make(chan struct{}, o.Ask), streams: make(map[mesh.Stream]bool)}
+	p := &Peers{o: o, quit: make(chan struct{}), served: newGates(o.Serve), asking: newGates(o.Ask), streams: make(map[mesh.Stream]bool), sites: make(map[mesh.NodeID]mesh.Site)}
 	o.Transport.Handle(mesh.Parts, p.serve)
 	return p
 }
@@ -110,17 +111,15 @@ func (p *Peers) enter(s mesh.Stream) bool {
 	p.streams[s] = true
 	p.serving.Add(1)
 	p.mu.Unlock()
-	select {
-	case p.served <- struct{}{}:
+	if p.served.enter(s.Peer().Site, p.quit) {
 		return true
-	case <-p.quit:
-		p.forget(s)
-		return false
 	}
+	p.forget(s)
+	return false
 }
 
 func (p *Peers) leave(s mesh.Stream) {
-	<-p.served
+	p.served.leave(s.Peer().Site)
 	p.forget(s)
 }
 
@@ -169,18 +168,16 @@ func (p *Peers) ask(ctx context.Context, to mesh.NodeID, whose beginning, f func
 
 // askAs is ask of somebody on whom it depends how the stream begins.
 func (p *Peers) askAs(ctx context.Context, to mesh.NodeID, whose func(idle) beginning, f func(idle) error) error {
-	select {
-	case p.asking <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	defer func() { <-p.asking }()
-	opening, cancel := context.WithTimeout(ctx, p.o.Idle)
-	s, err := p.o.Transport.Open(opening, to, mesh.Parts)
-	cancel()
+	return p.askOf(ctx, p.siteOf(to), to, whose, f)
+}
+
+// askOf is askAs of a node of a site, "" if that is not known.
+func (p *Peers) askOf(ctx context.Context, site mesh.Site, to mesh.NodeID, whose func(idle) beginning, f func(idle) error) error {
+	s, site, err := p.open(ctx, site, to)
 	if err != nil {
-		return fmt.Errorf("parts: node %s: %w", to, err)
+		return err
 	}
+	defer p.asking.leave(site)
 	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
@@ -195,6 +192,54 @@ func (p *Peers) askAs(ctx context.Context, to mesh.NodeID, whose func(idle) begi
 		return fmt.Errorf("parts: node %s: %w", to, err)
 	}
 	return nil
+}
+
+// open opens a stream to a node, and enters the gate of its site, which it returns: it is
+// to be left. While the site is not known it has a gate of its own, so that who is not
+// reached holds up nobody else.
+func (p *Peers) open(ctx context.Context, site mesh.Site, to mesh.NodeID) (mesh.Stream, mesh.Site, error) {
+	for {
+		if !p.asking.enter(site, ctx.Done()) {
+			return nil, "", context.Cause(ctx)
+		}
+		opening, cancel := context.WithTimeout(ctx, p.o.Idle)
+		s, err := p.o.Transport.Open(opening, to, mesh.Parts)
+		cancel()
+		if err != nil {
+			p.asking.leave(site)
+			return nil, "", fmt.Errorf("parts: node %s: %w", to, err)
+		}
+		its := s.Peer().Site
+		if site != "" || its == "" {
+			return s, site, nil
+		}
+		p.learn(to, its)
+		at := p.asking.try(its)
+		p.asking.leave(site)
+		if site = its; at {
+			return s, site, nil
+		}
+		_ = s.Close() // who waits holds nothing there
+	}
+}
+
+// mostKnown is of how many nodes the site is remembered. Beyond it all are learned anew.
+const mostKnown = 4096
+
+// siteOf is the site of a node, "" if it was not asked yet.
+func (p *Peers) siteOf(node mesh.NodeID) mesh.Site {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sites[node]
+}
+
+func (p *Peers) learn(node mesh.NodeID, site mesh.Site) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.sites) >= mostKnown {
+		clear(p.sites)
+	}
+	p.sites[node] = site
 }
 
 // answered reads the answer to a request.
@@ -220,7 +265,8 @@ func (p *Peers) Push(ctx context.Context, to mesh.NodeID, job string, id dataflo
 	if len(parts) == 0 {
 		return 0, nil
 	}
-	err = p.ask(ctx, to, beginning{job: job, id: id}, func(s idle) error {
+	whose := func(idle) beginning { return beginning{job: job, id: id} }
+	err = p.askOf(ctx, p.o.Site, to, whose, func(s idle) error { // other sites take no pushes
 		for rest := parts; len(rest) > 0; {
 			n := min(len(rest), maxParts)
 			lacks, err := missingAt(s, rest[:n])
@@ -481,7 +527,7 @@ func (p *Peers) FetchAll(ctx context.Context, parts []store.Part, holders func(s
 	var next int
 	var mu sync.Mutex // guards next
 	var workers sync.WaitGroup
-	for range min(cap(p.asking), len(parts)) {
+	for range min(p.o.Ask, len(parts)) {
 		workers.Go(func() {
 			for ctx.Err() == nil {
 				mu.Lock()
