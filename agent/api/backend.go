@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -74,6 +75,8 @@ type Backend interface {
 	// PutPart stores a part in as many copies as the site keeps, and says where.
 	PutPart(ctx context.Context, write func(io.Writer) error) (store.Part, []mesh.NodeID, error)
 
+	// Now is what time it is for tokens and certificates: both are judged by it.
+	Now() time.Time
 	// NewToken makes a join token and what of it is to be stored.
 	NewToken() (text string, stored coordinator.Token, err error)
 	// Leave takes this agent out of the site in order: it hands over what it does,

@@ -19,6 +19,13 @@ import (
 // createSite has a site let one agent found another one.
 func createSite(t *testing.T, by *box, name string) identity.Token {
 	t.Helper()
+	token, _ := createSiteFor(t, by, name, 0)
+	return token
+}
+
+// createSiteFor has the token end after a while; 0: never.
+func createSiteFor(t *testing.T, by *box, name string, ttl time.Duration) (identity.Token, api.TokenInfo) {
+	t.Helper()
 	folder := identity.OpenFolder(disk.Secret, by.dir+"/identity", time.Now)
 	key, err := folder.RootKey()
 	if err != nil {
@@ -33,11 +40,31 @@ func createSite(t *testing.T, by *box, name string) identity.Token {
 		t.Fatal(err)
 	}
 	hash := token.SecretHash()
+	var info api.TokenInfo
 	await(t, "the site to take the token", func() bool { // level 3 is in force soon
-		_, err := by.client(t).CreateSite(t.Context(), api.NewSite{Mesh: meshName, Site: name, Token: token.ID, Hash: hash[:], Sealed: sealed})
+		info, err = by.client(t).CreateSite(t.Context(), api.NewSite{Mesh: meshName, Site: name, Token: token.ID, Hash: hash[:], Sealed: sealed, TTL: ttl.Milliseconds()})
 		return err == nil
 	})
-	return token
+	return token, info
+}
+
+// On a machine whose clock has fallen behind what it is known to have been, the token
+// of a site is good for as long as it was made for.
+func TestNewSiteOnAClockThatIsBehind(t *testing.T) {
+	first := newBox(t, "n1")
+	if _, _, err := node.Found(first.dir, "test", "plant", time.Now().Add(72*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	first.start("", "")
+	await(t, "the founder to lead", func() bool { return first.Health().Ready })
+	token, info := createSiteFor(t, first, "depot", 24*time.Hour)
+	if info.State != "good" {
+		t.Errorf("a new token: %+v", info)
+	}
+	depot := newBox(t, "d1")
+	depot.site = "depot"
+	depot.start(first.Link(), token.String())
+	await(t, "the new site to be founded", func() bool { return depot.Leader() == depot.Self() && depot.Health().Ready })
 }
 
 // A token of site create founds one site, which is of the same mesh, leads itself,
