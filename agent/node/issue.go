@@ -189,7 +189,7 @@ func (n *Node) sponsorsFor() (all []join.Contact) {
 func unavailable(err error) error { return fmt.Errorf("%w: %v", join.ErrUnavailable, err) }
 
 func (n *Node) grant(r join.Request) (join.Grant, error) {
-	chain, err := n.id.Issue(r.CSR, r.Node, n.id.Site(), n.id.Now())
+	chain, err := n.id.Issue(r.CSR, r.Node, n.id.Site(), n.steady.now())
 	switch {
 	case errors.Is(err, identity.ErrRequest):
 		return join.Grant{}, fmt.Errorf("%w: %v", join.ErrRequest, err)
