@@ -298,7 +298,7 @@ func TestSite(t *testing.T) {
 }
 
 // Tokens are made, and judged, by the agent's time, which is of 2023 here, and not by
-// the machine's.
+// the machine's. None is made for a site that may not be founded.
 func TestTokensByTheAgentsTime(t *testing.T) {
 	s := siteNamed(t, "hall", coordinator.Level)
 	s.must(t, coordinator.Command{LevelRaised: &coordinator.LevelRaised{Level: coordinator.Level}})
@@ -306,6 +306,8 @@ func TestTokensByTheAgentsTime(t *testing.T) {
 	want := []string{`"created":"2023-11-14T22:13:20Z"`, `"expires":"2023-11-14T22:13:21Z"`, `"state":"good"`}
 	send(t, a.url, "POST", "/v1/tokens", api.NewToken{TTL: 1000, Uses: 2}).want(t, 201, want...)
 	send(t, a.url, "POST", "/v1/sites", api.NewSite{Mesh: "plant", Site: "depot", Token: "f1", Hash: make([]byte, 32), Sealed: []byte{1}, TTL: 1000}).want(t, 201, want...)
+	s.away["mill"] = &member{}
+	send(t, a.url, "POST", "/v1/sites", api.NewSite{Mesh: "plant", Site: "mill", Token: "f2", Hash: make([]byte, 32), Sealed: []byte{1}}).want(t, 409, "site mill is there already")
 	list := send(t, a.url, "GET", "/v1/tokens", nil).want(t, 200)
 	if strings.Count(list.body, `"state":"good"`) != 2 {
 		t.Error(list.body)

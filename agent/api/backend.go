@@ -57,6 +57,9 @@ type Backend interface {
 	// seen now; OtherSites are all that are seen, in order.
 	SiteSeen(site mesh.Site) (known, seen bool)
 	OtherSites() []mesh.Site
+	// Unfounded says why no other site of a name may be founded now; only the leader
+	// can. It is asked again when one is.
+	Unfounded(site mesh.Site) error
 	// PassSite has another site's leader answer a request, whose body is whole.
 	// ErrUnreached: nobody of it was reached, and nothing was done.
 	PassSite(r *http.Request, site mesh.Site) (*http.Response, error)

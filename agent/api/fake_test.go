@@ -247,6 +247,13 @@ func (m *member) SiteSeen(site mesh.Site) (known, seen bool) {
 	return known, to != nil
 }
 
+func (m *member) Unfounded(site mesh.Site) error {
+	if m.away[site] != nil {
+		return fmt.Errorf("site %s is there already", site)
+	}
+	return nil
+}
+
 func (m *member) OtherSites() (all []mesh.Site) {
 	for _, site := range slices.Sorted(maps.Keys(m.away)) {
 		if m.away[site] != nil {

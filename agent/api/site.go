@@ -240,6 +240,9 @@ func (s *server) createSite(ctx context.Context, in *struct{ Body NewSite }) (*b
 	if err != nil {
 		return nil, err
 	}
+	if err := s.b.Unfounded(t.Founds); err != nil {
+		return nil, refusal(http.StatusConflict, "%v", err)
+	}
 	if _, err := s.propose(ctx, coordinator.Command{TokenCreated: &t}); err != nil {
 		return nil, err
 	}
