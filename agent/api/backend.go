@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/executor"
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -56,6 +57,9 @@ type Backend interface {
 	// seen now; OtherSites are all that are seen, in order.
 	SiteSeen(site mesh.Site) (known, seen bool)
 	OtherSites() []mesh.Site
+	// Unfounded says why no other site of a name may be founded now; only the leader
+	// can. It is asked again when one is.
+	Unfounded(site mesh.Site) error
 	// PassSite has another site's leader answer a request, whose body is whole.
 	// ErrUnreached: nobody of it was reached, and nothing was done.
 	PassSite(r *http.Request, site mesh.Site) (*http.Response, error)
@@ -74,6 +78,8 @@ type Backend interface {
 	// PutPart stores a part in as many copies as the site keeps, and says where.
 	PutPart(ctx context.Context, write func(io.Writer) error) (store.Part, []mesh.NodeID, error)
 
+	// Now is what time it is for tokens and certificates: both are judged by it.
+	Now() time.Time
 	// NewToken makes a join token and what of it is to be stored.
 	NewToken() (text string, stored coordinator.Token, err error)
 	// Leave takes this agent out of the site in order: it hands over what it does,

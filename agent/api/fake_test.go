@@ -251,6 +251,13 @@ func (m *member) SiteSeen(site mesh.Site) (known, seen bool) {
 	return known, to != nil
 }
 
+func (m *member) Unfounded(site mesh.Site) error {
+	if m.away[site] != nil {
+		return fmt.Errorf("site %s is there already", site)
+	}
+	return nil
+}
+
 func (m *member) OtherSites() (all []mesh.Site) {
 	for _, site := range slices.Sorted(maps.Keys(m.away)) {
 		if m.away[site] != nil {
@@ -306,6 +313,8 @@ func (m *member) PutPart(_ context.Context, write func(io.Writer) error) (store.
 	m.parts[p.Digest] = b.Bytes()
 	return p, []mesh.NodeID{m.self}, nil
 }
+
+func (m *member) Now() time.Time { return time.UnixMicro(1_700_000_000_000_000) }
 
 func (m *member) NewToken() (string, coordinator.Token, error) {
 	m.mu.Lock()

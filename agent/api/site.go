@@ -14,7 +14,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
-	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // pathLeave is for the agent that is asked, whoever leads.
@@ -191,7 +190,7 @@ func (s *server) listTokens(ctx context.Context, in *Stale) (*body[[]TokenInfo],
 	all := []TokenInfo{}
 	err := s.read(ctx, *in, func(st *coordinator.State) error {
 		for _, id := range slices.Sorted(maps.Keys(st.Tokens)) {
-			all = append(all, describeToken(st.Tokens[id], sensors.WallTime()))
+			all = append(all, describeToken(st.Tokens[id], s.b.Now()))
 		}
 		return nil
 	})
@@ -210,7 +209,7 @@ func (s *server) createToken(ctx context.Context, in *struct{ Body NewToken }) (
 	if _, err := s.propose(ctx, coordinator.Command{TokenCreated: &t}); err != nil {
 		return nil, err
 	}
-	return answer(TokenMade{describeToken(&t, sensors.WallTime()), text}), nil
+	return answer(TokenMade{describeToken(&t, s.b.Now()), text}), nil
 }
 
 // expires is so many milliseconds later; 0: never.
@@ -227,7 +226,7 @@ func (s *server) createSite(ctx context.Context, in *struct{ Body NewSite }) (*b
 	if err := identity.CheckName("a site", in.Body.Site); err != nil {
 		return nil, refusal(http.StatusUnprocessableEntity, "%v", err)
 	}
-	now := dataflow.Time(sensors.WallTime().UnixMicro())
+	now := dataflow.FromGo(s.b.Now())
 	t := coordinator.Token{
 		ID: in.Body.Token, Hash: in.Body.Hash, Created: now, Expires: expires(now, in.Body.TTL), Uses: 1,
 		Founds: mesh.Site(in.Body.Site), Sealed: in.Body.Sealed,
@@ -241,10 +240,13 @@ func (s *server) createSite(ctx context.Context, in *struct{ Body NewSite }) (*b
 	if err != nil {
 		return nil, err
 	}
+	if err := s.b.Unfounded(t.Founds); err != nil {
+		return nil, refusal(http.StatusConflict, "%v", err)
+	}
 	if _, err := s.propose(ctx, coordinator.Command{TokenCreated: &t}); err != nil {
 		return nil, err
 	}
-	return answer(describeToken(&t, sensors.WallTime())), nil
+	return answer(describeToken(&t, s.b.Now())), nil
 }
 
 func (s *server) revokeToken(ctx context.Context, in *struct {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/executor"
@@ -168,6 +169,9 @@ func (n *Node) Network() api.Network {
 	}
 	return w
 }
+
+// Now is api.Backend's.
+func (n *Node) Now() time.Time { return n.id.Now() }
 
 // NewToken is api.Backend's; the caller sets Expires and Uses.
 func (n *Node) NewToken() (string, coordinator.Token, error) {

@@ -132,8 +132,8 @@ func (n *Node) letFound(ctx context.Context, r join.Request, kept *join.Token, s
 	}
 	n.lettingFound.Lock()
 	defer n.lettingFound.Unlock()
-	if err := n.unfounded(site, r); err != nil {
-		return join.Grant{}, err
+	if err := n.unfounded(site, r.Node, r.Token); err != nil {
+		return join.Grant{}, fmt.Errorf("%w: %v", join.ErrRequest, err)
 	}
 	if _, err := n.Propose(ctx, coordinator.Command{TokenUsed: &coordinator.TokenUsed{ID: r.Token, Hash: r.SecretHash[:], Node: r.Node}}); err != nil {
 		return join.Grant{}, unavailable(err)
@@ -143,28 +143,38 @@ func (n *Node) letFound(ctx context.Context, r join.Request, kept *join.Token, s
 	return g, nil
 }
 
-// unfounded says why nobody else may found a site: two of one name would each have its
-// jobs, and others would speak now with the one, now with the other. And no id of a job
-// is used twice.
-func (n *Node) unfounded(site mesh.Site, r join.Request) error {
+// Unfounded is api.Backend's.
+func (n *Node) Unfounded(site mesh.Site) error { return n.unfounded(site, "", "") }
+
+// unfounded says why nobody, or nobody but a node with a token, may found a site: two of
+// one name would each have its jobs, and others would speak now with the one, now with
+// the other. One of which nobody is seen may be away only; that it is gone a person says,
+// who revokes the token that founded it. And no id of a job is used twice.
+func (n *Node) unfounded(site mesh.Site, node mesh.NodeID, token string) error {
 	var by string
 	var job coordinator.JobID
+	var gone bool
 	n.replica.view(func(st *coordinator.State) {
 		job = st.AcceptedAt(site)
 		for _, id := range slices.Sorted(maps.Keys(st.Tokens)) {
-			if t := st.Tokens[id]; id != r.Token && t.Founds == site && !t.Revoked && len(t.Nodes) > 0 {
-				by = id
+			if t := st.Tokens[id]; id != token && t.Founds == site && len(t.Nodes) > 0 {
+				if gone = gone || t.Revoked; !t.Revoked {
+					by = id
+				}
 			}
 		}
 	})
-	seen := slices.ContainsFunc(n.away()[site], func(m mesh.Member) bool { return m.Node != r.Node })
+	seen := slices.ContainsFunc(n.away()[site], func(m mesh.Member) bool { return m.Node != node })
+	known := slices.ContainsFunc(n.siteContacts()[site], func(c join.Contact) bool { return c.Node != node })
 	switch {
 	case seen:
-		return fmt.Errorf("%w: site %s is there already: agents join it with a token of its own, from `tidemark token create` there", join.ErrRequest, site)
+		return fmt.Errorf("site %s is there already: agents join it with a token of its own, from `tidemark token create` there", site)
 	case by != "":
-		return fmt.Errorf("%w: site %s was founded already, with token %s: if that one is gone for good, `tidemark token revoke %s`, and try again", join.ErrRequest, site, by, by)
+		return fmt.Errorf("site %s was founded already, with token %s: if that one is gone for good, `tidemark token revoke %s`, and try again", site, by, by)
 	case job != "":
-		return fmt.Errorf("%w: job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job, or say that it was forgotten. Found it under another name", join.ErrRequest, job, site)
+		return fmt.Errorf("job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job, or say that it was forgotten. Found it under another name", job, site)
+	case known && !gone:
+		return fmt.Errorf("site %s was there before, and nobody of it is seen now: it may only be away. Found it under another name; if it is gone for good, and one of its name is wanted, ask the site that has the token which founded it, and revoke that there first", site)
 	}
 	return nil
 }
@@ -189,7 +199,7 @@ func (n *Node) sponsorsFor() (all []join.Contact) {
 func unavailable(err error) error { return fmt.Errorf("%w: %v", join.ErrUnavailable, err) }
 
 func (n *Node) grant(r join.Request) (join.Grant, error) {
-	chain, err := n.id.Issue(r.CSR, r.Node, n.id.Site(), n.id.Now())
+	chain, err := n.id.Issue(r.CSR, r.Node, n.id.Site(), n.steady.now())
 	switch {
 	case errors.Is(err, identity.ErrRequest):
 		return join.Grant{}, fmt.Errorf("%w: %v", join.ErrRequest, err)

@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +20,22 @@ import (
 // createSite has a site let one agent found another one.
 func createSite(t *testing.T, by *box, name string) identity.Token {
 	t.Helper()
-	folder := identity.OpenFolder(disk.Secret, by.dir+"/identity", time.Now)
-	key, err := folder.RootKey()
+	token, _ := createSiteFor(t, by, name, 0)
+	return token
+}
+
+// createSiteFor has the token end after a while; 0: never.
+func createSiteFor(t *testing.T, by *box, name string, ttl time.Duration) (identity.Token, api.TokenInfo) {
+	t.Helper()
+	token, n := signSite(t, by, name)
+	n.TTL = ttl.Milliseconds()
+	return token, createSigned(t, by, n)
+}
+
+// signSite makes what a site is asked to keep, with the root key that a box has.
+func signSite(t *testing.T, root *box, name string) (identity.Token, api.NewSite) {
+	t.Helper()
+	key, err := identity.OpenFolder(disk.Secret, root.dir+"/identity", time.Now).RootKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,11 +48,84 @@ func createSite(t *testing.T, by *box, name string) identity.Token {
 		t.Fatal(err)
 	}
 	hash := token.SecretHash()
+	return token, api.NewSite{Mesh: meshName, Site: name, Token: token.ID, Hash: hash[:], Sealed: sealed}
+}
+
+func createSigned(t *testing.T, by *box, n api.NewSite) (info api.TokenInfo) {
+	t.Helper()
 	await(t, "the site to take the token", func() bool { // level 3 is in force soon
-		_, err := by.client(t).CreateSite(t.Context(), api.NewSite{Mesh: meshName, Site: name, Token: token.ID, Hash: hash[:], Sealed: sealed})
+		var err error
+		info, err = by.client(t).CreateSite(t.Context(), n)
 		return err == nil
 	})
-	return token
+	return info
+}
+
+// refusesSite wants a site to refuse that another one is founded, saying why.
+func refusesSite(t *testing.T, by *box, n api.NewSite, why string) {
+	t.Helper()
+	_, err := by.client(t).CreateSite(t.Context(), n)
+	var p *api.Problem
+	if !errors.As(err, &p) || p.Status != 409 || !strings.Contains(err.Error(), why) {
+		t.Errorf("site %s at %s: %v, want %q", n.Site, by.name, err, why)
+	}
+}
+
+// A site that is only away is not founded a second time, wherever that is asked for,
+// until a person says that it is gone, where its token is.
+func TestNewSiteOfOneThatIsAway(t *testing.T) {
+	plant, depot := twoSites(t, 1)
+	early, n := signSite(t, plant[0], "yard")
+	createSigned(t, depot, n)
+	token := createSite(t, plant[0], "yard")
+	yard := newBox(t, "y1")
+	yard.site = "yard"
+	yard.start(plant[0].Link(), token.String())
+	await(t, "the yard to be founded", func() bool { return yard.Leader() == yard.Self() && yard.Health().Ready })
+	for _, b := range []*box{plant[0], depot} {
+		await(t, b.name+" to write down where the yard is", func() bool {
+			text, err := os.ReadFile(b.dir + "/sites.json")
+			return err == nil && strings.Contains(string(text), `"yard"`)
+		})
+	}
+	yard.end()
+	see(t, plant[0], "yard", 0)
+	see(t, depot, "yard", 0)
+
+	other := newBox(t, "y2")
+	other.site = "yard"
+	const why = "nobody of it is seen now"
+	if n, err := node.Start(t.Context(), other.options(depot.Link(), early.String())); !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), why) {
+		t.Fatalf("%v, %v", n, err)
+	}
+	late, n := signSite(t, plant[0], "yard")
+	refusesSite(t, depot, n, why)
+	refusesSite(t, plant[0], n, "token revoke "+token.ID)
+	if err := plant[0].client(t).RevokeToken(t.Context(), token.ID); err != nil {
+		t.Fatal(err)
+	}
+	createSigned(t, plant[0], n)
+	other.start(plant[0].Link(), late.String())
+	await(t, "the yard to be founded anew", func() bool { return other.Leader() == other.Self() && other.Health().Ready })
+}
+
+// On a machine whose clock has fallen behind what it is known to have been, the token
+// of a site is good for as long as it was made for.
+func TestNewSiteOnAClockThatIsBehind(t *testing.T) {
+	first := newBox(t, "n1")
+	if _, _, err := node.Found(first.dir, "test", "plant", time.Now().Add(72*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	first.start("", "")
+	await(t, "the founder to lead", func() bool { return first.Health().Ready })
+	token, info := createSiteFor(t, first, "depot", 24*time.Hour)
+	if info.State != "good" {
+		t.Errorf("a new token: %+v", info)
+	}
+	depot := newBox(t, "d1")
+	depot.site = "depot"
+	depot.start(first.Link(), token.String())
+	await(t, "the new site to be founded", func() bool { return depot.Leader() == depot.Self() && depot.Health().Ready })
 }
 
 // A token of site create founds one site, which is of the same mesh, leads itself,
@@ -45,6 +133,8 @@ func createSite(t *testing.T, by *box, name string) identity.Token {
 func TestNewSite(t *testing.T) {
 	all := site(t, 2)
 	token := createSite(t, all[0], "depot")
+	again := createSite(t, all[0], "depot") // by mistake
+	yard := createSite(t, all[0], "yard")
 
 	wrong := newBox(t, "w1")
 	wrong.site = "yard"
@@ -65,7 +155,8 @@ func TestNewSite(t *testing.T) {
 	if n, err := node.Start(t.Context(), late.options(all[0].Link(), token.String())); !errors.Is(err, join.ErrUsed) {
 		t.Fatalf("%v, %v", n, err)
 	}
-	again := createSite(t, all[0], "depot") // by mistake
+	_, third := signSite(t, all[0], "depot")
+	refusesSite(t, leading(t, all), third, "site depot")
 	second := newBox(t, "d3")
 	if n, err := node.Start(t.Context(), second.options(all[0].Link(), again.String())); !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "site depot") {
 		t.Fatalf("%v, %v", n, err)
@@ -75,7 +166,8 @@ func TestNewSite(t *testing.T) {
 	if _, err := all[0].Propose(t.Context(), coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: lost, From: "yard", Epoch: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	yard := createSite(t, all[0], "yard")
+	_, third = signSite(t, all[0], "yard")
+	refusesSite(t, leading(t, all), third, "j7-yard")
 	if n, err := node.Start(t.Context(), wrong.options(all[0].Link(), yard.String())); !errors.Is(err, join.ErrRequest) || !strings.Contains(err.Error(), "j7-yard") {
 		t.Fatalf("%v, %v", n, err)
 	}

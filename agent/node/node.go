@@ -42,6 +42,9 @@ type Options struct {
 	Secrets job.Resolver
 	Events  func(api.Event)  // what happens, for the log; must not block
 	Clock   func() time.Time // the machine's, for certificates and people; nil: sensors.WallTime
+	// Uptime goes on while the machine sleeps, and never goes back; on Linux it began
+	// with the machine. nil: the machine's.
+	Uptime func() dataflow.Time
 	// HandOver bounds how long an agent that is told to end goes on until others
 	// have what it had; 0: 5 s.
 	HandOver time.Duration
@@ -78,6 +81,7 @@ type Node struct {
 	calls    *calls
 	hub      *hub
 	uptime   func() dataflow.Time
+	steady   *steadyClock
 
 	toLeader *http.Client
 	failed   chan error // 1: why the agent ends; nil: it was told to
@@ -85,7 +89,7 @@ type Node struct {
 	http     net.Addr                    // of api
 	ending   atomic.Bool                 // it was told to
 	twin     atomic.Pointer[mesh.Member] // to which this agent gives way, if it does run
-	siteTime atomic.Int64                // the latest that commands say, in microseconds
+	siteTime atomic.Int64                // what the last command says, in microseconds
 	done     chan struct{}               // closed when all has ended
 	ended    error                       // valid then
 
@@ -109,9 +113,12 @@ func Start(ctx context.Context, o Options) (n *Node, err error) {
 	if o.Clock == nil {
 		o.Clock = sensors.WallTime
 	}
-	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: newUptime(), failed: make(chan error, 1), done: make(chan struct{}),
+	if o.Uptime == nil {
+		o.Uptime = newUptime()
+	}
+	n = &Node{o: o, hub: newHub(), calls: newCalls(), uptime: o.Uptime, failed: make(chan error, 1), done: make(chan struct{}),
 		parting: make(map[mesh.NodeID]int)}
-	n.replica, n.hands = newReplica(), newHands()
+	n.replica, n.hands, n.steady = newReplica(), newHands(), newSteadyClock(o.Clock, o.Uptime)
 	n.feeds = newKeptFeeds(n.replica.view, func(s string) { n.tell("feed", s) })
 	n.replica.applied, n.replica.renewed, n.replica.fatal = n.applied, n.renewed, n.fail
 	n.lease = lease.New(n.uptime)
@@ -342,20 +349,20 @@ func (n *Node) keepUp(ctx context.Context) {
 
 // saw writes down what time it is, so that a clock that is set back is noticed.
 func (n *Node) saw() error {
-	if err := n.id.Saw(n.o.Clock()); err != nil {
+	if err := n.id.Saw(n.steady.now()); err != nil {
 		return fmt.Errorf("the time could not be written down: %w", err)
 	}
 	return nil
 }
 
-// renewEvery is how often a new certificate is got because of what time others
-// say it is, counted in this agent's uptime: they may be wrong.
+// renewEvery is how often a new certificate is got at most, counted in this agent's
+// uptime: what time others say it is may be wrong, and so may be that of who signs.
 const renewEvery = dataflow.Hour
 
 // renew gets a new certificate from the leader when the old one nears its end. A
 // machine without a clock of its own hears that from the site's.
 func (n *Node) renew(ctx context.Context) error {
-	if !n.id.NeedsRenewal(n.id.Now()) && (n.uptime() < n.renewAt || !n.id.NeedsRenewal(time.UnixMicro(n.siteTime.Load()))) {
+	if n.uptime() < n.renewAt || !n.id.NeedsRenewal(n.steady.now()) && !n.id.NeedsRenewal(time.UnixMicro(n.siteTime.Load())) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
@@ -406,7 +413,7 @@ func (n *Node) secret(text string) (string, error) {
 
 // applied is called by the state machine after each command.
 func (n *Node) applied(index uint64, c *coordinator.Command, r jobmanager.Result, changes []jobmanager.Change) {
-	n.siteTime.Store(max(n.siteTime.Load(), int64(c.At)))
+	n.siteTime.Store(int64(c.At)) // not the greatest: a leader whose clock was ahead is forgotten
 	if len(changes) == 0 {
 		return
 	}

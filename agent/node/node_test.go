@@ -36,7 +36,8 @@ type box struct {
 	site  string // that it is to be of; empty: any
 	bind  string
 	clock func() time.Time // nil: the machine's
-	ends  time.Duration    // how long it hands over; 0: patience
+	up    func() dataflow.Time
+	ends  time.Duration // how long it hands over; 0: patience
 	stop  context.CancelFunc
 	// unsure: another box has its identity, and it may end because of it.
 	unsure bool
@@ -99,7 +100,7 @@ func (b *box) options(joinAt, token string) node.Options {
 	}
 	timing := leader.DefaultTiming()
 	timing.Gather = 100 * dataflow.Millisecond // copies are made anew so soon
-	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.Level), Secrets: job.Resolver{}, Clock: b.clock, HandOver: cmp.Or(b.ends, patience), Timing: &timing, Events: func(e api.Event) {
+	return node.Options{Config: c, Version: "test", Level: max(b.level, coordinator.Level), Secrets: job.Resolver{}, Clock: b.clock, Uptime: b.up, HandOver: cmp.Or(b.ends, patience), Timing: &timing, Events: func(e api.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.log = append(b.log, fmt.Sprintf("%s %s %s", e.What, e.Job, e.Text))

@@ -55,14 +55,17 @@ func (id *Identity) SetAllow(allow func(mesh.Peer) error) {
 // Now is the time that certificates are judged by: the machine's clock, but
 // never before the newest time that it is known to have been. So a box that
 // wakes up in 1970 knows its peers.
-func (id *Identity) Now() time.Time {
+func (id *Identity) Now() time.Time { return id.known(id.folder.now()) }
+
+// known is t, but never before the newest time that it is known to have been.
+func (id *Identity) known(t time.Time) time.Time {
 	id.mu.RLock()
 	defer id.mu.RUnlock()
-	return later(id.folder.now(), id.chain[0].NotBefore, id.seen)
+	return later(t, id.chain[0].NotBefore, id.seen)
 }
 
 // Saw writes down that the clock has come this far: once a day, however often
-// it is called. Call it every hour or so, and after the clock was set.
+// it is called. Call it every hour or so, with a time that is to be relied on.
 func (id *Identity) Saw(t time.Time) error {
 	id.write.Lock()
 	defer id.write.Unlock()
@@ -88,14 +91,15 @@ func (id *Identity) NeedsRenewal(now time.Time) bool {
 	id.mu.RLock()
 	defer id.mu.RUnlock()
 	c := id.chain[0]
-	return !now.Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3))
+	return !later(now, id.seen).Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3))
 }
 
 // Request asks for a new certificate of the same node.
 func (id *Identity) Request() ([]byte, error) { return newRequest(id.key) }
 
 // Renew takes a new certificate, agent's then site's in DER, into force and
-// keeps it. Handshakes that begin afterwards use it.
+// keeps it. Handshakes that begin afterwards use it. ErrExpired when it ends before
+// the present one does, ErrNotYet when it begins after that.
 func (id *Identity) Renew(chain [][]byte) error {
 	c := Credentials{Mesh: id.mesh, Site: id.site, Chain: chain, Root: id.root.Raw}
 	certs, _, err := c.parse()
@@ -112,6 +116,9 @@ func (id *Identity) Renew(chain [][]byte) error {
 	id.mu.RUnlock()
 	if certs[0].NotAfter.Before(old) {
 		return fmt.Errorf("the new certificate ends on %s, the present one on %s: %w: is the clock of a voter wrong?", stamp(certs[0].NotAfter), stamp(old), ErrExpired)
+	}
+	if certs[0].NotBefore.After(old) {
+		return fmt.Errorf("the new certificate begins on %s, after the present one has ended, on %s: %w: is the clock of a voter wrong?", stamp(certs[0].NotBefore), stamp(old), ErrNotYet)
 	}
 	if err := id.folder.files.write(agentFile, encodeCerts(certs[0], certs[1], id.root)); err != nil {
 		return err
@@ -130,13 +137,15 @@ func (id *Identity) CanIssue() bool {
 }
 
 // Issue signs a certificate for the node and site, which must be the request's
-// and its own. It returns those of agent and site in DER. ErrNoKey, ErrRequest,
-// ErrSite, ErrExpired.
+// and its own. It returns those of agent and site in DER. What it signs lasts: now
+// must be a time to be relied on. The certificate does not begin after this agent's
+// own one has ended, which would be a wrong clock. ErrNoKey, ErrRequest, ErrSite,
+// ErrExpired.
 func (id *Identity) Issue(csr []byte, node mesh.NodeID, site mesh.Site, now time.Time) ([][]byte, error) {
 	id.mu.RLock()
-	by := id.signer
+	by, end := id.signer, id.chain[0].NotAfter
 	id.mu.RUnlock()
-	now = later(now, id.Now())
+	now = id.known(now)
 	key, err := requestedKey(csr)
 	switch {
 	case err != nil:
@@ -149,6 +158,8 @@ func (id *Identity) Issue(csr []byte, node mesh.NodeID, site mesh.Site, now time
 		return nil, fmt.Errorf("a certificate for site %s, this is %s: %w", site, id.site, ErrSite)
 	case now.After(by.cert.NotAfter):
 		return nil, fmt.Errorf("the certificate of site %s %w on %s: a new one must be signed with the root key", id.site, ErrExpired, stamp(by.cert.NotAfter))
+	case now.Add(-backdate).After(end):
+		return nil, fmt.Errorf("the certificate of node %s, which is to sign, %w on %s, and it is %s: is its clock wrong?", id.node, ErrExpired, stamp(end), stamp(now))
 	}
 	cert, err := newAgent(*by, id.mesh, site, key, now)
 	if err != nil {

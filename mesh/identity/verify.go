@@ -117,8 +117,17 @@ func (id *Identity) ended(certs []*x509.Certificate, now time.Time) error {
 // clock says what the time is that was judged by, and where it is from.
 func (id *Identity) clock(t time.Time) string {
 	own := id.folder.now()
-	if t.After(own) {
+	id.mu.RLock()
+	begin, seen := id.chain[0].NotBefore, id.seen
+	id.mu.RUnlock()
+	switch {
+	case !t.After(own):
+	case t.Equal(seen):
 		return fmt.Sprintf("this machine's clock says %s, but it was %s already (%s)", stamp(own), stamp(t), id.folder.path(seenFile))
+	case t.Equal(begin):
+		return fmt.Sprintf("this machine's clock says %s, but its own certificate begins on %s (%s)", stamp(own), stamp(t), id.folder.path(agentFile))
+	default: // the certificate that is judged shows it
+		return fmt.Sprintf("this machine's clock says %s, but it is %s at least, as the certificate begins then", stamp(own), stamp(t))
 	}
 	return fmt.Sprintf("this machine's clock says %s", stamp(own))
 }

@@ -126,14 +126,24 @@ func TestClocks(t *testing.T) {
 	if _, err := old.folder.Load(); err != nil {
 		t.Errorf("a damaged %s: %v", seenFile, err)
 	}
-	// A voter whose clock is years ahead makes what nobody believes.
-	key, err := old.folder.Request()
+	// A voter whose clock is years ahead signs nothing; what another program made of
+	// that nobody believes, or takes as its own.
+	csr, err := old.folder.Request()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ahead, err := founder.Issue(key, id.Node(), "hall", at("2030-01-01"))
+	for when, want := range map[string]error{"2027-03-01": nil, "2027-03-03": ErrExpired, "2030-01-01": ErrExpired} { // its own one ends on 2027-03-01
+		if _, err := founder.Issue(csr, id.Node(), "hall", at(when)); !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), "2027-03-01") {
+			t.Errorf("signed on %s: %v, want %v", when, err, want)
+		}
+	}
+	made, err := newAgent(*founder.signer, "plant", "hall", id.key.Public().(ed25519.PublicKey), at("2030-01-01"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	ahead := [][]byte{made.Raw, founder.chain[1].Raw}
+	if err := id.Renew(ahead); !errors.Is(err, ErrNotYet) || !strings.Contains(err.Error(), "2029-12-31") {
+		t.Errorf("one that begins in three years: %v, want ErrNotYet", err)
 	}
 	c := Credentials{Chain: ahead, Root: founder.root.Raw}
 	certs, _, err := c.parse()
@@ -142,6 +152,27 @@ func TestClocks(t *testing.T) {
 	}
 	if _, err := fresh.verify(certs, ""); !errors.Is(err, ErrNotYet) || !strings.Contains(err.Error(), "2029-12-31") {
 		t.Errorf("valid in three years: %v, want ErrNotYet", err)
+	}
+}
+
+// An error about dates names the file from which the time is, if it is not the clock's.
+func TestWhereATimeIsFrom(t *testing.T) {
+	f := newBox(t, "2026-03-01")
+	founder := f.found("plant", "hall")
+	b := newBox(t, "2026-03-01")
+	id := b.joins(founder)
+	b.clock = at("1970-01-01")
+	if text := id.clock(id.Now()); !strings.Contains(text, "1970-01-01") || !strings.Contains(text, "2026-02-28") || !strings.Contains(text, agentFile) {
+		t.Error(text)
+	}
+	if text := id.clock(at("2027-01-01")); !strings.Contains(text, "2027-01-01") || strings.Contains(text, where) {
+		t.Error(text)
+	}
+	if err := id.Saw(at("2026-08-01")); err != nil {
+		t.Fatal(err)
+	}
+	if text := id.clock(id.Now()); !strings.Contains(text, "2026-08-01") || !strings.Contains(text, seenFile) {
+		t.Error(text)
 	}
 }
 
