@@ -134,3 +134,18 @@ func TestAForgottenJob(t *testing.T) {
 		}
 	})
 }
+
+// While one manifest cannot be written nothing is collected: that a collection is owed
+// does not wake anybody then. It would be at once, for ever.
+func TestACollectionThatWaits(t *testing.T) {
+	now := sensors.Wall{}.Now()
+	k := &keeper{x: &Executor{o: Options{Clock: sensors.Wall{}}}, owed: true, last: now.Add(-dataflow.Hour), until: dataflow.MaxTime, again: now.Add(dataflow.Hour)}
+	if d, ok := k.due(); !ok || d != 0 {
+		t.Errorf("it wakes in %v, %v to collect, want at once", d, ok)
+	}
+	k.failed = map[coordinator.JobID]worker.Kept{"j": {}}
+	if d, ok := k.due(); !ok || d <= 0 {
+		t.Errorf("it wakes in %v, %v, and can do nothing then", d, ok)
+	}
+}
+
