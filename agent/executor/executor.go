@@ -101,6 +101,7 @@ type Executor struct {
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
 	damaged  map[coordinator.JobID][]store.Part          // parts that were found so when a job was restored, to be fetched anew
 	warms    map[coordinator.JobID]*warming              // of which no attempt has begun
+	cutting  *cutting                                    // nil: no files are being cut back
 	closed   bool
 	running  sync.WaitGroup // attempts, what is restored early, and probes
 

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -149,3 +150,107 @@ func TestACollectionThatWaits(t *testing.T) {
 	}
 }
 
+// movingFile is a job with a file of 100 bytes here that has moved away, while its last
+// attempt here still ends.
+func movingFile(t *testing.T, k *keeping) (at func(epoch, attempt uint64, st coordinator.Status, length int64) *coordinator.Job, f store.File) {
+	t.Helper()
+	const spec = "name: doors\ncheckpoint: {interval: 1s}\nsources:\n  in: {generate: {rate: 1, keys: 1}}\nsinks:\n  - {id: out, from: in, file: {path: /f.csv}}\n"
+	at = func(epoch, attempt uint64, st coordinator.Status, length int64) *coordinator.Job {
+		j := &coordinator.Job{ID: "j", Name: "doors", Spec: []byte(spec), Epoch: epoch, Attempt: attempt, Status: st,
+			Sinks: []coordinator.SinkCommit{{Node: "a", Operator: "out", Target: "a:/f.csv", Length: length}}}
+		if !st.Ended() {
+			j.Places = []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "in"}, Node: "a"}}
+		}
+		return j
+	}
+	f, err := k.disk.Open("/f.csv", os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if _, err := f.WriteAt(make([]byte, 100), 0); err != nil {
+		t.Fatal(err)
+	}
+	k.x.attempts = map[coordinator.JobID]*attempt{"j": {}}
+	return at, f
+}
+
+func (k *keeping) size(t *testing.T) int64 {
+	t.Helper()
+	info, err := k.disk.Stat("/f.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// A job moves away, comes home before its files could be cut back, and commits more here:
+// what was to be cut then is of no account any more, also when it moves away again.
+func TestAJobThatComesHomeBeforeItsFilesAreCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		at, f := movingFile(t, k)
+		present := at(2, 1, coordinator.Moved, 100)
+		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present }
+		k.lose(present)
+		synctest.Wait()
+		k.x.mu.Lock()
+		present, k.x.tokens["j"] = at(3, 2, coordinator.Running, 1000), dataflow.FencingToken{Epoch: 3, Attempt: 2}
+		k.x.mu.Unlock()
+		if _, err := f.WriteAt(make([]byte, 900), 100); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(keepAgain.Go() + time.Second)
+		synctest.Wait()
+		k.x.mu.Lock()
+		delete(k.x.attempts, "j") // it is restarted
+		k.x.mu.Unlock()
+		time.Sleep(2 * keepAgain.Go())
+		synctest.Wait()
+		if n := k.size(t); n != 1000 {
+			t.Errorf("%d bytes of 1000 on record", n)
+		}
+		k.x.mu.Lock()
+		present = at(4, 2, coordinator.Moved, 1000)
+		k.x.mu.Unlock()
+		time.Sleep(2 * keepAgain.Go())
+		synctest.Wait()
+		if n := k.size(t); n != 1000 {
+			t.Errorf("%d bytes of 1000 on record, when it has moved again", n)
+		}
+	})
+}
+
+// Less of a file counts than did, which the job does not write here, though it runs here:
+// it is cut to what is on record now, as soon as the attempt has begun.
+func TestAFileOfWhichLessCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		at, _ := movingFile(t, k)
+		present, token := at(1, 3, coordinator.Running, 70), dataflow.FencingToken{Epoch: 1, Attempt: 3}
+		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present }
+		k.x.attempts["j"].ref.Token, k.x.tokens["j"] = token, token
+		k.lose(present)
+		synctest.Wait()
+		if n := k.size(t); n != 100 {
+			t.Errorf("%d bytes of 100 while the attempt is being prepared", n)
+		}
+		k.x.mu.Lock()
+		k.x.attempts["j"].written = map[string]bool{"a:/g.csv": true}
+		k.x.mu.Unlock()
+		time.Sleep(keepAgain.Go() + time.Second)
+		synctest.Wait()
+		if n := k.size(t); n != 70 {
+			t.Errorf("%d bytes of 70 on record", n)
+		}
+		present = at(1, 3, coordinator.Running, 60)
+		k.x.mu.Lock()
+		k.x.attempts["j"].written = map[string]bool{"a:/f.csv": true}
+		k.x.mu.Unlock()
+		k.lose(present)
+		synctest.Wait()
+		if n := k.size(t); n != 70 {
+			t.Errorf("%d bytes of a file that is being written", n)
+		}
+	})
+}
