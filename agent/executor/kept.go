@@ -182,12 +182,14 @@ func (k *keeper) keep(kept worker.Kept) {
 		k.x.holds.Through(job, kept.Snapshots[n-1].ID)
 		return
 	}
-	if k.x.o.Present != nil {
-		if k.x.o.Present(kept.Job) == nil { // forgotten
-			k.x.holds.Drop(job)
-			k.x.forget(kept.Job)
-			delete(k.looked, kept.Job)
-		}
+	if k.x.o.Present == nil || k.x.o.Present(kept.Job) != nil {
+		return
+	}
+	k.x.holds.Drop(job)
+	delete(k.looked, kept.Job)
+	done, err := k.x.forget(kept.Job)
+	if k.complain("forget "+job, err, "what is here of job %q, which is forgotten, could not be removed; it is tried again every %v", job, keepAgain) || !done {
+		k.failed[kept.Job] = kept
 	}
 }
 

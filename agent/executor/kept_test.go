@@ -1,7 +1,9 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -253,4 +255,50 @@ func TestAFileOfWhichLessCounts(t *testing.T) {
 			t.Errorf("%d bytes of a file that is being written", n)
 		}
 	})
+}
+
+// What is on the disk of a job that the site has forgotten goes as a whole, once its last
+// attempt here is gone.
+func TestTheFolderOfAForgottenJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		job := filepath.Join(k.x.o.State.Dir(), "jobs", "j")
+		for _, name := range []string{"scratch/big", "sinks/out/ab.pending", "sinks/out/ab.journal", "checkpoints/left"} {
+			k.write(t, filepath.Join(job, name))
+		}
+		k.x.attempts = map[coordinator.JobID]*attempt{"j": {}}
+		k.tell(worker.Kept{Job: "j"})
+		time.Sleep(3 * keepAgain.Go())
+		synctest.Wait()
+		if _, err := k.disk.Stat(filepath.Join(job, "scratch", "big")); err != nil {
+			t.Errorf("an attempt still ends, and its scratch is gone: %v", err)
+		}
+		k.x.mu.Lock()
+		delete(k.x.attempts, "j")
+		k.x.mu.Unlock()
+		time.Sleep(3 * keepAgain.Go())
+		synctest.Wait()
+		if _, err := k.disk.Stat(job); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("its folder: %v", err)
+		}
+		if lines := k.told(); len(lines) > 0 {
+			t.Errorf("told %q", lines)
+		}
+	})
+}
+
+// write makes a file and the folders above it.
+func (k *keeping) write(t *testing.T, name string) {
+	t.Helper()
+	err := k.disk.MkdirAll(filepath.Dir(name))
+	if err == nil {
+		var f store.File
+		if f, err = k.disk.Open(name, os.O_RDWR|os.O_CREATE); err == nil {
+			_, err = f.WriteAt([]byte("x"), 0)
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

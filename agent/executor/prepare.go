@@ -286,7 +286,7 @@ func (a *attempt) cutBack() error {
 	a.x.mu.Lock()
 	now := a.x.cutting
 	a.x.mu.Unlock()
-	if now != nil && now.job == a.ref.Job { // by what is on record of before; a later one sees this attempt
+	if now != nil && now.job == a.ref.Job { // who comes later sees this attempt
 		<-now.done
 	}
 	if err := a.x.cutBack(a.asked.Job, func(target string) bool { return written[target] }); err != nil {
@@ -298,7 +298,8 @@ func (a *attempt) cutBack() error {
 	return nil
 }
 
-// cutting is a job whose files are being cut back.
+// cutting is a job whose files are being cut back, or which is being forgotten: that is
+// done before another attempt of it touches them.
 type cutting struct {
 	job  coordinator.JobID
 	done chan struct{} // closed when they are
@@ -342,15 +343,10 @@ func (x *Executor) loses(asked *coordinator.Job) (bool, error) {
 		x.mu.Unlock()
 		return false, nil
 	}
-	now := &cutting{job: j.ID, done: make(chan struct{})}
-	x.cutting = now
+	x.cutting = &cutting{job: j.ID, done: make(chan struct{})}
 	x.mu.Unlock()
-	err := x.cutBack(j, func(target string) bool { return written[target] })
-	x.mu.Lock()
-	x.cutting = nil
-	x.mu.Unlock()
-	close(now.done)
-	return true, err
+	defer x.hasCut()
+	return true, x.cutBack(j, func(target string) bool { return written[target] })
 }
 
 func (x *Executor) cutBack(j *coordinator.Job, written func(string) bool) error {
