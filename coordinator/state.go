@@ -71,7 +71,8 @@ const (
 	// stopped. The session of a shared feed does not leave a job that reads a mirror of it,
 	// and comes with the last job that reads it, whatever epoch that has. The feed of a
 	// job that goes on from another one's savepoint keeps its lineage, and its mirror.
-	// The epoch behind a mirror's may start before that one.
+	// The epoch behind a mirror's may start before that one. What is on record of a file
+	// gets shorter where its job goes on from something older.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -192,12 +193,14 @@ func TestAJobThatComesHomeBeforeItsFilesAreCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeeping(t)
 		at, f := movingFile(t, k)
-		present := at(2, 1, coordinator.Moved, 100)
-		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present }
-		k.lose(present)
+		var present atomic.Pointer[coordinator.Job]
+		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present.Load() }
+		present.Store(at(2, 1, coordinator.Moved, 100))
+		k.lose(present.Load())
 		synctest.Wait()
+		present.Store(at(3, 2, coordinator.Running, 1000))
 		k.x.mu.Lock()
-		present, k.x.tokens["j"] = at(3, 2, coordinator.Running, 1000), dataflow.FencingToken{Epoch: 3, Attempt: 2}
+		k.x.tokens["j"] = dataflow.FencingToken{Epoch: 3, Attempt: 2}
 		k.x.mu.Unlock()
 		if _, err := f.WriteAt(make([]byte, 900), 100); err != nil {
 			t.Fatal(err)
@@ -212,9 +215,7 @@ func TestAJobThatComesHomeBeforeItsFilesAreCut(t *testing.T) {
 		if n := k.size(t); n != 1000 {
 			t.Errorf("%d bytes of 1000 on record", n)
 		}
-		k.x.mu.Lock()
-		present = at(4, 2, coordinator.Moved, 1000)
-		k.x.mu.Unlock()
+		present.Store(at(4, 2, coordinator.Moved, 1000))
 		time.Sleep(2 * keepAgain.Go())
 		synctest.Wait()
 		if n := k.size(t); n != 1000 {
@@ -229,10 +230,12 @@ func TestAFileOfWhichLessCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeeping(t)
 		at, _ := movingFile(t, k)
-		present, token := at(1, 3, coordinator.Running, 70), dataflow.FencingToken{Epoch: 1, Attempt: 3}
-		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present }
+		var present atomic.Pointer[coordinator.Job]
+		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present.Load() }
+		present.Store(at(1, 3, coordinator.Running, 70))
+		token := dataflow.FencingToken{Epoch: 1, Attempt: 3}
 		k.x.attempts["j"].ref.Token, k.x.tokens["j"] = token, token
-		k.lose(present)
+		k.lose(present.Load())
 		synctest.Wait()
 		if n := k.size(t); n != 100 {
 			t.Errorf("%d bytes of 100 while the attempt is being prepared", n)
@@ -245,11 +248,11 @@ func TestAFileOfWhichLessCounts(t *testing.T) {
 		if n := k.size(t); n != 70 {
 			t.Errorf("%d bytes of 70 on record", n)
 		}
-		present = at(1, 3, coordinator.Running, 60)
+		present.Store(at(1, 3, coordinator.Running, 60))
 		k.x.mu.Lock()
 		k.x.attempts["j"].written = map[string]bool{"a:/f.csv": true}
 		k.x.mu.Unlock()
-		k.lose(present)
+		k.lose(present.Load())
 		synctest.Wait()
 		if n := k.size(t); n != 70 {
 			t.Errorf("%d bytes of a file that is being written", n)
