@@ -78,6 +78,7 @@ const (
 	// with a code of its own. What a prepared move needs stays as it is, and a job that
 	// another site may have taken is not handed over.
 	// A shared feed that is deleted and made again under its name is another one.
+	// What is on record of a file gets shorter where its job goes on from something older.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel

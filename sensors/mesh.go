@@ -34,6 +34,7 @@ func Permitted(p Permit) error {
 
 // Commit is how far a target of a transactional sink is committed.
 type Commit struct {
+	Node    string                // whose target it is; empty: that of the agent which says so
 	Target  string                // Pending's
 	Through dataflow.CheckpointID // its transactions up to it are
 	Length  int64                 // of a file: so many bytes count; what is behind them does not
@@ -47,7 +48,8 @@ type Recorder interface {
 	// Commits is how far the writer's own targets are, after Recover and after each
 	// CommitThrough. It is never empty after Recover, even if nothing was committed
 	// yet: a target must be on record before its first commit, so that an agent
-	// that loses it knows what to cut back.
+	// that loses it knows what to cut back. Of a target that is not the writer's own it
+	// may say that less counts than is on record: Through is Placed.From then.
 	Commits() []Commit
 }
 

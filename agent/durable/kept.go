@@ -2,9 +2,11 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
@@ -60,6 +62,65 @@ func (s *State) SyncKept(jobName string, kept []manifest.Manifest) error {
 // Scratch is where a job may keep files that are of no use to a later run.
 func (s *State) Scratch(jobName string) string {
 	return filepath.Join(s.dir, "jobs", jobName, "scratch")
+}
+
+// Tidy removes what a process before left that is of no use to this one: scratch, and
+// rows that wait in sinks' files, which checkpoints hold. No job may run yet.
+func (s *State) Tidy() error {
+	return s.each(filepath.Join(s.dir, "jobs"), func(job string, _ fs.DirEntry) error {
+		return s.each(job, func(name string, e fs.DirEntry) error {
+			switch e.Name() {
+			case "scratch":
+				return s.remove(name, e)
+			case "sinks":
+				return s.each(name, func(sink string, _ fs.DirEntry) error {
+					return s.each(sink, func(name string, e fs.DirEntry) error {
+						if filepath.Ext(name) != ".pending" {
+							return nil
+						}
+						return s.remove(name, e)
+					})
+				})
+			}
+			return nil
+		})
+	})
+}
+
+// Forget removes all that is here of a job but parts, which Collect does. It must not run.
+func (s *State) Forget(jobName string) error {
+	return s.each(filepath.Join(s.dir, "jobs"), func(job string, e fs.DirEntry) error {
+		if e.Name() != jobName {
+			return nil
+		}
+		return s.remove(job, e)
+	})
+}
+
+// each does something with what is in a folder, if there is one.
+func (s *State) each(dir string, f func(name string, e fs.DirEntry) error) error {
+	list, err := s.fs.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range list {
+		errs = append(errs, f(filepath.Join(dir, e.Name()), e))
+	}
+	return errors.Join(errs...)
+}
+
+// remove removes a file, or a folder with what is in it; of a link only the link.
+func (s *State) remove(name string, e fs.DirEntry) error {
+	if e.IsDir() {
+		if err := s.each(name, s.remove); err != nil {
+			return err
+		}
+	}
+	if err := s.fs.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // SinkDir is where a sink keeps what must outlive the process.

@@ -3,6 +3,7 @@ package durable
 import (
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -88,5 +89,48 @@ func TestFolderIsWhatIsKept(t *testing.T) {
 	}
 	if jobs, err := s.Jobs(); err != nil || slices.Contains(jobs, "nobody") {
 		t.Errorf("%v, %v: a folder was made for nothing", jobs, err)
+	}
+}
+
+// At the start scratch goes, and rows that wait in files of sinks; what a sink must
+// remember stays, and so does what a link leads to.
+func TestTidy(t *testing.T) {
+	dir, other := filepath.Join(t.TempDir(), "state"), filepath.Join(t.TempDir(), "other")
+	s, err := Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	goes := []string{s.Scratch("j1"), filepath.Join(s.SinkDir("j1", "out"), "ab.pending"), s.Scratch("j2")}
+	stays := []string{filepath.Join(s.SinkDir("j1", "out"), "ab.journal"), s.checkpointsOf("j1"), filepath.Join(other, "file")}
+	for _, name := range []string{filepath.Join(goes[0], "deep", "big"), goes[1], stays[0], filepath.Join(stays[1], "c"), stays[2], filepath.Join(dir, "jobs", "j2", "x")} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte("x"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(other, goes[2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Tidy(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Forget("j3"); err != nil {
+		t.Error(err)
+	}
+	for _, name := range goes {
+		if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", name, err)
+		}
+	}
+	for _, name := range stays {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Forget("j1"); err != nil {
+		t.Error(err)
+	}
+	if list, err := os.ReadDir(filepath.Join(dir, "jobs")); err != nil || len(list) != 1 {
+		t.Errorf("jobs are left: %v, %v", list, err)
 	}
 }

@@ -36,6 +36,8 @@ type attempt struct {
 	cancel context.CancelCauseFunc // errClosed: it is to be closed
 	done   chan struct{}           // closed when it is gone
 
+	written map[string]bool // targets of its sinks here, when all others are cut back; nil: they are not. Executor.mu guards it, nobody changes it
+
 	mu     sync.Mutex // guards what follows
 	inbox  []func()
 	shut   bool          // nothing is taken any more

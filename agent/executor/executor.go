@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -101,6 +102,7 @@ type Executor struct {
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
 	damaged  map[coordinator.JobID][]store.Part          // parts that were found so when a job was restored, to be fetched anew
 	warms    map[coordinator.JobID]*warming              // of which no attempt has begun
+	cutting  *cutting                                    // by the keeper, one at a time; nil: nothing
 	closed   bool
 	running  sync.WaitGroup // attempts, what is restored early, and probes
 
@@ -139,6 +141,9 @@ func New(o Options) (*Executor, error) {
 		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
 	}
 	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Packs: o.Packs, Packer: o.Packer, Now: now})
+	if err := o.State.Tidy(); err != nil {
+		o.Tell(fmt.Sprintf("what jobs of the process before have left in %s could not be removed: %v", o.State.Dir(), err))
+	}
 	x.copier = newCopier(x)
 	x.kept = newKeeper(x, release)
 	x.logs = newLogs(o)
@@ -251,11 +256,27 @@ func (x *Executor) gone(a *attempt) {
 }
 
 // forget lets go what was known of a job that the site does not have any more.
-func (x *Executor) forget(id coordinator.JobID) {
+// What is on the disk goes, too; false: its last attempt here still ends.
+func (x *Executor) forget(id coordinator.JobID) (bool, error) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	if x.attempts[id] != nil {
+		x.mu.Unlock()
+		return false, nil
+	}
 	delete(x.tokens, id)
 	delete(x.damaged, id)
+	x.cutting = &cutting{job: id, done: make(chan struct{})}
+	x.mu.Unlock()
+	defer x.hasCut()
+	return true, x.o.State.Forget(string(id))
+}
+
+// hasCut lets an attempt of the job go on.
+func (x *Executor) hasCut() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	close(x.cutting.done)
+	x.cutting = nil
 }
 
 // memoryOf is an attempt's part of the budget: that of its slots here. As many

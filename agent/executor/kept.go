@@ -39,6 +39,7 @@ type keeper struct {
 	looked map[coordinator.JobID]bool              // this disk was looked through for what is kept of them
 	owed   bool                                    // a collection
 	last   dataflow.Time                           // when parts were last collected
+	again  dataflow.Time                           // when what failed and lost have is tried again; MaxTime: there is nothing
 	until  dataflow.Time                           // when release is due; MaxTime: it is done
 	seen   map[dataflow.CheckpointID]dataflow.Time // what is held as imported, and since when that is known
 	told   map[string]dataflow.Time                // of what does not succeed, when that was last told
@@ -48,7 +49,7 @@ func newKeeper(x *Executor, release func()) *keeper {
 	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job),
 		looked: make(map[coordinator.JobID]bool), seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
 	now := x.o.Clock.Now()
-	k.last, k.until = now.Add(-collectEvery), now.Add(x.o.Hold)
+	k.last, k.until, k.again = now.Add(-collectEvery), now.Add(x.o.Hold), dataflow.MaxTime
 	k.done.Go(k.run)
 	return k
 }
@@ -100,6 +101,7 @@ func (k *keeper) run() {
 				k.x.copier.ask(item)
 			}
 		}
+		k.retry()
 		k.collect()
 		var wake <-chan time.Time
 		if d, ok := k.due(); ok {
@@ -110,26 +112,36 @@ func (k *keeper) run() {
 			return
 		case <-k.signal:
 		case <-wake:
-			for _, id := range slices.Sorted(maps.Keys(k.failed)) { // what fails again goes back into it
-				k.keep(k.failed[id])
-			}
-			for _, id := range slices.Sorted(maps.Keys(k.lost)) {
-				k.cut(k.lost[id])
-			}
 		}
+	}
+}
+
+// retry tries again what is due.
+func (k *keeper) retry() {
+	now := k.x.o.Clock.Now()
+	if now >= k.again {
+		k.again = dataflow.MaxTime
+		for _, id := range slices.Sorted(maps.Keys(k.failed)) { // what fails again goes back into it
+			k.keep(k.failed[id])
+		}
+		for _, id := range slices.Sorted(maps.Keys(k.lost)) {
+			k.cut(k.lost[id])
+		}
+	}
+	switch {
+	case len(k.failed) == 0 && len(k.lost) == 0:
+		k.again = dataflow.MaxTime
+	case k.again == dataflow.MaxTime:
+		k.again = now.Add(keepAgain)
 	}
 }
 
 // due is when something is to be done although nobody says anything.
 func (k *keeper) due() (dataflow.Duration, bool) {
-	now, at := k.x.o.Clock.Now(), dataflow.MaxTime
-	if k.owed {
+	now, at := k.x.o.Clock.Now(), min(k.again, k.until)
+	if k.owed && len(k.failed) == 0 { // else nothing is collected
 		at = min(at, k.last.Add(collectEvery))
 	}
-	if len(k.failed) > 0 || len(k.lost) > 0 {
-		at = min(at, now.Add(keepAgain))
-	}
-	at = min(at, k.until)
 	for _, since := range k.seen {
 		at = min(at, since.Add(k.x.o.Hold))
 	}
@@ -170,12 +182,14 @@ func (k *keeper) keep(kept worker.Kept) {
 		k.x.holds.Through(job, kept.Snapshots[n-1].ID)
 		return
 	}
-	if k.x.o.Present != nil {
-		if k.x.o.Present(kept.Job) == nil { // forgotten
-			k.x.holds.Drop(job)
-			k.x.forget(kept.Job)
-			delete(k.looked, kept.Job)
-		}
+	if k.x.o.Present == nil || k.x.o.Present(kept.Job) != nil {
+		return
+	}
+	k.x.holds.Drop(job)
+	delete(k.looked, kept.Job)
+	done, err := k.x.forget(kept.Job)
+	if k.complain("forget "+job, err, "what is here of job %q, which is forgotten, could not be removed; it is tried again every %v", job, keepAgain) || !done {
+		k.failed[kept.Job] = kept
 	}
 }
 

@@ -1,10 +1,14 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -133,4 +137,171 @@ func TestAForgottenJob(t *testing.T) {
 			t.Errorf("%v, %v", k.x.tokens, k.x.damaged)
 		}
 	})
+}
+
+// While one manifest cannot be written nothing is collected: that a collection is owed
+// does not wake anybody then. It would be at once, for ever.
+func TestACollectionThatWaits(t *testing.T) {
+	now := sensors.Wall{}.Now()
+	k := &keeper{x: &Executor{o: Options{Clock: sensors.Wall{}}}, owed: true, last: now.Add(-dataflow.Hour), until: dataflow.MaxTime, again: now.Add(dataflow.Hour)}
+	if d, ok := k.due(); !ok || d != 0 {
+		t.Errorf("it wakes in %v, %v to collect, want at once", d, ok)
+	}
+	k.failed = map[coordinator.JobID]worker.Kept{"j": {}}
+	if d, ok := k.due(); !ok || d <= 0 {
+		t.Errorf("it wakes in %v, %v, and can do nothing then", d, ok)
+	}
+}
+
+// movingFile is a job with a file of 100 bytes here that has moved away, while its last
+// attempt here still ends.
+func movingFile(t *testing.T, k *keeping) (at func(epoch, attempt uint64, st coordinator.Status, length int64) *coordinator.Job, f store.File) {
+	t.Helper()
+	const spec = "name: doors\ncheckpoint: {interval: 1s}\nsources:\n  in: {generate: {rate: 1, keys: 1}}\nsinks:\n  - {id: out, from: in, file: {path: /f.csv}}\n"
+	at = func(epoch, attempt uint64, st coordinator.Status, length int64) *coordinator.Job {
+		j := &coordinator.Job{ID: "j", Name: "doors", Spec: []byte(spec), Epoch: epoch, Attempt: attempt, Status: st,
+			Sinks: []coordinator.SinkCommit{{Node: "a", Operator: "out", Target: "a:/f.csv", Length: length}}}
+		if !st.Ended() {
+			j.Places = []coordinator.Place{{Subtask: dataflow.SubtaskID{Task: "in"}, Node: "a"}}
+		}
+		return j
+	}
+	f, err := k.disk.Open("/f.csv", os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if _, err := f.WriteAt(make([]byte, 100), 0); err != nil {
+		t.Fatal(err)
+	}
+	k.x.attempts = map[coordinator.JobID]*attempt{"j": {}}
+	return at, f
+}
+
+func (k *keeping) size(t *testing.T) int64 {
+	t.Helper()
+	info, err := k.disk.Stat("/f.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// A job moves away, comes home before its files could be cut back, and commits more here:
+// what was to be cut then is of no account any more, also when it moves away again.
+func TestAJobThatComesHomeBeforeItsFilesAreCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		at, f := movingFile(t, k)
+		var present atomic.Pointer[coordinator.Job]
+		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present.Load() }
+		present.Store(at(2, 1, coordinator.Moved, 100))
+		k.lose(present.Load())
+		synctest.Wait()
+		present.Store(at(3, 2, coordinator.Running, 1000))
+		k.x.mu.Lock()
+		k.x.tokens["j"] = dataflow.FencingToken{Epoch: 3, Attempt: 2}
+		k.x.mu.Unlock()
+		if _, err := f.WriteAt(make([]byte, 900), 100); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(keepAgain.Go() + time.Second)
+		synctest.Wait()
+		k.x.mu.Lock()
+		delete(k.x.attempts, "j") // it is restarted
+		k.x.mu.Unlock()
+		time.Sleep(2 * keepAgain.Go())
+		synctest.Wait()
+		if n := k.size(t); n != 1000 {
+			t.Errorf("%d bytes of 1000 on record", n)
+		}
+		present.Store(at(4, 2, coordinator.Moved, 1000))
+		time.Sleep(2 * keepAgain.Go())
+		synctest.Wait()
+		if n := k.size(t); n != 1000 {
+			t.Errorf("%d bytes of 1000 on record, when it has moved again", n)
+		}
+	})
+}
+
+// Less of a file counts than did, which the job does not write here, though it runs here:
+// it is cut to what is on record now, as soon as the attempt has begun.
+func TestAFileOfWhichLessCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		at, _ := movingFile(t, k)
+		var present atomic.Pointer[coordinator.Job]
+		k.x.o.Present = func(coordinator.JobID) *coordinator.Job { return present.Load() }
+		present.Store(at(1, 3, coordinator.Running, 70))
+		token := dataflow.FencingToken{Epoch: 1, Attempt: 3}
+		k.x.attempts["j"].ref.Token, k.x.tokens["j"] = token, token
+		k.lose(present.Load())
+		synctest.Wait()
+		if n := k.size(t); n != 100 {
+			t.Errorf("%d bytes of 100 while the attempt is being prepared", n)
+		}
+		k.x.mu.Lock()
+		k.x.attempts["j"].written = map[string]bool{"a:/g.csv": true}
+		k.x.mu.Unlock()
+		time.Sleep(keepAgain.Go() + time.Second)
+		synctest.Wait()
+		if n := k.size(t); n != 70 {
+			t.Errorf("%d bytes of 70 on record", n)
+		}
+		present.Store(at(1, 3, coordinator.Running, 60))
+		k.x.mu.Lock()
+		k.x.attempts["j"].written = map[string]bool{"a:/f.csv": true}
+		k.x.mu.Unlock()
+		k.lose(present.Load())
+		synctest.Wait()
+		if n := k.size(t); n != 70 {
+			t.Errorf("%d bytes of a file that is being written", n)
+		}
+	})
+}
+
+// What is on the disk of a job that the site has forgotten goes as a whole, once its last
+// attempt here is gone.
+func TestTheFolderOfAForgottenJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		job := filepath.Join(k.x.o.State.Dir(), "jobs", "j")
+		for _, name := range []string{"scratch/big", "sinks/out/ab.pending", "sinks/out/ab.journal", "checkpoints/left"} {
+			k.write(t, filepath.Join(job, name))
+		}
+		k.x.attempts = map[coordinator.JobID]*attempt{"j": {}}
+		k.tell(worker.Kept{Job: "j"})
+		time.Sleep(3 * keepAgain.Go())
+		synctest.Wait()
+		if _, err := k.disk.Stat(filepath.Join(job, "scratch", "big")); err != nil {
+			t.Errorf("an attempt still ends, and its scratch is gone: %v", err)
+		}
+		k.x.mu.Lock()
+		delete(k.x.attempts, "j")
+		k.x.mu.Unlock()
+		time.Sleep(3 * keepAgain.Go())
+		synctest.Wait()
+		if _, err := k.disk.Stat(job); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("its folder: %v", err)
+		}
+		if lines := k.told(); len(lines) > 0 {
+			t.Errorf("told %q", lines)
+		}
+	})
+}
+
+// write makes a file and the folders above it.
+func (k *keeping) write(t *testing.T, name string) {
+	t.Helper()
+	err := k.disk.MkdirAll(filepath.Dir(name))
+	if err == nil {
+		var f store.File
+		if f, err = k.disk.Open(name, os.O_RDWR|os.O_CREATE); err == nil {
+			_, err = f.WriteAt([]byte("x"), 0)
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

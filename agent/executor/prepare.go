@@ -283,35 +283,70 @@ func (a *attempt) cutBack() error {
 			}
 		}
 	}
-	return a.x.cutBack(a.asked.Job, func(target string) bool { return written[target] })
+	a.x.mu.Lock()
+	now := a.x.cutting
+	a.x.mu.Unlock()
+	if now != nil && now.job == a.ref.Job { // who comes later sees this attempt
+		<-now.done
+	}
+	if err := a.x.cutBack(a.asked.Job, func(target string) bool { return written[target] }); err != nil {
+		return err
+	}
+	a.x.mu.Lock()
+	a.written = written
+	a.x.mu.Unlock()
+	return nil
 }
 
-// Lost has the files of a job cut back that has no subtask on this agent any
-// more, or has ended: what a zombie, or a process that was killed, committed here without its
-// being on record, another agent commits again. It is for whenever the state here
-// says so of the job's present attempt; doing it again is nothing. It does not
-// block.
+// cutting is a job whose files are being cut back, or which is being forgotten: that is
+// done before another attempt of it touches them.
+type cutting struct {
+	job  coordinator.JobID
+	done chan struct{} // closed when they are
+}
+
+// Lost has those files of a job cut back that nobody writes here: what a zombie, or a
+// process that was killed, committed here without its being on record, another agent
+// commits again; and what is not on record any more comes again. It is for whenever
+// worker.Effect says so; doing it again is nothing. It does not block.
 func (x *Executor) Lost(j *coordinator.Job) {
-	mine := slices.ContainsFunc(j.Sinks, func(c coordinator.SinkCommit) bool { return c.Node == x.o.Node })
-	here := slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return p.Node == x.o.Node })
-	if mine && !here && (len(j.Places) > 0 || j.Status.Ended()) {
+	if slices.ContainsFunc(j.Sinks, func(c coordinator.SinkCommit) bool { return c.Node == x.o.Node }) {
 		x.kept.lose(j)
 	}
 }
 
-// loses cuts back the files of such a job; false: its last attempt here still
-// ends. A later one may have begun here meanwhile, which did it itself.
-func (x *Executor) loses(j *coordinator.Job) (bool, error) {
+// loses cuts back the files of such a job, to what is on record now; false: its last
+// attempt here still ends, or the present one begins. A later one than was asked for
+// does it itself, or it is said once more.
+func (x *Executor) loses(asked *coordinator.Job) (bool, error) {
+	j, token := asked, asked.Token(x.o.Site)
+	if x.o.Present != nil {
+		j = x.o.Present(asked.ID)
+		if j == nil || j.Token(x.o.Site) != token || j.Status.Ended() != asked.Status.Ended() {
+			return true, nil
+		}
+	}
 	x.mu.Lock()
-	busy, last := x.attempts[j.ID] != nil, x.tokens[j.ID]
-	x.mu.Unlock()
+	a, last := x.attempts[j.ID], x.tokens[j.ID]
+	var written map[string]bool
 	switch {
-	case !last.Less(j.Token(x.o.Site)) && !j.Status.Ended():
+	case slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return p.Node == x.o.Node }):
+		if a == nil || a.ref.Token != token || a.written == nil {
+			x.mu.Unlock()
+			return false, nil
+		}
+		written = a.written
+	case !last.Less(token) && !j.Status.Ended():
+		x.mu.Unlock()
 		return true, nil
-	case busy:
+	case a != nil:
+		x.mu.Unlock()
 		return false, nil
 	}
-	return true, x.cutBack(j, func(string) bool { return false })
+	x.cutting = &cutting{job: j.ID, done: make(chan struct{})}
+	x.mu.Unlock()
+	defer x.hasCut()
+	return true, x.cutBack(j, func(target string) bool { return written[target] })
 }
 
 func (x *Executor) cutBack(j *coordinator.Job, written func(string) bool) error {

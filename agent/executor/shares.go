@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,7 @@ func (c collector) Committed(s dataflow.SubtaskID, id dataflow.CheckpointID) {
 func (c collector) SinksCommitted(s dataflow.SubtaskID, id dataflow.CheckpointID, commits []runtime.SinkCommit) {
 	done := &coordinator.Committed{AttemptRef: c.a.ref, Subtask: s, ID: id}
 	for _, k := range commits {
-		done.Commits = append(done.Commits, coordinator.SinkCommit{Operator: k.Operator, Node: c.a.x.o.Node, Target: k.Target, Through: k.Through, Length: k.Length})
+		done.Commits = append(done.Commits, coordinator.SinkCommit{Operator: k.Operator, Node: cmp.Or(mesh.NodeID(k.Node), c.a.x.o.Node), Target: k.Target, Through: k.Through, Length: k.Length})
 	}
 	c.a.post(func() { c.a.x.o.Events(worker.AttemptEvent{Committed: done}) })
 }

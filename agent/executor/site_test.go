@@ -433,3 +433,18 @@ func (s *site) drain() {
 		}
 	}
 }
+
+// What a process that was killed left of jobs that may never run here again goes at the start.
+func TestScratchOfTheProcessBefore(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, "jobs", "j9", "scratch", "big")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(left), 0o755), os.WriteFile(left, make([]byte, 1<<10), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, "")
+	s.start("a", dir)
+	defer s.stop("a")
+	if _, err := os.Stat(filepath.Dir(left)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}

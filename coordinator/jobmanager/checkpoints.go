@@ -158,8 +158,10 @@ func (a *apply) sinkCommitted(c *coordinator.SinkCommitted) error {
 			a.disown(s.Node, s.Target)
 			at[k] = len(sinks)
 			sinks = append(sinks, s)
-		} else if !s.Through.Less(sinks[i].Through) {
-			s.Length = max(s.Length, sinks[i].Length)
+		} else if old := sinks[i]; !s.Through.Less(old.Through) || a.undone(job, old, s) {
+			if a.Level < coordinator.SettledLevel || s.Through == old.Through {
+				s.Length = max(s.Length, old.Length)
+			}
 			sinks[i] = s
 		}
 	}
@@ -171,6 +173,15 @@ func (a *apply) sinkCommitted(c *coordinator.SinkCommitted) error {
 	next.Sinks = sinks
 	a.put(&next)
 	return nil
+}
+
+// undone tells whether what is on record of a target is of what the job did not go on
+// from: it began with an older savepoint, or was taken with less than was committed here.
+// The present attempt says what it found, and that counts, as long as it has committed
+// nothing itself.
+func (a *apply) undone(job *coordinator.Job, old, now coordinator.SinkCommit) bool {
+	from := a.Snapshot(job, job.From)
+	return a.Level >= coordinator.SettledLevel && from != nil && now.Through == from.ID && from.ID.Less(old.Through) && old.Through.Token != job.Token(a.Site)
 }
 
 // disown takes a target from jobs that have ended: a live one has it now, and it

@@ -127,8 +127,12 @@ func (p *pair) ofJob(s int) *coordinator.Command {
 	case n < 80:
 		return p.done(s, j)
 	case n < 90:
+		through := dataflow.CheckpointID{Token: j.Token(pairNames[s]), Counter: p.r.Uint64N(3)}
+		if from := st.Snapshot(j, j.From); from != nil && p.chance(30) {
+			through = from.ID
+		}
 		c.SinkCommitted = &coordinator.SinkCommitted{Job: j.ID, Attempt: j.Attempt, Commits: []coordinator.SinkCommit{{Operator: "out", Node: mesh.NodeID(fmt.Sprintf("n%d", s+1)),
-			Target: fmt.Sprintf("%s-%d", j.ID, p.r.IntN(3)), Through: dataflow.CheckpointID{Token: j.Token(pairNames[s])}, Length: p.r.Int64N(100)}}}
+			Target: fmt.Sprintf("%s-%d", j.ID, p.r.IntN(3)), Through: through, Length: p.r.Int64N(100)}}}
 	case n < 91:
 		c.JobTold = &coordinator.JobTold{Job: j.ID, Then: dataflow.Halt, Cancel: p.chance(50)}
 	case n < 94:
@@ -409,7 +413,7 @@ func (p *pair) judge(s int, before *coordinator.State) error {
 			return fmt.Errorf("%s: %d/%d after %d/%d", id, j.Epoch, j.Attempt, old.Epoch, old.Attempt)
 		}
 		for _, c := range old.Sinks {
-			if !slices.ContainsFunc(j.Sinks, func(n coordinator.SinkCommit) bool { return n.Target == c.Target && n.Length >= c.Length }) {
+			if !slices.ContainsFunc(j.Sinks, func(n coordinator.SinkCommit) bool { return n.Target == c.Target && goesOn(st, j, c, n) }) {
 				return fmt.Errorf("%s: what is on record of %s is gone", id, c.Target)
 			}
 		}
@@ -526,6 +530,16 @@ func TestMovesOfTwoSites(t *testing.T) {
 			t.Errorf("never: %s", what)
 		}
 	}
+}
+
+// goesOn tells whether what is on record of a file may follow what was: no shorter, or
+// through something newer, or what the present attempt found that does not go on from it.
+func goesOn(st *coordinator.State, j *coordinator.Job, was, now coordinator.SinkCommit) bool {
+	if was.Through == now.Through {
+		return now.Length >= was.Length
+	}
+	from := st.Snapshot(j, j.From)
+	return was.Through.Less(now.Through) || from != nil && now.Through == from.ID && from.ID.Less(was.Through) && was.Through.Token != j.Token(st.Site)
 }
 
 // The judges see what is broken.

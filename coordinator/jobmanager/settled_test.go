@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -351,4 +352,52 @@ func TestWhatAMoveLeavesBehind(t *testing.T) {
 			})
 		})
 	}
+}
+
+// commits has the present attempt of a job say how much of a file counts, and through what;
+// then is what is on record.
+func (s *site1) commits(id string, through dataflow.CheckpointID, length, then int64) {
+	s.t.Helper()
+	j := s.m.State().Jobs[coordinator.JobID(id)]
+	s.index++
+	r, _ := s.m.Apply(s.index, &coordinator.Command{At: 1000, SinkCommitted: &coordinator.SinkCommitted{Job: j.ID, Attempt: j.Attempt,
+		Commits: []coordinator.SinkCommit{{Operator: "out", Node: "n1", Target: "out.csv", Through: through, Length: length}}}})
+	if r.Err != nil {
+		s.t.Fatal(r.Err)
+	}
+	if now := s.m.State().Jobs[coordinator.JobID(id)].Sinks; len(now) != 1 || now[0].Length != then {
+		s.t.Errorf("after %d bytes through %v: on record is %+v, want %d bytes", length, through, now, then)
+	}
+}
+
+// A job that begins with an older savepoint of one that has ended takes its files over as
+// they were then: on record is what the first attempt found of them, and what it commits.
+func TestFilesOfAnOlderSavepoint(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		old := s.submits("door")
+		s.do("done %s 1 7 checkpoint=chk-1-7 savepoint=sp-1", old)
+		s.do("committed %s 1 n1:out.csv:7:700", old)
+		s.do("done %s 1 10 checkpoint=chk-1-10", old)
+		s.do("committed %s 1 n1:out.csv:10:1000", old)
+		s.do("became %s 1 cancelled", old)
+		id := fmt.Sprintf("j%d-s", s.do("submit door from=sp-1"))
+		s.do("deploy %s 1 term=2 on=n1 from=sp-1", id)
+		s.do("became %s 1 running", id)
+
+		from := s.m.State().Savepoints["sp-1"].ID
+		found, first, second := int64(700), int64(750), int64(740)
+		if !settled {
+			found, first, second = 1000, 1000, 1000
+		}
+		six := from
+		six.Counter--
+		s.commits(id, six, 10, 1000) // not what it goes on from
+		s.commits(id, from, 700, found)
+		s.commits(id, from, 600, found)
+		token := s.m.State().Jobs[coordinator.JobID(id)].Token("s")
+		s.commits(id, dataflow.CheckpointID{Token: token, Counter: 1}, 750, first)
+		s.commits(id, from, 600, first) // said again, and late
+		s.commits(id, dataflow.CheckpointID{Token: token, Counter: 1}, 720, first)
+		s.commits(id, dataflow.CheckpointID{Token: token, Counter: 2}, 740, second) // it knows what it did
+	})
 }

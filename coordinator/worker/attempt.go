@@ -2,13 +2,11 @@ package worker
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"sort"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
-	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // phase is what an attempt is at here.
@@ -140,22 +138,42 @@ func (w *Worker) reconcileAttempts(st *coordinator.State, jobs []coordinator.Job
 	}
 }
 
-// lose says, once an attempt, that a job is elsewhere now of which files of
-// sinks are here: what was committed here and is not on record is committed
-// there. Of a job that has ended it is said once more.
+// files is how a job was seen of which files of sinks are here.
+type files struct {
+	token dataflow.FencingToken
+	ended bool
+	away  bool // no subtask of it is here, and it runs elsewhere or has ended
+	sinks []coordinator.SinkCommit
+}
+
+// lose says that files of a job are here which it does not write, and of which
+// something may not count: once an attempt, and once more when it has ended, if
+// nothing of it is here (what was committed here and is not on record is committed
+// elsewhere); and whenever less of one is on record than was.
 func (w *Worker) lose(j *coordinator.Job) {
-	self := func(n mesh.NodeID) bool { return n == w.self }
-	attempt := j.Attempt
-	if j.Status.Ended() {
-		attempt = math.MaxUint64
+	now, was := files{token: j.Token(w.cfg.Site), ended: j.Status.Ended()}, w.lost[j.ID]
+	for _, c := range j.Sinks {
+		if c.Node == w.self {
+			now.sinks = append(now.sinks, c)
+		}
 	}
-	switch {
-	case !j.Deployed() && !j.Status.Ended() || w.lost[j.ID] == attempt:
-	case slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return self(p.Node) }):
-	case slices.ContainsFunc(j.Sinks, func(c coordinator.SinkCommit) bool { return self(c.Node) }):
-		w.lost[j.ID] = attempt
+	if len(now.sinks) == 0 {
+		return
+	}
+	now.away = (j.Deployed() || now.ended) && !slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return p.Node == w.self })
+	w.lost[j.ID] = now
+	if now.away && (!was.away || was.token != now.token || was.ended != now.ended) || now.less(was) {
 		w.put(Effect{Lost: j})
 	}
+}
+
+// less tells whether less of a file is on record than was.
+func (now files) less(was files) bool {
+	return slices.ContainsFunc(was.sinks, func(old coordinator.SinkCommit) bool {
+		return slices.ContainsFunc(now.sinks, func(c coordinator.SinkCommit) bool {
+			return c.Operator == old.Operator && c.Target == old.Target && c.Length < old.Length
+		})
+	})
 }
 
 func (w *Worker) prepare(st *coordinator.State, ref coordinator.AttemptRef) {

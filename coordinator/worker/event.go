@@ -92,8 +92,9 @@ type Effect struct {
 	Rest *string // neither: keep the log, do nothing with it
 	Drop *string // the feed is deleted, or lives elsewhere: remove its log
 
-	// Lost: the job's present attempt has no subtask here, and files of its sinks are
-	// here: they are cut back to what is on record of them.
+	// Lost: files of the job's sinks are here. Its present attempt has no subtask here, or
+	// less of one is on record than was: what nobody writes here is cut back to what is
+	// on record of it.
 	Lost *coordinator.Job
 
 	// Warm: restore a job that may come to run here, as far as that harms nobody, or

@@ -22,8 +22,8 @@ type Worker struct {
 	behind   bool
 	attempts map[coordinator.JobID]*attempt // at most one a job
 	gone     map[coordinator.JobID]*coordinator.AttemptFailed
-	leaving  bool                         // Leave was told
-	lost     map[coordinator.JobID]uint64 // the attempt with which Lost was said
+	leaving  bool                        // Leave was told
+	lost     map[coordinator.JobID]files // of jobs of which files of sinks are here, as last seen
 	logs     map[string]*feedLog
 	doing    map[string]*doing                             // by feed: what the executor has not done yet, or has a session open
 	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
@@ -37,7 +37,7 @@ type Worker struct {
 // New makes the worker of a process.
 func New(cfg Config) *Worker {
 	return &Worker{
-		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]uint64), logs: make(map[string]*feedLog), doing: make(map[string]*doing), marks: newMarks(),
+		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]files), logs: make(map[string]*feedLog), doing: make(map[string]*doing), marks: newMarks(),
 		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot), warms: make(map[coordinator.JobID]*warm),
 		copies: copies{lacks: make(map[snapshotRef]*coordinator.Copied)},
 		link:   link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, until: dataflow.MinTime, lease: dataflow.MinTime},

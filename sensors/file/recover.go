@@ -83,6 +83,9 @@ func (s *Sink) recover(ctx context.Context, held []sensors.Pending, owns func(st
 		}
 	}
 	if s.cfg.Placed.Node != "" {
+		if s.undone = nil; s.cfg.Subtask == 0 {
+			s.undone = s.takeBack(targets, current)
+		}
 		own, moved, err = s.placeOwn(own, moved)
 	}
 	switch {

@@ -82,9 +82,10 @@ type Sink struct {
 
 	queue   *pending.Queue // of the bytes behind committed
 	trans   *pending.Transactions
-	cut     int64    // the queue is cut into pieces up to here
-	piece   []byte   // scratch of Prepare
-	carried []target // files of the family that no subtask writes any more; this one carries their records on
+	cut     int64            // the queue is cut into pieces up to here
+	piece   []byte           // scratch of Prepare
+	carried []target         // files of the family that no subtask writes any more; this one carries their records on
+	undone  []sensors.Commit // of such files, less counts than is on record
 	through dataflow.CheckpointID
 }
 

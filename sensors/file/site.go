@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/sensors"
@@ -29,7 +30,12 @@ import (
 //     transaction: so they are pending, of exactly one target, until they count.
 //
 // A record newer than the checkpoint that the job goes on from does not count:
-// its rows come again.
+// its rows come again. The job began with an older savepoint, or its site was lost
+// and it was taken here with less. So the files are what the checkpoint knows of
+// them, and the sinks say so: who writes a target, of that; subtask 0, of those
+// that nobody writes. It is on record before a checkpoint of the attempt completes,
+// and agents cut their files back to it. Else the record would be older than that
+// checkpoint, and count again.
 //
 // A record may say more than the checkpoint knows of, and be older: the site was
 // lost, another one went on with less, and the job has come home. Rows that were
@@ -48,10 +54,30 @@ func (s *Sink) targetOf(subtask int) string {
 	return SiteTarget(s.cfg.Placed.Nodes[subtask], name)
 }
 
+// counts tells whether what is on record counts: the job goes on from it.
+func (s *Sink) counts(c sensors.Commit) bool { return !s.cfg.Placed.From.Less(c.Through) }
+
+// takeBack is what counts of targets that nobody writes, and of which too much is on
+// record. What the checkpoint does not know was begun after it, and is empty.
+func (s *Sink) takeBack(targets []target, current map[string]bool) (undone []sensors.Commit) {
+	for _, c := range s.cfg.Placed.Commits {
+		node, _, ok := strings.Cut(c.Target, ":")
+		if !ok || current[c.Target] || s.counts(c) {
+			continue
+		}
+		c.Node, c.Through, c.Length = node, s.cfg.Placed.From, 0
+		if i := slices.IndexFunc(targets, func(t target) bool { return t.name == c.Target }); i >= 0 {
+			c.Length = targets[i].record.Length
+		}
+		undone = append(undone, c)
+	}
+	return undone
+}
+
 // count finds out which pieces of a target are on record as committed.
 func (s *Sink) count(t *target) error {
 	c, known := s.cfg.Placed.Recorded(t.name)
-	if !known || s.cfg.Placed.From.Less(c.Through) {
+	if !known || !s.counts(c) {
 		return nil
 	}
 	for t.record.Length < c.Length && t.done < len(t.pieces) {
@@ -84,7 +110,7 @@ func (s *Sink) placeOwn(own *target, moved []target) (*target, []target, error) 
 		return own, append([]target{rows}, moved...), nil
 	case own == nil && known:
 		length := int64(0)
-		if c.Length > 0 && !s.cfg.Placed.From.Less(c.Through) {
+		if c.Length > 0 && s.counts(c) {
 			if !s.beside(c) {
 				return nil, nil, fmt.Errorf("file sink: %s: %d bytes of it are on record, but the checkpoint does not know it; it is damaged", s.target, c.Length)
 			}

@@ -23,12 +23,14 @@ const sitePath = "/out/rows.csv"
 type site struct {
 	t       *testing.T
 	disks   map[string]*storetest.FS
-	epoch   uint64 // of the job's owners
+	epoch   uint64 // of the job's owners, and of jobs that go on from one another
 	attempt uint64
 	counter uint64
 	done    siteCheckpoint
 	record  map[string]sensors.Commit
 	told    []sensors.Commit // by the present attempt, not on record yet
+	now     *deployed        // the present attempt
+	all     []siteCheckpoint // that completed, up to done
 	next    int64            // the next row to be written
 }
 
@@ -46,13 +48,38 @@ func newSite(t *testing.T, nodes ...string) *site {
 	return s
 }
 
-// note puts what was told on record, the oldest first, but for the last keep.
-func (s *site) note(keep int) {
+// note puts what was told on record, the oldest first, but for the last keep, as
+// coordinator/jobmanager does. Agents of whose files less counts now cut them back.
+func (s *site) note(keep int) error {
 	n := max(0, len(s.told)-keep)
+	fell := false
 	for _, c := range s.told[:n] {
+		old, known := s.record[c.Target]
+		undone := c.Through == s.now.placed.From && c.Through.Less(old.Through) && old.Through.Token != s.now.placed.Attempt
+		switch {
+		case known && c.Through.Less(old.Through) && !undone:
+			continue
+		case known && c.Through == old.Through:
+			c.Length = max(c.Length, old.Length)
+		}
+		fell = fell || c.Length < old.Length
 		s.record[c.Target] = c
 	}
 	s.told = s.told[n:]
+	if fell {
+		return s.cutBack(s.now)
+	}
+	return nil
+}
+
+// older has another job begin with what one that has ended completed i checkpoints ago.
+func (s *site) older(i int) {
+	s.all = s.all[:len(s.all)-i]
+	s.done = s.all[len(s.all)-1]
+	s.epoch = s.done.id.Token.Epoch + 1
+	for _, d := range s.record { // an ended job of the same epoch began with it, too
+		s.epoch = max(s.epoch, d.Through.Token.Epoch+1)
+	}
 }
 
 // deployed is an attempt: its sinks, by subtask.
@@ -76,6 +103,7 @@ func (s *site) deploy(nodes ...string) (*deployed, error) {
 	for _, c := range s.record {
 		d.placed.Commits = append(d.placed.Commits, c)
 	}
+	s.now = d
 	if err := s.cutBack(d); err != nil {
 		return d, err
 	}
@@ -144,8 +172,11 @@ func (d *deployed) checkpoint(completes bool) error {
 	}
 	d.held, d.full = held, false
 	if completes {
-		d.s.note(0)
+		if err := d.s.note(0); err != nil {
+			return err
+		}
 		d.s.done, d.done = siteCheckpoint{id, held, d.s.next}, id
+		d.s.all = append(d.s.all, d.s.done)
 	}
 	return nil
 }
@@ -205,10 +236,9 @@ func (s *site) finish(what string, nodes ...string) {
 		err = d.commit(i)
 	}
 	d.close()
-	if err != nil {
+	if err = errors.Join(err, s.note(0)); err != nil {
 		s.t.Fatalf("%s: %v", what, err)
 	}
-	s.note(0)
 	for got, n := s.rows(), int64(0); n < s.next || int64(len(got)) > s.next; n++ {
 		if int64(len(got)) <= n || got[n] != n {
 			s.t.Fatalf("%s: the files hold %v, want each of %d rows once", what, got, s.next)
@@ -223,10 +253,9 @@ func (d *deployed) round(n int) {
 	for i := range d.sinks {
 		err = errors.Join(err, d.commit(i))
 	}
-	if err != nil {
+	if err = errors.Join(err, d.s.note(0)); err != nil {
 		d.s.t.Fatal(err)
 	}
-	d.s.note(0)
 }
 
 // A site is lost after it has committed more than is kept elsewhere. The job goes on at
@@ -278,6 +307,43 @@ func TestHomeAfterALoss(t *testing.T) {
 	}
 }
 
+// A job begins with an older savepoint of one that has ended, and takes its files over:
+// they are what the savepoint knows of them, wherever its sinks are, and stay what the
+// job makes of them.
+func TestAnOlderSavepoint(t *testing.T) {
+	for _, where := range [][]string{{"a"}, {"b"}, {"a", "b"}} {
+		for _, after := range []int{0, 1, 2} { // rounds of the ended job with two sinks, after the savepoint
+			t.Run(fmt.Sprintf("%v, %d rounds at two", where, after), func(t *testing.T) {
+				s := newSite(t, "a", "b")
+				run := func(rounds, rows int, nodes ...string) {
+					t.Helper()
+					d, err := s.deploy(nodes...)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer d.close()
+					if err := s.note(0); err != nil { // before it completes anything
+						t.Fatal(err)
+					}
+					for range rounds {
+						d.round(rows)
+					}
+				}
+				run(1, 3, "a") // the savepoint
+				run(2, 5, "a")
+				run(after, 4, "b", "a")
+				s.older(len(s.all) - 1)
+				run(0, 0, where...)
+				run(1, 1, where...)
+				run(1, 1, "b")
+				run(1, 1, "a")
+				run(1, 1, "b", "a")
+				s.finish("at last", where...)
+			})
+		}
+	}
+}
+
 // TestE52_SiteCrashPoints: agent a writes, and its power goes off at each
 // operation of its disk; what was on record then are all of its commits, all but
 // the last, or none but that it begins. The sink goes on at b, at a, or at both,
@@ -326,7 +392,7 @@ func (s *site) story(lost int) error {
 		}
 		err = d.commit(0)
 		if lost == 0 {
-			s.note(0)
+			err = errors.Join(err, s.note(0))
 		}
 		if lost == 100 && c == 4 {
 			break
@@ -357,7 +423,8 @@ func (s *site) episode(nodes []string, dies int) error {
 
 // TestE52_SiteAtRandom: attempts on any agents, with one or two subtasks, die at
 // any operation of any disk or between two; commits come on record late or never;
-// an agent that was taken for dead commits after its successor has begun.
+// an agent that was taken for dead commits after its successor has begun; at times
+// another job goes on, with something older.
 func TestE52_SiteAtRandom(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 7))
@@ -381,6 +448,9 @@ func TestE52_SiteAtRandom(t *testing.T) {
 			if zombie != nil && slices.ContainsFunc(where, func(n string) bool { return slices.Contains(zombie.nodes, n) }) {
 				zombie.end() // an agent ends what it runs before it begins anew
 				zombie = nil
+			}
+			if len(s.all) > 1 && rng.IntN(4) == 0 {
+				s.older(1 + rng.IntN(len(s.all)-1))
 			}
 			d, err := s.deploy(where...)
 			for steps := 0; err == nil && steps < 8; steps++ {
@@ -439,7 +509,7 @@ func (d *deployed) step(rng *rand.Rand) error {
 			return d.commit(rng.IntN(len(d.sinks)))
 		}
 	case 3:
-		d.s.note(rng.IntN(3))
+		return d.s.note(rng.IntN(3))
 	}
 	return nil
 }

@@ -103,7 +103,8 @@ func (s *Sink) CommitThrough(_ context.Context, id dataflow.CheckpointID) error 
 	return nil
 }
 
-// Commits is how long the file is, as far as it counts. See sensors.Recorder.
+// Commits is how long the file is, as far as it counts, and files that nobody
+// writes of which less counts than is on record. See sensors.Recorder.
 func (s *Sink) Commits() []sensors.Commit {
-	return []sensors.Commit{{Target: s.target, Through: s.through, Length: s.committed}}
+	return append([]sensors.Commit{{Target: s.target, Through: s.through, Length: s.committed}}, s.undone...)
 }

@@ -113,26 +113,27 @@ func (x *executor) do(f worker.Effect) {
 
 // attempt is one attempt's part on this agent.
 type attempt struct {
-	x      *executor
-	ref    coordinator.AttemptRef
-	asked  *worker.Prepare
-	spec   *spec
-	plan   runtime.Plan
-	rows   *restore.Plan
-	pool   *batch.Pool
-	subs   []*subtask // that run here, in the order of the plan
-	at     map[int]*subtask
-	shares *shares
-	begin  *coordinator.Begin
-	ready  bool // Prepared was said
-	over   bool
-	ended  bool
-	tries  int
-	early  *warming                          // what is restored early, until it is taken or dropped; nil: nothing
-	warm   map[dataflow.SubtaskID]*task.Task // what was; nil: nothing
-	given  map[place][]store.Digest          // and of what
-	peers  []*world.Stream
-	inlets map[runtime.Target]*inlet
+	x       *executor
+	ref     coordinator.AttemptRef
+	asked   *worker.Prepare
+	spec    *spec
+	plan    runtime.Plan
+	rows    *restore.Plan
+	pool    *batch.Pool
+	subs    []*subtask // that run here, in the order of the plan
+	at      map[int]*subtask
+	shares  *shares
+	begin   *coordinator.Begin
+	ready   bool // Prepared was said
+	over    bool
+	ended   bool
+	tries   int
+	early   *warming                          // what is restored early, until it is taken or dropped; nil: nothing
+	warm    map[dataflow.SubtaskID]*task.Task // what was; nil: nothing
+	written map[string]bool                   // targets of its sinks here, when all others are cut back; nil: they are not
+	given   map[place][]store.Digest          // and of what
+	peers   []*world.Stream
+	inlets  map[runtime.Target]*inlet
 }
 
 func (x *executor) prepare(p *worker.Prepare) {
@@ -372,6 +373,7 @@ func (a *attempt) cutBack() {
 		a.fail("a file cannot be cut back: "+err.Error(), "")
 		return
 	}
+	a.written = written
 	a.open()
 }
 
@@ -397,15 +399,24 @@ func (x *executor) cutBack(j *coordinator.Job, written func(string) bool) error 
 	return nil
 }
 
-// cutLost cuts back files of jobs that have no subtask here any more.
+// cutLost cuts back files of jobs that nobody writes here.
 func (x *executor) cutLost() {
 	for _, id := range slices.Sorted(maps.Keys(x.lost)) {
-		j := x.lost[id]
-		if !x.tokens[id].Less(j.Token(x.p.Site)) {
+		asked, j, a := x.lost[id], x.p.State().Jobs[id], x.attempts[id]
+		if j == nil || j.Token(x.p.Site) != asked.Token(x.p.Site) || j.Status.Ended() != asked.Status.Ended() {
 			delete(x.lost, id)
 			continue
 		}
-		if x.attempts[id] == nil && x.cutBack(j, func(string) bool { return false }) == nil {
+		var written map[string]bool
+		if slices.ContainsFunc(j.Places, func(p coordinator.Place) bool { return p.Node == x.p.ID }) {
+			if a == nil || a.ref.Token != j.Token(x.p.Site) || a.written == nil {
+				continue // it does so itself, or is not so far
+			}
+			written = a.written
+		} else if a != nil {
+			continue // it still ends
+		}
+		if x.cutBack(j, func(t string) bool { return written[t] }) == nil {
 			delete(x.lost, id)
 		}
 	}

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/dataflow/task"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
@@ -524,7 +526,7 @@ func (s *subtask) tellCommitted(id dataflow.CheckpointID) {
 	for i, w := range s.writers {
 		if r, ok := w.(sensors.Recorder); ok {
 			for _, k := range r.Commits() {
-				c.Commits = append(c.Commits, coordinator.SinkCommit{Operator: s.sub.Config.Links[i].ID, Node: s.a.x.p.ID, Target: k.Target, Through: k.Through, Length: k.Length})
+				c.Commits = append(c.Commits, coordinator.SinkCommit{Operator: s.sub.Config.Links[i].ID, Node: cmp.Or(mesh.NodeID(k.Node), s.a.x.p.ID), Target: k.Target, Through: k.Through, Length: k.Length})
 			}
 		}
 	}
