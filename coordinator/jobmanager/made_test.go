@@ -23,12 +23,12 @@ func TestASharedFeedIsMadeAgain(t *testing.T) {
 		}
 		return a.Feeds["line3"]
 	}
-	first := create(20)
+	create(20)
 	if err := a.logEpochBegun(&coordinator.LogEpochBegun{Feed: "line3", Term: 1, Log: coordinator.LogEpoch{Epoch: 1, Owner: "a", Members: []mesh.NodeID{"a"}}}); !errors.Is(err, ErrStale) {
 		t.Error(err)
 	}
 	begin(t, a, "line3", "a", 0)
-	first = begin(t, a, "line3", "b", 300)
+	first := begin(t, a, "line3", "b", 300)
 	if r := first.Log.Reign; first.Log.Epoch != 21 || r == nil || *r != (coordinator.Reign{Epoch: 20, Site: "south"}) || first.Log.Cut(19) != 0 || first.Log.Cut(20) != 300 {
 		t.Errorf("%+v", first.Log)
 	}
