@@ -242,6 +242,11 @@ func TestFeeds(t *testing.T) {
 	send(t, a.url, "POST", "/v1/feeds", f).want(t, 201, `"lanes":4`, `"client_id":"plant/plant"`)
 	send(t, a.url, "POST", "/v1/feeds", f).want(t, 409, "there already")
 	send(t, a.url, "GET", "/v1/feeds", nil).want(t, 200, `"state":"never opened"`)
+	for _, name := range []string{"plant.at.hall", "j7.in", "3"} { // no job could read it
+		named := f
+		named.Name = name
+		send(t, a.url, "POST", "/v1/feeds", named).want(t, 422, "a feed cannot be called")
+	}
 	f.Name, f.Password = "b", "hunter2"
 	send(t, a.url, "POST", "/v1/feeds", f).want(t, 422, "stores no secrets")
 	f.Password, f.KeepAge = "", 1<<62

@@ -189,6 +189,9 @@ func (s *server) showFeed(ctx context.Context, in *struct {
 
 func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*body[Feed], error) {
 	n := in.Body
+	if !job.IsFeedName(n.Name) {
+		return nil, refusal(http.StatusUnprocessableEntity, "a feed cannot be called %q: use letters, digits, - and _, a letter first, at most 64", n.Name)
+	}
 	if most := int64(dataflow.MaxTime) / int64(dataflow.Millisecond); n.KeepAge > most {
 		return nil, refusal(http.StatusUnprocessableEntity, "feed %q: keep_age_ms is %d, at most %d are possible", n.Name, n.KeepAge, most)
 	}

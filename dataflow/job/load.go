@@ -333,6 +333,10 @@ func (v value) feedName() (string, bool) {
 	return s, ok
 }
 
+// IsFeedName tells whether a shared feed may be called so: letters, digits, - and _, a
+// letter first, at most 64. Names with a dot are of jobs' own feeds, and of mirrors.
+func IsFeedName(s string) bool { return isIdentifier(s) }
+
 func isIdentifier(s string) bool {
 	if s == "" || len(s) > 64 {
 		return false
