@@ -64,6 +64,36 @@ func TestAClockAheadForAMoment(t *testing.T) {
 	await(t, "both to be ready", func() bool { return first.Health().Ready && box.Health().Ready })
 }
 
+// A site of one agent on a machine without a clock of its own is off for longer than its
+// certificate is valid. It starts in 1970, and a time server sets it soon after: it gets a
+// new certificate from itself, as nobody else can give it one.
+func TestAloneAndOffForLong(t *testing.T) {
+	var wall atomic.Pointer[time.Time]
+	set := func(at time.Time) { wall.Store(&at) }
+	set(time.Now())
+	began := time.Now()
+	box := newBox(t, "n1")
+	box.clock = func() time.Time { return *wall.Load() }
+	box.up = func() dataflow.Time {
+		return dataflow.Time(5*dataflow.Minute) + dataflow.Time(time.Since(began).Microseconds())
+	}
+	if _, _, err := node.Found(box.dir, "test", "plant", box.clock()); err != nil {
+		t.Fatal(err)
+	}
+	box.start("", "")
+	await(t, "it to lead", func() bool { return box.Health().Ready })
+	box.end()
+	set(time.Unix(60, 0))
+	box.start("", "")
+	await(t, "it to lead again", func() bool { return box.Health().Ready })
+	now := time.Now().Add(400 * 24 * time.Hour)
+	set(now)
+	await(t, "it to have another certificate", func() bool { end, _, _ := box.Identity().Expires(); return end.After(now) })
+	box.end()
+	box.start("", "")
+	await(t, "it to lead with that", func() bool { return box.Health().Ready })
+}
+
 // A machine that starts in 1970 each time joins, talks to the others, and gets
 // another certificate when the site's time says so: it does not lock itself out.
 func TestWithoutAClock(t *testing.T) {

@@ -180,6 +180,7 @@ func (n *Node) start(ctx context.Context, ends *ends) (err error) {
 	if n.id, err = n.identify(ctx); err != nil {
 		return err
 	}
+	n.steady.after(n.id.Seen)
 	if c.Site != "" && mesh.Site(c.Site) != n.id.Site() {
 		return fmt.Errorf("site: %s is asked for, and the certificate in %s is for site %s; a data folder belongs to one site", c.Site, c.DataDir, n.id.Site())
 	}

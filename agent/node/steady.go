@@ -20,14 +20,16 @@ const (
 // steadyClock is the machine's clock as far as it may be relied on for what lasts: for
 // certificates that are signed, and the newest time seen. A clock that is far ahead for
 // a moment would be in them for months. How the clock goes is measured against uptime.
-// What it says first is taken: how long the machine was off nobody knows.
+// What it says first is taken: how long the machine was off nobody knows. So is what it
+// says after a time that it cannot have been: that one was a guess.
 type steadyClock struct {
 	wall   func() time.Time
 	uptime func() dataflow.Time
 
-	mu    sync.Mutex // guards what follows
-	known reading    // the newest that was relied on
-	other reading    // the newest that is not as known says; invalid when it is
+	mu    sync.Mutex       // guards what follows
+	seen  func() time.Time // the newest time that it is known to have been; nil: nothing is
+	known reading          // the newest that was relied on
+	other reading          // the newest that is not as known says; invalid when it is
 	since dataflow.Time
 }
 
@@ -54,12 +56,22 @@ func newSteadyClock(wall func() time.Time, uptime func() dataflow.Time) *steadyC
 	return c
 }
 
+// after says what time it is known to have been; it may grow.
+func (c *steadyClock) after(seen func() time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = seen
+}
+
 // now is the machine's time; while that is ahead of what it was, and has not been for
 // long, what it would be without that. Call it every second or so.
 func (c *steadyClock) now() time.Time {
 	r := reading{c.wall().Round(0), c.uptime(), true} // Round: what it measures itself does not see steps
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.seen != nil && c.known.valid && c.known.then(r.at).Before(c.seen()) {
+		c.known = reading{}
+	}
 	if !c.other.near(r) {
 		c.since = r.at
 	}

@@ -61,6 +61,18 @@ func TestSteadyClockAtTheStart(t *testing.T) {
 	if got := c.now(); !got.Equal(wall) {
 		t.Errorf("at the start of a process: %v", got)
 	}
+	up, wall = 70*time.Minute, time.Unix(70*60, 0)
+	c = newSteadyClock(c.wall, c.uptime)
+	c.after(func() time.Time { return begin })
+	c.now()
+	up, wall = 80*time.Minute, begin.Add(time.Hour)
+	if got := c.now(); !got.Equal(wall) {
+		t.Errorf("set late, after a time before the newest that is known: %v", got)
+	}
+	up, wall = 81*time.Minute, begin.Add(300*24*time.Hour)
+	if got := c.now(); !got.Equal(begin.Add(61 * time.Minute)) {
+		t.Errorf("set far ahead after that: %v", got)
+	}
 }
 
 // The site's time is what the last command says: that of a leader whose clock was ahead

@@ -57,6 +57,9 @@ func (id *Identity) SetAllow(allow func(mesh.Peer) error) {
 // wakes up in 1970 knows its peers.
 func (id *Identity) Now() time.Time { return id.known(id.folder.now()) }
 
+// Seen is the newest time that it is known to have been.
+func (id *Identity) Seen() time.Time { return id.known(time.Time{}) }
+
 // known is t, but never before the newest time that it is known to have been.
 func (id *Identity) known(t time.Time) time.Time {
 	id.mu.RLock()
@@ -99,7 +102,7 @@ func (id *Identity) Request() ([]byte, error) { return newRequest(id.key) }
 
 // Renew takes a new certificate, agent's then site's in DER, into force and
 // keeps it. Handshakes that begin afterwards use it. ErrExpired when it ends before
-// the present one does, ErrNotYet when it begins after that.
+// the present one does, ErrNotYet when it begins after that and that has not ended yet.
 func (id *Identity) Renew(chain [][]byte) error {
 	c := Credentials{Mesh: id.mesh, Site: id.site, Chain: chain, Root: id.root.Raw}
 	certs, _, err := c.parse()
@@ -117,7 +120,7 @@ func (id *Identity) Renew(chain [][]byte) error {
 	if certs[0].NotAfter.Before(old) {
 		return fmt.Errorf("the new certificate ends on %s, the present one on %s: %w: is the clock of a voter wrong?", stamp(certs[0].NotAfter), stamp(old), ErrExpired)
 	}
-	if certs[0].NotBefore.After(old) {
+	if certs[0].NotBefore.After(old) && !id.Now().After(old) {
 		return fmt.Errorf("the new certificate begins on %s, after the present one has ended, on %s: %w: is the clock of a voter wrong?", stamp(certs[0].NotBefore), stamp(old), ErrNotYet)
 	}
 	if err := id.folder.files.write(agentFile, encodeCerts(certs[0], certs[1], id.root)); err != nil {
@@ -138,9 +141,9 @@ func (id *Identity) CanIssue() bool {
 
 // Issue signs a certificate for the node and site, which must be the request's
 // and its own. It returns those of agent and site in DER. What it signs lasts: now
-// must be a time to be relied on. The certificate does not begin after this agent's
-// own one has ended, which would be a wrong clock. ErrNoKey, ErrRequest, ErrSite,
-// ErrExpired.
+// must be a time to be relied on. Another agent's certificate does not begin after this
+// one's own has ended, which would be a wrong clock; its own does, where it was off for
+// long and nobody else can sign. ErrNoKey, ErrRequest, ErrSite, ErrExpired.
 func (id *Identity) Issue(csr []byte, node mesh.NodeID, site mesh.Site, now time.Time) ([][]byte, error) {
 	id.mu.RLock()
 	by, end := id.signer, id.chain[0].NotAfter
@@ -158,7 +161,7 @@ func (id *Identity) Issue(csr []byte, node mesh.NodeID, site mesh.Site, now time
 		return nil, fmt.Errorf("a certificate for site %s, this is %s: %w", site, id.site, ErrSite)
 	case now.After(by.cert.NotAfter):
 		return nil, fmt.Errorf("the certificate of site %s %w on %s: a new one must be signed with the root key", id.site, ErrExpired, stamp(by.cert.NotAfter))
-	case now.Add(-backdate).After(end):
+	case node != id.node && now.Add(-backdate).After(end):
 		return nil, fmt.Errorf("the certificate of node %s, which is to sign, %w on %s, and it is %s: is its clock wrong?", id.node, ErrExpired, stamp(end), stamp(now))
 	}
 	cert, err := newAgent(*by, id.mesh, site, key, now)
