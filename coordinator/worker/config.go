@@ -8,10 +8,13 @@ import (
 
 // Config is what an agent is when its process starts.
 type Config struct {
-	Agent  coordinator.Agent // what its Hello says it is; Agent.Node is this node
-	Site   mesh.Site
-	Boot   uint64 // of this process: greater than that of any before it in this data folder
-	Timing Timing
+	Agent coordinator.Agent // what its Hello says it is; Agent.Node is this node
+	Site  mesh.Site
+	Boot  uint64 // of this process: greater than that of any before it in this data folder
+	// Folders are the names of the jobs' folders on this disk at the start. The site may
+	// have forgotten their jobs meanwhile. Names that are no JobID's mean nothing here.
+	Folders []string
+	Timing  Timing
 }
 
 // Timing is how often an agent speaks.

@@ -59,6 +59,7 @@ func (w *Worker) markAll(st *coordinator.State) {
 	mark(m.jobs, w.gone)
 	mark(m.jobs, w.lost)
 	mark(m.jobs, w.kept)
+	mark(m.jobs, w.found)
 	mark(m.feeds, st.Feeds)
 	mark(m.feeds, w.logs)
 }
@@ -144,9 +145,37 @@ func (w *Worker) reconcileKept(st *coordinator.State, jobs []coordinator.JobID) 
 		w.keep("", savepoints)
 	}
 	for _, id := range jobs {
-		if _, said := w.kept[id]; said && st.Jobs[id] == nil && st.Replicas[id] == nil && id != "" {
-			delete(w.kept, id)
-			w.put(Effect{Kept: &Kept{Job: id}})
+		if _, said := w.kept[id]; id == "" || !said && !w.found[id] || st.Jobs[id] != nil || st.Replicas[id] != nil {
+			continue
+		}
+		if coming(st, id) {
+			w.marks.jobs[id] = true // what the move becomes does not say of which job it is
+			continue
+		}
+		delete(w.kept, id)
+		delete(w.found, id)
+		w.put(Effect{Kept: &Kept{Job: id}})
+	}
+}
+
+// coming tells whether a job is on its way here: what is fetched for it may be on this
+// disk before the state has a copy of the job.
+func coming(st *coordinator.State, id coordinator.JobID) bool {
+	for _, arr := range st.Moves.Arrivals {
+		if arr.Job.ID == id && !arr.Phase.Decided() {
+			return true
+		}
+	}
+	return false
+}
+
+// finds marks the jobs that had a folder on this disk at the start. Other names, as
+// of jobs that one process ran alone in this folder, are none of the site's.
+func (w *Worker) finds(folders []string) {
+	for _, name := range folders {
+		id := coordinator.JobID(name)
+		if _, _, ok := id.Parts(); ok {
+			w.found[id], w.marks.jobs[id] = true, true
 		}
 	}
 }

@@ -27,6 +27,10 @@ type Worker struct {
 	logs     map[string]*feedLog
 	doing    map[string]*doing                             // by feed: what the executor has not done yet, or has a session open
 	kept     map[coordinator.JobID][]*coordinator.Snapshot // as last said; of savepoints under the empty id
+	// found are jobs that had a folder on this disk at the start, until it was said that
+	// nothing is kept of them. kept is of this process alone, and a job may have been
+	// forgotten before it began, or before its folder was removed.
+	found    map[coordinator.JobID]bool
 	copies   copies
 	warms    map[coordinator.JobID]*warm
 	warmTerm uint64 // of the leader who asked for them
@@ -36,12 +40,14 @@ type Worker struct {
 
 // New makes the worker of a process.
 func New(cfg Config) *Worker {
-	return &Worker{
+	w := &Worker{
 		cfg: cfg, self: cfg.Agent.Node, behind: true, attempts: make(map[coordinator.JobID]*attempt), lost: make(map[coordinator.JobID]files), logs: make(map[string]*feedLog), doing: make(map[string]*doing), marks: newMarks(),
-		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot), warms: make(map[coordinator.JobID]*warm),
+		gone: make(map[coordinator.JobID]*coordinator.AttemptFailed), kept: make(map[coordinator.JobID][]*coordinator.Snapshot), found: make(map[coordinator.JobID]bool), warms: make(map[coordinator.JobID]*warm),
 		copies: copies{lacks: make(map[snapshotRef]*coordinator.Copied)},
 		link:   link{sent: make(map[uint64]dataflow.Time), beat: dataflow.MaxTime, dial: dataflow.MaxTime, until: dataflow.MinTime, lease: dataflow.MinTime},
 	}
+	w.finds(cfg.Folders)
+	return w
 }
 
 // Step takes one event and returns what must be done, in order. st is the
