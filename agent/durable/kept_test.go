@@ -134,3 +134,29 @@ func TestTidy(t *testing.T) {
 		t.Errorf("jobs are left: %v, %v", list, err)
 	}
 }
+
+// Of the folders those are an agent's in which no run has counted its attempts.
+func TestJobsOfAnAgent(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "state"), storetest.New())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if names, err := s.AgentJobs(); err != nil || len(names) > 0 {
+		t.Errorf("%q, %v", names, err)
+	}
+	if err := s.SyncKept("j7-b", []manifest.Manifest{keptOf("chk-1-1", 1, store.Part{Digest: store.Digest{7}, Size: 9})}); err != nil {
+		t.Fatal(err)
+	}
+	j, err := s.OpenJob("j8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if _, err := j.NextAttempt(); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := s.AgentJobs(); err != nil || !slices.Equal(names, []string{"j7-b"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+}

@@ -41,6 +41,16 @@ func (s *State) Jobs() ([]string, error) {
 	return names, nil
 }
 
+// AgentJobs are those of Jobs that an agent has put there, not a process that ran a job
+// alone in this folder: such a one counts its attempts there before all else.
+func (s *State) AgentJobs() ([]string, error) {
+	names, err := s.Jobs()
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, err := s.fs.Stat(filepath.Join(s.dir, "jobs", name, "attempt"))
+		return !errors.Is(err, os.ErrNotExist)
+	}), err
+}
+
 // Checkpoints lists the checkpoints of a job that are kept, oldest first, and
 // those that cannot be read.
 func (s *State) Checkpoints(jobName string) ([]part.Entry, error) {

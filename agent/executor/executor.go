@@ -102,6 +102,7 @@ type Executor struct {
 	tokens   map[coordinator.JobID]dataflow.FencingToken // the greatest that was prepared here
 	damaged  map[coordinator.JobID][]store.Part          // parts that were found so when a job was restored, to be fetched anew
 	warms    map[coordinator.JobID]*warming              // of which no attempt has begun
+	warming  map[coordinator.JobID]int                   // warmings that have not ended, also of those that were dropped
 	cutting  *cutting                                    // by the keeper, one at a time; nil: nothing
 	closed   bool
 	running  sync.WaitGroup // attempts, what is restored early, and probes
@@ -125,7 +126,7 @@ func New(o Options) (*Executor, error) {
 		o.Hold = dataflow.Hour
 	}
 	o.Slots = max(1, o.Slots)
-	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), warms: make(map[coordinator.JobID]*warming)}
+	x := &Executor{o: o, attempts: make(map[coordinator.JobID]*attempt), tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), warms: make(map[coordinator.JobID]*warming), warming: make(map[coordinator.JobID]int)}
 	x.probes, x.closes = context.WithCancel(context.Background())
 	out := x.out()
 	if err := disk.MkdirAll(o.Files, out); err != nil {
@@ -256,10 +257,11 @@ func (x *Executor) gone(a *attempt) {
 }
 
 // forget lets go what was known of a job that the site does not have any more.
-// What is on the disk goes, too; false: its last attempt here still ends.
+// What is on the disk goes, too; false: its last attempt here still ends, or something
+// of it is restored early.
 func (x *Executor) forget(id coordinator.JobID) (bool, error) {
 	x.mu.Lock()
-	if x.attempts[id] != nil {
+	if x.attempts[id] != nil || x.warming[id] > 0 {
 		x.mu.Unlock()
 		return false, nil
 	}
@@ -271,7 +273,18 @@ func (x *Executor) forget(id coordinator.JobID) (bool, error) {
 	return true, x.o.State.Forget(string(id))
 }
 
-// hasCut lets an attempt of the job go on.
+// awaitCut waits until nothing of a job is being cut back or forgotten. Who calls it is in
+// attempts or warming: no such thing of its job begins after it.
+func (x *Executor) awaitCut(id coordinator.JobID) {
+	x.mu.Lock()
+	now := x.cutting
+	x.mu.Unlock()
+	if now != nil && now.job == id {
+		<-now.done
+	}
+}
+
+// hasCut lets an attempt of the job go on, and what is restored early of it.
 func (x *Executor) hasCut() {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -34,6 +34,11 @@ type keeper struct {
 	done   sync.WaitGroup
 
 	// Of its goroutine.
+
+	// failed is lost with the process, as queue is; the next one is told all of it
+	// again: what is kept of each job that the site has, and that nothing is of one that
+	// has a folder here (worker.Config.Folders). So the folder of a job must not go before
+	// all else of it has.
 	failed map[coordinator.JobID]worker.Kept       // to be tried again
 	lost   map[coordinator.JobID]*coordinator.Job  // whose files are to be cut back; tried again
 	looked map[coordinator.JobID]bool              // this disk was looked through for what is kept of them

@@ -290,6 +290,62 @@ func TestTheFolderOfAForgottenJob(t *testing.T) {
 	})
 }
 
+// While something is restored early of a job its folder stays, until the last of that
+// is gone: it may keep files there.
+func TestTheFolderOfAForgottenJobThatIsWarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		k.x.warms, k.x.warming = make(map[coordinator.JobID]*warming), make(map[coordinator.JobID]int)
+		scratch := filepath.Join(k.x.o.State.Scratch("j"), "big")
+		k.write(t, scratch)
+		for _, name := range []string{"doors", "gates"} { // the second takes the place of the first
+			k.x.warmUp(&worker.Warm{Job: &coordinator.Job{ID: "j", Name: name, Spec: []byte("from: [")}, From: &coordinator.Snapshot{Name: "c1"}})
+		}
+		synctest.Wait()
+		k.tell(worker.Kept{Job: "j"})
+		time.Sleep(3 * keepAgain.Go())
+		synctest.Wait()
+		if _, err := k.disk.Stat(scratch); err != nil {
+			t.Errorf("it is restored early, and its files are gone: %v", err)
+		}
+		k.x.coolDown("j")
+		k.x.running.Wait()
+		time.Sleep(2 * keepAgain.Go())
+		synctest.Wait()
+		if _, err := k.disk.Stat(filepath.Join(k.x.o.State.Dir(), "jobs", "j")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("its folder: %v", err)
+		}
+		if len(k.x.warming) > 0 {
+			t.Errorf("%v", k.x.warming)
+		}
+	})
+}
+
+// What is restored early of a job that is being forgotten waits until that is done.
+func TestWarmBehindForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		k.x.warms, k.x.warming = make(map[coordinator.JobID]*warming), make(map[coordinator.JobID]int)
+		k.x.cutting = &cutting{job: "j", done: make(chan struct{})}
+		k.x.warmUp(&worker.Warm{Job: &coordinator.Job{ID: "j", Name: "doors", Spec: []byte("from: [")}, From: &coordinator.Snapshot{Name: "c1"}})
+		if lines := k.told(); len(lines) > 0 {
+			t.Errorf("it has begun: %q", lines)
+		}
+		k.x.hasCut()
+		if lines := k.told(); len(lines) != 1 {
+			t.Errorf("told %q, want that it cannot be read", lines)
+		}
+		k.x.cutting = &cutting{job: "j", done: make(chan struct{})}
+		k.x.warmUp(&worker.Warm{Job: &coordinator.Job{ID: "j", Name: "gates", Spec: []byte("from: [")}, From: &coordinator.Snapshot{Name: "c1"}})
+		k.x.coolDown("j") // it was dropped, and has not ended
+		if done, err := k.x.forget("j"); done || err != nil {
+			t.Errorf("forgotten under it: %v, %v", done, err)
+		}
+		k.x.hasCut()
+		k.x.running.Wait()
+	})
+}
+
 // write makes a file and the folders above it.
 func (k *keeping) write(t *testing.T, name string) {
 	t.Helper()

@@ -283,12 +283,7 @@ func (a *attempt) cutBack() error {
 			}
 		}
 	}
-	a.x.mu.Lock()
-	now := a.x.cutting
-	a.x.mu.Unlock()
-	if now != nil && now.job == a.ref.Job { // who comes later sees this attempt
-		<-now.done
-	}
+	a.x.awaitCut(a.ref.Job)
 	if err := a.x.cutBack(a.asked.Job, func(target string) bool { return written[target] }); err != nil {
 		return err
 	}

@@ -63,6 +63,7 @@ func (x *Executor) warmUp(m *worker.Warm) {
 		w = &warming{x: x, job: m.Job, done: make(chan struct{}), signal: make(chan struct{}, 1)}
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		x.warms[m.Job.ID] = w
+		x.warming[m.Job.ID]++
 		x.running.Go(w.run)
 	}
 	w.mu.Lock()
@@ -78,6 +79,15 @@ func (x *Executor) coolDown(id coordinator.JobID) {
 	if w := x.warms[id]; w != nil {
 		w.cancel()
 		delete(x.warms, id)
+	}
+}
+
+// warmed: a warming of a job has ended.
+func (x *Executor) warmed(id coordinator.JobID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.warming[id]--; x.warming[id] == 0 {
+		delete(x.warming, id)
 	}
 }
 
@@ -107,6 +117,8 @@ func (w *warming) wake() {
 
 func (w *warming) run() {
 	defer close(w.done)
+	defer w.x.warmed(w.job.ID)
+	w.x.awaitCut(w.job.ID)
 	for {
 		w.mu.Lock()
 		from, taken := w.next, w.taken

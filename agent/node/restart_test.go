@@ -56,6 +56,36 @@ func TestADeletedFeedGoesAtTheStart(t *testing.T) {
 	}
 }
 
+// TestTheFolderOfAJobForgottenMeanwhile: the site forgot a job while the agent was off, or
+// the agent died before it had removed what it had of it. What is not the site's stays.
+func TestTheFolderOfAJobForgottenMeanwhile(t *testing.T) {
+	b := site(t, 1)[0]
+	b.end()
+	write := func(name string) string {
+		name = filepath.Join(b.dir, "jobs", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o750), os.WriteFile(name, []byte("x"), 0o640)); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	gone := []string{write("j900-north/checkpoints/chk-1-1.manifest"), write("j901/sinks/a.journal")}
+	stay := []string{write("counts/checkpoints/chk-1-1.manifest"), write("j902/attempt"), write("j902/checkpoints/chk-1-1.manifest")}
+	b.start("", "")
+	for _, name := range gone {
+		job := filepath.Dir(filepath.Dir(name))
+		await(t, job+" to go", func() bool {
+			_, err := os.Stat(job)
+			return errors.Is(err, os.ErrNotExist)
+		})
+	}
+	b.end()
+	for _, name := range stay {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestPeersAreWrittenAgain: where the others are could not be written down, and is
 // when that is possible.
 func TestPeersAreWrittenAgain(t *testing.T) {

@@ -175,7 +175,11 @@ func (n *Node) hearLink(e link.Event) { n.tell("agent", e.String()) }
 
 func (n *Node) startHands(ends *ends) (err error) {
 	h := n.hands
-	h.worker = worker.New(worker.Config{Agent: n.agent(), Site: n.id.Site(), Boot: n.boot, Timing: worker.DefaultTiming()})
+	folders, err := n.state.AgentJobs()
+	if err != nil { // the next start finds them
+		n.tell("job", fmt.Sprintf("what is left here of jobs that the site has forgotten stays where it is: %v", err))
+	}
+	h.worker = worker.New(worker.Config{Agent: n.agent(), Site: n.id.Site(), Boot: n.boot, Timing: worker.DefaultTiming(), Folders: folders})
 	journal := n.replica.watch()
 	h.look = func(f func(*coordinator.State, jobmanager.Changed)) { n.replica.look(journal, f) }
 	h.now, h.extend, h.events = n.uptime, n.lease.Extend, func(s string) { n.tell("agent", s) }
