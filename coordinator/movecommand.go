@@ -68,6 +68,10 @@ type MoveDecided struct {
 // has said that it knows.
 type MoveForgotten struct {
 	ID MoveID `cbor:"1,keyasint"`
+	// Taken: the target has said that the job was its own with this move. If this site has
+	// not handed it over, the sessions of shared feeds that it offered are there.
+	// SettledLevel.
+	Taken bool `cbor:"2,keyasint,omitempty"`
 }
 
 // JobFenced: site Owner has the job at Epoch. What runs here at a lower one ends.

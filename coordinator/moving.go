@@ -89,15 +89,34 @@ func (s *State) Holds(f *Feed) bool {
 
 // contested tells whether another site may have a feed's job, and a session of the
 // same name. With a job that was offered to a site a shared feed may be there, too, as
-// long as the move is on record: until that site has heard that it was aborted.
+// long as the move is on record: until that site has said what became of it.
 func (s *State) contested(f *Feed) bool {
 	if j := s.Jobs[f.Job]; f.Job != "" || s.Level < SettledLevel {
 		return j != nil && j.Contested()
 	}
 	return nil != first(s.Moves.Departures, func(d *Departure) bool {
 		j := s.Jobs[d.Job]
-		return (d.Phase == DepartureOffered || d.Phase == DepartureAborted && d.Savepoint != "") && j != nil && j.Contested() && d.Takes(j, f)
+		return d.MayBePrepared() && d.Offers(f) && (j != nil && j.Contested() || d.Phase == DepartureFenced && !s.Disputed(d))
 	})
+}
+
+// MayBePrepared tells whether the target may have all of the job, and a person have
+// forced it there, though this site has not handed it over: until the move is forgotten.
+func (d *Departure) MayBePrepared() bool {
+	return d.Savepoint != "" && (d.Phase == DepartureOffered || d.Phase == DepartureAborted || d.Phase == DepartureFenced)
+}
+
+// Offers tells whether a shared feed's session was offered with the job, and has not come
+// back since: what the job reads by now may be another feed.
+func (d *Departure) Offers(f *Feed) bool {
+	return f.Job == "" && f.Mirror == nil && slices.ContainsFunc(d.Ends, func(e FeedEnd) bool { return e.Feed == f.Name })
+}
+
+// Disputed tells whether this site has the job of a departure, and nobody can say yet that
+// it has it rightly, if the target was forced: the target's epoch is not below its own.
+func (s *State) Disputed(d *Departure) bool {
+	j := s.Jobs[d.Job]
+	return j != nil && !j.Status.Ended() && (j.Contested() || j.Epoch <= d.Epoch+1)
 }
 
 // Contested tells whether another site may have the job.

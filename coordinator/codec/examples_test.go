@@ -113,7 +113,9 @@ func commands() []any {
 		all = append(all, &c)
 	}
 	for _, m := range moves() {
-		all = append(all, &coordinator.Command{Level: 4, At: at, Move: &m})
+		c := &coordinator.Command{At: at, Move: &m}
+		c.Level = c.Needs()
+		all = append(all, c)
 	}
 	return all
 }
@@ -145,7 +147,7 @@ func moves() []coordinator.MoveCommand {
 		{Halting: &coordinator.MoveHalting{ID: "m40-s"}},
 		{Offered: &coordinator.MoveOffered{ID: "m40-s", Savepoint: "sp-j7-s-3-17", Ends: ends()}},
 		{Decided: &coordinator.MoveDecided{ID: "m40-s", HandedOver: true}},
-		{Forgotten: &coordinator.MoveForgotten{ID: "m40-s"}},
+		{Forgotten: &coordinator.MoveForgotten{ID: "m40-s", Taken: true}},
 		{Fenced: &coordinator.JobFenced{Job: "j7-s", Epoch: 2, Owner: "b"}},
 		{ArrivalBegan: &coordinator.Arrival{ID: "m9-b", From: "b", Epoch: 2, Phase: coordinator.ArrivalReceiving, Job: arrivingJob()}},
 		{ArrivalPrepared: &coordinator.ArrivalIsReady{ID: "m9-b", Savepoint: snapshot("sp-j7-s-3-17", 17), Ends: ends()}},

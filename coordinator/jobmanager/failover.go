@@ -128,6 +128,7 @@ func (a *apply) keepJob(c *coordinator.JobFailedOver) error {
 	next.Why = cut(fmt.Sprintf("a person has said that it goes on at site %s, at epoch %d (%s)", a.Site, c.Epoch, c.Why))
 	next.History = trimHistory(job.Passed(a.Site, coordinator.Tenure{Epoch: c.Epoch, Site: a.Site, At: a.c.At}))
 	a.put(&next)
+	a.isBack(func(d *coordinator.Departure, _ string) bool { return d.Job == job.ID && d.Epoch+1 < c.Epoch }) // else its target may be forced at this very epoch
 	for _, name := range sorted(a.Feeds) {
 		if f := a.Feeds[name]; f.Job == job.ID && (f.Mirror == nil || a.rivals(f, c.Was)) {
 			_ = a.own(name, c.Epoch) // one that is said to be of a later reign, and is no mirror, has a session anyhow

@@ -96,6 +96,7 @@ func (a *apply) feedDeleted(c *coordinator.FeedDeleted) error {
 	}
 	delete(a.Feeds, c.Name)
 	a.changed(Feed, c.Name)
+	a.isBack(func(_ *coordinator.Departure, feed string) bool { return feed == c.Name }) // a person knows who may have it
 	return nil
 }
 

@@ -22,13 +22,29 @@ func (a *apply) put(job *coordinator.Job) {
 	}
 	a.Jobs[job.ID] = job
 	a.changed(Job, string(job.ID))
-	if was != nil && was.Contested() != job.Contested() { // what its feeds are to do hangs on it
-		for _, name := range sorted(a.Feeds) {
-			if a.Feeds[name].Job == job.ID || slices.Contains(job.Reads, name) {
-				a.changed(Feed, name)
-			}
+	if was == nil {
+		return
+	}
+	contested := was.Contested() != job.Contested()
+	if !contested && was.Status.Ended() == job.Status.Ended() && was.Epoch == job.Epoch {
+		return
+	}
+	for _, name := range sorted(a.Feeds) { // what they are to do hangs on it
+		if f := a.Feeds[name]; contested && (f.Job == job.ID || slices.Contains(job.Reads, name)) || a.offered(job.ID, f) {
+			a.changed(Feed, name)
 		}
 	}
+}
+
+// offered tells whether a shared feed's session was offered with a job, by a move that is on
+// record.
+func (a *apply) offered(job coordinator.JobID, f *coordinator.Feed) bool {
+	for _, d := range a.Moves.Departures {
+		if d.Job == job && d.Offers(f) {
+			return true
+		}
+	}
+	return false
 }
 
 // stands are the shared feeds that a job reads.

@@ -68,6 +68,11 @@ func (a *apply) move(c *coordinator.MoveCommand) error {
 	if err != nil {
 		return err
 	}
+	if c.Forgotten != nil && c.Forgotten.Taken {
+		if err := a.checkTakenAway(c.Forgotten); err != nil {
+			return err
+		}
+	}
 	before := a.Moves
 	moves := before.Clone()
 	did, err := migration.Apply(&moves, facts{a.State}, migration.Entry{Index: a.Index, At: a.c.At, Site: a.Site, Level: a.Level}, c)
@@ -104,6 +109,9 @@ func (a *apply) move(c *coordinator.MoveCommand) error {
 	if arr != nil && arr != before.Arrivals[did.Move] {
 		a.receive(arr)
 	}
+	if was := before.Departures[did.Move]; c.Forgotten != nil && c.Forgotten.Taken && was != nil && was.MayBePrepared() {
+		a.takenAway(was)
+	}
 	a.dropHalted(halted)
 	return nil
 }
@@ -124,7 +132,7 @@ func (a *apply) changedMoves(before *coordinator.Moves) {
 		for id, d := range m.Departures {
 			if before.Departures[id] != a.Moves.Departures[id] {
 				ids[id] = true
-				of(func(f *coordinator.Feed) bool { j := a.Jobs[d.Job]; return j != nil && d.Takes(j, f) })
+				of(func(f *coordinator.Feed) bool { j := a.Jobs[d.Job]; return d.Offers(f) || j != nil && d.Takes(j, f) })
 			}
 		}
 		for id, arr := range m.Arrivals {
@@ -297,6 +305,7 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 			next.Owner, next.Config, next.Replicas, next.Degrade = "", m.Feeds[i].Config, m.Feeds[i].Replicas, m.Feeds[i].Degrade
 			if slices.Contains(m.Reads, name) {
 				a.readsNoMore(name)
+				a.isBack(func(_ *coordinator.Departure, feed string) bool { return feed == name })
 			} else {
 				next.Job = job.ID
 			}

@@ -241,7 +241,7 @@ func (p *pair) ofDeparture(s int) *coordinator.MoveCommand {
 		return &coordinator.MoveCommand{Decided: &coordinator.MoveDecided{ID: d.ID, Why: "cancelled"}}
 	default:
 		if a := other.Moves.Arrivals[coordinator.MoveID(id)]; d.Phase.Decided() && (a == nil || a.Phase.Decided()) {
-			return &coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: d.ID}}
+			return &coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: d.ID, Taken: a != nil && a.Phase == coordinator.ArrivalActive && st.Level >= coordinator.SettledLevel}}
 		}
 	}
 	return nil

@@ -421,7 +421,7 @@ func move(c *coordinator.Command, w words) bool {
 	case "handed", "aborted":
 		m.Decided = &coordinator.MoveDecided{ID: id, HandedOver: w.at(1) == "handed", Why: w.named["why"]}
 	case "forgotten":
-		m.Forgotten = &coordinator.MoveForgotten{ID: id}
+		m.Forgotten = &coordinator.MoveForgotten{ID: id, Taken: w.named["taken"] != ""}
 	case "fenced":
 		m.Fenced = &coordinator.JobFenced{Job: w.job(2), Epoch: w.number(3), Owner: mesh.Site(w.named["owner"])}
 	case "arrives":

@@ -21,7 +21,7 @@ sinks:
   - {id: out, from: x, file: {path: out.jsonl}}
 `
 	agent := &coordinator.Agent{Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}
-	move := &coordinator.Departure{ID: "m7-a", Job: "j6-a", To: "b", Epoch: 1, Phase: coordinator.DepartureAborted, Savepoint: "sp"}
+	move := &coordinator.Departure{ID: "m7-a", Job: "j6-a", To: "b", Epoch: 1, Phase: coordinator.DepartureAborted, Savepoint: "sp", Ends: []coordinator.FeedEnd{{Feed: "line"}}}
 	st := &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: coordinator.GoesOnLevel, Moves: coordinator.NewMoves(),
 		Agents: map[mesh.NodeID]*coordinator.Agent{"a1": agent}, Names: map[string]coordinator.JobID{"reads": "j6-a"},
 		Jobs: map[coordinator.JobID]*coordinator.Job{"j6-a": {ID: "j6-a", Name: "reads", Spec: []byte(spec), Epoch: 1, Status: coordinator.Restarting, Isolated: true, Reads: []string{"line"}}},

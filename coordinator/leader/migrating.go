@@ -216,9 +216,12 @@ func (l *Leader) moveWake(m *moveRun) dataflow.Time {
 
 func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 	switch {
-	case f.Propose != nil && f.Propose.Forgotten != nil && l.unsaid(m): // it comes again
+	case f.Propose != nil && f.Propose.Forgotten != nil && l.unsaid(m, f.Propose.Forgotten): // it comes again
 	case f.Propose != nil && gives(f.Propose) && l.mayBeTaken(m.job): // likewise
 	case f.Propose != nil:
+		if g := f.Propose.Forgotten; g != nil && g.Taken && l.st.Level < coordinator.SettledLevel { // there is an agent that cannot read it
+			f.Propose = &coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: g.ID}}
+		}
 		l.propose(coordinator.Command{Move: f.Propose}, func(err error) {
 			if m.fits = nil; err != nil && l.moving.runs[m.id] == m {
 				l.stepMove(m, migration.Event{Rejected: err})

@@ -152,10 +152,16 @@ func (l *Leader) leavings(j *coordinator.Job) (all []*coordinator.Departure) {
 }
 
 // unsaid tells whether a move must not be forgotten yet: its job waits for the site to
-// which it was moving to say that it has not taken it, and that site has not.
-func (l *Leader) unsaid(m *moveRun) bool {
+// which it was moving to say that it has not taken it, and that site has not; or that has
+// taken it, and this site has not lost it yet.
+func (l *Leader) unsaid(m *moveRun, c *coordinator.MoveForgotten) bool {
 	j, r := l.st.Jobs[m.job], l.jobs[m.job]
-	if j == nil || !j.Isolated || m.departure == nil {
+	switch {
+	case j == nil || m.departure == nil:
+		return false
+	case c.Taken && l.st.Level >= coordinator.SettledLevel && m.departure.MayBePrepared() && l.st.Disputed(m.departure):
+		return true
+	case !j.Isolated:
 		return false
 	}
 	return r == nil || !l.denied(r, m.departure.To)

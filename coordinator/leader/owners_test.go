@@ -107,6 +107,48 @@ func TestAMoveIsNotForgottenBeforeItsTargetHasSaid(t *testing.T) {
 	}
 }
 
+// A move whose target was forced is forgotten when this site does not have the job any more,
+// and then it says that the target has taken it, where all agents can read that.
+func TestADisputedMoveIsNotForgotten(t *testing.T) {
+	for name, c := range map[string]struct {
+		level         uint32
+		epoch         uint64
+		status        coordinator.Status
+		forgot, taken bool
+	}{
+		"it is here, at the same epoch": {coordinator.SettledLevel, 2, coordinator.Restarting, false, false},
+		"quarantined":                   {coordinator.SettledLevel, 2, coordinator.Quarantined, false, false},
+		"quarantined, above that":       {coordinator.SettledLevel, 3, coordinator.Quarantined, false, false},
+		"it is here, above that":        {coordinator.SettledLevel, 3, coordinator.Restarting, true, true},
+		"moved":                         {coordinator.SettledLevel, 3, coordinator.Moved, true, true},
+		"quarantined, an earlier level": {coordinator.GoesOnLevel, 2, coordinator.Quarantined, true, false},
+		"moved, an earlier level":       {coordinator.GoesOnLevel, 3, coordinator.Moved, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &keeping{now: 1000 * ms, st: &coordinator.State{Index: 9, Term: 1, Leader: "a1", Mesh: "m", Site: "a", Level: c.level, Moves: coordinator.NewMoves(),
+				Agents: map[mesh.NodeID]*coordinator.Agent{"a1": {Node: "a1", Name: "a1", Slots: 1, Level: coordinator.Level}},
+				Jobs:   map[coordinator.JobID]*coordinator.Job{"j6-a": {ID: "j6-a", Name: "files", Spec: []byte(jobs["files"]), Epoch: c.epoch, Status: c.status}},
+			}}
+			k.st.Moves.Departures["m7-a"] = &coordinator.Departure{ID: "m7-a", Job: "j6-a", Epoch: 1, To: "b", Phase: coordinator.DepartureFenced, Savepoint: "sp"}
+			k.Leader = leader.New(leader.Config{Term: 1, Self: "a1", Site: "a", Level: coordinator.Level, Timing: leader.DefaultTiming(), Parse: leader.Parse})
+			k.step(leader.Event{Sites: &[]mesh.Site{"b"}})
+			forgot, taken := false, false
+			done := &coordinator.MoveDone{Phase: coordinator.ArrivalActive, Forced: true, Job: "j6-a", Epoch: 2}
+			for range 30 {
+				effects := k.step(leader.Event{FromSite: &leader.FromSite{Site: "b", ToSource: &coordinator.ToSource{Move: "m7-a", Done: done}}})
+				for _, f := range append(effects[:len(effects):len(effects)], k.step(leader.Event{})...) {
+					if f.Propose != nil && f.Propose.Command.Move != nil && f.Propose.Command.Move.Forgotten != nil {
+						forgot, taken = true, f.Propose.Command.Move.Forgotten.Taken
+					}
+				}
+			}
+			if forgot != c.forgot || taken != c.taken {
+				t.Errorf("forgotten %t, taken %t", forgot, taken)
+			}
+		})
+	}
+}
+
 // standing is a leader that stands still, of a site of one agent with a job that
 // another site keeps.
 type standing struct {

@@ -377,7 +377,7 @@ func (s *Source) lookDecided(now dataflow.Time, due bool) {
 		if s.done.Forced {
 			s.decided(now)
 		}
-		s.propose(now, coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: s.id}})
+		s.propose(now, coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: s.id, Taken: s.done.Phase == coordinator.ArrivalActive}})
 	}
 }
 
