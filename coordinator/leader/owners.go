@@ -263,11 +263,29 @@ func (l *Leader) claimed(j *coordinator.Job, h heardOf) {
 	}
 }
 
+// onRecord is who is on record to have a job elsewhere: of whom something of it is kept here.
+func (l *Leader) onRecord(id coordinator.JobID) heardOf {
+	if r := l.st.Replicas[id]; r != nil {
+		return heardOf{epoch: r.Epoch, owner: r.From}
+	}
+	return heardOf{}
+}
+
+// saidToHave is who is said to have a job elsewhere, at the greatest epoch: to this leader,
+// or to one before, which put it on record.
+func (l *Leader) saidToHave(id coordinator.JobID) heardOf {
+	h := l.heard[id]
+	if r := l.onRecord(id); r.epoch > h.epoch {
+		return r
+	}
+	return h
+}
+
 // rival is what another site has said before a job was here: that it has it, at this epoch
 // or above. A person who forces the move with which it came knows of that. false: nobody
 // has said so.
 func (l *Leader) rival(j *coordinator.Job) (heardOf, bool) {
-	h := l.heard[j.ID]
+	h := l.saidToHave(j.ID)
 	for _, arr := range l.st.Moves.Arrivals {
 		if arr.Job.ID == j.ID && arr.Epoch == j.Epoch && arr.Forced {
 			return h, h.epoch > j.Epoch
@@ -334,10 +352,11 @@ func (l *Leader) ownerOf(id coordinator.JobID) coordinator.OwnerNews {
 		}
 		n.Since = hadSince(j)
 	}
-	if r := l.st.Replicas[id]; r != nil && r.Epoch > n.Epoch {
-		n.Epoch, n.Owner, n.Since = r.Epoch, r.From, 0
+	h := l.onRecord(id)
+	if l.st.Arriving(id) != nil { // a prepared one keeps from being on record what was heard
+		h = l.saidToHave(id)
 	}
-	if arr, h := l.st.Arriving(id), l.heard[id]; arr != nil && h.epoch > n.Epoch { // a prepared one keeps that from being on record
+	if h.epoch > n.Epoch {
 		n.Epoch, n.Owner, n.Since = h.epoch, h.owner, h.since
 	}
 	return n
@@ -436,10 +455,7 @@ func (l *Leader) mayTake(r *coordinator.Replica) error {
 // mayForce says why a move that is prepared is not to be forced without a word more: its
 // source is there, or another site has the job already.
 func (l *Leader) mayForce(arr *coordinator.Arrival) error {
-	h := l.heard[arr.Job.ID]
-	if r := l.st.Replicas[arr.Job.ID]; r != nil && r.Epoch > h.epoch {
-		h = heardOf{epoch: r.Epoch, owner: r.From}
-	}
+	h := l.saidToHave(arr.Job.ID)
 	switch {
 	case l.moving.reached[arr.From]:
 		return fmt.Errorf("move %s from site %s: %w", arr.ID, arr.From, errIsReached)
