@@ -19,7 +19,7 @@ func (a *apply) receiveFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed)
 	fresh := a.Feeds[m.Name] == nil
 	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
 	if a.mirror(name, of, m.Reigns(arr.From), like) != nil {
-		return // it was checked
+		return // never: it was checked, and what came on record since, the arrival and its other feeds, is not in its way
 	}
 	next := *a.Feeds[name]
 	next.Owner = arr.From // it may have come there from yet another one

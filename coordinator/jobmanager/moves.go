@@ -545,6 +545,9 @@ func (a *apply) checkReceiving(arr *coordinator.Arrival) error {
 		}
 	}
 	for i := range m.Feeds {
+		if a.Level >= coordinator.SettledLevel && slices.ContainsFunc(m.Feeds[:i], func(f coordinator.MovingFeed) bool { return f.Name == m.Feeds[i].Name }) {
+			return refuse(ErrRefused, "move %s: feed %q is there twice", arr.ID, m.Feeds[i].Name)
+		}
 		if err := a.checkReceivingFeed(arr, &m.Feeds[i]); err != nil {
 			return err
 		}

@@ -430,7 +430,7 @@ func move(c *coordinator.Command, w words) bool {
 			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
 		}
 		for _, f := range w.list("stay") {
-			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns"))})
 		}
 		a.Job.Feeds = append(a.Job.Feeds, elsewhere(w.list("of"))...)
 		m.ArrivalBegan = a

@@ -401,3 +401,44 @@ func TestFilesOfAnOlderSavepoint(t *testing.T) {
 		s.commits(id, dataflow.CheckpointID{Token: token, Counter: 2}, 740, second) // it knows what it did
 	})
 }
+
+// A job moves here whose feed was deleted at its site and made again. There is a mirror here
+// of the one before, which nothing reads: it is made anew, and the move is not in its own way.
+func TestAMoveWithAFeedThatWasMadeAgain(t *testing.T) {
+	for name, c := range map[string]struct{ before, feeds, feed string }{
+		"its session stays": {"offered j1-b from=b epoch=1 name=old feeds=line reads=line reigns=20:b:0", "stay=line", "line.at.b"},
+		"its session comes": {"offered j1-b from=b epoch=1 name=old feeds=line reads=line reigns=20:b:0 moving=m50-b", "feeds=line", "line"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.raise()
+			s.do("%s @4", c.before)
+			s.do("epoch %s %d term=2 owner=n1 members=n1 start=0", c.feed, s.feed(c.feed).NextEpoch())
+			s.do("move arrives m99-b j2-b door from=b epoch=2 %s reads=line reigns=90:b:0", c.feeds)
+			s.do("offered j2-b from=b epoch=1 name=door %s reads=line reigns=90:b:0 moving=m99-b @4", c.feeds)
+			if f := s.feed(c.feed); f.Mirror == nil || f.Lineage[0].Epoch != 90 || f.Log.Epoch != 0 {
+				t.Errorf("%+v", f)
+			}
+			if err := s.try("offered j3-b from=b epoch=1 name=gate feeds=line reads=line reigns=95:b:0 %s @4", map[bool]string{true: "moving=m60-b"}[c.feed == "line"]); !errors.Is(err, jobmanager.ErrRefused) {
+				t.Errorf("a job that comes needs the log: %v", err)
+			}
+		})
+	}
+}
+
+// A shared feed moved away from here, was deleted there and made again, and comes back.
+func TestAFeedThatWentAndWasMadeAgainComesBack(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("feed line")
+	s.do("epoch line %d term=2 owner=n1 members=n1 start=0", s.feed("line").NextEpoch())
+	s.do("move handed %s", s.offers(s.submits("door reads=line"), "", "line"))
+	s.do("move arrives m99-b j2-b gate from=b epoch=2 feeds=line reads=line reigns=90:b:0")
+	s.do("offered j2-b from=b epoch=1 name=gate feeds=line reads=line reigns=90:b:0 moving=m99-b @4")
+	if f := s.feed("line"); f.Owner != "b" || f.Log.Epoch != 0 {
+		t.Errorf("%+v", f)
+	}
+	if err := s.try("move arrives m98-b j3-b other from=b epoch=2 feeds=out,out reads=out"); !errors.Is(err, jobmanager.ErrRefused) {
+		t.Errorf("a feed that is there twice: %v", err)
+	}
+}
