@@ -107,3 +107,19 @@ func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.Movi
 	}
 	return a.checkMirror(name, of, m.Reigns(arr.From), like)
 }
+
+// checkCopy checks that what is here of a feed is still a copy of the log that a job reads
+// which is on its way, or that log itself.
+func (a *apply) checkCopy(arr *coordinator.Arrival, m *coordinator.MovingFeed) error {
+	of, name := m.Origin(arr.From), arr.Job.NameAt(m, arr.From, a.Site, arr.ID)
+	f := a.Feeds[name]
+	home := of.Site == a.Site
+	switch {
+	case a.Level < coordinator.SettledLevel:
+	case home && (f == nil || f.Mirror != nil || f.Owner != ""):
+		return refuse(ErrStale, "move %s: the session of feed %q of this site is here no more", arr.ID, name)
+	case !home && (f == nil || f.Mirror == nil || *f.Mirror != of):
+		return refuse(ErrStale, "move %s: the log of feed %q here is no copy of feed %q of site %s any more", arr.ID, name, of.Feed, of.Site)
+	}
+	return nil
+}

@@ -507,8 +507,8 @@ func (a *apply) checkArrival(arr *coordinator.Arrival) error {
 			if !m.Stay && (!ends || f == nil || f.Log.Epoch == 0 || !f.Log.Held && f.Log.Mirror == nil) {
 				return refuse(ErrStale, "move %s: the log of feed %q is not here", arr.ID, m.Name)
 			}
-			if of := m.Origin(arr.From); a.Level >= coordinator.SettledLevel && !m.Stay && (f.Mirror == nil || *f.Mirror != of) {
-				return refuse(ErrStale, "move %s: the log of feed %q here is no copy of site %s's any more", arr.ID, m.Name, arr.From)
+			if err := a.checkCopy(arr, &m); err != nil {
+				return err
 			}
 		}
 		return a.roomFor(s.Name)

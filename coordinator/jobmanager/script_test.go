@@ -399,12 +399,17 @@ func ends(list []string) (out []coordinator.FeedEnd) {
 	return out
 }
 
-// elsewhere are mirrors of other sites' feeds: NAME:FEED:SITE.
+// elsewhere are mirrors of other sites' feeds: NAME:FEED:SITE, or NAME:FEED:SITE:EPOCH.
 func elsewhere(list []string) (all []coordinator.MovingFeed) {
 	for _, e := range list {
 		name, of, _ := strings.Cut(e, ":")
 		feed, site, _ := strings.Cut(of, ":")
-		all = append(all, coordinator.MovingFeed{Name: name, Stay: true, Of: &coordinator.Mirror{Feed: feed, Site: mesh.Site(site)}})
+		site, epoch, said := strings.Cut(site, ":") // of its only reign
+		m := coordinator.MovingFeed{Name: name, Stay: true, Of: &coordinator.Mirror{Feed: feed, Site: mesh.Site(site)}}
+		if said {
+			m.Lineage = reigns([]string{epoch + ":" + site + ":0"})
+		}
+		all = append(all, m)
 	}
 	return all
 }

@@ -442,3 +442,39 @@ func TestAFeedThatWentAndWasMadeAgainComesBack(t *testing.T) {
 		t.Errorf("a feed that is there twice: %v", err)
 	}
 }
+
+// A job comes whose session stays, and another one is taken with the same feed: the log here
+// has left that of its source, and the job that comes would read another one.
+func TestAMoveIsNotPreparedWithALogThatLeft(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.do("offered j1-b from=b epoch=1 name=one feeds=line reads=line @4")
+		s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
+		s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+		s.do("copies j1-b chk-5 aa:n1")
+		s.do("advanced j1-b chk-5 from=b epoch=1 ends=line:0 @4")
+		s.do("move arrives m99-b j2-b door from=b epoch=2 stay=line reads=line")
+		s.do("offered j2-b from=b epoch=1 name=door stay=line reads=line moving=m99-b @4")
+		s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
+		s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
+		if err := s.try("move prepared m99-b savepoint=sp-b job=j2-b attempt=4 era=1 site=b"); errors.Is(err, jobmanager.ErrStale) != settled {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// A feed whose session stayed where a job comes from, at a third site, or is here: the move is
+// prepared with a copy of each that is none, and with the one here itself.
+func TestAMoveIsPreparedWithCopiesOfWhatStays(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.do("feed home")
+		home := coordinator.LineageOf(s.feed("home"), "s")[0].Epoch
+		s.do("move arrives m99-b j2-b door from=b epoch=2 stay=line,j2-b.in reads=line,line.at.c,home.at.s of=line.at.c:line:c,home.at.s:home:s:%d", home)
+		if err := s.try("move prepared m99-b savepoint=sp-b job=j2-b attempt=4 era=1 site=b"); errors.Is(err, jobmanager.ErrStale) != settled {
+			t.Errorf("before there is a copy of anything: %v", err)
+		}
+		if settled {
+			s.do("offered j2-b from=b epoch=1 name=door stay=line,j2-b.in reads=line,line.at.c,home.at.s of=line.at.c:line:c,home.at.s:home:s:%d moving=m99-b @4", home)
+			s.do("move prepared m99-b savepoint=sp-b job=j2-b attempt=4 era=1 site=b")
+		}
+	})
+}
