@@ -239,7 +239,7 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 		}
 	}
 	if old.Mirror != nil && a.Level >= coordinator.SettledLevel {
-		old.Start = min(old.Start, log.Start) // a mirror that began anew: what it lacks its source has
+		old = logepoch.Fewer(&old, log.Start, a.out) // a mirror that began anew: what it lacks its source has
 	}
 	anew := log.Start == 0 && a.beginsAnew(f)
 	if why := logepoch.Refuse(&old, log.Owner, log.Start); why != "" && !anew {

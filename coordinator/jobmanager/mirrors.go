@@ -296,8 +296,11 @@ func checkLineage(name string, lineage []coordinator.Reign) error {
 // beginsAnew tells whether nobody has a mirror's log any more, and the next epoch of it
 // begins with nothing.
 func (a *apply) beginsAnew(f *coordinator.Feed) bool {
-	return a.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&f.Log, func(node mesh.NodeID) bool { return a.Agents[node] == nil })
+	return a.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&f.Log, a.out)
 }
+
+// out tells whether a node is no agent of the site.
+func (a *apply) out(node mesh.NodeID) bool { return a.Agents[node] == nil }
 
 // settled is a feed whose log begins an epoch: the epoch is as the feed is to be,
 // and with it a reign begins that was to.

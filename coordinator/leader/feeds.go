@@ -2,7 +2,6 @@ package leader
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -427,7 +426,7 @@ func (l *Leader) ownersOf(r *feedRun, f *coordinator.Feed) map[mesh.NodeID]bool 
 		}
 	}
 	owners := logepoch.Owners(&log, ends)
-	if l.st.Level >= coordinator.SettledLevel && !slices.Contains(slices.Collect(maps.Values(owners)), true) {
+	if l.st.Level >= coordinator.SettledLevel && !slices.ContainsFunc(sorted(owners), func(node mesh.NodeID) bool { return owners[node] && !l.out(node) }) {
 		return logepoch.Again(&log, ends, l.out)
 	}
 	return owners
