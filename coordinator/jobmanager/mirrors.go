@@ -296,7 +296,8 @@ func checkLineage(name string, lineage []coordinator.Reign) error {
 // beginsAnew tells whether nobody has a mirror's log any more, and the next epoch of it
 // begins with nothing.
 func (a *apply) beginsAnew(f *coordinator.Feed) bool {
-	return a.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&f.Log, a.out)
+	log := logepoch.Of(f, a.Site, a.out)
+	return a.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&log, a.out)
 }
 
 // out tells whether a node is no agent of the site.

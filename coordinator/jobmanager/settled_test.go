@@ -478,3 +478,34 @@ func TestAMoveIsPreparedWithCopiesOfWhatStays(t *testing.T) {
 		}
 	})
 }
+
+// A job moved away with its feed, and all agents that had its log were replaced meanwhile. It
+// comes back: the log was held, and is with the site that has the session, so it begins anew.
+func TestALogComesBackToOtherAgents(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		id := s.submits("door feeds=in")
+		in := id + ".in"
+		s.do("move handed %s", s.offers(id, "", in))
+		s.do("left %s", s.feed(in).Log.Members[0])
+		to := "n2"
+		if s.m.State().Agents["n2"] == nil {
+			to = "n1"
+		}
+		begins := func(start int) error {
+			held := map[bool]string{true: "held=yes"}[s.m.State().Holds(s.feed(in))]
+			return s.try("epoch %s %d term=2 owner=%s members=%s start=%d %s", in, s.feed(in).NextEpoch(), to, to, start, held)
+		}
+		if err := begins(0); !errors.Is(err, jobmanager.ErrRefused) {
+			t.Errorf("nobody has said what goes on there: %v", err)
+		}
+		first := coordinator.LineageOf(s.feed(in), "s")[0].Epoch
+		s.do("move arrives m99-b %s door from=b epoch=3 feeds=%s reigns=%d:s:0,2:b:0", id, in, first)
+		s.do("offered %s from=b epoch=2 name=door feeds=%s reigns=%d:s:0,2:b:0 moving=m99-b @4", id, in, first)
+		if err := begins(7); !errors.Is(err, jobmanager.ErrRefused) {
+			t.Errorf("not from the beginning: %v", err)
+		}
+		if err := begins(0); (err == nil) != settled {
+			t.Error(err)
+		}
+	})
+}
