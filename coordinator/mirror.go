@@ -133,3 +133,20 @@ func (f *Feed) Turned() bool {
 	same := f.Mirror == nil && f.Log.Mirror == nil || f.Mirror != nil && f.Log.Mirror != nil && *f.Mirror == *f.Log.Mirror
 	return !same || f.Reigns != 0 || f.Fork != nil
 }
+
+// CopyOf is whose copy a site's log of a feed is: what is not in it that one has, or
+// nobody. It is a mirror; or the log was held, went to another site with its session, which
+// went on there, and is to be a mirror. nil: what was acknowledged in it may be nowhere else.
+func (f *Feed) CopyOf(site mesh.Site) *Mirror {
+	if f.Log.Mirror != nil || f.Mirror == nil || f.Owner == "" || !f.Log.Held || len(f.Lineage) == 0 {
+		return f.Log.Mirror
+	}
+	had := Reign{Epoch: max(1, f.Made)}
+	if f.Log.Reign != nil {
+		had = *f.Log.Reign
+	}
+	if last := f.Lineage[len(f.Lineage)-1]; last.Site != site && last.Epoch > had.Epoch {
+		return f.Mirror
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package jobmanager
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 )
@@ -19,7 +20,7 @@ func (a *apply) receiveFeed(arr *coordinator.Arrival, m *coordinator.MovingFeed)
 	fresh := a.Feeds[m.Name] == nil
 	name, of, like := a.keptFeed(&arr.Job, m, arr.From, arr.ID)
 	if a.mirror(name, of, m.Reigns(arr.From), like) != nil {
-		return // it was checked
+		return // never: it was checked, and what came on record since, the arrival and its other feeds, is not in its way
 	}
 	next := *a.Feeds[name]
 	next.Owner = arr.From // it may have come there from yet another one
@@ -106,4 +107,27 @@ func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.Movi
 		return refuse(ErrRefused, "a feed %q is at site %s already: delete it first", m.Name, a.Site)
 	}
 	return a.checkMirror(name, of, m.Reigns(arr.From), like)
+}
+
+// checkCopy checks that what is here of a feed is still a copy of the log that a job reads
+// which is on its way, or that log itself.
+func (a *apply) checkCopy(arr *coordinator.Arrival, m *coordinator.MovingFeed) error {
+	of, name := m.Origin(arr.From), arr.Job.NameAt(m, arr.From, a.Site, arr.ID)
+	f := a.Feeds[name]
+	home := of.Site == a.Site
+	switch {
+	case a.Level < coordinator.SettledLevel:
+	case home && (f == nil || f.Mirror != nil || f.Owner != ""):
+		return refuse(ErrStale, "move %s: the session of feed %q of this site is here no more", arr.ID, name)
+	case !home && (f == nil || f.Mirror == nil || *f.Mirror != of):
+		return refuse(ErrStale, "move %s: the log of feed %q here is no copy of feed %q of site %s any more", arr.ID, name, of.Feed, of.Site)
+	}
+	return nil
+}
+
+// sane tells whether ends of logs can be such.
+func sane(ends []coordinator.FeedEnd) bool {
+	return len(ends) <= 2*MaxSources && !slices.ContainsFunc(ends, func(e coordinator.FeedEnd) bool {
+		return e.End < 0 || len(e.Feed) > MaxName || strings.TrimSpace(e.Feed) == ""
+	})
 }

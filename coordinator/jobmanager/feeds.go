@@ -239,8 +239,8 @@ func (a *apply) logEpochBegun(c *coordinator.LogEpochBegun) error {
 			return refuse(ErrStale, "feed %q: member %q is there twice, or no agent of the site any more", f.Name, node)
 		}
 	}
-	if old.Mirror != nil && a.Level >= coordinator.SettledLevel {
-		old.Start = min(old.Start, log.Start) // a mirror that began anew: what it lacks its source has
+	if now := logepoch.Of(f, a.Site, a.out); now.Mirror != nil && a.Level >= coordinator.SettledLevel {
+		old = logepoch.Fewer(&old, log.Start, a.out) // a mirror that began anew: what it lacks its source has
 	}
 	anew := log.Start == 0 && a.beginsAnew(f)
 	if why := logepoch.Refuse(&old, log.Owner, log.Start); why != "" && !anew {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,9 +41,26 @@ func (s *site1) do(format string, args ...any) uint64 {
 }
 
 func (s *site1) try(format string, args ...any) error {
+	s.t.Helper()
 	s.index++
-	r, _ := s.m.Apply(s.index, parse(nil, nil, fmt.Sprintf(format, args...)))
+	c := parse(nil, nil, fmt.Sprintf(format, args...))
+	r, _ := s.m.Apply(s.index, c)
+	if r.Err == nil && c.Move != nil && c.Move.ArrivalBegan != nil {
+		s.received(s.m.State().Moves.Arrivals[c.Move.ArrivalBegan.ID])
+	}
 	return r.Err
+}
+
+// received: of each feed whose session comes with a job there is a mirror from the first.
+func (s *site1) received(arr *coordinator.Arrival) {
+	s.t.Helper()
+	for i := range arr.Job.Feeds {
+		m := &arr.Job.Feeds[i]
+		f := s.m.State().Feeds[m.Name]
+		if !m.Stay && (f == nil || f.Mirror == nil || *f.Mirror != m.Origin(arr.From) || !slices.Equal(f.Lineage, m.Reigns(arr.From))) {
+			s.t.Fatalf("move %s was taken, and feed %s is %+v", arr.ID, m.Name, f)
+		}
+	}
 }
 
 func TestAppliedIndexesAreNotAppliedAgain(t *testing.T) {

@@ -77,14 +77,17 @@ func (a *apply) another(f *coordinator.Feed, lineage []coordinator.Reign, like *
 	return had[0].Site != lineage[0].Site || had[0].Epoch < lineage[0].Epoch
 }
 
-// standsOn says what cannot do without the log of a mirror; empty: nothing.
+// standsOn says what cannot do without the log of a mirror; empty: nothing. A job that is
+// on its way here with a log that has nothing in common with that can: it needs another one.
 func (a *apply) standsOn(f *coordinator.Feed) string {
 	if id := a.reader(f, ""); id != "" {
 		return "job " + string(id)
 	}
 	for _, id := range sorted(a.Moves.Arrivals) {
 		arr := a.Moves.Arrivals[id]
-		if !arr.Phase.Decided() && slices.ContainsFunc(arr.Job.Feeds, func(m coordinator.MovingFeed) bool { return arr.Job.NameAt(&m, arr.From, a.Site, id) == f.Name }) {
+		if !arr.Phase.Decided() && slices.ContainsFunc(arr.Job.Feeds, func(m coordinator.MovingFeed) bool {
+			return arr.Job.NameAt(&m, arr.From, a.Site, id) == f.Name && logepoch.Common(m.Reigns(arr.From), coordinator.LineageOf(f, a.Site)) > 0
+		}) {
 			return "job " + string(arr.Job.ID) + ", which is on its way here by " + string(id) + ","
 		}
 	}
@@ -293,8 +296,12 @@ func checkLineage(name string, lineage []coordinator.Reign) error {
 // beginsAnew tells whether nobody has a mirror's log any more, and the next epoch of it
 // begins with nothing.
 func (a *apply) beginsAnew(f *coordinator.Feed) bool {
-	return a.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&f.Log, func(node mesh.NodeID) bool { return a.Agents[node] == nil })
+	log := logepoch.Of(f, a.Site, a.out)
+	return a.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&log, a.out)
 }
+
+// out tells whether a node is no agent of the site.
+func (a *apply) out(node mesh.NodeID) bool { return a.Agents[node] == nil }
 
 // settled is a feed whose log begins an epoch: the epoch is as the feed is to be,
 // and with it a reign begins that was to.

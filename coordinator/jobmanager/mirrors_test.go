@@ -228,3 +228,43 @@ func TestAMirrorThatNobodyHasBeginsAnew(t *testing.T) {
 		}
 	}
 }
+
+// All members of a mirror have left the site, and one is there that was a member before: it
+// owns the log with what it has. Not while a member is there, and not below feature level 6
+// with less than the log had.
+func TestAMirrorOfWhichOnlyAnHeirIsLeft(t *testing.T) {
+	for level, goesOn := range map[uint32]bool{coordinator.GoesOnLevel: false, coordinator.SettledLevel: true} {
+		a, name := south(), "j7-north.in"
+		a.Level = level
+		for _, node := range []mesh.NodeID{"a", "b", "c"} {
+			a.Agents[node] = &coordinator.Agent{}
+		}
+		if err := a.mirror(name, coordinator.Mirror{Site: "north", Feed: name}, []coordinator.Reign{{Epoch: 1, Site: "north"}}, &coordinator.Feed{Job: "j7-north"}); err != nil {
+			t.Fatal(err)
+		}
+		next := func(start int64, members ...mesh.NodeID) error {
+			return a.logEpochBegun(&coordinator.LogEpochBegun{Feed: name, Term: 1, Log: coordinator.LogEpoch{Epoch: a.Feeds[name].NextEpoch(), Owner: members[0], Members: members, Start: start}})
+		}
+		for _, err := range []error{next(0, "a", "b"), next(300, "a", "b"), next(500, "a", "c")} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		delete(a.Agents, "a")
+		if err := next(20, "b"); !errors.Is(err, ErrRefused) {
+			t.Errorf("level %d: a member is there: %v", level, err)
+		}
+		delete(a.Agents, "c")
+		before := *a.Feeds[name]
+		for start, want := range map[int64]bool{20: goesOn, 400: true, 501: false} {
+			had := before
+			a.Feeds[name] = &had
+			if err := next(start, "b"); (err == nil) != want || err != nil && !errors.Is(err, ErrRefused) {
+				t.Errorf("level %d, from %d: %v", level, start, err)
+			}
+			if log := a.Feeds[name].Log; want && slices.ContainsFunc(log.Starts, func(s int64) bool { return s > start }) {
+				t.Errorf("%+v", log)
+			}
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/migration"
@@ -516,8 +515,8 @@ func (a *apply) checkArrival(arr *coordinator.Arrival) error {
 			if !m.Stay && (!ends || f == nil || f.Log.Epoch == 0 || !f.Log.Held && f.Log.Mirror == nil) {
 				return refuse(ErrStale, "move %s: the log of feed %q is not here", arr.ID, m.Name)
 			}
-			if of := m.Origin(arr.From); a.Level >= coordinator.SettledLevel && !m.Stay && (f.Mirror == nil || *f.Mirror != of) {
-				return refuse(ErrStale, "move %s: the log of feed %q here is no copy of site %s's any more", arr.ID, m.Name, arr.From)
+			if err := a.checkCopy(arr, &m); err != nil {
+				return err
 			}
 		}
 		return a.roomFor(s.Name)
@@ -554,6 +553,9 @@ func (a *apply) checkReceiving(arr *coordinator.Arrival) error {
 		}
 	}
 	for i := range m.Feeds {
+		if a.Level >= coordinator.SettledLevel && slices.ContainsFunc(m.Feeds[:i], func(f coordinator.MovingFeed) bool { return f.Name == m.Feeds[i].Name }) {
+			return refuse(ErrRefused, "move %s: feed %q is there twice", arr.ID, m.Feeds[i].Name)
+		}
 		if err := a.checkReceivingFeed(arr, &m.Feeds[i]); err != nil {
 			return err
 		}
@@ -589,10 +591,4 @@ func ownMove(c *coordinator.MoveCommand) (*coordinator.MoveCommand, error) {
 		own.ArrivalBegan = &arr
 	}
 	return &own, nil
-}
-
-func sane(ends []coordinator.FeedEnd) bool {
-	return len(ends) <= 2*MaxSources && !slices.ContainsFunc(ends, func(e coordinator.FeedEnd) bool {
-		return e.End < 0 || len(e.Feed) > MaxName || strings.TrimSpace(e.Feed) == ""
-	})
 }

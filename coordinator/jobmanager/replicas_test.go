@@ -27,7 +27,7 @@ func replicas(c *coordinator.Command, w words) bool {
 			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
 		}
 		for _, f := range w.list("stay") {
-			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
+			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns"))})
 		}
 		o.Job.Feeds = append(o.Job.Feeds, elsewhere(w.list("of"))...)
 		o.Job.Reads = w.list("reads")

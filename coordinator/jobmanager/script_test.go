@@ -399,12 +399,17 @@ func ends(list []string) (out []coordinator.FeedEnd) {
 	return out
 }
 
-// elsewhere are mirrors of other sites' feeds: NAME:FEED:SITE.
+// elsewhere are mirrors of other sites' feeds: NAME:FEED:SITE, or NAME:FEED:SITE:EPOCH.
 func elsewhere(list []string) (all []coordinator.MovingFeed) {
 	for _, e := range list {
 		name, of, _ := strings.Cut(e, ":")
 		feed, site, _ := strings.Cut(of, ":")
-		all = append(all, coordinator.MovingFeed{Name: name, Stay: true, Of: &coordinator.Mirror{Feed: feed, Site: mesh.Site(site)}})
+		site, epoch, said := strings.Cut(site, ":") // of its only reign
+		m := coordinator.MovingFeed{Name: name, Stay: true, Of: &coordinator.Mirror{Feed: feed, Site: mesh.Site(site)}}
+		if said {
+			m.Lineage = reigns([]string{epoch + ":" + site + ":0"})
+		}
+		all = append(all, m)
 	}
 	return all
 }
@@ -430,7 +435,7 @@ func move(c *coordinator.Command, w words) bool {
 			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
 		}
 		for _, f := range w.list("stay") {
-			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true})
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns"))})
 		}
 		a.Job.Feeds = append(a.Job.Feeds, elsewhere(w.list("of"))...)
 		m.ArrivalBegan = a

@@ -401,3 +401,111 @@ func TestFilesOfAnOlderSavepoint(t *testing.T) {
 		s.commits(id, dataflow.CheckpointID{Token: token, Counter: 2}, 740, second) // it knows what it did
 	})
 }
+
+// A job moves here whose feed was deleted at its site and made again. There is a mirror here
+// of the one before, which nothing reads: it is made anew, and the move is not in its own way.
+func TestAMoveWithAFeedThatWasMadeAgain(t *testing.T) {
+	for name, c := range map[string]struct{ before, feeds, feed string }{
+		"its session stays": {"offered j1-b from=b epoch=1 name=old feeds=line reads=line reigns=20:b:0", "stay=line", "line.at.b"},
+		"its session comes": {"offered j1-b from=b epoch=1 name=old feeds=line reads=line reigns=20:b:0 moving=m50-b", "feeds=line", "line"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.raise()
+			s.do("%s @4", c.before)
+			s.do("epoch %s %d term=2 owner=n1 members=n1 start=0", c.feed, s.feed(c.feed).NextEpoch())
+			s.do("move arrives m99-b j2-b door from=b epoch=2 %s reads=line reigns=90:b:0", c.feeds)
+			s.do("offered j2-b from=b epoch=1 name=door %s reads=line reigns=90:b:0 moving=m99-b @4", c.feeds)
+			if f := s.feed(c.feed); f.Mirror == nil || f.Lineage[0].Epoch != 90 || f.Log.Epoch != 0 {
+				t.Errorf("%+v", f)
+			}
+			if err := s.try("offered j3-b from=b epoch=1 name=gate feeds=line reads=line reigns=95:b:0 %s @4", map[bool]string{true: "moving=m60-b"}[c.feed == "line"]); !errors.Is(err, jobmanager.ErrRefused) {
+				t.Errorf("a job that comes needs the log: %v", err)
+			}
+		})
+	}
+}
+
+// A shared feed moved away from here, was deleted there and made again, and comes back.
+func TestAFeedThatWentAndWasMadeAgainComesBack(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("feed line")
+	s.do("epoch line %d term=2 owner=n1 members=n1 start=0", s.feed("line").NextEpoch())
+	s.do("move handed %s", s.offers(s.submits("door reads=line"), "", "line"))
+	s.do("move arrives m99-b j2-b gate from=b epoch=2 feeds=line reads=line reigns=90:b:0")
+	s.do("offered j2-b from=b epoch=1 name=gate feeds=line reads=line reigns=90:b:0 moving=m99-b @4")
+	if f := s.feed("line"); f.Owner != "b" || f.Log.Epoch != 0 {
+		t.Errorf("%+v", f)
+	}
+	if err := s.try("move arrives m98-b j3-b other from=b epoch=2 feeds=out,out reads=out"); !errors.Is(err, jobmanager.ErrRefused) {
+		t.Errorf("a feed that is there twice: %v", err)
+	}
+}
+
+// A job comes whose session stays, and another one is taken with the same feed: the log here
+// has left that of its source, and the job that comes would read another one.
+func TestAMoveIsNotPreparedWithALogThatLeft(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.do("offered j1-b from=b epoch=1 name=one feeds=line reads=line @4")
+		s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
+		s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+		s.do("copies j1-b chk-5 aa:n1")
+		s.do("advanced j1-b chk-5 from=b epoch=1 ends=line:0 @4")
+		s.do("move arrives m99-b j2-b door from=b epoch=2 stay=line reads=line")
+		s.do("offered j2-b from=b epoch=1 name=door stay=line reads=line moving=m99-b @4")
+		s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
+		s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
+		if err := s.try("move prepared m99-b savepoint=sp-b job=j2-b attempt=4 era=1 site=b"); errors.Is(err, jobmanager.ErrStale) != settled {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// A feed whose session stayed where a job comes from, at a third site, or is here: the move is
+// prepared with a copy of each that is none, and with the one here itself.
+func TestAMoveIsPreparedWithCopiesOfWhatStays(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		s.do("feed home")
+		home := coordinator.LineageOf(s.feed("home"), "s")[0].Epoch
+		s.do("move arrives m99-b j2-b door from=b epoch=2 stay=line,j2-b.in reads=line,line.at.c,home.at.s of=line.at.c:line:c,home.at.s:home:s:%d", home)
+		if err := s.try("move prepared m99-b savepoint=sp-b job=j2-b attempt=4 era=1 site=b"); errors.Is(err, jobmanager.ErrStale) != settled {
+			t.Errorf("before there is a copy of anything: %v", err)
+		}
+		if settled {
+			s.do("offered j2-b from=b epoch=1 name=door stay=line,j2-b.in reads=line,line.at.c,home.at.s of=line.at.c:line:c,home.at.s:home:s:%d moving=m99-b @4", home)
+			s.do("move prepared m99-b savepoint=sp-b job=j2-b attempt=4 era=1 site=b")
+		}
+	})
+}
+
+// A job moved away with its feed, and all agents that had its log were replaced meanwhile. It
+// comes back: the log was held, and is with the site that has the session, so it begins anew.
+func TestALogComesBackToOtherAgents(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		id := s.submits("door feeds=in")
+		in := id + ".in"
+		s.do("move handed %s", s.offers(id, "", in))
+		s.do("left %s", s.feed(in).Log.Members[0])
+		to := "n2"
+		if s.m.State().Agents["n2"] == nil {
+			to = "n1"
+		}
+		begins := func(start int) error {
+			held := map[bool]string{true: "held=yes"}[s.m.State().Holds(s.feed(in))]
+			return s.try("epoch %s %d term=2 owner=%s members=%s start=%d %s", in, s.feed(in).NextEpoch(), to, to, start, held)
+		}
+		if err := begins(0); !errors.Is(err, jobmanager.ErrRefused) {
+			t.Errorf("nobody has said what goes on there: %v", err)
+		}
+		first := coordinator.LineageOf(s.feed(in), "s")[0].Epoch
+		s.do("move arrives m99-b %s door from=b epoch=3 feeds=%s reigns=%d:s:0,2:b:0", id, in, first)
+		s.do("offered %s from=b epoch=2 name=door feeds=%s reigns=%d:s:0,2:b:0 moving=m99-b @4", id, in, first)
+		if err := begins(7); !errors.Is(err, jobmanager.ErrRefused) {
+			t.Errorf("not from the beginning: %v", err)
+		}
+		if err := begins(0); (err == nil) != settled {
+			t.Error(err)
+		}
+	})
+}

@@ -2,7 +2,6 @@ package leader
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -245,7 +244,7 @@ func holders(f *coordinator.Feed) []mesh.NodeID {
 // only they know, and it may be any one of them.
 func (l *Leader) leaveOwner(r *feedRun, f *coordinator.Feed) {
 	to := slices.DeleteFunc(holders(f), func(node mesh.NodeID) bool { return !l.usable(node) })
-	if len(to) == 0 && l.st.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&f.Log, l.out) {
+	if log := logepoch.Of(f, l.cfg.Site, l.out); len(to) == 0 && l.st.Level >= coordinator.SettledLevel && f.Mirror != nil && logepoch.Anew(&log, l.out) {
 		l.beginAnew(r, f)
 		return
 	}
@@ -419,7 +418,7 @@ func counts(f *coordinator.Feed, end int64) int64 {
 
 // ownersOf are those of the sealed who may own the next epoch.
 func (l *Leader) ownersOf(r *feedRun, f *coordinator.Feed) map[mesh.NodeID]bool {
-	log, ends := f.Log, r.sealed
+	log, ends := logepoch.Of(f, l.cfg.Site, l.out), r.sealed
 	if f.Fork != nil {
 		log, ends = logepoch.Forked(&log, f.Fork.At), make(map[mesh.NodeID]int64)
 		for node, end := range r.sealed {
@@ -427,7 +426,7 @@ func (l *Leader) ownersOf(r *feedRun, f *coordinator.Feed) map[mesh.NodeID]bool 
 		}
 	}
 	owners := logepoch.Owners(&log, ends)
-	if l.st.Level >= coordinator.SettledLevel && !slices.Contains(slices.Collect(maps.Values(owners)), true) {
+	if l.st.Level >= coordinator.SettledLevel && !slices.ContainsFunc(sorted(owners), func(node mesh.NodeID) bool { return owners[node] && !l.out(node) }) {
 		return logepoch.Again(&log, ends, l.out)
 	}
 	return owners

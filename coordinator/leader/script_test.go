@@ -37,6 +37,7 @@ import (
 //	free n2 300                 its disk has so many MiB, and it says so now and then
 //	jobs · feeds · copies       what the state says
 //	world · world three         two sites, a and b, of two agents each; or c, too · at b: what follows is there
+//	join b3                     one more agent of this site
 //	lose a · return a           all its agents crash; they start, and the first leads
 //	part b c · meet b c         these two sites do not reach each other · they do
 //	failover JOB 1 force dry    a person's wish here
@@ -173,6 +174,8 @@ func (s *script) do() {
 		s.move()
 	case "remove":
 		s.node().remove()
+	case "join": // one more agent of this site
+		s.add(mesh.NodeID(s.args[0]), 3).start()
 	case "wipe":
 		clear(s.node().parts)
 		s.node().wiped = true

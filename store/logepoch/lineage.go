@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // Common is up to where the logs of two lineages are the same: the start of the
@@ -52,4 +53,14 @@ func Forked(e *coordinator.LogEpoch, at int64) coordinator.LogEpoch {
 		f.Heirs[i].From = min(h.From, at)
 	}
 	return f
+}
+
+// Of is the present epoch of a feed's log at a site. Where all members have left, it is
+// that of a mirror if all that was in it is with its source, too, or nobody needs it.
+func Of(f *coordinator.Feed, site mesh.Site, left func(mesh.NodeID) bool) coordinator.LogEpoch {
+	e := f.Log
+	if Abandoned(&e, left) {
+		e.Mirror = f.CopyOf(site)
+	}
+	return e
 }

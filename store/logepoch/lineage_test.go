@@ -117,3 +117,34 @@ func TestForked(t *testing.T) {
 		}
 	}
 }
+
+// A log that was held when it went to another site, and is to be a mirror, is one where all
+// its members have left: what was in it that site has.
+func TestOf(t *testing.T) {
+	of := &coordinator.Mirror{Site: "north", Feed: "f"}
+	had := coordinator.Reign{Epoch: 2, Site: "south"}
+	away := func() *coordinator.Feed {
+		return &coordinator.Feed{Owner: "north", Mirror: of, Lineage: []coordinator.Reign{had, {Epoch: 3, Site: "north", Start: 40}}, Log: coordinator.LogEpoch{Epoch: 3, Owner: "a", Members: []mesh.NodeID{"a"}, Held: true, Reign: &had}}
+	}
+	for name, c := range map[string]struct {
+		change func(f *coordinator.Feed)
+		left   bool
+		want   bool
+	}{
+		"it went on there":                {func(*coordinator.Feed) {}, true, true},
+		"a member is there":               {func(*coordinator.Feed) {}, false, false},
+		"it had a session to the last":    {func(f *coordinator.Feed) { f.Log.Held = false }, true, false},
+		"it is nobody else's":             {func(f *coordinator.Feed) { f.Owner = "" }, true, false},
+		"it is to have a session":         {func(f *coordinator.Feed) { f.Mirror = nil }, true, false},
+		"the newest reign is this site's": {func(f *coordinator.Feed) { f.Lineage[1].Site = "south" }, true, false},
+		"nobody had it later":             {func(f *coordinator.Feed) { f.Log.Reign = &coordinator.Reign{Epoch: 3, Site: "south"} }, true, false},
+		"it was a mirror":                 {func(f *coordinator.Feed) { f.Log.Held, f.Log.Mirror = false, of }, false, true},
+		"its first reign has a number":    {func(f *coordinator.Feed) { f.Log.Reign, f.Made = nil, 3 }, true, false},
+	} {
+		f := away()
+		c.change(f)
+		if e := Of(f, "south", func(mesh.NodeID) bool { return c.left }); (e.Mirror != nil) != c.want {
+			t.Errorf("%s: a copy of %v", name, e.Mirror)
+		}
+	}
+}

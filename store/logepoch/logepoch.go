@@ -83,34 +83,45 @@ func Owners(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64) map[mesh.NodeID
 //
 // Its owner knows: the members have nothing that it did not have. Where it has not
 // promised, all other members and heirs must have, but for those that have left the
-// site: a member may be new, and not have been sent anything yet.
+// site: a member may be new, and not have been sent anything yet. Where all members
+// have left, heirs may own it, however much they have.
 func Again(e *coordinator.LogEpoch, ends map[mesh.NodeID]int64, left func(mesh.NodeID) bool) map[mesh.NodeID]bool {
+	if e.Mirror == nil {
+		return nil
+	}
 	all := make(map[mesh.NodeID]bool)
 	_, known := ends[e.Owner]
-	missing := false
+	missing, gone := false, Abandoned(e, left)
 	for _, m := range e.Members {
 		end, ok := ends[m]
-		if ok && end >= e.Start || e.Mirror == nil {
+		if ok && end >= e.Start && !left(m) {
 			return nil
 		}
-		all[m] = ok
+		all[m] = ok && !left(m)
 		missing = missing || !ok && !left(m)
 	}
 	for _, h := range e.Heirs {
 		_, ok := ends[h.Node]
 		missing = missing || !ok && !left(h.Node)
+		if gone {
+			all[h.Node] = ok && !left(h.Node)
+		}
 	}
-	if !known && missing {
+	if missing && (gone || !known) {
 		return nil
 	}
 	return all
 }
 
+// Abandoned tells whether all members have left the site.
+func Abandoned(e *coordinator.LogEpoch, left func(mesh.NodeID) bool) bool {
+	return !slices.ContainsFunc(e.Members, func(m mesh.NodeID) bool { return !left(m) })
+}
+
 // Deserted tells whether nobody of the site has the log any more: all members and heirs
 // have left it.
 func Deserted(e *coordinator.LogEpoch, left func(mesh.NodeID) bool) bool {
-	return e.Epoch > 0 && !slices.ContainsFunc(e.Members, func(m mesh.NodeID) bool { return !left(m) }) &&
-		!slices.ContainsFunc(e.Heirs, func(h coordinator.Heir) bool { return !left(h.Node) })
+	return e.Epoch > 0 && Abandoned(e, left) && !slices.ContainsFunc(e.Heirs, func(h coordinator.Heir) bool { return !left(h.Node) })
 }
 
 // Anew tells whether the epoch behind that of a mirror may be anybody's: it begins with
@@ -119,6 +130,20 @@ func Deserted(e *coordinator.LogEpoch, left func(mesh.NodeID) bool) bool {
 // it had never been.
 func Anew(e *coordinator.LogEpoch, left func(mesh.NodeID) bool) bool {
 	return e.Mirror != nil && Deserted(e, left)
+}
+
+// Fewer is the epoch of a mirror as if it had been begun with no more than start: what is
+// behind that its source has, or nobody. Heirs are owners only where all members have left.
+func Fewer(e *coordinator.LogEpoch, start int64, left func(mesh.NodeID) bool) coordinator.LogEpoch {
+	f := *e
+	f.Start = min(e.Start, start)
+	if Abandoned(e, left) {
+		f.Heirs = slices.Clone(e.Heirs)
+		for i, h := range f.Heirs {
+			f.Heirs[i].From = min(h.From, start)
+		}
+	}
+	return f
 }
 
 // Refuse says why an epoch of an owner cannot start there; empty: it can.

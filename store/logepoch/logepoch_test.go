@@ -180,6 +180,9 @@ func TestAgain(t *testing.T) {
 	here.Mirror = nil
 	heir := e
 	heir.Heirs = []coordinator.Heir{{Node: "z", From: 500}}
+	far := e // copies of before, of which the mirror had more than its source
+	far.Heirs = []coordinator.Heir{{Node: "y", From: 300}, {Node: "z", From: 300}}
+	members, both := func(n mesh.NodeID) bool { return n < "y" }, func(n mesh.NodeID) bool { return n != "z" }
 	nobody, b := func(mesh.NodeID) bool { return false }, func(n mesh.NodeID) bool { return n == "b" }
 	a := func(n mesh.NodeID) bool { return n == "a" }
 	for _, c := range []struct {
@@ -198,19 +201,32 @@ func TestAgain(t *testing.T) {
 		{"an heir is there, and has less", &heir, map[mesh.NodeID]int64{"b": 0, "z": 20}, a, "b"},
 		{"the owner knows better than an heir", &heir, map[mesh.NodeID]int64{"a": 0}, nobody, "a"},
 		{"another one has left", &e, map[mesh.NodeID]int64{"a": 0}, b, "a"},
+		{"all members have left", &far, map[mesh.NodeID]int64{"y": 500, "z": 20}, members, "y z"},
+		{"and an heir is away", &far, map[mesh.NodeID]int64{"y": 500}, members, ""},
+		{"and has left, too", &far, map[mesh.NodeID]int64{"y": 500, "z": 20}, both, "z"},
+		{"an owner that left knows nothing of heirs", &far, map[mesh.NodeID]int64{"a": 20, "y": 500}, members, ""},
+		{"one that has all has left", &e, map[mesh.NodeID]int64{"a": 500, "b": 20}, a, "b"},
 		{"nobody has promised", &e, map[mesh.NodeID]int64{}, nobody, ""},
 		{"it has a session", &here, map[mesh.NodeID]int64{"a": 0, "b": 0}, nobody, ""},
 	} {
 		var got []string
 		all := Again(c.e, c.ends, c.left)
-		for _, m := range e.Members {
+		for m := range all {
 			if all[m] {
 				got = append(got, string(m))
+				old := Fewer(c.e, c.ends[m], c.left)
+				if why := Refuse(&old, m, c.ends[m]); why != "" {
+					t.Errorf("%s: %s", c.name, why)
+				}
 			}
 		}
+		slices.Sort(got)
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s: %q own it", c.name, s)
 		}
+	}
+	if old := Fewer(&far, 20, nobody); Refuse(&old, "z", 20) == "" || far.Heirs[0].From != 300 {
+		t.Errorf("members are there: %+v", old)
 	}
 	// What a copy of before has behind the new start goes.
 	n := Next(&e, "a", e.Members, 20)
