@@ -86,7 +86,7 @@ func kinds(t *testing.T, do func(t *testing.T, kind twosites.Kind)) {
 func rarer(kind twosites.Kind) int {
 	switch kind {
 	case twosites.Shared, twosites.Leave, twosites.Taken, twosites.Home, twosites.Third, twosites.Chain:
-		return 5
+		return 10
 	}
 	return 1
 }
