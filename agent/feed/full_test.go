@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // segment tells whether an agent has a segment of the log.
@@ -45,6 +46,22 @@ func (s *site) filled() {
 	}
 }
 
+// nothingWaits checks that all messages are acknowledged.
+func (s *site) nothingWaits() {
+	s.t.Helper()
+	if n := s.broker.waiting(); n > 0 {
+		s.t.Errorf("%d messages wait: %s", n, s.agents["a"].feeds.Statuses()[0].Why)
+	}
+}
+
+// again starts an agent on what it left, with a disk that has room.
+func (s *site) again(node mesh.NodeID, dir string) {
+	s.t.Helper()
+	s.full = nil
+	s.start(node, dir)
+	s.knows(node)
+}
+
 // A member whose disk is full is told what it may let go, also when that became so
 // while it was full: the feed goes on when time has passed.
 func TestMemberIsFullUntilRetentionMakesRoom(t *testing.T) {
@@ -67,9 +84,7 @@ func TestMemberIsFullUntilRetentionMakesRoom(t *testing.T) {
 		time.Sleep(5 * time.Minute) // what is older than two may go
 		s.broker.publish("later")
 		time.Sleep(time.Minute)
-		if n := s.broker.waiting(); n > 0 {
-			t.Errorf("%d messages wait: %s", n, s.agents["a"].feeds.Statuses()[0].Why)
-		}
+		s.nothingWaits()
 		if s.agents["a"].segment(2) || s.agents["b"].segment(2) {
 			t.Error("what is older than it is kept is still there")
 		}
@@ -94,9 +109,7 @@ func TestFullMemberHearsWhatItsOwnerLetGoBefore(t *testing.T) {
 		}
 		s.net.Heal("a", "b")
 		time.Sleep(time.Minute)
-		if n := s.broker.waiting(); n > 0 {
-			t.Errorf("%d messages wait: %s", n, s.agents["a"].feeds.Statuses()[0].Why)
-		}
+		s.nothingWaits()
 	})
 }
 
@@ -112,13 +125,9 @@ func TestOwnerBeginsWhileAMemberIsFull(t *testing.T) {
 		s.broker.publish("full")
 		time.Sleep(time.Minute)
 		dir := s.agents["a"].crash()
-		s.full = nil
-		s.start("a", dir)
-		s.knows("a")
+		s.again("a", dir)
 		time.Sleep(5 * time.Minute)
-		if n := s.broker.waiting(); n > 0 {
-			t.Errorf("%d messages wait: %s", n, s.agents["a"].feeds.Statuses()[0].Why)
-		}
+		s.nothingWaits()
 	})
 }
 
@@ -135,15 +144,11 @@ func TestFullMemberIsCut(t *testing.T) {
 		time.Sleep(time.Minute)
 		s.agents["a"].crash()
 		full.Store(true)
-		s.full = nil
-		s.start("a", dir)
-		s.knows("a")
+		s.again("a", dir)
 		time.Sleep(5 * time.Minute)
 		s.broker.publish("later")
 		time.Sleep(time.Minute)
-		if n := s.broker.waiting(); n > 0 {
-			t.Errorf("%d messages wait: %s", n, s.agents["a"].feeds.Statuses()[0].Why)
-		}
+		s.nothingWaits()
 	})
 }
 
