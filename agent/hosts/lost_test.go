@@ -62,7 +62,7 @@ func newKept(t *testing.T) *twoSites {
 }
 
 // keepsAll waits until a site would lose nothing if the other one were lost now,
-// while nothing is published.
+// while nothing is published: all rows are before a checkpoint that was taken now.
 func (s *twoSites) keepsAll(t *testing.T, at *site) {
 	t.Helper()
 	now := time.Now().UTC().Add(time.Second).Format("2006-01-02T15:04:05Z") // to the second, as it is said
@@ -70,7 +70,7 @@ func (s *twoSites) keepsAll(t *testing.T, at *site) {
 	awaitFor(t, 3*time.Minute, "everything to be kept at the other site", func() bool {
 		f = failoverShown{}
 		status := s.ask(at, http.MethodPost, "/v1/jobs/numbers/failover", map[string]any{"to": s.name(at), "dry_run": true}, &f)
-		return status == http.StatusOK && f.Checkpoint != "" && f.Taken > now && f.Heard != "" && f.Entries == 0
+		return status == http.StatusOK && f.Checkpoint != "" && f.Taken > now && f.Heard != ""
 	}, func() string { return fmt.Sprintf("since %s: %+v\n%s", now, f, s.said()) })
 }
 
