@@ -13,35 +13,17 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
+// Keeps says why a site would refuse to keep what is offered, as its state is now.
+// Where it does, nothing needs to be written to its log.
+func Keeps(st *coordinator.State, c *coordinator.ReplicaOffered) error {
+	_, err := (&apply{State: st, c: &coordinator.Command{ReplicaOffered: c}}).kept(c)
+	return err
+}
+
 func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
-	if err := a.checkOffered(c); err != nil {
-		return err
-	}
-	if err := a.checkPromised(c); err != nil {
-		return err
-	}
 	old := a.Replicas[c.Job.ID]
-	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At, Index: c.Index}
-	switch {
-	case old == nil && len(a.Replicas) >= MaxReplicated:
-		return refuse(ErrRefused, "%d jobs of other sites are kept here: let some of them go there first", MaxReplicated)
-	case old == nil:
-	case c.Epoch < old.Epoch:
-		return refuse(ErrStale, "job %s: site %s has it at epoch %d, and this is of epoch %d", c.Job.ID, old.From, old.Epoch, c.Epoch)
-	case c.Epoch == old.Epoch && c.From != old.From:
-		return refuse(ErrRefused, "job %s: sites %s and %s both say that they have it at epoch %d", c.Job.ID, old.From, c.From, c.Epoch)
-	default:
-		// What it could be restored from stays, whoever took it: until there is something
-		// newer there is nothing else.
-		next.Snapshot, next.Ends, next.Since, next.Cut = old.Snapshot, old.Ends, old.Since, old.Cut || a.cut(old, next)
-		if c.Epoch == old.Epoch {
-			next.Next, next.Index = old.Next, max(old.Index, c.Index)
-		}
-		if reflect.DeepEqual(next, old) {
-			return nil
-		}
-	}
-	if err := a.checkMirrors(c); err != nil {
+	next, err := a.kept(c)
+	if err != nil || next == old {
 		return err
 	}
 	if err := a.mirrors(c); err != nil {
@@ -52,6 +34,38 @@ func (a *apply) replicaOffered(c *coordinator.ReplicaOffered) error {
 		a.dropMirrors(func(f *coordinator.Feed) bool { return mirrorsFor(old, f) && !mirrorsFor(next, f) })
 	}
 	return nil
+}
+
+// kept is the record of a job as it is to be; the one that there is: nothing changes.
+func (a *apply) kept(c *coordinator.ReplicaOffered) (*coordinator.Replica, error) {
+	if err := a.checkOffered(c); err != nil {
+		return nil, err
+	}
+	if err := a.checkPromised(c); err != nil {
+		return nil, err
+	}
+	old := a.Replicas[c.Job.ID]
+	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At, Index: c.Index}
+	switch {
+	case old == nil && len(a.Replicas) >= MaxReplicated:
+		return nil, refuse(ErrRefused, "%d jobs of other sites are kept here: let some of them go there first", MaxReplicated)
+	case old == nil:
+	case c.Epoch < old.Epoch:
+		return nil, refuse(ErrStale, "job %s: site %s has it at epoch %d, and this is of epoch %d", c.Job.ID, old.From, old.Epoch, c.Epoch)
+	case c.Epoch == old.Epoch && c.From != old.From:
+		return nil, refuse(ErrRefused, "job %s: sites %s and %s both say that they have it at epoch %d", c.Job.ID, old.From, c.From, c.Epoch)
+	default:
+		// What it could be restored from stays, whoever took it: until there is something
+		// newer there is nothing else.
+		next.Snapshot, next.Ends, next.Since, next.Cut = old.Snapshot, old.Ends, old.Since, old.Cut || a.cut(old, next)
+		if c.Epoch == old.Epoch {
+			next.Next, next.Index = old.Next, max(old.Index, c.Index)
+		}
+		if reflect.DeepEqual(next, old) {
+			return old, nil
+		}
+	}
+	return next, a.checkMirrors(c)
 }
 
 // checkPromised: what a prepared move needs stays as it is until that is decided. Who has

@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/replication"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -165,8 +166,8 @@ func (l *Leader) proposeReplica(site mesh.Site, c *coordinator.Command) {
 	case c.ReplicaDropped != nil:
 		job = c.ReplicaDropped.Job
 	}
-	if arr := l.st.Arriving(job); arr != nil && c.ReplicaOffered != nil && arr.Holds(c.ReplicaOffered) {
-		return // it comes again
+	if c.ReplicaOffered != nil && jobmanager.Keeps(l.st, c.ReplicaOffered) != nil {
+		return // it comes again: until it can be kept nothing of it is in the log
 	}
 	l.propose(*c, func(err error) {
 		if err != nil {
