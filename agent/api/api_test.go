@@ -93,6 +93,11 @@ func TestJobs(t *testing.T) {
 		send(t, a.url, "POST", "/v1/jobs/gen/stop", nil).want(t, 200, `{"savepoint":"sp-1"}`)
 	}
 	send(t, a.url, "POST", "/v1/jobs/gen/stop?drain=maybe", nil).want(t, 422, "drain")
+	send(t, a.url, "DELETE", "/v1/savepoints/sp-1", nil).want(t, 204)
+	send(t, a.url, "POST", "/v1/jobs/gen/stop", nil).want(t, 409, "savepoint sp-1, with which it stopped, was deleted")
+	if shown := send(t, a.url, "GET", "/v1/jobs/gen", nil).want(t, 200, `"status":"stopped"`); strings.Contains(shown.body, "sp-1") {
+		t.Errorf("a savepoint that was deleted is shown: %s", shown.body)
+	}
 	next := submit(t, a.url, generated)
 	if next == id {
 		t.Error("an id is given twice")

@@ -74,10 +74,11 @@ func left(st *coordinator.State, f *coordinator.Feed) string {
 		}
 		forget := fmt.Sprintf("`tidemark job forget %s` deletes it", j.ID)
 		was := fmt.Sprintf("job %s (%s) is %s: ", j.ID, j.Name, j.Status)
-		if j.Savepoint == "" && j.Newest() == nil {
+		from := savepointOf(st, j)
+		if from == "" && j.Newest() == nil {
 			return was + forget
 		}
-		return was + fmt.Sprintf("`tidemark job submit FILE --from-savepoint %s` goes on with it, %s", cmp.Or(j.Savepoint, string(j.ID)), forget)
+		return was + fmt.Sprintf("`tidemark job submit FILE --from-savepoint %s` goes on with it, %s", cmp.Or(from, string(j.ID)), forget)
 	}
 	for _, name := range slices.Sorted(maps.Keys(st.Savepoints)) {
 		if f.Of(st.Savepoints[name].Job) {

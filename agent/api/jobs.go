@@ -90,9 +90,9 @@ func sortedJobs(st *coordinator.State) []*coordinator.Job {
 
 func (s *server) shortJob(j *coordinator.Job) Job {
 	out := shortJob(j)
-	if out.Site == "" {
-		s.b.View(func(st *coordinator.State) { out.Site = string(st.Site) })
-	}
+	s.b.View(func(st *coordinator.State) {
+		out.Site, out.Savepoint = cmp.Or(out.Site, string(st.Site)), savepointOf(st, j)
+	})
 	verb := fmt.Sprintf(`"tidemark job failover %s --to %s --force"`, j.ID, out.Site)
 	switch {
 	case j.Status == coordinator.Quarantined:
@@ -103,10 +103,18 @@ func (s *server) shortJob(j *coordinator.Job) Job {
 	return out
 }
 
+// savepointOf is what a job stopped with, if that was not deleted since.
+func savepointOf(st *coordinator.State, j *coordinator.Job) string {
+	if st.Savepoints[j.Savepoint] == nil {
+		return ""
+	}
+	return j.Savepoint
+}
+
 func shortJob(j *coordinator.Job) Job {
 	out := Job{
 		ID: string(j.ID), Name: j.Name, Namespace: j.Namespace, Status: j.Status.String(), Why: j.Why, Attempt: j.Attempt, Restarts: j.Restarts,
-		From: j.From, Parallelism: parallelism(j), Created: stamp(j.Created), Since: stamp(j.Since), Savepoint: j.Savepoint, Site: string(j.Owner), Move: string(j.Move), Isolated: j.Isolated,
+		From: j.From, Parallelism: parallelism(j), Created: stamp(j.Created), Since: stamp(j.Since), Site: string(j.Owner), Move: string(j.Move), Isolated: j.Isolated,
 	}
 	if c := j.Newest(); c != nil {
 		out.Checkpoint = c.Name
@@ -303,7 +311,11 @@ func (s *server) stopJob(ctx context.Context, in *struct {
 	case j.Status == coordinator.Moved:
 		return nil, refusal(http.StatusConflict, "job %s is not here: %s", j.Name, j.Why)
 	case j.Status.Ended() && j.Savepoint != "": // asked twice
-		return answer(Savepointed{j.Savepoint}), nil
+		there := ""
+		if s.b.View(func(st *coordinator.State) { there = savepointOf(st, j) }); there == "" {
+			return nil, refusal(http.StatusConflict, "job %s has ended already: it is %s, and savepoint %s, with which it stopped, was deleted", j.Name, j.Status, j.Savepoint)
+		}
+		return answer(Savepointed{there}), nil
 	case j.Status.Ended():
 		return nil, refusal(http.StatusConflict, "job %s has ended already: it is %s, without a savepoint", j.Name, j.Status)
 	}

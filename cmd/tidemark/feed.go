@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/store"
 )
@@ -211,8 +212,8 @@ func (f *feedFlags) config() (c feed.Config, err error) {
 		if c.Keep.Age, err = job.ParseDuration(f.keepAge); err != nil {
 			return c, usageError{fmt.Errorf("--keep: %w", err)}
 		}
-		if c.Keep.Age < 0 {
-			return c, usageError{fmt.Errorf("--keep %s: it is not negative", f.keepAge)}
+		if c.Keep.Age < 0 || c.Keep.Age > 0 && c.Keep.Age < dataflow.Millisecond {
+			return c, usageError{fmt.Errorf("--keep %s: it is 1ms at least, or 0s", f.keepAge)}
 		}
 	}
 	if c.Username, err = job.ParseSecret(f.username); err != nil {

@@ -9,7 +9,7 @@ func TestFeedKeepIsADurationOfJobs(t *testing.T) {
 	if err != nil || c.Keep.Age.Go().Hours() != 7*24 {
 		t.Errorf("%v, %v", c.Keep.Age, err)
 	}
-	for _, bad := range []string{"7", "-1h", "1.5h"} {
+	for _, bad := range []string{"7", "-1h", "1.5h", "500us"} {
 		f.keepAge = bad
 		if _, err := f.config(); err == nil {
 			t.Errorf("--keep %s is taken", bad)

@@ -78,6 +78,7 @@ func TestMeshVerbs(t *testing.T) {
 	tidemark(t, "", "job", "rescale", "j7").want(t, exitUsage, "-p N")
 	tidemark(t, "", "job", "show", "j8").want(t, exitFailed, "no such thing")
 	tidemark(t, "", "token", "create", "--ttl", "soon").want(t, exitUsage, "--ttl")
+	tidemark(t, "", "token", "create", "--ttl", "500us").want(t, exitUsage, "--ttl")
 	tidemark(t, "", "job", "list", "--addr", "http://x", "--state", "y").want(t, exitUsage, "one or the other")
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 )
 
@@ -195,9 +196,9 @@ func newTokenCreate(t *terminal, at *agentFlag) *cobra.Command {
 		Example: "  tidemark token create\n  tidemark token create --ttl 15m --uses 1",
 		Args:    exactly(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, err := job.ParseDuration(ttl)
-			if err != nil || d < 0 {
-				return usageError{fmt.Errorf("--ttl %q: it is a duration such as 24h, or 0s for one that does not expire", ttl)}
+			lasts, err := parseTTL(ttl)
+			if err != nil {
+				return err
 			}
 			if uses < 0 {
 				return usageError{fmt.Errorf("--uses %d: it is 1 or more, or 0 for any number", uses)}
@@ -206,7 +207,7 @@ func newTokenCreate(t *terminal, at *agentFlag) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			made, err := c.CreateToken(cmd.Context(), api.NewToken{TTL: d.Go().Milliseconds(), Uses: uses})
+			made, err := c.CreateToken(cmd.Context(), api.NewToken{TTL: lasts, Uses: uses})
 			if err != nil {
 				return at.answered(err)
 			}
@@ -220,6 +221,15 @@ func newTokenCreate(t *terminal, at *agentFlag) *cobra.Command {
 	cmd.Flags().StringVar(&ttl, "ttl", "24h", "how long it lets agents join; 0s: for ever")
 	cmd.Flags().IntVar(&uses, "uses", 0, "how many agents it lets join; 0: any number")
 	return cmd
+}
+
+// parseTTL is how long a token lasts, in milliseconds: 0 if it does not expire.
+func parseTTL(text string) (int64, error) {
+	d, err := job.ParseDuration(text)
+	if err != nil || d < 0 || d > 0 && d < dataflow.Millisecond {
+		return 0, usageError{fmt.Errorf("--ttl %q: it is a duration such as 24h, of 1ms at least, or 0s for one that does not expire", text)}
+	}
+	return d.Go().Milliseconds(), nil
 }
 
 func newTokenList(t *terminal, at *agentFlag) *cobra.Command {

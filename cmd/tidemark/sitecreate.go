@@ -11,7 +11,6 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/config"
-	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/sensors"
@@ -35,9 +34,9 @@ opens it.`,
 		Example: "  tidemark site create depot\n  tidemark site create depot --root-key /media/safe/root.key --ttl 1h",
 		Args:    exactly(1, "the site's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := job.ParseDuration(ttl)
-			if err != nil || d < 0 {
-				return usageError{fmt.Errorf("--ttl %q: it is a duration such as 24h, or 0s for one that does not expire", ttl)}
+			lasts, err := parseTTL(ttl)
+			if err != nil {
+				return err
 			}
 			if err := identity.CheckName("a site", args[0]); err != nil {
 				return usageError{err}
@@ -50,7 +49,7 @@ opens it.`,
 			if err != nil {
 				return err
 			}
-			n.TTL = d.Go().Milliseconds()
+			n.TTL = lasts
 			made, err := c.CreateSite(cmd.Context(), n)
 			if err != nil {
 				return at.answered(err)

@@ -19,6 +19,7 @@ func TestSiteCreateRefuses(t *testing.T) {
 	tidemark(t, "", "site", "create").want(t, exitUsage, "the site's name")
 	tidemark(t, "", "site", "create", "a b").want(t, exitUsage, "a b")
 	tidemark(t, "", "site", "create", "depot", "--ttl", "soon").want(t, exitUsage, `--ttl "soon"`)
+	tidemark(t, "", "site", "create", "depot", "--ttl", "500us").want(t, exitUsage, `--ttl "500us"`)
 	tidemark(t, "", "site", "create", "depot", "--data-dir", t.TempDir()).want(t, exitFailed, "root.key", "--root-key FILE")
 	tidemark(t, "", "site", "create", "depot", "--root-key", filepath.Join(data, "no")).want(t, exitFailed, "no such file")
 	tidemark(t, "", "site", "create", "depot", "--root-key", filepath.Join(data, "identity", "site.pem")).want(t, exitFailed, "is of tidemark://test/plant and not of a root")
