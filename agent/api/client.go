@@ -270,6 +270,11 @@ func (c *Client) Forget(ctx context.Context, job string) error {
 	return c.Do(ctx, http.MethodDelete, Path("jobs", job), nil, nil, nil)
 }
 
+// ForgetKept drops what the site that is asked keeps of a job of another one.
+func (c *Client) ForgetKept(ctx context.Context, job string) error {
+	return c.Do(ctx, http.MethodDelete, Path("replicas", job), nil, nil, nil)
+}
+
 // Checkpoints are those of a job.
 func (c *Client) Checkpoints(ctx context.Context, job string) ([]Snapshot, error) {
 	return ask[[]Snapshot](ctx, c, http.MethodGet, Path("jobs", job, "checkpoints"), nil, nil)

@@ -87,3 +87,24 @@ func TestIsolatedAndQuarantined(t *testing.T) {
 	send(t, hall.url, "GET", "/v1/jobs/cold?stale=true", nil).want(t, 200, `"status":"moved"`, `"site":"depot"`,
 		"site depot has had it since 2023-11-14T22:13:20Z, at epoch 2; this site heard of it at 2023-11-14T22:13:20Z, and ended its copy")
 }
+
+// What is kept of a job of another site is dropped where that is asked, also while the
+// job's site is lost; the job itself is not touched.
+func TestDropKept(t *testing.T) {
+	hall, depot := twoSites(t)
+	keep(t, depot, "j7-hall", "cold", "line3")
+	keep(t, depot, "j8-hall", "warm")
+	keep(t, depot, "j9-hall", "warm")
+	send(t, depot.url, "DELETE", "/v1/replicas/warm", nil).want(t, 409, "which one of j8-hall, j9-hall?")
+	send(t, depot.url, "DELETE", "/v1/replicas/none", nil).want(t, 404, "cold")
+	send(t, hall.url, "DELETE", "/v1/replicas/cold", nil).want(t, 404)
+	hall.leads("")
+	send(t, depot.url, "DELETE", "/v1/replicas/cold", nil).want(t, 204)
+	send(t, depot.url, "DELETE", "/v1/replicas/j9-hall", nil).want(t, 204)
+	depot.View(func(st *coordinator.State) {
+		if len(st.Replicas) != 1 || st.Replicas["j8-hall"] == nil || st.Feeds["line3.at.hall"] != nil {
+			t.Errorf("left: %v, %v", st.Replicas, st.Feeds)
+		}
+	})
+	send(t, depot.url, "DELETE", "/v1/replicas/cold", nil).want(t, 404, "there is warm")
+}

@@ -77,6 +77,7 @@ func (s *server) registerMoves() {
 	register(s, op(http.MethodPost, "/v1/jobs/{job}/migrate/cancel", "cancel-move", "Give up the move of a job, which goes on where it is", lasting(2*time.Minute),
 		describe("The answer comes when that is decided; 409: it was too late.")), s.cancelMove)
 	s.registerFailover()
+	s.registerKept()
 	register(s, op(http.MethodGet, "/v1/moves", "list-moves", "Moves of jobs from here and to here that are on record"), s.listMoves)
 	register(s, op(http.MethodGet, "/v1/moves/{move}", "show-move", "A move with what was told of it",
 		describe("One that is over stays for a while, on the agent that led the site.")), s.showMove)

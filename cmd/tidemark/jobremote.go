@@ -238,18 +238,29 @@ func newJobCancel(t *terminal) *cobra.Command {
 
 func newJobForget(t *terminal) *cobra.Command {
 	var at agentFlag
+	var kept bool
 	cmd := &cobra.Command{
 		Use:   "forget JOB",
-		Short: "Drop a job of the mesh that has ended, with its checkpoints",
+		Short: "Drop a job of the mesh that has ended, or what is kept of one of another site",
 		Long: `Drops a job of the mesh that has ended, with its checkpoints and the logs of its
 own sources. Savepoints stay, and so does a log in which one of them stands. Without it
-the mesh keeps the 100 jobs that ended last.`,
-		Example: "  tidemark job forget j17",
+the mesh keeps the 100 jobs that ended last.
+
+With --kept it drops what the site that is asked keeps of a job of another site, which
+may be lost: the job cannot go on from that any more. It is kept anew if its site has
+it, and replicates it here.`,
+		Example: "  tidemark job forget j17\n  tidemark job forget j17-plant --kept",
 		Args:    exactly(1, oneJob),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := at.client()
 			if err != nil {
 				return err
+			}
+			if kept {
+				if err := c.ForgetKept(cmd.Context(), args[0]); err != nil {
+					return at.answered(err)
+				}
+				return t.did(map[string]string{"dropped": args[0]}, "what was kept here of job %s is dropped\n", args[0])
 			}
 			if err := c.Forget(cmd.Context(), args[0]); err != nil {
 				return at.answered(err)
@@ -258,6 +269,7 @@ the mesh keeps the 100 jobs that ended last.`,
 		},
 	}
 	at.register(cmd)
+	cmd.Flags().BoolVar(&kept, "kept", false, "what is kept here of a job of another site")
 	return cmd
 }
 
