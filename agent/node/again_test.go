@@ -87,15 +87,11 @@ func twice(t *testing.T) (a *again, depot *box, second coordinator.JobID) {
 	plants[0].ends, depot.ends = 1, 1
 	raised(t, plants[0], depot)
 	a = newAgain(t, plants[0])
-	keeps := func(id coordinator.JobID, most int64) {
+	publishes := func(n int, name string, id coordinator.JobID) {
 		t.Helper()
-		await(t, "the depot to have all of "+string(id), func() (has bool) {
-			depot.View(func(st *coordinator.State) {
-				r := st.Replicas[id]
-				has = r != nil && r.Restorable() != nil && stands(t, r.Snapshot) >= most
-			})
-			return has
-		})
+		a.p.publish(n)
+		await(t, "all to come out of "+name, func() bool { return len(a.came(a.plant, name)) >= n })
+		keeps(t, []*box{depot}, plants, id)
 	}
 	mirror := func() (f coordinator.Feed) {
 		depot.View(func(st *coordinator.State) { f = *st.Feeds["line3.at.plant"] })
@@ -103,8 +99,7 @@ func twice(t *testing.T) (a *again, depot *box, second coordinator.JobID) {
 	}
 	a.make()
 	first := a.submits(api.Submission{Spec: a.spec("one", "replicas: 1\nreplicate_to: [depot]")})
-	a.p.publish(300)
-	keeps(first, 300)
+	publishes(300, "one", first)
 	was := mirror()
 	halt(t, plants, first)
 	if err := a.plant.client(t).DeleteFeed(t.Context(), "line3"); err != nil {
@@ -112,8 +107,7 @@ func twice(t *testing.T) (a *again, depot *box, second coordinator.JobID) {
 	}
 	a.make()
 	second = a.submits(api.Submission{Spec: a.spec("two", "replicas: 1\nreplicate_to: [depot]")})
-	a.p.publish(60)
-	keeps(second, 60)
+	publishes(60, "two", second)
 	if is := mirror(); is.Made <= was.Made || is.Log.Epoch <= was.Log.Epoch || is.Lineage[0] == was.Lineage[0] {
 		t.Errorf("the mirror was %+v, and is %+v", was, is)
 	}

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -37,32 +38,33 @@ func TestAMirrorOutlivesItsOnlyHolder(t *testing.T) {
 	p := newPublisher(t, b.Addr())
 	var id coordinator.JobID
 	var holder mesh.NodeID
+	var name string // of what comes out of it
+	var since int   // the first message that it has
+	publishes := func() {
+		t.Helper()
+		p.publish(50)
+		await(t, "all to come out", func() bool { return bytes.Count(out(t, plants, name), []byte("\n")) >= p.next-since })
+	}
 	for i := 0; i < 2 && holder != other.Self(); i++ {
 		spec := strings.NewReplacer("replicas: 2", "replicas: 1\nreplicate_to: [depot]", "parallelism: 2", "parallelism: 1", "name: counts\n", fmt.Sprintf("name: counts%d\n", i),
 			"counts.jsonl", fmt.Sprint(i, "counts.jsonl"), "raw.jsonl", fmt.Sprint(i, "raw.jsonl")).Replace(countsJob)
 		id = submit(t, plants, fmt.Sprintf(spec, b.Addr()))
 		await(t, "the job to run", func() bool { return status(plant, id) == coordinator.Running })
-		p.publish(50)
-		await(t, "the depot to have some of it", func() (has bool) {
-			depot.View(func(st *coordinator.State) {
-				if r := st.Replicas[id]; r != nil && r.Snapshot != nil && stands(t, r.Snapshot) > 0 {
-					holder, has = st.Feeds[string(id)+".readings"].Log.Owner, true
-				}
-			})
-			return has
-		})
+		await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > int64(i) })
+		name, since = fmt.Sprint(i, "raw.jsonl"), p.next
+		publishes()
+		keeps(t, []*box{depot, other}, plants, id)
+		depot.View(func(st *coordinator.State) { holder = st.Feeds[string(id)+".readings"].Log.Owner })
 	}
 	if holder != other.Self() {
 		t.Fatal("no mirror is owned by the other agent")
 	}
 	other.end()
 	await(t, "it to be removed", func() bool { return depot.Remove(t.Context(), other.Self()) == nil })
-	p.publish(50)
-	await(t, "what is kept to go on on the one that is left", func() (well bool) {
-		depot.View(func(st *coordinator.State) {
-			l, r := st.Feeds[string(id)+".readings"].Log, st.Replicas[id]
-			well = l.Owner == depot.Self() && r.Snapshot != nil && stands(t, r.Snapshot) > 50
-		})
+	publishes()
+	keeps(t, []*box{depot}, plants, id)
+	await(t, "what is kept to be whole on the one that is left", func() (well bool) {
+		depot.View(func(st *coordinator.State) { well = st.Feeds[string(id)+".readings"].Log.Owner == depot.Self() })
 		for _, r := range depot.Replicas() {
 			if r.Job == string(id) {
 				well = well && r.Restorable

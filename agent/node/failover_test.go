@@ -39,13 +39,8 @@ func newLoss(t *testing.T, isolation string) *loss {
 	await(t, "the feed to be subscribed", func() bool { return b.Stats().Subscriptions > 0 })
 	l.p = newPublisher(t, b.Addr())
 	l.p.publish(300)
-	await(t, "the depot to have all of it", func() (has bool) {
-		depot.View(func(st *coordinator.State) {
-			r := st.Replicas[l.id]
-			has = r != nil && r.Snapshot != nil && stands(t, r.Snapshot) >= 300
-		})
-		return has
-	})
+	l.comes(l.plant, 0, 300)
+	keeps(t, []*box{depot}, plant, l.id)
 	return l
 }
 

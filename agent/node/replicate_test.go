@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -46,17 +47,16 @@ func TestReplication(t *testing.T) {
 	advances := func(what string) {
 		t.Helper()
 		p.publish(100)
-		at := int64(p.next)
-		var r *coordinator.Replica
-		await(t, "the replica to go on after "+what, func() bool {
-			leading(t, depot).View(func(st *coordinator.State) { r = st.Replicas[id] })
-			return r != nil && r.Snapshot != nil && (last == nil || last.ID.Less(r.Snapshot.ID)) && stands(t, r.Snapshot) >= at
-		})
+		await(t, "all to come out after "+what, func() bool { return bytes.Count(out(t, plant, "raw.jsonl"), []byte("\n")) >= p.next })
+		r := keeps(t, depot, plant, id)
+		if last != nil && !last.ID.Less(r.Snapshot.ID) {
+			t.Errorf("after %s: %s is kept, and %s was", what, r.Snapshot.Name, last.Name)
+		}
 		last = r.Snapshot
 		if r.From != "plant" || len(r.Ends) != 1 || r.Ends[0].End < stands(t, last) {
 			t.Errorf("after %s: of %s, its log ends at %v, and the job stands at %d", what, r.From, r.Ends, stands(t, last))
 		}
-		kept(t, depot, last)
+		kept(t, depot, id)
 	}
 	restart := func(b *box) { b.end(); b.start("", "") }
 	advances("it came")
@@ -68,11 +68,7 @@ func TestReplication(t *testing.T) {
 	for _, b := range plant {
 		b.end()
 	}
-	var before *coordinator.Replica
-	leading(t, depot).View(func(st *coordinator.State) { before = st.Replicas[id] })
-	if kept(t, depot, before.Snapshot); before.Snapshot == nil {
-		t.Error("nothing is left of it while its site is away")
-	}
+	kept(t, depot, id) // while its site is away
 	for _, b := range plant {
 		b.start("", "")
 	}
@@ -82,6 +78,31 @@ func TestReplication(t *testing.T) {
 func levelOf(b *box) (new bool) {
 	b.View(func(st *coordinator.State) { new = st.Level >= coordinator.SitesLevel })
 	return new
+}
+
+// replica is what the leader of a site has on record to keep of another site's job.
+func replica(t *testing.T, all []*box, id coordinator.JobID) (r *coordinator.Replica) {
+	t.Helper()
+	leading(t, all).View(func(st *coordinator.State) {
+		if has := st.Replicas[id]; has != nil {
+			as := *has // as it is now
+			r = &as
+		}
+	})
+	return r
+}
+
+// keeps waits until a site keeps a checkpoint of a job that has all that had come out of it
+// at its own site before. How far a checkpoint stands in a log does not say so: ticks of
+// the log's clock are counted there, too.
+func keeps(t *testing.T, at, of []*box, id coordinator.JobID) (r *coordinator.Replica) {
+	t.Helper()
+	since := current(t, of, id).Newest().ID
+	await(t, at[0].name+" to keep all that had come out of "+string(id), func() bool {
+		r = replica(t, at, id)
+		return r != nil && r.Restorable() != nil && !r.Snapshot.ID.Less(since)
+	})
+	return r
 }
 
 // stands is how far in their logs all sources of a snapshot are, together.
@@ -101,8 +122,27 @@ func stands(t *testing.T, s *coordinator.Snapshot) (most int64) {
 	return most
 }
 
-// kept checks that who is said to have a part of a replica has it.
-func kept(t *testing.T, all []*box, s *coordinator.Snapshot) {
+// kept checks that who is said to have a part of what is kept of a job has it. Parts go
+// when something newer is kept: then that is looked at.
+func kept(t *testing.T, all []*box, id coordinator.JobID) {
+	t.Helper()
+	var lost []string
+	await(t, "what is kept to be looked at", func() bool {
+		r := replica(t, all, id)
+		if r == nil || r.Snapshot == nil {
+			t.Fatalf("nothing is kept of %s", id)
+		}
+		lost = lacks(t, all, r.Snapshot)
+		now := replica(t, all, id)
+		return len(lost) == 0 || now != nil && now.Snapshot != nil && now.Snapshot.Name == r.Snapshot.Name
+	})
+	for _, l := range lost {
+		t.Error(l)
+	}
+}
+
+// lacks says which parts of a snapshot are not where they are said to be.
+func lacks(t *testing.T, all []*box, s *coordinator.Snapshot) (lost []string) {
 	t.Helper()
 	m, err := manifest.Decode(s.Manifest)
 	if err != nil {
@@ -111,7 +151,7 @@ func kept(t *testing.T, all []*box, s *coordinator.Snapshot) {
 	for _, need := range manifest.Needed(m) {
 		i := slices.IndexFunc(s.Copies, func(p coordinator.PartCopies) bool { return p.Part == need.Digest })
 		if i < 0 || len(s.Copies[i].Nodes) == 0 {
-			t.Errorf("%s: nobody has part %s", s.Name, need.Digest)
+			lost = append(lost, fmt.Sprintf("%s: nobody has part %s", s.Name, need.Digest))
 			continue
 		}
 		for _, n := range s.Copies[i].Nodes {
@@ -122,10 +162,11 @@ func kept(t *testing.T, all []*box, s *coordinator.Snapshot) {
 				}
 			}
 			if err != nil {
-				t.Errorf("%s: part %s on %s: %v", s.Name, need.Digest, n, err)
+				lost = append(lost, fmt.Sprintf("%s: part %s on %s: %v", s.Name, need.Digest, n, err))
 			}
 		}
 	}
+	return lost
 }
 
 // shown checks that both sites say what is kept where, and that it is not far behind
