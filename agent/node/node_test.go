@@ -192,6 +192,12 @@ func leading(t *testing.T, all []*box) *box {
 // then nobody knows whether the command was accepted: the state does.
 func propose(t *testing.T, all []*box, c coordinator.JobSubmitted) (id coordinator.JobID) {
 	t.Helper()
+	before := make(map[coordinator.JobID]bool) // some may have its name
+	leading(t, all).View(func(st *coordinator.State) {
+		for known := range st.Jobs {
+			before[known] = true
+		}
+	})
 	await(t, "the job to be submitted", func() bool {
 		lead := leading(t, all)
 		var err error
@@ -201,7 +207,7 @@ func propose(t *testing.T, all []*box, c coordinator.JobSubmitted) (id coordinat
 		t.Logf("%s: %v", lead.name, err)
 		lead.View(func(st *coordinator.State) {
 			for _, j := range st.Jobs {
-				if j.Name == c.Name {
+				if j.Name == c.Name && !before[j.ID] {
 					id = j.ID
 				}
 			}
