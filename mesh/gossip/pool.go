@@ -268,7 +268,9 @@ func (p *Pool) Leave(ctx context.Context) error {
 		p.facts = data
 	}
 	p.mu.Unlock()
-	_ = p.list.UpdateNode(within(ctx))
+	// First that it means to go, so that its end is taken for that. Each is sent again and
+	// again for as long as it may be waited for, and the second one takes the place of the first.
+	_ = p.list.UpdateNode(within(ctx) / 2)
 	if err := p.list.Leave(within(ctx)); err != nil {
 		return fmt.Errorf("some members may take this agent for failed: %w", err)
 	}

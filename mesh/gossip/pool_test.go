@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -248,6 +249,30 @@ func TestLeave(t *testing.T) {
 		start(t, n, "c", 2, all[1])
 		until(t, 5*time.Second, "c is back", func() bool { return all[0].status("c") == mesh.Alive })
 	})
+}
+
+// Who leaves another site's agents, too, has a second for it, and is gone then: they hear
+// it at once, and not when it has been silent for long.
+func TestLeaveInASecond(t *testing.T) {
+	for _, p := range []Profile{LAN, WAN, Loopback, LoopbackWAN} {
+		for seed := range seeds(10) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, seed)
+				a := startWith(t, n, Config{Self: self("a", 1), Key: testKey, Label: "plant", Profile: p})
+				b := startWith(t, n, Config{Self: self("b", 1), Key: testKey, Label: "plant", Profile: p}, a)
+				until(t, time.Minute, "both see both", func() bool { return a.status("b") == mesh.Alive && b.status("a") == mesh.Alive })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_ = b.Leave(ctx) // some have not heard it, as far as it knows
+				if err := b.Close(); err != nil {
+					t.Error(err)
+				}
+				if synctest.Wait(); a.status("b") != mesh.Left {
+					t.Errorf("profile %v, seed %d: it has left, and is %v", p, seed, a.status("b"))
+				}
+			})
+		}
+	}
 }
 
 func TestUpdate(t *testing.T) {
