@@ -72,8 +72,12 @@ func (n *Node) given(ctx context.Context) error {
 	}
 }
 
-// out tells whether the Raft group is without this agent, as it was told last.
+// out tells whether this agent heard that it was taken out of the site, or the Raft group
+// is without it, as it was told last: it may have been taken out before it was told.
 func (n *Node) out() bool {
+	if n.expelled.Load() {
+		return true
+	}
 	group := n.raft.Members()
 	return len(group) > 0 && !slices.ContainsFunc(group, func(m consensus.Member) bool { return m.Node == n.id.Node() })
 }

@@ -89,6 +89,7 @@ type Node struct {
 	http     net.Addr                    // of api
 	ending   atomic.Bool                 // it was told to
 	twin     atomic.Pointer[mesh.Member] // to which this agent gives way, if it does run
+	expelled atomic.Bool                 // somebody of the site said that this agent was taken out of it
 	siteTime atomic.Int64                // what the last command says, in microseconds
 	done     chan struct{}               // closed when all has ended
 	ended    error                       // valid then

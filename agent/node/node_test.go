@@ -310,6 +310,9 @@ func TestARemovedAgentStaysOut(t *testing.T) {
 		t.Errorf("it said so %d times", n)
 	}
 	other.end()
+	if strings.Contains(other.said(), "in time") { // there is nobody to hand over to
+		t.Errorf("it did not end before it had waited for as long as it may:\n%s", other.said())
+	}
 	other.start("", "")
 	// An agent that joins meanwhile is let in: whatever the removed one said before came first.
 	token, stored, err := lead.NewToken()

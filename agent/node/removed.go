@@ -75,8 +75,12 @@ func (n *Node) askWhy(ctx context.Context) {
 	}
 	for node := range n.aliveOthers() {
 		within, cancel := context.WithTimeout(ctx, askAgain)
-		if c, err := n.openCall(within, node); err == nil {
+		c, err := n.openCall(within, node)
+		if err == nil {
 			_ = c.Close()
+		}
+		if errors.Is(err, mesh.ErrRemoved) {
+			n.expelled.Store(true)
 		}
 		cancel()
 		return
