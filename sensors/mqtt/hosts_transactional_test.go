@@ -131,7 +131,7 @@ func TestHostsTransactionalKilled(t *testing.T) {
 			dir := t.TempDir()
 			r := rand.New(rand.NewPCG(1, uint64(c.qos)))
 			child := func() *exec.Cmd {
-				cmd := exec.Command(os.Args[0], "-test.run", "^TestHostsTransactionalChild$", "-test.v")
+				cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestHostsTransactionalChild$", "-test.v")
 				cmd.Env = append(os.Environ(), "TIDEMARK_TEST_CHILD="+dir, "TIDEMARK_TEST_BROKER="+m.url(), fmt.Sprint("TIDEMARK_TEST_QOS=", c.qos))
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
