@@ -17,6 +17,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh/simnet"
+	"github.com/tidemark-mesh/tidemark/sensors/sensortest"
 )
 
 // probeJob reads a broker and writes a file and to another broker.
@@ -37,12 +38,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	shut, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	yes, no := open.Addr().String(), shut.Addr().String()
-	shut.Close()
+	yes, no := open.Addr().String(), sensortest.FreeAddr(t)
 	all := []dataflow.OperatorID{"in"}
 	for _, c := range []struct {
 		name, in, file, out string

@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // fill takes a disk's room, up to what is to be left, and returns how to give it
@@ -38,6 +40,44 @@ func fill(t *testing.T, dir string, leave int64) (room func()) {
 		if err := os.Remove(filler); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// keepFull takes all of a disk's room, and goes on to take what becomes free: who
+// writes there deletes as well, whenever it does. It returns how to give it back.
+func keepFull(t *testing.T, dir string) (room func()) {
+	t.Helper()
+	empty := fill(t, dir, 0)
+	f, err := os.OpenFile(filepath.Join(dir, "filler"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var filling sync.WaitGroup
+	filling.Go(func() {
+		defer f.Close()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for page := make([]byte, 4096); ; {
+			if _, err := f.Write(page); err == nil {
+				continue
+			}
+			select {
+			case <-tick.C:
+			case <-stop:
+				return
+			}
+		}
+	})
+	end := sync.OnceFunc(func() {
+		close(stop)
+		filling.Wait()
+	})
+	t.Cleanup(end)
+	return func() {
+		t.Helper()
+		end()
+		empty()
 	}
 }
 
@@ -107,7 +147,7 @@ func TestHostsDurableCheckpointsFull(t *testing.T) {
 	part := s.messages() / s.publishers / 3
 	f.send(t, part)
 	r.lines(t, "windows.jsonl", s.publishers*s.devices)
-	room := fill(t, parts, 0)
+	room := keepFull(t, parts) // parts that nothing needs are deleted every few seconds
 	f.send(t, 2*part)
 	r.saysTimes(t, `checkpoint .* of job crash failed: state could not be stored: .*no space left`, 3)
 	r.says(t, `job crash failed, and is started again`)

@@ -41,9 +41,7 @@ func TestHostsTwoSitesLost(t *testing.T) {
 	s.awaitFenced(t, s.plant)
 	s.awaitSeen(t)
 	s.caughtUp(t)
-	if at, text := s.where("numbers"); at != s.depot {
-		t.Errorf("after the plant is back: %s", text)
-	}
+	s.awaitOnly(t, s.depot)
 	e := s.move(t, "numbers", s.depot, "move", 0, false) // and back home
 	end()
 	s.finish(t, "numbers", e.at)
@@ -83,6 +81,20 @@ func (s *twoSites) failover(t *testing.T, at *site) (f failoverShown) {
 		return status == http.StatusOK
 	}, func() string { return fmt.Sprintf("status %d\n%s", status, s.said()) })
 	return f
+}
+
+// awaitOnly waits until it is settled who has the job, which must be at: some agents
+// have only just come back, and may not answer yet.
+func (s *twoSites) awaitOnly(t *testing.T, at *site) {
+	t.Helper()
+	text := ""
+	await(t, "the job to be at the "+s.name(at)+", and nowhere else", func() bool {
+		var who *site
+		if who, text = s.where("numbers"); who == s.other(at) {
+			t.Fatalf("it runs at the other site: %s", text)
+		}
+		return who == at
+	}, func() string { return text + "\n" + s.said() })
 }
 
 // awaitFenced waits until a site that is back knows that another one has its job.

@@ -100,6 +100,21 @@ func TestHostsTransactionalChild(t *testing.T) {
 	}
 }
 
+// readPatiently reads for as long as something comes: patience begins anew with each
+// row. How long all of them take is up to the machine's disk.
+func readPatiently(t *testing.T, in *mqtt.Reader, out *sensors.Records) func(most int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(func() { cancel() })
+	return func(most int) error {
+		err := in.Read(ctx, out, most)
+		if out.Len() > 0 {
+			cancel()
+			ctx, cancel = context.WithTimeout(context.Background(), patience)
+		}
+		return err
+	}
+}
+
 // The writing process is killed (-9) again and again, at random moments, and
 // in one case Mosquitto is restarted as well. A subscriber of its own counts.
 func TestHostsTransactionalKilled(t *testing.T) {
@@ -116,7 +131,7 @@ func TestHostsTransactionalKilled(t *testing.T) {
 			dir := t.TempDir()
 			r := rand.New(rand.NewPCG(1, uint64(c.qos)))
 			child := func() *exec.Cmd {
-				cmd := exec.Command(os.Args[0], "-test.run", "^TestHostsTransactionalChild$", "-test.v")
+				cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestHostsTransactionalChild$", "-test.v")
 				cmd.Env = append(os.Environ(), "TIDEMARK_TEST_CHILD="+dir, "TIDEMARK_TEST_BROKER="+m.url(), fmt.Sprint("TIDEMARK_TEST_QOS=", c.qos))
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
@@ -126,10 +141,10 @@ func TestHostsTransactionalKilled(t *testing.T) {
 			seen := make(map[string]int)
 			total, kills, next := 0, 0, r.IntN(150)
 			cmd := child()
-			ctx := timeout(t)
 			var out sensors.Records
+			read := readPatiently(t, in, &out)
 			for len(seen) < childRows {
-				if err := in.Read(ctx, &out, 64); err != nil {
+				if err := read(64); err != nil {
 					t.Fatalf("%d rows: %v", len(seen), err)
 				}
 				for i := range out.Len() {
@@ -157,7 +172,7 @@ func TestHostsTransactionalKilled(t *testing.T) {
 			p := newPublisher(t, m.addr)
 			p.publish(t, "out/end", 2, false, []byte("end"))
 			for ended := false; !ended; {
-				if err := in.Read(ctx, &out, 64); err != nil {
+				if err := read(64); err != nil {
 					t.Fatal(err)
 				}
 				for i := range out.Len() {
