@@ -43,6 +43,7 @@ type keeper struct {
 	lost   map[coordinator.JobID]*coordinator.Job  // whose files are to be cut back; tried again
 	looked map[coordinator.JobID]bool              // this disk was looked through for what is kept of them
 	owed   bool                                    // a collection
+	more   bool                                    // of what is kept more follows, before which nothing is collected
 	last   dataflow.Time                           // when parts were last collected
 	again  dataflow.Time                           // when what failed and lost have is tried again; MaxTime: there is nothing
 	until  dataflow.Time                           // when release is due; MaxTime: it is done
@@ -98,6 +99,7 @@ func (k *keeper) run() {
 		for ; ok; item, ok = k.next() {
 			switch item := item.(type) {
 			case worker.Kept:
+				k.more = item.More
 				k.keep(item)
 			case *coordinator.Job:
 				k.lost[item.ID] = item
@@ -144,7 +146,7 @@ func (k *keeper) retry() {
 // due is when something is to be done although nobody says anything.
 func (k *keeper) due() (dataflow.Duration, bool) {
 	now, at := k.x.o.Clock.Now(), min(k.again, k.until)
-	if k.owed && len(k.failed) == 0 { // else nothing is collected
+	if k.owed && !k.waits() {
 		at = min(at, k.last.Add(collectEvery))
 	}
 	for _, since := range k.seen {
@@ -236,6 +238,9 @@ func (k *keeper) expire(now dataflow.Time) {
 	}
 }
 
+// waits tells whether nothing may be collected now.
+func (k *keeper) waits() bool { return k.more || len(k.failed) > 0 }
+
 // collect removes what nobody needs, where everything that is kept is on disk.
 func (k *keeper) collect() {
 	now := k.x.o.Clock.Now()
@@ -245,7 +250,7 @@ func (k *keeper) collect() {
 		k.owed = true
 	}
 	k.expire(now)
-	if !k.owed || len(k.failed) > 0 || now < k.last.Add(collectEvery) {
+	if !k.owed || k.waits() || now < k.last.Add(collectEvery) {
 		return
 	}
 	k.owed, k.last = false, now

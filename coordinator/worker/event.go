@@ -154,4 +154,7 @@ type Copy struct {
 type Kept struct {
 	Job       coordinator.JobID
 	Snapshots []*coordinator.Snapshot
+	// More: another one of the same Step follows. Nothing is collected before that: a part
+	// may be let go by one and named by the next.
+	More bool
 }

@@ -32,7 +32,7 @@ func TestFoldersOfForgottenJobs(t *testing.T) {
 	}
 	b.step(granted(1, 11)) // an old state: the job may be here by now
 	b.st.Index = 11
-	b.step(Event{State: true}, "kept j10-b1", "kept j9-s0", "kept 0", "kept j70", "kept j8-b0")
+	b.step(Event{State: true}, "kept 0", "kept j10-b1", "kept j9-s0", "kept j70", "kept j8-b0")
 	b.step(Event{State: true})
 	delete(b.st.Jobs, "j9-s")
 	delete(b.st.Replicas, "j10-b")

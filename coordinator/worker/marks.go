@@ -131,18 +131,24 @@ func (w *Worker) reconcile(st *coordinator.State) {
 
 // reconcileKept says which snapshots are kept of whom, where that has changed.
 func (w *Worker) reconcileKept(st *coordinator.State, jobs []coordinator.JobID) {
-	for _, id := range jobs {
-		if st.Jobs[id] != nil || st.Replicas[id] != nil {
-			w.keep(id, st.Kept(id))
+	from := len(w.effects)
+	defer func() { // all that were put since are Kept
+		for i := from; i < len(w.effects)-1; i++ {
+			w.effects[i].Kept.More = true
 		}
-	}
-	if w.marks.savepoints {
+	}()
+	if w.marks.savepoints { // first: what is said of a job lets go what is held for it up to there
 		w.marks.savepoints = false
 		var savepoints []*coordinator.Snapshot
 		for _, name := range sorted(st.Savepoints) {
 			savepoints = append(savepoints, st.Savepoints[name])
 		}
 		w.keep("", savepoints)
+	}
+	for _, id := range jobs {
+		if st.Jobs[id] != nil || st.Replicas[id] != nil {
+			w.keep(id, st.Kept(id))
+		}
 	}
 	for _, id := range jobs {
 		if _, said := w.kept[id]; id == "" || !said && !w.found[id] || st.Jobs[id] != nil || st.Replicas[id] != nil {

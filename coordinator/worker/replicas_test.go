@@ -20,7 +20,7 @@ func TestReplicaIsKept(t *testing.T) {
 	b.st.Level, b.st.Replicas = coordinator.SitesLevel, map[coordinator.JobID]*coordinator.Replica{"j9-b": {Next: first}}
 	b.step(Event{Leader: ptr(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: ptr(true)}, "hello", "beat 1")
-	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "kept j9-b1", "kept 0")
+	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Granted: &coordinator.Granted{Seq: 1, Lease: 1000, Index: 10}}}, "kept 0", "kept j9-b1")
 	order := &coordinator.Copy{Order: 3, Index: 10, Name: "c1", Job: "j9-b"}
 	b.step(Event{Message: &coordinator.ToAgent{Term: 5, Copy: order}}, "copy 1 of c1")
 	b.st.Replicas["j9-b"] = &coordinator.Replica{Snapshot: first, Next: next}

@@ -236,7 +236,7 @@ func TestBehind(t *testing.T) {
 	b.st.Index = 30
 	b.job(5, coordinator.Running) // it was prepared by the process before
 	// No lease before: what it is about to do may be another's.
-	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept j0", "kept 0", "lease 3003")
+	b.step(Event{State: true}, "failed the agent was restarted", "own 1", "kept 0", "kept j0", "lease 3003")
 	b.step(Event{State: true})
 }
 
@@ -354,7 +354,7 @@ func TestOver(t *testing.T) {
 	b.step(Event{Leader: new(mesh.NodeID("n2"))}, "connect n2")
 	b.step(Event{Connected: new(true)}, "hello", "beat 1")
 	b.step(over(3), "failed ") // nothing is done before the first lease
-	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 1}}), "kept j0", "kept 0", "lease 3002")
+	b.step(b.tell(5, coordinator.ToAgent{Granted: &coordinator.Granted{Seq: 1, Lease: 3 * dataflow.Second, Index: 1}}), "kept 0", "kept j0", "lease 3002")
 	b.step(over(4), "failed ") // the state has not come to it
 	b.job(4, coordinator.Restoring)
 	b.step(Event{State: true})

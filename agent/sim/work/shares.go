@@ -423,6 +423,9 @@ func (x *executor) keep(k *worker.Kept) {
 			x.holds[d] = slices.DeleteFunc(hs, func(h hold) bool { return h.job == k.Job && h.id.Less(through) })
 		}
 	}
+	if k.More {
+		return
+	}
 	needed := make(map[store.Digest]bool)
 	for _, k := range x.kept {
 		for _, s := range k.Snapshots {
