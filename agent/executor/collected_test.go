@@ -70,3 +70,58 @@ func TestNothingIsCollectedInBetween(t *testing.T) {
 		}
 	})
 }
+
+// The machine's clock is set back by a month: what is to be done goes on as before.
+func TestAClockThatIsSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		k.tell(worker.Kept{})
+		time.Sleep(time.Second)
+		bad := &coordinator.Snapshot{Name: "sp", Manifest: []byte("x")}
+		k.tell(worker.Kept{Snapshots: []*coordinator.Snapshot{bad}})
+		k.told()
+		k.clock.by.Store(int64(-30 * dataflow.Day))
+		time.Sleep(10 * time.Minute)
+		if n := len(k.told()); n < 9 || n > 10 {
+			t.Errorf("what fails is told %d times in 10 minutes", n)
+		}
+		p := k.part(t, "one")
+		k.tell(worker.Kept{})
+		time.Sleep(2 * collectEvery.Go())
+		synctest.Wait()
+		if k.has(p) {
+			t.Error("a part that nobody needs is not collected")
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if !k.released.Load() {
+			t.Error("what was here at the start is still held, an hour after it")
+		}
+	})
+}
+
+// The machine's clock is set forward by a month: nothing is let go for that.
+func TestAClockThatIsSetForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		p := k.part(t, "one")
+		if err := k.x.o.State.Parts().Pin(p); err != nil {
+			t.Fatal(err)
+		}
+		k.x.holds.Take(imported, dataflow.CheckpointID{Counter: 1}, p)
+		k.tell(worker.Kept{})
+		time.Sleep(time.Minute)
+		k.clock.by.Store(int64(30 * dataflow.Day))
+		k.tell(worker.Kept{})
+		time.Sleep(50 * time.Minute)
+		synctest.Wait()
+		if !k.has(p) || k.released.Load() {
+			t.Errorf("within the hour the part of an import is here: %v; what was here at the start was let go: %v", k.has(p), k.released.Load())
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if k.has(p) || !k.released.Load() {
+			t.Errorf("after the hour the part of an import is here: %v; what was here at the start was let go: %v", k.has(p), k.released.Load())
+		}
+	})
+}

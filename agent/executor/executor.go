@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
@@ -58,7 +57,7 @@ type Options struct {
 	Feeds     Feeds // nil: there are none
 	Permit    sensors.Permit
 	Secrets   job.Resolver
-	Clock     sensors.Clock // nil: the machine's
+	Clock     sensors.Clock // of jobs' sources and sinks; nil: the machine's
 	Files     store.FS      // where file sinks write; nil: the disk
 	Memory    int64         // bytes for batches in flight, of all attempts; 0: 256 MiB
 	Slots     int           // among which Memory is divided; 0: one
@@ -137,11 +136,7 @@ func New(o Options) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now
-	if _, wall := o.Clock.(sensors.Wall); !wall {
-		now = func() time.Time { return time.UnixMicro(int64(o.Clock.Now())) }
-	}
-	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Packs: o.Packs, Packer: o.Packer, Now: now})
+	x.peers = peers.New(peers.Options{Transport: o.Transport, Store: o.State.Parts(), Site: o.Site, Holds: x.holds, Fence: x.fence, Ways: o.Ways, Packs: o.Packs, Packer: o.Packer})
 	if err := o.State.Tidy(); err != nil {
 		o.Tell(fmt.Sprintf("what jobs of the process before have left in %s could not be removed: %v", o.State.Dir(), err))
 	}

@@ -26,6 +26,10 @@ const (
 type keeper struct {
 	x       *Executor
 	release func() // what was here at the start
+	// now is how long this process has run: no step of the machine's clock makes anything
+	// due or puts it off, and time in which the machine slept, and heard nothing of the
+	// site, does not count.
+	now func() dataflow.Time
 
 	mu     sync.Mutex    // guards queue
 	queue  []any         // worker.Kept, *coordinator.Job, *worker.Copy
@@ -52,12 +56,17 @@ type keeper struct {
 }
 
 func newKeeper(x *Executor, release func()) *keeper {
-	k := &keeper{x: x, release: release, signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job),
+	k := &keeper{x: x, release: release, now: sinceNow(), signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job),
 		looked: make(map[coordinator.JobID]bool), seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
-	now := x.o.Clock.Now()
+	now := k.now()
 	k.last, k.until, k.again = now.Add(-collectEvery), now.Add(x.o.Hold), dataflow.MaxTime
 	k.done.Go(k.run)
 	return k
+}
+
+func sinceNow() func() dataflow.Time {
+	began := time.Now()
+	return func() dataflow.Time { return dataflow.Time(time.Since(began).Microseconds()) }
 }
 
 func (k *keeper) close() {
@@ -125,7 +134,7 @@ func (k *keeper) run() {
 
 // retry tries again what is due.
 func (k *keeper) retry() {
-	now := k.x.o.Clock.Now()
+	now := k.now()
 	if now >= k.again {
 		k.again = dataflow.MaxTime
 		for _, id := range slices.Sorted(maps.Keys(k.failed)) { // what fails again goes back into it
@@ -145,7 +154,7 @@ func (k *keeper) retry() {
 
 // due is when something is to be done although nobody says anything.
 func (k *keeper) due() (dataflow.Duration, bool) {
-	now, at := k.x.o.Clock.Now(), min(k.again, k.until)
+	now, at := k.now(), min(k.again, k.until)
 	if k.owed && !k.waits() {
 		at = min(at, k.last.Add(collectEvery))
 	}
@@ -215,7 +224,7 @@ func (k *keeper) complain(of string, err error, format string, args ...any) bool
 		delete(k.told, of)
 		return false
 	}
-	now := k.x.o.Clock.Now()
+	now := k.now()
 	if last, told := k.told[of]; !told || now >= last.Add(tellAgain) {
 		k.told[of] = now
 		k.x.o.Tell(fmt.Sprintf(format, args...) + ": " + err.Error())
@@ -243,7 +252,7 @@ func (k *keeper) waits() bool { return k.more || len(k.failed) > 0 }
 
 // collect removes what nobody needs, where everything that is kept is on disk.
 func (k *keeper) collect() {
-	now := k.x.o.Clock.Now()
+	now := k.now()
 	if now >= k.until {
 		k.until = dataflow.MaxTime
 		k.release()

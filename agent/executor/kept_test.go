@@ -24,28 +24,38 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
-// keeping is a keeper on a disk that a test can fill.
+// keeping is a keeper on a disk that a test can fill, of a machine whose clock it can set.
 type keeping struct {
 	*keeper
-	disk  *storetest.FS
-	mu    sync.Mutex // guards lines
-	lines []string
+	disk     *storetest.FS
+	clock    *setClock
+	released atomic.Bool // what was here at the start
+	mu       sync.Mutex  // guards lines
+	lines    []string
 }
 
+// setClock is the wall's clock, set by so much.
+type setClock struct {
+	sensors.Wall
+	by atomic.Int64
+}
+
+func (c *setClock) Now() dataflow.Time { return c.Wall.Now().Add(dataflow.Duration(c.by.Load())) }
+
 func newKeeping(t *testing.T) *keeping {
-	k := &keeping{disk: storetest.New()}
+	k := &keeping{disk: storetest.New(), clock: &setClock{}}
 	state, err := durable.Open(t.TempDir(), k.disk)
 	if err != nil {
 		t.Fatal(err)
 	}
 	x := &Executor{tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), holds: part.NewHolds(state.Parts())}
-	x.o = Options{Node: "a", State: state, Files: k.disk, Clock: sensors.Wall{}, Hold: dataflow.Hour, Present: func(coordinator.JobID) *coordinator.Job { return nil },
+	x.o = Options{Node: "a", State: state, Files: k.disk, Clock: k.clock, Hold: dataflow.Hour, Present: func(coordinator.JobID) *coordinator.Job { return nil },
 		Tell: func(line string) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.lines = append(k.lines, line)
 		}}
-	k.keeper = newKeeper(x, func() {})
+	k.keeper = newKeeper(x, func() { k.released.Store(true) })
 	x.kept = k.keeper
 	t.Cleanup(func() {
 		k.close()
@@ -142,8 +152,8 @@ func TestAForgottenJob(t *testing.T) {
 // While one manifest cannot be written nothing is collected: that a collection is owed
 // does not wake anybody then. It would be at once, for ever.
 func TestACollectionThatWaits(t *testing.T) {
-	now := sensors.Wall{}.Now()
-	k := &keeper{x: &Executor{o: Options{Clock: sensors.Wall{}}}, owed: true, last: now.Add(-dataflow.Hour), until: dataflow.MaxTime, again: now.Add(dataflow.Hour)}
+	const now = dataflow.Time(2 * dataflow.Hour)
+	k := &keeper{x: &Executor{}, now: func() dataflow.Time { return now }, owed: true, last: now.Add(-dataflow.Hour), until: dataflow.MaxTime, again: now.Add(dataflow.Hour)}
 	if d, ok := k.due(); !ok || d != 0 {
 		t.Errorf("it wakes in %v, %v to collect, want at once", d, ok)
 	}
