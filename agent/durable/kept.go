@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -22,7 +23,8 @@ func (s *State) Parts() *part.Store { return s.parts }
 // SyncKept makes the manifests of a job's checkpoints on this disk those that are
 // kept: jobName names the folder; empty, it is that of savepoints. Their parts
 // may be on other nodes. Those that are missing here are written before others
-// are deleted, and Collect comes after it.
+// are deleted, and Collect comes after it. A file of a kept name with another
+// manifest is replaced.
 func (s *State) SyncKept(jobName string, kept []manifest.Manifest) error {
 	folder := s.savepoints
 	if jobName != "" {
@@ -43,7 +45,7 @@ func (s *State) SyncKept(jobName string, kept []manifest.Manifest) error {
 	}
 	var errs []error
 	for _, m := range kept {
-		there := slices.ContainsFunc(list, func(e part.Entry) bool { return e.Name == m.Name && e.Err == nil && e.Manifest.ID == m.ID })
+		there := slices.ContainsFunc(list, func(e part.Entry) bool { return e.Name == m.Name && e.Err == nil && same(e.Manifest, m) })
 		if !there {
 			errs = append(errs, folder.Keep(m))
 		}
@@ -57,6 +59,17 @@ func (s *State) SyncKept(jobName string, kept []manifest.Manifest) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// same tells whether two manifests are one. A name may be given again while nobody looks,
+// and checkpoints of two jobs may have the same id.
+func same(a, b manifest.Manifest) bool {
+	if a.Job != b.Job || a.ID != b.ID {
+		return false
+	}
+	one, err := manifest.Encode(a)
+	other, wrong := manifest.Encode(b)
+	return err == nil && wrong == nil && bytes.Equal(one, other)
 }
 
 // Scratch is where a job may keep files that are of no use to a later run.

@@ -33,15 +33,7 @@ func TestFolderIsWhatIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	var parts []store.Part
-	for _, text := range []string{"a", "b"} {
-		p, err := s.Parts().Put(func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Parts().Unpin(p)
-		parts = append(parts, p)
-	}
+	parts := put(t, s, "a", "b")
 	one, two := keptOf("chk-1-1", 1, parts[0]), keptOf("chk-1-2", 2, parts[1])
 	elsewhere := keptOf("chk-1-3", 3, store.Part{Digest: store.Digest{7}, Size: 9})
 	step := func(want string, kept ...manifest.Manifest) {
@@ -90,6 +82,47 @@ func TestFolderIsWhatIsKept(t *testing.T) {
 	if jobs, err := s.Jobs(); err != nil || slices.Contains(jobs, "nobody") {
 		t.Errorf("%v, %v: a folder was made for nothing", jobs, err)
 	}
+}
+
+// While the agent was away a savepoint was deleted, and another one was brought in under
+// its name: what is kept is the authority. Of two jobs both may have the same id.
+func TestANameThatIsGivenAgain(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "state"), storetest.New())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	parts := put(t, s, "a", "b")
+	ofOther := keptOf("nightly", 1, parts[1])
+	ofOther.Job = "doors"
+	for i, kept := range []manifest.Manifest{keptOf("nightly", 1, parts[0]), keptOf("nightly", 2, parts[1]), keptOf("nightly", 1, parts[0]), ofOther} {
+		if err := s.SyncKept("", []manifest.Manifest{kept}); err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+		if list, err := s.Savepoints(); err != nil || len(list) != 1 || list[0].Manifest.Job != kept.Job || list[0].Manifest.ID != kept.ID {
+			t.Errorf("%d: %v, %v", i, list, err)
+		}
+	}
+	if _, err := s.Collect(); err != nil {
+		t.Error(err)
+	}
+	if a, b := s.Parts().Has(parts[0]), s.Parts().Has(parts[1]); a || !b {
+		t.Errorf("of the old one's parts: %v, of the new one's: %v", a, b)
+	}
+}
+
+// put puts parts that nobody holds.
+func put(t *testing.T, s *State, texts ...string) (parts []store.Part) {
+	t.Helper()
+	for _, text := range texts {
+		p, err := s.Parts().Put(func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Parts().Unpin(p)
+		parts = append(parts, p)
+	}
+	return parts
 }
 
 // At the start scratch goes, and rows that wait in files of sinks; what a sink must

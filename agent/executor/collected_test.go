@@ -71,6 +71,26 @@ func TestNothingIsCollectedInBetween(t *testing.T) {
 	})
 }
 
+// A savepoint's name is used again while this agent does not look: it is written in place
+// of the one before, and what nobody needs is collected.
+func TestASavepointsNameIsUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		a := k.part(t, "a")
+		k.tell(worker.Kept{Snapshots: []*coordinator.Snapshot{snapshot(t, manifest.Savepoint, "nightly", 1, a)}})
+		time.Sleep(time.Minute)
+		b := k.part(t, "b")
+		k.tell(worker.Kept{Snapshots: []*coordinator.Snapshot{snapshot(t, manifest.Savepoint, "nightly", 2, b)}})
+		time.Sleep(time.Minute)
+		if lines := k.told(); len(lines) > 0 {
+			t.Errorf("told %q", lines)
+		}
+		if k.has(a) || !k.has(b) {
+			t.Errorf("of the old one's parts: %v, of the new one's: %v", k.has(a), k.has(b))
+		}
+	})
+}
+
 // The machine's clock is set back by a month: what is to be done goes on as before.
 func TestAClockThatIsSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

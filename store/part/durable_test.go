@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 	"github.com/tidemark-mesh/tidemark/store/part"
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
@@ -78,6 +80,44 @@ func TestManifestPutAgain(t *testing.T) {
 	if _, err := part.ViewManifests(l.fs.Crash(0), checksDir).Get(m.Name); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestKeepReplaces: who says what is kept may give a name to another manifest. Whatever
+// happens in between, one of the two is there, and the new one when Keep has returned.
+func TestKeepReplaces(t *testing.T) {
+	one := checkpoint(1, []store.Part{storetest.PartOf([]byte("a"))})
+	two := checkpoint(1, []store.Part{storetest.PartOf([]byte("b"))})
+	look := func(t *testing.T, fs *storetest.FS, when string, may ...manifest.Manifest) {
+		t.Helper()
+		got, err := part.ViewManifests(fs, checksDir).Get(one.Name)
+		if err != nil || !slices.ContainsFunc(may, func(m manifest.Manifest) bool { return manifest.Needed(m)[0] == manifest.Needed(got)[0] }) {
+			t.Errorf("%s: %v, %v", when, manifest.Needed(got), err)
+		}
+	}
+	for n := 1; n < 20; n++ {
+		l := start(t)
+		if err := l.checks.Keep(one); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.checks.Put(two); err == nil {
+			t.Fatal("Put replaced it")
+		}
+		l.fs.FailAt(n, syscall.EIO)
+		err := l.checks.Keep(two)
+		l.fs.Heal()
+		if err == nil {
+			if n == 1 {
+				t.Error("it was not written")
+			}
+			look(t, l.fs.Crash(0), "done", two)
+			return
+		}
+		look(t, l.fs, fmt.Sprint("failed at ", n), one, two)
+		for seed := range uint64(5) {
+			look(t, l.fs.Crash(seed), fmt.Sprint("failed at ", n, ", seed ", seed), one, two)
+		}
+	}
+	t.Error("it cannot be replaced")
 }
 
 // TestFailedPutLeavesNothing: also when the part had its name already.

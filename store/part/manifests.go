@@ -76,16 +76,21 @@ func (s *Manifests) Put(m manifest.Manifest) error {
 }
 
 // Keep stores a manifest whose parts may be on other nodes: those that are here
-// are not collected while it is there.
+// are not collected while it is there. Who calls it is the authority on names: another
+// manifest of this name is replaced, in one step and durably.
 func (s *Manifests) Keep(m manifest.Manifest) error {
 	data, err := manifest.Encode(m)
 	if err != nil {
 		return err
 	}
-	return s.write(m.Name, data)
+	was, err := s.bytes(s.path(m.Name))
+	if err == nil && bytes.Equal(was, data) {
+		return s.sync()
+	}
+	return s.replace(m.Name, data, errors.Is(err, store.ErrMissing))
 }
 
-// write stores a manifest's bytes, durably.
+// write stores a manifest's bytes, durably, unless another one has its name.
 func (s *Manifests) write(of string, data []byte) error {
 	name := s.path(of)
 	was, err := s.bytes(name)
@@ -95,13 +100,22 @@ func (s *Manifests) write(of string, data []byte) error {
 	case err != nil && !errors.Is(err, store.ErrCorrupt):
 		return err
 	case err == nil && bytes.Equal(was, data):
-		return kinds(s.fs.SyncDir(s.dir), "syncing", s.dir) // its name may not be durable yet
+		return s.sync()
 	default:
 		if _, damaged := manifest.Decode(was); err == nil && damaged == nil {
 			return fmt.Errorf("%s: another manifest has this name; choose one, or delete it", name)
 		}
 	}
-	err = disk.Replace(s.fs, name, data)
+	return s.replace(of, data, fresh)
+}
+
+// sync makes a name durable that is there: it may not be yet.
+func (s *Manifests) sync() error { return kinds(s.fs.SyncDir(s.dir), "syncing", s.dir) }
+
+// replace writes a manifest's file, in place of one that may be there. fresh: there is none.
+func (s *Manifests) replace(of string, data []byte, fresh bool) error {
+	name := s.path(of)
+	err := disk.Replace(s.fs, name, data)
 	if err != nil && fresh {
 		_ = s.fs.Remove(name) // if this fails too, it may be seen: it is whole
 	}
@@ -187,7 +201,7 @@ func (s *Manifests) Delete(name string) error {
 	if err := s.fs.Remove(s.path(name)); err != nil {
 		return kinds(err, "deleting", s.path(name))
 	}
-	return kinds(s.fs.SyncDir(s.dir), "syncing", s.dir)
+	return s.sync()
 }
 
 // Folders are all folders of manifests below a state directory: jobs/JOB/checkpoints
