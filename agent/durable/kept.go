@@ -24,41 +24,70 @@ func (s *State) Parts() *part.Store { return s.parts }
 // kept: jobName names the folder; empty, it is that of savepoints. Their parts
 // may be on other nodes. Those that are missing here are written before others
 // are deleted, and Collect comes after it. A file of a kept name with another
-// manifest is replaced.
+// manifest is replaced. After an error all is done that could be: Collect spares
+// what those name that could not be written, until the next call for this job.
 func (s *State) SyncKept(jobName string, kept []manifest.Manifest) error {
-	folder := s.savepoints
 	if jobName != "" {
 		if err := manifest.CheckName(jobName); err != nil {
 			return err
 		}
+	}
+	s.spare(jobName, kept)
+	unwritten, err := s.syncKept(jobName, kept)
+	s.spare(jobName, unwritten)
+	return err
+}
+
+func (s *State) syncKept(jobName string, kept []manifest.Manifest) (unwritten []manifest.Manifest, err error) {
+	folder := s.savepoints
+	if jobName != "" {
 		if _, err := s.fs.Stat(s.checkpointsOf(jobName)); len(kept) == 0 && errors.Is(err, os.ErrNotExist) {
-			return nil
+			return nil, nil
 		}
-		var err error
 		if folder, err = part.OpenManifests(s.parts, s.checkpointsOf(jobName)); err != nil {
-			return err
+			return kept, err
 		}
 	}
 	list, err := folder.List()
 	if err != nil {
-		return err
+		return kept, err
 	}
 	var errs []error
 	for _, m := range kept {
 		there := slices.ContainsFunc(list, func(e part.Entry) bool { return e.Name == m.Name && e.Err == nil && same(e.Manifest, m) })
-		if !there {
-			errs = append(errs, folder.Keep(m))
+		if there {
+			continue
+		}
+		if err := folder.Keep(m); err != nil {
+			errs, unwritten = append(errs, err), append(unwritten, m)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err // rather too many than too few
-	}
-	for _, e := range list {
+	for _, e := range list { // also after an error: it may be to make room
 		if !slices.ContainsFunc(kept, func(m manifest.Manifest) bool { return m.Name == e.Name }) {
 			errs = append(errs, folder.Delete(e.Name))
 		}
 	}
-	return errors.Join(errs...)
+	return unwritten, errors.Join(errs...)
+}
+
+// spare notes what Collect spares of a job beside what is on disk.
+func (s *State) spare(jobName string, unwritten []manifest.Manifest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unwritten[jobName] = unwritten; len(unwritten) == 0 {
+		delete(s.unwritten, jobName)
+	}
+}
+
+// spared are the parts that manifests name which are kept, and could not be written.
+func (s *State) spared() []store.Part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []manifest.Manifest
+	for _, ms := range s.unwritten {
+		all = append(all, ms...)
+	}
+	return manifest.Needed(all...)
 }
 
 // same tells whether two manifests are one. A name may be given again while nobody looks,

@@ -111,6 +111,52 @@ func TestANameThatIsGivenAgain(t *testing.T) {
 	}
 }
 
+// Where a manifest cannot be written, as the disk is full, others are deleted all the same,
+// and what it names stays without it until it is written, or not kept any more.
+func TestAManifestThatCannotBeWritten(t *testing.T) {
+	disk := storetest.New()
+	s, err := Open(filepath.Join(t.TempDir(), "state"), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	parts := put(t, s, "a", "b")
+	step := func(when, want string, full bool, job string, kept ...manifest.Manifest) {
+		t.Helper()
+		if err := s.SyncKept(job, kept); errors.Is(err, store.ErrFull) != full || err != nil && !full {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if _, err := s.Collect(); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		got := ""
+		for i, name := range []string{"a", "b"} {
+			if s.Parts().Has(parts[i]) {
+				got += name
+			}
+		}
+		if got != want {
+			t.Errorf("%s: parts %q, want %q", when, got, want)
+		}
+	}
+	lack := keptOf("chk-1-9", 9, store.Part{Digest: store.Digest{7}, Size: 9})
+	step("both are named", "ab", false, "j7", keptOf("chk-1-1", 1, parts[0]), keptOf("chk-1-2", 2, parts[1]))
+	disk.SetCapacity(1)
+	step("the next cannot be written", "b", true, "j7", keptOf("chk-1-3", 3, parts[1]))
+	if list, err := s.Checkpoints("j7"); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	step("nor can one of another job", "b", true, "j8", lack)
+	disk.SetCapacity(1 << 20)
+	step("there is room", "b", false, "j7", keptOf("chk-1-3", 3, parts[1]))
+	if list, err := s.Checkpoints("j7"); err != nil || len(list) != 1 {
+		t.Errorf("%v, %v", list, err)
+	}
+	disk.SetCapacity(1)
+	step("the disk is full again", "b", true, "j7", keptOf("chk-1-4", 4, parts[1]))
+	step("it is not kept any more", "", false, "j7")
+}
+
 // put puts parts that nobody holds.
 func put(t *testing.T, s *State, texts ...string) (parts []store.Part) {
 	t.Helper()

@@ -28,8 +28,9 @@ type State struct {
 	parts      *part.Store
 	savepoints *part.Manifests
 
-	mu   sync.Mutex      // guards jobs
-	jobs map[string]bool // that are open in this process
+	mu        sync.Mutex                     // guards jobs and unwritten
+	jobs      map[string]bool                // that are open in this process
+	unwritten map[string][]manifest.Manifest // of each job what is kept and SyncKept could not write
 
 	// publishing is held from before what a savepoint needs of feeds is kept until
 	// the savepoint is there.
@@ -51,7 +52,7 @@ func Open(dir string, fsys store.FS) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &State{dir: dir, fs: fsys, lock: lock, jobs: make(map[string]bool)}
+	s := &State{dir: dir, fs: fsys, lock: lock, jobs: make(map[string]bool), unwritten: make(map[string][]manifest.Manifest)}
 	if s.parts, err = part.Open(fsys, filepath.Join(dir, "parts")); err == nil {
 		s.savepoints, err = part.OpenManifests(s.parts, filepath.Join(dir, "savepoints"))
 	}
@@ -94,11 +95,19 @@ func (s *State) Still(f func() error) error {
 	return f()
 }
 
-// Collect removes the parts that no manifest names and no running job holds.
+// Collect removes the parts that no manifest names and no running job holds: none on
+// disk, and none that SyncKept was told of and could not write.
 func (s *State) Collect() (part.Collected, error) {
 	s.collecting.Lock()
 	defer s.collecting.Unlock()
-	return s.parts.Collect(func() ([]*part.Manifests, error) { return part.Folders(s.parts, s.dir) })
+	return s.parts.Collect(func() ([]*part.Manifests, error) {
+		for _, p := range s.spared() {
+			if s.parts.Pin(p) == nil { // what is pinned while it collects stays
+				s.parts.Unpin(p)
+			}
+		}
+		return part.Folders(s.parts, s.dir)
+	})
 }
 
 // Job is one job in a state folder.

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +88,67 @@ func TestASavepointsNameIsUsedAgain(t *testing.T) {
 		}
 		if k.has(a) || !k.has(b) {
 			t.Errorf("of the old one's parts: %v, of the new one's: %v", k.has(a), k.has(b))
+		}
+	})
+}
+
+// The disk is full, so that a job's newest manifest cannot be written, and a person deletes
+// a savepoint to make room: its parts go, and those that the manifest names stay.
+func TestRoomIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		big, old := k.part(t, "big"), k.part(t, "old")
+		sp, first := snapshot(t, manifest.Savepoint, "sp", 1, big), snapshot(t, manifest.Checkpoint, "chk-1", 1, old)
+		k.tell(worker.Kept{More: true, Snapshots: []*coordinator.Snapshot{sp}})
+		k.tell(worker.Kept{Job: "j1", Snapshots: []*coordinator.Snapshot{first}})
+		time.Sleep(time.Minute)
+		held := k.part(t, "held")
+		if err := k.x.o.State.Parts().Pin(held); err != nil {
+			t.Fatal(err)
+		}
+		k.x.holds.Take("j1", dataflow.CheckpointID{Counter: 2}, held)
+		k.disk.SetCapacity(1)
+		second := snapshot(t, manifest.Checkpoint, "chk-2", 2, held)
+		k.tell(worker.Kept{Job: "j1", Snapshots: []*coordinator.Snapshot{second}})
+		time.Sleep(30 * time.Second)
+		if lines := k.told(); len(lines) != 1 || !strings.Contains(lines[0], "manifests of job") {
+			t.Errorf("told %q", lines)
+		}
+		k.tell(worker.Kept{})
+		time.Sleep(2 * collectEvery.Go())
+		synctest.Wait()
+		if k.has(big) || k.has(old) || !k.has(held) {
+			t.Errorf("the savepoint's part is here: %v, that of a checkpoint before: %v, that of the newest: %v", k.has(big), k.has(old), k.has(held))
+		}
+		if k.x.holds.Checkpoints("j1") != nil {
+			t.Error("more is held than the manifest names")
+		}
+		k.disk.SetCapacity(1 << 20)
+		time.Sleep(time.Minute)
+		k.told()
+		if list, err := k.x.o.State.Checkpoints("j1"); err != nil || len(list) != 1 || list[0].Name != "chk-2" || !k.has(held) {
+			t.Errorf("when there is room: %v, %v; its part is here: %v", list, err, k.has(held))
+		}
+	})
+}
+
+// What is kept cannot be read here, as by a program that is too old: nobody knows what it
+// names, and nothing is collected.
+func TestWhatIsKeptCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		k.tell(worker.Kept{More: true})
+		p := k.part(t, "one")
+		k.tell(worker.Kept{Job: "j1", Snapshots: []*coordinator.Snapshot{{Name: "chk-1", Manifest: []byte("x")}}})
+		time.Sleep(30 * time.Second)
+		if lines := k.told(); len(lines) != 1 || !strings.Contains(lines[0], "nothing is collected") || !k.has(p) {
+			t.Errorf("told %q; the part is here: %v", lines, k.has(p))
+		}
+		k.tell(worker.Kept{Job: "j1"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if k.has(p) {
+			t.Error("the part is still here")
 		}
 	})
 }

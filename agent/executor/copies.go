@@ -19,7 +19,7 @@ import (
 // several at a time from one node, large ones one at a time, so that it takes little from
 // live work. The keeper hands it an order, and so the manifest of the snapshot is on this
 // disk before: what comes is named by it, and collected when the snapshot is not kept any
-// more. Where it could not be written nothing is collected.
+// more. Where it could not be written collections spare what it names.
 type copier struct {
 	x      *Executor
 	ctx    context.Context // of fetches

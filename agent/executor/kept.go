@@ -22,7 +22,7 @@ const (
 
 // keeper makes the manifests on this disk those that the site keeps, lets go
 // what was held for checkpoints that have completed, and collects. One goroutine
-// does it all, so that nothing is collected while a manifest waits to be written.
+// does it all, so that nothing is collected while what is kept waits to be looked at.
 type keeper struct {
 	x       *Executor
 	release func() // what was here at the start
@@ -44,6 +44,7 @@ type keeper struct {
 	// has a folder here (worker.Config.Folders). So the folder of a job must not go before
 	// all else of it has.
 	failed map[coordinator.JobID]worker.Kept       // to be tried again
+	unread map[coordinator.JobID]bool              // of those in failed: nobody knows what they name
 	lost   map[coordinator.JobID]*coordinator.Job  // whose files are to be cut back; tried again
 	looked map[coordinator.JobID]bool              // this disk was looked through for what is kept of them
 	owed   bool                                    // a collection
@@ -56,7 +57,7 @@ type keeper struct {
 }
 
 func newKeeper(x *Executor, release func()) *keeper {
-	k := &keeper{x: x, release: release, now: sinceNow(), signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), lost: make(map[coordinator.JobID]*coordinator.Job),
+	k := &keeper{x: x, release: release, now: sinceNow(), signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), unread: make(map[coordinator.JobID]bool), lost: make(map[coordinator.JobID]*coordinator.Job),
 		looked: make(map[coordinator.JobID]bool), seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
 	now := k.now()
 	k.last, k.until, k.again = now.Add(-collectEvery), now.Add(x.o.Hold), dataflow.MaxTime
@@ -167,9 +168,12 @@ func (k *keeper) due() (dataflow.Duration, bool) {
 	return max(0, dataflow.Duration(at-now)), true
 }
 
-// keep makes one folder what it is to be.
+// keep makes one folder what it is to be. What cannot be written is spared by
+// collections until it is, so that all else goes on.
 func (k *keeper) keep(kept worker.Kept) {
+	job := string(kept.Job)
 	delete(k.failed, kept.Job)
+	delete(k.unread, kept.Job)
 	var ms []manifest.Manifest
 	var errs []error
 	for _, s := range kept.Snapshots {
@@ -177,28 +181,27 @@ func (k *keeper) keep(kept worker.Kept) {
 		errs = append(errs, err)
 		ms = append(ms, m)
 	}
-	err := errors.Join(errs...)
-	if err == nil {
-		err = k.x.o.State.SyncKept(string(kept.Job), ms)
-	}
-	if k.complain("keep "+string(kept.Job), err, "the manifests of job %q here are not what is kept, and nothing is collected; it is tried again every %v", kept.Job, keepAgain) {
-		k.failed[kept.Job] = kept
+	if k.complain("read "+job, errors.Join(errs...), "what is kept of job %q cannot be read here, and nothing is collected; it is tried again every %v", job, keepAgain) {
+		k.failed[kept.Job], k.unread[kept.Job] = kept, true
 		return
+	}
+	failed := k.complain("keep "+job, k.x.o.State.SyncKept(job, ms), "the manifests of job %q here are not what is kept; it is tried again every %v", job, keepAgain)
+	if failed {
+		k.failed[kept.Job] = kept
 	}
 	k.owed = true
 	if !k.looked[kept.Job] { // once: what is lost later is found when it is read
 		k.looked[kept.Job] = true
 		k.x.missing(kept, ms)
 	}
-	if kept.Job == "" {
+	if job == "" {
 		return
 	}
-	job := string(kept.Job)
 	if n := len(kept.Snapshots); n > 0 {
 		k.x.holds.Through(job, kept.Snapshots[n-1].ID)
 		return
 	}
-	if k.x.o.Present == nil || k.x.o.Present(kept.Job) != nil {
+	if failed || k.x.o.Present == nil || k.x.o.Present(kept.Job) != nil {
 		return
 	}
 	k.x.holds.Drop(job)
@@ -248,9 +251,9 @@ func (k *keeper) expire(now dataflow.Time) {
 }
 
 // waits tells whether nothing may be collected now.
-func (k *keeper) waits() bool { return k.more || len(k.failed) > 0 }
+func (k *keeper) waits() bool { return k.more || len(k.unread) > 0 }
 
-// collect removes what nobody needs, where everything that is kept is on disk.
+// collect removes what nobody needs, where it is known what everything that is kept names.
 func (k *keeper) collect() {
 	now := k.now()
 	if now >= k.until {
