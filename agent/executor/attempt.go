@@ -56,10 +56,11 @@ type attempt struct {
 	parsed   *parsed
 	replicas int
 	phases   *timeline
-	early    *warming      // what is being restored before it came, until it is taken or dropped; nil: nothing
-	warm     *warming      // what was restored before it came; nil: nothing
-	late     time.Duration // how long that took here
-	flowed   map[bool]bool // whether it was said that rows are in sinks, by whether these commit
+	early    *warming               // what is being restored before it came, until it is taken or dropped; nil: nothing
+	warm     *warming               // what was restored before it came; nil: nothing
+	late     time.Duration          // how long that took here
+	flowed   map[bool]bool          // whether it was said that rows are in sinks, by whether these commit
+	without  map[mesh.NodeID]uint64 // agents that took no copies, and of which checkpoint they did so last
 }
 
 var (
@@ -72,7 +73,7 @@ func fencedBy(t dataflow.FencingToken) error {
 }
 
 func newAttempt(x *Executor, p *worker.Prepare) *attempt {
-	a := &attempt{x: x, ref: p.AttemptRef, asked: p, done: make(chan struct{}), signal: make(chan struct{}, 1), flowed: make(map[bool]bool)}
+	a := &attempt{x: x, ref: p.AttemptRef, asked: p, done: make(chan struct{}), signal: make(chan struct{}, 1), flowed: make(map[bool]bool), without: make(map[mesh.NodeID]uint64)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	return a
 }

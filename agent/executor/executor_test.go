@@ -14,9 +14,7 @@ import (
 
 	local "github.com/tidemark-mesh/tidemark/agent"
 	"github.com/tidemark-mesh/tidemark/coordinator"
-	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
-	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -212,46 +210,6 @@ func TestCloseOfNothing(t *testing.T) {
 		s := newSite(t, "", "a")
 		s.agents["a"].x.Do(worker.Effect{Close: &s.ref})
 		s.await("Closed", func(e *happened) bool { return e.Closed != nil })
-	})
-}
-
-// A peer that is out of reach is passed over for another one; with nobody to copy
-// to a share has one copy; with peers that all refuse it is not stored.
-func TestCopiesGoWhereTheyCan(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, fmt.Sprintf(countsJob, "out.jsonl"), "a", "b", "c")
-		if f := s.deploy(at("in", 0, "a"), at("sums", 0, "a"), at("sums", 1, "a")); f != nil {
-			t.Fatal(f.Why)
-		}
-		time.Sleep(500 * time.Millisecond)
-		s.net.Cut("a", "b")
-		snap := s.trigger(true)
-		if len(snap.Copies) == 0 {
-			t.Error("there is no part")
-		}
-		for _, c := range snap.Copies {
-			if !slices.Equal(c.Nodes, []mesh.NodeID{"a", "c"}) {
-				t.Errorf("part %v is on %v", c.Part, c.Nodes)
-			}
-		}
-		s.net.Cut("a", "c")
-		s.counts++
-		id := dataflow.CheckpointID{Token: s.ref.Token, Counter: s.counts}
-		s.tellAll(worker.Effect{Trigger: &coordinator.Trigger{AttemptRef: s.ref, Barrier: dataflow.Barrier{ID: id}}})
-		e := s.await("NotStored", func(e *happened) bool { return e.NotStored != nil })
-		if n := e.NotStored; n.Lost || checkpoint.Failure(n.Kind) != checkpoint.Async || n.ID != id {
-			t.Errorf("%+v", n)
-		}
-		time.Sleep(10 * time.Second) // the others' shares
-		s.drain()
-		s.stop("b")
-		s.stop("c")
-		for _, c := range s.trigger(false).Copies {
-			if !slices.Equal(c.Nodes, []mesh.NodeID{"a"}) {
-				t.Errorf("alone: part %v is on %v", c.Part, c.Nodes)
-			}
-		}
-		s.closeAll()
 	})
 }
 

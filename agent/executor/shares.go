@@ -19,6 +19,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
+	"github.com/tidemark-mesh/tidemark/store/part/peers"
 )
 
 // collector hands what subtasks say to the attempt's goroutine.
@@ -103,12 +104,13 @@ func (a *attempt) stored(s durable.Stored) {
 	}
 	a.x.holds.Take(string(a.ref.Job), id, parts...)
 	a.pushes.Go(func() {
-		to, err := a.copy(s.Subtask, id, parts)
+		to, without, err := a.copy(s.Subtask, id, parts)
 		a.post(func() {
 			if err != nil {
 				a.notStored(s.Subtask, id, checkpoint.Async, false, err)
 				return
 			}
+			a.short(id, without)
 			said := &coordinator.Stored{AttemptRef: a.ref, ID: id, Subtask: s.Subtask, Share: coordinator.Share{
 				Manifest: data, Bytes: s.Bytes, Pause: dataflow.Duration(s.Pause.Microseconds()), Align: dataflow.Duration(s.Align.Microseconds()),
 			}}
@@ -132,38 +134,58 @@ func (a *attempt) manifest(id dataflow.CheckpointID, operators []manifest.Operat
 	return m
 }
 
+// refusal is why an agent has no copy of a share.
+type refusal struct {
+	node mesh.NodeID
+	why  error
+}
+
 // copy pushes the parts of a share to as many peers as there are to be copies,
-// and says who has them. Where it sees fewer agents alive there are fewer: whether
-// that is enough the leader decides, which sees more.
-func (a *attempt) copy(sub dataflow.SubtaskID, id dataflow.CheckpointID, parts []store.Part) ([]mesh.NodeID, error) {
-	have := []mesh.NodeID{a.x.o.Node}
+// and says who has them. Where it sees fewer agents alive there are fewer, and where
+// some take none: then it says which. Whether that is enough the leader decides, which
+// sees more. An error: the share is not on this disk either.
+func (a *attempt) copy(sub dataflow.SubtaskID, id dataflow.CheckpointID, parts []store.Part) (have []mesh.NodeID, without []refusal, err error) {
+	have = []mesh.NodeID{a.x.o.Node}
 	want := a.replicas - 1
 	if a.replicas == 0 {
 		want = coordinator.DefaultReplicas - 1
 	}
 	if len(parts) == 0 || want <= 0 || a.x.o.Peers == nil {
-		return have, nil
+		return have, nil, nil
 	}
 	candidates := a.x.o.Peers(string(a.ref.Job)+"/"+sub.String(), a.suits(sub))
 	want = min(want, len(candidates))
-	var errs []error
 	for _, node := range candidates {
 		if len(have) > want {
 			break
 		}
-		if _, err := a.x.peers.Push(a.ctx, node, string(a.ref.Job), id, parts); err != nil {
-			errs = append(errs, err)
-			continue
+		switch _, err := a.x.peers.Push(a.ctx, node, string(a.ref.Job), id, parts); {
+		case err == nil:
+			have = append(have, node)
+		case errors.Is(err, peers.ErrHere):
+			return nil, nil, fmt.Errorf("subtask %s: %w", sub, err)
+		default:
+			without = append(without, refusal{node, err})
 		}
-		have = append(have, node)
 	}
 	if a.ctx.Err() != nil {
-		return nil, context.Cause(a.ctx)
+		return nil, nil, context.Cause(a.ctx)
 	}
-	if len(have) <= want {
-		return nil, fmt.Errorf("subtask %s: %d copies of %d: %w", sub, len(have), want+1, errors.Join(errs...))
+	if len(have) > want {
+		without = nil
 	}
-	return have, nil
+	return have, without, nil
+}
+
+// short tells of agents that take no copies: of each again only when it had taken
+// some, or was not asked, for a checkpoint.
+func (a *attempt) short(id dataflow.CheckpointID, without []refusal) {
+	for _, r := range without {
+		last, told := a.without[r.node]
+		if a.without[r.node] = id.Counter; !told || id.Counter > last+1 {
+			a.tell("agent %s takes no copies, from checkpoint %s on; that is told once for as long as it lasts: %v", r.node, checkpoint.Name(id), r.why)
+		}
+	}
 }
 
 // suits tells which agents could run a subtask, with those that share its slot.

@@ -20,6 +20,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/runtime"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/mesh/simnet"
+	"github.com/tidemark-mesh/tidemark/store"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -126,6 +127,7 @@ type site struct {
 	net    *simnet.Net
 	wires  *wires
 	agents map[mesh.NodeID]*agent
+	disks  map[mesh.NodeID]store.FS // where parts are; nil: the machine's
 	events chan happened
 	copied chan copied
 	probed chan coordinator.Probed
@@ -149,7 +151,7 @@ type copied struct {
 }
 
 func newSite(t *testing.T, spec string, nodes ...mesh.NodeID) *site {
-	s := &site{t: t, net: simnet.New(), wires: &wires{parts: make(map[string]*wire)}, agents: make(map[mesh.NodeID]*agent), events: make(chan happened, 1000), copied: make(chan copied, 1000), probed: make(chan coordinator.Probed, 1),
+	s := &site{t: t, net: simnet.New(), wires: &wires{parts: make(map[string]*wire)}, agents: make(map[mesh.NodeID]*agent), disks: make(map[mesh.NodeID]store.FS), events: make(chan happened, 1000), copied: make(chan copied, 1000), probed: make(chan coordinator.Probed, 1),
 		job: &coordinator.Job{ID: "j7", Name: "counts", Spec: []byte(spec), Epoch: 1}}
 	for _, id := range nodes {
 		s.start(id, t.TempDir())
@@ -166,7 +168,7 @@ func (s *site) start(id mesh.NodeID, dir string) *agent {
 	s.t.Helper()
 	a := &agent{id: id, dir: dir}
 	var err error
-	if a.state, err = durable.Open(a.dir, nil); err != nil {
+	if a.state, err = durable.Open(a.dir, s.disks[id]); err != nil {
 		s.t.Fatal(err)
 	}
 	a.tr = s.net.New(id, "home")

@@ -330,7 +330,8 @@ func (a *attempt) notStored(sub dataflow.SubtaskID, id dataflow.CheckpointID, ki
 	a.x.say(worker.AttemptEvent{NotStored: &coordinator.NotStored{AttemptRef: a.ref, ID: id, Subtask: sub, Kind: uint8(kind), Lost: lost, Why: why.Error()}})
 }
 
-// copy pushes a share's parts to a peer that is alive, and says who has them.
+// copy pushes a share's parts to a peer that is alive, and says who has them: nobody
+// else, if none takes them.
 func (a *attempt) copy(said *coordinator.Stored, parts []store.Part) {
 	p, w := a.x.p, a.x.p.W
 	say := func(nodes ...mesh.NodeID) {
@@ -364,7 +365,7 @@ func (a *attempt) copy(said *coordinator.Stored, parts []store.Part) {
 			return
 		}
 		if len(to) == 0 {
-			a.notStored(said.Subtask, said.ID, checkpoint.Async, false, fmt.Errorf("1 copy of 2"))
+			say(p.ID)
 			return
 		}
 		p.Call(to[0], "push", pushed{a.ref, said.ID, data}, func(taken any) {

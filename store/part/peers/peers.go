@@ -260,7 +260,7 @@ func answered(r io.Reader, want frameType) ([]byte, error) {
 
 // Push makes sure that a node has parts of a checkpoint of a job, and holds them
 // until it knows what became of it. It returns how many bytes had to be sent.
-// ErrFenced: a later attempt has begun there.
+// ErrFenced: a later attempt has begun there; ErrHere: a part cannot be read here.
 func (p *Peers) Push(ctx context.Context, to mesh.NodeID, job string, id dataflow.CheckpointID, parts []store.Part) (sent int64, err error) {
 	if len(parts) == 0 {
 		return 0, nil
@@ -347,10 +347,10 @@ func (p *Peers) push(s idle, parts []store.Part) error {
 	for i := 0; err == nil && i < len(parts); i++ {
 		err = p.sendPart(s, parts[i])
 	}
-	if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrMissing) {
+	if errors.Is(err, ErrHere) {
 		_ = s.Close()
 		<-got
-		return err // of this node's own disk
+		return err
 	}
 	if a := <-got; a.err != nil && (err == nil || errors.As(a.err, new(refusal))) {
 		return a.err
@@ -358,13 +358,35 @@ func (p *Peers) push(s idle, parts []store.Part) error {
 	return err
 }
 
+// ErrHere: what is to be pushed cannot be read on this node's own disk. Any other error is
+// of the other end, or of the way there.
+var ErrHere = errors.New("on the disk here")
+
 func (p *Peers) sendPart(s idle, one store.Part) error {
 	r, err := p.o.Store.Open(one)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrHere, err)
 	}
 	defer r.Close()
-	return send(s, r, one, 0)
+	from := &noted{r: r}
+	if err = send(s, from, one, 0); from.err != nil {
+		return fmt.Errorf("%w: %w", ErrHere, from.err)
+	}
+	return err
+}
+
+// noted knows whether it was reading that failed.
+type noted struct {
+	r   io.Reader
+	err error
+}
+
+func (n *noted) Read(b []byte) (int, error) {
+	k, err := n.r.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		n.err = err
+	}
+	return k, err
 }
 
 // Fetch gets a part from one of the nodes that have it, in their order, unless it

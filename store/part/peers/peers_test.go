@@ -133,6 +133,40 @@ func TestPush(t *testing.T) {
 	})
 }
 
+// Whether a push failed because of this node's disk, or of what is beyond it, is told.
+func TestPushOfWhatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, nodes := site(t, "a", "b")
+		a, b := nodes[0], nodes[1]
+		parts := []store.Part{a.put(t, strings.Repeat("x", 3*copyBytes)), a.put(t, "gone")}
+		push := func(what string, here bool) {
+			t.Helper()
+			began := time.Now()
+			_, err := a.peers.Push(t.Context(), "b", "j7", id(1, 4), parts)
+			if err == nil || errors.Is(err, ErrHere) != here {
+				t.Errorf("%s: %v", what, err)
+			}
+			if here && time.Since(began) > 0 {
+				t.Errorf("%s: that takes %v to find out", what, time.Since(began))
+			}
+		}
+		b.disk.SetCapacity(1)
+		push("the other disk is full", false)
+		b.disk.Heal()
+		net.Cut("a", "b")
+		push("no way there", false)
+		net.Heal("a", "b")
+		a.disk.FailReads(syscall.EIO)
+		push("it cannot be read", true)
+		a.disk.Heal()
+		folder := parts[1].Digest.String()[:2]
+		if err := a.disk.Remove("/parts/" + folder + "/" + parts[1].Digest.String() + ".avro"); err != nil {
+			t.Fatal(err)
+		}
+		push("it is gone", true)
+	})
+}
+
 // A part is fetched from whoever has it whole; what is here is not asked for.
 func TestFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
