@@ -1,7 +1,11 @@
 package durable
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator/checkpoint"
@@ -13,11 +17,10 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
-// mergedToNothing is a chain of deltas of which nothing is left, whose merge has ended
-// and was not heard yet. take stores a share.
-func mergedToNothing(t *testing.T) (c *Checkpointer, sub dataflow.SubtaskID, take func(full bool, rows ...row)) {
+// chained is a chain without parts; take stores a share.
+func chained(t *testing.T, disk *storetest.FS, events func(string)) (c *Checkpointer, sub dataflow.SubtaskID, take func(full bool, rows ...row)) {
 	t.Helper()
-	state, err := Open(filepath.Join(t.TempDir(), "state"), storetest.New())
+	state, err := Open(filepath.Join(t.TempDir(), "state"), disk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +32,7 @@ func mergedToNothing(t *testing.T) (c *Checkpointer, sub dataflow.SubtaskID, tak
 	sub = dataflow.SubtaskID{Task: "t"}
 	table := runtime.TableOf{Operator: "op", StateTable: operator.StateTable{Name: "rows", Schema: readColumns, Identity: 2}}
 	c = NewCheckpointer(CheckpointerOptions{
-		Job: job, MaxParallelism: 1, Clock: sensors.Wall{}, Events: func(s string) { t.Error(s) },
+		Job: job, MaxParallelism: 1, Clock: sensors.Wall{}, Events: events,
 		Config: checkpoint.Config{Subtasks: []dataflow.SubtaskID{sub}},
 		Tables: map[dataflow.SubtaskID][]runtime.TableOf{sub: {table}}, Parallelism: map[dataflow.OperatorID]int{"op": 1},
 	})
@@ -46,6 +49,14 @@ func mergedToNothing(t *testing.T) (c *Checkpointer, sub dataflow.SubtaskID, tak
 			t.Fatal(s.err)
 		}
 	}
+	return c, sub, take
+}
+
+// mergedToNothing is a chain of deltas of which nothing is left, whose merge has ended
+// and was not heard yet.
+func mergedToNothing(t *testing.T) (c *Checkpointer, sub dataflow.SubtaskID, take func(full bool, rows ...row)) {
+	t.Helper()
+	c, sub, take = chained(t, storetest.New(), func(s string) { t.Error(s) })
 	take(true, row{key: "a"})
 	take(false, row{key: "a", gone: true})
 	take(false, row{key: "b"})
@@ -118,5 +129,55 @@ func TestChainOfWhichNothingIsLeftGoes(t *testing.T) {
 		t.Errorf("the chain is %v", parts)
 	}
 	take(false, row{key: "b"})
+	saves(t, c, 1)
+}
+
+// While checkpoints do not complete, and all parts stay on disk, a chain is merged when its
+// deltas are as large as what they change, and else only when it is very long. Where that
+// fails, too, a full snapshot is to come.
+func TestChainWhileNoCheckpointCompletes(t *testing.T) {
+	disk := storetest.New()
+	var told []string
+	c, _, take := chained(t, disk, func(s string) { told = append(told, s) })
+	at := place{"op", "rows", 0}
+	open := func() (parts int, tooLong bool) {
+		tooLong = c.shares.MergeOpen()
+		c.shares.work.Wait()
+		hear(c)
+		return len(c.shares.chains[at].parts), tooLong
+	}
+	take(true, row{key: "a"})
+	for n := 2; n < shortChain; n++ {
+		take(false, row{key: "a", mean: float64(n)})
+		if parts, _ := open(); parts != n {
+			t.Errorf("a chain of %d parts has %d after it", n, parts)
+		}
+	}
+	take(false, row{key: "a", mean: 9})
+	take(false, row{key: "a", mean: 10})
+	if parts, tooLong := open(); parts != 1 || tooLong {
+		t.Errorf("small, and all of it changes: %d parts, too long %t", parts, tooLong)
+	}
+	var all []row
+	for k := range 4000 {
+		all = append(all, row{key: fmt.Sprintf("%x", sha256.Sum256([]byte{byte(k), byte(k >> 8)}))})
+	}
+	take(true, all...)
+	for n := 2; n <= mostOpen; n++ {
+		if n == longOpen {
+			disk.FailReads(syscall.EIO)
+		}
+		take(false, row{key: "a", mean: float64(n)})
+		if parts, tooLong := open(); parts != n || tooLong != (n == mostOpen) {
+			t.Fatalf("a chain of %d parts has %d after it, and is too long: %t", n, parts, tooLong)
+		}
+	}
+	if want := mostOpen - longOpen + 1; len(told) != want || !strings.Contains(told[0], "failed") {
+		t.Errorf("%d failed, and told was %q", want, told)
+	}
+	disk.Heal()
+	if parts, tooLong := open(); parts != 1 || !tooLong {
+		t.Errorf("merged at last: %d parts, was too long %t", parts, tooLong)
+	}
 	saves(t, c, 1)
 }

@@ -219,29 +219,47 @@ const (
 	longChain  = 16
 	shortChain = 4  // long enough, where the deltas are as large as the first part
 	mostParts  = 64 // then the next snapshot is a whole one
+
+	// The same while checkpoints do not complete: what was merged stays on disk too then,
+	// so that where little changes it is done less often.
+	longOpen = 256
+	mostOpen = 320
 )
 
 // TooLong tells whether a chain has so many parts that merging fails, or cannot
 // keep up: the next barrier should be Full.
-func (c *Shares) TooLong() bool {
+func (c *Shares) TooLong() bool { return c.longest() >= mostParts }
+
+func (c *Shares) longest() (n int) {
 	for _, ch := range c.chains {
-		if len(ch.parts) >= mostParts {
-			return true
-		}
+		n = max(n, len(ch.parts))
 	}
-	return false
+	return n
 }
 
 // Merge makes one part of the longest chain, in the background, one chain at a
 // time. It is called after each checkpoint.
-func (c *Shares) Merge() {
+func (c *Shares) Merge() { c.mergeFrom(longChain) }
+
+// MergeOpen is Merge for after a share whose checkpoint, and the one before it, have not
+// completed: else chains would grow for as long as none does. Who calls it has pinned all
+// parts of shares of which it is not known what became. It tells whether a chain is too
+// long even so.
+func (c *Shares) MergeOpen() (tooLong bool) {
+	c.mergeFrom(longOpen)
+	return c.longest() >= mostOpen
+}
+
+// mergeFrom merges a chain of so many parts, or a shorter one that is mostly deltas: that
+// writes no more than they did.
+func (c *Shares) mergeFrom(long int) {
 	if c.merging {
 		return
 	}
 	var worst place
 	most := 0
 	for at, ch := range c.chains {
-		if n := len(ch.parts); !ch.broken && (n >= longChain || n >= shortChain && deltas(ch.parts) >= ch.parts[0].Size) && (n > most || n == most && less(at, worst)) {
+		if n := len(ch.parts); !ch.broken && (n >= long || n >= shortChain && deltas(ch.parts) >= ch.parts[0].Size) && (n > most || n == most && less(at, worst)) {
 			worst, most = at, n
 		}
 	}

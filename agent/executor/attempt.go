@@ -52,6 +52,7 @@ type attempt struct {
 	opened   runtime.Opened
 	joined   Joined
 	shares   *durable.Shares
+	open     dataflow.CheckpointID // the first of which a share is in the chains since one has completed; zero: none
 	pushes   sync.WaitGroup
 	parsed   *parsed
 	replicas int
@@ -311,10 +312,27 @@ func (a *attempt) complete(id dataflow.CheckpointID) {
 		return
 	}
 	a.job.Completed(id)
+	a.open = dataflow.CheckpointID{}
 	a.shares.Merge()
 	if a.shares.TooLong() {
-		a.notStored(dataflow.SubtaskID{}, dataflow.CheckpointID{Token: a.ref.Token}, checkpoint.Subsumed, true, errors.New("merging parts fails, or cannot keep up"))
+		a.tooLong()
 	}
+}
+
+// grows: a share of a checkpoint is in the chains. They are kept short also where the
+// checkpoint before has not completed, as nobody says here why not.
+func (a *attempt) grows(id dataflow.CheckpointID) {
+	if a.open == (dataflow.CheckpointID{}) {
+		a.open = id
+	}
+	if a.open != id && a.shares.MergeOpen() {
+		a.tooLong()
+	}
+}
+
+// tooLong asks for whole snapshots.
+func (a *attempt) tooLong() {
+	a.notStored(dataflow.SubtaskID{}, dataflow.CheckpointID{Token: a.ref.Token}, checkpoint.Subsumed, true, errors.New("merging parts fails, or cannot keep up"))
 }
 
 func (a *attempt) finish() {

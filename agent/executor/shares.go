@@ -103,6 +103,7 @@ func (a *attempt) stored(s durable.Stored) {
 		}
 	}
 	a.x.holds.Take(string(a.ref.Job), id, parts...)
+	a.grows(id)
 	a.pushes.Go(func() {
 		to, without, err := a.copy(s.Subtask, id, parts)
 		a.post(func() {

@@ -14,14 +14,19 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/worker"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/manifest"
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
+
+// longJob is countsJob with ten times the rows.
+var longJob = strings.Replace(countsJob, "rows: 3000", "rows: 30000", 1)
 
 // alone is a site in which a runs the job, with parts on a disk that a test can fill; b, c
 // and so on have such disks too.
 func alone(t *testing.T, others ...mesh.NodeID) (s *site, disks map[mesh.NodeID]*storetest.FS) {
 	t.Helper()
-	s, disks = newSite(t, strings.Replace(fmt.Sprintf(countsJob, "out.jsonl"), "rows: 3000", "rows: 30000", 1)), make(map[mesh.NodeID]*storetest.FS)
+	s, disks = newSite(t, fmt.Sprintf(longJob, "out.jsonl")), make(map[mesh.NodeID]*storetest.FS)
 	for _, id := range append(others, "a") {
 		disks[id] = storetest.New()
 		s.disks[id] = disks[id]
@@ -166,4 +171,68 @@ func TestShareThatIsNotHere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While no checkpoint completes for long, as copies are missing, shares do not grow: what
+// changed is merged all the same. All that the last complete one is made of stays, and all
+// that any of the others is, as it may be complete already.
+func TestSharesStaySmallWhileCheckpointsAreShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		want := oracleOf(t, longJob)
+		s, disks := alone(t, "b")
+		first := s.next(true, "a", "b")
+		s.complete(first, 2)
+		s.committed(first.ID)
+		fill(t, disks["b"])
+		var all []store.Part
+		most := 0
+		for range 60 {
+			snap := s.trigger(false)
+			m, err := manifest.Decode(snap.Manifest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range m.Operators {
+				for _, table := range o.Tables {
+					for _, shard := range table.Shards {
+						most = max(most, len(shard.Parts))
+					}
+				}
+			}
+			all = append(all, manifest.Needed(m)...)
+			s.keep(first) // and so what nobody needs is collected
+			<-time.After(200 * time.Millisecond)
+		}
+		if most < 4 || most > 40 {
+			t.Errorf("the longest chain has %d parts", most)
+		}
+		a := s.agents["a"]
+		for _, p := range append(all, partsOf(t, first)...) {
+			if !a.state.Parts().Has(p) {
+				t.Fatalf("part %v is gone", p.Digest)
+			}
+		}
+		disks["b"].Heal()
+		last := s.next(false, "a", "b")
+		s.complete(last, 2)
+		s.committed(last.ID)
+		<-time.After(10 * time.Second)
+		gone := 0
+		for _, p := range all {
+			if !a.state.Parts().Has(p) {
+				gone++
+			}
+		}
+		if gone == 0 {
+			t.Error("what was held for those that did not complete is still there")
+		}
+		s.closeAll()
+		if f := s.deploy(at("in", 0, "b"), at("sums", 0, "b"), at("sums", 1, "a")); f != nil {
+			t.Fatal(f.Why)
+		}
+		s.await("Exhausted", func(e *happened) bool { return e.Exhausted != nil })
+		s.finish()
+		s.closeAll()
+		compare(t, linesOf(t, s.agents["a"].dir, s.agents["b"].dir), want)
+	})
 }
