@@ -31,6 +31,7 @@ type shares struct {
 	a      *attempt
 	chains map[place]*chain
 	queue  map[dataflow.SubtaskID][]*taken // the first is being stored
+	open   dataflow.CheckpointID           // the first of which a share is in the chains since one has completed; zero: none
 }
 
 type place struct {
@@ -282,6 +283,7 @@ func (h *shares) stored(t *taken, parts []*madePart, err error) {
 	for _, p := range needed {
 		a.x.holds[p.Digest] = append(a.x.holds[p.Digest], hold{a.ref.Job, t.barrier.ID})
 	}
+	h.grows(t.barrier.ID)
 	said := &coordinator.Stored{AttemptRef: a.ref, ID: t.barrier.ID, Subtask: t.sub, Share: coordinator.Share{Manifest: data}}
 	a.copy(said, needed)
 }
@@ -318,6 +320,21 @@ func (h *shares) operators(t *taken) (all []manifest.Operator) {
 
 // completed: a chain that is too long asks for a whole snapshot.
 func (h *shares) completed() {
+	h.open = dataflow.CheckpointID{}
+	h.tooLong()
+}
+
+// grows is completed where the checkpoint before a share has not.
+func (h *shares) grows(id dataflow.CheckpointID) {
+	if h.open == (dataflow.CheckpointID{}) {
+		h.open = id
+	}
+	if h.open != id {
+		h.tooLong()
+	}
+}
+
+func (h *shares) tooLong() {
 	for _, c := range h.chains {
 		if len(c.parts) >= mostParts {
 			h.a.notStored(dataflow.SubtaskID{}, dataflow.CheckpointID{Token: h.a.ref.Token}, checkpoint.Subsumed, true, errors.New("too many parts"))
