@@ -127,7 +127,7 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrRefused, "there are %d feeds: delete some first", MaxFeeds)
 	case f == nil:
 		return nil
-	case f.TakenFrom() == of.Site:
+	case f.TakenFrom() == of.Site && !a.wentHome(f, lineage):
 		return refuse(ErrRefused, "feed %q went on here, with a session of its own, when a job of site %s was taken, and is in the way of a mirror: delete it when no job reads it", name, of.Site)
 	}
 	switch mine, its := newest(coordinator.LineageOf(f, a.Site)), newest(lineage); {
@@ -145,6 +145,12 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrRefused, "feed %q is another one at site %s, and is in the way of a mirror of feed %q of site %s: delete it", name, a.Site, of.Feed, of.Site)
 	}
 	return nil
+}
+
+// wentHome tells whether the session of a shared feed that was taken has left for another
+// site, and a log goes on with what was here: then it is not in the way of that any more.
+func (a *apply) wentHome(f *coordinator.Feed, lineage []coordinator.Reign) bool {
+	return a.Level >= coordinator.SettledLevel && f.Owner != "" && f.Reigns == 0 && slices.Contains(lineage, newest(coordinator.LineageOf(f, a.Site)))
 }
 
 // promised is the prepared move with which a feed's session comes: its log is there up to
