@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"errors"
 	"slices"
 	"sort"
 
@@ -166,12 +167,16 @@ func (l *Leader) proposeReplica(site mesh.Site, c *coordinator.Command) {
 	case c.ReplicaDropped != nil:
 		job = c.ReplicaDropped.Job
 	}
-	if c.ReplicaOffered != nil && jobmanager.Keeps(l.st, c.ReplicaOffered) != nil {
-		return // it comes again: until it can be kept nothing of it is in the log
+	if c.ReplicaOffered != nil {
+		if err := jobmanager.Keeps(l.st, c.ReplicaOffered); err != nil { // until it can be kept nothing of it is in the log
+			here := l.st.Jobs[job] != nil && !l.st.Jobs[job].Status.Ended() // who of the two has it is told elsewhere
+			l.followSite(site, replication.Event{Rejected: &replication.Rejected{Job: job, Err: err, Refused: !here}})
+			return
+		}
 	}
 	l.propose(*c, func(err error) {
 		if err != nil {
-			l.followSite(site, replication.Event{Rejected: &replication.Rejected{Job: job, Err: err}})
+			l.followSite(site, replication.Event{Rejected: &replication.Rejected{Job: job, Err: err, Refused: !errors.Is(err, errRefused)}})
 		}
 		l.mark(site, job)
 	})

@@ -27,8 +27,9 @@ type Records struct {
 
 // Rejected is a proposal that changed nothing, or was not accepted.
 type Rejected struct {
-	Job coordinator.JobID
-	Err error
+	Job     coordinator.JobID
+	Err     error
+	Refused bool // by the state: as that is now it always will be
 }
 
 // Record is a replica as it is now.

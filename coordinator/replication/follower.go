@@ -44,6 +44,9 @@ type followed struct {
 	next     string
 	proposed dataflow.Time // MinTime: nothing is under way
 	record   *coordinator.Replica
+	offering bool   // what was proposed last is to keep what is offered
+	refused  string // why the state refused that last
+	told     string // the reason that people were told; empty: it is kept, or they were told none
 }
 
 // NewFollower makes the machine of a term.
@@ -70,6 +73,7 @@ func (f *Follower) Step(records Records, e Event) []Effect {
 	case e.Rejected != nil:
 		if j := f.jobs[e.Rejected.Job]; j != nil {
 			f.waits(e.Rejected.Job, j, e.Now) // and tried again after a while
+			f.refused(e.Rejected, j)
 		}
 	case e.All:
 		look = f.all(records)
@@ -84,6 +88,20 @@ func (f *Follower) Step(records Records, e Event) []Effect {
 	}
 	f.ask(e.Now, records)
 	return f.effects
+}
+
+// refused tells why a job cannot be kept, each reason once: when it is refused for the same
+// one again, as some pass by themselves.
+func (f *Follower) refused(r *Rejected, j *followed) {
+	if !r.Refused || !j.offering {
+		return
+	}
+	why := r.Err.Error()
+	if why == j.refused && why != j.told {
+		j.told = why
+		f.tell("what site %s offers of job %s is not kept here: %s", f.from, r.Job, why)
+	}
+	j.refused = why
 }
 
 // all are the jobs that are known, and those of which something is kept.
@@ -199,6 +217,7 @@ func (f *Follower) tell(format string, args ...any) {
 
 func (f *Follower) propose(now dataflow.Time, id coordinator.JobID, j *followed, c coordinator.Command) {
 	f.waits(id, j, now)
+	j.offering = c.ReplicaOffered != nil
 	f.effects = append(f.effects, Effect{Propose: &c})
 }
 
@@ -226,6 +245,9 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 			f.keep(now, id, j, r, text)
 		}
 		return
+	}
+	j.refused, j.told = "", ""
+	switch {
 	case r.From != f.from:
 		return
 	case r.Next == nil:

@@ -1,7 +1,9 @@
 package replication_test
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -36,5 +38,63 @@ func TestAStepLooksAtItsJobs(t *testing.T) {
 	looks = 0
 	if got := f.Step(records, replication.Event{Now: dataflow.Time(3 * dataflow.Second)}); looks != 1 || len(got) != 1 || got[0].Propose.ReplicaAdvanced.Job != jobs[7] {
 		t.Errorf("what was refused is not tried again alone: %d records, %+v", looks, got)
+	}
+}
+
+// That a job cannot be kept is told once for each reason, when that stands for longer than
+// a moment. That the site's log takes nothing is no reason.
+func TestARefusalIsToldOnce(t *testing.T) {
+	f := replication.NewFollower(replication.Config{}, "b", "a")
+	var kept *coordinator.Replica
+	records := replication.Records{
+		Of: func(coordinator.JobID) replication.Record { return replication.Record{Replica: kept} },
+		Kept: func() []coordinator.JobID {
+			if kept == nil {
+				return nil
+			}
+			return []coordinator.JobID{"j7-a"}
+		},
+	}
+	text := &coordinator.MovingJob{ID: "j7-a", Name: "door", Spec: []byte("x")}
+	now, index := dataflow.Time(0), uint64(0)
+	round := func(why string, refused bool, times int) (told []string) { // it is offered so often, and that is rejected
+		for range times {
+			now, index = now.Add(3*dataflow.Second), index+1
+			es := slices.Clone(f.Step(records, replication.Event{Now: now, Offer: &coordinator.Offer{Site: "a", Index: index, Jobs: []coordinator.OfferedJob{{Job: "j7-a", Epoch: 1, Text: text}}}}))
+			if slices.ContainsFunc(es, func(e replication.Effect) bool { return e.Propose != nil && e.Propose.ReplicaOffered != nil }) {
+				es = append(es, f.Step(records, replication.Event{Now: now, Rejected: &replication.Rejected{Job: "j7-a", Err: errors.New(why), Refused: refused}})...)
+			}
+			for _, e := range es {
+				if e.Tell != "" {
+					told = append(told, e.Tell)
+				}
+			}
+		}
+		return told
+	}
+	inTheWay := []string{"what site a offers of job j7-a is not kept here: it is in the way"}
+	for _, c := range []struct {
+		name, why string
+		refused   bool
+		times     int
+		want      []string
+	}{
+		{"the log takes nothing", "it has no leader", false, 100, nil},
+		{"a moment", "it is in the way", true, 1, nil},
+		{"another moment", "it moves", true, 1, nil},
+		{"a while", "it is in the way", true, 100, inTheWay},
+		{"the log takes nothing again", "it has no leader", false, 100, nil},
+		{"the same", "it is in the way", true, 100, nil},
+		{"another reason", "there is no room", true, 100, []string{"what site a offers of job j7-a is not kept here: there is no room"}},
+	} {
+		if told := round(c.why, c.refused, c.times); !slices.Equal(told, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, told, c.want)
+		}
+	}
+	kept = &coordinator.Replica{From: "a", Epoch: 1, Job: *text, Index: 1}
+	round("", true, 1)
+	kept = nil
+	if told := round("there is no room", true, 100); len(told) != 1 {
+		t.Errorf("it was kept meanwhile: %q", told)
 	}
 }
