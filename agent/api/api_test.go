@@ -138,12 +138,20 @@ func TestReplicasAreShown(t *testing.T) {
 	a := s.agent(t, "n1", "")
 	id := submit(t, a.url, generated)
 	s.replicas = []api.Replica{
-		{Job: id, Name: "gen", From: "plant", To: "depot", Snapshot: "chk-1", Restorable: true, Entries: 12},
-		{Job: "j7-depot", Name: "door", From: "depot", To: "plant", Why: "nothing is complete yet", Entries: 3, Time: 1500},
+		{Job: id, Name: "gen", From: "hall", To: "depot", Snapshot: "chk-1", Restorable: true, Entries: 12},
+		{Job: "j8-hall", Name: "new", From: "hall", To: "depot", Why: "site depot says nothing of it", Unknown: true},
+		{Job: "j7-depot", Name: "door", From: "depot", To: "hall", Why: "nothing is complete yet", Entries: 3, Time: 1500},
 	}
 	send(t, a.url, "GET", "/v1/jobs/gen", nil).want(t, 200, `"replicas":[{"job":"`+id, `"lag_entries":12`)
-	send(t, a.url, "GET", "/metrics", nil).want(t, 200, `tidemark_replica_lag_entries{from="plant",job="`+id+`",to="depot"} 12`, `tidemark_replica_restorable{from="depot",job="j7-depot",to="plant"} 0`)
-	send(t, a.url, "GET", "/v1/sites", nil).want(t, 200, `"lag_to":"12 entries"`, `"lag_from":"3 entries, 1.5s, 1 of 1 jobs not restorable"`)
+	send(t, a.url, "GET", "/metrics", nil).want(t, 200, `tidemark_replica_lag_entries{from="hall",job="`+id+`",to="depot"} 12`, `tidemark_replica_restorable{from="depot",job="j7-depot",to="hall"} 0`)
+	send(t, a.url, "GET", "/v1/sites", nil).want(t, 200, `"lag_to":"12 entries, more is not known of 1 of 2 jobs, 1 of 2 jobs not restorable"`, `"lag_from":"3 entries, 1.5s, 1 of 1 jobs not restorable"`)
+	all := send(t, a.url, "GET", "/metrics", nil).want(t, 200, `tidemark_replica_restorable{from="hall",job="j8-hall",to="depot"} 0`, `tidemark_replica_lag_seconds{from="depot",job="j7-depot",to="hall"} 1.5`,
+		`tidemark_replica_lag_bytes{from="depot",job="j7-depot",to="hall"} 0`)
+	for _, unknown := range []string{`lag_seconds{from="hall"`, `lag_bytes{from="hall"`, `lag_entries{from="hall",job="j8-hall"`} {
+		if strings.Contains(all.body, unknown) {
+			t.Errorf("%s is not known, and is told", unknown)
+		}
+	}
 }
 
 func TestSubmitRefused(t *testing.T) {

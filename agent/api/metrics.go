@@ -135,7 +135,9 @@ func (s *server) collect(send put) {
 	send("lease_held", gauge, one(h.Lease))
 	names, agents := make(map[coordinator.JobID]string), make(map[mesh.NodeID]string)
 	var jobs []*coordinator.Job
+	var site string
 	b.View(func(st *coordinator.State) {
+		site = string(st.Site)
 		for _, j := range sortedJobs(st) {
 			names[j.ID] = j.Name
 			jobs = append(jobs, j)
@@ -177,12 +179,7 @@ func (s *server) collect(send put) {
 		send("mirror_lag_seconds", gauge, float64(ms)/1000, l.Feed)
 		send("mirror_lost_entries_total", counter, float64(l.Of.Lost), l.Feed)
 	}
-	for _, r := range b.Replicas() {
-		send("replica_lag_entries", gauge, float64(r.Entries), r.Job, r.From, r.To)
-		send("replica_lag_bytes", gauge, float64(r.Bytes), r.Job, r.From, r.To)
-		send("replica_lag_seconds", gauge, float64(r.Time)/1000, r.Job, r.From, r.To)
-		send("replica_restorable", gauge, one(r.Restorable), r.Job, r.From, r.To)
-	}
+	collectReplicas(send, b.Replicas(), site)
 	count := make(map[string]int)
 	for _, m := range b.Members() {
 		count[m.Status.String()]++
@@ -194,6 +191,20 @@ func (s *server) collect(send put) {
 		for _, j := range jobs {
 			collectJob(send, j)
 		}
+	}
+}
+
+// collectReplicas: what is not known is no 0.
+func collectReplicas(send put, all []Replica, site string) {
+	for _, r := range all {
+		if !r.Unknown {
+			send("replica_lag_entries", gauge, float64(r.Entries), r.Job, r.From, r.To)
+		}
+		if !r.Unknown && r.From != site { // only who keeps it knows them
+			send("replica_lag_bytes", gauge, float64(r.Bytes), r.Job, r.From, r.To)
+			send("replica_lag_seconds", gauge, float64(r.Time)/1000, r.Job, r.From, r.To)
+		}
+		send("replica_restorable", gauge, one(r.Restorable), r.Job, r.From, r.To)
 	}
 }
 

@@ -104,7 +104,7 @@ func (s *server) listSites(ctx context.Context, in *Stale) (*body[[]Site], error
 
 // lagText says how far what is kept of jobs is behind; empty: nothing is kept.
 func lagText(all []Replica, of func(*Replica) bool) string {
-	var jobs, lost int
+	var jobs, lost, unknown int
 	var entries, most int64
 	for i := range all {
 		r := &all[i]
@@ -115,6 +115,9 @@ func lagText(all []Replica, of func(*Replica) bool) string {
 		if !r.Restorable {
 			lost++
 		}
+		if r.Unknown {
+			unknown++
+		}
 	}
 	if jobs == 0 {
 		return ""
@@ -122,6 +125,9 @@ func lagText(all []Replica, of func(*Replica) bool) string {
 	text := fmt.Sprintf("%d entries", entries)
 	if most > 0 {
 		text += ", " + (time.Duration(most) * time.Millisecond).String()
+	}
+	if unknown > 0 {
+		text += fmt.Sprintf(", more is not known of %d of %d jobs", unknown, jobs)
 	}
 	if lost > 0 {
 		text += fmt.Sprintf(", %d of %d jobs not restorable", lost, jobs)

@@ -108,6 +108,7 @@ type Replica struct {
 	Entries    int64  `json:"lag_entries" doc:"of its logs that are missing there"`
 	Bytes      int64  `json:"lag_bytes,omitempty" doc:"their payloads and topics; only the site that keeps it knows"`
 	Time       int64  `json:"lag_ms,omitempty" doc:"the same on the arrival clock"`
+	Unknown    bool   `json:"lag_unknown,omitempty" doc:"more may be missing: nothing is known of some of its logs"`
 	Heard      int64  `json:"heard,omitempty" doc:"when the other site said so, in us since 1970; 0: it has not"`
 }
 

@@ -43,10 +43,14 @@ func (n *Node) Replicas() (all []api.Replica) {
 	if o == nil {
 		return nil
 	}
+	var jobs []*coordinator.Job
+	var self mesh.Site
+	n.replica.view(func(st *coordinator.State) { jobs, self = keepable(st), st.Site })
+	s := said{keepers: o.keepers(jobs, self)}
 	o.mu.Lock()
-	logs, wants := maps.Clone(o.logs), maps.Clone(o.heardWants)
+	s.logs, s.wants = maps.Clone(o.logs), maps.Clone(o.heardWants)
 	o.mu.Unlock()
-	n.replica.view(func(st *coordinator.State) { all = replicasOf(st, logs, wants) })
+	n.replica.view(func(st *coordinator.State) { all = replicasOf(st, &s) })
 	sort.Slice(all, func(i, j int) bool {
 		a, b := &all[i], &all[j]
 		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), cmp.Compare(a.Job, b.Job)) < 0
@@ -54,16 +58,31 @@ func (n *Node) Replicas() (all []api.Replica) {
 	return all
 }
 
-// replicasOf is what is kept here, and what others keep of this site's jobs. What they
-// keep of one that has moved away its new site knows.
-func replicasOf(st *coordinator.State, logs map[string]coordinator.LogStatus, wants map[mesh.Site]heardWant) (all []api.Replica) {
+// said is what a leader was told.
+type said struct {
+	logs    map[string]coordinator.LogStatus
+	wants   map[mesh.Site]heardWant
+	keepers map[coordinator.JobID][]mesh.Site // the other sites that are to keep a live job
+}
+
+// replicasOf is what is kept here, and what others keep of this site's jobs, or are to.
+// What they keep of one that has moved away its new site knows.
+func replicasOf(st *coordinator.State, said *said) (all []api.Replica) {
 	for id, r := range st.Replicas {
-		all = append(all, keptHere(st, id, r, logs))
+		all = append(all, keptHere(st, id, r, said.logs))
 	}
-	for site, w := range wants {
+	for site, w := range said.wants {
 		for id, j := range w.jobs {
 			if job := st.Jobs[id]; job != nil && job.Status != coordinator.Moved {
-				all = append(all, keptThere(st, job, site, &j, w.at, logs))
+				all = append(all, keptThere(st, job, site, &j, w.at, said.logs))
+			}
+		}
+	}
+	for id, sites := range said.keepers {
+		for _, site := range sites {
+			w, heard := said.wants[site]
+			if _, named := w.jobs[id]; !named && st.Jobs[id] != nil {
+				all = append(all, notKept(st, st.Jobs[id], site, heard, w.at))
 			}
 		}
 	}
@@ -180,6 +199,15 @@ func keptThere(st *coordinator.State, j *coordinator.Job, site mesh.Site, w *coo
 		if l, known := logs[e.Feed]; known {
 			out.Entries += max(0, l.End-e.End)
 		}
+	}
+	return out
+}
+
+// notKept is what there is to say of a job that another site is to keep, and does not name.
+func notKept(st *coordinator.State, j *coordinator.Job, site mesh.Site, heard bool, at dataflow.Time) api.Replica {
+	out := api.Replica{Job: string(j.ID), Name: j.Name, From: string(st.Site), To: string(site), Heard: int64(at), Unknown: true}
+	if out.Why = fmt.Sprintf("site %s says nothing of it", site); !heard {
+		out.Why = fmt.Sprintf("site %s has not said yet what it keeps", site)
 	}
 	return out
 }

@@ -15,8 +15,57 @@ func TestNothingIsToldOfAMovedJobsCopies(t *testing.T) {
 	for status, want := range map[coordinator.Status]int{coordinator.Running: 1, coordinator.Stopped: 1, coordinator.Moved: 0} {
 		st := &coordinator.State{Site: "plant", Moves: coordinator.NewMoves(), Jobs: map[coordinator.JobID]*coordinator.Job{"j7-plant": {ID: "j7-plant", Status: status, Owner: "depot"}}}
 		wants := map[mesh.Site]heardWant{"depot": {jobs: map[coordinator.JobID]coordinator.WantedJob{"j7-plant": {Job: "j7-plant", Has: "c7"}, "j8-plant": {Job: "j8-plant"}}}}
-		if all := replicasOf(st, nil, wants); len(all) != want || want > 0 && (all[0].To != "depot" || all[0].Snapshot != "c7") {
+		if all := replicasOf(st, &said{wants: wants}); len(all) != want || want > 0 && (all[0].To != "depot" || all[0].Snapshot != "c7") {
 			t.Errorf("%s: %+v", status, all)
+		}
+	}
+}
+
+// A job that another site is to keep, and that it does not name, is told of.
+func TestAJobThatIsNotKeptIsToldOf(t *testing.T) {
+	const text = `name: door
+replicate_to: [depot, plant]
+sources:
+  x: {feed: line3, format: json, fields: {id: bigint}, event_time: ingestion}
+sinks:
+  - {id: a, from: x, file: {path: a.jsonl}}
+`
+	plain := strings.Replace(text, "replicate_to: [depot, plant]\n", "", 1)
+	heard := func(jobs ...coordinator.JobID) map[mesh.Site]heardWant {
+		h := heardWant{at: 7, jobs: make(map[coordinator.JobID]coordinator.WantedJob)}
+		for _, id := range jobs {
+			h.jobs[id] = coordinator.WantedJob{Job: id, Has: "c7"}
+		}
+		return map[mesh.Site]heardWant{"depot": h}
+	}
+	for name, c := range map[string]struct {
+		job   coordinator.Job
+		wants map[mesh.Site]heardWant
+		rows  int
+		why   string // of the first; empty: it is kept
+	}{
+		"the site keeps others":     {coordinator.Job{Spec: []byte(text), Status: coordinator.Running}, heard("j8-plant"), 1, "site depot says nothing of it"},
+		"it keeps it":               {coordinator.Job{Spec: []byte(text), Status: coordinator.Running}, heard("j7-plant"), 1, ""},
+		"it was not heard":          {coordinator.Job{Spec: []byte(text), Status: coordinator.Running}, nil, 1, "site depot has not said yet what it keeps"},
+		"it is set":                 {coordinator.Job{Spec: []byte(plain), Sets: []string{"replicate_to=[depot]"}, Status: coordinator.Running}, heard(), 1, "site depot says nothing of it"},
+		"it is set to none":         {coordinator.Job{Spec: []byte(text), Sets: []string{"replicate_to=[]"}, Status: coordinator.Running}, heard(), 0, ""},
+		"it is not to be kept":      {coordinator.Job{Spec: []byte(plain), Status: coordinator.Running}, heard(), 0, ""},
+		"it has ended":              {coordinator.Job{Spec: []byte(text), Status: coordinator.Stopped}, heard(), 0, ""},
+		"its text cannot be read":   {coordinator.Job{Spec: []byte("replicate_to"), Status: coordinator.Running}, heard(), 0, ""},
+		"it waits for another site": {coordinator.Job{Spec: []byte(text), Status: coordinator.Restarting, Isolated: true}, heard(), 1, "site depot says nothing of it"},
+	} {
+		o := newOffice(1)
+		c.job.ID, c.job.Name = "j7-plant", "door"
+		st := &coordinator.State{Site: "plant", Moves: coordinator.NewMoves(), Jobs: map[coordinator.JobID]*coordinator.Job{"j7-plant": &c.job}}
+		for range 2 { // what was read, and what is remembered
+			all := replicasOf(st, &said{wants: c.wants, keepers: o.keepers(keepable(st), st.Site)})
+			if len(all) != c.rows || c.rows > 0 && (all[0].To != "depot" || all[0].Restorable != (c.why == "") || all[0].Why != c.why || all[0].Unknown != (c.why != "")) {
+				t.Errorf("%s: %+v", name, all)
+			}
+		}
+		c.job.Spec, c.job.Sets, c.job.Status = []byte(text), nil, coordinator.Running // it came back with another one
+		if all := replicasOf(st, &said{keepers: o.keepers(keepable(st), st.Site)}); len(all) != 1 {
+			t.Errorf("%s: %+v", name, all)
 		}
 	}
 }

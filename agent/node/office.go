@@ -61,6 +61,7 @@ type office struct {
 	logs     map[string]coordinator.LogStatus
 	// heardWants is what other sites said last of what they keep.
 	heardWants map[mesh.Site]heardWant
+	keepTexts  map[coordinator.JobID]keepText // of the jobs that other sites are to keep
 	told       []api.MoveTold
 }
 
