@@ -392,12 +392,16 @@ func TestMetrics(t *testing.T) {
 	a := s.agent(t, "n1", "")
 	id := submit(t, a.url, generated)
 	s.deploy(t, id)
-	send(t, a.url, "GET", "/metrics", nil).want(t, 200,
+	all := send(t, a.url, "GET", "/metrics", nil).want(t, 200,
+		`tidemark_mirror_lag_entries{feed="line.at.depot"} 0`, `tidemark_mirror_connected{feed="new.at.depot"} 0`,
 		`tidemark_operator_in_rows_total{job="`+id+`",name="gen",operator="in",subtask="in/0"} 7`, `tidemark_log_end{feed="plant"} 12`,
 		`tidemark_job_status{job="`+id+`",name="gen",status="running"} 1`, `tidemark_subtask_watermark_lag_seconds`, `tidemark_attempt_prepare_seconds{job="`+id+`",name="gen",phase="restore"} 1.5`,
 		`tidemark_attempt_fetched_bytes{job="`+id+`"`, "tidemark_raft_is_leader 1", "go_goroutines",
 		`tidemark_quic_sent_bytes_total{class="data",peer="press-1"} 111`, `tidemark_quic_lost_packets_total{class="data",peer="press-1"} 4`, `tidemark_quic_received_bytes_total{class="control",peer="n9"} 6`, `tidemark_quic_connections{class="data",peer="press-1"} 2`, `tidemark_quic_rtt_seconds{class="data",peer="press-1"} 0.005`,
 		"tidemark_raft_command_seconds_total 0.01", "tidemark_raft_leader_contact_seconds", "tidemark_gossip_health_score 1", "tidemark_wan_raw_bytes_total 900", "tidemark_wan_packed_bytes_total 300")
+	if strings.Contains(all.body, `lag_seconds{feed="line.at.depot"} 0`) || strings.Contains(all.body, `_lag_entries{feed="new.at.depot"}`) {
+		t.Errorf("a source that is silent is followed: %s", all.body)
+	}
 	send(t, s.agent(t, "n2", "").url, "GET", "/metrics", nil).want(t, 200, "tidemark_raft_is_leader 0")
 }
 

@@ -222,7 +222,9 @@ func (m *member) Statuses(job coordinator.JobID) []coordinator.SubtaskStatus {
 func (m *member) Logs() []coordinator.LogStatus { return nil }
 
 func (m *member) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64) {
-	return m.Statuses("j5"), []coordinator.LogStatus{{Feed: "plant", End: 12, Bytes: 99, Broker: "connected"}}, 1 << 30
+	return m.Statuses("j5"), []coordinator.LogStatus{{Feed: "plant", End: 12, Bytes: 99, Broker: "connected"},
+		{Feed: "line.at.depot", End: 12, Of: &coordinator.MirrorOf{End: 12, Heard: 1_700_000_000_000_000}}, // in 2023
+		{Feed: "new.at.depot", End: 12, Of: &coordinator.MirrorOf{}}}, 1 << 30
 }
 
 func (m *member) Preparations() []executor.Preparation {

@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 type FeedPath struct {
@@ -116,17 +117,17 @@ func (s *server) measured(all []Feed) {
 			if f.State != stopped { // that was said before it ended
 				f.State, f.Why = cmp.Or(l.Broker, "connecting"), l.Why
 			}
-			mirrored(f, &l)
+			mirrored(f, &l, sensors.Wall{}.Now())
 		}
 	}
 }
 
 // mirrored adds what is known of the log that a feed is a mirror of, and of its own
 // mirrors.
-func mirrored(f *Feed, l *coordinator.LogStatus) {
+func mirrored(f *Feed, l *coordinator.LogStatus, now dataflow.Time) {
 	if m := f.Mirror; m != nil && l.Of != nil {
 		m.Agent, m.Lost, m.Heard = string(l.Of.Node), l.Of.Lost, int64(l.Of.Heard)
-		m.Entries, m.Bytes, m.Time = LagOf(l)
+		m.Entries, m.Bytes, m.Time = LagOf(l, now)
 		if f.State = "mirroring"; m.Agent == "" {
 			f.State = "away: " + cmp.Or(l.Of.Why, "its source was not asked yet")
 		}
@@ -137,14 +138,23 @@ func mirrored(f *Feed, l *coordinator.LogStatus) {
 	}
 }
 
-// LagOf is how far a mirror is behind: entries, bytes and, by the arrival clock, ms.
-func LagOf(l *coordinator.LogStatus) (entries, bytes, ms int64) {
+// quiet is from when on what a source said last is old: it says where its log is once a
+// second, and that comes here by way of two clocks.
+const quiet = 10 * dataflow.Second
+
+// LagOf is how far a mirror is behind: entries, bytes and ms. These are by the arrival
+// clock to where its source was when it was heard last, and by the wall clock from there on
+// where that is long ago: nobody knows what came there since.
+func LagOf(l *coordinator.LogStatus, now dataflow.Time) (entries, bytes, ms int64) {
 	of := l.Of
 	if entries = max(0, of.End-l.End); entries > 0 {
 		bytes = max(0, of.Payload-l.Payload)
 		if l.Clock != 0 {
 			ms = max(0, int64(of.Clock-l.Clock)/int64(dataflow.Millisecond))
 		}
+	}
+	if since := dataflow.Duration(now - of.Heard); of.Heard != 0 && since > quiet {
+		ms += int64(since / dataflow.Millisecond)
 	}
 	return entries, bytes, ms
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -172,12 +173,7 @@ func (s *server) collect(send put) {
 			send("feed_connected", gauge, one(l.Broker == "connected"), l.Feed)
 			continue
 		}
-		entries, bytes, ms := LagOf(&l)
-		send("mirror_connected", gauge, one(l.Of.Node != ""), l.Feed)
-		send("mirror_lag_entries", gauge, float64(entries), l.Feed)
-		send("mirror_lag_bytes", gauge, float64(bytes), l.Feed)
-		send("mirror_lag_seconds", gauge, float64(ms)/1000, l.Feed)
-		send("mirror_lost_entries_total", counter, float64(l.Of.Lost), l.Feed)
+		collectMirror(send, &l, sensors.Wall{}.Now())
 	}
 	collectReplicas(send, b.Replicas(), site)
 	count := make(map[string]int)
@@ -192,6 +188,19 @@ func (s *server) collect(send put) {
 			collectJob(send, j)
 		}
 	}
+}
+
+// collectMirror: of a source that was never heard nothing is known.
+func collectMirror(send put, l *coordinator.LogStatus, now dataflow.Time) {
+	send("mirror_connected", gauge, one(l.Of.Node != ""), l.Feed)
+	send("mirror_lost_entries_total", counter, float64(l.Of.Lost), l.Feed)
+	if l.Of.Heard == 0 {
+		return
+	}
+	entries, bytes, ms := LagOf(l, now)
+	send("mirror_lag_entries", gauge, float64(entries), l.Feed)
+	send("mirror_lag_bytes", gauge, float64(bytes), l.Feed)
+	send("mirror_lag_seconds", gauge, float64(ms)/1000, l.Feed)
 }
 
 // collectReplicas: what is not known is no 0.

@@ -107,9 +107,9 @@ type Replica struct {
 	Why        string `json:"why,omitempty" doc:"it could not"`
 	Entries    int64  `json:"lag_entries" doc:"of its logs that are missing there"`
 	Bytes      int64  `json:"lag_bytes,omitempty" doc:"their payloads and topics; only the site that keeps it knows"`
-	Time       int64  `json:"lag_ms,omitempty" doc:"the same on the arrival clock"`
+	Time       int64  `json:"lag_ms,omitempty" doc:"the same on the arrival clock, and since the other site was heard, if that is long ago; only the site that keeps it knows"`
 	Unknown    bool   `json:"lag_unknown,omitempty" doc:"more may be missing: nothing is known of some of its logs"`
-	Heard      int64  `json:"heard,omitempty" doc:"when the other site said so, in us since 1970; 0: it has not"`
+	Heard      int64  `json:"heard,omitempty" doc:"when the other site said so, of several logs the earliest, in us since 1970; 0: it has not"`
 }
 
 // Subtask is where one runs, and what it has done in this attempt.
@@ -301,7 +301,7 @@ type FeedMirror struct {
 	Agent   string `json:"agent,omitempty" doc:"id of the agent that it is taken from; empty: from nobody now"`
 	Entries int64  `json:"lag_entries"`
 	Bytes   int64  `json:"lag_bytes" doc:"payloads and topics"`
-	Time    int64  `json:"lag_ms" doc:"by the arrival clock"`
+	Time    int64  `json:"lag_ms" doc:"by the arrival clock, and since the source was heard, if that is long ago"`
 	Heard   int64  `json:"heard_us,omitempty" doc:"when the source said so; absent: never"`
 	Lost    int64  `json:"lost_entries,omitempty" doc:"that the source did not keep long enough, since the mirror was opened"`
 }

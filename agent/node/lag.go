@@ -13,6 +13,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
@@ -46,7 +47,7 @@ func (n *Node) Replicas() (all []api.Replica) {
 	var jobs []*coordinator.Job
 	var self mesh.Site
 	n.replica.view(func(st *coordinator.State) { jobs, self = keepable(st), st.Site })
-	s := said{keepers: o.keepers(jobs, self)}
+	s := said{now: sensors.Wall{}.Now(), keepers: o.keepers(jobs, self)}
 	o.mu.Lock()
 	s.logs, s.wants = maps.Clone(o.logs), maps.Clone(o.heardWants)
 	o.mu.Unlock()
@@ -60,6 +61,7 @@ func (n *Node) Replicas() (all []api.Replica) {
 
 // said is what a leader was told.
 type said struct {
+	now     dataflow.Time // by the clock of mirrors
 	logs    map[string]coordinator.LogStatus
 	wants   map[mesh.Site]heardWant
 	keepers map[coordinator.JobID][]mesh.Site // the other sites that are to keep a live job
@@ -69,7 +71,7 @@ type said struct {
 // What they keep of one that has moved away its new site knows.
 func replicasOf(st *coordinator.State, said *said) (all []api.Replica) {
 	for id, r := range st.Replicas {
-		all = append(all, keptHere(st, id, r, said.logs))
+		all = append(all, keptHere(st, id, r, said))
 	}
 	for site, w := range said.wants {
 		for id, j := range w.jobs {
@@ -90,7 +92,7 @@ func replicasOf(st *coordinator.State, said *said) (all []api.Replica) {
 }
 
 // keptHere is what is kept of a job of another site.
-func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replica, logs map[string]coordinator.LogStatus) api.Replica {
+func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replica, said *said) api.Replica {
 	out := api.Replica{Job: string(id), Name: r.Job.Name, From: string(r.From), To: string(st.Site)}
 	if r.Next != nil {
 		out.Fetching = r.Next.Name
@@ -103,27 +105,29 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 	default:
 		out.Snapshot = r.Snapshot.Name
 	}
+	first := dataflow.MaxTime // heard of all logs: what was said of the others may be newer
 	for i := range r.Job.Feeds {
 		name := r.Job.NameAt(&r.Job.Feeds[i], r.From, st.Site, r.Moving)
-		l, heard := logs[name]
+		l, heard := said.logs[name]
 		f := st.Feeds[name]
 		switch {
 		case f == nil || f.Log.Epoch == 0:
 		case logepoch.Deserted(&f.Log, func(node mesh.NodeID) bool { return st.Agents[node] == nil }):
-			out.Why = cmp.Or(out.Why, fmt.Sprintf("no agent that has the log of feed %s is here", name))
+			out.Why, out.Unknown = cmp.Or(out.Why, fmt.Sprintf("no agent that has the log of feed %s is here", name)), true
 			continue
 		case st.Agents[f.Log.Owner] == nil || l.Epoch < f.Log.Epoch:
 			heard = false // what is known is of a copy that is gone, or not of the one that counts now
 		}
 		home := r.Job.Feeds[i].Origin(r.From).Site == st.Site
 		if !heard || l.Of == nil && !home {
-			out.Why = cmp.Or(out.Why, fmt.Sprintf("nothing is known of the log of feed %s yet", name))
+			out.Why, out.Unknown = cmp.Or(out.Why, fmt.Sprintf("nothing is known of the log of feed %s yet", name)), true
 			continue
 		}
 		if !home {
-			entries, bytes, ms := api.LagOf(&l)
+			entries, bytes, ms := api.LagOf(&l, said.now)
 			out.Entries, out.Bytes, out.Time = out.Entries+entries, out.Bytes+bytes, max(out.Time, ms)
-			out.Heard = max(out.Heard, int64(l.Of.Heard))
+			out.Unknown = out.Unknown || l.Of.Heard == 0
+			first = min(first, l.Of.Heard)
 		}
 		source, reads := sourceOf(st, id, name)
 		if r.Restorable() == nil || !reads {
@@ -138,6 +142,9 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 		for _, from := range standsIn(r, r.Job.Feeds[i].Name, source) {
 			out.Why = cmp.Or(out.Why, lacking(name, lanesOf(&l, lanes), home, from))
 		}
+	}
+	if first != dataflow.MaxTime {
+		out.Heard = int64(first)
 	}
 	out.Restorable = out.Why == ""
 	return out

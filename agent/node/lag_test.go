@@ -119,9 +119,46 @@ func TestWhereALaneBeginsSaysWhetherAJobCanBeRestored(t *testing.T) {
 		r := &coordinator.Replica{From: "plant", Job: coordinator.MovingJob{ID: "j7-plant", Name: "door", Feeds: []coordinator.MovingFeed{m}}, Snapshot: &coordinator.Snapshot{Name: "c1", Job: "j7-plant", Manifest: c.data}}
 		st := &coordinator.State{Site: "depot", Moves: coordinator.NewMoves(), Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-plant": r},
 			Feeds: map[string]*coordinator.Feed{m.Name: {Name: m.Name, Job: "j7-plant", Config: m.Config}}}
-		got := keptHere(st, "j7-plant", r, map[string]coordinator.LogStatus{m.Name: c.log})
+		got := keptHere(st, "j7-plant", r, &said{logs: map[string]coordinator.LogStatus{m.Name: c.log}})
 		if got.Restorable != (c.why == "") || !strings.Contains(got.Why, c.why) || c.why == "" && got.Why != "" {
 			t.Errorf("%s: %q", name, got.Why)
+		}
+	}
+}
+
+// How far a copy is behind is by what the other site said last: where that is old it is
+// further behind by that time, and of several logs the one that was heard first counts.
+func TestWhatWasNotHeardForLongIsBehind(t *testing.T) {
+	const now = dataflow.Time(100_000_000_000)
+	r := &coordinator.Replica{From: "plant", Snapshot: standing(t, "c1", map[dataflow.OperatorID][]int64{"x": {10}, "y": {10}}),
+		Job: coordinator.MovingJob{ID: "j7-plant", Name: "door", Feeds: []coordinator.MovingFeed{{Name: "j7-plant.x"}, {Name: "j7-plant.y"}}}}
+	st := &coordinator.State{Site: "depot", Moves: coordinator.NewMoves(), Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-plant": r}}
+	log := func(entries int64, ago dataflow.Duration) coordinator.LogStatus {
+		of := &coordinator.MirrorOf{End: 50 + entries, Payload: 7 * entries, Clock: now.Add(-dataflow.Hour), Heard: now.Add(-ago)}
+		if ago == 0 {
+			of = &coordinator.MirrorOf{}
+		}
+		return coordinator.LogStatus{End: 50, Shown: 50, Clock: now.Add(-dataflow.Hour - 3*dataflow.Second), Lanes: []coordinator.LaneAt{{Next: 50}}, Of: of}
+	}
+	for name, c := range map[string]struct {
+		x, y           coordinator.LogStatus
+		entries, bytes int64
+		ms             int64
+		heard          dataflow.Time
+		unknown        bool
+	}{
+		"all is here":        {log(0, dataflow.Second), log(0, 2*dataflow.Second), 0, 0, 0, now.Add(-2 * dataflow.Second), false},
+		"entries are not":    {log(2, dataflow.Second), log(0, 2*dataflow.Second), 2, 14, 3000, now.Add(-2 * dataflow.Second), false},
+		"the line is cut":    {log(0, dataflow.Hour), log(0, 2*dataflow.Hour), 0, 0, 7_200_000, now.Add(-2 * dataflow.Hour), false},
+		"one is":             {log(0, dataflow.Hour), log(0, dataflow.Second), 0, 0, 3_600_000, now.Add(-dataflow.Hour), false},
+		"it was, and so far": {log(2, dataflow.Hour), log(1, dataflow.Hour), 3, 21, 3_603_000, now.Add(-dataflow.Hour), false},
+		"a clock is ahead":   {log(0, -dataflow.Hour), log(0, dataflow.Second), 0, 0, 0, now.Add(-dataflow.Second), false},
+		"one was not heard":  {log(0, 0), log(2, dataflow.Second), 2, 14, 3000, 0, true},
+		"none was":           {log(0, 0), log(0, 0), 0, 0, 0, 0, true},
+	} {
+		got := keptHere(st, "j7-plant", r, &said{now: now, logs: map[string]coordinator.LogStatus{"j7-plant.x": c.x, "j7-plant.y": c.y}})
+		if got.Entries != c.entries || got.Bytes != c.bytes || got.Time != c.ms || got.Heard != int64(c.heard) || got.Unknown != c.unknown || !got.Restorable {
+			t.Errorf("%s: %+v", name, got)
 		}
 	}
 }
@@ -149,8 +186,8 @@ func TestACopyThatLeftIsNotRestorable(t *testing.T) {
 		for _, node := range c.agents {
 			st.Agents[node] = &coordinator.Agent{Node: node}
 		}
-		got := keptHere(st, "j7-plant", r, map[string]coordinator.LogStatus{log.Feed: log})
-		if got.Restorable != (c.why == "") || got.Why != c.why || c.why != "" && got.Entries != 0 {
+		got := keptHere(st, "j7-plant", r, &said{logs: map[string]coordinator.LogStatus{log.Feed: log}})
+		if got.Restorable != (c.why == "") || got.Why != c.why || c.why != "" && (got.Entries != 0 || !got.Unknown) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -180,10 +217,10 @@ sinks:
 		{First: 5001, Next: 6000}: "line4.at.plant begins at 5001",
 		{First: 4000, Next: 5499}: "line4.at.plant ends at 5499",
 	} {
-		got := keptHere(st, "j7-plant", r, map[string]coordinator.LogStatus{
+		got := keptHere(st, "j7-plant", r, &said{logs: map[string]coordinator.LogStatus{
 			"line3.at.plant": {Of: &coordinator.MirrorOf{}, Lanes: []coordinator.LaneAt{{First: 0, Next: 20}}},
 			"line4.at.plant": {Of: &coordinator.MirrorOf{}, Lanes: []coordinator.LaneAt{at}},
-		})
+		}})
 		if got.Restorable != (why == "") || !strings.Contains(got.Why, why) {
 			t.Errorf("%+v: %q", at, got.Why)
 		}
