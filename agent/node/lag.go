@@ -73,10 +73,20 @@ func replicasOf(st *coordinator.State, said *said) (all []api.Replica) {
 	for id, r := range st.Replicas {
 		all = append(all, keptHere(st, id, r, said))
 	}
+	own := make(map[coordinator.JobID][]string)
+	for name, f := range st.Feeds {
+		own[f.Job] = append(own[f.Job], name)
+	}
 	for site, w := range said.wants {
 		for id, j := range w.jobs {
 			if job := st.Jobs[id]; job != nil && job.Status != coordinator.Moved {
-				all = append(all, keptThere(st, job, site, &j, w.at, said.logs))
+				feeds := slices.Sorted(slices.Values(own[id]))
+				for _, name := range job.Reads {
+					if f := st.Feeds[name]; f != nil && f.Job == "" {
+						feeds = append(feeds, name)
+					}
+				}
+				all = append(all, keptThere(st, job, site, &j, w.at, feeds, said.logs))
 			}
 		}
 	}
@@ -196,17 +206,24 @@ func lacking(name string, lanes []coordinator.LaneAt, home bool, from map[int]in
 	return ""
 }
 
-// keptThere is what another site says that it has of a job of this one.
-func keptThere(st *coordinator.State, j *coordinator.Job, site mesh.Site, w *coordinator.WantedJob, at dataflow.Time, logs map[string]coordinator.LogStatus) api.Replica {
-	out := api.Replica{Job: string(j.ID), Name: j.Name, From: string(st.Site), To: string(site), Snapshot: w.Has, Fetching: w.Next, Heard: int64(at), Restorable: w.Has != ""}
+// keptThere is what another site says that it has of a job of this one, which reads these
+// feeds.
+func keptThere(st *coordinator.State, j *coordinator.Job, site mesh.Site, w *coordinator.WantedJob, at dataflow.Time, feeds []string, logs map[string]coordinator.LogStatus) api.Replica {
+	out := api.Replica{Job: string(j.ID), Name: j.Name, From: string(st.Site), To: string(site), Snapshot: w.Has, Fetching: w.Next, Heard: int64(at)}
 	if w.Has == "" {
 		out.Why = "nothing is complete yet"
 	}
-	for _, e := range w.Ends {
-		if l, known := logs[e.Feed]; known {
-			out.Entries += max(0, l.End-e.End)
+	for _, name := range feeds {
+		i := slices.IndexFunc(w.Ends, func(e coordinator.FeedEnd) bool { return e.Feed == name })
+		if i < 0 {
+			out.Why, out.Unknown = cmp.Or(out.Why, fmt.Sprintf("nothing is known there of the log of feed %s", name)), true
+			continue
 		}
+		l, known := logs[name]
+		out.Entries += max(0, l.End-w.Ends[i].End)
+		out.Unknown = out.Unknown || !known
 	}
+	out.Restorable = out.Why == ""
 	return out
 }
 

@@ -226,3 +226,33 @@ sinks:
 		}
 	}
 }
+
+// Of what another site keeps its site knows what that one says: a log that it does not name
+// may lack anything, and who keeps the job says best why it could not go on.
+func TestWhatAnotherSiteDoesNotNameIsNotThere(t *testing.T) {
+	ends := func(all ...coordinator.FeedEnd) []coordinator.FeedEnd { return all }
+	own, shared := coordinator.FeedEnd{Feed: "j7-plant.in", End: 4990}, coordinator.FeedEnd{Feed: "line3", End: 70}
+	logs := map[string]coordinator.LogStatus{"j7-plant.in": {End: 5000}, "line3": {End: 77}}
+	for name, c := range map[string]struct {
+		said    coordinator.WantedJob
+		logs    map[string]coordinator.LogStatus
+		entries int64
+		unknown bool
+		why     string // empty: it can be restored
+	}{
+		"all are named":             {coordinator.WantedJob{Has: "c7", Ends: ends(own, shared)}, logs, 17, false, ""},
+		"nothing is complete":       {coordinator.WantedJob{Ends: ends(own, shared)}, logs, 17, false, "nothing is complete yet"},
+		"its own is not":            {coordinator.WantedJob{Has: "c7", Ends: ends(shared)}, logs, 7, true, "nothing is known there of the log of feed j7-plant.in"},
+		"the shared one is not":     {coordinator.WantedJob{Has: "c7", Ends: ends(own)}, logs, 10, true, "nothing is known there of the log of feed line3"},
+		"none is":                   {coordinator.WantedJob{Has: "c7"}, logs, 0, true, "nothing is known there of the log of feed j7-plant.in"},
+		"the log is not known here": {coordinator.WantedJob{Has: "c7", Ends: ends(own, shared)}, nil, 0, true, ""},
+	} {
+		st := &coordinator.State{Site: "plant", Moves: coordinator.NewMoves(), Jobs: map[coordinator.JobID]*coordinator.Job{"j7-plant": {ID: "j7-plant", Status: coordinator.Running, Reads: []string{"line3", "gone"}}},
+			Feeds: map[string]*coordinator.Feed{"j7-plant.in": {Name: "j7-plant.in", Job: "j7-plant"}, "line3": {Name: "line3"}, "line4": {Name: "line4"}, "j8-plant.in": {Name: "j8-plant.in", Job: "j8-plant"}}}
+		c.said.Job = "j7-plant"
+		all := replicasOf(st, &said{logs: c.logs, wants: map[mesh.Site]heardWant{"depot": {jobs: map[coordinator.JobID]coordinator.WantedJob{"j7-plant": c.said}}}})
+		if len(all) != 1 || all[0].Entries != c.entries || all[0].Unknown != c.unknown || all[0].Why != c.why || all[0].Restorable != (c.why == "") {
+			t.Errorf("%s: %+v", name, all)
+		}
+	}
+}
