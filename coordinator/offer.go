@@ -26,6 +26,7 @@ type WantedJob struct {
 	Where bool         `cbor:"6,keyasint,omitempty"` // who has parts of Next is not known there, or is not so
 	Ends  []FeedEnd    `cbor:"7,keyasint,omitempty"` // of the logs there
 	Index uint64       `cbor:"8,keyasint,omitempty"` // Replica.Index; who knows SettledLevel is told
+	Why   string       `cbor:"9,keyasint,omitempty"` // the job could not go on there, as was found some seconds ago, for people; who knows SettledLevel is told
 }
 
 // Offer is what a site has for the one that asked.

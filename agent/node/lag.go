@@ -101,6 +101,40 @@ func replicasOf(st *coordinator.State, said *said) (all []api.Replica) {
 	return all
 }
 
+// keptSaid is what is kept of a site's jobs, as other sites were told last.
+type keptSaid struct {
+	at  dataflow.Time // of the wall clock
+	all []api.Replica
+}
+
+// saidAgain is from when on what was told is looked at anew: that reads a manifest of each
+// job, and a site is asked every second.
+const saidAgain = 5 * dataflow.Second
+
+// keptHere is what is kept of a site's jobs, as it was some seconds ago at most.
+func (o *office) keptHere(from mesh.Site, now dataflow.Time) []api.Replica {
+	o.mu.Lock()
+	last := o.keptSaid[from]
+	if last.at <= now && now < last.at.Add(saidAgain) {
+		o.mu.Unlock()
+		return last.all
+	}
+	logs := maps.Clone(o.logs)
+	o.mu.Unlock()
+	next := keptSaid{at: now}
+	o.view(func(st *coordinator.State) {
+		for id, r := range st.Replicas {
+			if r.From == from {
+				next.all = append(next.all, keptHere(st, id, r, &said{now: now, logs: logs}))
+			}
+		}
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.keptSaid[from] = next
+	return next.all
+}
+
 // keptHere is what is kept of a job of another site.
 func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replica, said *said) api.Replica {
 	out := api.Replica{Job: string(id), Name: r.Job.Name, From: string(r.From), To: string(st.Site)}
@@ -210,8 +244,8 @@ func lacking(name string, lanes []coordinator.LaneAt, home bool, from map[int]in
 // feeds.
 func keptThere(st *coordinator.State, j *coordinator.Job, site mesh.Site, w *coordinator.WantedJob, at dataflow.Time, feeds []string, logs map[string]coordinator.LogStatus) api.Replica {
 	out := api.Replica{Job: string(j.ID), Name: j.Name, From: string(st.Site), To: string(site), Snapshot: w.Has, Fetching: w.Next, Heard: int64(at)}
-	if w.Has == "" {
-		out.Why = "nothing is complete yet"
+	if out.Why = w.Why; w.Has == "" {
+		out.Why = cmp.Or(w.Why, "nothing is complete yet")
 	}
 	for _, name := range feeds {
 		i := slices.IndexFunc(w.Ends, func(e coordinator.FeedEnd) bool { return e.Feed == name })

@@ -242,6 +242,8 @@ func TestWhatAnotherSiteDoesNotNameIsNotThere(t *testing.T) {
 	}{
 		"all are named":             {coordinator.WantedJob{Has: "c7", Ends: ends(own, shared)}, logs, 17, false, ""},
 		"nothing is complete":       {coordinator.WantedJob{Ends: ends(own, shared)}, logs, 17, false, "nothing is complete yet"},
+		"it says why":               {coordinator.WantedJob{Has: "c7", Ends: ends(own, shared), Why: "its log ends at 3"}, logs, 17, false, "its log ends at 3"},
+		"it says why it has none":   {coordinator.WantedJob{Ends: ends(own), Why: "site plant went on with less"}, logs, 10, true, "site plant went on with less"},
 		"its own is not":            {coordinator.WantedJob{Has: "c7", Ends: ends(shared)}, logs, 7, true, "nothing is known there of the log of feed j7-plant.in"},
 		"the shared one is not":     {coordinator.WantedJob{Has: "c7", Ends: ends(own)}, logs, 10, true, "nothing is known there of the log of feed line3"},
 		"none is":                   {coordinator.WantedJob{Has: "c7"}, logs, 0, true, "nothing is known there of the log of feed j7-plant.in"},

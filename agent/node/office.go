@@ -62,6 +62,7 @@ type office struct {
 	// heardWants is what other sites said last of what they keep.
 	heardWants map[mesh.Site]heardWant
 	keepTexts  map[coordinator.JobID]keepText // of the jobs that other sites are to keep
+	keptSaid   map[mesh.Site]keptSaid
 	told       []api.MoveTold
 }
 
@@ -81,7 +82,7 @@ func newOffice(term uint64) *office {
 	return &office{
 		term: term, inbox: newMailbox[func()](0), quit: make(chan struct{}), talks: make(map[mesh.NodeID]*desk),
 		wishes: make(map[int]chan<- leader.Answer), wants: make(map[int]chan<- *coordinator.Offer), heardWants: make(map[mesh.Site]heardWant), offered: make(map[mesh.Site]bool),
-		statuses: make(map[coordinator.JobID]map[dataflow.SubtaskID]coordinator.SubtaskStatus), logs: make(map[string]coordinator.LogStatus),
+		statuses: make(map[coordinator.JobID]map[dataflow.SubtaskID]coordinator.SubtaskStatus), logs: make(map[string]coordinator.LogStatus), keptSaid: make(map[mesh.Site]keptSaid),
 	}
 }
 

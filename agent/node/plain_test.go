@@ -2,21 +2,61 @@ package node
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // A site of before feature level 6 refuses a question with a field that it does not know.
 func TestAskedAsASiteReadsIt(t *testing.T) {
-	w := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j7-a", Epoch: 2, Has: "c1", Index: 9}, {Job: "j8-a", Epoch: 1}}}
+	w := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j7-a", Epoch: 2, Has: "c1", Index: 9, Why: "its log has gone"}, {Job: "j8-a", Epoch: 1}}}
 	old := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j7-a", Epoch: 2, Has: "c1"}, {Job: "j8-a", Epoch: 1}}}
 	for level, want := range map[uint32]*coordinator.Want{0: old, coordinator.GoesOnLevel: old, coordinator.SettledLevel: w, coordinator.SettledLevel + 1: w} {
 		if got := plain(w, level); !reflect.DeepEqual(got, want) {
 			t.Errorf("level %d: %+v", level, got)
 		}
 	}
-	if w.Jobs[0].Index != 9 {
+	if w.Jobs[0].Index != 9 || w.Jobs[0].Why == "" {
 		t.Error("the question of the machine has changed")
+	}
+}
+
+// A question says why a job could not go on from the snapshot that it names.
+func TestAQuestionSaysWhatIsMissing(t *testing.T) {
+	w := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j5-a", Has: "c1"}, {Job: "j6-a", Has: "c2"}, {Job: "j7-a"}, {Job: "j8-a", Has: "c1"}}}
+	rows := []api.Replica{{Job: "j5-a", Snapshot: "c1", Why: "its log has gone"}, {Job: "j6-a", Snapshot: "c1", Why: "as it was"}, {Job: "j7-a", Why: "nothing is complete yet"}}
+	var whys []string
+	for _, j := range explained(w, rows).Jobs {
+		whys = append(whys, j.Why)
+	}
+	if want := []string{"its log has gone", "", "nothing is complete yet", ""}; !slices.Equal(whys, want) {
+		t.Errorf("%q, want %q", whys, want)
+	}
+	if w.Jobs[0].Why != "" {
+		t.Error("the question of the machine has changed")
+	}
+}
+
+// What is kept is looked at anew every few seconds only, however often a site is asked.
+func TestWhatIsKeptIsNotLookedAtWithEachQuestion(t *testing.T) {
+	looks := 0
+	o := newOffice(1)
+	o.view = func(do func(*coordinator.State)) {
+		looks++
+		do(&coordinator.State{Site: "b", Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-a": {From: "a", Job: coordinator.MovingJob{ID: "j7-a"}}, "j7-c": {From: "c"}}})
+	}
+	now := dataflow.Time(dataflow.Hour)
+	for i, c := range []struct {
+		from mesh.Site
+		at   dataflow.Time
+		want int
+	}{{"a", now, 1}, {"a", now.Add(4 * dataflow.Second), 1}, {"c", now.Add(4 * dataflow.Second), 2}, {"a", now.Add(5 * dataflow.Second), 3}, {"a", now, 4}} {
+		if got := o.keptHere(c.from, c.at); looks != c.want || len(got) != 1 || got[0].From != string(c.from) || got[0].Why == "" {
+			t.Errorf("%d: %d looks, %+v", i, looks, got)
+		}
 	}
 }

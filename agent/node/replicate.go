@@ -11,6 +11,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/coordinator/replication"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
 // PathReplicas is what a site asks another one to know what to keep of its jobs: a
@@ -34,7 +35,11 @@ func (o *office) askOffer(a *replication.Ask) {
 }
 
 func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
-	body, err := codec.EncodeWant(plain(&a.Want, o.levelAt(a.Site)))
+	w, level := &a.Want, o.levelAt(a.Site)
+	if level >= coordinator.SettledLevel {
+		w = explained(w, o.keptHere(a.Site, sensors.Wall{}.Now()))
+	}
+	body, err := codec.EncodeWant(plain(w, level))
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +59,24 @@ func plain(w *coordinator.Want, level uint32) *coordinator.Want {
 	own := *w
 	own.Jobs = slices.Clone(w.Jobs)
 	for i := range own.Jobs {
-		own.Jobs[i].Index = 0
+		own.Jobs[i].Index, own.Jobs[i].Why = 0, ""
+	}
+	return &own
+}
+
+// explained is a question that says why jobs could not go on here, by what is kept of them:
+// of those of which the same snapshot is complete still.
+func explained(w *coordinator.Want, kept []api.Replica) *coordinator.Want {
+	whys := make(map[coordinator.JobID]*api.Replica, len(kept))
+	for i := range kept {
+		whys[coordinator.JobID(kept[i].Job)] = &kept[i]
+	}
+	own := *w
+	own.Jobs = slices.Clone(w.Jobs)
+	for i := range own.Jobs {
+		if r := whys[own.Jobs[i].Job]; r != nil && r.Snapshot == own.Jobs[i].Has {
+			own.Jobs[i].Why = r.Why
+		}
 	}
 	return &own
 }
