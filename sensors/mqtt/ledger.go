@@ -51,6 +51,7 @@ type ledger struct {
 	head, tail int64
 	ids        [256]*[256]seen // by packet id, in pages
 	session    uint8           // counts the sessions that the broker lost; wraps
+	counted    bool            // session is that of a log, or one after it
 	releases   []release       // in order; at most one a packet id and session
 }
 
@@ -144,8 +145,12 @@ func (l *ledger) recallNote(note uint32) {
 }
 
 // current tells whether a tag or note is of the present session; one of a later
-// session begins that.
+// session begins that. The first one says where the count stands: it may be
+// anywhere.
 func (l *ledger) current(tag uint32) bool {
+	if !l.counted {
+		l.counted, l.session = true, tagSession(tag)
+	}
 	d := int8(tagSession(tag) - l.session)
 	if d > 0 {
 		l.ids = [256]*[256]seen{}

@@ -24,6 +24,7 @@ type life struct {
 	log    []entry
 	synced int   // entries of the log that are durable
 	from   int   // entries that are of processes before
+	cut    int   // entries that no process is given any more
 	logged []int // the messages in the log
 
 	sent   int
@@ -56,6 +57,7 @@ func (w *life) digest(n int) uint64 {
 func TestLedgerOutlivesProcesses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &life{t: t, qos: byte(rapid.IntRange(1, 2).Draw(t, "qos")), lanes: make([]lane, 1), gone: make(map[int]bool)}
+		w.l.session = rapid.SampledFrom([]uint8{0, 100, 127, 200, 254, 255}).Draw(t, "sessions that were lost")
 		w.l.connected(false)
 		for range rapid.IntRange(0, 300).Draw(t, "steps") {
 			switch what := rapid.IntRange(0, 12).Draw(t, "what"); what {
@@ -204,15 +206,32 @@ func (w *life) crash() {
 	w.log, w.synced, w.from = w.log[:keep], keep, keep
 	w.logged = nil
 	w.l, w.lanes = ledger{}, make([]lane, 1)
-	for _, e := range w.log {
-		if e.n < 0 {
+	w.forget()
+	for i, e := range w.log {
+		switch {
+		case e.n >= 0:
+			w.logged = append(w.logged, e.n)
+			if i >= w.cut {
+				w.l.recall(e.tag, e.digest)
+			}
+		case i >= w.cut:
 			w.l.recallNote(e.note)
-			continue
 		}
-		w.l.recall(e.tag, e.digest)
-		w.logged = append(w.logged, e.n)
 	}
 	w.connect(true)
+}
+
+// forget cuts off the beginning of the log, up to the first entry that still
+// says something of a message that the broker has.
+func (w *life) forget() {
+	cut := rapid.IntRange(w.cut, len(w.log)).Draw(w.t, "cut")
+	for i, e := range w.log[:cut] {
+		if slices.ContainsFunc(w.open, func(o open) bool { return o.n == e.n || o.id == tagID(e.note) && e.n < 0 }) {
+			cut = i
+			break
+		}
+	}
+	w.cut = max(w.cut, cut)
 }
 
 // Messages of an older session that became durable late do not count.
