@@ -42,6 +42,7 @@ var errStuck = errors.New("the broker does not read what we send")
 type conn struct {
 	net.Conn
 	br *bufio.Reader
+	in inbound // of Read
 
 	hold      func() <-chan struct{} // the reader's gate: nil, or what to wait for before reading on
 	flushed   func(total int64)      // called by the flusher after each write, without a lock; may be nil
@@ -58,6 +59,8 @@ type conn struct {
 	holding   atomic.Bool  // the gate is shut: the silence is ours
 	live      atomic.Bool  // the handshake is over: deadlines are ours
 	gated     atomic.Bool  // hold is in force: CONNACK and SUBACK must not wait for room
+
+	asked atomic.Int32 // how many filters SUBSCRIBE has; 0 before
 
 	kick      chan struct{} // wakes the flusher; holds at most one
 	ended     chan struct{} // closed when nothing is to be read any more
@@ -98,7 +101,14 @@ func (c *conn) start() {
 }
 
 // Read is for paho only.
-func (c *conn) Read(p []byte) (int, error) { return c.br.Read(p) }
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.br.Read(p)
+	if wrong := c.in.pass(p[:n], c.header); wrong != nil {
+		c.fail(wrong)
+		return 0, c.reason(wrong)
+	}
+	return n, err
+}
 
 // socket reads below the buffer.
 type socket struct{ c *conn }

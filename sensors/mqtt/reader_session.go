@@ -57,6 +57,7 @@ func (r *Reader) up(ctx context.Context, l *link) error {
 	for _, f := range r.o.Topics {
 		filters[f] = r.o.QoS
 	}
+	l.conn.asked.Store(int32(len(filters)))
 	token := l.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
 	select {
 	case <-token.Done():
@@ -69,7 +70,7 @@ func (r *Reader) up(ctx context.Context, l *link) error {
 		return fmt.Errorf("mqtt: %s does not answer to SUBSCRIBE", r.s.e.url)
 	}
 	if err := token.Error(); err != nil {
-		return fmt.Errorf("mqtt: subscribing at %s: %w", r.s.e.url, err)
+		return fmt.Errorf("mqtt: subscribing at %s: %w", r.s.e.url, l.conn.reason(err))
 	}
 	if err := r.granted(token.Result()); err != nil {
 		return err

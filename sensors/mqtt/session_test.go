@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
@@ -111,6 +114,26 @@ func TestSubscriptionRefused(t *testing.T) {
 		t.Errorf("the lower QoS is not told: %v", e)
 	}
 	c.send(publish(0, 0, false, "a"))
+	wants(t, read(t, r, 1, true), "a")
+}
+
+// A broker that answers with more or fewer codes than filters, or without a
+// question, is left; paho would panic, or leave filters without an answer.
+func TestSubscriptionMiscounted(t *testing.T) {
+	p := newPeer(t)
+	r, ev := feed(t, p, mqtt.ReaderOptions{Topics: []string{"t/a", "t/b"}})
+	for _, codes := range [][]byte{{1, 1, 1}, {1}, {}} {
+		c := p.connect(t, 0, true)
+		a := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
+		a.MessageID = c.get().(*packets.SubscribePacket).MessageID
+		a.ReturnCodes = codes
+		c.send(a)
+		if e := ev.wait(t, mqtt.Lost); !strings.Contains(e.Err.Error(), fmt.Sprint(len(codes), " codes to a subscription of 2")) {
+			t.Errorf("%v", e.Err)
+		}
+	}
+	c := p.session(t, true)
+	c.send(publish(1, 1, false, "a"))
 	wants(t, read(t, r, 1, true), "a")
 }
 
