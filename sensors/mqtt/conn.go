@@ -44,7 +44,7 @@ type conn struct {
 	br *bufio.Reader
 	in inbound // of Read
 
-	hold      func() <-chan struct{} // the reader's gate: nil, or what to wait for before reading on
+	hold      func() <-chan struct{} // the reader's gate, from CONNACK on: nil, or what to wait for before reading on; may be nil
 	flushed   func(total int64)      // called by the flusher after each write, without a lock; may be nil
 	released  func(id uint16) bool   // asked before paho's PUBREL goes out; false: somebody else will send it; may be nil
 	completes func(id uint16) bool   // asked before paho's PUBCOMP goes out; false: somebody else will send it; may be nil
@@ -58,9 +58,9 @@ type conn struct {
 	last      atomic.Int64 // nanoseconds from began to the last byte
 	holding   atomic.Bool  // the gate is shut: the silence is ours
 	live      atomic.Bool  // the handshake is over: deadlines are ours
-	gated     atomic.Bool  // hold is in force: CONNACK and SUBACK must not wait for room
 
 	asked atomic.Int32 // how many filters SUBSCRIBE has; 0 before
+	came  atomic.Int64 // grows when something comes but the answer to a ping, and when the gate opens
 
 	kick      chan struct{} // wakes the flusher; holds at most one
 	ended     chan struct{} // closed when nothing is to be read any more
@@ -103,6 +103,9 @@ func (c *conn) start() {
 // Read is for paho only.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.br.Read(p)
+	if n > 0 && c.in.body > 0 {
+		c.came.Add(1)
+	}
 	if wrong := c.in.pass(p[:n], c.header); wrong != nil {
 		c.fail(wrong)
 		return 0, c.reason(wrong)
@@ -116,7 +119,7 @@ type socket struct{ c *conn }
 func (s socket) Read(p []byte) (int, error) {
 	c := s.c
 	held := false
-	if c.gated.Load() {
+	if c.live.Load() && c.hold != nil {
 		var err error
 		if held, err = c.wait(); err != nil {
 			return 0, err
@@ -181,6 +184,7 @@ func (c *conn) wait() (waited bool, err error) {
 	c.holding.Store(true)
 	defer func() {
 		c.last.Store(int64(time.Since(c.began)))
+		c.came.Add(1)
 		c.holding.Store(false)
 	}()
 	tick := time.NewTicker(c.keepalive / 2)

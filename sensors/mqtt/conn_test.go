@@ -92,7 +92,7 @@ func TestConnGate(t *testing.T) {
 		c, _ := pair(t)
 		shut := make(chan struct{}, 1)
 		c.hold = func() <-chan struct{} { shut <- struct{}{}; return make(chan struct{}) }
-		c.gated.Store(true)
+		c.live.Store(true)
 		c.start()
 		got := make(chan error)
 		go func() {
@@ -175,5 +175,31 @@ func TestConnCountsWhatIsWritten(t *testing.T) {
 	}
 	if _, err := io.ReadFull(peer, make([]byte, end)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Each part of a message that is read is a sign of life, the answer to a ping is
+// none: it says nothing of what else the broker does.
+func TestConnCountsWhatComes(t *testing.T) {
+	c, peer := pair(t)
+	c.start()
+	pong := []byte{0xD0, 0}
+	message := appendPublish(nil, 0, false, 0, []byte("t"), make([]byte, 1000))
+	for _, step := range []struct {
+		wire  []byte
+		signs bool
+	}{{pong, false}, {message[:3], true}, {message[3:10], true}, {message[10:], true}, {pong, false}} {
+		before := c.came.Load()
+		if _, err := peer.Write(step.wire); err != nil {
+			t.Fatal(err)
+		}
+		for range step.wire { // a byte at a time, as paho reads headers
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if signs := c.came.Load() != before; signs != step.signs {
+			t.Errorf("after %d bytes: %v", len(step.wire), signs)
+		}
 	}
 }

@@ -254,7 +254,9 @@ func fill(t testing.TB, r *mqtt.Reader, c *pconn, ev *events, from int) int {
 	for n := from; ; {
 		before := r.Stats().Received
 		c.send(publish(uint16(n+1), 1, false, strconv.Itoa(n)))
-		n++
+		if n++; n-from > 5000 {
+			t.Fatal("it never stops to read")
+		}
 		for r.Stats().Received == before {
 			select {
 			case <-full:
@@ -309,13 +311,56 @@ func TestReconnectsWhileFull(t *testing.T) {
 		again = append(again, publish(uint16(i+1), 1, true, strconv.Itoa(i)))
 	}
 	c = p.session(t, true, again...)
-	ev.wait(t, mqtt.Subscribed)
 	wantNumbers(t, read(t, r, sent, true), 0)
+	ev.wait(t, mqtt.Subscribed) // the answer came behind what waits for room
 	next := fill(t, r, c, ev, sent)
 	wantNumbers(t, read(t, r, next-sent, true), sent)
 	fill(t, r, c, ev, next)
 	if err := r.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// The gate is there from CONNACK on: a broker sends what waits in a session
+// before it answers to SUBSCRIBE, however much that is. And the time in which
+// the gate is shut is not the broker's.
+func TestFullBeforeSubscribed(t *testing.T) {
+	p, clk := newPeer(t), newClock()
+	r, ev := feed(t, p, mqtt.ReaderOptions{Connection: mqtt.Connection{Clock: clk, ConnectTimeout: dataflow.Hour}, InboxMessages: 8})
+	c := p.connect(t, 0, true)
+	clk.waits(t, dataflow.Hour)
+	n := fill(t, r, c, ev, 0)
+	if n > 20 {
+		t.Errorf("%d messages for an inbox of 8", n)
+	}
+	for range 2 {
+		clk.advance(dataflow.Hour)
+		clk.waits(t, dataflow.Hour)
+	}
+	wantNumbers(t, read(t, r, n, true), 0)
+	c.suback(1)
+	ev.wait(t, mqtt.Subscribed)
+	if s := r.Stats(); s.Connects != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A broker has a limit to answer to SUBSCRIBE, which begins anew while something
+// comes: a message may take longer than that.
+func TestSubscribeLimit(t *testing.T) {
+	p, clk := newPeer(t), newClock()
+	r, ev := feed(t, p, mqtt.ReaderOptions{Connection: mqtt.Connection{Clock: clk, ConnectTimeout: dataflow.Hour}})
+	c := p.connect(t, 0, true)
+	for i := range 3 {
+		clk.waits(t, dataflow.Hour)
+		c.send(publish(uint16(i+1), 1, false, "x"))
+		read(t, r, 1, true)
+		clk.advance(dataflow.Hour)
+	}
+	clk.waits(t, dataflow.Hour)
+	clk.advance(dataflow.Hour)
+	if e := ev.wait(t, mqtt.Lost); !strings.Contains(e.Err.Error(), "does not answer to SUBSCRIBE") {
+		t.Errorf("%v", e.Err)
 	}
 }
 

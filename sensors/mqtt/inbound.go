@@ -6,7 +6,10 @@ import (
 )
 
 // Types of packets, the upper half of their first byte.
-const packetSuback = 9
+const (
+	packetSuback   = 9
+	packetPingresp = 13
+)
 
 var errLength = errors.New("the length of a packet cannot be read")
 
@@ -59,6 +62,9 @@ func (b *inbound) pass(p []byte, head func(kind byte, length int) error) error {
 // a SUBACK for the filters that were asked for without counting them: it would
 // panic over more, and leave filters without an answer over fewer.
 func (c *conn) header(kind byte, length int) error {
+	if kind != packetPingresp {
+		c.came.Add(1)
+	}
 	if asked := int(c.asked.Load()); kind == packetSuback && length != 2+asked {
 		return fmt.Errorf("the broker answers with %d codes to a subscription of %d filters", length-2, asked)
 	}

@@ -42,7 +42,7 @@ type lane struct {
 // under its lock.
 //
 // Full, with QoS 1 or 2: the reader stops reading from the socket (hold), TCP
-// makes the broker wait, and nothing is lost; what paho has already read is
+// makes the broker wait, from CONNACK on, and nothing is lost; what paho has already read is
 // still taken, at most a read buffer and a packet more. Full, with QoS 0: a
 // message is dropped and counted.
 type inbox struct {

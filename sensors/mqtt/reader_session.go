@@ -16,7 +16,9 @@ import (
 // This file is the side of Reader that its session calls.
 
 func (r *Reader) prepare(c *conn) {
-	c.hold = r.hold
+	if r.o.QoS > 0 { // a reader of QoS 0 sheds
+		c.hold = r.hold
+	}
 	c.quiet = func() { r.quiet(c) }
 	c.heard = r.heard
 	if r.o.Recall != nil {
@@ -59,26 +61,34 @@ func (r *Reader) up(ctx context.Context, l *link) error {
 	}
 	l.conn.asked.Store(int32(len(filters)))
 	token := l.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
-	select {
-	case <-token.Done():
-	case <-ctx.Done():
-		return ctx.Err()
-	case err := <-l.lost:
-		l.lost <- err
-		return fmt.Errorf("mqtt: connection to %s lost while subscribing: %w", r.s.e.url, err)
-	case <-r.s.e.Clock.After(r.s.e.ConnectTimeout):
-		return fmt.Errorf("mqtt: %s does not answer to SUBSCRIBE", r.s.e.url)
-	}
-	if err := token.Error(); err != nil {
-		return fmt.Errorf("mqtt: subscribing at %s: %w", r.s.e.url, l.conn.reason(err))
-	}
-	if err := r.granted(token.Result()); err != nil {
+	if err := r.answered(ctx, l, token); err != nil {
 		return err
 	}
-	// From here on the socket waits while the inbox is full; but a reader of
-	// QoS 0 sheds.
-	l.conn.gated.Store(r.o.QoS > 0)
-	return nil
+	return r.granted(token.Result())
+}
+
+// answered waits for the answer to SUBSCRIBE. On a resumed session what waits there
+// comes first: the limit counts only while the socket is read and nothing comes.
+func (r *Reader) answered(ctx context.Context, l *link, token *paho.SubscribeToken) error {
+	for came := l.conn.came.Load(); ; {
+		select {
+		case <-token.Done():
+			if err := token.Error(); err != nil {
+				return fmt.Errorf("mqtt: subscribing at %s: %w", r.s.e.url, l.conn.reason(err))
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-l.lost:
+			l.lost <- err
+			return fmt.Errorf("mqtt: connection to %s lost while subscribing: %w", r.s.e.url, err)
+		case <-r.s.e.Clock.After(r.s.e.ConnectTimeout):
+			before := came
+			if came = l.conn.came.Load(); came == before && !l.conn.holding.Load() {
+				return fmt.Errorf("mqtt: %s does not answer to SUBSCRIBE", r.s.e.url)
+			}
+		}
+	}
 }
 
 // granted reads the broker's answer: it may refuse some filters, or grant a
