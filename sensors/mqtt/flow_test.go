@@ -399,53 +399,6 @@ func TestShed(t *testing.T) {
 	}
 }
 
-func TestRetained(t *testing.T) {
-	for policy, want := range map[mqtt.Retained]string{mqtt.RetainedFirst: "R1 live R2x live", mqtt.RetainedAll: "R1 live R2 live", mqtt.RetainedNever: "live live"} {
-		p := newPeer(t)
-		r, ev := feed(t, p, mqtt.ReaderOptions{Retained: policy})
-		retained := func(id uint16, dup bool, text string) *packets.PublishPacket {
-			m := publish(id, 1, dup, text)
-			m.Retain = true
-			return m
-		}
-		var got string
-		collect := func() {
-			for !strings.HasSuffix(got, "live") {
-				got += " " + read(t, r, 1, true)[0]
-			}
-		}
-		c := p.session(t, false)
-		c.send(retained(1, false, "R1"))
-		if policy == mqtt.RetainedNever {
-			c.acks(packets.Puback, 1) // what is dropped is acknowledged at once
-		}
-		c.send(publish(2, 1, false, "live"))
-		collect()
-		if policy != mqtt.RetainedNever {
-			c.acks(packets.Puback, 1)
-		}
-		c.acks(packets.Puback, 2)
-		c.cut()
-		ev.wait(t, mqtt.Lost)
-		c = p.session(t, true)
-		if policy == mqtt.RetainedFirst {
-			// The rest of the first subscription, cut off, still belongs to it.
-			c.send(retained(3, true, "R2x"))
-		}
-		c.send(retained(4, false, "R2"))
-		c.send(publish(5, 1, false, "live"))
-		got += " "
-		collect()
-		if policy == mqtt.RetainedFirst {
-			c.acks(packets.Puback, 3)
-		}
-		c.acks(packets.Puback, 4, 5)
-		if f := strings.Join(strings.Fields(got), " "); f != want {
-			t.Errorf("policy %d: got %s, want %s", policy, f, want)
-		}
-	}
-}
-
 // Retained messages of a real broker, and a session that outlives its reader.
 func TestPersistentSession(t *testing.T) {
 	b := startBroker(t)

@@ -260,3 +260,52 @@ func TestHostsMosquittoQoS2(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A process ends while retained messages wait in the broker's queue, behind its
+// window. The next one gets them all, and none twice.
+func TestHostsRetainedRest(t *testing.T) {
+	const n = 200
+	m := startMosquitto(t, "")
+	for up := false; !up; {
+		c, err := net.Dial("tcp", m.addr)
+		if up = err == nil; up {
+			_ = c.Close()
+		}
+	}
+	pub := newPublisher(t, m.addr)
+	for i := range n {
+		pub.publish(t, fmt.Sprint("t/", i), 1, true, []byte(fmt.Sprint(i)))
+	}
+	log := new(kept)
+	open := func() *mqtt.Reader {
+		return openReader(t, mqtt.ReaderOptions{Connection: mqtt.Connection{Broker: m.url(), ClientID: "feed"}, Topics: []string{"t/#"}, QoS: 1, TickEvery: -1, Recall: log.recall})
+	}
+	seen := make(map[string]int)
+	r := open()
+	for len(seen) < n {
+		out := new(sensors.Records)
+		if err := r.Read(timeout(t), out, 1); err != nil {
+			t.Fatalf("after %d of %d: %v", len(seen), n, err)
+		}
+		log.log = append(log.log, out)
+		if out.Len() == 0 {
+			continue
+		}
+		seen[string(out.Payload(0))]++
+		if len(seen) == 10 { // nothing was acknowledged so far
+			_ = r.Close()
+			r = open()
+		} else if len(seen) > 10 {
+			r.Ack(sensors.Position{Split: out.Split, Offset: out.Next})
+		}
+	}
+	for text, k := range seen {
+		if k != 1 {
+			t.Errorf("%s came %d times", text, k)
+		}
+	}
+	pub.publish(t, "t/end", 1, false, []byte("end"))
+	if rest := log.until(t, r, "end"); len(rest) != 1 {
+		t.Errorf("%d came twice", len(rest)-1)
+	}
+}

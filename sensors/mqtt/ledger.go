@@ -51,7 +51,7 @@ type ledger struct {
 	head, tail int64
 	ids        [256]*[256]seen // by packet id, in pages
 	session    uint8           // counts the sessions that the broker lost; wraps
-	counted    bool            // session is that of a log, or one after it
+	counted    bool            // a session has begun, here or in the log
 	releases   []release       // in order; at most one a packet id and session
 }
 
@@ -69,6 +69,7 @@ const (
 func (l *ledger) connected(known bool) {
 	l.gen++
 	if !known {
+		l.counted = true
 		l.session++
 		l.ids = [256]*[256]seen{}
 	}
@@ -130,18 +131,22 @@ func (l *ledger) grow() {
 }
 
 // recall enters what a process before this one has made durable. It may come
-// among messages of an older session.
-func (l *ledger) recall(tag uint32, digest uint64) {
-	if l.current(tag) && tagQoS(tag) > 0 {
+// among messages of an older session; current tells whether it did not.
+func (l *ledger) recall(tag uint32, digest uint64) (current bool) {
+	current = l.current(tag)
+	if current && tagQoS(tag) > 0 {
 		*l.seen(tagID(tag)) = seen{digest: digest, seq: recalled, qos: tagQoS(tag)}
 	}
+	return current
 }
 
 // recallNote is recall for a note.
-func (l *ledger) recallNote(note uint32) {
-	if id := tagID(note); l.current(note) && id != 0 {
+func (l *ledger) recallNote(note uint32) (current bool) {
+	current = l.current(note)
+	if id := tagID(note); current && id != 0 {
 		l.closed(id)
 	}
+	return current
 }
 
 // current tells whether a tag or note is of the present session; one of a later

@@ -21,7 +21,7 @@ type Retained uint8
 
 // The policies of `retained:`.
 const (
-	RetainedFirst Retained = iota // those of the first subscription of a session
+	RetainedFirst Retained = iota // those of the first subscription
 	RetainedAll                   // those of every subscription, also after a reconnect
 	RetainedNever
 )
@@ -89,8 +89,9 @@ type Reader struct {
 	mu         sync.Mutex // guards what follows; no I/O and no callback under it
 	in         inbox
 	ledger     ledger
+	firsts     firsts
 	link       *link // nil: no connection
-	retained   bool  // this connection may bring retained messages
+	retained   bool  // whatever is retained is taken on this connection
 	subscribed bool  // a connection has subscribed before
 	muted      bool  // there is a connection, and nothing is heard on it
 	room       chan struct{}
@@ -116,6 +117,9 @@ func NewReader(o ReaderOptions) (*Reader, error) {
 		r.in.lanes[i].clock = int64(dataflow.MinTime)
 		r.in.lanes[i].hearing = true
 	}
+	if o.Retained != RetainedFirst {
+		r.firsts = nothing()
+	}
 	st := &store{}
 	if o.Recall != nil {
 		r.recall()
@@ -128,18 +132,18 @@ func NewReader(o ReaderOptions) (*Reader, error) {
 	return r, nil
 }
 
-// recall rebuilds the ledger from a log.
+// recall rebuilds from a log what is known of the broker's messages. One without
+// messages counts as not subscribed: nothing that was retained is in it.
 func (r *Reader) recall() {
 	r.in.tags = true
 	for rec := range r.o.Recall {
-		r.subscribed = r.subscribed || len(rec.Tags)+len(rec.Notes) > 0 // the log has what was retained then
+		r.subscribed = r.subscribed || len(rec.Tags) > 0
 		for i, tag := range rec.Tags {
-			if tagQoS(tag) > 0 {
-				r.ledger.recall(tag, xxh3.HashSeed(rec.Payload(i), xxh3.Hash(rec.Topic(i))))
-			}
+			topic := xxh3.Hash(rec.Topic(i))
+			r.firsts.recall(topic, r.ledger.recall(tag, xxh3.HashSeed(rec.Payload(i), topic)))
 		}
 		for _, note := range rec.Notes {
-			r.ledger.recallNote(note)
+			r.firsts.recallNote(note, r.ledger.recallNote(note))
 		}
 	}
 }

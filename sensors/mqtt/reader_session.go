@@ -31,10 +31,18 @@ func (r *Reader) attach(l *link) {
 	defer r.mu.Unlock()
 	r.link = l
 	r.muted = false
-	r.ledger.connected(l.known)
-	if !l.known && r.in.tags {
+	// For a log a session begins with what it has of it, whatever the broker knows.
+	begins := !l.known || r.in.tags && !r.ledger.counted
+	r.ledger.connected(!begins)
+	if begins && r.in.tags {
 		r.in.began = append(r.in.began[:0], makeNote(r.ledger.session, 0))
 		r.wake()
+	}
+	switch {
+	case begins && !r.subscribed:
+		r.firsts.begins()
+	case begins:
+		r.firsts.open = false
 	}
 	r.retained = r.o.Retained == RetainedAll || r.o.Retained == RetainedFirst && !r.subscribed && !l.known
 	r.stats.Connects++
@@ -216,7 +224,7 @@ func (r *Reader) message(l *link, m paho.Message) {
 	long := len(payload) > r.o.MaxPayload
 	payload = payload[:min(len(payload), r.o.MaxPayload)]
 	hash, digest := uint64(0), uint64(0)
-	if qos > 0 || len(r.in.lanes) > 1 {
+	if qos > 0 || len(r.in.lanes) > 1 || r.o.Retained == RetainedFirst {
 		hash = xxh3.HashString(topic)
 	}
 	if qos > 0 {
@@ -228,7 +236,8 @@ func (r *Reader) message(l *link, m paho.Message) {
 	r.mu.Lock()
 	r.in.hear(true, now)
 	var e Event
-	if r.admit(m, qos, digest, split) {
+	if r.admit(m, qos, hash, digest, split) {
+		r.firsts.took(hash)
 		if qos > 0 || r.o.QoS > 0 || !r.full() {
 			r.in.add(split, topic, payload, makeTag(r.ledger.session, m.MessageID(), qos, m.Retained(), m.Duplicate()), now, long)
 			r.stats.Received++
@@ -253,10 +262,11 @@ func (r *Reader) message(l *link, m paho.Message) {
 
 // admit tells whether a message is new and wanted; what is not is counted, and
 // acknowledged in its turn.
-func (r *Reader) admit(m paho.Message, qos byte, digest uint64, split int) bool {
+func (r *Reader) admit(m paho.Message, qos byte, topic, digest uint64, split int) bool {
 	// A retained message that comes with DUP is the rest of an earlier
-	// subscription's, cut off with its connection.
-	wanted := !m.Retained() || r.retained || r.o.Retained == RetainedFirst && m.Duplicate()
+	// subscription's, cut off with its connection. So is one that waited in the
+	// broker's queue, but it does not say so.
+	wanted := !m.Retained() || r.retained || r.o.Retained == RetainedFirst && (m.Duplicate() || r.firsts.lacks(topic))
 	if qos == 0 {
 		if !wanted {
 			r.stats.Retained++

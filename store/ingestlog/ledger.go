@@ -8,7 +8,7 @@ import (
 
 // Tail calls f with the last n messages, and all notes behind the first of
 // them, in the order in which they were appended over all lanes, until f
-// returns false. Tags are set; notes are in Records of their own, ticks and
+// returns false. If the log has fewer messages, it gives all its notes. Tags are set; notes are in Records of their own, ticks and
 // changes of hearing are left out. f borrows what it gets, and does not call the
 // log.
 func (l *Log) Tail(n int, f func(*sensors.Records) bool) error {
@@ -25,7 +25,7 @@ func (l *Log) Tail(n int, f func(*sensors.Records) bool) error {
 	if n <= 0 {
 		return nil
 	}
-	m := &merger{f: f, skip: skip}
+	m := &merger{f: f, skip: skip, begun: total-segs[first].head.messages() < int64(n)}
 	for _, seg := range segs[first:] {
 		if err := m.segment(l, seg, end); err != nil || m.stopped {
 			return err
@@ -38,7 +38,7 @@ func (l *Log) Tail(n int, f func(*sensors.Records) bool) error {
 type merger struct {
 	f       func(*sensors.Records) bool
 	skip    int64 // messages to pass over
-	begun   bool  // a message was not passed over
+	begun   bool  // no message is passed over from here on
 	stopped bool
 	blocks  []*block // of whole groups, in the order of lanes
 	cursors []cursor

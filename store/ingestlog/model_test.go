@@ -111,8 +111,8 @@ func (m *model) tail(n int) []entry {
 			out = append(out, e)
 		}
 	}
-	// Notes before the first of the messages are not given.
-	for len(out) > 0 && out[len(out)-1].kind == note {
+	// Notes before the first of the messages are not given, unless there are fewer than n.
+	for n <= 0 && len(out) > 0 && out[len(out)-1].kind == note {
 		out = out[:len(out)-1]
 	}
 	slices.Reverse(out)
