@@ -62,8 +62,12 @@ func TestInboxProperty(t *testing.T) {
 			default:
 				n++
 				k := rapid.IntRange(0, lanes-1).Draw(t, "lane")
-				b.hear(true, now)
-				b.add(k, fmt.Sprint("t", k), []byte(fmt.Sprint(n)), 0, now, false)
+				add := b.late
+				if b.hears() || rapid.Bool().Draw(t, "hears") {
+					b.hear(true, now)
+					add = b.add
+				}
+				add(k, fmt.Sprint("t", k), []byte(fmt.Sprint(n)), 0, now, false)
 				in[k] = append(in[k], fmt.Sprintf("t%d %d", k, n))
 			}
 		}

@@ -93,6 +93,7 @@ type Reader struct {
 	retained   bool  // this connection may bring retained messages
 	subscribed bool  // a connection has subscribed before
 	muted      bool  // there is a connection, and nothing is heard on it
+	held       bool  // the gate was shut, and nothing was read from the socket since: no lane hears
 	room       chan struct{}
 	shedding   int64 // dropped since shedding began; 0: not shedding
 	acks       []byte
@@ -270,15 +271,21 @@ func (r *Reader) full() bool {
 
 // hold is the gate of the connection: what to wait for before reading on.
 func (r *Reader) hold() <-chan struct{} {
+	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
-	if r.room != nil || !r.full() {
-		defer r.mu.Unlock()
-		return r.room
+	shuts := r.room == nil && r.full()
+	if shuts {
+		r.room = make(chan struct{})
 	}
-	r.room = make(chan struct{})
 	room := r.room
+	if room != nil && !r.held { // what waits in the socket from here on is heard by nobody
+		r.held = true
+		r.in.shut(now)
+	}
 	r.mu.Unlock()
-	r.s.emit(Event{Kind: InboxFull})
+	if shuts {
+		r.s.emit(Event{Kind: InboxFull})
+	}
 	return room
 }
 
