@@ -55,6 +55,7 @@ type inbox struct {
 	tags     bool     // records have Tags
 	began    []uint32 // at most one: the note of a new session, which goes before all else
 	since    int64    // when the lanes became deaf, if they are
+	round    int64    // when a tick was due last
 }
 
 func (b *inbox) segment(split int) *segment {
@@ -286,15 +287,21 @@ func (s *segment) copy(out *sensors.Records, n int) {
 
 // silent finds a lane that hears, has nothing to read, and whose clock stood
 // still for at least every; it returns -1 and the time until the first lane is
-// in that state, or 0 if that depends on something else.
+// in that state, or 0 if that depends on something else. With one, those go whose
+// clocks stood still for half of it: so silent lanes are told the time together, and
+// who writes it down does so once for all of them.
 func (b *inbox) silent(now, every int64) (split int, wait int64) {
 	for i := range b.lanes {
 		l := &b.lanes[i]
 		if !l.hearing || !l.empty() {
 			continue
 		}
+		if l.clock+(every+1)/2 <= min(b.round, now) { // the wall clock may have been set back since
+			return i, 0
+		}
 		left := l.clock + every - now
 		if left <= 0 {
+			b.round = now
 			return i, 0
 		}
 		if wait == 0 || left < wait {

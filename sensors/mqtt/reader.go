@@ -48,7 +48,8 @@ type ReaderOptions struct {
 	Recall iter.Seq[*sensors.Records]
 
 	// TickEvery is how long a split is silent before Read returns a tick, and
-	// between ticks. 0: 200 ms; negative: no ticks.
+	// between ticks; half of it where another split gets one. 0: 200 ms; negative: no
+	// ticks.
 	TickEvery dataflow.Duration
 }
 
@@ -327,9 +328,14 @@ func (r *Reader) Seek(p sensors.Position) error {
 
 // Ready tells whether Read would return at once. Any goroutine may call it.
 func (r *Reader) Ready() bool {
+	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ended || r.in.waits()
+	due := -1
+	if every := int64(r.o.TickEvery); every > 0 {
+		due, _ = r.in.silent(now, every)
+	}
+	return r.ended || due >= 0 || r.in.waits()
 }
 
 // Stats is a snapshot of the counters. Any goroutine may call it.
