@@ -436,10 +436,10 @@ func move(c *coordinator.Command, w words) bool {
 	case "arrives":
 		a := &coordinator.Arrival{ID: id, From: mesh.Site(w.named["from"]), Epoch: number(w.named["epoch"]), Job: coordinator.MovingJob{ID: w.job(3), Name: w.at(4), Reads: w.list("reads")}}
 		for _, f := range w.list("feeds") {
-			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns")), Config: session(w.named["client"])})
 		}
 		for _, f := range w.list("stay") {
-			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns"))})
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns")), Config: session(w.named["client"])})
 		}
 		a.Job.Feeds = append(a.Job.Feeds, elsewhere(w.list("of"))...)
 		m.ArrivalBegan = a

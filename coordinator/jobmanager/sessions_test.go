@@ -61,3 +61,28 @@ func TestTheSessionOfAJobThatMovedToAnotherBroker(t *testing.T) {
 	}
 	s.do("submit gate feeds=in client=mine@b")
 }
+
+// Nor does a job come with a session that a feed has here, be it one that has come back
+// with another broker. Its own is none, nor is one that stays where it is.
+func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		door := s.submits("door feeds=in client=mine@b")
+		feed := door + ".in"
+		s.do("move handed %s", s.offers(door, " configs="+feed+":mine@c", feed))
+		gate := s.submits("gate feeds=in client=mine@d")
+		arrives := "move arrives m9-b %s door from=b epoch=4 feeds=%s reigns=1:s:0,2:b:0 client=mine@%s"
+		if err := s.try(arrives, door, feed, "d"); errors.Is(err, jobmanager.ErrExists) != settled {
+			t.Fatalf("%v", err)
+		}
+		if !settled {
+			return
+		}
+		s.do("move arrives m8-b j50-b hall from=b epoch=4 stay=j50-b.in client=mine@d")
+		s.do("told %s cancel", gate)
+		s.do("became %s 1 cancelled", gate)
+		s.do(arrives, door, feed, "d")
+		if err := s.try("submit yard feeds=in client=mine@d"); !errors.Is(err, jobmanager.ErrExists) {
+			t.Errorf("it is on its way: %v", err)
+		}
+	})
+}
