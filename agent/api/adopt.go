@@ -142,8 +142,9 @@ func ownBefore(st *coordinator.State, from *beginning, s *job.Source) *coordinat
 func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, c *coordinator.JobSubmitted) error {
 	name, cfg := feed.FromSource(j.Name, s)
 	if s.MQTT.ClientID == "" {
-		cfg.ClientID = freeClient(st, clientOf(st, name))
+		cfg.ClientID = freeClient(st, clientOf(st, name), c.Feeds...)
 	}
+	adopted := ""
 	if from.stands(st, s) {
 		if old := adoptable(st, s, from); old != nil {
 			was, err := feed.ParseConfig(old.Name, old.Config)
@@ -156,6 +157,7 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 			if lanes := max(1, cfg.Lanes); lanes != max(1, was.Lanes) {
 				from.refuse(s, "feed %s, which has %d lanes for ever, and %d are asked for; keep the number", old.Name, max(1, was.Lanes), lanes)
 			}
+			adopted = old.Name
 			c.Adopts = append(c.Adopts, coordinator.Adoption{Source: s.ID, Feed: old.Name})
 		}
 	}
@@ -163,9 +165,15 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 	if err != nil {
 		return err
 	}
-	c.Feeds = append(c.Feeds, coordinator.Feed{
+	f := coordinator.Feed{
 		Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Config: text, Replicas: j.Replicas, Degrade: j.WhenShort == job.Degrade,
-	})
+	}
+	if err := occupied(st, &f, cfg, adopted, c.Feeds...); err != nil && adopted == "" {
+		return err
+	} else if err != nil {
+		from.refused = append(from.refused, fmt.Errorf("source %q: %w", s.ID, err))
+	}
+	c.Feeds = append(c.Feeds, f)
 	return nil
 }
 
@@ -210,20 +218,49 @@ func clientOf(st *coordinator.State, name string) string {
 	return st.Mesh + "/" + name
 }
 
-// freeClient is a client id that no feed has whose session is in use, here or where
-// its job has moved to: a broker ends the session of one when the other connects.
-func freeClient(st *coordinator.State, want string) string {
+// freeClient is a client id that no feed has, whether its session is in use here or
+// elsewhere, or waits for a job that goes on from a savepoint: what its broker keeps is
+// that job's. More are feeds that are not in the state yet.
+func freeClient(st *coordinator.State, want string, more ...coordinator.Feed) string {
 	used := make(map[string]bool)
 	for _, f := range st.Feeds {
-		if j := st.Jobs[f.Job]; f.Job == "" || j != nil && (!j.Status.Ended() || j.Status == coordinator.Moved) {
-			if c, err := feed.ParseConfig(f.Name, f.Config); err == nil {
-				used[c.ClientID] = true
-			}
-		}
+		used[st.SessionOf(f).Client] = true
+	}
+	for i := range more {
+		used[st.SessionOf(&more[i]).Client] = true
 	}
 	id := want
 	for n := 2; used[id]; n++ {
 		id = want + "-" + strconv.Itoa(n)
 	}
 	return id
+}
+
+// occupied refuses the session of a feed that another one uses, but for the one whose
+// log and session it gets. More are feeds that are made with it.
+func occupied(st *coordinator.State, f *coordinator.Feed, cfg feed.Config, but string, more ...coordinator.Feed) error {
+	want := st.SessionOf(f)
+	for i := range more {
+		if st.SessionOf(&more[i]) == want {
+			return fmt.Errorf("client id %q at %s is that of source %q, too: one session is one source's. Give them different ones, or none", cfg.ClientID, cfg.Broker, more[i].Name)
+		}
+	}
+	by := st.SessionTaken(want, but)
+	if by == nil {
+		return nil
+	}
+	const why, other = "two sessions of one id throw each other out for ever", "give this one a client_id that nobody has"
+	switch j := st.Jobs[by.Job]; {
+	case j != nil && j.Status == coordinator.Moved:
+		return fmt.Errorf("client id %q at %s is that of feed %s of job %s (%s), which is at site %s: %s. If it is not needed there any more stop it there, and forget it here (tidemark job forget %s); or %s",
+			cfg.ClientID, cfg.Broker, by.Name, j.ID, j.Name, j.Owner, why, j.ID, other)
+	case j != nil:
+		return fmt.Errorf("client id %q at %s is that of feed %s of job %s (%s), which is %s: %s. Stop that job first (tidemark job stop %s), or %s; for two jobs on the same messages let both read a shared feed (tidemark feed create, feed: NAME)",
+			cfg.ClientID, cfg.Broker, by.Name, j.ID, j.Name, j.Status, why, j.Name, other)
+	case st.ArrivingFeed(by) != nil:
+		return fmt.Errorf("client id %q at %s is that of feed %s, which is on its way here, by %s: %s; %s", cfg.ClientID, cfg.Broker, by.Name, st.ArrivingFeed(by).ID, why, other)
+	case by.Whose() != "":
+		return fmt.Errorf("client id %q at %s is that of feed %s, whose session stayed here when job %s moved: %s; %s", cfg.ClientID, cfg.Broker, by.Name, by.Whose(), why, other)
+	}
+	return fmt.Errorf("client id %q at %s is that of feed %s: %s. Read that one (feed: %[3]s), delete it first (tidemark feed delete %[3]s), or %[5]s", cfg.ClientID, cfg.Broker, by.Name, why, other)
 }

@@ -68,6 +68,70 @@ func TestAdopt(t *testing.T) {
 	send(t, a.url, "GET", "/v1/feeds/"+other+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings-2"`)
 }
 
+// The session of a job that has ended waits for one that goes on with it: what the broker
+// keeps for it nobody else takes. Where somebody has it all the same the answer says who.
+func TestAKeptSessionIsGivenToNobody(t *testing.T) {
+	s := newer(t)
+	a := s.agent(t, "n1", "")
+	spec := strings.ReplaceAll(metered, "PASSWORD", "${env:PW}")
+	id := submit(t, a.url, spec)
+	s.saves(t, id, "sp-1")
+	send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
+	fresh := submit(t, a.url, spec)
+	send(t, a.url, "GET", "/v1/feeds/"+fresh+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings-2"`)
+	next := api.Submission{Spec: strings.ReplaceAll(spec, "name: metered", "name: metered2"), From: "sp-1"}
+	send(t, a.url, "POST", "/v1/check", next).want(t, 200, `"ok":true`)
+	send(t, a.url, "POST", "/v1/jobs", next).want(t, 201)
+	send(t, a.url, "GET", "/v1/feeds/"+id+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings"`, `"readers":["metered2"]`)
+
+	mine := func(name, broker string) string {
+		return strings.NewReplacer("name: metered", "name: "+name, "qos: 1", "qos: 1, client_id: mine", "mqtt://broker.plant:1883", broker).Replace(spec)
+	}
+	id = submit(t, a.url, mine("m1", "mqtt://broker.plant:1883"))
+	s.saves(t, id, "sp-2")
+	send(t, a.url, "POST", "/v1/jobs/m1/cancel", nil).want(t, 200)
+	submit(t, a.url, mine("m1", "mqtt://broker.plant:1883")) // who names it has it
+	for _, again := range []api.Submission{{Spec: strings.ReplaceAll(mine("m2", "mqtt://broker.plant"), ", client_id: mine", ""), From: "sp-2"}, {Spec: mine("m2", "tcp://Broker.plant"), From: "sp-2"}} {
+		says := []string{"readings", "client id", "mine", "of job", "(m1), which is created", "throw each other out", "tidemark job stop m1", "give this one a client_id", "feed create"}
+		send(t, a.url, "POST", "/v1/check", again).want(t, 200, append(says, `"ok":false`)...)
+		send(t, a.url, "POST", "/v1/jobs", again).want(t, 422, says...)
+	}
+	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: mine("m2", "mqtt://broker.depot:1883"), From: "sp-2"}).want(t, 201)
+}
+
+// No two feeds have one client id at one broker, whoever named it.
+func TestOneClientIDIsOneFeeds(t *testing.T) {
+	s := newer(t)
+	a := s.agent(t, "n1", "")
+	mine := func(name, broker string) api.Submission {
+		return api.Submission{Spec: strings.NewReplacer("PASSWORD", "${env:PW}", "name: metered", "name: "+name, "qos: 1", "qos: 1, client_id: mine", "mqtt://broker.plant:1883", broker).Replace(metered)}
+	}
+	refused := func(sub api.Submission, says ...string) {
+		t.Helper()
+		says = append(says, "client id", "mine", "throw each other out")
+		send(t, a.url, "POST", "/v1/check", sub).want(t, 422, says...)
+		send(t, a.url, "POST", "/v1/jobs", sub).want(t, 422, says...)
+	}
+	send(t, a.url, "POST", "/v1/jobs", mine("m1", "mqtt://b:1883")).want(t, 201)
+	refused(mine("m2", "mqtt://b:1883"), "job stop m1")
+	refused(mine("m2", "tcp://B"), "job stop m1")
+	send(t, a.url, "POST", "/v1/jobs", mine("m2", "mqtt://c:1883")).want(t, 201)
+	send(t, a.url, "POST", "/v1/jobs", mine("m3", "mqtt://b:1884")).want(t, 201)
+
+	plant := api.NewFeed{Name: "plant", Broker: "mqtt://b", Topics: []string{"plant/#"}, QoS: 1, ClientID: "mine"}
+	send(t, a.url, "POST", "/v1/feeds", plant).want(t, 422, "job stop m1")
+	send(t, a.url, "POST", "/v1/jobs/m1/cancel", nil).want(t, 200)
+	send(t, a.url, "POST", "/v1/feeds", plant).want(t, 201)
+	refused(mine("m1", "mqtt://b:1883"), "feed plant", "feed: plant", "tidemark feed delete plant")
+	plant.Name, plant.ClientID = "other", ""
+	send(t, a.url, "POST", "/v1/feeds", plant).want(t, 201, `"client_id":"plant/hall/other"`)
+	twice := strings.NewReplacer("PASSWORD", "${env:PW}", "qos: 1", "qos: 1, client_id: twice").Replace(metered)
+	two := strings.Replace(twice, "  readings:", "  more:", 1)
+	two = two[strings.Index(two, "  more:"):strings.Index(two, "sinks:")]
+	twice = strings.Replace(twice, "sinks:", two+"sinks:", 1) + "  - {id: out2, from: more, blackhole: {}}\n"
+	send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: twice}).want(t, 422, "that of source", "too")
+}
+
 // Where a source stood in a shared feed that was deleted it stands nowhere: not in the
 // feed that has the name now. It does not matter whether the job of before is remembered.
 func TestASavepointOfAFeedThatIsMadeAgain(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -177,7 +176,7 @@ func takenFeeds(st *coordinator.State, id coordinator.JobID) (all []TakenFeed) {
 	for i := range r.Job.Feeds {
 		if f := &r.Job.Feeds[i]; f.Of == nil && slices.Contains(r.Job.Reads, f.Name) {
 			as := r.Job.NameAt(f, r.From, st.Site, r.Moving)
-			all = append(all, TakenFeed{f.Name, as, feed.TakenClient(st.Mesh, string(st.Site), as)})
+			all = append(all, TakenFeed{f.Name, as, coordinator.TakenClient(st.Mesh, st.Site, as)})
 		}
 	}
 	return all

@@ -59,7 +59,7 @@ func describeFeed(st *coordinator.State, f *coordinator.Feed) Feed {
 	}
 	out.Broker, out.Topics, out.QoS, out.Lanes, out.ClientID = c.Broker, c.Topics, c.QoS, c.Lanes, c.ClientID
 	if from, by := f.Taken(); from != "" {
-		out.ClientID = feed.TakenClient(st.Mesh, string(cmp.Or(by, st.Site)), f.Name)
+		out.ClientID = coordinator.TakenClient(st.Mesh, cmp.Or(by, st.Site), f.Name)
 	}
 	return out
 }
@@ -221,14 +221,23 @@ func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*b
 	if c.Password, err = job.ParseSecret(n.Password); err != nil {
 		return nil, refusal(http.StatusUnprocessableEntity, "password: it is no reference; give ${file:PATH} or ${env:NAME}")
 	}
-	if c.ClientID == "" {
-		s.b.View(func(st *coordinator.State) { c.ClientID = clientOf(st, n.Name) })
-	}
-	text, err := feedText(n.Name, c)
+	f := coordinator.Feed{Name: n.Name, Namespace: coordinator.DefaultNamespace, Replicas: n.Replicas, Degrade: n.WhenShort == "degrade"}
+	err = s.read(ctx, Stale{}, func(st *coordinator.State) error {
+		if n.ClientID == "" {
+			c.ClientID = freeClient(st, clientOf(st, n.Name))
+		}
+		text, err := feedText(n.Name, c)
+		if f.Config = text; err == nil && st.Feeds[n.Name] == nil { // that it is there already the leader says
+			err = occupied(st, &f, c, "")
+		}
+		if err != nil {
+			return refusal(http.StatusUnprocessableEntity, "%v", err)
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, refusal(http.StatusUnprocessableEntity, "%v", err)
+		return nil, err
 	}
-	f := coordinator.Feed{Name: n.Name, Namespace: coordinator.DefaultNamespace, Config: text, Replicas: n.Replicas, Degrade: n.WhenShort == "degrade"}
 	if _, err := s.propose(ctx, coordinator.Command{FeedCreated: &f}); err != nil {
 		return nil, err
 	}

@@ -52,10 +52,6 @@ func FromSource(jobName string, s *job.Source) (name string, c Config) {
 	return jobName + "." + string(s.ID), c
 }
 
-// TakenClient is the client id of a shared feed that was taken by a site from one that
-// was lost, whatever its config says: a session of that name may be at the other one.
-func TakenClient(mesh, by, name string) string { return mesh + "/" + by + "/" + name }
-
 // fixed fills in what is not given, and refuses what cannot work.
 func (c Config) fixed(name string) (Config, error) {
 	if c.Lanes == 0 {

@@ -490,6 +490,51 @@ func TestTicksAreForReaders(t *testing.T) {
 	}
 }
 
+// Time that passes on all lanes is made durable at once.
+func TestTicksOfAllLanesAreOneCommit(t *testing.T) {
+	const lanes, rounds = 16, 10
+	p := newPeer(t)
+	clock := newClock(1_000_000)
+	c := config(p.url(), 1)
+	c.Lanes = lanes
+	f, _ := open(t, feed.Options{Dir: t.TempDir(), Clock: clock}, c)
+	conn := p.session(t, 1, false)
+	conn.pongs()
+	var all []int
+	for i := range lanes {
+		all = append(all, i)
+	}
+	r, err := f.Reader("job", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	var out sensors.Records
+	told := func(until int64) {
+		t.Helper()
+		lanes := make(map[int]bool)
+		for ctx := timeout(t); len(lanes) < len(all); {
+			if err := r.Read(ctx, &out, 1); err != nil {
+				t.Fatal(err)
+			}
+			if !out.Deaf && out.Clock >= until {
+				lanes[out.Split] = true
+			}
+		}
+	}
+	told(0) // they hear
+	clock.waits(t)
+	before := f.Stats().Commits
+	for range rounds {
+		clock.advance(200 * dataflow.Millisecond)
+		told(int64(clock.Now()))
+		clock.waits(t) // all is durable
+	}
+	if n := f.Stats().Commits - before; n > rounds {
+		t.Errorf("%d commits for %d ticks of %d lanes each", n, rounds, lanes)
+	}
+}
+
 // The reader of a feed passes the suite of every source.
 func TestReaderSuite(t *testing.T) {
 	sensortest.Reader(t, sensortest.ReaderCase{

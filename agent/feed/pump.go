@@ -14,7 +14,8 @@ const (
 	readMax = 4096
 	// gather is how many bytes one commit takes at most, so that the broker does
 	// not wait for its acknowledgements for long.
-	gather = 1 << 20
+	gather    = 1 << 20
+	perRecord = 64 // what one counts beside its texts: time alone must not gather for ever
 	// The log is tried again after retryMin, doubling to retryMax.
 	retryMin = 100 * dataflow.Millisecond
 	retryMax = 5 * dataflow.Second
@@ -102,7 +103,7 @@ func (f *Feed) pump(ctx context.Context) error {
 			f.deaf[f.rec.Split] = f.rec.Deaf || f.rec.Len() == 0 && len(f.rec.Notes) > 0 && f.deaf[f.rec.Split]
 			f.dirty[f.rec.Split] = f.rec.Next
 			f.pending += int64(f.rec.Len())
-			bytes += len(f.rec.Payloads) + len(f.rec.Topics)
+			bytes += len(f.rec.Payloads) + len(f.rec.Topics) + perRecord
 		}
 		if !some {
 			continue

@@ -134,7 +134,7 @@ func (k *keptFeeds) config(f *coordinator.Feed) (feed.Config, error) {
 	c, err := feed.ParseConfig(f.Name, f.Config)
 	switch _, by := f.Taken(); {
 	case err == nil && by != "":
-		c.ClientID = feed.TakenClient(k.mesh, string(by), f.Name)
+		c.ClientID = coordinator.TakenClient(k.mesh, by, f.Name)
 	case err == nil && c.ClientID == "":
 		c.ClientID = k.mesh + "/" + f.Name
 	}

@@ -46,6 +46,9 @@ func (a *apply) feedCreated(c *coordinator.Feed) error {
 		return refuse(ErrRefused, "there are %d feeds: delete some first", MaxFeeds)
 	}
 	f := newFeed(c, a.c.At)
+	if err := a.checkSession(f, ""); err != nil {
+		return err
+	}
 	f.Made = a.made()
 	a.Feeds[c.Name] = f
 	a.changed(Feed, c.Name)
@@ -126,6 +129,35 @@ func (a *apply) checkAdopts(c *coordinator.JobSubmitted) error {
 		if j := a.Jobs[f.Job]; j != nil && !j.Status.Ended() {
 			return refuse(ErrRefused, "job %q: source %q is to go on with feed %q, which is that of job %s (%q), and that is %s: stop it first", c.Name, ad.Source, ad.Feed, j.ID, j.Name, j.Status)
 		}
+	}
+	return nil
+}
+
+// checkSessions checks that the sessions of a job's own feeds are nobody's. Who submits
+// looks, too, and says more; but two may come at once.
+func (a *apply) checkSessions(c *coordinator.JobSubmitted) error {
+	for i := range c.Feeds {
+		f, but := &c.Feeds[i], ""
+		for _, ad := range c.Adopts {
+			if string(ad.Source) == f.Name {
+				but = ad.Feed
+			}
+		}
+		if err := a.checkSession(f, but); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSession checks that no feed but one has the session that another one is to have.
+func (a *apply) checkSession(f *coordinator.Feed, but string) error {
+	if a.Level < coordinator.SettledLevel {
+		return nil
+	}
+	want := a.SessionOf(f)
+	if by := a.SessionTaken(want, but); by != nil {
+		return refuse(ErrExists, "feed %q: client id %q at broker %s is that of feed %q, and a session is one feed's: stop its job first, or give this one another client_id", f.Name, want.Client, want.Broker, by.Name)
 	}
 	return nil
 }

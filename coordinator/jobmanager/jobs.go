@@ -174,7 +174,10 @@ func (a *apply) checkSubmitted(id coordinator.JobID, c *coordinator.JobSubmitted
 		}
 		seen[source] = true
 	}
-	return a.checkAdopts(c)
+	if err := a.checkAdopts(c); err != nil {
+		return err
+	}
+	return a.checkSessions(c)
 }
 
 func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {

@@ -200,6 +200,9 @@ func (a *apply) leaveFeeds(job *coordinator.Job, d *coordinator.Departure) {
 func (a *apply) disownFeed(f *coordinator.Feed, d *coordinator.Departure) {
 	next := *f
 	next.Owner = d.To
+	if i := slices.IndexFunc(d.Configs, func(c coordinator.FeedConfig) bool { return c.Feed == f.Name }); i >= 0 && a.Level >= coordinator.SettledLevel {
+		next.Config = slices.Clone(d.Configs[i].Config) // the session that it has there
+	}
 	a.Feeds[f.Name] = &next
 	a.changed(Feed, f.Name)
 }

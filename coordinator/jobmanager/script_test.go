@@ -27,7 +27,7 @@ import (
 //
 //	leader 2 n1 · found m s · agent n1 name=a level=1 slots=2 · left n1 · level 2
 //	token t1 uses=2 expires=100 · use t1 n3 [hash=x] · revoke t1
-//	submit door from=sp-1 feeds=in,out adopts=in:j5.in reads=plant request=r1 · deploy j5 1 term=2 on=n1,n2 from=chk-1-1
+//	submit door from=sp-1 feeds=in,out adopts=in:j5.in reads=plant request=r1 [client=mine@b] · deploy j5 1 term=2 on=n1,n2 from=chk-1-1
 //	became j5 1 running why=x savepoint=sp-1 · told j5 halt|drain|cancel · rescale j5 4 · forget j5
 //	done j5 1 7 checkpoint=chk-1-7 savepoint=sp-1 request=r1 release=chk-1-6 [era=2] · committed j5 1 n1:out.csv:7:1000
 //	import sp-9 · delete sp-9 · copies j5 chk-1-7 aa:n1,n2
@@ -276,7 +276,7 @@ func site(c *coordinator.Command, w words) bool {
 	case "both":
 		c.TokenRevoked, c.LevelRaised = &coordinator.TokenRevoked{}, &coordinator.LevelRaised{}
 	case "feed":
-		c.FeedCreated = &coordinator.Feed{Name: w.at(1), Replicas: int(int64(number(w.named["replicas"]))), Job: coordinator.JobID(w.named["job"])}
+		c.FeedCreated = &coordinator.Feed{Name: w.at(1), Replicas: int(int64(number(w.named["replicas"]))), Job: coordinator.JobID(w.named["job"]), Config: session(w.named["client"])}
 	case "unfeed":
 		c.FeedDeleted = &coordinator.FeedDeleted{Name: w.at(1)}
 	case "epoch":
@@ -293,7 +293,7 @@ func job(c *coordinator.Command, w words) bool {
 	case "submit":
 		s := &coordinator.JobSubmitted{Namespace: w.named["namespace"], Name: w.at(1), From: w.named["from"], Request: w.named["request"], Reads: w.list("reads")}
 		for _, f := range w.list("feeds") {
-			s.Feeds = append(s.Feeds, coordinator.Feed{Name: f})
+			s.Feeds = append(s.Feeds, coordinator.Feed{Name: f, Config: session(w.named["client"])})
 		}
 		for _, ad := range w.list("adopts") {
 			source, feed, _ := strings.Cut(ad, ":")
@@ -419,6 +419,10 @@ func move(c *coordinator.Command, w words) bool {
 	switch w.at(1) {
 	case "began":
 		m.Began = &coordinator.MoveBegan{Job: w.job(2), Epoch: w.number(3), To: mesh.Site(w.named["to"]), Stay: w.list("stay"), Request: w.named["request"]}
+		for _, f := range w.list("configs") {
+			name, client, _ := strings.Cut(f, ":")
+			m.Began.Configs = append(m.Began.Configs, coordinator.FeedConfig{Feed: name, Config: session(client)})
+		}
 	case "halting":
 		m.Halting = &coordinator.MoveHalting{ID: id}
 	case "offered":
@@ -432,10 +436,10 @@ func move(c *coordinator.Command, w words) bool {
 	case "arrives":
 		a := &coordinator.Arrival{ID: id, From: mesh.Site(w.named["from"]), Epoch: number(w.named["epoch"]), Job: coordinator.MovingJob{ID: w.job(3), Name: w.at(4), Reads: w.list("reads")}}
 		for _, f := range w.list("feeds") {
-			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns")), Config: session(w.named["client"])})
 		}
 		for _, f := range w.list("stay") {
-			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns"))})
+			a.Job.Feeds = append(a.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns")), Config: session(w.named["client"])})
 		}
 		a.Job.Feeds = append(a.Job.Feeds, elsewhere(w.list("of"))...)
 		m.ArrivalBegan = a
@@ -531,4 +535,13 @@ func reigns(words []string) (all []coordinator.Reign) {
 		all = append(all, r)
 	}
 	return all
+}
+
+// session is the config of a feed: CLIENT@BROKER.
+func session(client string) []byte {
+	id, broker, ok := strings.Cut(client, "@")
+	if !ok {
+		return nil
+	}
+	return fmt.Appendf(nil, `{"broker":"mqtt://%s","client_id":%q}`, broker, id)
 }

@@ -51,3 +51,22 @@ func TestASharedFeedDoesNotComeBelowItsLevel(t *testing.T) {
 		t.Error("it is refused for nothing")
 	}
 }
+
+// A job does not come with a session that a feed has here already.
+func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
+	l := New(Config{Term: 1, Self: "n1", Site: "s", Level: coordinator.Level, Timing: DefaultTiming(),
+		Parse: func(*coordinator.Job) (*Parsed, error) { return &Parsed{Feeds: []FeedUse{{Feed: "j9-b.in"}}}, nil }})
+	config := func(client string) []byte { return []byte(`{"broker":"mqtt://b","client_id":"` + client + `"}`) }
+	l.st = &coordinator.State{Site: "s", Level: coordinator.Level, Moves: coordinator.NewMoves(), Feeds: map[string]*coordinator.Feed{
+		"line":    {Name: "line", Config: config("mine")},
+		"j9-b.in": {Name: "j9-b.in", Job: "j9-b", Owner: "b", Config: config("its")}, // it was here before
+	}}
+	refused := func(client string, stay bool) bool {
+		_, _, why := l.checkMove(&coordinator.MovePropose{From: "b", Epoch: 2, Job: coordinator.MovingJob{ID: "j9-b", Name: "door",
+			Feeds: []coordinator.MovingFeed{{Name: "j9-b.in", Stay: stay, Config: config(client)}}}})
+		return strings.Contains(why, `client id "mine" at broker b:1883, with which feed j9-b.in would come, is that of feed line at site s`)
+	}
+	if !refused("mine", false) || refused("mine", true) || refused("its", false) {
+		t.Error("want it refused if it is another feed's, and comes")
+	}
+}

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
 )
 
@@ -53,6 +54,8 @@ type inbox struct {
 	bytes    int      // of the unread, with perMessage for each
 	tags     bool     // records have Tags
 	began    []uint32 // at most one: the note of a new session, which goes before all else
+	since    int64    // when the lanes became deaf, if they are
+	round    int64    // when a tick was due last
 }
 
 func (b *inbox) segment(split int) *segment {
@@ -143,25 +146,54 @@ func (b *inbox) release(note uint32) (offset int64) {
 // Changes with no message between them become one, so that a broker that comes
 // and goes does not fill the inbox.
 func (b *inbox) hear(hearing bool, now int64) {
-	for i := range b.lanes {
-		l := &b.lanes[i]
-		if l.hearing == hearing {
-			continue
-		}
-		l.hearing = hearing
-		l.clock = max(l.clock, now)
-		if !hearing && !l.empty() {
-			if last := l.queue[len(l.queue)-1]; last.turn && !last.r.Deaf && len(l.queue)-l.head > 1 && l.queue[len(l.queue)-2].turn {
-				// deaf, hearing, deaf: the first stands for all.
-				l.queue = l.queue[:len(l.queue)-1]
-				b.recycle(last)
-				continue
-			}
-		}
-		s := b.segment(i)
-		s.turn, s.r.Deaf, s.r.Clock = true, !hearing, l.clock
-		l.push(s)
+	if b.hears() && !hearing {
+		b.since = now
 	}
+	for i := range b.lanes {
+		b.hearLane(i, hearing, now)
+	}
+}
+
+// shut notes on every lane that it is deaf since its own clock, behind what came:
+// what came after that may wait in the socket already.
+func (b *inbox) shut(now int64) {
+	if b.hears() {
+		b.hear(false, int64(dataflow.MinTime))
+		b.since = now
+	}
+}
+
+func (b *inbox) hearLane(split int, hearing bool, now int64) {
+	l := &b.lanes[split]
+	if l.hearing == hearing {
+		return
+	}
+	l.hearing = hearing
+	l.clock = max(l.clock, now)
+	if !hearing && !l.empty() {
+		if last := l.queue[len(l.queue)-1]; last.turn && !last.r.Deaf && len(l.queue)-l.head > 1 && l.queue[len(l.queue)-2].turn {
+			// deaf, hearing, deaf: the first stands for all.
+			l.queue = l.queue[:len(l.queue)-1]
+			b.recycle(last)
+			return
+		}
+	}
+	s := b.segment(split)
+	s.turn, s.r.Deaf, s.r.Clock = true, !hearing, l.clock
+	l.push(s)
+}
+
+// late lets a deaf lane take a message that was read from the socket before it was
+// deaf, and leaves it deaf.
+func (b *inbox) late(split int, topic string, payload []byte, tag uint32, now int64, long bool) {
+	l, now := &b.lanes[split], min(now, b.since)
+	if last := len(l.queue) - 1; !l.empty() && l.queue[last].turn && l.queue[last].r.Clock == l.clock { // deaf only since now
+		b.recycle(l.queue[last])
+		l.queue, l.hearing = l.queue[:last], true
+	}
+	b.hearLane(split, true, now)
+	b.add(split, topic, payload, tag, now, long)
+	b.hearLane(split, false, int64(dataflow.MinTime))
 }
 
 // hears tells whether the broker is heard. All lanes hear, or none does.
@@ -255,15 +287,21 @@ func (s *segment) copy(out *sensors.Records, n int) {
 
 // silent finds a lane that hears, has nothing to read, and whose clock stood
 // still for at least every; it returns -1 and the time until the first lane is
-// in that state, or 0 if that depends on something else.
+// in that state, or 0 if that depends on something else. With one, those go whose
+// clocks stood still for half of it: so silent lanes are told the time together, and
+// who writes it down does so once for all of them.
 func (b *inbox) silent(now, every int64) (split int, wait int64) {
 	for i := range b.lanes {
 		l := &b.lanes[i]
 		if !l.hearing || !l.empty() {
 			continue
 		}
+		if l.clock+(every+1)/2 <= min(b.round, now) { // the wall clock may have been set back since
+			return i, 0
+		}
 		left := l.clock + every - now
 		if left <= 0 {
+			b.round = now
 			return i, 0
 		}
 		if wait == 0 || left < wait {

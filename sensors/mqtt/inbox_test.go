@@ -62,8 +62,12 @@ func TestInboxProperty(t *testing.T) {
 			default:
 				n++
 				k := rapid.IntRange(0, lanes-1).Draw(t, "lane")
-				b.hear(true, now)
-				b.add(k, fmt.Sprint("t", k), []byte(fmt.Sprint(n)), 0, now, false)
+				add := b.late
+				if b.hears() || rapid.Bool().Draw(t, "hears") {
+					b.hear(true, now)
+					add = b.add
+				}
+				add(k, fmt.Sprint("t", k), []byte(fmt.Sprint(n)), 0, now, false)
 				in[k] = append(in[k], fmt.Sprintf("t%d %d", k, n))
 			}
 		}
@@ -172,5 +176,63 @@ func TestInboxAllocates(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, round); n != 0 {
 		t.Errorf("%v allocations for 500 messages", n)
+	}
+}
+
+// Silent lanes are told the time together, however they began, and none later than it is
+// due; each time one is told something its clock moves, whatever the wall clock does.
+func TestTicksTogether(t *testing.T) {
+	const every = 200_000
+	b := inbox{lanes: make([]lane, 5)}
+	for i := range b.lanes {
+		b.lanes[i] = lane{hearing: true, clock: int64(1_000_000 + 30_000*i)}
+	}
+	var out sensors.Records
+	round := func(now int64) (told []int) {
+		for {
+			i, _ := b.silent(now, every)
+			if i < 0 {
+				return told
+			}
+			was := b.lanes[i].clock
+			if b.tick(i, now, &out); b.lanes[i].clock <= was {
+				t.Fatalf("lane %d stands at %d", i, was)
+			}
+			told = append(told, i)
+			now += 7 // it takes a moment
+		}
+	}
+	now, rounds := int64(1_000_000), 0
+	for range 20 {
+		_, wait := b.silent(now, every)
+		if wait <= 0 {
+			t.Fatalf("nobody is due, and the wait is %d", wait)
+		}
+		now += wait
+		for i := range b.lanes {
+			if now-b.lanes[i].clock > every {
+				t.Fatalf("lane %d is told the time after %d", i, now-b.lanes[i].clock)
+			}
+		}
+		if rounds++; len(round(now)) < len(b.lanes) && rounds > 2 {
+			t.Fatalf("round %d: not all lanes are told", rounds)
+		}
+		now += 7 * int64(len(b.lanes))
+	}
+
+	b.add(0, "t", []byte("x"), 0, now, false)
+	now += every
+	round(now)
+	now -= 1_000_000 // it is set back, and a lane is read empty that was not told
+	b.take(&out, 1)
+	if told := round(now); len(told) > 0 {
+		t.Errorf("%v are told a time that has passed", told)
+	}
+	if i, _ := b.silent(now+1, 1); i >= 0 {
+		t.Errorf("lane %d is due", i)
+	}
+	b.round = 0
+	if told := round(now + 3_000_000); len(told) != len(b.lanes) {
+		t.Errorf("%v are told the time", told)
 	}
 }

@@ -1,6 +1,7 @@
 package mqtt_test
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -99,6 +100,91 @@ func TestFullInboxIsDeaf(t *testing.T) {
 		}
 		if out.Len() != want.records || out.Deaf != want.deaf || out.Clock != want.clock {
 			t.Fatalf("got %d records, deaf %v, at %d; want %+v", out.Len(), out.Deaf, out.Clock, want)
+		}
+	}
+}
+
+// heardTime reads until ok, and returns how much time passed on a split meanwhile
+// that counts as its devices' silence, or as between their messages.
+func heardTime(t testing.TB, r *mqtt.Reader, split int, from dataflow.Time, ok func(*sensors.Records) bool) (passed dataflow.Duration) {
+	t.Helper()
+	last, deaf := int64(from), false
+	until(t, r, func(out *sensors.Records) bool {
+		if out.Split == split {
+			if !deaf {
+				passed += dataflow.Duration(max(0, out.Clock-last))
+			}
+			last, deaf = max(last, out.Clock), out.Deaf
+		}
+		return ok(out)
+	})
+	return passed
+}
+
+// stalled is a reader of two lanes whose inbox was filled with messages of the one; it has
+// stopped reading from the socket, in which a message of the other one waits, whose topic
+// that is. An hour passes.
+func stalled(t *testing.T) (r *mqtt.Reader, c *pconn, ev *events, then dataflow.Time, other int) {
+	p, clk := newPeer(t), newClock()
+	ev = newEvents()
+	r = openReader(t, mqtt.ReaderOptions{
+		Connection: mqtt.Connection{Broker: p.url(), ClientID: "feed", Clock: clk, Events: ev.add, KeepAlive: dataflow.Second},
+		Topics:     []string{"t/#"}, QoS: 1, Lanes: 2, InboxMessages: 8,
+	})
+	c = p.session(t, false)
+	ev.wait(t, mqtt.Subscribed)
+	heard := make(map[int]bool)
+	until(t, r, func(out *sensors.Records) bool {
+		if !out.Deaf {
+			heard[out.Split] = true
+		}
+		return len(heard) == 2
+	})
+	c.send(publish(1, 1, false, "x"))
+	full := until(t, r, func(out *sensors.Records) bool { return out.Len() > 0 }).Split
+	topic := ""
+	for i := 0; topic == ""; i++ {
+		m := publish(uint16(100+i), 1, false, "x")
+		m.TopicName = fmt.Sprint("t/b", i)
+		c.send(m)
+		if until(t, r, func(out *sensors.Records) bool { return out.Len() > 0 }).Split != full {
+			topic = m.TopicName
+		}
+	}
+	fill(t, r, c, ev, 1)
+	m := publish(50, 1, false, "waits")
+	m.TopicName = topic
+	c.send(m)
+	then = clk.Now()
+	clk.advance(dataflow.Hour)
+	return r, c, ev, then, 1 - full
+}
+
+// What waits in the socket while the inbox is full is no silence of any lane, whichever
+// lane filled it, and whatever is read first.
+func TestFullInboxIsDeafOnEachLane(t *testing.T) {
+	r, _, _, then, other := stalled(t)
+	passed := heardTime(t, r, other, then, func(out *sensors.Records) bool { return out.Split == other && out.Len() > 0 })
+	if passed > dataflow.Second {
+		t.Errorf("%v passed in the lane whose message waited", passed)
+	}
+}
+
+// Nor is it if the connection ends meanwhile.
+func TestFullInboxIsDeafUntilTheConnectionEnds(t *testing.T) {
+	for split := range 2 {
+		r, c, ev, then, _ := stalled(t)
+		c.cut()
+		ev.wait(t, mqtt.Lost) // who does not read learns that from the pings
+		lanes := 0
+		passed := heardTime(t, r, split, then, func(out *sensors.Records) bool {
+			if out.Deaf {
+				lanes++
+			}
+			return lanes == 2
+		})
+		if passed > dataflow.Second {
+			t.Errorf("lane %d: %v passed", split, passed)
 		}
 	}
 }

@@ -48,7 +48,8 @@ type ReaderOptions struct {
 	Recall iter.Seq[*sensors.Records]
 
 	// TickEvery is how long a split is silent before Read returns a tick, and
-	// between ticks. 0: 200 ms; negative: no ticks.
+	// between ticks; half of it where another split gets one. 0: 200 ms; negative: no
+	// ticks.
 	TickEvery dataflow.Duration
 }
 
@@ -94,6 +95,7 @@ type Reader struct {
 	retained   bool  // whatever is retained is taken on this connection
 	subscribed bool  // a connection has subscribed before
 	muted      bool  // there is a connection, and nothing is heard on it
+	held       bool  // the gate was shut, and nothing was read from the socket since: no lane hears
 	room       chan struct{}
 	shedding   int64 // dropped since shedding began; 0: not shedding
 	acks       []byte
@@ -274,15 +276,21 @@ func (r *Reader) full() bool {
 
 // hold is the gate of the connection: what to wait for before reading on.
 func (r *Reader) hold() <-chan struct{} {
+	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
-	if r.room != nil || !r.full() {
-		defer r.mu.Unlock()
-		return r.room
+	shuts := r.room == nil && r.full()
+	if shuts {
+		r.room = make(chan struct{})
 	}
-	r.room = make(chan struct{})
 	room := r.room
+	if room != nil && !r.held { // what waits in the socket from here on is heard by nobody
+		r.held = true
+		r.in.shut(now)
+	}
 	r.mu.Unlock()
-	r.s.emit(Event{Kind: InboxFull})
+	if shuts {
+		r.s.emit(Event{Kind: InboxFull})
+	}
 	return room
 }
 
@@ -324,9 +332,14 @@ func (r *Reader) Seek(p sensors.Position) error {
 
 // Ready tells whether Read would return at once. Any goroutine may call it.
 func (r *Reader) Ready() bool {
+	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ended || r.in.waits()
+	due := -1
+	if every := int64(r.o.TickEvery); every > 0 {
+		due, _ = r.in.silent(now, every)
+	}
+	return r.ended || due >= 0 || r.in.waits()
 }
 
 // Stats is a snapshot of the counters. Any goroutine may call it.

@@ -9,8 +9,6 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/zeebo/xxh3"
-
-	"github.com/tidemark-mesh/tidemark/dataflow"
 )
 
 // This file is the side of Reader that its session calls.
@@ -139,7 +137,7 @@ func (r *Reader) granted(result map[string]byte) error {
 func (r *Reader) down(*link) {
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
-	r.link = nil
+	r.link, r.held = nil, false
 	r.ledger.gen++ // whatever is acknowledged from here on has no connection to go to
 	r.in.hear(false, now)
 	r.mu.Unlock()
@@ -152,7 +150,7 @@ func (r *Reader) quiet(c *conn) {
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
 	// Whether it still is silent is asked under the lock: see heard.
-	deaf := r.link != nil && r.link.conn == c && !r.muted && r.in.hears() && c.silent() >= c.doubt
+	deaf := r.link != nil && r.link.conn == c && !r.muted && (r.in.hears() || r.held) && c.silent() >= c.doubt
 	if deaf {
 		r.muted = true
 		r.in.hear(false, now)
@@ -164,18 +162,15 @@ func (r *Reader) quiet(c *conn) {
 	}
 }
 
-// heard hears that bytes have come. If the gate was shut before them, nothing
-// could be heard since the last message either.
+// heard hears that bytes have come. If the gate was shut before them, hearing begins
+// with them.
 func (r *Reader) heard(held bool) {
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
 	again := r.muted
 	r.muted = false
-	if held && r.in.hears() {
-		r.in.hear(false, int64(dataflow.MinTime))
-		r.in.hear(true, now)
-	}
-	if again {
+	if again || held && r.held {
+		r.held = false
 		r.in.hear(true, now)
 	}
 	r.mu.Unlock()
@@ -234,12 +229,19 @@ func (r *Reader) message(l *link, m paho.Message) {
 	now := int64(r.s.e.Clock.Now())
 
 	r.mu.Lock()
-	r.in.hear(true, now)
+	hears := r.link == l && !r.held
+	if hears {
+		r.in.hear(true, now)
+	}
 	var e Event
 	if r.admit(m, qos, hash, digest, split) {
 		r.firsts.took(hash)
 		if qos > 0 || r.o.QoS > 0 || !r.full() {
-			r.in.add(split, topic, payload, makeTag(r.ledger.session, m.MessageID(), qos, m.Retained(), m.Duplicate()), now, long)
+			add := r.in.add
+			if !hears { // it was read before the gate was shut, or the connection lost
+				add = r.in.late
+			}
+			add(split, topic, payload, makeTag(r.ledger.session, m.MessageID(), qos, m.Retained(), m.Duplicate()), now, long)
 			r.stats.Received++
 			if r.shedding > 0 {
 				e = Event{Kind: ShedEnd, Count: r.shedding}

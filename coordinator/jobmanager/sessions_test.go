@@ -1,0 +1,88 @@
+package jobmanager_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+)
+
+// Of two that come at once and name one client id at a broker the later one is refused.
+func TestASessionIsOneFeeds(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		refused := func(line string) {
+			t.Helper()
+			if err := s.try("%s", line); settled && !errors.Is(err, jobmanager.ErrExists) || !settled && err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
+		door := s.submits("door feeds=in client=mine@b")
+		refused("submit gate feeds=in client=mine@b")
+		refused("feed line client=mine@B:1883")
+		s.do("submit hall feeds=in client=mine@c")
+		yard := s.submits("yard feeds=in client=other@b")
+		s.do("told %s cancel", yard)
+		s.do("became %s 1 cancelled", yard)
+		s.do("submit yard feeds=in client=other@b") // who names it has it
+		s.do("feed plant client=ours@b")
+		refused("submit barn feeds=in client=ours@b")
+		s.do("done %s 1 4 checkpoint=chk-4 savepoint=sp-1", door)
+		s.do("told %s halt", door)
+		s.do("became %s 1 stopping", door)
+		s.do("became %s 1 stopped savepoint=sp-1", door)
+		if settled {
+			s.do("submit door from=sp-1 feeds=in adopts=in:%s.in client=mine@b", door) // its own
+			refused("submit dock feeds=in client=mine@b")
+		}
+	})
+}
+
+// The session of a job that has moved is used where that is, at the broker that it has
+// there. One that comes back is not refused.
+func TestTheSessionOfAJobThatMoved(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	door := s.submits("door feeds=in client=mine@b")
+	s.do("move handed %s", s.offers(door, "", door+".in"))
+	if err := s.try("submit gate feeds=in client=mine@b"); !errors.Is(err, jobmanager.ErrExists) {
+		t.Errorf("%v", err)
+	}
+	s.arrives(door, "feeds="+door+".in reigns=1:s:0,2:b:0", 4, door+".in:0")
+}
+
+func TestTheSessionOfAJobThatMovedToAnotherBroker(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	door := s.submits("door feeds=in client=mine@b")
+	feed := door + ".in"
+	s.do("move handed %s", s.offers(door, " configs="+feed+":mine@c", feed)) // nothing stays
+	if err := s.try("submit gate feeds=in client=mine@c"); !errors.Is(err, jobmanager.ErrExists) {
+		t.Errorf("%v", err)
+	}
+	s.do("submit gate feeds=in client=mine@b")
+}
+
+// Nor does a job come with a session that a feed has here, be it one that has come back
+// with another broker. Its own is none, nor is one that stays where it is.
+func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		door := s.submits("door feeds=in client=mine@b")
+		feed := door + ".in"
+		s.do("move handed %s", s.offers(door, " configs="+feed+":mine@c", feed))
+		gate := s.submits("gate feeds=in client=mine@d")
+		arrives := "move arrives m9-b %s door from=b epoch=4 feeds=%s reigns=1:s:0,2:b:0 client=mine@%s"
+		if err := s.try(arrives, door, feed, "d"); errors.Is(err, jobmanager.ErrExists) != settled {
+			t.Fatalf("%v", err)
+		}
+		if !settled {
+			return
+		}
+		s.do("move arrives m8-b j50-b hall from=b epoch=4 stay=j50-b.in client=mine@d")
+		s.do("told %s cancel", gate)
+		s.do("became %s 1 cancelled", gate)
+		s.do(arrives, door, feed, "d")
+		if err := s.try("submit yard feeds=in client=mine@d"); !errors.Is(err, jobmanager.ErrExists) {
+			t.Errorf("it is on its way: %v", err)
+		}
+	})
+}

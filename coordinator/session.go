@@ -1,0 +1,83 @@
+package coordinator
+
+import (
+	"cmp"
+	"encoding/json"
+	"strings"
+
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// Session names a session at an MQTT broker. Two connections with one client id throw
+// each other out for ever, and each message comes to one of them.
+type Session struct {
+	Broker string // host and port, whatever the rest of its URL
+	Client string
+}
+
+// TakenClient is the client id of a shared feed that was taken by a site from one that
+// was lost, whatever its config says: a session of that name may be at the other one.
+func TakenClient(mesh string, by mesh.Site, name string) string {
+	return mesh + "/" + string(by) + "/" + name
+}
+
+// SessionOf is the session of a feed, as its config has it; zero: it says none.
+func (s *State) SessionOf(f *Feed) Session {
+	var c struct {
+		Broker string `json:"broker"`
+		Client string `json:"client_id"`
+	}
+	if json.Unmarshal(f.Config, &c) != nil || c.Broker == "" || c.Client == "" {
+		return Session{}
+	}
+	if from, by := f.Taken(); from != "" {
+		c.Client = TakenClient(s.Mesh, cmp.Or(by, s.Site), f.Name)
+	}
+	return Session{brokerOf(c.Broker), c.Client}
+}
+
+// brokerOf is where a broker is: mqtt://b and tcp://B:1883 are one.
+func brokerOf(url string) string {
+	scheme, host, _ := strings.Cut(strings.ToLower(url), "://")
+	if end := strings.IndexAny(host, "/?#"); end >= 0 {
+		host = host[:end]
+	}
+	host = host[strings.LastIndexByte(host, '@')+1:]
+	if strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']') {
+		return host
+	}
+	switch scheme {
+	case "ws":
+		return host + ":80"
+	case "wss":
+		return host + ":443"
+	case "mqtts", "ssl", "tls":
+		return host + ":8883"
+	}
+	return host + ":1883"
+}
+
+// HasSession tells whether a feed's session is in use, or will be with nobody's
+// submission: a shared feed's, that of a job that has not ended, or has moved and may
+// come back, or is on its way here. A mirror has none, and that of a job that has ended
+// only waits for one that goes on with it.
+func (s *State) HasSession(f *Feed) bool {
+	if s.ArrivingFeed(f) != nil {
+		return true
+	}
+	j := s.Jobs[f.Job]
+	return f.Mirror == nil && (f.Job == "" || j != nil && (!j.Status.Ended() || j.Status == Moved))
+}
+
+// SessionTaken is the feed, other than but, that has a session; nil: none has.
+func (s *State) SessionTaken(want Session, but string) *Feed {
+	if want == (Session{}) {
+		return nil
+	}
+	for _, name := range sortedNames(s.Feeds) {
+		if f := s.Feeds[name]; name != but && s.HasSession(f) && s.SessionOf(f) == want {
+			return f
+		}
+	}
+	return nil
+}

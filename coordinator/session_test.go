@@ -1,0 +1,61 @@
+package coordinator_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+)
+
+// A session is that of a client id at a broker's host and port.
+func TestSessionOf(t *testing.T) {
+	s := &coordinator.State{Mesh: "m", Site: "depot"}
+	for url, want := range map[string]string{
+		"mqtt://b": "b:1883", "TCP://B:1883": "b:1883", "mqtt://b:1884": "b:1884", "mqtts://b": "b:8883", "ssl://b": "b:8883", "tls://b/": "b:8883",
+		"ws://b/mqtt": "b:80", "wss://b?x=1": "b:443", "mqtt://[::1]": "[::1]:1883", "mqtt://[::1]:9": "[::1]:9", "mqtt://u:p@b": "b:1883",
+	} {
+		f := &coordinator.Feed{Name: "line", Config: fmt.Appendf(nil, `{"broker":%q,"client_id":"mine"}`, url)}
+		if got := s.SessionOf(f); got != (coordinator.Session{Broker: want, Client: "mine"}) {
+			t.Errorf("%s: %+v", url, got)
+		}
+	}
+	config := []byte(`{"broker":"mqtt://b","client_id":"mine"}`)
+	taken := &coordinator.Feed{Name: "line.at.plant", Config: config, Lineage: reigns("plant", "depot")}
+	if got := s.SessionOf(taken).Client; got != "m/depot/line.at.plant" {
+		t.Error(got)
+	}
+	for _, config := range []string{"", "{}", "x", `{"broker":"mqtt://b"}`} {
+		if got := s.SessionOf(&coordinator.Feed{Name: "line", Config: []byte(config)}); got != (coordinator.Session{}) {
+			t.Errorf("%s: %+v", config, got)
+		}
+	}
+}
+
+// Whose session is in use, and whose only waits.
+func TestHasSession(t *testing.T) {
+	s := &coordinator.State{Site: "depot", Jobs: map[coordinator.JobID]*coordinator.Job{
+		"j1": {ID: "j1", Status: coordinator.Running}, "j2": {ID: "j2", Status: coordinator.Stopped}, "j3": {ID: "j3", Status: coordinator.Moved}, "j4": {ID: "j4", Status: coordinator.Quarantined},
+	}}
+	s.Moves.Arrivals = map[coordinator.MoveID]*coordinator.Arrival{"m1": {ID: "m1", Job: coordinator.MovingJob{ID: "j5", Feeds: []coordinator.MovingFeed{{Name: "j5.in"}, {Name: "j5.more", Stay: true}}}}}
+	mirror := &coordinator.Mirror{Site: "plant"}
+	for _, c := range []struct {
+		f   coordinator.Feed
+		has bool
+	}{
+		{coordinator.Feed{Name: "line"}, true},
+		{coordinator.Feed{Name: "line", Owner: "plant"}, true},
+		{coordinator.Feed{Name: "line.at.plant", Mirror: mirror}, false},
+		{coordinator.Feed{Name: "j1.in", Job: "j1"}, true},
+		{coordinator.Feed{Name: "j1.in", Job: "j1", Mirror: mirror}, false},
+		{coordinator.Feed{Name: "j2.in", Job: "j2"}, false},
+		{coordinator.Feed{Name: "j3.in", Job: "j3", Owner: "plant"}, true},
+		{coordinator.Feed{Name: "j4.in", Job: "j4"}, true},
+		{coordinator.Feed{Name: "j5.in", Job: "j5", Mirror: mirror, Owner: "plant"}, true},
+		{coordinator.Feed{Name: "j5.more", Job: "j5", Mirror: mirror}, false},
+		{coordinator.Feed{Name: "j6.in", Job: "j6"}, false},
+	} {
+		if got := s.HasSession(&c.f); got != c.has {
+			t.Errorf("%s of %q: %t", c.f.Name, c.f.Job, got)
+		}
+	}
+}
