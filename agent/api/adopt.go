@@ -219,12 +219,12 @@ func clientOf(st *coordinator.State, name string) string {
 }
 
 // freeClient is a client id that no feed has, whether its session is in use here or
-// elsewhere, or waits for a job that goes on from a savepoint: what its broker keeps is
-// that job's. More are feeds that are not in the state yet.
+// elsewhere, or waits for a job that goes on from what one left that has ended: what its
+// broker keeps is that job's. More are feeds that are not in the state yet.
 func freeClient(st *coordinator.State, want string, more ...coordinator.Feed) string {
 	used := make(map[string]bool)
 	for _, f := range st.Feeds {
-		used[st.SessionOf(f).Client] = true
+		used[st.SessionOf(f).Client] = used[st.SessionOf(f).Client] || !givenUp(st, f)
 	}
 	for i := range more {
 		used[st.SessionOf(&more[i]).Client] = true
@@ -234,6 +234,21 @@ func freeClient(st *coordinator.State, want string, more ...coordinator.Feed) st
 		id = want + "-" + strconv.Itoa(n)
 	}
 	return id
+}
+
+// givenUp tells whether a feed's session waits for nobody: its job was cancelled, so that
+// somebody did without what it left, and no savepoint stands in its log. The next job of
+// the name has it, or each attempt would leave one more at the broker.
+func givenUp(st *coordinator.State, f *coordinator.Feed) bool {
+	if j := st.Jobs[f.Job]; j == nil || j.Status != coordinator.Cancelled {
+		return false
+	}
+	for _, c := range st.Savepoints {
+		if f.Of(c.Job) {
+			return false
+		}
+	}
+	return true
 }
 
 // occupied refuses the session of a feed that another one uses, but for the one whose

@@ -68,6 +68,24 @@ func TestAdopt(t *testing.T) {
 	send(t, a.url, "GET", "/v1/feeds/"+other+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings-2"`)
 }
 
+// A job that was cancelled, and left no savepoint, is given up: the next of its name has its
+// session, however often that is done.
+func TestASessionThatIsGivenUp(t *testing.T) {
+	s := newer(t)
+	a := s.agent(t, "n1", "")
+	spec := strings.ReplaceAll(metered, "PASSWORD", "${env:PW}")
+	for range 3 {
+		id := submit(t, a.url, spec)
+		send(t, a.url, "GET", "/v1/feeds/"+id+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings"`)
+		send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
+	}
+	id := submit(t, a.url, spec)
+	s.saves(t, id, "sp-1")
+	send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
+	id = submit(t, a.url, spec)
+	send(t, a.url, "GET", "/v1/feeds/"+id+".readings", nil).want(t, 200, `"client_id":"plant/hall/metered.readings-2"`)
+}
+
 // The session of a job that has ended waits for one that goes on with it: what the broker
 // keeps for it nobody else takes. Where somebody has it all the same the answer says who.
 func TestAKeptSessionIsGivenToNobody(t *testing.T) {
