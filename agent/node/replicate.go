@@ -28,7 +28,7 @@ func (o *office) askOffer(a *replication.Ask) {
 		offer, err := o.offerOf(a)
 		o.inbox.post(func() {
 			delete(o.offered, a.Site)
-			o.step(leader.Event{Offered: &leader.Offered{Site: a.Site, Offer: offer, Err: err}})
+			o.step(leader.Event{Offered: &leader.Offered{Site: a.Site, No: a.No, Offer: offer, Err: err}})
 		})
 	})
 }

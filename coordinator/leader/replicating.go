@@ -92,9 +92,10 @@ func (l *Leader) mark(site mesh.Site, jobs ...coordinator.JobID) {
 	}
 }
 
-// Offered is what another site answered to the last Ask, or that it did not.
+// Offered is what another site answered to an Ask, or that it did not.
 type Offered struct {
 	Site  mesh.Site
+	No    int64 // of the Ask
 	Offer *coordinator.Offer
 	Err   error
 }
@@ -272,7 +273,7 @@ func (l *Leader) offered(o *Offered) {
 			k.stuck = false
 		}
 	}
-	l.followSite(o.Site, replication.Event{Offer: o.Offer})
+	l.followSite(o.Site, replication.Event{Offer: o.Offer, Asked: o.No})
 	l.markFetches(o.Site)
 }
 

@@ -23,8 +23,8 @@ type Follower struct {
 	cfg        Config
 	self, from mesh.Site
 	index      uint64 // of the newest answer
-	asked      uint64 // how many questions
-	answered   uint64 // which of them the newest answer is to
+	asked      int64  // the last question
+	answered   int64  // that to which the newest answer is
 	heard      dataflow.Time
 	next       dataflow.Time // when it is asked again
 	why        string        // the last question has no answer
@@ -38,7 +38,7 @@ type followed struct {
 	offer    coordinator.OfferedJob
 	offered  bool
 	taken    string // Record.Taken
-	since    uint64 // how many questions had been asked when that became known
+	since    int64  // the last question from before that became known
 	gone     *coordinator.GoneJob
 	where    map[store.Digest][]mesh.NodeID // agents of the other site that have parts of the snapshot named next
 	next     string
@@ -59,7 +59,7 @@ func (f *Follower) Step(records Records, e Event) []Effect {
 	look := e.Jobs
 	switch {
 	case e.Offer != nil:
-		f.hear(e.Now, records, e.Offer)
+		f.hear(e.Now, records, e.Offer, e.Asked)
 		look = f.all(records)
 	case e.Failed != nil:
 		f.next = e.Now.Add(f.cfg.Retry)
@@ -103,7 +103,7 @@ func (f *Follower) look(now dataflow.Time, id coordinator.JobID, r Record) {
 		f.waits(id, j, dataflow.MinTime)
 	}
 	if j.taken != r.Taken {
-		j.taken, j.since = r.Taken, f.asked
+		j.taken, j.since = r.Taken, max(f.asked, int64(now)-1)
 	}
 	if j.proposed == dataflow.MinTime || now >= j.proposed.Add(f.cfg.Retry) {
 		f.waits(id, j, dataflow.MinTime)
@@ -155,15 +155,15 @@ func (f *Follower) job(id coordinator.JobID) *followed {
 	return j
 }
 
-// hear takes an answer. One of an older state is passed over: its site has said
-// more already.
-func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer) {
+// hear takes the answer to a question. One of an older state is passed over: its site
+// has said more already.
+func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer, asked int64) {
 	f.next = now.Add(f.cfg.Retry)
 	if o.Site != f.from || o.Index < f.index {
 		return
 	}
 	f.index, f.heard, f.why, f.next = o.Index, now, "", now.Add(f.cfg.Calm)
-	f.answered = f.asked
+	f.answered = asked
 	for _, j := range f.jobs {
 		j.offered, j.gone = false, nil
 	}
@@ -340,7 +340,7 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 		return
 	}
 	f.next = now.Add(f.cfg.Lost)
-	f.asked++
+	f.asked = max(f.asked+1, int64(now)) // also above those of a machine of before, in the same term
 	w := coordinator.Want{Site: f.self}
 	for _, id := range records.Kept() {
 		r := records.Of(id)
@@ -354,5 +354,5 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 		}
 		w.Jobs = append(w.Jobs, j)
 	}
-	f.effects = append(f.effects, Effect{Ask: &Ask{Site: f.from, Want: w}})
+	f.effects = append(f.effects, Effect{Ask: &Ask{Site: f.from, No: f.asked, Want: w}})
 }

@@ -241,7 +241,7 @@ func (w *world) step(e replication.Event) {
 			if w.down {
 				w.step(replication.Event{Failed: errors.New("no way there")})
 			} else {
-				w.answer(&f.Ask.Want)
+				w.answer(f.Ask)
 			}
 		case f.Propose != nil:
 			w.propose(f.Propose)
@@ -253,14 +253,14 @@ func (w *world) say(format string, args ...any) {
 	fmt.Fprintf(&w.out, "    %d %s\n", (w.now-noon)/1000, fmt.Sprintf(format, args...))
 }
 
-func (w *world) answer(want *coordinator.Want) {
+func (w *world) answer(a *replication.Ask) {
 	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of}
 	for _, id := range slices.Sorted(maps.Keys(w.a.Jobs)) {
 		if j := w.a.Jobs[id]; !j.Status.Ended() {
 			st.Jobs = append(st.Jobs, replication.Job{Job: j, Text: coordinator.MovingJob{ID: id, Name: j.Name, Spec: j.Spec, Parallelism: j.Parallelism}})
 		}
 	}
-	o := w.src.Answer(w.now, st, want)
+	o := w.src.Answer(w.now, st, &a.Want)
 	for _, j := range o.Jobs {
 		var newest []string
 		for _, s := range j.Newest {
@@ -268,7 +268,7 @@ func (w *world) answer(want *coordinator.Want) {
 		}
 		w.say("a offers %s/%d%s %v%s%s", j.Job, j.Epoch, map[bool]string{true: " text"}[j.Text != nil], newest, map[bool]string{true: " copies"}[len(j.Copies) > 0], map[bool]string{true: " lost"}[j.Lost])
 	}
-	w.step(replication.Event{Offer: o})
+	w.step(replication.Event{Offer: o, Asked: a.No})
 }
 
 func (w *world) propose(c *coordinator.Command) {
