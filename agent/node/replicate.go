@@ -34,7 +34,7 @@ func (o *office) askOffer(a *replication.Ask) {
 }
 
 func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
-	body, err := codec.EncodeWant(plain(&a.Want, o.levelAt(a.Site)))
+	body, err := codec.EncodeWant(plain(&a.Want, a.Site, o.levelAt(a.Site)))
 	if err != nil {
 		return nil, err
 	}
@@ -45,17 +45,28 @@ func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
 	return codec.DecodeOffer(answer)
 }
 
-// plain is a question as agents of a feature level read it: who does not know a field
-// refuses all of it.
-func plain(w *coordinator.Want, level uint32) *coordinator.Want {
+// plain is a question as a site's agents of a feature level read it: who does not know a
+// field refuses all of it.
+func plain(w *coordinator.Want, site mesh.Site, level uint32) *coordinator.Want {
 	if level >= coordinator.SettledLevel {
 		return w
 	}
 	own := *w
 	own.Jobs = slices.Clone(w.Jobs)
+	own.Jobs = slices.DeleteFunc(own.Jobs, func(j coordinator.WantedJob) bool { return j.At(site) })
 	for i := range own.Jobs {
-		own.Jobs[i].Index = 0
+		own.Jobs[i].Index, own.Jobs[i].Later = 0, nil
 	}
+	return &own
+}
+
+// plainOffer is likewise an answer.
+func plainOffer(f *coordinator.Offer, level uint32) *coordinator.Offer {
+	if level >= coordinator.SettledLevel {
+		return f
+	}
+	own := *f
+	own.Moved = nil
 	return &own
 }
 
@@ -107,10 +118,10 @@ func (n *Node) siteReplicas(ctx context.Context, from mesh.Site, body []byte) ([
 	if o == nil {
 		return nil, api.ErrNotLeader
 	}
-	o.hears(w)
+	o.hears(&coordinator.Want{Site: w.Site, Jobs: slices.DeleteFunc(slices.Clone(w.Jobs), func(j coordinator.WantedJob) bool { return j.At(n.id.Site()) })})
 	offer, err := o.want(ctx, w)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", api.ErrNotLeader, err)
 	}
-	return codec.EncodeOffer(offer)
+	return codec.EncodeOffer(plainOffer(offer, o.levelAt(from)))
 }

@@ -23,7 +23,7 @@ type Event struct {
 // it does not ask for, as it may be dear.
 type Records struct {
 	Of   func(coordinator.JobID) Record // without a Replica: nothing is kept of the job
-	Kept func() []coordinator.JobID     // the jobs of the other site of which something is kept, in order
+	Kept func() []coordinator.JobID     // the jobs of which something is kept and that the other site has, or had, in order
 }
 
 // Rejected is a proposal that changed nothing, or was not accepted.

@@ -40,6 +40,7 @@ type followed struct {
 	taken    string // Record.Taken
 	since    int64  // the last question from before that became known
 	gone     *coordinator.GoneJob
+	moved    *coordinator.MovedJob
 	where    map[store.Digest][]mesh.NodeID // agents of the other site that have parts of the snapshot named next
 	next     string
 	proposed dataflow.Time // MinTime: nothing is under way
@@ -93,7 +94,7 @@ func (f *Follower) all(records Records) []coordinator.JobID {
 
 // look does what there is to do for a job.
 func (f *Follower) look(now dataflow.Time, id coordinator.JobID, r Record) {
-	mine := r.Replica != nil && r.From == f.from
+	mine := r.Replica != nil && (r.From == f.from || r.Has().Site == f.from)
 	if f.jobs[id] == nil && !mine {
 		return
 	}
@@ -109,7 +110,7 @@ func (f *Follower) look(now dataflow.Time, id coordinator.JobID, r Record) {
 		f.waits(id, j, dataflow.MinTime)
 		f.decide(now, id, j, r)
 	}
-	if !j.offered && j.gone == nil && !mine {
+	if !j.offered && j.gone == nil && j.moved == nil && !mine {
 		delete(f.jobs, id)
 		delete(f.waiting, id)
 	}
@@ -165,7 +166,7 @@ func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer
 	f.index, f.heard, f.why, f.next = o.Index, now, "", now.Add(f.cfg.Calm)
 	f.answered = asked
 	for _, j := range f.jobs {
-		j.offered, j.gone = false, nil
+		j.offered, j.gone, j.moved = false, nil, nil
 	}
 	for _, offered := range o.Jobs {
 		j := f.job(offered.Job)
@@ -182,6 +183,9 @@ func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer
 	}
 	for i := range o.Gone {
 		f.job(o.Gone[i].Job).gone = &o.Gone[i]
+	}
+	for i := range o.Moved {
+		f.job(o.Moved[i].Job).moved = &o.Moved[i]
 	}
 }
 
@@ -206,8 +210,12 @@ func (f *Follower) propose(now dataflow.Time, id coordinator.JobID, j *followed,
 func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, r Record) {
 	o := &j.offer
 	switch {
-	case j.gone != nil && r.Replica != nil && r.From == f.from && r.Epoch == j.gone.Epoch:
+	case j.gone != nil && r.Replica != nil && (r.From == f.from || r.Has().Site == f.from) && r.Epoch == j.gone.Epoch:
 		f.drop(now, id, j, r, j.gone.Why)
+		return
+	case j.moved != nil && r.Replica != nil && r.Indexed && r.Epoch == j.moved.Epoch && r.Has().Epoch < j.moved.To.Epoch && j.moved.To.Site != f.self:
+		f.tell("job %s, which is kept here as it was at site %s, is said to be at site %s, at epoch %d", id, r.From, j.moved.To.Site, j.moved.To.Epoch)
+		f.propose(now, id, j, coordinator.Command{ReplicaMoved: &coordinator.ReplicaMoved{Job: id, From: r.From, Epoch: r.Epoch, To: j.moved.To}})
 		return
 	case f.outlived(j, r):
 		f.drop(now, id, j, r, fmt.Sprintf("site %s has it, and feed %s, in which it stands, went on here when another job of that site was taken", f.from, r.Taken))
@@ -257,7 +265,7 @@ func (f *Follower) outlived(j *followed, r Record) bool {
 
 func (f *Follower) drop(now dataflow.Time, id coordinator.JobID, j *followed, r Record, why string) {
 	f.tell("job %s is not kept here any more: %s", id, why)
-	f.propose(now, id, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: why}})
+	f.propose(now, id, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: r.From, Epoch: r.Epoch, Why: why}})
 }
 
 // begin begins to fetch a snapshot, in the place of another one that cannot be had
@@ -344,7 +352,12 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 	w := coordinator.Want{Site: f.self}
 	for _, id := range records.Kept() {
 		r := records.Of(id)
-		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends, Index: r.Index}
+		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Later: r.Later}
+		if r.From != f.from { // it has offered nothing of what is here
+			w.Jobs = append(w.Jobs, j)
+			continue
+		}
+		j.Text, j.Ends, j.Index = codec.TextOf(&r.Job), r.Ends, r.Index
 		if s := r.Restorable(); s != nil {
 			j.Has = s.Name
 		}

@@ -254,7 +254,7 @@ func (w *world) say(format string, args ...any) {
 }
 
 func (w *world) answer(a *replication.Ask) {
-	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of}
+	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of, Owner: w.owner, Over: func(id coordinator.JobID) bool { return w.a.Jobs[id] == nil }}
 	for _, id := range slices.Sorted(maps.Keys(w.a.Jobs)) {
 		if j := w.a.Jobs[id]; !j.Status.Ended() {
 			st.Jobs = append(st.Jobs, replication.Job{Job: j, Text: coordinator.MovingJob{ID: id, Name: j.Name, Spec: j.Spec, Parallelism: j.Parallelism}})
@@ -305,4 +305,16 @@ func (w *world) propose(c *coordinator.Command) {
 		return
 	}
 	w.step(replication.Event{})
+}
+
+// owner is who has a job, as a knows it.
+func (w *world) owner(id coordinator.JobID) coordinator.Tenure {
+	switch j := w.a.Jobs[id]; {
+	case j == nil:
+		return coordinator.Tenure{}
+	case j.Status == coordinator.Moved:
+		return coordinator.Tenure{Epoch: j.Epoch, Site: j.Owner}
+	default:
+		return coordinator.Tenure{Epoch: j.Epoch, Site: "a"}
+	}
 }
