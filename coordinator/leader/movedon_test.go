@@ -122,6 +122,41 @@ func TestAJobThatMovedOnIsNotTaken(t *testing.T) {
 	}
 }
 
+// A job that is said to have been here, and is not, was forgotten, where nobody can know more.
+func TestAJobIsForgottenWhereNobodyKnowsMore(t *testing.T) {
+	for name, c := range map[string]struct {
+		is   func(k *keeping)
+		want bool
+	}{
+		"it is nowhere":               {func(k *keeping) {}, true},
+		"nobody says that this leads": {func(k *keeping) { k.now += 60_000 * ms }, false},
+		"it is on its way here": {func(k *keeping) {
+			k.st.Moves.Arrivals["m7-a"] = &coordinator.Arrival{ID: "m7-a", From: "a", Epoch: 2, Job: coordinator.MovingJob{ID: "j8-a"}, Phase: coordinator.ArrivalPrepared}
+		}, false},
+		"it is kept here, of c": {func(k *keeping) {
+			k.st.Replicas["j8-a"] = &coordinator.Replica{From: "c", Epoch: 2, Job: coordinator.MovingJob{ID: "j8-a"}}
+		}, false},
+		"it is here, and has ended": {func(k *keeping) {
+			k.st.Jobs = map[coordinator.JobID]*coordinator.Job{"j8-a": {ID: "j8-a", Epoch: 2, Status: coordinator.Stopped}}
+		}, false},
+		"it may be lost": {func(k *keeping) { k.st.Index = coordinator.NextLife(k.st.Index) }, false},
+	} {
+		k := newKeeping(t, 0)
+		k.step(leader.Event{Confirmed: new(k.now)})
+		c.is(k)
+		w := &coordinator.Want{Site: "d", Jobs: []coordinator.WantedJob{{Job: "j8-a", Epoch: 1, Later: &coordinator.Tenure{Epoch: 2, Site: "b"}}}}
+		var o *coordinator.Offer
+		for _, f := range k.step(leader.Event{Wanted: &leader.Wanted{Ref: 3, Want: w}}) {
+			if f.Offer != nil {
+				o = f.Offer.Offer
+			}
+		}
+		if o == nil || (len(o.Gone) == 1) != c.want || len(o.Moved) > 0 {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+}
+
 // takeBySure has c take the job with force.
 func (s *three) takeBySure(t *testing.T) {
 	t.Helper()

@@ -318,9 +318,10 @@ func (l *Leader) answerSite(w *Wanted) {
 
 // over tells whether a job that another site had handed to this one, and that is not here,
 // was forgotten here: nobody else leads this site, who would know more, and it is neither
-// on its way nor kept for another one.
+// on its way nor kept for another one, and the site was never recovered without what its
+// majority knew.
 func (l *Leader) over(id coordinator.JobID) bool {
-	return l.st.Jobs[id] == nil && l.st.Replicas[id] == nil && l.st.Arriving(id) == nil && l.now <= l.confirmed.Add(l.cfg.Timing.Confirm)
+	return coordinator.Life(l.st.Index) == 0 && l.st.Jobs[id] == nil && l.st.Replicas[id] == nil && l.st.Arriving(id) == nil && l.now <= l.confirmed.Add(l.cfg.Timing.Confirm)
 }
 
 // tenureOf is who has a job, as is known here.

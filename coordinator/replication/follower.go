@@ -243,7 +243,7 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 	case !r.Copied && o.Lost: // else it is here, and only the logs are missing
 		f.begin(now, j, r, true)
 	}
-	if r.Indexed && r.Index == 0 && j.proposed == dataflow.MinTime { // it is from before records said so
+	if known := r.Index > 0 && coordinator.Life(r.Index) >= coordinator.Life(f.index); r.Indexed && !known && j.proposed == dataflow.MinTime { // it is from before records said so, or its site was recovered since
 		f.keep(now, id, j, r, &r.Job)
 	}
 }

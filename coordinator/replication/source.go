@@ -208,11 +208,14 @@ func (s *Source) knew(st Site, k *coordinator.WantedJob) bool {
 	if k.Later != nil { // who has it now knows whether it is over
 		return k.At(s.self) && st.Over(k.Job)
 	}
+	applied := func(index uint64) bool {
+		return index <= st.Index && coordinator.Life(index) == coordinator.Life(st.Index) // else it may be lost
+	}
 	if k.Index > 0 {
-		return k.Index <= st.Index
+		return applied(k.Index)
 	}
 	index, site, ok := k.Job.Parts()
-	return ok && (site == "" || site == s.self) && index <= st.Index
+	return ok && (site == "" || site == s.self) && applied(index)
 }
 
 // Pinned tells whether a checkpoint must stay, because another site is fetching it,

@@ -88,6 +88,9 @@ func TestWhatIsGone(t *testing.T) {
 		"of a state of before":                {"j7-a", 1001, 1000, false},
 		"submitted here, a state of before":   {"j7-c", 1001, 1000, false},
 		"from before jobs' ids name the site": {"j7", 0, 7, true},
+		"it may be lost":                      {"j7-c", 900, coordinator.NextLife(1000) + 7, false},
+		"it may be lost, submitted here":      {"j7-c", 0, coordinator.NextLife(1000) + 7, false},
+		"it was said again since":             {"j7-c", coordinator.NextLife(1000) + 6, coordinator.NextLife(1000) + 7, true},
 	} {
 		s := NewSource(Config{}, "c", 0)
 		st := Site{Index: c.here, Find: func(coordinator.JobID) *coordinator.Job { return nil }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Owner: func(coordinator.JobID) coordinator.Tenure { return coordinator.Tenure{} }}
