@@ -46,6 +46,7 @@ type Command struct {
 	ReplicaNext      *ReplicaNext      `cbor:"61,keyasint,omitempty"`
 	ReplicaAdvanced  *ReplicaAdvanced  `cbor:"62,keyasint,omitempty"`
 	ReplicaDropped   *ReplicaDropped   `cbor:"63,keyasint,omitempty"`
+	ReplicaMoved     *ReplicaMoved     `cbor:"64,keyasint,omitempty"` // SettledLevel
 }
 
 // LeaderBegan is a leader's first command: those of earlier terms that come
@@ -116,7 +117,7 @@ type JobSubmitted struct {
 func (c *Command) Needs() uint32 {
 	s, d := c.JobSubmitted, c.CheckpointDone
 	switch {
-	case c.ReplicaOffered != nil && c.ReplicaOffered.Index > 0, c.Move != nil && c.Move.Forgotten != nil && c.Move.Forgotten.Taken:
+	case c.ReplicaOffered != nil && c.ReplicaOffered.Index > 0, c.ReplicaMoved != nil, c.Move != nil && c.Move.Forgotten != nil && c.Move.Forgotten.Taken:
 		return SettledLevel
 	case c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil, c.Move != nil,
 		c.JobFailedOver != nil, c.JobQuarantined != nil, c.JobClaimed != nil, c.LeaderBegan != nil && len(c.LeaderBegan.Isolated) > 0,

@@ -31,6 +31,17 @@ func (j JobID) Parts() (index uint64, site mesh.Site, ok bool) {
 	return index, site, err == nil && NewJobID(index, site) == j
 }
 
+// A site whose majority is lost goes on with what an agent had that is left, and its log
+// further up, so that no index comes again under which something else was decided and told
+// to others. Life counts that: what a site said at an index of another life may be lost.
+func Life(index uint64) uint64 { return index >> lifeBits }
+
+// NextLife is where the log of a site goes on that is recovered with what it had at an index.
+func NextLife(index uint64) uint64 { return (Life(index) + 1) << lifeBits }
+
+// lifeBits: at a thousand entries a second one life has 35 years.
+const lifeBits = 40
+
 // AcceptedAt is a job that a site accepted, of all that is known here: one that is or was
 // here, is kept here, is on its way, or has a savepoint here; or one that is kept here of
 // the site, wherever it was accepted. Empty: there is none. Who founds a site of that name

@@ -27,7 +27,22 @@ type WantedJob struct {
 	Ends  []FeedEnd    `cbor:"7,keyasint,omitempty"` // of the logs there
 	Index uint64       `cbor:"8,keyasint,omitempty"` // Replica.Index; who knows SettledLevel is told
 	Why   string       `cbor:"9,keyasint,omitempty"` // the job could not go on there, as was found some seconds ago, for people; who knows SettledLevel is told
+	// Later is Replica.Later. If it is the site that is asked, that is asked only whether
+	// the copy is to stay. Who knows SettledLevel is told.
+	Later *Tenure `cbor:"10,keyasint,omitempty"`
 }
+
+// Known is the greatest epoch at which somebody is known there to have the job.
+func (w *WantedJob) Known() uint64 {
+	if w.Later != nil {
+		return w.Later.Epoch
+	}
+	return w.Epoch
+}
+
+// At tells whether the job is a site's by what was heard of it only: what is kept was not
+// offered by that.
+func (w *WantedJob) At(site mesh.Site) bool { return w.Later != nil && w.Later.Site == site }
 
 // Offer is what a site has for the one that asked.
 type Offer struct {
@@ -35,6 +50,7 @@ type Offer struct {
 	Index uint64       `cbor:"2,keyasint"` // of the state that it is made of
 	Jobs  []OfferedJob `cbor:"3,keyasint,omitempty"`
 	Gone  []GoneJob    `cbor:"4,keyasint,omitempty"`
+	Moved []MovedJob   `cbor:"5,keyasint,omitempty"` // who knows SettledLevel is told
 }
 
 // OfferedJob is a job that is to be kept at the site that asked.
@@ -58,6 +74,13 @@ type GoneJob struct {
 	Job   JobID  `cbor:"1,keyasint"`
 	Epoch uint64 `cbor:"2,keyasint"` // of the record at the site that asked
 	Why   string `cbor:"3,keyasint"`
+}
+
+// MovedJob is a job that was here, and that another site has by now.
+type MovedJob struct {
+	Job   JobID  `cbor:"1,keyasint"`
+	Epoch uint64 `cbor:"2,keyasint"` // of the record at the site that asked
+	To    Tenure `cbor:"3,keyasint"`
 }
 
 // Lag is how far a site is behind with the logs of a job of another one, as far as

@@ -37,6 +37,17 @@ type Replica struct {
 	// Index of From's state at which it offered the job at Epoch: a later one without the
 	// job has forgotten it. 0: that is not known. SettledLevel.
 	Index uint64 `cbor:"10,keyasint,omitempty"`
+	// Later is another site that is said to have the job, above Epoch, or at it: From may
+	// not have it any more, and what is kept may be of no use. nil: none is. SettledLevel.
+	Later *Tenure `cbor:"11,keyasint,omitempty"`
+}
+
+// Has is who is on record to have the job, at the greatest epoch.
+func (r *Replica) Has() Tenure {
+	if r.Later != nil {
+		return *r.Later
+	}
+	return Tenure{Epoch: r.Epoch, Site: r.From}
 }
 
 // Restorable is its Snapshot, if the job can be restored from it; else nil.
@@ -117,6 +128,15 @@ type ReplicaAdvanced struct {
 	Epoch uint64    `cbor:"3,keyasint"`
 	Name  string    `cbor:"4,keyasint"` // of Next
 	Ends  []FeedEnd `cbor:"5,keyasint,omitempty"`
+}
+
+// ReplicaMoved: the job of a record is said to be at another site, above the epoch that is
+// known. What is kept stays until that site says something of it. SettledLevel.
+type ReplicaMoved struct {
+	Job   JobID     `cbor:"1,keyasint"`
+	From  mesh.Site `cbor:"2,keyasint"`
+	Epoch uint64    `cbor:"3,keyasint"` // of the record that is meant
+	To    Tenure    `cbor:"4,keyasint"`
 }
 
 // ReplicaDropped drops the record of a job that its site does not want here any

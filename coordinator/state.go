@@ -79,6 +79,7 @@ const (
 	// another site may have taken is not handed over.
 	// A shared feed that is deleted and made again under its name is another one.
 	// What is on record of a file gets shorter where its job goes on from something older.
+	// What is kept of a job says where the job is said to be by now.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel

@@ -29,7 +29,7 @@ func (o *office) askOffer(a *replication.Ask) {
 		offer, err := o.offerOf(a)
 		o.inbox.post(func() {
 			delete(o.offered, a.Site)
-			o.step(leader.Event{Offered: &leader.Offered{Site: a.Site, Offer: offer, Err: err}})
+			o.step(leader.Event{Offered: &leader.Offered{Site: a.Site, No: a.No, Offer: offer, Err: err}})
 		})
 	})
 }
@@ -39,7 +39,7 @@ func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
 	if level >= coordinator.SettledLevel {
 		w = explained(w, o.keptHere(a.Site, sensors.Wall{}.Now()))
 	}
-	body, err := codec.EncodeWant(plain(w, level))
+	body, err := codec.EncodeWant(plain(w, a.Site, level))
 	if err != nil {
 		return nil, err
 	}
@@ -50,16 +50,17 @@ func (o *office) offerOf(a *replication.Ask) (*coordinator.Offer, error) {
 	return codec.DecodeOffer(answer)
 }
 
-// plain is a question as agents of a feature level read it: who does not know a field
-// refuses all of it.
-func plain(w *coordinator.Want, level uint32) *coordinator.Want {
+// plain is a question as a site's agents of a feature level read it: who does not know a
+// field refuses all of it.
+func plain(w *coordinator.Want, site mesh.Site, level uint32) *coordinator.Want {
 	if level >= coordinator.SettledLevel {
 		return w
 	}
 	own := *w
 	own.Jobs = slices.Clone(w.Jobs)
+	own.Jobs = slices.DeleteFunc(own.Jobs, func(j coordinator.WantedJob) bool { return j.At(site) })
 	for i := range own.Jobs {
-		own.Jobs[i].Index, own.Jobs[i].Why = 0, ""
+		own.Jobs[i].Index, own.Jobs[i].Why, own.Jobs[i].Later = 0, "", nil
 	}
 	return &own
 }
@@ -78,6 +79,16 @@ func explained(w *coordinator.Want, kept []api.Replica) *coordinator.Want {
 			own.Jobs[i].Why = r.Why
 		}
 	}
+	return &own
+}
+
+// plainOffer is likewise an answer.
+func plainOffer(f *coordinator.Offer, level uint32) *coordinator.Offer {
+	if level >= coordinator.SettledLevel {
+		return f
+	}
+	own := *f
+	own.Moved = nil
 	return &own
 }
 
@@ -129,10 +140,10 @@ func (n *Node) siteReplicas(ctx context.Context, from mesh.Site, body []byte) ([
 	if o == nil {
 		return nil, api.ErrNotLeader
 	}
-	o.hears(w)
+	o.hears(&coordinator.Want{Site: w.Site, Jobs: slices.DeleteFunc(slices.Clone(w.Jobs), func(j coordinator.WantedJob) bool { return j.At(n.id.Site()) })})
 	offer, err := o.want(ctx, w)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", api.ErrNotLeader, err)
 	}
-	return codec.EncodeOffer(offer)
+	return codec.EncodeOffer(plainOffer(offer, o.levelAt(from)))
 }

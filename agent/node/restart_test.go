@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/agent/node"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 )
 
@@ -111,4 +112,32 @@ func TestPeersAreWrittenAgain(t *testing.T) {
 		text, err := os.ReadFile(inTheWay)
 		return err == nil && strings.Contains(string(text), first.Link())
 	})
+}
+
+// TestASiteGoesOnBehindARecovery: of two agents one is lost; the other one is recovered, and
+// leads. Its log goes on further up, so what it accepts has an id that was never given.
+func TestASiteGoesOnBehindARecovery(t *testing.T) {
+	all := site(t, 2)
+	left := all[0]
+	for _, b := range all {
+		b.end()
+	}
+	before, err := node.Recover(left.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.start("", "")
+	leading(t, all[:1])
+	await(t, "it to be ready", func() bool { return left.Health().Ready })
+	if _, err := left.Propose(t.Context(), coordinator.Command{FeedCreated: &coordinator.Feed{Name: "line3", Config: []byte("{}")}}); err != nil {
+		t.Fatal(err)
+	}
+	left.View(func(st *coordinator.State) {
+		if st.Index <= coordinator.NextLife(before.Last) || st.Feeds["line3"] == nil || len(st.Agents) != 2 {
+			t.Errorf("recovered at %d, and it is at %d: %d feeds, %d agents", before.Last, st.Index, len(st.Feeds), len(st.Agents))
+		}
+	})
+	left.end()
+	left.start("", "")
+	leading(t, all[:1])
 }

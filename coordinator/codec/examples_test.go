@@ -66,12 +66,13 @@ func movingJob() coordinator.MovingJob {
 // want and offer are those of docs/REPLICATION.md.
 func want() coordinator.Want {
 	return coordinator.Want{Site: "s", Jobs: []coordinator.WantedJob{{Job: "j7", Epoch: 2, Text: digest(0xbb), Has: "chk-3-17", Next: "chk-3-18", Where: true,
-		Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}, Index: 90, Why: "its log ends at 600"}}}
+		Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}, Index: 90, Why: "its log ends at 600", Later: &coordinator.Tenure{Epoch: 3, Site: "c", At: at}}}}
 }
 
 func offer() coordinator.Offer {
 	return coordinator.Offer{Site: "b", Index: 99, Jobs: []coordinator.OfferedJob{{Job: "j7", Epoch: 2, Moving: "m12-b", Text: new(movingJob()),
-		Newest: []*coordinator.Snapshot{snapshot("chk-3-18", 18)}, Copies: copies(), Lost: true}}, Gone: []coordinator.GoneJob{{Job: "j8", Epoch: 1, Why: "it was forgotten at its site"}}}
+		Newest: []*coordinator.Snapshot{snapshot("chk-3-18", 18)}, Copies: copies(), Lost: true}}, Gone: []coordinator.GoneJob{{Job: "j8", Epoch: 1, Why: "it was forgotten at its site"}},
+		Moved: []coordinator.MovedJob{{Job: "j9", Epoch: 1, To: coordinator.Tenure{Epoch: 2, Site: "c", At: at}}}}
 }
 
 // commands are those of docs/COMMANDS.md.
@@ -108,6 +109,7 @@ func commands() []any {
 		{ReplicaNext: &coordinator.ReplicaNext{Job: "j7", From: "b", Epoch: 2, Snapshot: snapshot("chk-3-18", 18), Replace: true}},
 		{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: "j7", From: "b", Epoch: 2, Name: "chk-3-18", Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}}},
 		{ReplicaDropped: &coordinator.ReplicaDropped{Job: "j7", From: "b", Epoch: 2, Why: "it has ended"}},
+		{ReplicaMoved: &coordinator.ReplicaMoved{Job: "j7", From: "b", Epoch: 2, To: coordinator.Tenure{Epoch: 3, Site: "c", At: at}}},
 	} {
 		c.Level, c.At = 1, at
 		all = append(all, &c)
@@ -256,7 +258,7 @@ func state1() *coordinator.State {
 
 func replicas() map[coordinator.JobID]*coordinator.Replica {
 	full := &coordinator.Replica{Job: movingJob(), From: "b", Epoch: 2, Snapshot: snapshot("chk-3-17", 17), Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}},
-		Next: snapshot("chk-3-18", 18), Moving: "m12-b", Since: at, Index: 90}
+		Next: snapshot("chk-3-18", 18), Moving: "m12-b", Since: at, Index: 90, Later: &coordinator.Tenure{Epoch: 3, Site: "c", At: at}}
 	empty := &coordinator.Replica{Job: coordinator.MovingJob{ID: "j8", Spec: []byte{}}, From: "b", Epoch: 1}
 	return map[coordinator.JobID]*coordinator.Replica{"j7": full, "j8": empty}
 }

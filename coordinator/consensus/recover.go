@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/disk"
 )
@@ -39,7 +40,8 @@ func Inspect(dir string) (Found, error) {
 // All entries in its log count as committed. The other survivors must begin
 // again with nothing: Forget, and AddNonvoter by the new leader; those named as
 // voters must be recovered in the same way from a copy of the same folder, so
-// name none without need. self must be a voter. machine is not used afterwards.
+// name none without need. The log goes on at coordinator.NextLife of its last index. self
+// must be a voter. machine is not used afterwards.
 // It says what was there before. ErrInUse, ErrForeign.
 func Recover(dir string, self mesh.NodeID, voters []mesh.NodeID, machine Machine) (Found, error) {
 	log, snaps, err := openStopped(dir)
@@ -72,7 +74,16 @@ func recoverFrom(log *logStore, snaps *snapshots, self mesh.NodeID, voters []mes
 	}
 	o := Options{Self: self}.withDefaults()
 	conf := o.config(libraryLog(o.Events))
-	return before, raft.RecoverCluster(conf, &fsm{machine: machine}, log, log, snaps, addresses{}, next)
+	return before, raft.RecoverCluster(conf, &fsm{machine: machine}, log, log, further{snaps}, addresses{}, next)
+}
+
+// further are snapshots, the next of which is said to be of a later index than it is of: that
+// is where the log goes on. Those who are gone may have told others of entries behind the
+// last one that is here, and none of these indexes is to come again.
+type further struct{ *snapshots }
+
+func (s further) Create(version raft.SnapshotVersion, index, term uint64, members raft.Configuration, at uint64, t raft.Transport) (raft.SnapshotSink, error) {
+	return s.snapshots.Create(version, coordinator.NextLife(index), term, members, at, t)
 }
 
 // Forget puts a node's part in its group aside, so that it begins with nothing

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -85,6 +87,40 @@ func TestRecoverTwice(t *testing.T) {
 		s.same("3")
 		if got := a.list.commands(); len(got) != 3 {
 			t.Errorf("%q", got)
+		}
+	})
+}
+
+// What a majority decided that is gone, and told others under its indexes, comes under none
+// of them again: whoever heard of it takes what is decided since for newer.
+func TestRecoverGoesOnFurtherUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newAgents(t)
+		a := s.open("a", founder)
+		s.leader()
+		s.propose(a, "1")
+		s.kill("a")
+		dir, least := filepath.Join(s.dir, "a"), uint64(0)
+		for n := range 3 {
+			before, err := Recover(dir, "a", []mesh.NodeID{"a"}, &list{})
+			must(t, err)
+			if n == 1 { // also where that is done twice
+				<-time.After(time.Second)
+				before, err = Recover(dir, "a", []mesh.NodeID{"a"}, &list{})
+				must(t, err)
+			}
+			least = max(least, before.Last) + 1<<31
+			a = s.open("a")
+			s.leader()
+			for range 3 {
+				index, _, err := a.Propose(soon(t), []byte(fmt.Sprint(n)))
+				must(t, err)
+				if index <= least || coordinator.Life(index) <= coordinator.Life(before.Last) {
+					t.Errorf("recovered at %d, and it goes on at %d", before.Last, index)
+				}
+				least = index
+			}
+			s.kill("a")
 		}
 	})
 }

@@ -176,11 +176,15 @@ func (a *apply) takeJob(c *coordinator.JobFailedOver) error {
 	}
 	a.giveUpArrival(r)
 	m, old := &r.Job, a.Jobs[r.Job.ID]
+	known := slices.Clone(m.History)
+	if r.Later != nil { // it is asked from now on
+		known = append(known, *r.Later)
+	}
 	job := &coordinator.Job{
 		ID: m.ID, Namespace: coordinator.DefaultNamespace, Name: m.Name, Spec: m.Spec, Sets: m.Sets, Parallelism: m.Parallelism, Created: m.Created, Since: a.c.At,
 		Epoch: c.Epoch, Attempt: r.Snapshot.ID.Token.Attempt, Checkpoints: []*coordinator.Snapshot{r.Snapshot},
 		Reads: m.ReadsAt(r.From, a.Site, r.Moving), Adopted: m.Adopted, Overwrite: m.Overwrite, AllowNonRestored: m.Lossy, Completed: m.Completed,
-		History: trimHistory(append(slices.Clone(m.History), coordinator.Tenure{Epoch: c.Epoch, Site: a.Site, At: a.c.At})),
+		History: trimHistory(append(known, coordinator.Tenure{Epoch: c.Epoch, Site: a.Site, At: a.c.At})),
 	}
 	if old != nil {
 		job.Attempt, job.Sinks, job.Request = max(job.Attempt, old.Attempt), old.Sinks, old.Request
@@ -245,6 +249,8 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 		return refuse(ErrStale, "job %s: %q is complete here, and it was decided on %q", m.ID, r.Snapshot.Name, c.Snapshot)
 	case c.Epoch <= here.Epoch || here.Here:
 		return refuse(ErrStale, "job %s: site %s has it, or had it at epoch %d", m.ID, a.Site, here.Epoch)
+	case r.Later != nil && c.Epoch <= r.Later.Epoch:
+		return refuse(ErrStale, "job %s: site %s has it, at epoch %d", m.ID, r.Later.Site, r.Later.Epoch)
 	case c.Epoch <= r.Snapshot.ID.Token.Epoch || r.Snapshot.ID.Token.Attempt > 1<<62:
 		return refuse(ErrRefused, "job %s: %q is of epoch %d", m.ID, r.Snapshot.Name, r.Snapshot.ID.Token.Epoch)
 	case arr != nil && arr.Phase == coordinator.ArrivalPrepared:

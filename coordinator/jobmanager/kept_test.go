@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
 // A mirror of a shared feed goes when the job that it was kept for is at another site with
@@ -165,4 +166,61 @@ func TestATakenFeedComesBack(t *testing.T) {
 			t.Errorf("the session is here again: %v", err)
 		}
 	})
+}
+
+// Who is said to have a job by now is on record with what is kept of it, until that site or a
+// later one offers it. Who takes it has a greater epoch, and the other one in its history.
+func TestWhoHasAJobByNow(t *testing.T) {
+	if got := (&coordinator.Command{ReplicaMoved: &coordinator.ReplicaMoved{}}).Needs(); got != coordinator.SettledLevel {
+		t.Errorf("level %d", got)
+	}
+	s := newSite(t)
+	s.raise()
+	s.do("offered j1-b from=b epoch=1 name=door @4")
+	for line, want := range map[string]error{
+		"j2-b from=b epoch=1 at=c to=2": jobmanager.ErrUnknown, "j1-b from=c epoch=1 at=c to=2": jobmanager.ErrStale, "j1-b from=b epoch=2 at=c to=3": jobmanager.ErrStale,
+		"j1-b from=b epoch=1 at=c to=1": jobmanager.ErrStale, "j1-b from=b epoch=1 to=2": jobmanager.ErrRefused, "j1-b from=b epoch=1 at=c to=1048578": jobmanager.ErrRefused,
+		"j1-b from=b epoch=1 at=" + string(s.m.State().Site) + " to=2": jobmanager.ErrRefused,
+	} {
+		if err := s.try("later %s @6", line); !errors.Is(err, want) {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	is := func(from mesh.Site, epoch uint64, at mesh.Site, later uint64) {
+		t.Helper()
+		r := s.m.State().Replicas["j1-b"]
+		if has := r.Has(); r.From != from || r.Epoch != epoch || has.Site != at || has.Epoch != later {
+			t.Errorf("kept is %s's at epoch %d, and %s is said to have it at %d", r.From, r.Epoch, has.Site, has.Epoch)
+		}
+	}
+	s.do("later j1-b from=b epoch=1 at=c to=3 @6")
+	is("b", 1, "c", 3)
+	s.do("offered j1-b from=b epoch=1 name=gate @4") // late
+	is("b", 1, "c", 3)
+	s.do("offered j1-b from=d epoch=2 name=gate @4")
+	is("d", 2, "c", 3)
+	s.do("offered j1-b from=d epoch=3 name=gate @4") // so there are two
+	is("d", 3, "c", 3)
+	s.do("offered j1-b from=d epoch=4 name=gate @4")
+	is("d", 4, "d", 4)
+	s.do("later j1-b from=d epoch=4 at=c to=5 @6")
+	s.do("offered j1-b from=c epoch=5 name=gate @4")
+	is("c", 5, "c", 5)
+}
+
+func TestATakenJobKnowsWhoHadIt(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("offered j1-b from=b epoch=1 name=door @4")
+	s.do("next j1-b chk-5 5 from=b epoch=1 @4")
+	s.do("advanced j1-b chk-5 from=b epoch=1 @4")
+	s.do("later j1-b from=b epoch=1 at=c to=2 @6")
+	if err := s.try("over j1-b chk-5 from=b epoch=1 to=2 @4"); !errors.Is(err, jobmanager.ErrStale) {
+		t.Errorf("taken at the epoch at which it is said to be elsewhere: %v", err)
+	}
+	s.do("over j1-b chk-5 from=b epoch=1 to=3 @4")
+	h := s.m.State().Jobs["j1-b"].History
+	if len(h) < 2 || h[len(h)-2].Site != "c" || h[len(h)-2].Epoch != 2 || h[len(h)-1].Epoch != 3 {
+		t.Errorf("%+v", h)
+	}
 }

@@ -150,7 +150,7 @@ func said(c *coordinator.Command) (n int) {
 		c.CheckpointDone != nil, c.SinkCommitted != nil, c.SavepointAdded != nil, c.SavepointDeleted != nil, c.CopiesChanged != nil,
 		c.FeedCreated != nil, c.FeedDeleted != nil, c.LogEpochBegun != nil, c.Move != nil,
 		c.JobFailedOver != nil, c.JobQuarantined != nil, c.JobClaimed != nil,
-		c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil,
+		c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil, c.ReplicaMoved != nil,
 	} {
 		if set {
 			n++
@@ -215,6 +215,8 @@ func (a *apply) dispatch() error {
 		return a.replicaAdvanced(c.ReplicaAdvanced)
 	case c.ReplicaDropped != nil:
 		return a.replicaDropped(c.ReplicaDropped)
+	case c.ReplicaMoved != nil:
+		return a.replicaMoved(c.ReplicaMoved)
 	case c.Move != nil:
 		return a.move(c.Move)
 	}

@@ -61,6 +61,9 @@ func (a *apply) kept(c *coordinator.ReplicaOffered) (*coordinator.Replica, error
 		if c.Epoch == old.Epoch {
 			next.Next, next.Index = old.Next, max(old.Index, c.Index)
 		}
+		if l := old.Later; l != nil && (l.Epoch > c.Epoch || l.Epoch == c.Epoch && l.Site != c.From) {
+			next.Later = l
+		}
 		if reflect.DeepEqual(next, old) {
 			return old, nil
 		}
@@ -244,6 +247,25 @@ func (a *apply) replicaAdvanced(c *coordinator.ReplicaAdvanced) error {
 	}
 	next := *r
 	next.Snapshot, next.Ends, next.Next, next.Since, next.Cut = r.Next, slices.Clone(c.Ends), nil, a.c.At, false
+	a.putReplica(&next)
+	return nil
+}
+
+// replicaMoved notes who is said to have the job by now.
+func (a *apply) replicaMoved(c *coordinator.ReplicaMoved) error {
+	r, err := a.replica(c.Job, c.From, c.Epoch)
+	switch {
+	case err != nil:
+		return err
+	case c.To.Site == "" || c.To.Site == a.Site || len(c.To.Site) > MaxName || c.To.Epoch > coordinator.MaxEpoch:
+		return refuse(ErrRefused, "job %s: site %q is said to have it, at epoch %d", c.Job, c.To.Site, c.To.Epoch)
+	case c.To.Epoch <= r.Has().Epoch:
+		return refuse(ErrStale, "job %s: site %s has it at epoch %d, and this is of epoch %d", c.Job, r.Has().Site, r.Has().Epoch, c.To.Epoch)
+	case c.To.Epoch-r.Has().Epoch > coordinator.MaxEpochsAhead:
+		return refuse(ErrRefused, "job %s: nobody has counted from epoch %d to %d", c.Job, r.Has().Epoch, c.To.Epoch)
+	}
+	next, to := *r, c.To
+	next.Later = &to
 	a.putReplica(&next)
 	return nil
 }

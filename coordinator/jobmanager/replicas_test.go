@@ -50,6 +50,8 @@ func replicas(c *coordinator.Command, w words) bool {
 		}
 	case "dropped":
 		c.ReplicaDropped = &coordinator.ReplicaDropped{Job: w.job(1), From: from, Epoch: epoch}
+	case "later":
+		c.ReplicaMoved = &coordinator.ReplicaMoved{Job: w.job(1), From: from, Epoch: epoch, To: coordinator.Tenure{Epoch: number(w.named["to"]), Site: mesh.Site(w.named["at"])}}
 	case "over":
 		c.JobFailedOver = &coordinator.JobFailedOver{Job: w.job(1), From: from, Was: epoch, Epoch: number(w.named["to"]), Snapshot: w.at(2)}
 	case "quarantined":

@@ -65,6 +65,7 @@ type owning struct {
 	next    dataflow.Time               // when they are asked again
 	answers map[mesh.Site]dataflow.Time // who has said that it has not taken it: when it was asked that
 	named   map[mesh.Site]bool          // sites of which others have said that they have it
+	before  []mesh.Site                 // keptBefore, once that is known
 }
 
 // heardOf is the greatest epoch at which another site was said to have a job.
@@ -93,12 +94,35 @@ func (l *Leader) asked(r *jobRun, j *coordinator.Job) (sites []mesh.Site) {
 	for _, t := range j.History {
 		add(t.Site)
 	}
+	for _, s := range l.keptBefore(r, j) {
+		add(s)
+	}
 	for _, s := range sorted(r.owning.named) {
 		if l.moving.reached[s] { // who says so may have made it up
 			add(s)
 		}
 	}
 	return sites
+}
+
+// keptBefore are the sites that kept a job before it moved with other settings: who was not
+// reached then may keep it still, and take it from the site that it left.
+func (l *Leader) keptBefore(r *jobRun, j *coordinator.Job) []mesh.Site {
+	if r.owning.before != nil || len(j.History) < 2 {
+		return r.owning.before
+	}
+	r.owning.before = []mesh.Site{}
+	for i, set := range j.Sets {
+		if name, _, _ := strings.Cut(set, "="); strings.TrimSpace(name) != "replicate_to" {
+			continue
+		}
+		then := *j
+		then.Sets = j.Sets[:i]
+		if p, err := l.cfg.Parse(&then); err == nil {
+			r.owning.before = append(r.owning.before, l.keepers(p)...)
+		}
+	}
+	return r.owning.before
 }
 
 // takeable are the jobs that other sites keep, and that are not to go on without a
@@ -234,6 +258,7 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 	if (j != nil || l.st.Replicas[n.Job] != nil) && n.Owner != l.cfg.Site && n.Epoch > l.heard[n.Job].epoch {
 		l.heard[n.Job] = heardOf{n.Epoch, n.Owner, n.Since}
 	}
+	l.note(n)
 	if j == nil {
 		return
 	}
@@ -253,6 +278,16 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 	l.marks.jobs[n.Job] = true
 }
 
+// note puts on record that another site has a job of which something is kept here, above
+// the epoch that is known: the next leader is to know that, too.
+func (l *Leader) note(n *coordinator.OwnerNews) {
+	r := l.st.Replicas[n.Job]
+	if r == nil || l.st.Level < coordinator.SettledLevel || n.Owner == l.cfg.Site || n.Epoch <= r.Has().Epoch {
+		return
+	}
+	l.contest(n.Job, coordinator.Command{ReplicaMoved: &coordinator.ReplicaMoved{Job: n.Job, From: r.From, Epoch: r.Epoch, To: coordinator.Tenure{Epoch: n.Epoch, Site: n.Owner, At: n.Since}}})
+}
+
 // claimed: another site has a job at its epoch here or above.
 func (l *Leader) claimed(j *coordinator.Job, h heardOf) {
 	switch {
@@ -263,10 +298,11 @@ func (l *Leader) claimed(j *coordinator.Job, h heardOf) {
 	}
 }
 
-// onRecord is who is on record to have a job elsewhere: of whom something of it is kept here.
+// onRecord is who is on record to have a job elsewhere, with what is kept of it here.
 func (l *Leader) onRecord(id coordinator.JobID) heardOf {
 	if r := l.st.Replicas[id]; r != nil {
-		return heardOf{epoch: r.Epoch, owner: r.From}
+		has := r.Has()
+		return heardOf{epoch: has.Epoch, owner: has.Site, since: has.At}
 	}
 	return heardOf{}
 }
@@ -416,7 +452,7 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 	default:
 		return nil, nil
 	}
-	c.Epoch = max(c.Was, l.heard[w.Job].epoch) + 1
+	c.Epoch = max(c.Was, l.saidToHave(w.Job).epoch) + 1
 	if j != nil {
 		c.Epoch = max(c.Epoch, j.Epoch+1)
 	}
@@ -442,7 +478,7 @@ func (l *Leader) mayKeep(j *coordinator.Job) error {
 
 // mayTake says why a job is not to be taken without force.
 func (l *Leader) mayTake(r *coordinator.Replica) error {
-	h := l.heard[r.Job.ID]
+	h := l.saidToHave(r.Job.ID)
 	switch {
 	case l.moving.reached[r.From]:
 		return fmt.Errorf("job %s: site %s has it, and is reached: \"tidemark job migrate\" moves it from there, and loses nothing; or say that you are sure, with force", r.Job.Name, r.From)

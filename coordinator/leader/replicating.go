@@ -20,7 +20,7 @@ import (
 type replicating struct {
 	sites  map[mesh.Site]*replication.Follower
 	marked map[mesh.Site]map[coordinator.JobID]bool // those that follow, and the jobs that are others
-	kept   map[mesh.Site]map[coordinator.JobID]bool // of which something is kept, by who has them
+	kept   map[mesh.Site]map[coordinator.JobID]bool // of which something is kept, by who has them, or is said to
 	index  map[coordinator.JobID]indexed            // where that is noted
 	feeds  map[string]map[coordinator.JobID]bool    // and by the feeds that they read, as they are called here
 	source *replication.Source                      // nil until somebody asks, or something may be let go
@@ -36,6 +36,7 @@ func newReplicating() replicating {
 // indexed is where a replica is noted.
 type indexed struct {
 	from  mesh.Site
+	later mesh.Site // who is said to have it; else from
 	feeds []string
 }
 
@@ -46,11 +47,13 @@ func (l *Leader) indexReplica(id coordinator.JobID) {
 	was, known := k.index[id]
 	if known {
 		drop(k.kept, was.from, id)
+		drop(k.kept, was.later, id)
 		for _, name := range was.feeds {
 			drop(k.feeds, name, id)
 		}
 		delete(k.index, id)
 		l.mark(was.from, id)
+		l.mark(was.later, id)
 	}
 	if r == nil {
 		for site := range k.sites { // it may have something to keep of the job
@@ -58,15 +61,17 @@ func (l *Leader) indexReplica(id coordinator.JobID) {
 		}
 		return
 	}
-	now := indexed{from: r.From}
-	add(k.kept, r.From, id)
+	now := indexed{from: r.From, later: r.Has().Site}
+	add(k.kept, now.from, id)
+	add(k.kept, now.later, id)
 	for i := range r.Job.Feeds {
 		name := r.Job.NameAt(&r.Job.Feeds[i], r.From, l.cfg.Site, r.Moving)
 		now.feeds = append(now.feeds, name)
 		add(k.feeds, name, id)
 	}
 	k.index[id] = now
-	l.mark(r.From, id)
+	l.mark(now.from, id)
+	l.mark(now.later, id)
 }
 
 func add[K comparable](sets map[K]map[coordinator.JobID]bool, key K, id coordinator.JobID) {
@@ -93,9 +98,10 @@ func (l *Leader) mark(site mesh.Site, jobs ...coordinator.JobID) {
 	}
 }
 
-// Offered is what another site answered to the last Ask, or that it did not.
+// Offered is what another site answered to an Ask, or that it did not.
 type Offered struct {
 	Site  mesh.Site
+	No    int64 // of the Ask
 	Offer *coordinator.Offer
 	Err   error
 }
@@ -166,6 +172,8 @@ func (l *Leader) proposeReplica(site mesh.Site, c *coordinator.Command) {
 		job = c.ReplicaAdvanced.Job
 	case c.ReplicaDropped != nil:
 		job = c.ReplicaDropped.Job
+	case c.ReplicaMoved != nil:
+		job = c.ReplicaMoved.Job
 	}
 	if c.ReplicaOffered != nil {
 		if err := jobmanager.Keeps(l.st, c.ReplicaOffered); err != nil { // until it can be kept nothing of it is in the log
@@ -277,7 +285,7 @@ func (l *Leader) offered(o *Offered) {
 			k.stuck = false
 		}
 	}
-	l.followSite(o.Site, replication.Event{Offer: o.Offer})
+	l.followSite(o.Site, replication.Event{Offer: o.Offer, Asked: o.No})
 	l.markFetches(o.Site)
 }
 
@@ -291,7 +299,7 @@ func (l *Leader) theSource() *replication.Source {
 
 // answerSite answers another site.
 func (l *Leader) answerSite(w *Wanted) {
-	st := replication.Site{Index: l.st.Index, Find: func(id coordinator.JobID) *coordinator.Job { return l.st.Jobs[id] }, Of: l.snapshotOf}
+	st := replication.Site{Index: l.st.Index, Find: func(id coordinator.JobID) *coordinator.Job { return l.st.Jobs[id] }, Of: l.snapshotOf, Over: l.over, Owner: l.tenureOf}
 	for _, id := range sorted(l.st.Jobs) {
 		j, d := l.st.Jobs[id], l.st.Leaving(id)
 		if _, site, ok := id.Parts(); j.Status.Ended() || !ok || site == "" {
@@ -311,6 +319,20 @@ func (l *Leader) answerSite(w *Wanted) {
 		st.Jobs = append(st.Jobs, job)
 	}
 	l.put(Effect{Offer: &Offer{w.Ref, l.theSource().Answer(l.now, st, w.Want)}})
+}
+
+// over tells whether a job that another site had handed to this one, and that is not here,
+// was forgotten here: nobody else leads this site, who would know more, and it is neither
+// on its way nor kept for another one, and the site was never recovered without what its
+// majority knew.
+func (l *Leader) over(id coordinator.JobID) bool {
+	return coordinator.Life(l.st.Index) == 0 && l.st.Jobs[id] == nil && l.st.Replicas[id] == nil && l.st.Arriving(id) == nil && l.now <= l.confirmed.Add(l.cfg.Timing.Confirm)
+}
+
+// tenureOf is who has a job, as is known here.
+func (l *Leader) tenureOf(id coordinator.JobID) coordinator.Tenure {
+	n := l.ownerOf(id)
+	return coordinator.Tenure{Epoch: n.Epoch, Site: n.Owner, At: n.Since}
 }
 
 // snapshotOf is a kept snapshot of a job: a job that moves is fetched with its

@@ -2,7 +2,6 @@ package leader_test
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
@@ -386,26 +385,38 @@ func TestAJobOutlivesATakenFeed(t *testing.T) {
 			r.Job.Reads, r.Job.Feeds = []string{c.reads.Name}, []coordinator.MovingFeed{c.reads}
 			k.st.Replicas["j6-a"], k.st.Feeds = &r, map[string]*coordinator.Feed{"line.at.a": &mirror}
 			k.Step(k.st, jobmanager.Changed{All: true}, leader.Event{Now: k.now})
-			round := func() (dropped bool) { // until it asks; then a says that it has the job
-				effects := k.step(leader.Event{})
-				for i := 0; i < 100 && !slices.ContainsFunc(effects, func(f leader.Effect) bool { return f.Ask != nil }); i++ {
-					effects = k.step(leader.Event{})
+			asks := func() (no int64) {
+				for range 200 {
+					for _, f := range k.step(leader.Event{}) {
+						if f.Ask != nil {
+							return f.Ask.No
+						}
+					}
 				}
-				for _, f := range k.step(leader.Event{Offered: &leader.Offered{Site: "a", Offer: &coordinator.Offer{Site: "a", Index: 5, Jobs: []coordinator.OfferedJob{{Job: "j6-a", Epoch: 1}}}}}) {
+				t.Fatal("it does not ask")
+				return 0
+			}
+			answered := func(no int64) (dropped bool) { // a says that it has the job
+				for _, f := range k.step(leader.Event{Offered: &leader.Offered{Site: "a", No: no, Offer: &coordinator.Offer{Site: "a", Index: 5, Jobs: []coordinator.OfferedJob{{Job: "j6-a", Epoch: 1}}}}}) {
 					dropped = dropped || f.Propose != nil && f.Propose.Command.ReplicaDropped != nil
 				}
 				return dropped
 			}
-			if round() {
+			if answered(asks()) {
 				t.Error("dropped before anything was taken")
 			}
+			before := asks()
 			k.st.Feeds["line.at.a"] = c.feed
 			for _, f := range k.Step(k.st, jobmanager.Changed{All: true}, leader.Event{Now: k.now}) {
 				if f.Propose != nil && f.Propose.Command.ReplicaDropped != nil {
 					t.Error("dropped by what its site said before")
 				}
 			}
-			if got := round(); got != c.want {
+			after := asks() // as there is no answer; which is under way only
+			if answered(before) {
+				t.Error("dropped by the late answer to a question of before")
+			}
+			if got := answered(after); got != c.want {
 				t.Errorf("dropped: %t, want %t", got, c.want)
 			}
 		})

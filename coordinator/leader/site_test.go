@@ -45,7 +45,7 @@ type site struct {
 
 	losses  losses
 	asked   int                  // questions of other sites
-	answers map[int]*site        // who asked
+	answers map[int]question     // who asked
 	crossed map[store.Digest]int // how often parts came from other sites
 
 	level  uint32 // feature level of all programs; 0: the first
@@ -150,7 +150,7 @@ func newSite(rng *rand.Rand, fail, trace func(string, ...any)) *site {
 func newSiteOf(c *clock, name mesh.Site, rng *rand.Rand, fail, trace func(string, ...any)) *site {
 	founded := entry{command: &coordinator.Command{Level: coordinator.BaseLevel, SiteFounded: &coordinator.SiteFounded{Mesh: "m", Site: name}}}
 	s := &site{clock: c, name: name, log: []entry{founded}, rng: rng, fail: fail, trace: trace, nodes: make(map[mesh.NodeID]*node), acked: make(map[string]int64), crossed: make(map[store.Digest]int), cuts: make(map[[2]mesh.NodeID]bool),
-		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), answers: make(map[int]*site), losses: newLosses(), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
+		newest: make(map[coordinator.JobID]dataflow.CheckpointID), wishes: make(map[int]string), answers: make(map[int]question), losses: newLosses(), before: make(map[sharing][]coordinator.SinkCommit), timing: leader.DefaultTiming()}
 	c.sites = append(c.sites, s)
 	return s
 }

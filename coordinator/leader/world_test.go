@@ -97,27 +97,33 @@ func (s *site) toSite(m *leader.ToSite) {
 	}
 }
 
+// question is one of another site, with its number.
+type question struct {
+	by *site
+	no int64
+}
+
 // askSite asks the leader of another site what is to be kept here.
 func (s *site) askSite(a *replication.Ask) {
 	asked := s.leads
 	s.after(25*ms, func() {
 		if o := s.site(a.Site); s.reaches(o) && o.leads != nil && !o.leads.dead && !o.leads.node.frozen {
 			o.asked++
-			o.answers[o.asked] = s
+			o.answers[o.asked] = question{s, a.No}
 			o.leads.step(leader.Event{Wanted: &leader.Wanted{Ref: o.asked, Want: &a.Want}})
 		} else if s.leads == asked && asked != nil && !asked.dead && !asked.node.frozen {
-			asked.step(leader.Event{Offered: &leader.Offered{Site: a.Site, Err: errLost}})
+			asked.step(leader.Event{Offered: &leader.Offered{Site: a.Site, No: a.No, Err: errLost}})
 		}
 	})
 }
 
 // offered carries an answer of this site.
 func (s *site) offered(o *leader.Offer) {
-	to := s.answers[o.Ref]
+	q := s.answers[o.Ref]
 	delete(s.answers, o.Ref)
 	s.after(25*ms, func() {
-		if to.reaches(s) && o.Offer != nil { // else it is lost: asked again later
-			to.toLeader(leader.Event{Offered: &leader.Offered{Site: s.name, Offer: o.Offer}})
+		if q.by.reaches(s) && o.Offer != nil { // else it is lost: asked again later
+			q.by.toLeader(leader.Event{Offered: &leader.Offered{Site: s.name, No: q.no, Offer: o.Offer}})
 		}
 	})
 }

@@ -19,8 +19,8 @@
 //  3. A Propose that was not accepted, or changed nothing, is answered with
 //     Rejected.
 //  4. A Want goes to the leader of the other site; whoever answers must lead there,
-//     and answer from the state that it has applied. One is under way at a time: Step
-//     hears of its answer or its loss.
+//     and answer from the state that it has applied. Step hears of its answer, with its
+//     number, or of its loss. While one is under way the caller may pass over others.
 //  5. Source.Pinned is asked before a checkpoint is let go.
 //
 // Read event.go for the words, docs/REPLICATION.md for the whole.

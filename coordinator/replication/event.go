@@ -6,13 +6,14 @@ import (
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
-// Event is what happened: exactly one field is set, or none for a tick. Now is a
+// Event is what happened: exactly one field is set, and what goes with it, or none for a tick. Now is a
 // steady clock of the leader's process.
 type Event struct {
 	Now dataflow.Time
 
-	Offer    *coordinator.Offer // the answer to the last Ask
-	Failed   error              // there is none
+	Offer    *coordinator.Offer // the answer to an Ask
+	Asked    int64              // with Offer: Ask.No
+	Failed   error              // the last Ask has no answer
 	Rejected *Rejected
 	Jobs     []coordinator.JobID // their records, copies or logs are others
 	All      bool                // those of any job may be; so a follower begins
@@ -22,7 +23,7 @@ type Event struct {
 // it does not ask for, as it may be dear.
 type Records struct {
 	Of   func(coordinator.JobID) Record // without a Replica: nothing is kept of the job
-	Kept func() []coordinator.JobID     // the jobs of the other site of which something is kept, in order
+	Kept func() []coordinator.JobID     // the jobs of which something is kept and that the other site has, or had, in order
 }
 
 // Rejected is a proposal that changed nothing, or was not accepted.
@@ -57,6 +58,7 @@ type Effect struct {
 // Ask asks another site's leader.
 type Ask struct {
 	Site mesh.Site
+	No   int64 // ascends: an answer says to which question it is, as one may be asked while another is under way
 	Want coordinator.Want
 }
 

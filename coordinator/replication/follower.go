@@ -23,8 +23,8 @@ type Follower struct {
 	cfg        Config
 	self, from mesh.Site
 	index      uint64 // of the newest answer
-	asked      uint64 // how many questions
-	answered   uint64 // which of them the newest answer is to
+	asked      int64  // the last question
+	answered   int64  // that to which the newest answer is
 	heard      dataflow.Time
 	next       dataflow.Time // when it is asked again
 	why        string        // the last question has no answer
@@ -38,8 +38,9 @@ type followed struct {
 	offer    coordinator.OfferedJob
 	offered  bool
 	taken    string // Record.Taken
-	since    uint64 // how many questions had been asked when that became known
+	since    int64  // the last question from before that became known
 	gone     *coordinator.GoneJob
+	moved    *coordinator.MovedJob
 	where    map[store.Digest][]mesh.NodeID // agents of the other site that have parts of the snapshot named next
 	next     string
 	proposed dataflow.Time // MinTime: nothing is under way
@@ -62,7 +63,7 @@ func (f *Follower) Step(records Records, e Event) []Effect {
 	look := e.Jobs
 	switch {
 	case e.Offer != nil:
-		f.hear(e.Now, records, e.Offer)
+		f.hear(e.Now, records, e.Offer, e.Asked)
 		look = f.all(records)
 	case e.Failed != nil:
 		f.next = e.Now.Add(f.cfg.Retry)
@@ -111,7 +112,7 @@ func (f *Follower) all(records Records) []coordinator.JobID {
 
 // look does what there is to do for a job.
 func (f *Follower) look(now dataflow.Time, id coordinator.JobID, r Record) {
-	mine := r.Replica != nil && r.From == f.from
+	mine := r.Replica != nil && (r.From == f.from || r.Has().Site == f.from)
 	if f.jobs[id] == nil && !mine {
 		return
 	}
@@ -121,13 +122,13 @@ func (f *Follower) look(now dataflow.Time, id coordinator.JobID, r Record) {
 		f.waits(id, j, dataflow.MinTime)
 	}
 	if j.taken != r.Taken {
-		j.taken, j.since = r.Taken, f.asked
+		j.taken, j.since = r.Taken, max(f.asked, int64(now)-1)
 	}
 	if j.proposed == dataflow.MinTime || now >= j.proposed.Add(f.cfg.Retry) {
 		f.waits(id, j, dataflow.MinTime)
 		f.decide(now, id, j, r)
 	}
-	if !j.offered && j.gone == nil && !mine {
+	if !j.offered && j.gone == nil && j.moved == nil && !mine {
 		delete(f.jobs, id)
 		delete(f.waiting, id)
 	}
@@ -173,17 +174,17 @@ func (f *Follower) job(id coordinator.JobID) *followed {
 	return j
 }
 
-// hear takes an answer. One of an older state is passed over: its site has said
-// more already.
-func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer) {
+// hear takes the answer to a question. One of an older state is passed over: its site
+// has said more already.
+func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer, asked int64) {
 	f.next = now.Add(f.cfg.Retry)
 	if o.Site != f.from || o.Index < f.index {
 		return
 	}
 	f.index, f.heard, f.why, f.next = o.Index, now, "", now.Add(f.cfg.Calm)
-	f.answered = f.asked
+	f.answered = asked
 	for _, j := range f.jobs {
-		j.offered, j.gone = false, nil
+		j.offered, j.gone, j.moved = false, nil, nil
 	}
 	for _, offered := range o.Jobs {
 		j := f.job(offered.Job)
@@ -200,6 +201,9 @@ func (f *Follower) hear(now dataflow.Time, records Records, o *coordinator.Offer
 	}
 	for i := range o.Gone {
 		f.job(o.Gone[i].Job).gone = &o.Gone[i]
+	}
+	for i := range o.Moved {
+		f.job(o.Moved[i].Job).moved = &o.Moved[i]
 	}
 }
 
@@ -225,8 +229,12 @@ func (f *Follower) propose(now dataflow.Time, id coordinator.JobID, j *followed,
 func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, r Record) {
 	o := &j.offer
 	switch {
-	case j.gone != nil && r.Replica != nil && r.From == f.from && r.Epoch == j.gone.Epoch:
+	case j.gone != nil && r.Replica != nil && (r.From == f.from || r.Has().Site == f.from) && r.Epoch == j.gone.Epoch:
 		f.drop(now, id, j, r, j.gone.Why)
+		return
+	case j.moved != nil && r.Replica != nil && r.Indexed && r.Epoch == j.moved.Epoch && r.Has().Epoch < j.moved.To.Epoch && j.moved.To.Site != f.self:
+		f.tell("job %s, which is kept here as it was at site %s, is said to be at site %s, at epoch %d", id, r.From, j.moved.To.Site, j.moved.To.Epoch)
+		f.propose(now, id, j, coordinator.Command{ReplicaMoved: &coordinator.ReplicaMoved{Job: id, From: r.From, Epoch: r.Epoch, To: j.moved.To}})
 		return
 	case f.outlived(j, r):
 		f.drop(now, id, j, r, fmt.Sprintf("site %s has it, and feed %s, in which it stands, went on here when another job of that site was taken", f.from, r.Taken))
@@ -257,7 +265,7 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 	case !r.Copied && o.Lost: // else it is here, and only the logs are missing
 		f.begin(now, j, r, true)
 	}
-	if r.Indexed && r.Index == 0 && j.proposed == dataflow.MinTime { // it is from before records said so
+	if known := r.Index > 0 && coordinator.Life(r.Index) >= coordinator.Life(f.index); r.Indexed && !known && j.proposed == dataflow.MinTime { // it is from before records said so, or its site was recovered since
 		f.keep(now, id, j, r, &r.Job)
 	}
 }
@@ -279,7 +287,7 @@ func (f *Follower) outlived(j *followed, r Record) bool {
 
 func (f *Follower) drop(now dataflow.Time, id coordinator.JobID, j *followed, r Record, why string) {
 	f.tell("job %s is not kept here any more: %s", id, why)
-	f.propose(now, id, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: f.from, Epoch: r.Epoch, Why: why}})
+	f.propose(now, id, j, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: id, From: r.From, Epoch: r.Epoch, Why: why}})
 }
 
 // begin begins to fetch a snapshot, in the place of another one that cannot be had
@@ -362,11 +370,16 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 		return
 	}
 	f.next = now.Add(f.cfg.Lost)
-	f.asked++
+	f.asked = max(f.asked+1, int64(now)) // also above those of a machine of before, in the same term
 	w := coordinator.Want{Site: f.self}
 	for _, id := range records.Kept() {
 		r := records.Of(id)
-		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Text: codec.TextOf(&r.Job), Ends: r.Ends, Index: r.Index}
+		j := coordinator.WantedJob{Job: id, Epoch: r.Epoch, Later: r.Later}
+		if r.From != f.from { // it has offered nothing of what is here
+			w.Jobs = append(w.Jobs, j)
+			continue
+		}
+		j.Text, j.Ends, j.Index = codec.TextOf(&r.Job), r.Ends, r.Index
 		if s := r.Restorable(); s != nil {
 			j.Has = s.Name
 		}
@@ -376,5 +389,5 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 		}
 		w.Jobs = append(w.Jobs, j)
 	}
-	f.effects = append(f.effects, Effect{Ask: &Ask{Site: f.from, Want: w}})
+	f.effects = append(f.effects, Effect{Ask: &Ask{Site: f.from, No: f.asked, Want: w}})
 }

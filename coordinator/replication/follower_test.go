@@ -98,3 +98,41 @@ func TestARefusalIsToldOnce(t *testing.T) {
 		t.Errorf("it was kept meanwhile: %q", told)
 	}
 }
+
+// A question may be passed over while another one is under way: the answer to that is none
+// to the later one.
+func TestAnAnswerIsToItsQuestion(t *testing.T) {
+	record := replication.Record{Replica: &coordinator.Replica{From: "a", Epoch: 1, Index: 10, Job: coordinator.MovingJob{ID: "j7-a"}}, Indexed: true}
+	records := replication.Records{
+		Of:   func(coordinator.JobID) replication.Record { return record },
+		Kept: func() []coordinator.JobID { return []coordinator.JobID{"j7-a"} },
+	}
+	f := replication.NewFollower(replication.Config{}, "b", "a")
+	step := func(second int, e replication.Event) (asked int64, dropped bool) {
+		e.Now = dataflow.Time(second) * dataflow.Time(dataflow.Second)
+		for _, effect := range f.Step(records, e) {
+			if effect.Ask != nil {
+				asked = effect.Ask.No
+			}
+			dropped = dropped || effect.Propose != nil && effect.Propose.ReplicaDropped != nil
+		}
+		return asked, dropped
+	}
+	offer := func(no int64, index uint64) replication.Event {
+		return replication.Event{Asked: no, Offer: &coordinator.Offer{Site: "a", Index: index, Jobs: []coordinator.OfferedJob{{Job: "j7-a", Epoch: 1}}}}
+	}
+	first, _ := step(0, replication.Event{})
+	record.Taken = "line3.at.a"
+	step(1, replication.Event{Jobs: []coordinator.JobID{"j7-a"}})
+	second, _ := step(16, replication.Event{})
+	if second <= first {
+		t.Fatalf("question %d comes after %d", second, first)
+	}
+	if _, dropped := step(40, offer(first, 20)); dropped {
+		t.Error("dropped by the answer to a question of before the feed was taken")
+	}
+	third, _ := step(41, replication.Event{})
+	if _, dropped := step(42, offer(third, 21)); !dropped {
+		t.Error("its site has said since that it has the job, and it is kept")
+	}
+}

@@ -241,7 +241,7 @@ func (w *world) step(e replication.Event) {
 			if w.down {
 				w.step(replication.Event{Failed: errors.New("no way there")})
 			} else {
-				w.answer(&f.Ask.Want)
+				w.answer(f.Ask)
 			}
 		case f.Propose != nil:
 			w.propose(f.Propose)
@@ -253,14 +253,14 @@ func (w *world) say(format string, args ...any) {
 	fmt.Fprintf(&w.out, "    %d %s\n", (w.now-noon)/1000, fmt.Sprintf(format, args...))
 }
 
-func (w *world) answer(want *coordinator.Want) {
-	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of}
+func (w *world) answer(a *replication.Ask) {
+	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of, Owner: w.owner, Over: func(id coordinator.JobID) bool { return w.a.Jobs[id] == nil }}
 	for _, id := range slices.Sorted(maps.Keys(w.a.Jobs)) {
 		if j := w.a.Jobs[id]; !j.Status.Ended() {
 			st.Jobs = append(st.Jobs, replication.Job{Job: j, Text: coordinator.MovingJob{ID: id, Name: j.Name, Spec: j.Spec, Parallelism: j.Parallelism}})
 		}
 	}
-	o := w.src.Answer(w.now, st, want)
+	o := w.src.Answer(w.now, st, &a.Want)
 	for _, j := range o.Jobs {
 		var newest []string
 		for _, s := range j.Newest {
@@ -268,7 +268,7 @@ func (w *world) answer(want *coordinator.Want) {
 		}
 		w.say("a offers %s/%d%s %v%s%s", j.Job, j.Epoch, map[bool]string{true: " text"}[j.Text != nil], newest, map[bool]string{true: " copies"}[len(j.Copies) > 0], map[bool]string{true: " lost"}[j.Lost])
 	}
-	w.step(replication.Event{Offer: o})
+	w.step(replication.Event{Offer: o, Asked: a.No})
 }
 
 func (w *world) propose(c *coordinator.Command) {
@@ -305,4 +305,16 @@ func (w *world) propose(c *coordinator.Command) {
 		return
 	}
 	w.step(replication.Event{})
+}
+
+// owner is who has a job, as a knows it.
+func (w *world) owner(id coordinator.JobID) coordinator.Tenure {
+	switch j := w.a.Jobs[id]; {
+	case j == nil:
+		return coordinator.Tenure{}
+	case j.Status == coordinator.Moved:
+		return coordinator.Tenure{Epoch: j.Epoch, Site: j.Owner}
+	default:
+		return coordinator.Tenure{Epoch: j.Epoch, Site: "a"}
+	}
 }

@@ -50,6 +50,10 @@ type Site struct {
 	Jobs  []Job                                                 // that are to be kept at the site that asked, by id
 	Find  func(coordinator.JobID) *coordinator.Job              // any of the state's; nil: there is none
 	Of    func(coordinator.JobID, string) *coordinator.Snapshot // coordinator.State.Of
+	Owner func(coordinator.JobID) coordinator.Tenure            // who has a job, as is known here; Epoch 0: nobody is
+	// Over tells whether a job that was here, as another site says, was forgotten: it is
+	// not here, nor on its way, and no newer state says otherwise.
+	Over func(coordinator.JobID) bool
 }
 
 // NewSource makes the machine of a term that begins at now.
@@ -64,7 +68,7 @@ func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordi
 	s.asked[w.Site] = said // of a job that is not to be there any more nothing stays
 	for i := range st.Jobs {
 		j := &st.Jobs[i]
-		at := slices.IndexFunc(w.Jobs, func(k coordinator.WantedJob) bool { return k.Job == j.ID })
+		at := slices.IndexFunc(w.Jobs, func(k coordinator.WantedJob) bool { return k.Job == j.ID && !k.At(s.self) })
 		if at < 0 {
 			text := j.Text
 			o.Jobs = append(o.Jobs, coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving, Text: &text, Newest: newest(j.Job, "")})
@@ -86,6 +90,8 @@ func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordi
 		}
 		if why := s.gone(st, &k); why != "" {
 			o.Gone = append(o.Gone, coordinator.GoneJob{Job: k.Job, Epoch: k.Epoch, Why: why})
+		} else if to := st.Owner(k.Job); to.Epoch > k.Known() && to.Site != s.self && to.Site != w.Site {
+			o.Moved = append(o.Moved, coordinator.MovedJob{Job: k.Job, Epoch: k.Epoch, To: to})
 		}
 	}
 	return o
@@ -184,25 +190,32 @@ func mergedFrom(n, older *coordinator.Snapshot) bool {
 // gone is why a job is not to be kept at the site that asked; empty: that is not
 // known. One that has ended stays there for as long as it is remembered here. One
 // of which nothing is known was forgotten, if the state here is not one from before
-// it came.
+// it came. Of one that is said to have moved on only who has it says so.
 func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
 	switch j := st.Find(k.Job); {
 	case j == nil && s.knew(st, k):
 		return "it was forgotten at its site"
-	case j == nil || j.Status.Ended() || j.Epoch != k.Epoch:
+	case j == nil || j.Status.Ended() || j.Epoch < k.Known():
 		return ""
 	}
 	return "it is not to be kept at this site"
 }
 
 // knew tells whether this site must have applied what made a job its own: it has come
-// to where it offered the job, or to where the job was submitted, if that was here.
+// to where it offered the job, or to where the job was submitted, if that was here. Of what
+// came here later Over says it.
 func (s *Source) knew(st Site, k *coordinator.WantedJob) bool {
+	if k.Later != nil { // who has it now knows whether it is over
+		return k.At(s.self) && st.Over(k.Job)
+	}
+	applied := func(index uint64) bool {
+		return index <= st.Index && coordinator.Life(index) == coordinator.Life(st.Index) // else it may be lost
+	}
 	if k.Index > 0 {
-		return k.Index <= st.Index
+		return applied(k.Index)
 	}
 	index, site, ok := k.Job.Parts()
-	return ok && (site == "" || site == s.self) && index <= st.Index
+	return ok && (site == "" || site == s.self) && applied(index)
 }
 
 // Pinned tells whether a checkpoint must stay, because another site is fetching it,

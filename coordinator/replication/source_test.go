@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"fmt"
 	"testing"
 
@@ -87,12 +88,82 @@ func TestWhatIsGone(t *testing.T) {
 		"of a state of before":                {"j7-a", 1001, 1000, false},
 		"submitted here, a state of before":   {"j7-c", 1001, 1000, false},
 		"from before jobs' ids name the site": {"j7", 0, 7, true},
+		"it may be lost":                      {"j7-c", 900, coordinator.NextLife(1000) + 7, false},
+		"it may be lost, submitted here":      {"j7-c", 0, coordinator.NextLife(1000) + 7, false},
+		"it was said again since":             {"j7-c", coordinator.NextLife(1000) + 6, coordinator.NextLife(1000) + 7, true},
 	} {
 		s := NewSource(Config{}, "c", 0)
-		st := Site{Index: c.here, Find: func(coordinator.JobID) *coordinator.Job { return nil }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }}
+		st := Site{Index: c.here, Find: func(coordinator.JobID) *coordinator.Job { return nil }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Owner: func(coordinator.JobID) coordinator.Tenure { return coordinator.Tenure{} }}
 		o := s.Answer(0, st, &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: c.job, Epoch: 2, Has: "chk", Index: c.index}}})
 		if got := len(o.Gone) == 1 && o.Gone[0].Job == c.job && o.Gone[0].Epoch == 2; got != c.gone {
 			t.Errorf("%s: gone: %t", name, got)
+		}
+	}
+}
+
+// Site b keeps a job as it was at epoch 1, and asks c, which had it then, or is said to have it.
+func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
+	live, ended, moved := coordinator.Running, coordinator.Stopped, coordinator.Moved
+	at := func(epoch uint64, site mesh.Site) *coordinator.Tenure {
+		return &coordinator.Tenure{Epoch: epoch, Site: site}
+	}
+	for name, c := range map[string]struct {
+		job   *coordinator.Job
+		to    bool                // it is to be kept at b
+		has   *coordinator.Tenure // who has it, as c knows; nil: by the job
+		later *coordinator.Tenure // what b has on record
+		over  bool
+		want  string
+	}{
+		"it is at d":                               {job: &coordinator.Job{Epoch: 2, Status: moved, Owner: "d"}, want: "d has it at 2"},
+		"it is at d, and b knows":                  {job: &coordinator.Job{Epoch: 2, Status: moved, Owner: "d"}, later: at(2, "d")},
+		"it is at e by now":                        {job: &coordinator.Job{Epoch: 3, Status: moved, Owner: "e"}, later: at(2, "d"), want: "e has it at 3"},
+		"it came and went":                         {job: &coordinator.Job{Epoch: 3, Status: moved, Owner: "e"}, later: at(2, "c"), want: "e has it at 3"},
+		"it is at b":                               {job: &coordinator.Job{Epoch: 2, Status: moved, Owner: "b"}},
+		"it was forgotten, and is kept of d":       {has: at(2, "d"), later: at(1, "c"), want: "d has it at 2"},
+		"it is back, and not for b":                {job: &coordinator.Job{Epoch: 3, Status: live}, want: "gone"},
+		"it is back, and not for b, which knows d": {job: &coordinator.Job{Epoch: 3, Status: live}, later: at(2, "d"), want: "gone"},
+		"it never left, as c knows":                {job: &coordinator.Job{Epoch: 1, Status: live}, later: at(2, "d")},
+		"c has it, and not for b":                  {job: &coordinator.Job{Epoch: 2, Status: live}, later: at(2, "c"), want: "gone"},
+		"c has it, for b":                          {job: &coordinator.Job{Epoch: 2, Status: live}, to: true, later: at(2, "c"), want: "text"},
+		"c had it, and it has ended":               {job: &coordinator.Job{Epoch: 2, Status: ended}, later: at(2, "c")},
+		"c has forgotten it":                       {later: at(2, "c"), over: true, want: "gone"},
+		"c may not know yet":                       {later: at(2, "c")},
+		"c forgot it, and d has it":                {later: at(2, "d"), over: true},
+		"c forgot it":                              {over: true, want: "gone"},
+	} {
+		s := NewSource(Config{}, "c", 0)
+		st := Site{Index: 1000, Find: func(coordinator.JobID) *coordinator.Job { return c.job }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Over: func(coordinator.JobID) bool { return c.over }}
+		st.Owner = func(coordinator.JobID) (is coordinator.Tenure) {
+			switch {
+			case c.has != nil:
+				is = *c.has
+			case c.job != nil:
+				is = coordinator.Tenure{Epoch: c.job.Epoch, Site: cmp.Or(c.job.Owner, "c")}
+			}
+			return is
+		}
+		if c.job != nil {
+			c.job.ID = "j7-c"
+		}
+		if c.to {
+			st.Jobs = []Job{{Job: c.job, Text: coordinator.MovingJob{ID: c.job.ID}}}
+		}
+		k := coordinator.WantedJob{Job: "j7-c", Epoch: 1, Later: c.later}
+		if c.later == nil || c.later.Site != "c" {
+			k.Index, k.Has = 900, "chk"
+		}
+		o, got := s.Answer(0, st, &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{k}}), ""
+		switch {
+		case len(o.Gone) == 1 && o.Gone[0].Epoch == 1:
+			got = "gone"
+		case len(o.Moved) == 1 && o.Moved[0].Epoch == 1:
+			got = fmt.Sprintf("%s has it at %d", o.Moved[0].To.Site, o.Moved[0].To.Epoch)
+		case len(o.Jobs) == 1 && o.Jobs[0].Text != nil:
+			got = "text"
+		}
+		if got != c.want || len(o.Gone)+len(o.Moved)+len(o.Jobs) > 1 {
+			t.Errorf("%s: %q, want %q: %+v", name, got, c.want, o)
 		}
 	}
 }

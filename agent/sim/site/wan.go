@@ -195,7 +195,7 @@ func (l *Lead) ask(a *replication.Ask) {
 	end := func(e leader.Offered) {
 		l.p.Live(func() {
 			if !over {
-				over, e.Site = true, a.Site
+				over, e.Site, e.No = true, a.Site, a.No
 				l.step(leader.Event{Offered: &e})
 			}
 		})
