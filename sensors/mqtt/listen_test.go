@@ -1,6 +1,7 @@
 package mqtt_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"testing"
@@ -54,6 +55,40 @@ func TestSilentBroker(t *testing.T) {
 	until(t, r, func(out *sensors.Records) bool { return out.Len() == 1 })
 	if s := r.Stats(); s.Connects != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A broker that was silent, and refuses whoever comes back, is not heard: its answer is
+// no word of the devices.
+func TestRefusedIsNotHeard(t *testing.T) {
+	p, ev := newPeer(t), newEvents()
+	r := openReader(t, mqtt.ReaderOptions{
+		Connection: mqtt.Connection{Broker: p.url(), ClientID: "feed", KeepAlive: dataflow.Second, Events: ev.add, BackoffMin: 50 * dataflow.Millisecond, BackoffMax: 50 * dataflow.Millisecond},
+		Topics:     []string{"t/#"}, QoS: 1, TickEvery: dataflow.Millisecond,
+	})
+	c := p.session(t, false)
+	ev.wait(t, mqtt.Silent)
+	c.cut()
+	ev.wait(t, mqtt.Lost)
+	until(t, r, func(out *sensors.Records) bool { return out.Deaf })
+	ctx, end := context.WithCancel(timeout(t))
+	ticks := make(chan int)
+	go func() {
+		n := 0
+		for out := new(sensors.Records); r.Read(ctx, out, 10) == nil; {
+			if !out.Deaf {
+				n++
+			}
+		}
+		ticks <- n
+	}()
+	for range 3 {
+		p.connect(t, 3, false)
+		ev.wait(t, mqtt.Refused)
+	}
+	end()
+	if n := <-ticks; n > 0 {
+		t.Errorf("%d ticks without a connection", n)
 	}
 }
 

@@ -18,7 +18,7 @@ func (r *Reader) prepare(c *conn) {
 		c.hold = r.hold
 	}
 	c.quiet = func() { r.quiet(c) }
-	c.heard = r.heard
+	c.heard = func(held bool) { r.heard(c, held) }
 	if r.o.Recall != nil {
 		c.completes = r.completes
 	}
@@ -89,8 +89,8 @@ func (r *Reader) answered(ctx context.Context, l *link, token *paho.SubscribeTok
 			l.lost <- err
 			return fmt.Errorf("mqtt: connection to %s lost while subscribing: %w", r.s.e.url, err)
 		case <-r.s.e.Clock.After(r.s.e.ConnectTimeout):
-			before := came
-			if came = l.conn.came.Load(); came == before && !l.conn.holding.Load() {
+			before, held := came, l.conn.holding.Load() // in this order: see wait
+			if came = l.conn.came.Load(); came == before && !held {
 				return fmt.Errorf("mqtt: %s does not answer to SUBSCRIBE", r.s.e.url)
 			}
 		}
@@ -137,7 +137,7 @@ func (r *Reader) granted(result map[string]byte) error {
 func (r *Reader) down(*link) {
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
-	r.link, r.held = nil, false
+	r.link, r.held, r.muted = nil, false, false
 	r.ledger.gen++ // whatever is acknowledged from here on has no connection to go to
 	r.in.hear(false, now)
 	r.mu.Unlock()
@@ -163,15 +163,18 @@ func (r *Reader) quiet(c *conn) {
 }
 
 // heard hears that bytes have come. If the gate was shut before them, hearing begins
-// with them.
-func (r *Reader) heard(held bool) {
+// with them; not before a session is there: a broker that only refuses is not heard.
+func (r *Reader) heard(c *conn, held bool) {
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
-	again := r.muted
-	r.muted = false
+	on := r.link != nil && r.link.conn == c
+	again := on && r.muted
 	if again || held && r.held {
 		r.held = false
-		r.in.hear(true, now)
+		if on {
+			r.muted = false
+			r.in.hear(true, now)
+		}
 	}
 	r.mu.Unlock()
 	if held || again {
