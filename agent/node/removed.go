@@ -70,7 +70,8 @@ func (n *Node) expel() {
 // askWhy has an agent that finds no leader heard by one that gossip sees: whoever was
 // taken out while it was down is called by nobody, and hears there what became of it.
 func (n *Node) askWhy(ctx context.Context) {
-	if n.Leader() != "" {
+	if n.Leader() != "" { // whoever said so had not heard that it was let in again
+		n.expelled.Store(false)
 		return
 	}
 	for node := range n.aliveOthers() {

@@ -224,3 +224,22 @@ func TestATakenJobKnowsWhoHadIt(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// A job with two new feeds, where there is room for one, leaves none behind.
+func TestFeedsBeyondTheMost(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	for i := len(s.m.State().Feeds); i < jobmanager.MaxFeeds-1; i++ {
+		s.do("feed f%d", i)
+	}
+	for name, feeds := range map[string]string{"two": "line,other", "one": "line"} {
+		was := len(s.m.State().Feeds)
+		err := s.try("offered j1-b from=b epoch=1 name=door feeds=%s reads=%[1]s @4", feeds)
+		if refused := errors.Is(err, jobmanager.ErrRefused); refused != (name == "two") || refused && len(s.m.State().Feeds) != was {
+			t.Errorf("%s: %v, and there are %d feeds, %d before", name, err, len(s.m.State().Feeds), was)
+		}
+		if err == nil {
+			s.do("dropped j1-b from=b epoch=1 @4")
+		}
+	}
+}

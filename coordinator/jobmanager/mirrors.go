@@ -176,6 +176,7 @@ func (a *apply) keptFeed(m *coordinator.MovingJob, f *coordinator.MovingFeed, fr
 
 // checkMirrors says what stands in the way of the feeds that come with a job.
 func (a *apply) checkMirrors(c *coordinator.ReplicaOffered) error {
+	room := MaxFeeds - len(a.Feeds)
 	for i := range c.Job.Feeds {
 		f := &c.Job.Feeds[i]
 		name, of, like := a.keptFeed(&c.Job, f, c.From, c.Moving)
@@ -191,6 +192,12 @@ func (a *apply) checkMirrors(c *coordinator.ReplicaOffered) error {
 		if err := a.checkMirror(name, of, f.Reigns(c.From), like); err != nil {
 			return err
 		}
+		if a.Feeds[name] == nil {
+			room--
+		}
+	}
+	if room < 0 && a.Level >= coordinator.SettledLevel { // before that some were made, and the rest refused
+		return refuse(ErrRefused, "job %s: its feeds would be %d too many: delete some first", c.Job.ID, -room)
 	}
 	return nil
 }
