@@ -289,6 +289,8 @@ func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed
 		return refuse(ErrRefused, "job %s: no agent that has the log of feed %q is here: it begins anew first", r.Job.ID, name)
 	case !shared && newest(coordinator.LineageOf(f, a.Site)).Epoch >= epoch:
 		return refuse(ErrStale, "job %s: feed %q has a reign of epoch %d already", r.Job.ID, f.Name, newest(f.Lineage).Epoch)
+	case !shared && m.Of == nil: // one that is shared gets another id here
+		return a.checkSession(&coordinator.Feed{Name: name, Config: m.Config}, name)
 	}
 	return nil
 }

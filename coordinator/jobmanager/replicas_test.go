@@ -24,7 +24,7 @@ func replicas(c *coordinator.Command, w words) bool {
 	case "offered":
 		o := &coordinator.ReplicaOffered{Job: coordinator.MovingJob{ID: w.job(1), Name: w.named["name"], Parallelism: int(number(w.named["p"]))}, From: from, Epoch: epoch, Moving: coordinator.MoveID(w.named["moving"]), Index: number(w.named["index"])}
 		for _, f := range w.list("feeds") {
-			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns"))})
+			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns")), Config: session(w.named["client"])})
 		}
 		for _, f := range w.list("stay") {
 			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Stay: true, Lineage: reigns(w.list("reigns"))})

@@ -86,3 +86,33 @@ func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
 		}
 	})
 }
+
+// A shared feed that was taken has a session of its own, whatever its config says: it goes
+// home beside the one that it is a copy of.
+func TestATakenSessionGoesHome(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, _ bool) {
+		s.do("feed line client=mine@b")
+		door := s.submits("door reads=line")
+		s.do("move fenced %s 2 owner=b", door)
+		if err := s.try("move arrives m9-b %s door from=b epoch=3 feeds=line.at.s reads=line.at.s reigns=1:s:0,2:b:0 client=mine@b", door); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A job of a lost site is not taken with a session that a feed has here.
+func TestAFailoverGivesNoSessionTwice(t *testing.T) {
+	for client, want := range map[string]error{"mine@localhost": jobmanager.ErrExists, "mine@other": nil} {
+		s := newSite(t)
+		s.raise()
+		s.do("offered j1-b from=b epoch=1 name=door feeds=j1-b.in client=mine@localhost @4")
+		s.submits("gate feeds=in client=" + client)
+		s.do("epoch j1-b.in %d term=2 owner=n1 members=n1 start=0", s.feed("j1-b.in").NextEpoch())
+		s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+		s.do("copies j1-b chk-5 aa:n1")
+		s.do("advanced j1-b chk-5 from=b epoch=1 ends=j1-b.in:0 @4")
+		if err := s.try("over j1-b chk-5 from=b epoch=1 to=2 @4"); !errors.Is(err, want) {
+			t.Errorf("with %s here: %v, want %v", client, err, want)
+		}
+	}
+}

@@ -206,8 +206,8 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 		switch {
 		case of == nil && !f.Stay && slices.Contains(m.Reads, f.Name) && l.st.Level < coordinator.SettledLevel && reigns[len(reigns)-1].Epoch >= ask.Epoch:
 			return nil, nil, fmt.Sprintf("site %s is at feature level %d, and cannot take the session of the shared feed %s: upgrade all its agents, or let the session stay (--feed stay)", l.cfg.Site, l.st.Level, f.Name)
-		case of == nil && !f.Stay && l.taken(f) != "":
-			return nil, nil, fmt.Sprintf("%s at site %s, and two sessions of one id throw each other out for ever: stop the job of that one first, let the session stay (--feed stay), or give the source another id (--set sources.ID.mqtt.client_id=NEW)", l.taken(f), l.cfg.Site)
+		case of == nil && !f.Stay && l.taken(f, ask.From) != "":
+			return nil, nil, fmt.Sprintf("%s at site %s, and two sessions of one id throw each other out for ever: stop the job of that one first, let the session stay (--feed stay), or give the source another id (--set sources.ID.mqtt.client_id=NEW)", l.taken(f, ask.From), l.cfg.Site)
 		case of == nil || l.moving.reached[of.Site]:
 		case of.Site != l.cfg.Site:
 			return nil, nil, fmt.Sprintf("the session of feed %s is at site %s, which site %s does not reach", of.Feed, of.Site, l.cfg.Site)
@@ -227,9 +227,9 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 	return p, places, why
 }
 
-// taken says what has the session of a feed that is to come; empty: nothing.
-func (l *Leader) taken(f *coordinator.MovingFeed) string {
-	want := l.st.SessionOf(&coordinator.Feed{Name: f.Name, Config: f.Config})
+// taken says what has the session of a feed that is to come from a site; empty: nothing.
+func (l *Leader) taken(f *coordinator.MovingFeed, from mesh.Site) string {
+	want := l.st.SessionOf(&coordinator.Feed{Name: f.Name, Config: f.Config, Lineage: f.Reigns(from)})
 	by := l.st.SessionTaken(want, f.Name)
 	if by == nil {
 		return ""

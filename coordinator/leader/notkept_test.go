@@ -49,3 +49,23 @@ func TestWhatWouldBeRefusedIsNotProposed(t *testing.T) {
 		t.Error("nothing is in the way any more, and it is not kept")
 	}
 }
+
+// What a prepared move needs is left alone, also where the state would not see to it yet.
+func TestWhatIsPreparedIsNotOffered(t *testing.T) {
+	for _, level := range []uint32{coordinator.GoesOnLevel, coordinator.SettledLevel} {
+		for _, phase := range []coordinator.ArrivalPhase{coordinator.ArrivalPrepared, coordinator.ArrivalDropped} {
+			k := newKeeping(t, 500)
+			k.st.Level = level
+			job := k.st.Replicas["j6-a"].Job
+			k.st.Moves.Arrivals["m7-a"] = &coordinator.Arrival{ID: "m7-a", From: "a", Epoch: 2, Job: job, Phase: phase, Savepoint: k.st.Replicas["j6-a"].Next}
+			k.step(leader.Event{Sites: &[]mesh.Site{"a", "c"}})
+			proposed := false
+			for _, f := range k.step(leader.Event{Offered: &leader.Offered{Site: "c", Offer: &coordinator.Offer{Site: "c", Index: 50, Jobs: []coordinator.OfferedJob{{Job: "j6-a", Epoch: 3, Text: &job}}}}}) {
+				proposed = proposed || f.Propose != nil && f.Propose.Command.ReplicaOffered != nil
+			}
+			if proposed == (phase == coordinator.ArrivalPrepared) {
+				t.Errorf("level %d, %s: proposed %t", level, phase, proposed)
+			}
+		}
+	}
+}

@@ -175,6 +175,9 @@ func (l *Leader) proposeReplica(site mesh.Site, c *coordinator.Command) {
 	case c.ReplicaMoved != nil:
 		job = c.ReplicaMoved.Job
 	}
+	if arr := l.st.Arriving(job); arr != nil && c.ReplicaOffered != nil && arr.Holds(c.ReplicaOffered) {
+		return // it comes again; below SettledLevel the state would take it
+	}
 	if c.ReplicaOffered != nil {
 		if err := jobmanager.Keeps(l.st, c.ReplicaOffered); err != nil { // until it can be kept nothing of it is in the log
 			here := l.st.Jobs[job] != nil && !l.st.Jobs[job].Status.Ended() // who of the two has it is told elsewhere
