@@ -207,3 +207,29 @@ func TestAClockThatIsSetForward(t *testing.T) {
 		}
 	})
 }
+
+// A part that is imported again is kept for the time of the second import, whatever the
+// numbers are that the two were given.
+func TestAPartThatIsImportedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		p := k.part(t, "one")
+		for _, serial := range []uint64{2, 1} {
+			if err := k.x.o.State.Parts().Pin(p); err != nil {
+				t.Fatal(err)
+			}
+			k.x.holds.Take(imported, dataflow.CheckpointID{Counter: serial}, p)
+			k.tell(worker.Kept{})
+			time.Sleep(50 * time.Minute)
+		}
+		synctest.Wait()
+		if !k.has(p) {
+			t.Error("it is gone 50 minutes after it was imported again")
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if k.has(p) {
+			t.Error("it is there more than an hour after it was imported again")
+		}
+	})
+}

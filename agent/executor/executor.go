@@ -131,7 +131,7 @@ func New(o Options) (*Executor, error) {
 	if err := disk.MkdirAll(o.Files, out); err != nil {
 		return nil, err
 	}
-	x.holds = part.NewHolds(o.State.Parts())
+	x.holds = newHolds(o.State)
 	release, err := x.holds.HoldAll()
 	if err != nil {
 		return nil, err

@@ -20,7 +20,6 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/sensors"
 	"github.com/tidemark-mesh/tidemark/store"
-	"github.com/tidemark-mesh/tidemark/store/part"
 	"github.com/tidemark-mesh/tidemark/store/storetest"
 )
 
@@ -48,7 +47,7 @@ func newKeeping(t *testing.T) *keeping {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &Executor{tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), holds: part.NewHolds(state.Parts())}
+	x := &Executor{tokens: make(map[coordinator.JobID]dataflow.FencingToken), damaged: make(map[coordinator.JobID][]store.Part), holds: newHolds(state)}
 	x.o = Options{Node: "a", State: state, Files: k.disk, Clock: k.clock, Hold: dataflow.Hour, Present: func(coordinator.JobID) *coordinator.Job { return nil },
 		Tell: func(line string) {
 			k.mu.Lock()
