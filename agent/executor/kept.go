@@ -21,8 +21,10 @@ const (
 )
 
 // keeper makes the manifests on this disk those that the site keeps, lets go
-// what was held for checkpoints that have completed, and collects. One goroutine
-// does it all, so that nothing is collected while what is kept waits to be looked at.
+// what was held for checkpoints of which it is known what became, and collects. One
+// goroutine does it all, in the order in which it is told: what is kept waits in the
+// queue at times, and what it names must not be let go, and collected, before it is
+// looked at.
 type keeper struct {
 	x       *Executor
 	release func() // what was here at the start
@@ -32,7 +34,7 @@ type keeper struct {
 	now func() dataflow.Time
 
 	mu     sync.Mutex    // guards queue
-	queue  []any         // worker.Kept, *coordinator.Job, *worker.Copy
+	queue  []any         // worker.Kept, *coordinator.Job, *worker.Copy, letGo
 	signal chan struct{} // 1: the queue may have something
 	quit   chan struct{}
 	done   sync.WaitGroup
@@ -76,6 +78,14 @@ func (k *keeper) close() {
 	k.release()
 }
 
+// letGo is of what is held: what a job's attempts before one held for checkpoints that
+// will not be, and what parts to restore were held under. Each of them may be empty.
+type letGo struct {
+	job    coordinator.JobID
+	before dataflow.FencingToken
+	held   string
+}
+
 // tell never blocks. What waits is as much as the site has jobs, a few times.
 func (k *keeper) tell(kept worker.Kept) { k.put(kept) }
 
@@ -116,6 +126,9 @@ func (k *keeper) run() {
 				k.cut(item)
 			case *worker.Copy: // what it is of was kept before
 				k.x.copier.ask(item)
+			case letGo:
+				k.x.holds.Before(string(item.job), item.before)
+				k.x.holds.Drop(item.held)
 			}
 		}
 		k.retry()
