@@ -3,6 +3,7 @@ package executor
 import (
 	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,6 +275,30 @@ func TestNothingIsLetGoBeforeItIsKept(t *testing.T) {
 		synctest.Wait()
 		if k.has(p) || k.has(read) {
 			t.Error("nobody names its parts any more, and they are there")
+		}
+	})
+}
+
+// A manifest could not be deleted. What it names is collected when that succeeds at last,
+// and meanwhile there is nothing new to collect.
+func TestAManifestIsDeletedAtLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		p := k.part(t, "one")
+		k.tell(worker.Kept{Job: "j1", Snapshots: []*coordinator.Snapshot{snapshot(t, manifest.Checkpoint, "chk-1", 1, p)}})
+		time.Sleep(time.Minute)
+		k.disk.FailFrom(1, syscall.EIO)
+		k.tell(worker.Kept{Job: "j1"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if k.told(); !k.has(p) {
+			t.Fatal("its part is gone before it is")
+		}
+		k.disk.Heal()
+		time.Sleep(2 * keepAgain.Go())
+		synctest.Wait()
+		if k.has(p) {
+			t.Error("it is deleted, and its part is still here")
 		}
 	})
 }

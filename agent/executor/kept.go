@@ -52,6 +52,7 @@ type keeper struct {
 	owed   bool                                    // a collection
 	more   bool                                    // of what is kept more follows, before which nothing is collected
 	last   dataflow.Time                           // when parts were last collected
+	fails  dataflow.Time                           // when a collection that failed is tried again, if none is owed before; MaxTime: it did not
 	again  dataflow.Time                           // when what failed and lost have is tried again; MaxTime: there is nothing
 	until  dataflow.Time                           // when release is due; MaxTime: it is done
 	seen   map[dataflow.CheckpointID]dataflow.Time // what is held as imported, and since when that is known
@@ -62,7 +63,7 @@ func newKeeper(x *Executor, release func()) *keeper {
 	k := &keeper{x: x, release: release, now: sinceNow(), signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), unread: make(map[coordinator.JobID]bool), lost: make(map[coordinator.JobID]*coordinator.Job),
 		looked: make(map[coordinator.JobID]bool), seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
 	now := k.now()
-	k.last, k.until, k.again = now.Add(-collectEvery), now.Add(x.o.Hold), dataflow.MaxTime
+	k.last, k.until, k.again, k.fails = now.Add(-collectEvery), now.Add(x.o.Hold), dataflow.MaxTime, dataflow.MaxTime
 	k.done.Go(k.run)
 	return k
 }
@@ -120,7 +121,7 @@ func (k *keeper) run() {
 			switch item := item.(type) {
 			case worker.Kept:
 				k.more = item.More
-				k.keep(item)
+				k.keep(item, true)
 			case *coordinator.Job:
 				k.lost[item.ID] = item
 				k.cut(item)
@@ -152,7 +153,7 @@ func (k *keeper) retry() {
 	if now >= k.again {
 		k.again = dataflow.MaxTime
 		for _, id := range slices.Sorted(maps.Keys(k.failed)) { // what fails again goes back into it
-			k.keep(k.failed[id])
+			k.keep(k.failed[id], false)
 		}
 		for _, id := range slices.Sorted(maps.Keys(k.lost)) {
 			k.cut(k.lost[id])
@@ -169,6 +170,9 @@ func (k *keeper) retry() {
 // due is when something is to be done although nobody says anything.
 func (k *keeper) due() (dataflow.Duration, bool) {
 	now, at := k.now(), min(k.again, k.until)
+	if !k.waits() {
+		at = min(at, k.fails)
+	}
 	if k.owed && !k.waits() {
 		at = min(at, k.last.Add(collectEvery))
 	}
@@ -182,9 +186,10 @@ func (k *keeper) due() (dataflow.Duration, bool) {
 }
 
 // keep makes one folder what it is to be. What cannot be written is spared by
-// collections until it is, so that all else goes on.
-func (k *keeper) keep(kept worker.Kept) {
+// collections until it is, so that all else goes on. first: it was not tried before.
+func (k *keeper) keep(kept worker.Kept, first bool) {
 	job := string(kept.Job)
+	first = first || k.unread[kept.Job]
 	delete(k.failed, kept.Job)
 	delete(k.unread, kept.Job)
 	var ms []manifest.Manifest
@@ -198,11 +203,15 @@ func (k *keeper) keep(kept worker.Kept) {
 		k.failed[kept.Job], k.unread[kept.Job] = kept, true
 		return
 	}
-	failed := k.complain("keep "+job, k.x.o.State.SyncKept(job, ms), "the manifests of job %q here are not what is kept; it is tried again every %v", job, keepAgain)
+	_, had := k.told["keep "+job] // failed before
+	changed, err := k.x.o.State.SyncKept(job, ms)
+	failed := k.complain("keep "+job, err, "the manifests of job %q here are not what is kept; it is tried again every %v", job, keepAgain)
 	if failed {
 		k.failed[kept.Job] = kept
 	}
-	k.owed = true
+	if first || changed || had && !failed { // else there is nothing new to collect
+		k.owed = true
+	}
 	if !k.looked[kept.Job] { // once: what is lost later is found when it is read
 		k.looked[kept.Job] = true
 		k.x.missing(kept, ms)
@@ -275,10 +284,13 @@ func (k *keeper) collect() {
 		k.owed = true
 	}
 	k.expire(now)
+	k.owed = k.owed || now >= k.fails
 	if !k.owed || k.waits() || now < k.last.Add(collectEvery) {
 		return
 	}
-	k.owed, k.last = false, now
+	k.owed, k.last, k.fails = false, now, dataflow.MaxTime
 	_, err := k.x.o.State.Collect()
-	k.complain("collect", err, "parts that are not needed any more stay where they are")
+	if k.complain("collect", err, "parts that are not needed any more stay where they are") {
+		k.fails = now.Add(tellAgain)
+	}
 }
