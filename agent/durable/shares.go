@@ -295,8 +295,7 @@ func (c *Shares) mergeFrom(long int) {
 			for _, pinned := range parts[:i] {
 				c.o.State.parts.Unpin(pinned.Part)
 			}
-			ch.stuck = true
-			c.o.Events(fmt.Sprintf("state %q of operator %q: %v", worst.table, worst.operator, err))
+			c.notMerged(worst, len(parts), err)
 			return
 		}
 	}
@@ -313,8 +312,7 @@ func (c *Shares) mergeFrom(long int) {
 				return // of no account: the next attempt merges
 			}
 			if err != nil {
-				ch.stuck = true
-				c.o.Events(fmt.Sprintf("merging %d parts of state %q of operator %q failed; they stay as they are: %v", len(parts), worst.table, worst.operator, err))
+				c.notMerged(worst, len(parts), err)
 				return
 			}
 			c.merged(worst, parts, use)
@@ -323,6 +321,15 @@ func (c *Shares) mergeFrom(long int) {
 			c.o.State.parts.Unpin(use.Part)
 		}
 	})
+}
+
+// notMerged: it is tried again after each share or checkpoint, and told once.
+func (c *Shares) notMerged(at place, parts int, err error) {
+	ch := c.chains[at]
+	if !ch.told {
+		c.o.Events(fmt.Sprintf("merging %d parts of state %q of operator %q failed; they stay as they are, and it is tried again: %v", parts, at.table, at.operator, err))
+	}
+	ch.stuck, ch.told = true, true
 }
 
 // tableOf is the table of a place, and the subtask that has it.
@@ -360,7 +367,7 @@ func (c *Shares) merged(at place, of []manifest.PartUse, use manifest.PartUse) {
 	for _, u := range of {
 		c.o.State.parts.Unpin(u.Part)
 	}
-	ch.parts, ch.open, ch.stuck = slices.Replace(ch.parts, 0, len(of), use), false, false
+	ch.parts, ch.open, ch.stuck, ch.told = slices.Replace(ch.parts, 0, len(of), use), false, false, false
 	sub, _ := c.tableOf(at)
 	// Before deltas it stays: they build on a whole part. One that is being stored may
 	// be such a delta.
