@@ -27,6 +27,9 @@ type place struct {
 type chain struct {
 	parts  []manifest.PartUse
 	broken bool // a delta is lost: what comes after it builds on nothing, until a whole one comes
+	open   bool // it became long while checkpoints did not complete, and has not been merged since
+	stuck  bool // merging it failed, or did not end between two checkpoints that completed, and it has not been merged since
+	told   bool // that it failed, since it was last merged
 }
 
 // share is one subtask's share of a checkpoint on its way to the disk.
@@ -174,7 +177,7 @@ func (c *Shares) link(s *share) (broken bool) {
 			for _, u := range ch.parts {
 				c.o.State.parts.Unpin(u.Part)
 			}
-			ch.parts, ch.broken = nil, false
+			ch.parts, ch.broken, ch.open, ch.stuck, ch.told = nil, false, false, false, false
 		}
 		if p.use.Rows > 0 {
 			ch.parts = append(ch.parts, p.use)

@@ -172,12 +172,85 @@ func TestChainWhileNoCheckpointCompletes(t *testing.T) {
 			t.Fatalf("a chain of %d parts has %d after it, and is too long: %t", n, parts, tooLong)
 		}
 	}
-	if want := mostOpen - longOpen + 1; len(told) != want || !strings.Contains(told[0], "failed") {
-		t.Errorf("%d failed, and told was %q", want, told)
+	if len(told) != 1 || !strings.Contains(told[0], "failed") {
+		t.Errorf("%d failed for one reason, and told was %q", mostOpen-longOpen+1, told)
 	}
 	disk.Heal()
 	if parts, tooLong := open(); parts != 1 || !tooLong {
 		t.Errorf("merged at last: %d parts, was too long %t", parts, tooLong)
 	}
+	disk.FailReads(syscall.EIO)
+	for n := 2; n <= longOpen; n++ {
+		take(false, row{key: "a", mean: float64(n)})
+	}
+	if open(); len(told) != 2 {
+		t.Errorf("it fails again after it was merged, and told was %q", told)
+	}
 	saves(t, c, 1)
+}
+
+// A chain has become long while checkpoints did not complete, as it may then. When one
+// completes at last it is merged, and no whole snapshot is asked for, until that fails, or
+// lasts until after the next.
+func TestALongChainWhenACheckpointCompletes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		fails  bool // the first merge after it
+		lasts  bool
+		before bool // it failed already while none completed
+	}{{name: "merged"}, {name: "failed", fails: true}, {name: "failed before", fails: true, before: true}, {name: "slow", lasts: true}} {
+		t.Run(c.name, func(t *testing.T) { longChainCompletes(t, c.fails, c.lasts, c.before) })
+	}
+}
+
+func longChainCompletes(t *testing.T, fails, lasts, before bool) {
+	disk := storetest.New()
+	c, _, take := chained(t, disk, func(string) {})
+	var all []row
+	for k := range 4000 {
+		all = append(all, row{key: fmt.Sprintf("%x", sha256.Sum256([]byte{byte(k), byte(k >> 8)}))})
+	}
+	take(true, all...)
+	if fails {
+		disk.FailReads(syscall.EIO)
+	}
+	long := mostParts + 1
+	if before {
+		long = longOpen + 1
+	}
+	n := 1
+	grow := func() {
+		n++
+		take(false, row{key: "a", mean: float64(n)})
+	}
+	for n < long {
+		if grow(); c.shares.MergeOpen() {
+			t.Fatalf("%d parts are too long while no checkpoint completes", n)
+		}
+		c.shares.work.Wait()
+		hear(c)
+	}
+	completes := func(want bool) {
+		t.Helper()
+		grow()
+		c.shares.Merge()
+		if got := c.shares.TooLong(); got != want {
+			t.Errorf("a checkpoint completes, and the chain is too long: %t, want %t", got, want)
+		}
+	}
+	completes(before)
+	c.shares.work.Wait()
+	if !lasts {
+		hear(c)
+	}
+	completes(fails || lasts)
+	c.shares.work.Wait()
+	hear(c)
+	disk.Heal()
+	completes(fails) // where it failed, it is merged only now
+	c.shares.work.Wait()
+	hear(c)
+	completes(false)
+	c.shares.work.Wait()
+	hear(c)
 }

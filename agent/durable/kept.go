@@ -26,31 +26,32 @@ func (s *State) Parts() *part.Store { return s.parts }
 // are deleted, and Collect comes after it. A file of a kept name with another
 // manifest is replaced. After an error all is done that could be: Collect spares
 // what those name that could not be written, until the next call for this job.
-func (s *State) SyncKept(jobName string, kept []manifest.Manifest) error {
+// changed: it wrote or deleted some, also where others failed.
+func (s *State) SyncKept(jobName string, kept []manifest.Manifest) (changed bool, err error) {
 	if jobName != "" {
 		if err := manifest.CheckName(jobName); err != nil {
-			return err
+			return false, err
 		}
 	}
 	s.spare(jobName, kept)
-	unwritten, err := s.syncKept(jobName, kept)
+	unwritten, changed, err := s.syncKept(jobName, kept)
 	s.spare(jobName, unwritten)
-	return err
+	return changed, err
 }
 
-func (s *State) syncKept(jobName string, kept []manifest.Manifest) (unwritten []manifest.Manifest, err error) {
+func (s *State) syncKept(jobName string, kept []manifest.Manifest) (unwritten []manifest.Manifest, changed bool, err error) {
 	folder := s.savepoints
 	if jobName != "" {
 		if _, err := s.fs.Stat(s.checkpointsOf(jobName)); len(kept) == 0 && errors.Is(err, os.ErrNotExist) {
-			return nil, nil
+			return nil, false, nil
 		}
 		if folder, err = part.OpenManifests(s.parts, s.checkpointsOf(jobName)); err != nil {
-			return kept, err
+			return kept, false, err
 		}
 	}
 	list, err := folder.List()
 	if err != nil {
-		return kept, err
+		return kept, false, err
 	}
 	var errs []error
 	for _, m := range kept {
@@ -58,16 +59,19 @@ func (s *State) syncKept(jobName string, kept []manifest.Manifest) (unwritten []
 		if there {
 			continue
 		}
-		if err := folder.Keep(m); err != nil {
+		err := folder.Keep(m)
+		if err != nil {
 			errs, unwritten = append(errs, err), append(unwritten, m)
 		}
+		changed = changed || err == nil
 	}
 	for _, e := range list { // also after an error: it may be to make room
 		if !slices.ContainsFunc(kept, func(m manifest.Manifest) bool { return m.Name == e.Name }) {
-			errs = append(errs, folder.Delete(e.Name))
+			err := folder.Delete(e.Name)
+			errs, changed = append(errs, err), changed || err == nil
 		}
 	}
-	return unwritten, errors.Join(errs...)
+	return unwritten, changed, errors.Join(errs...)
 }
 
 // spare notes what Collect spares of a job beside what is on disk.

@@ -39,7 +39,7 @@ func TestFolderIsWhatIsKept(t *testing.T) {
 	step := func(want string, kept ...manifest.Manifest) {
 		t.Helper()
 		for range 2 { // it is idempotent
-			if err := s.SyncKept("j7", kept); err != nil {
+			if _, err := s.SyncKept("j7", kept); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -59,24 +59,24 @@ func TestFolderIsWhatIsKept(t *testing.T) {
 	step("ab", one, two)
 	step("b", two, elsewhere)
 	disk.FailAt(1, io.ErrUnexpectedEOF)
-	if err := s.SyncKept("j7", []manifest.Manifest{one}); err == nil {
+	if _, err := s.SyncKept("j7", []manifest.Manifest{one}); err == nil {
 		t.Error("the disk failed, and nobody says so")
 	}
 	disk.Heal()
 	if list, err := s.Checkpoints("j7"); err != nil || len(list) < 2 {
 		t.Errorf("%d manifests (%v): one was deleted before the next was there", len(list), err)
 	}
-	if err := s.SyncKept("", []manifest.Manifest{{Kind: manifest.Savepoint, Name: "sp-1", Job: "counts", MaxParallelism: 1, Mode: manifest.ExactlyOnce}}); err != nil {
+	if _, err := s.SyncKept("", []manifest.Manifest{{Kind: manifest.Savepoint, Name: "sp-1", Job: "counts", MaxParallelism: 1, Mode: manifest.ExactlyOnce}}); err != nil {
 		t.Error(err)
 	}
 	if list, err := s.Savepoints(); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
 	step("")
-	if err := s.SyncKept("../x", nil); err == nil {
+	if _, err := s.SyncKept("../x", nil); err == nil {
 		t.Error("a job's name leads out of the folder")
 	}
-	if err := s.SyncKept("nobody", nil); err != nil {
+	if _, err := s.SyncKept("nobody", nil); err != nil {
 		t.Error(err)
 	}
 	if jobs, err := s.Jobs(); err != nil || slices.Contains(jobs, "nobody") {
@@ -96,7 +96,7 @@ func TestANameThatIsGivenAgain(t *testing.T) {
 	ofOther := keptOf("nightly", 1, parts[1])
 	ofOther.Job = "doors"
 	for i, kept := range []manifest.Manifest{keptOf("nightly", 1, parts[0]), keptOf("nightly", 2, parts[1]), keptOf("nightly", 1, parts[0]), ofOther} {
-		if err := s.SyncKept("", []manifest.Manifest{kept}); err != nil {
+		if _, err := s.SyncKept("", []manifest.Manifest{kept}); err != nil {
 			t.Errorf("%d: %v", i, err)
 		}
 		if list, err := s.Savepoints(); err != nil || len(list) != 1 || list[0].Manifest.Job != kept.Job || list[0].Manifest.ID != kept.ID {
@@ -123,7 +123,7 @@ func TestAManifestThatCannotBeWritten(t *testing.T) {
 	parts := put(t, s, "a", "b")
 	step := func(when, want string, full bool, job string, kept ...manifest.Manifest) {
 		t.Helper()
-		if err := s.SyncKept(job, kept); errors.Is(err, store.ErrFull) != full || err != nil && !full {
+		if _, err := s.SyncKept(job, kept); errors.Is(err, store.ErrFull) != full || err != nil && !full {
 			t.Fatalf("%s: %v", when, err)
 		}
 		if _, err := s.Collect(); err != nil {
@@ -224,7 +224,7 @@ func TestJobsOfAnAgent(t *testing.T) {
 	if names, err := s.AgentJobs(); err != nil || len(names) > 0 {
 		t.Errorf("%q, %v", names, err)
 	}
-	if err := s.SyncKept("j7-b", []manifest.Manifest{keptOf("chk-1-1", 1, store.Part{Digest: store.Digest{7}, Size: 9})}); err != nil {
+	if _, err := s.SyncKept("j7-b", []manifest.Manifest{keptOf("chk-1-1", 1, store.Part{Digest: store.Digest{7}, Size: 9})}); err != nil {
 		t.Fatal(err)
 	}
 	j, err := s.OpenJob("j8")

@@ -60,7 +60,7 @@ func (o *other) keep(t *testing.T, from *State, m manifest.Manifest) {
 			}
 		}
 	}
-	if err := o.SyncKept("j", []manifest.Manifest{m}); err != nil {
+	if _, err := o.SyncKept("j", []manifest.Manifest{m}); err != nil {
 		t.Fatal(err)
 	}
 	o.parts.Unpin(got...)

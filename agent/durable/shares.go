@@ -53,7 +53,8 @@ type Shares struct {
 	base      map[dataflow.SubtaskID][]store.Part // of those that have no share yet
 	storing   map[dataflow.SubtaskID][]*share     // the first is being stored
 	positions map[dataflow.SubtaskID][]runtime.SplitPosition
-	merging   bool
+	merging   *chain // nil: none
+	lasts     bool   // a checkpoint has completed since that began
 }
 
 // Stored is what became of a subtask's share of a barrier.
@@ -227,8 +228,20 @@ const (
 )
 
 // TooLong tells whether a chain has so many parts that merging fails, or cannot
-// keep up: the next barrier should be Full.
-func (c *Shares) TooLong() bool { return c.longest() >= mostParts }
+// keep up: the next barrier should be Full. One that became long while checkpoints did
+// not complete may be so until its turn to be merged has come.
+func (c *Shares) TooLong() bool {
+	for _, ch := range c.chains {
+		most := mostParts
+		if ch.open && !ch.stuck {
+			most = mostOpen
+		}
+		if len(ch.parts) >= most {
+			return true
+		}
+	}
+	return false
+}
 
 func (c *Shares) longest() (n int) {
 	for _, ch := range c.chains {
@@ -239,13 +252,22 @@ func (c *Shares) longest() (n int) {
 
 // Merge makes one part of the longest chain, in the background, one chain at a
 // time. It is called after each checkpoint.
-func (c *Shares) Merge() { c.mergeFrom(longChain) }
+func (c *Shares) Merge() {
+	if c.merging != nil && c.lasts {
+		c.merging.stuck = true
+	}
+	c.mergeFrom(longChain)
+	c.lasts = true
+}
 
 // MergeOpen is Merge for after a share whose checkpoint, and the one before it, have not
 // completed: else chains would grow for as long as none does. Who calls it has pinned all
 // parts of shares of which it is not known what became. It tells whether a chain is too
 // long even so.
 func (c *Shares) MergeOpen() (tooLong bool) {
+	for _, ch := range c.chains {
+		ch.open = ch.open || len(ch.parts) >= longChain
+	}
 	c.mergeFrom(longOpen)
 	return c.longest() >= mostOpen
 }
@@ -253,7 +275,7 @@ func (c *Shares) MergeOpen() (tooLong bool) {
 // mergeFrom merges a chain of so many parts, or a shorter one that is mostly deltas: that
 // writes no more than they did.
 func (c *Shares) mergeFrom(long int) {
-	if c.merging {
+	if c.merging != nil {
 		return
 	}
 	var worst place
@@ -266,17 +288,18 @@ func (c *Shares) mergeFrom(long int) {
 	if most == 0 {
 		return
 	}
-	parts := slices.Clone(c.chains[worst].parts)
+	ch := c.chains[worst]
+	parts := slices.Clone(ch.parts)
 	for i, u := range parts { // the chain may be replaced meanwhile
 		if err := c.o.State.parts.Pin(u.Part); err != nil {
 			for _, pinned := range parts[:i] {
 				c.o.State.parts.Unpin(pinned.Part)
 			}
-			c.o.Events(fmt.Sprintf("state %q of operator %q: %v", worst.table, worst.operator, err))
+			c.notMerged(worst, len(parts), err)
 			return
 		}
 	}
-	c.merging = true
+	c.merging, c.lasts = ch, false
 	_, table := c.tableOf(worst)
 	c.work.Go(func() {
 		use, err := c.o.State.merge(table, parts, c.quit)
@@ -284,12 +307,12 @@ func (c *Shares) mergeFrom(long int) {
 			c.o.State.parts.Unpin(u.Part)
 		}
 		posted := c.o.Post(func() {
-			c.merging = false
+			c.merging = nil
 			if errors.Is(err, errQuit) {
 				return // of no account: the next attempt merges
 			}
 			if err != nil {
-				c.o.Events(fmt.Sprintf("merging %d parts of state %q of operator %q failed; they stay as they are: %v", len(parts), worst.table, worst.operator, err))
+				c.notMerged(worst, len(parts), err)
 				return
 			}
 			c.merged(worst, parts, use)
@@ -298,6 +321,15 @@ func (c *Shares) mergeFrom(long int) {
 			c.o.State.parts.Unpin(use.Part)
 		}
 	})
+}
+
+// notMerged: it is tried again after each share or checkpoint, and told once.
+func (c *Shares) notMerged(at place, parts int, err error) {
+	ch := c.chains[at]
+	if !ch.told {
+		c.o.Events(fmt.Sprintf("merging %d parts of state %q of operator %q failed; they stay as they are, and it is tried again: %v", parts, at.table, at.operator, err))
+	}
+	ch.stuck, ch.told = true, true
 }
 
 // tableOf is the table of a place, and the subtask that has it.
@@ -335,7 +367,7 @@ func (c *Shares) merged(at place, of []manifest.PartUse, use manifest.PartUse) {
 	for _, u := range of {
 		c.o.State.parts.Unpin(u.Part)
 	}
-	ch.parts = slices.Replace(ch.parts, 0, len(of), use)
+	ch.parts, ch.open, ch.stuck, ch.told = slices.Replace(ch.parts, 0, len(of), use), false, false, false
 	sub, _ := c.tableOf(at)
 	// Before deltas it stays: they build on a whole part. One that is being stored may
 	// be such a delta.

@@ -100,14 +100,7 @@ func (s *State) Still(f func() error) error {
 func (s *State) Collect() (part.Collected, error) {
 	s.collecting.Lock()
 	defer s.collecting.Unlock()
-	return s.parts.Collect(func() ([]*part.Manifests, error) {
-		for _, p := range s.spared() {
-			if s.parts.Pin(p) == nil { // what is pinned while it collects stays
-				s.parts.Unpin(p)
-			}
-		}
-		return part.Folders(s.parts, s.dir)
-	})
+	return s.parts.Collect(func() ([]*part.Manifests, error) { return part.Folders(s.parts, s.dir) }, s.spared()...)
 }
 
 // Job is one job in a state folder.

@@ -31,6 +31,7 @@ type attempt struct {
 	x      *Executor
 	ref    coordinator.AttemptRef
 	asked  *worker.Prepare
+	serial uint64
 	before <-chan struct{} // closed when the attempt before is gone; nil: there is none
 	ctx    context.Context
 	cancel context.CancelCauseFunc // errClosed: it is to be closed
@@ -74,7 +75,7 @@ func fencedBy(t dataflow.FencingToken) error {
 }
 
 func newAttempt(x *Executor, p *worker.Prepare) *attempt {
-	a := &attempt{x: x, ref: p.AttemptRef, asked: p, done: make(chan struct{}), signal: make(chan struct{}, 1), flowed: make(map[bool]bool), without: make(map[mesh.NodeID]uint64)}
+	a := &attempt{x: x, ref: p.AttemptRef, asked: p, serial: x.serial.Add(1), done: make(chan struct{}), signal: make(chan struct{}, 1), flowed: make(map[bool]bool), without: make(map[mesh.NodeID]uint64)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	return a
 }
@@ -173,8 +174,7 @@ func (a *attempt) hear(ended <-chan error, enough func() bool) error {
 
 // play runs the job's part.
 func (a *attempt) play() error {
-	a.x.holds.Before(string(a.ref.Job), a.ref.Token)
-	a.x.holds.Drop(a.held())
+	a.letGo()
 	all := runtime.Opened{Moved: a.begin.Moved}
 	for _, s := range a.begin.Subtasks {
 		all.Subtasks = append(all.Subtasks, runtime.Fact{Subtask: s.Subtask, Source: s.Source, Splits: s.Splits, Transactional: s.Commits})
@@ -199,9 +199,15 @@ func (a *attempt) play() error {
 	return err
 }
 
+// letGo lets go what attempts before it promised, and what it was restored from: it runs.
+func (a *attempt) letGo() {
+	a.x.kept.put(letGo{job: a.ref.Job, before: a.ref.Token})
+	a.x.kept.put(letGo{held: a.held()})
+}
+
 // tearDown leaves nothing of it.
 func (a *attempt) tearDown() {
-	a.x.holds.Drop(a.held())
+	a.x.kept.put(letGo{held: a.held()})
 	a.cancel(errEnded) // if nothing else ended it
 	if a.job != nil {
 		if err := a.job.Close(); err != nil {

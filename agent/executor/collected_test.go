@@ -3,6 +3,7 @@ package executor
 import (
 	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -204,6 +205,100 @@ func TestAClockThatIsSetForward(t *testing.T) {
 		synctest.Wait()
 		if k.has(p) || !k.released.Load() {
 			t.Errorf("after the hour the part of an import is here: %v; what was here at the start was let go: %v", k.has(p), k.released.Load())
+		}
+	})
+}
+
+// A part that is imported again is kept for the time of the second import, whatever the
+// numbers are that the two were given.
+func TestAPartThatIsImportedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		p := k.part(t, "one")
+		for _, serial := range []uint64{2, 1} {
+			if err := k.x.o.State.Parts().Pin(p); err != nil {
+				t.Fatal(err)
+			}
+			k.x.holds.Take(imported, dataflow.CheckpointID{Counter: serial}, p)
+			k.tell(worker.Kept{})
+			time.Sleep(50 * time.Minute)
+		}
+		synctest.Wait()
+		if !k.has(p) {
+			t.Error("it is gone 50 minutes after it was imported again")
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if k.has(p) {
+			t.Error("it is there more than an hour after it was imported again")
+		}
+	})
+}
+
+// While the keeper is busy with another job a checkpoint completes, and the job's next
+// attempt begins: what was held for the checkpoint is let go only when it is kept.
+func TestNothingIsLetGoBeforeItIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		p, read, other := k.part(t, "newest"), k.part(t, "restored from"), k.part(t, "other")
+		for _, held := range []store.Part{p, read} {
+			if err := k.x.o.State.Parts().Pin(held); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.x.holds.Take("j1", dataflow.CheckpointID{Token: dataflow.FencingToken{Attempt: 1}, Counter: 2}, p)
+		next := &attempt{x: k.x, ref: coordinator.AttemptRef{Job: "j1", Token: dataflow.FencingToken{Attempt: 2}}}
+		k.x.holds.Take(next.held(), dataflow.CheckpointID{}, read)
+		tell, times := k.x.o.Tell, 0
+		k.x.o.Tell = func(line string) { // the keeper says this of j0: it is busy
+			tell(line)
+			if times++; times != 2 { // the second is of what is tried again
+				return
+			}
+			k.disk.SetCapacity(1 << 20)
+			k.tell(worker.Kept{Job: "j1", Snapshots: []*coordinator.Snapshot{snapshot(t, manifest.Checkpoint, "chk-2", 2, p, read)}})
+			next.letGo()
+			k.owed = true
+		}
+		k.disk.SetCapacity(1)
+		k.tell(worker.Kept{Job: "j0", Snapshots: []*coordinator.Snapshot{snapshot(t, manifest.Checkpoint, "chk-0", 1, other)}})
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if times != 2 {
+			t.Fatalf("told %d times: %q", times, k.told())
+		}
+		if !k.has(p) || !k.has(read) {
+			t.Errorf("of the newest checkpoint is here what it stored: %v, and what it was restored from: %v", k.has(p), k.has(read))
+		}
+		k.tell(worker.Kept{Job: "j1"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if k.has(p) || k.has(read) {
+			t.Error("nobody names its parts any more, and they are there")
+		}
+	})
+}
+
+// A manifest could not be deleted. What it names is collected when that succeeds at last,
+// and meanwhile there is nothing new to collect.
+func TestAManifestIsDeletedAtLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeping(t)
+		p := k.part(t, "one")
+		k.tell(worker.Kept{Job: "j1", Snapshots: []*coordinator.Snapshot{snapshot(t, manifest.Checkpoint, "chk-1", 1, p)}})
+		time.Sleep(time.Minute)
+		k.disk.FailFrom(1, syscall.EIO)
+		k.tell(worker.Kept{Job: "j1"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if k.told(); !k.has(p) {
+			t.Fatal("its part is gone before it is")
+		}
+		k.disk.Heal()
+		time.Sleep(2 * keepAgain.Go())
+		synctest.Wait()
+		if k.has(p) {
+			t.Error("it is deleted, and its part is still here")
 		}
 	})
 }

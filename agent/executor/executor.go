@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tidemark-mesh/tidemark/agent/config"
 	"github.com/tidemark-mesh/tidemark/agent/durable"
@@ -90,11 +91,12 @@ type Options struct {
 // goroutine, everything else by any.
 type Executor struct {
 	o      Options
-	holds  *part.Holds
+	holds  *part.Holds // let go by kept only
 	peers  *peers.Peers
 	kept   *keeper
 	copier *copier
 	logs   *logs
+	serial atomic.Uint64 // of attempts, and of what is restored early
 
 	mu       sync.Mutex // guards what follows
 	attempts map[coordinator.JobID]*attempt
@@ -131,7 +133,7 @@ func New(o Options) (*Executor, error) {
 	if err := disk.MkdirAll(o.Files, out); err != nil {
 		return nil, err
 	}
-	x.holds = part.NewHolds(o.State.Parts())
+	x.holds = newHolds(o.State)
 	release, err := x.holds.HoldAll()
 	if err != nil {
 		return nil, err

@@ -21,8 +21,10 @@ const (
 )
 
 // keeper makes the manifests on this disk those that the site keeps, lets go
-// what was held for checkpoints that have completed, and collects. One goroutine
-// does it all, so that nothing is collected while what is kept waits to be looked at.
+// what was held for checkpoints of which it is known what became, and collects. One
+// goroutine does it all, in the order in which it is told: what is kept waits in the
+// queue at times, and what it names must not be let go, and collected, before it is
+// looked at.
 type keeper struct {
 	x       *Executor
 	release func() // what was here at the start
@@ -32,7 +34,7 @@ type keeper struct {
 	now func() dataflow.Time
 
 	mu     sync.Mutex    // guards queue
-	queue  []any         // worker.Kept, *coordinator.Job, *worker.Copy
+	queue  []any         // worker.Kept, *coordinator.Job, *worker.Copy, letGo
 	signal chan struct{} // 1: the queue may have something
 	quit   chan struct{}
 	done   sync.WaitGroup
@@ -50,6 +52,7 @@ type keeper struct {
 	owed   bool                                    // a collection
 	more   bool                                    // of what is kept more follows, before which nothing is collected
 	last   dataflow.Time                           // when parts were last collected
+	fails  dataflow.Time                           // when a collection that failed is tried again, if none is owed before; MaxTime: it did not
 	again  dataflow.Time                           // when what failed and lost have is tried again; MaxTime: there is nothing
 	until  dataflow.Time                           // when release is due; MaxTime: it is done
 	seen   map[dataflow.CheckpointID]dataflow.Time // what is held as imported, and since when that is known
@@ -60,7 +63,7 @@ func newKeeper(x *Executor, release func()) *keeper {
 	k := &keeper{x: x, release: release, now: sinceNow(), signal: make(chan struct{}, 1), quit: make(chan struct{}), failed: make(map[coordinator.JobID]worker.Kept), unread: make(map[coordinator.JobID]bool), lost: make(map[coordinator.JobID]*coordinator.Job),
 		looked: make(map[coordinator.JobID]bool), seen: make(map[dataflow.CheckpointID]dataflow.Time), told: make(map[string]dataflow.Time)}
 	now := k.now()
-	k.last, k.until, k.again = now.Add(-collectEvery), now.Add(x.o.Hold), dataflow.MaxTime
+	k.last, k.until, k.again, k.fails = now.Add(-collectEvery), now.Add(x.o.Hold), dataflow.MaxTime, dataflow.MaxTime
 	k.done.Go(k.run)
 	return k
 }
@@ -74,6 +77,14 @@ func (k *keeper) close() {
 	close(k.quit)
 	k.done.Wait()
 	k.release()
+}
+
+// letGo is of what is held: what a job's attempts before one held for checkpoints that
+// will not be, and what parts to restore were held under. Each of them may be empty.
+type letGo struct {
+	job    coordinator.JobID
+	before dataflow.FencingToken
+	held   string
 }
 
 // tell never blocks. What waits is as much as the site has jobs, a few times.
@@ -110,12 +121,15 @@ func (k *keeper) run() {
 			switch item := item.(type) {
 			case worker.Kept:
 				k.more = item.More
-				k.keep(item)
+				k.keep(item, true)
 			case *coordinator.Job:
 				k.lost[item.ID] = item
 				k.cut(item)
 			case *worker.Copy: // what it is of was kept before
 				k.x.copier.ask(item)
+			case letGo:
+				k.x.holds.Before(string(item.job), item.before)
+				k.x.holds.Drop(item.held)
 			}
 		}
 		k.retry()
@@ -139,7 +153,7 @@ func (k *keeper) retry() {
 	if now >= k.again {
 		k.again = dataflow.MaxTime
 		for _, id := range slices.Sorted(maps.Keys(k.failed)) { // what fails again goes back into it
-			k.keep(k.failed[id])
+			k.keep(k.failed[id], false)
 		}
 		for _, id := range slices.Sorted(maps.Keys(k.lost)) {
 			k.cut(k.lost[id])
@@ -156,6 +170,9 @@ func (k *keeper) retry() {
 // due is when something is to be done although nobody says anything.
 func (k *keeper) due() (dataflow.Duration, bool) {
 	now, at := k.now(), min(k.again, k.until)
+	if !k.waits() {
+		at = min(at, k.fails)
+	}
 	if k.owed && !k.waits() {
 		at = min(at, k.last.Add(collectEvery))
 	}
@@ -169,9 +186,10 @@ func (k *keeper) due() (dataflow.Duration, bool) {
 }
 
 // keep makes one folder what it is to be. What cannot be written is spared by
-// collections until it is, so that all else goes on.
-func (k *keeper) keep(kept worker.Kept) {
+// collections until it is, so that all else goes on. first: it was not tried before.
+func (k *keeper) keep(kept worker.Kept, first bool) {
 	job := string(kept.Job)
+	first = first || k.unread[kept.Job]
 	delete(k.failed, kept.Job)
 	delete(k.unread, kept.Job)
 	var ms []manifest.Manifest
@@ -185,11 +203,15 @@ func (k *keeper) keep(kept worker.Kept) {
 		k.failed[kept.Job], k.unread[kept.Job] = kept, true
 		return
 	}
-	failed := k.complain("keep "+job, k.x.o.State.SyncKept(job, ms), "the manifests of job %q here are not what is kept; it is tried again every %v", job, keepAgain)
+	_, had := k.told["keep "+job] // failed before
+	changed, err := k.x.o.State.SyncKept(job, ms)
+	failed := k.complain("keep "+job, err, "the manifests of job %q here are not what is kept; it is tried again every %v", job, keepAgain)
 	if failed {
 		k.failed[kept.Job] = kept
 	}
-	k.owed = true
+	if first || changed || had && !failed { // else there is nothing new to collect
+		k.owed = true
+	}
 	if !k.looked[kept.Job] { // once: what is lost later is found when it is read
 		k.looked[kept.Job] = true
 		k.x.missing(kept, ms)
@@ -262,10 +284,13 @@ func (k *keeper) collect() {
 		k.owed = true
 	}
 	k.expire(now)
+	k.owed = k.owed || now >= k.fails
 	if !k.owed || k.waits() || now < k.last.Add(collectEvery) {
 		return
 	}
-	k.owed, k.last = false, now
+	k.owed, k.last, k.fails = false, now, dataflow.MaxTime
 	_, err := k.x.o.State.Collect()
-	k.complain("collect", err, "parts that are not needed any more stay where they are")
+	if k.complain("collect", err, "parts that are not needed any more stay where they are") {
+		k.fails = now.Add(tellAgain)
+	}
 }

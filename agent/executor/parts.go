@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store"
+	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
 // OpenPart reads a part from the disk here, or fetches it from an agent that has
@@ -42,6 +44,8 @@ func (x *Executor) OpenPart(ctx context.Context, p store.Part, copies []coordina
 // savepoints that were brought in. Each part has an id of its own there, that no
 // other process gives: so it can be let go by its age.
 const imported = "imported"
+
+func newHolds(s *durable.State) *part.Holds { return part.NewHolds(s.Parts(), imported) }
 
 // PutPart stores a part here and on another agent, if there is one, and says
 // where it is. It is kept for Options.Hold: a savepoint that names it must be in

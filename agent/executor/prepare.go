@@ -108,9 +108,10 @@ func (a *attempt) unopened(err error) error {
 }
 
 // held is under what the parts that it is restored from are held: until it runs,
-// their manifest may be let go.
+// their manifest may be let go. Nothing else is ever held under it, as it is let go
+// some time after it was said.
 func (a *attempt) held() string {
-	return fmt.Sprintf("%s restored by attempt %d", a.ref.Job, a.ref.Token.Attempt)
+	return fmt.Sprintf("%s restored, %d", a.ref.Job, a.serial)
 }
 
 // place is where each subtask runs.

@@ -149,7 +149,7 @@ func (w *warming) run() {
 func (w *warming) restore(from *coordinator.Snapshot) error {
 	began := time.Now()
 	ref := coordinator.AttemptRef{Job: w.job.ID}
-	a := &attempt{x: w.x, ref: ref, asked: &worker.Prepare{AttemptRef: ref, Job: w.job, From: from}, ctx: w.ctx, phases: newTimeline(ref)}
+	a := &attempt{x: w.x, ref: ref, asked: &worker.Prepare{AttemptRef: ref, Job: w.job, From: from}, serial: w.x.serial.Add(1), ctx: w.ctx, phases: newTimeline(ref)}
 	p, err := a.build()
 	if err != nil {
 		return err
@@ -163,7 +163,7 @@ func (w *warming) restore(from *coordinator.Snapshot) error {
 	if len(w.warm.Tables()) == 0 {
 		return nil
 	}
-	defer w.x.holds.Drop(a.held())
+	defer w.x.kept.put(letGo{held: a.held()})
 	if err := a.fetch(); err != nil {
 		return err
 	}

@@ -131,23 +131,18 @@ func (w *Worker) reconcile(st *coordinator.State) {
 
 // reconcileKept says which snapshots are kept of whom, where that has changed.
 func (w *Worker) reconcileKept(st *coordinator.State, jobs []coordinator.JobID) {
-	from := len(w.effects)
-	defer func() { // all that were put since are Kept
-		for i := from; i < len(w.effects)-1; i++ {
-			w.effects[i].Kept.More = true
-		}
-	}()
+	var all []*Kept
 	if w.marks.savepoints { // first: what is said of a job lets go what is held for it up to there
 		w.marks.savepoints = false
 		var savepoints []*coordinator.Snapshot
 		for _, name := range sorted(st.Savepoints) {
 			savepoints = append(savepoints, st.Savepoints[name])
 		}
-		w.keep("", savepoints)
+		all = w.keep(all, "", savepoints)
 	}
 	for _, id := range jobs {
 		if st.Jobs[id] != nil || st.Replicas[id] != nil {
-			w.keep(id, st.Kept(id))
+			all = w.keep(all, id, st.Kept(id))
 		}
 	}
 	for _, id := range jobs {
@@ -160,7 +155,11 @@ func (w *Worker) reconcileKept(st *coordinator.State, jobs []coordinator.JobID) 
 		}
 		delete(w.kept, id)
 		delete(w.found, id)
-		w.put(Effect{Kept: &Kept{Job: id}})
+		all = append(all, &Kept{Job: id})
+	}
+	for i, k := range all {
+		k.More = i < len(all)-1
+		w.put(Effect{Kept: k})
 	}
 }
 

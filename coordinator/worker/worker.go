@@ -150,10 +150,11 @@ func (w *Worker) message(st *coordinator.State, m *coordinator.ToAgent) {
 	}
 }
 
-func (w *Worker) keep(job coordinator.JobID, now []*coordinator.Snapshot) {
+// keep adds to all what is kept of a job, if that is to be said.
+func (w *Worker) keep(all []*Kept, job coordinator.JobID, now []*coordinator.Snapshot) []*Kept {
 	if was, said := w.kept[job]; said && slices.Equal(was, now) {
-		return
+		return all
 	}
 	w.kept[job] = slices.Clone(now)
-	w.put(Effect{Kept: &Kept{Job: job, Snapshots: now}})
+	return append(all, &Kept{Job: job, Snapshots: now})
 }

@@ -14,17 +14,17 @@ type Collected struct {
 	Bytes   int64 // of those removed
 }
 
-// Collect removes the parts that no manifest names and nobody has pinned. find
-// lists the folders of all manifests (Folders, as a rule); it is called after
-// the collection has begun, so that none that appears later can name a part
-// that is removed. A manifest that cannot be read stops the collection before
+// Collect removes the parts that no manifest names, that are not spared, and that
+// nobody has pinned. find lists the folders of all manifests (Folders, as a rule);
+// it is called after the collection has begun, so that none that appears later can
+// name a part that is removed. A manifest that cannot be read stops the collection before
 // anything is removed, as nobody knows what it names: delete or mend it.
 //
 // The order makes it safe: what is pinned is noted first, then the manifests are
 // read, then deletions of manifests are made durable, and only then parts go. A
 // crash in between leaves parts too many. One collection at a time: a second one
 // is refused.
-func (s *Store) Collect(find func() ([]*Manifests, error)) (Collected, error) {
+func (s *Store) Collect(find func() ([]*Manifests, error), spared ...store.Part) (Collected, error) {
 	if !s.beginCollection() {
 		return Collected{}, fmt.Errorf("parts of %s: a collection is under way", s.dir)
 	}
@@ -33,6 +33,9 @@ func (s *Store) Collect(find func() ([]*Manifests, error)) (Collected, error) {
 	named, err := s.mark(find)
 	if err != nil {
 		return done, err
+	}
+	for _, p := range spared {
+		named[p.Digest] = struct{}{}
 	}
 	err = s.Walk(func(p store.Part) error {
 		if _, ok := named[p.Digest]; ok {

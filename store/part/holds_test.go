@@ -2,6 +2,7 @@ package part
 
 import (
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
@@ -30,7 +31,7 @@ func checkpointOf(attempt, counter uint64) dataflow.CheckpointID {
 }
 
 // Parts are held until their checkpoint, or a later one, has completed, or a
-// later attempt has begun; and each of them once, however often it was pinned.
+// later attempt has begun; and each of them once a job, however often it was pinned.
 func TestHoldsAreLetGoTogether(t *testing.T) {
 	s, h, put := holdsOf(t)
 	a, b, c := put("a"), put("b"), put("c")
@@ -54,9 +55,9 @@ func TestHoldsAreLetGoTogether(t *testing.T) {
 			t.Errorf("%q is pinned, want %q", got, want)
 		}
 	}
-	held("aabbc")
-	if n := len(h.Held("j", checkpointOf(1, 1))); n != 2 {
-		t.Errorf("%d parts are held for the first", n)
+	held("abbc")
+	if n := len(h.Held("j", checkpointOf(1, 1))); n != 1 {
+		t.Errorf("%d parts are held for the first and none after it", n)
 	}
 	h.Through("j", checkpointOf(1, 1))
 	held("abc")
@@ -72,6 +73,58 @@ func TestHoldsAreLetGoTogether(t *testing.T) {
 	held("")
 	if len(h.jobs) > 0 {
 		t.Errorf("%v is left", h.jobs)
+	}
+}
+
+// Checkpoints that do not complete name the same parts again and again: what is noted of
+// them is as much as there are parts, and they are let go as if each had been noted.
+func TestHoldsOfChainsAreAsManyAsParts(t *testing.T) {
+	s, h, put := holdsOf(t)
+	chain := []store.Part{put("a"), put("b"), put("c")}
+	h.Take("j", checkpointOf(1, 1), chain...)
+	for n := uint64(2); n <= 100; n++ {
+		put("a")
+		put("b")
+		h.Take("j", checkpointOf(1, n), chain[:2]...)
+	}
+	put("a") // what is heard late of one before changes nothing
+	h.Take("j", checkpointOf(1, 50), chain[0])
+	if n := len(h.jobs["j"]); n != len(chain) || s.Pinned() != len(chain) {
+		t.Errorf("%d entries and %d pins for %d parts", n, s.Pinned(), len(chain))
+	}
+	for _, p := range chain {
+		if s.pins[p.Digest] != 1 {
+			t.Errorf("%s is pinned %d times", p.Digest, s.pins[p.Digest])
+		}
+	}
+	for _, step := range []struct {
+		through uint64
+		pinned  int
+	}{{0, 3}, {1, 2}, {99, 2}, {100, 0}} {
+		if h.Through("j", checkpointOf(1, step.through)); s.Pinned() != step.pinned {
+			t.Errorf("through checkpoint %d: %d parts are pinned, want %d", step.through, s.Pinned(), step.pinned)
+		}
+	}
+}
+
+// Of a job whose checkpoints have no order each is held for itself, also where two name
+// one part.
+func TestHoldsApart(t *testing.T) {
+	s, _, put := holdsOf(t)
+	h := NewHolds(s, "imports")
+	a := put("a")
+	h.Take("imports", checkpointOf(0, 9), a)
+	h.Take("imports", checkpointOf(0, 2), put("a"), put("b"))
+	if ids := h.Checkpoints("imports"); !slices.Equal(ids, []dataflow.CheckpointID{checkpointOf(0, 2), checkpointOf(0, 9)}) {
+		t.Errorf("what is held is %v", ids)
+	}
+	h.Only("imports", checkpointOf(0, 9))
+	if s.pins[a.Digest] != 1 || s.Pinned() != 2 || len(h.Held("imports", checkpointOf(0, 2))) != 2 {
+		t.Errorf("the one that comes before is gone with it: %v", s.pins)
+	}
+	h.Only("imports", checkpointOf(0, 2))
+	if s.Pinned() != 0 || len(h.jobs) > 0 {
+		t.Errorf("%v is pinned, for %v", s.pins, h.jobs)
 	}
 }
 
