@@ -51,7 +51,8 @@ const (
 	feedName  = "f"
 )
 
-const feedConfig = `{"lanes":2,"topic":"t"}`
+// feedConfig has a broker and a client id, as each feed has: no two sessions are one.
+const feedConfig = `{"lanes":2,"topic":"t","broker":"mqtt://h","client_id":"m/f"}`
 
 // shares tells whether the feed of a run is one that several jobs may read.
 func (k Kind) shares() bool {
