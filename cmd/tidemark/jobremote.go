@@ -168,9 +168,12 @@ func statusText(j *api.Job) string {
 
 // replicaText says how far what another site keeps is.
 func replicaText(r *api.Replica) string {
-	text := fmt.Sprintf("%s, %d entries of its logs behind", orNone(r.Snapshot), r.Entries)
-	if r.Unknown {
-		text = fmt.Sprintf("%s, %d entries of its logs behind, or more", orNone(r.Snapshot), r.Entries)
+	text := "nothing is complete there"
+	if r.Snapshot != "" {
+		text = fmt.Sprintf("%s, %d entries of its logs behind", r.Snapshot, r.Entries)
+		if r.Unknown {
+			text = fmt.Sprintf("%s, %d entries of its logs behind, or more", r.Snapshot, r.Entries)
+		}
 	}
 	if r.Fetching != "" {
 		text += ", fetching " + r.Fetching
