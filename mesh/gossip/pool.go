@@ -269,7 +269,8 @@ func (p *Pool) Leave(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	// First that it means to go, so that its end is taken for that. Each is sent again and
-	// again for as long as it may be waited for, and the second one takes the place of the first.
+	// again for as long as it may be waited for, and the second one takes the place of the
+	// first. Half a second is more than two rounds of gossip.
 	_ = p.list.UpdateNode(within(ctx) / 2)
 	if err := p.list.Leave(within(ctx)); err != nil {
 		return fmt.Errorf("some members may take this agent for failed: %w", err)

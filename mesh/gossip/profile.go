@@ -21,13 +21,18 @@ const (
 	// last two together is never taken for dead; nor is one that answers within
 	// 0.2 s, however slowly. One that loses 20 % of the packets is not either: TCP is tried too.
 	LAN Profile = iota
-	// WAN: failure is known after 20 to 40 s; nothing is decided by it.
+	// WAN: failure is known after 20 to 40 s; nothing is decided by it. News of who goes are
+	// known within a second.
 	WAN
 	// Loopback: LAN within one machine.
 	Loopback
 	// LoopbackWAN: WAN within one machine; failure is known after about 5 s.
 	LoopbackWAN
 )
+
+// wanRound is how often news go out, if there are any: some rounds fit into the second in
+// which an agent says that it goes.
+const wanRound = 200 * time.Millisecond
 
 // timing is what depends on the profile besides memberlist's own.
 type timing struct {
@@ -50,11 +55,11 @@ func (p Profile) config() (*memberlist.Config, timing) {
 		c = memberlist.DefaultWANConfig()
 		c.EnableCompression = false
 		c.TCPTimeout = 10 * time.Second
-		c.PushPullInterval = 30 * time.Second
+		c.GossipInterval, c.PushPullInterval = wanRound, 30*time.Second
 		t = timing{again: 10 * time.Second, probe: 3 * time.Second}
 	case LoopbackWAN:
 		c.ProbeInterval, c.ProbeTimeout = time.Second, 500*time.Millisecond
-		c.GossipInterval, c.PushPullInterval = 500*time.Millisecond, 30*time.Second
+		c.GossipInterval, c.PushPullInterval = wanRound, 30*time.Second
 		t = timing{again: time.Second, probe: time.Second}
 	case Loopback:
 		t.again = 500 * time.Millisecond
