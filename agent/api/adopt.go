@@ -224,7 +224,9 @@ func clientOf(st *coordinator.State, name string) string {
 func freeClient(st *coordinator.State, want string, more ...coordinator.Feed) string {
 	used := make(map[string]bool)
 	for _, f := range st.Feeds {
-		used[st.SessionOf(f).Client] = used[st.SessionOf(f).Client] || !givenUp(st, f)
+		if !givenUp(st, f) {
+			used[st.SessionOf(f).Client] = true
+		}
 	}
 	for i := range more {
 		used[st.SessionOf(&more[i]).Client] = true

@@ -41,7 +41,6 @@ type Options struct {
 	Serve int           // streams answered at a time, of each site; 0: 8. The others wait
 	Ask   int           // streams of its own at a time, to each site; 0: 8. The others wait
 	Idle  time.Duration // so long a stream may stand still; 0: 20 s
-	Now   func() time.Time
 }
 
 // Peers are the other nodes as those who have parts, and those who are to have
@@ -76,9 +75,6 @@ func New(o Options) *Peers {
 	}
 	if o.Packer == nil {
 		o.Packer = new(pack.Packer)
-	}
-	if o.Now == nil {
-		o.Now = time.Now
 	}
 	p := &Peers{o: o, quit: make(chan struct{}), served: newGates(o.Serve), asking: newGates(o.Ask), streams: make(map[mesh.Stream]bool), sites: make(map[mesh.NodeID]mesh.Site)}
 	o.Transport.Handle(mesh.Parts, p.serve)
@@ -137,7 +133,7 @@ type idle struct {
 }
 
 func (i idle) Read(b []byte) (int, error) {
-	if err := i.SetDeadline(i.o.Now().Add(i.o.Idle)); err != nil {
+	if err := i.SetDeadline(time.Now().Add(i.o.Idle)); err != nil {
 		return 0, err
 	}
 	return i.Stream.Read(b)
@@ -150,7 +146,7 @@ func (i idle) Write(b []byte) (done int, err error) {
 		if i.Peer().Site != i.o.Site {
 			piece = piece[:min(len(piece), awayBytes)]
 		}
-		if err = i.SetDeadline(i.o.Now().Add(i.o.Idle)); err == nil {
+		if err = i.SetDeadline(time.Now().Add(i.o.Idle)); err == nil {
 			var n int
 			n, err = i.Stream.Write(piece)
 			done += n
