@@ -3,13 +3,19 @@ package node
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/gossip"
+	"github.com/tidemark-mesh/tidemark/mesh/identity"
 	"github.com/tidemark-mesh/tidemark/mesh/join"
+	"github.com/tidemark-mesh/tidemark/store/disk"
 )
 
 // Sites that are lost are looked for at all their addresses, at longer and longer
@@ -76,6 +82,38 @@ func TestRemember(t *testing.T) {
 		if got := remember(contacts(test.kept), contacts(test.seen)); !slices.Equal(got, contacts(test.want)) {
 			t.Errorf("%s: %v, want %s", name, got, test.want)
 		}
+	}
+}
+
+// Who was there for less than this agent's upkeep takes to come by is looked for where it
+// was last, also after a restart; an agent of this site is not.
+func TestMetForAMoment(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := Found(dir, "m", "plant", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	id, err := identity.OpenFolder(disk.Secret, filepath.Join(dir, "identity"), time.Now).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Node{id: id, hub: newHub()}
+	n.o.Config.DataDir = dir
+	n.wan.kept = map[mesh.Site][]join.Contact{"depot": {{Node: "d", Link: "old:1", Gossip: "old:3", Site: "depot"}}}
+	for _, site := range []mesh.Site{"depot", "plant"} {
+		m := mesh.Member{Node: "d", Boot: 2, Site: site, Link: "new:1", Gossip: "new:3", Status: mesh.Alive}
+		n.hearWAN(gossip.Event{Kind: gossip.Back, Member: m})
+		m.Status = mesh.Left
+		n.hearWAN(gossip.Event{Kind: gossip.Left, Member: m})
+	}
+	want := map[mesh.Site][]join.Contact{"depot": {{Node: "d", Link: "new:1", Gossip: "new:3", Site: "depot"}}}
+	if got := n.siteContacts(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v", got)
+	}
+	if err := n.keepSites(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readSites(dir); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

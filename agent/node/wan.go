@@ -30,6 +30,8 @@ type wan struct {
 
 	mu    sync.Mutex // guards what follows
 	kept  map[mesh.Site][]join.Contact
+	news  int // how often kept has changed
+	saved int // the change up to which it is written down
 	sites map[mesh.Site]seen
 }
 
@@ -52,6 +54,7 @@ func (n *Node) startWAN(ends *ends) (err error) {
 	if n.wan.kept, err = readSites(c.DataDir); err != nil {
 		return err
 	}
+	delete(n.wan.kept, n.id.Site()) // no other one
 	for _, o := range n.sponsors {
 		n.wan.kept[o.Site] = remember(n.wan.kept[o.Site], []join.Contact{o})
 	}
@@ -165,11 +168,18 @@ func (n *Node) leaveWAN(ctx context.Context) {
 	_ = n.wan.pool.Load().Leave(ctx) // who has not heard it notices
 }
 
-// hearWAN passes on what gossip does not take. Who comes and goes noteSites tells, by
-// site; that nobody answers is no news where there may be no other site.
+// hearWAN passes on what gossip does not take, and notes where an agent is of which
+// there is news: it may be gone before keepSites looks. Who comes and goes noteSites
+// tells, by site; that nobody answers is no news where there may be no other site.
 func (n *Node) hearWAN(e gossip.Event) {
-	if e.Kind == gossip.Refused || e.Kind == gossip.Twin {
+	switch e.Kind {
+	case gossip.Refused, gossip.Twin:
 		n.tell("agent", e.String())
+	case gossip.Alone:
+	default:
+		n.wan.mu.Lock()
+		n.wan.meet(n.id.Site(), map[mesh.Site][]mesh.Member{e.Member.Site: {e.Member}})
+		n.wan.mu.Unlock()
 	}
 }
 
@@ -254,6 +264,9 @@ func readSites(data string) (map[mesh.Site][]join.Contact, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; it may be removed", sitesFile(data), err)
 	}
+	if all == nil { // the file says null
+		all = make(map[mesh.Site][]join.Contact)
+	}
 	return all, nil
 }
 
@@ -286,31 +299,37 @@ func remember(kept, seen []join.Contact) (all []join.Contact) {
 	return all
 }
 
+// meet notes where agents are, by site. What is known of a site stays: see remember.
+// Under mu.
+func (w *wan) meet(self mesh.Site, here map[mesh.Site][]mesh.Member) {
+	for _, site := range slices.Sorted(maps.Keys(here)) {
+		known, ok := w.kept[site]
+		all := remember(known, contactsOf(here[site]))
+		if site == self || len(all) == 0 || slices.Equal(all, known) || !ok && len(w.kept) >= mostSites {
+			continue
+		}
+		w.kept[site] = all
+		w.news++
+	}
+}
+
 // keepSites notes which sites are seen, and writes down where their agents are when that
-// has changed. What is known of a site stays: see remember.
+// has changed.
 func (n *Node) keepSites() error {
 	here := n.away()
 	n.noteSites(here)
 	n.wan.mu.Lock()
-	next := maps.Clone(n.wan.kept)
+	n.wan.meet(n.id.Site(), here)
+	next, news, same := maps.Clone(n.wan.kept), n.wan.news, n.wan.news == n.wan.saved
 	n.wan.mu.Unlock()
-	changed := false
-	for _, site := range slices.Sorted(maps.Keys(here)) {
-		all := remember(next[site], contactsOf(here[site]))
-		if len(all) == 0 || slices.Equal(all, next[site]) || next[site] == nil && len(next) >= mostSites {
-			continue
-		}
-		next[site], changed = all, true
-	}
-	delete(next, n.id.Site())
-	if !changed {
+	if same {
 		return nil
 	}
 	if err := n.writeSites(next); err != nil {
 		return err
 	}
 	n.wan.mu.Lock()
-	n.wan.kept = next
+	n.wan.saved = news
 	n.wan.mu.Unlock()
 	return nil
 }
