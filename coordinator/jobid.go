@@ -45,7 +45,7 @@ const lifeBits = 40
 // AcceptedAt is a job that a site accepted, of all that is known here: one that is or was
 // here, is kept here, is on its way, or has a savepoint here; or one that is kept here of
 // the site, wherever it was accepted. Empty: there is none. Who founds a site of that name
-// anew would give the ids of such jobs to others, or say that it has forgotten them.
+// anew would give the ids of such jobs to others, and speak as the site that had them.
 func (s *State) AcceptedAt(site mesh.Site) (least JobID) {
 	take := func(id JobID) {
 		if least == "" || id < least {
@@ -58,6 +58,9 @@ func (s *State) AcceptedAt(site mesh.Site) (least JobID) {
 		}
 	}
 	for id := range s.Jobs {
+		note(id)
+	}
+	for id := range s.Forgotten {
 		note(id)
 	}
 	for id, r := range s.Replicas {

@@ -10,6 +10,7 @@ import (
 func TestAcceptedAt(t *testing.T) {
 	for name, st := range map[string]*State{
 		"a job":       {Jobs: map[JobID]*Job{"j7-depot": {}, "j9-depot": {}, "j3": {}, "j2-plant": {}}},
+		"one of past": {Forgotten: map[JobID]*Forgotten{"j7-depot": {}}},
 		"a replica":   {Replicas: map[JobID]*Replica{"j7-depot": {}}},
 		"an arrival":  {Moves: Moves{Arrivals: map[MoveID]*Arrival{"m1": {Job: MovingJob{ID: "j7-depot"}}}}},
 		"a savepoint": {Savepoints: map[string]*Snapshot{"sp": {Job: "j7-depot"}}},

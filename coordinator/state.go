@@ -33,6 +33,7 @@ type State struct {
 	Tokens     map[string]*Token
 	Removed    map[mesh.NodeID]*Removed // agents that were taken out: whatever their certificates say, nobody lets them in
 	Replicas   map[JobID]*Replica       // of other sites' jobs; SitesLevel
+	Forgotten  map[JobID]*Forgotten     // jobs that ended here and are not remembered any more; SettledLevel
 	Moves      Moves                    // of jobs, to other sites and from them
 }
 
@@ -79,7 +80,8 @@ const (
 	// another site may have taken is not handed over.
 	// A shared feed that is deleted and made again under its name is another one.
 	// What is on record of a file gets shorter where its job goes on from something older.
-	// What is kept of a job says where the job is said to be by now.
+	// What is kept of a job says where the job is said to be by now. A site that has
+	// forgotten a job knows whether it ended there, or moved on.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel
@@ -91,7 +93,7 @@ func (s *State) Clone() *State {
 	c := *s
 	c.Agents, c.Jobs, c.Names = maps.Clone(s.Agents), maps.Clone(s.Jobs), maps.Clone(s.Names)
 	c.Feeds, c.Savepoints, c.Tokens = maps.Clone(s.Feeds), maps.Clone(s.Savepoints), maps.Clone(s.Tokens)
-	c.Removed, c.Moves, c.Replicas = maps.Clone(s.Removed), s.Moves.Clone(), maps.Clone(s.Replicas)
+	c.Removed, c.Moves, c.Replicas, c.Forgotten = maps.Clone(s.Removed), s.Moves.Clone(), maps.Clone(s.Replicas), maps.Clone(s.Forgotten)
 	return &c
 }
 

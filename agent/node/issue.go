@@ -172,7 +172,7 @@ func (n *Node) unfounded(site mesh.Site, node mesh.NodeID, token string) error {
 	case by != "":
 		return fmt.Errorf("site %s was founded already, with token %s: if that one is gone for good, `tidemark token revoke %s`, and try again", site, by, by)
 	case job != "":
-		return fmt.Errorf("job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job, or say that it was forgotten. Found it under another name", job, site)
+		return fmt.Errorf("job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job, or speak as the site that had it. Found it under another name", job, site)
 	case known && !gone:
 		return fmt.Errorf("site %s was there before, and nobody of it is seen now: it may only be away. Found it under another name; if it is gone for good, and one of its name is wanted, ask the site that has the token which founded it, and revoke that there first", site)
 	}

@@ -395,7 +395,7 @@ func TestOldStateDecodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := codec.DecodeState(bytes.NewReader(data))
-	if err != nil || len(s.Jobs) != 2 || s.Replicas == nil || len(s.Replicas) > 0 {
+	if err != nil || len(s.Jobs) != 2 || s.Replicas == nil || len(s.Replicas) > 0 || s.Forgotten == nil {
 		t.Fatalf("%v, %+v", err, s)
 	}
 	var again bytes.Buffer

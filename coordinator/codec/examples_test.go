@@ -253,7 +253,7 @@ func state1() *coordinator.State {
 	return &coordinator.State{Index: 99, Term: 2, Leader: "n1", Mesh: "m", Site: "s", Level: 1,
 		Agents: map[mesh.NodeID]*coordinator.Agent{"n1": new(agent())}, Jobs: map[coordinator.JobID]*coordinator.Job{"j5": old, "j7": job}, Names: map[string]coordinator.JobID{"door": "j7"},
 		Feeds: map[string]*coordinator.Feed{"plant": &f, "j7-north.in": &m}, Savepoints: map[string]*coordinator.Snapshot{"sp-2": sp}, Tokens: map[string]*coordinator.Token{"t1": joinToken()},
-		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}, Replicas: replicas(), Moves: coordinator.NewMoves()}
+		Removed: map[mesh.NodeID]*coordinator.Removed{"n9": {Node: "n9", Name: "gw-9", At: at}}, Replicas: replicas(), Forgotten: map[coordinator.JobID]*coordinator.Forgotten{}, Moves: coordinator.NewMoves()}
 }
 
 func replicas() map[coordinator.JobID]*coordinator.Replica {
@@ -280,6 +280,8 @@ func state2() *coordinator.State {
 	s.Moves.Departures["m30-s"] = &coordinator.Departure{ID: "m30-s", Job: "j8-s", To: "b", Epoch: 1, Phase: coordinator.DepartureHandedOver, Savepoint: "sp-j8-s-3-17", Begun: at, Since: at}
 	s.Moves.Arrivals["m9-b"] = &coordinator.Arrival{ID: "m9-b", From: "b", Epoch: 2, Phase: coordinator.ArrivalPrepared, Job: arrivingJob(), Savepoint: snapshot("sp-j5-b-3-17", 17), Ends: ends(), Begun: at, Since: at}
 	s.Moves.Forgotten["b"], s.Moves.Forgotten["c"] = 7, 3
+	s.Forgotten = map[coordinator.JobID]*coordinator.Forgotten{"j3-s": {Job: "j3-s", Index: 80, Has: coordinator.Tenure{Epoch: 2, Site: "b", At: at}},
+		"j4-b": {Job: "j4-b", Index: 81, Has: coordinator.Tenure{Epoch: 3, Site: "s"}}}
 	return s
 }
 

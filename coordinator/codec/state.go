@@ -34,6 +34,7 @@ type wireRecord struct {
 	Departure  *coordinator.Departure `cbor:"10,keyasint,omitempty"`
 	Arrival    *coordinator.Arrival   `cbor:"11,keyasint,omitempty"`
 	Floor      *wireFloor             `cbor:"12,keyasint,omitempty"`
+	Forgotten  *coordinator.Forgotten `cbor:"13,keyasint,omitempty"`
 	Job        *coordinator.Job       `cbor:"6,keyasint,omitempty"`
 	Checkpoint *coordinator.Snapshot  `cbor:"7,keyasint,omitempty"`
 	Replica    *coordinator.Replica   `cbor:"20,keyasint,omitempty"`
@@ -128,6 +129,9 @@ func eachRecord(s *coordinator.State, f func(wireRecord) error) error {
 	for _, k := range slices.Sorted(maps.Keys(s.Moves.Forgotten)) {
 		records = append(records, wireRecord{Floor: &wireFloor{k, s.Moves.Forgotten[k]}})
 	}
+	for _, k := range slices.Sorted(maps.Keys(s.Forgotten)) {
+		records = append(records, wireRecord{Forgotten: s.Forgotten[k]})
+	}
 	for _, k := range slices.Sorted(maps.Keys(s.Jobs)) {
 		job := *s.Jobs[k]
 		job.Checkpoints = nil
@@ -175,7 +179,7 @@ func DecodeState(r io.Reader) (*coordinator.State, error) {
 	}
 	b := builder{s: &coordinator.State{Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{}, Names: map[string]coordinator.JobID{},
 		Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{}, Removed: map[mesh.NodeID]*coordinator.Removed{},
-		Replicas: map[coordinator.JobID]*coordinator.Replica{}, Moves: coordinator.NewMoves()}}
+		Replicas: map[coordinator.JobID]*coordinator.Replica{}, Forgotten: map[coordinator.JobID]*coordinator.Forgotten{}, Moves: coordinator.NewMoves()}}
 	for !b.ended {
 		rec, err := readRecord(hashed)
 		if err == nil {
@@ -268,6 +272,8 @@ func (b *builder) add(r wireRecord) error {
 		if err := b.addMove(r); err != nil {
 			return err
 		}
+	case r.Forgotten != nil:
+		s.Forgotten[r.Forgotten.Job] = r.Forgotten
 	case r.Job != nil:
 		if !r.Job.Status.Known() || len(r.Job.Checkpoints) > 0 {
 			return fmt.Errorf("%w: job %s", errOther, r.Job.ID)
@@ -344,10 +350,12 @@ func (r wireRecord) order() (kind int, name string) {
 		return 8, string(r.Arrival.ID)
 	case r.Floor != nil:
 		return 9, string(r.Floor.Site)
+	case r.Forgotten != nil:
+		return 10, string(r.Forgotten.Job)
 	case r.Job != nil:
-		return 10, string(r.Job.ID)
+		return 11, string(r.Job.ID)
 	case r.Checkpoint != nil:
-		return 11, r.Checkpoint.Name
+		return 12, r.Checkpoint.Name
 	case r.Replica != nil:
 		return 20, string(r.Replica.Job.ID)
 	case r.Replicated != nil:

@@ -392,6 +392,7 @@ func (a *apply) beginsWith(is func(from string) bool) coordinator.JobID {
 // forget drops a job, its checkpoints, and those of its feeds in which nothing
 // stands that is kept.
 func (a *apply) forget(id coordinator.JobID) {
+	a.remember(a.Jobs[id])
 	delete(a.Jobs, id)
 	a.changed(Job, string(id))
 	a.dropFeeds()

@@ -21,7 +21,7 @@ func New() *Machine {
 	return &Machine{s: &coordinator.State{
 		Level: coordinator.BaseLevel, Agents: map[mesh.NodeID]*coordinator.Agent{}, Jobs: map[coordinator.JobID]*coordinator.Job{},
 		Names: map[string]coordinator.JobID{}, Feeds: map[string]*coordinator.Feed{}, Savepoints: map[string]*coordinator.Snapshot{}, Tokens: map[string]*coordinator.Token{},
-		Removed: map[mesh.NodeID]*coordinator.Removed{}, Replicas: map[coordinator.JobID]*coordinator.Replica{}, Moves: coordinator.NewMoves(),
+		Removed: map[mesh.NodeID]*coordinator.Removed{}, Replicas: map[coordinator.JobID]*coordinator.Replica{}, Forgotten: map[coordinator.JobID]*coordinator.Forgotten{}, Moves: coordinator.NewMoves(),
 	}}
 }
 

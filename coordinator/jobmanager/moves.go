@@ -18,11 +18,11 @@ type facts struct{ *coordinator.State }
 func Facts(st *coordinator.State) migration.Jobs { return facts{st} }
 
 // Job is what the state says of a job. One that was forgotten leaves the epoch in
-// the records of its moves.
+// State.Forgotten, and in the records of its moves.
 func (f facts) Job(id coordinator.JobID) migration.JobFacts {
-	var out migration.JobFacts
+	out := migration.JobFacts{Epoch: f.Tenure(id).Epoch}
 	if j := f.Jobs[id]; j != nil {
-		out.Epoch, out.Here = j.Epoch, !j.Status.Ended() && j.Status != coordinator.Quarantined // such a one is nobody's to hand over
+		out.Here = !j.Status.Ended() && j.Status != coordinator.Quarantined // such a one is nobody's to hand over
 		if j.Status == coordinator.Suspended {
 			out.Halted = j.Savepoint
 		}
@@ -211,6 +211,7 @@ func (a *apply) disownFeed(f *coordinator.Feed, d *coordinator.Departure) {
 func (a *apply) fence(before *coordinator.Moves, c *coordinator.JobFenced) {
 	job := a.Jobs[c.Job]
 	if job == nil {
+		a.follow(c)
 		return
 	}
 	by := &coordinator.Departure{To: c.Owner} // no move: it takes what is the job's own
@@ -323,6 +324,7 @@ func (a *apply) arrive(arr *coordinator.Arrival) {
 func (a *apply) receive(arr *coordinator.Arrival) {
 	switch arr.Phase {
 	case coordinator.ArrivalReceiving:
+		delete(a.Forgotten, arr.Job.ID)
 		for i := range arr.Job.Feeds {
 			a.receiveFeed(arr, &arr.Job.Feeds[i])
 		}

@@ -430,6 +430,9 @@ func (p *pair) judge(s int, before *coordinator.State) error {
 	if live != len(st.Names) {
 		return fmt.Errorf("%d live jobs, %d names", live, len(st.Names))
 	}
+	if err := p.judgeForgotten(st, other); err != nil {
+		return err
+	}
 	return p.judgeMoves(st, other)
 }
 
@@ -525,7 +528,7 @@ func TestMovesOfTwoSites(t *testing.T) {
 	}
 	for _, what := range []string{"departure copying", "departure halting", "departure offered", "departure handed-over", "departure aborted", "departure fenced",
 		"arrival receiving", "arrival prepared", "arrival active", "arrival dropped", "stopping -> suspended", "restarting -> suspended", "suspended -> restarting",
-		"stopping -> restarting", "suspended -> moved", "live -> moved", "moved -> created", "deployed at epoch 2", "deployed at epoch 3", "reads a mirror", "is home again"} {
+		"stopping -> restarting", "suspended -> moved", "live -> moved", "moved -> created", "deployed at epoch 2", "deployed at epoch 3", "reads a mirror", "is home again", "forgotten, of here", "forgotten, of elsewhere"} {
 		if seen[what] == 0 {
 			t.Errorf("never: %s", what)
 		}

@@ -161,6 +161,7 @@ func (a *apply) replica(job coordinator.JobID, from mesh.Site, epoch uint64) (*c
 
 func (a *apply) putReplica(r *coordinator.Replica) {
 	a.Replicas[r.Job.ID] = r
+	delete(a.Forgotten, r.Job.ID)
 	a.changed(Replica, string(r.Job.ID))
 }
 

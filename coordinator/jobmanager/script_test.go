@@ -128,6 +128,10 @@ func show(s *coordinator.State) string {
 			fmt.Fprintf(&b, "        sink %s on %s: %d bytes through %d-%d\n", c.Target, c.Node, c.Length, c.Through.Token.Attempt, c.Through.Counter)
 		}
 	}
+	for _, k := range slices.Sorted(maps.Keys(s.Forgotten)) {
+		f := s.Forgotten[k]
+		fmt.Fprintf(&b, "    forgotten %s at %d: %s has it at epoch %d\n", f.Job, f.Index, f.Has.Site, f.Has.Epoch)
+	}
 	for _, k := range slices.Sorted(maps.Keys(s.Names)) {
 		fmt.Fprintf(&b, "    name %s: %s\n", k, s.Names[k])
 	}

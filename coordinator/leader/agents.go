@@ -209,7 +209,7 @@ func (l *Leader) heartbeat(a *agent, h *coordinator.Heartbeat) {
 		a.disk = h.Disk
 	}
 	l.noteMirrors(h.Logs)
-	if l.lapsed || l.st.Agents[a.node] == nil || len(a.debts) > 0 || l.now > l.confirmed.Add(l.cfg.Timing.Confirm) {
+	if l.lapsed || l.st.Agents[a.node] == nil || len(a.debts) > 0 || !l.sure() {
 		return
 	}
 	a.granted = l.now

@@ -17,6 +17,20 @@ import (
 // movedOn has the job move, after it is cut as before says.
 func movedOn(t *testing.T, seed uint64, before func(s three)) three {
 	t.Helper()
+	return movedOnTo(t, seed, "a", before)
+}
+
+// movedOnTo: at its new site it is kept at these.
+func movedOnTo(t *testing.T, seed uint64, keepers string, before func(s three)) three {
+	t.Helper()
+	s := keptAtC(t, seed)
+	before(s)
+	s.move(t, seed, s.a, s.b, keepers)
+	return s
+}
+
+func keptAtC(t *testing.T, seed uint64) three {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 5))
 	var history strings.Builder
 	w := newWorldOf(func(c *clock, name mesh.Site) *site {
@@ -33,18 +47,26 @@ func movedOn(t *testing.T, seed uint64, before func(s three)) three {
 	if r := s.kept(); r == nil || r.Snapshot == nil {
 		t.Fatalf("seed %d: at c this is kept: %+v", seed, r)
 	}
-	before(s)
-	j := s.a.job("kept")
+	return s
+}
+
+// move has the job move from a site to another one, where it is kept at keepers.
+func (s *three) move(t *testing.T, seed uint64, from, to *site, keepers string) {
+	t.Helper()
+	j := from.job("kept")
+	is := func() bool {
+		at := to.job("kept")
+		return at != nil && at.Status == coordinator.Running && at.Epoch == j.Epoch+1
+	}
 	for i := range 3 { // a leader may fail
-		if s.b.job("kept") == nil {
-			s.a.toLeader(leader.Event{Wish: &leader.Wish{Ref: 1, Migrate: &leader.Migrate{Begin: &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: "b", Request: fmt.Sprintf("r%d", i), Sets: []string{"replicate_to=[a]"}}}}})
+		if !is() {
+			from.toLeader(leader.Event{Wish: &leader.Wish{Ref: 1, Migrate: &leader.Migrate{Begin: &coordinator.MoveBegan{Job: j.ID, Epoch: j.Epoch, To: to.name, Request: fmt.Sprintf("r%d", i), Sets: []string{"replicate_to=[" + keepers + "]"}}}}})
 			s.wait(20)
 		}
 	}
-	if j := s.b.job("kept"); j == nil || j.Status != coordinator.Running || j.Epoch != 2 {
-		t.Fatalf("seed %d: it has not moved: %+v", seed, j)
+	if !is() {
+		t.Fatalf("seed %d: it has not moved: %+v", seed, to.job("kept"))
 	}
-	return s
 }
 
 // kept is what c keeps.
@@ -98,6 +120,74 @@ func TestAJobThatEndedElsewhereIsLetGo(t *testing.T) {
 	}
 }
 
+// The site that a job left has forgotten it since, and its new one is lost: what was kept
+// while it moved is all that there is.
+func TestTheLastCopyOfAJobThatMovedOnStays(t *testing.T) {
+	for seed := range (*seeds + 9) / 10 {
+		for _, keepers := range []string{"b", "a"} { // at a something is kept of it, or at b alone
+			s := movedOnTo(t, seed, keepers, func(s three) { s.a.cutOff(s.a, s.c, true); s.a.cutOff(s.b, s.c, true) })
+			s.a.enter(&coordinator.Command{JobForgotten: &coordinator.JobForgotten{Job: s.b.job("kept").ID}})
+			s.wait(10)
+			if s.a.job("kept") != nil {
+				t.Fatalf("seed %d: a has not forgotten it", seed)
+			}
+			s.b.lose()
+			s.a.cutOff(s.a, s.c, false)
+			s.wait(30)
+			if r := s.kept(); r == nil || r.Snapshot == nil || r.Later == nil || r.Later.Site != "b" || r.Later.Epoch != 2 {
+				t.Fatalf("seed %d, at b it was kept at [%s]: at c this is left: %+v", seed, keepers, r)
+			}
+			s.takeBySure(t)
+			s.wait(20)
+			if j := s.c.job("kept"); j.Epoch != 3 || j.Status != coordinator.Running {
+				t.Errorf("seed %d: it is %s at epoch %d", seed, j.Status, j.Epoch)
+			}
+		}
+	}
+}
+
+// It went back to where it was kept of, its new site has forgotten it, and where it is now is lost.
+func TestTheLastCopyOfAJobThatWentHomeStays(t *testing.T) {
+	for seed := range (*seeds + 9) / 10 {
+		s := movedOnTo(t, seed, "b", func(s three) { s.a.cutOff(s.b, s.c, true) })
+		s.wait(10)
+		if r := s.kept(); r == nil || r.Later == nil || r.Later.Site != "b" {
+			t.Fatalf("seed %d: at c this is kept: %+v", seed, r)
+		}
+		s.a.cutOff(s.a, s.c, true)
+		s.move(t, seed, s.b, s.a, "a")
+		s.b.enter(&coordinator.Command{JobForgotten: &coordinator.JobForgotten{Job: s.a.job("kept").ID}})
+		s.wait(10)
+		if s.b.job("kept") != nil {
+			t.Fatalf("seed %d: b has not forgotten it", seed)
+		}
+		s.a.lose()
+		s.a.cutOff(s.b, s.c, false)
+		s.wait(30)
+		if r := s.kept(); r == nil || r.Snapshot == nil || r.Later == nil || r.Later.Site != "a" || r.Later.Epoch != 3 {
+			t.Fatalf("seed %d: at c this is left: %+v", seed, r)
+		}
+	}
+}
+
+// A site comes back when the job that another one has taken has ended there, and was forgotten.
+func TestAJobThatEndedMeanwhileIsNotRunAgain(t *testing.T) {
+	for seed := range (*seeds + 9) / 10 {
+		s := keptAtC(t, seed)
+		s.a.lose()
+		s.wait(5)
+		s.taken(t)
+		id := s.c.job("kept").ID
+		s.c.enter(&coordinator.Command{JobTold: &coordinator.JobTold{Job: id, Cancel: true}})
+		s.wait(10)
+		s.c.enter(&coordinator.Command{JobForgotten: &coordinator.JobForgotten{Job: id}})
+		s.wait(5)
+		s.a.comeBack()
+		s.wait(20)
+		s.are(t, seed, "moved", "-", "-")
+	}
+}
+
 // One that does not reach the job's new site knows of it, also behind a new leader while
 // the site is lost that said so: without force it does not take the job. With force it has
 // the greater epoch, and who has it hears of that.
@@ -122,37 +212,73 @@ func TestAJobThatMovedOnIsNotTaken(t *testing.T) {
 	}
 }
 
-// A job that is said to have been here, and is not, was forgotten, where nobody can know more.
-func TestAJobIsForgottenWhereNobodyKnowsMore(t *testing.T) {
+// A job that is said to have been here is gone where it is on record that it ended here, and
+// nobody can know more. Else what is kept of it stays.
+func TestAJobIsForgottenWhereItEnded(t *testing.T) {
+	ended := func(epoch uint64, at mesh.Site) func(k *keeping) {
+		return func(k *keeping) {
+			k.st.Forgotten = map[coordinator.JobID]*coordinator.Forgotten{"j8-a": {Job: "j8-a", Has: coordinator.Tenure{Epoch: epoch, Site: at}}}
+		}
+	}
 	for name, c := range map[string]struct {
 		is   func(k *keeping)
-		want bool
+		want string
 	}{
-		"it is nowhere":               {func(k *keeping) {}, true},
-		"nobody says that this leads": {func(k *keeping) { k.now += 60_000 * ms }, false},
-		"it is on its way here": {func(k *keeping) {
-			k.st.Moves.Arrivals["m7-a"] = &coordinator.Arrival{ID: "m7-a", From: "a", Epoch: 2, Job: coordinator.MovingJob{ID: "j8-a"}, Phase: coordinator.ArrivalPrepared}
-		}, false},
-		"it is kept here, of c": {func(k *keeping) {
-			k.st.Replicas["j8-a"] = &coordinator.Replica{From: "c", Epoch: 2, Job: coordinator.MovingJob{ID: "j8-a"}}
-		}, false},
+		"it ended here":          {ended(2, "b"), "gone"},
+		"it ended here, at 4":    {ended(4, "b"), "gone"},
+		"it was here before":     {ended(1, "b"), ""},
+		"it went on to e":        {ended(3, "e"), "e has it at 3"},
+		"nothing is known of it": {func(k *keeping) {}, ""},
 		"it is here, and has ended": {func(k *keeping) {
 			k.st.Jobs = map[coordinator.JobID]*coordinator.Job{"j8-a": {ID: "j8-a", Epoch: 2, Status: coordinator.Stopped}}
-		}, false},
-		"it may be lost": {func(k *keeping) { k.st.Index = coordinator.NextLife(k.st.Index) }, false},
+		}, ""},
+		"nobody says that this leads": {func(k *keeping) { ended(2, "b")(k); k.now += 60_000 * ms }, ""},
 	} {
 		k := newKeeping(t, 0)
 		k.step(leader.Event{Confirmed: new(k.now)})
 		c.is(k)
 		w := &coordinator.Want{Site: "d", Jobs: []coordinator.WantedJob{{Job: "j8-a", Epoch: 1, Later: &coordinator.Tenure{Epoch: 2, Site: "b"}}}}
-		var o *coordinator.Offer
+		got := "no answer"
 		for _, f := range k.step(leader.Event{Wanted: &leader.Wanted{Ref: 3, Want: w}}) {
-			if f.Offer != nil {
-				o = f.Offer.Offer
+			switch {
+			case f.Offer == nil:
+			case len(f.Offer.Offer.Gone) == 1:
+				got = "gone"
+			case len(f.Offer.Offer.Moved) == 1:
+				to := f.Offer.Offer.Moved[0].To
+				got = fmt.Sprintf("%s has it at %d", to.Site, to.Epoch)
+			default:
+				got = ""
 			}
 		}
-		if o == nil || (len(o.Gone) == 1) != c.want || len(o.Moved) > 0 {
-			t.Errorf("%s: %+v", name, o)
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// Who has a job that was forgotten here says so: it is put on record, for those that ask.
+func TestAForgottenJobIsElsewhere(t *testing.T) {
+	for _, c := range []struct {
+		said coordinator.OwnerNews
+		want uint64
+	}{
+		{coordinator.OwnerNews{Epoch: 1, Owner: "c"}, 0}, {coordinator.OwnerNews{Epoch: 2, Owner: "c"}, 0}, {coordinator.OwnerNews{Epoch: 3, Owner: "c"}, 3},
+		{coordinator.OwnerNews{Epoch: 3, Owner: "b"}, 0}, {coordinator.OwnerNews{Epoch: 3 + coordinator.MaxEpochsAhead, Owner: "c"}, 0},
+	} {
+		k := newKeeping(t, 0)
+		k.st.Forgotten = map[coordinator.JobID]*coordinator.Forgotten{"j6-a": {Job: "j6-a", Has: coordinator.Tenure{Epoch: 2, Site: "b"}}}
+		delete(k.st.Replicas, "j6-a")
+		var got uint64
+		for range 2 { // it is proposed once
+			for _, f := range k.says("c", c.said) {
+				if f.Propose != nil && f.Propose.Command.Move != nil && f.Propose.Command.Move.Fenced != nil {
+					got += f.Propose.Command.Move.Fenced.Epoch
+				}
+			}
+		}
+		if got != c.want {
+			t.Errorf("c says %+v, and epoch %d is put on record, want %d", c.said, got, c.want)
 		}
 	}
 }

@@ -235,7 +235,7 @@ func (l *Leader) askOwners(r *jobRun, j *coordinator.Job) {
 	r.owning.next = dataflow.MaxTime
 	for _, s := range l.asked(r, j) {
 		r.owning.next = l.now.Add(every)
-		l.putOwner(s, coordinator.OwnerNews{Job: j.ID, Epoch: j.Epoch, Owner: l.cfg.Site, Ask: true, Term: l.cfg.Term, At: l.now, Since: hadSince(j)})
+		l.putOwner(s, coordinator.OwnerNews{Job: j.ID, Epoch: j.Epoch, Owner: l.cfg.Site, Ask: true, Term: l.cfg.Term, At: l.now, Since: j.Tenure(l.cfg.Site).At})
 	}
 }
 
@@ -249,7 +249,7 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 		return
 	}
 	l.catchUp()
-	if n.Ask && l.now <= l.confirmed.Add(l.cfg.Timing.Confirm) { // else what is known here may be old
+	if n.Ask && l.sure() {
 		answer := l.ownerOf(n.Job)
 		answer.Term, answer.At = n.Term, n.At
 		l.putOwner(from, answer)
@@ -260,6 +260,9 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 	}
 	l.note(n)
 	if j == nil {
+		if f := l.st.Forgotten[n.Job]; f != nil && n.Owner != l.cfg.Site && n.Epoch > f.Has.Epoch { // it is said to others
+			l.contest(n.Job, fenced(n.Job, heardOf{n.Epoch, n.Owner, n.Since}))
+		}
 		return
 	}
 	ours := n.Epoch < j.Epoch || n.Epoch == j.Epoch && n.Owner == l.cfg.Site
@@ -292,10 +295,15 @@ func (l *Leader) note(n *coordinator.OwnerNews) {
 func (l *Leader) claimed(j *coordinator.Job, h heardOf) {
 	switch {
 	case h.epoch > j.Epoch:
-		l.contest(j.ID, coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: j.ID, Epoch: h.epoch, Owner: h.owner, Since: h.since}}})
+		l.contest(j.ID, fenced(j.ID, h))
 	case !j.Status.Ended() && j.Status != coordinator.Quarantined:
 		l.contest(j.ID, coordinator.Command{JobQuarantined: &coordinator.JobQuarantined{Job: j.ID, Epoch: h.epoch, Other: h.owner}})
 	}
+}
+
+// fenced is what puts on record that another site has a job that is or was here.
+func fenced(job coordinator.JobID, h heardOf) coordinator.Command {
+	return coordinator.Command{Move: &coordinator.MoveCommand{Fenced: &coordinator.JobFenced{Job: job, Epoch: h.epoch, Owner: h.owner, Since: h.since}}}
 }
 
 // onRecord is who is on record to have a job elsewhere, with what is kept of it here.
@@ -340,6 +348,9 @@ func (l *Leader) sound(n *coordinator.OwnerNews) bool {
 	if r := l.st.Replicas[n.Job]; r != nil {
 		known = max(known, r.Epoch)
 	}
+	if f := l.st.Forgotten[n.Job]; f != nil {
+		known = f.Has.Epoch
+	}
 	return max(len(n.Job), len(n.Owner)) <= jobmanager.MaxName && (n.Epoch == 0) == (n.Owner == "") && n.Epoch <= coordinator.MaxEpoch &&
 		(known == 0 || n.Epoch <= known+coordinator.MaxEpochsAhead)
 }
@@ -370,24 +381,14 @@ func (l *Leader) contest(job coordinator.JobID, c coordinator.Command) {
 	l.propose(c, func(error) { delete(l.contests, job) })
 }
 
-// hadSince is when a job's owner got it; 0: it has always had it.
-func hadSince(j *coordinator.Job) dataflow.Time {
-	if h := len(j.History); h > 0 && j.History[h-1].Epoch == j.Epoch {
-		return j.History[h-1].At
-	}
-	return 0
-}
+// sure tells whether a majority has just confirmed that this leads: else what is known here
+// may be old.
+func (l *Leader) sure() bool { return l.now <= l.confirmed.Add(l.cfg.Timing.Confirm) }
 
 // ownerOf is what is known here of who has a job.
 func (l *Leader) ownerOf(id coordinator.JobID) coordinator.OwnerNews {
-	n := coordinator.OwnerNews{Job: id}
-	if j := l.st.Jobs[id]; j != nil {
-		n.Epoch, n.Owner = j.Epoch, l.cfg.Site
-		if j.Status == coordinator.Moved {
-			n.Owner = j.Owner
-		}
-		n.Since = hadSince(j)
-	}
+	has := l.st.Tenure(id)
+	n := coordinator.OwnerNews{Job: id, Epoch: has.Epoch, Owner: has.Site, Since: has.At}
 	h := l.onRecord(id)
 	if l.st.Arriving(id) != nil { // a prepared one keeps from being on record what was heard
 		h = l.saidToHave(id)
@@ -480,10 +481,10 @@ func (l *Leader) mayKeep(j *coordinator.Job) error {
 func (l *Leader) mayTake(r *coordinator.Replica) error {
 	h := l.saidToHave(r.Job.ID)
 	switch {
-	case l.moving.reached[r.From]:
-		return fmt.Errorf("job %s: site %s has it, and is reached: \"tidemark job migrate\" moves it from there, and loses nothing; or say that you are sure, with force", r.Job.Name, r.From)
 	case h.epoch > r.Epoch || h.epoch == r.Epoch && h.owner != r.From:
 		return fmt.Errorf("job %s: site %s has it, at epoch %d: take it from there; or say that you are sure, with force", r.Job.Name, h.owner, h.epoch)
+	case l.moving.reached[r.From]:
+		return fmt.Errorf("job %s: site %s has it, and is reached: \"tidemark job migrate\" moves it from there, and loses nothing; or say that you are sure, with force", r.Job.Name, r.From)
 	}
 	return nil
 }

@@ -302,7 +302,7 @@ func (l *Leader) theSource() *replication.Source {
 
 // answerSite answers another site.
 func (l *Leader) answerSite(w *Wanted) {
-	st := replication.Site{Index: l.st.Index, Find: func(id coordinator.JobID) *coordinator.Job { return l.st.Jobs[id] }, Of: l.snapshotOf, Over: l.over, Owner: l.tenureOf}
+	st := replication.Site{Index: l.st.Index, Find: func(id coordinator.JobID) *coordinator.Job { return l.st.Jobs[id] }, Of: l.snapshotOf, Owner: l.tenureOf, Sure: l.sure()}
 	for _, id := range sorted(l.st.Jobs) {
 		j, d := l.st.Jobs[id], l.st.Leaving(id)
 		if _, site, ok := id.Parts(); j.Status.Ended() || !ok || site == "" {
@@ -322,14 +322,6 @@ func (l *Leader) answerSite(w *Wanted) {
 		st.Jobs = append(st.Jobs, job)
 	}
 	l.put(Effect{Offer: &Offer{w.Ref, l.theSource().Answer(l.now, st, w.Want)}})
-}
-
-// over tells whether a job that another site had handed to this one, and that is not here,
-// was forgotten here: nobody else leads this site, who would know more, and it is neither
-// on its way nor kept for another one, and the site was never recovered without what its
-// majority knew.
-func (l *Leader) over(id coordinator.JobID) bool {
-	return coordinator.Life(l.st.Index) == 0 && l.st.Jobs[id] == nil && l.st.Replicas[id] == nil && l.st.Arriving(id) == nil && l.now <= l.confirmed.Add(l.cfg.Timing.Confirm)
 }
 
 // tenureOf is who has a job, as is known here.

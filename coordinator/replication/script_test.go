@@ -25,7 +25,7 @@ import (
 //
 //	new
 //	checkpoint j1-a 5 aa bb cc<aa+bb     the job's next, with these parts on agent a1; cc was merged of two others
-//	release j1-a 5 · status j1-a stopped · forget j1-a · epoch j1-a 2 · rescale j1-a 3 · index 3
+//	release j1-a 5 · status j1-a stopped · forget j1-a · lose j1-a · epoch j1-a 2 · rescale j1-a 3 · index 3
 //	copied j1-a [not] · whole j1-a [not] · void j1-a · stuck j1-a     of what is fetched
 //	taken j1-a [not]                     a feed of the job was taken along with another one
 //	run 3s                               time passes; who asks is answered
@@ -71,7 +71,7 @@ type world struct {
 
 func (w *world) reset() {
 	w.now, w.down, w.refuses, w.plain = noon, false, false, false
-	w.a = &coordinator.State{Index: 100, Site: "a", Jobs: map[coordinator.JobID]*coordinator.Job{}}
+	w.a = &coordinator.State{Index: 100, Site: "a", Jobs: map[coordinator.JobID]*coordinator.Job{}, Forgotten: map[coordinator.JobID]*coordinator.Forgotten{}}
 	w.b = jobmanager.New()
 	w.facts = make(map[coordinator.JobID]*replication.Record)
 	w.lead("a")
@@ -118,6 +118,9 @@ func (w *world) line(f []string) {
 	case "status":
 		j.Status = coordinator.Stopped
 	case "forget":
+		w.a.Forgotten[id] = &coordinator.Forgotten{Job: id, Has: j.Tenure("a")}
+		delete(w.a.Jobs, id)
+	case "lose":
 		delete(w.a.Jobs, id)
 	case "epoch":
 		j.Epoch = uint64(n)
@@ -254,7 +257,7 @@ func (w *world) say(format string, args ...any) {
 }
 
 func (w *world) answer(a *replication.Ask) {
-	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of, Owner: w.owner, Over: func(id coordinator.JobID) bool { return w.a.Jobs[id] == nil }}
+	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of, Owner: w.a.Tenure, Sure: true}
 	for _, id := range slices.Sorted(maps.Keys(w.a.Jobs)) {
 		if j := w.a.Jobs[id]; !j.Status.Ended() {
 			st.Jobs = append(st.Jobs, replication.Job{Job: j, Text: coordinator.MovingJob{ID: id, Name: j.Name, Spec: j.Spec, Parallelism: j.Parallelism}})
@@ -305,16 +308,4 @@ func (w *world) propose(c *coordinator.Command) {
 		return
 	}
 	w.step(replication.Event{})
-}
-
-// owner is who has a job, as a knows it.
-func (w *world) owner(id coordinator.JobID) coordinator.Tenure {
-	switch j := w.a.Jobs[id]; {
-	case j == nil:
-		return coordinator.Tenure{}
-	case j.Status == coordinator.Moved:
-		return coordinator.Tenure{Epoch: j.Epoch, Site: j.Owner}
-	default:
-		return coordinator.Tenure{Epoch: j.Epoch, Site: "a"}
-	}
 }

@@ -51,9 +51,7 @@ type Site struct {
 	Find  func(coordinator.JobID) *coordinator.Job              // any of the state's; nil: there is none
 	Of    func(coordinator.JobID, string) *coordinator.Snapshot // coordinator.State.Of
 	Owner func(coordinator.JobID) coordinator.Tenure            // who has a job, as is known here; Epoch 0: nobody is
-	// Over tells whether a job that was here, as another site says, was forgotten: it is
-	// not here, nor on its way, and no newer state says otherwise.
-	Over func(coordinator.JobID) bool
+	Sure  bool                                                  // no newer state says otherwise
 }
 
 // NewSource makes the machine of a term that begins at now.
@@ -188,34 +186,19 @@ func mergedFrom(n, older *coordinator.Snapshot) bool {
 }
 
 // gone is why a job is not to be kept at the site that asked; empty: that is not
-// known. One that has ended stays there for as long as it is remembered here. One
-// of which nothing is known was forgotten, if the state here is not one from before
-// it came. Of one that is said to have moved on only who has it says so.
+// known. One that has ended stays there for as long as it is remembered here; when it is
+// not it goes where it is on record that it ended here (coordinator.Forgotten). Of one that
+// moved on only who has it says so: what is kept may be all that there is by now. The same
+// if nothing is known of it here.
 func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
-	switch j := st.Find(k.Job); {
-	case j == nil && s.knew(st, k):
-		return "it was forgotten at its site"
+	j, has := st.Find(k.Job), st.Owner(k.Job)
+	switch {
+	case j == nil && st.Sure && has.Site == s.self && (has.Epoch > k.Known() || has.Epoch == k.Known() && (k.Later == nil || k.At(s.self))):
+		return "it ended at its site, and was forgotten there"
 	case j == nil || j.Status.Ended() || j.Epoch < k.Known():
 		return ""
 	}
 	return "it is not to be kept at this site"
-}
-
-// knew tells whether this site must have applied what made a job its own: it has come
-// to where it offered the job, or to where the job was submitted, if that was here. Of what
-// came here later Over says it.
-func (s *Source) knew(st Site, k *coordinator.WantedJob) bool {
-	if k.Later != nil { // who has it now knows whether it is over
-		return k.At(s.self) && st.Over(k.Job)
-	}
-	applied := func(index uint64) bool {
-		return index <= st.Index && coordinator.Life(index) == coordinator.Life(st.Index) // else it may be lost
-	}
-	if k.Index > 0 {
-		return applied(k.Index)
-	}
-	index, site, ok := k.Job.Parts()
-	return ok && (site == "" || site == s.self) && applied(index)
 }
 
 // Pinned tells whether a checkpoint must stay, because another site is fetching it,

@@ -72,35 +72,6 @@ func TestAnswersAreShort(t *testing.T) {
 	}
 }
 
-// A job is gone where it was once offered, and is not any more, wherever it was submitted:
-// but not for a state of before it was offered, or of a site that was founded anew.
-func TestWhatIsGone(t *testing.T) {
-	for name, c := range map[string]struct {
-		job         coordinator.JobID
-		index, here uint64 // at which it was offered, and of the state
-		gone        bool
-	}{
-		"submitted here":                      {"j7-c", 0, 7, true},
-		"submitted here, later":               {"j7-c", 0, 6, false},
-		"submitted elsewhere, nobody knows":   {"j7-a", 0, 1000, false},
-		"submitted elsewhere":                 {"j7-a", 900, 1000, true},
-		"submitted elsewhere, offered now":    {"j7-a", 1000, 1000, true},
-		"of a state of before":                {"j7-a", 1001, 1000, false},
-		"submitted here, a state of before":   {"j7-c", 1001, 1000, false},
-		"from before jobs' ids name the site": {"j7", 0, 7, true},
-		"it may be lost":                      {"j7-c", 900, coordinator.NextLife(1000) + 7, false},
-		"it may be lost, submitted here":      {"j7-c", 0, coordinator.NextLife(1000) + 7, false},
-		"it was said again since":             {"j7-c", coordinator.NextLife(1000) + 6, coordinator.NextLife(1000) + 7, true},
-	} {
-		s := NewSource(Config{}, "c", 0)
-		st := Site{Index: c.here, Find: func(coordinator.JobID) *coordinator.Job { return nil }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Owner: func(coordinator.JobID) coordinator.Tenure { return coordinator.Tenure{} }}
-		o := s.Answer(0, st, &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: c.job, Epoch: 2, Has: "chk", Index: c.index}}})
-		if got := len(o.Gone) == 1 && o.Gone[0].Job == c.job && o.Gone[0].Epoch == 2; got != c.gone {
-			t.Errorf("%s: gone: %t", name, got)
-		}
-	}
-}
-
 // Site b keeps a job as it was at epoch 1, and asks c, which had it then, or is said to have it.
 func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 	live, ended, moved := coordinator.Running, coordinator.Stopped, coordinator.Moved
@@ -112,7 +83,7 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		to    bool                // it is to be kept at b
 		has   *coordinator.Tenure // who has it, as c knows; nil: by the job
 		later *coordinator.Tenure // what b has on record
-		over  bool
+		old   bool                // c may have an old state
 		want  string
 	}{
 		"it is at d":                               {job: &coordinator.Job{Epoch: 2, Status: moved, Owner: "d"}, want: "d has it at 2"},
@@ -127,13 +98,23 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		"c has it, and not for b":                  {job: &coordinator.Job{Epoch: 2, Status: live}, later: at(2, "c"), want: "gone"},
 		"c has it, for b":                          {job: &coordinator.Job{Epoch: 2, Status: live}, to: true, later: at(2, "c"), want: "text"},
 		"c had it, and it has ended":               {job: &coordinator.Job{Epoch: 2, Status: ended}, later: at(2, "c")},
-		"c has forgotten it":                       {later: at(2, "c"), over: true, want: "gone"},
-		"c may not know yet":                       {later: at(2, "c")},
-		"c forgot it, and d has it":                {later: at(2, "d"), over: true},
-		"c forgot it":                              {over: true, want: "gone"},
+		"it ended at c, and was forgotten":         {has: at(1, "c"), want: "gone"},
+		"so it was, as an old state says":          {has: at(1, "c"), old: true},
+		"it ended at c later":                      {has: at(3, "c"), want: "gone"},
+		"it ended at c later, as b has heard":      {has: at(3, "c"), later: at(3, "c"), want: "gone"},
+		"it ended at c after d had it":             {has: at(3, "c"), later: at(2, "d"), want: "gone"},
+		"it ended at c, and d has it":              {has: at(1, "c"), later: at(2, "d")},
+		"it ended at c, and c has it":              {has: at(1, "c"), later: at(2, "c")},
+		"it ended at c, and d took it, too":        {has: at(2, "c"), later: at(2, "d")},
+		"c has forgotten that it moved to d":       {has: at(2, "d"), want: "d has it at 2"},
+		"c has forgotten that it moved back to d":  {has: at(3, "d"), later: at(2, "c"), want: "d has it at 3"},
+		"c has forgotten that it moved, b knows":   {has: at(2, "d"), later: at(2, "d")},
+		"c has forgotten that it moved to b":       {has: at(2, "b")},
+		"c knows nothing of it":                    {},
+		"c knows nothing of it, and is to have it": {later: at(2, "c")},
 	} {
 		s := NewSource(Config{}, "c", 0)
-		st := Site{Index: 1000, Find: func(coordinator.JobID) *coordinator.Job { return c.job }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Over: func(coordinator.JobID) bool { return c.over }}
+		st := Site{Index: 1000, Find: func(coordinator.JobID) *coordinator.Job { return c.job }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Sure: !c.old}
 		st.Owner = func(coordinator.JobID) (is coordinator.Tenure) {
 			switch {
 			case c.has != nil:
