@@ -25,7 +25,6 @@ type WantedJob struct {
 	Next  string       `cbor:"5,keyasint,omitempty"` // the one that is fetched: it is to be kept until it is
 	Where bool         `cbor:"6,keyasint,omitempty"` // who has parts of Next is not known there, or is not so
 	Ends  []FeedEnd    `cbor:"7,keyasint,omitempty"` // of the logs there
-	Index uint64       `cbor:"8,keyasint,omitempty"` // Replica.Index; who knows SettledLevel is told
 	Why   string       `cbor:"9,keyasint,omitempty"` // the job could not go on there, as was found some seconds ago, for people; who knows SettledLevel is told
 	// Later is Replica.Later. If it is the site that is asked, that is asked only whether
 	// the copy is to stay. Who knows SettledLevel is told.

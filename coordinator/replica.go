@@ -34,9 +34,6 @@ type Replica struct {
 	// into force, so that may stand in what is in no log any more. Its parts are of use.
 	// SettledLevel.
 	Cut bool `cbor:"9,keyasint,omitempty"`
-	// Index of From's state at which it offered the job at Epoch: a later one without the
-	// job has forgotten it. 0: that is not known. SettledLevel.
-	Index uint64 `cbor:"10,keyasint,omitempty"`
 	// Later is another site that is said to have the job, above Epoch, or at it: From may
 	// not have it any more, and what is kept may be of no use. nil: none is. SettledLevel.
 	Later *Tenure `cbor:"11,keyasint,omitempty"`
@@ -106,7 +103,6 @@ type ReplicaOffered struct {
 	From   mesh.Site `cbor:"2,keyasint"`
 	Epoch  uint64    `cbor:"3,keyasint"`
 	Moving MoveID    `cbor:"4,keyasint,omitempty"`
-	Index  uint64    `cbor:"5,keyasint,omitempty"` // of Replica; SettledLevel
 }
 
 // ReplicaNext begins to fetch a snapshot, which is not older than the one that is

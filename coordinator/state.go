@@ -74,9 +74,8 @@ const (
 	// job that goes on from another one's savepoint keeps its lineage, and its mirror.
 	// The epoch behind a mirror's may start before that one, and is anybody's where all
 	// that had it have left the site. A shared feed has no session while that may be at
-	// another site with a job. What is kept of a job says at which index it was offered,
-	// and its mirrors go with the site that it was kept of. Who was taken out is refused
-	// with a code of its own. What a prepared move needs stays as it is, and a job that
+	// another site with a job. Mirrors for what is kept of a job go with the site that it was
+	// kept of. Who was taken out is refused with a code of its own. What a prepared move needs stays as it is, and a job that
 	// another site may have taken is not handed over.
 	// A shared feed that is deleted and made again under its name is another one.
 	// What is on record of a file gets shorter where its job goes on from something older.

@@ -60,7 +60,7 @@ func plain(w *coordinator.Want, site mesh.Site, level uint32) *coordinator.Want 
 	own.Jobs = slices.Clone(w.Jobs)
 	own.Jobs = slices.DeleteFunc(own.Jobs, func(j coordinator.WantedJob) bool { return j.At(site) })
 	for i := range own.Jobs {
-		own.Jobs[i].Index, own.Jobs[i].Why, own.Jobs[i].Later = 0, "", nil
+		own.Jobs[i].Why, own.Jobs[i].Later = "", nil
 	}
 	return &own
 }

@@ -66,7 +66,7 @@ func movingJob() coordinator.MovingJob {
 // want and offer are those of docs/REPLICATION.md.
 func want() coordinator.Want {
 	return coordinator.Want{Site: "s", Jobs: []coordinator.WantedJob{{Job: "j7", Epoch: 2, Text: digest(0xbb), Has: "chk-3-17", Next: "chk-3-18", Where: true,
-		Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}, Index: 90, Why: "its log ends at 600", Later: &coordinator.Tenure{Epoch: 3, Site: "c", At: at}}}}
+		Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}, Why: "its log ends at 600", Later: &coordinator.Tenure{Epoch: 3, Site: "c", At: at}}}}
 }
 
 func offer() coordinator.Offer {
@@ -105,7 +105,7 @@ func commands() []any {
 		{FeedCreated: new(feed("plant"))},
 		{FeedDeleted: &coordinator.FeedDeleted{Name: "plant"}},
 		{LogEpochBegun: &coordinator.LogEpochBegun{Feed: "plant", Term: 2, Log: logEpoch()}},
-		{ReplicaOffered: &coordinator.ReplicaOffered{Job: movingJob(), From: "b", Epoch: 2, Moving: "m12-b", Index: 90}},
+		{ReplicaOffered: &coordinator.ReplicaOffered{Job: movingJob(), From: "b", Epoch: 2, Moving: "m12-b"}},
 		{ReplicaNext: &coordinator.ReplicaNext{Job: "j7", From: "b", Epoch: 2, Snapshot: snapshot("chk-3-18", 18), Replace: true}},
 		{ReplicaAdvanced: &coordinator.ReplicaAdvanced{Job: "j7", From: "b", Epoch: 2, Name: "chk-3-18", Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}}},
 		{ReplicaDropped: &coordinator.ReplicaDropped{Job: "j7", From: "b", Epoch: 2, Why: "it has ended"}},
@@ -258,7 +258,7 @@ func state1() *coordinator.State {
 
 func replicas() map[coordinator.JobID]*coordinator.Replica {
 	full := &coordinator.Replica{Job: movingJob(), From: "b", Epoch: 2, Snapshot: snapshot("chk-3-17", 17), Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}},
-		Next: snapshot("chk-3-18", 18), Moving: "m12-b", Since: at, Index: 90, Later: &coordinator.Tenure{Epoch: 3, Site: "c", At: at}}
+		Next: snapshot("chk-3-18", 18), Moving: "m12-b", Since: at, Later: &coordinator.Tenure{Epoch: 3, Site: "c", At: at}}
 	empty := &coordinator.Replica{Job: coordinator.MovingJob{ID: "j8", Spec: []byte{}}, From: "b", Epoch: 1}
 	return map[coordinator.JobID]*coordinator.Replica{"j7": full, "j8": empty}
 }

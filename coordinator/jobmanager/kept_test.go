@@ -91,29 +91,6 @@ func TestKeptBesideATakenFeed(t *testing.T) {
 	s.do("unfeed line.at.b")
 }
 
-// At which index a site offered a job is that of its epoch, the greatest that was said.
-func TestTheIndexOfAnOffer(t *testing.T) {
-	for index, want := range []uint32{coordinator.SitesLevel, coordinator.SettledLevel} {
-		if c := (coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Index: uint64(index)}}); c.Needs() != want {
-			t.Errorf("index %d: level %d", index, c.Needs())
-		}
-	}
-	s := newSite(t)
-	s.raise()
-	for _, c := range []struct {
-		line string
-		want uint64
-	}{
-		{"from=b epoch=1 name=door index=90", 90}, {"from=b epoch=1 name=door", 90}, {"from=b epoch=1 name=door index=80", 90}, {"from=b epoch=1 name=gate index=100", 100},
-		{"from=c epoch=2 name=gate index=7", 7}, {"from=b epoch=3 name=gate", 0}, {"from=b epoch=3 name=gate index=300", 300},
-	} {
-		s.do("offered j1-b %s @4", c.line)
-		if r := s.m.State().Replicas["j1-b"]; r.Index != c.want {
-			t.Errorf("%s: %d, want %d", c.line, r.Index, c.want)
-		}
-	}
-}
-
 // A job is taken with its shared feed, goes home with the session, and comes back with it:
 // nothing is in its way where the session went from. While it is here it is.
 func TestATakenFeedComesBack(t *testing.T) {

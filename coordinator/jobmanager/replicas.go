@@ -45,7 +45,7 @@ func (a *apply) kept(c *coordinator.ReplicaOffered) (*coordinator.Replica, error
 		return nil, err
 	}
 	old := a.Replicas[c.Job.ID]
-	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At, Index: c.Index}
+	next := &coordinator.Replica{Job: ownJob(&c.Job), From: c.From, Epoch: c.Epoch, Moving: c.Moving, Since: a.c.At}
 	switch {
 	case old == nil && len(a.Replicas) >= MaxReplicated:
 		return nil, refuse(ErrRefused, "%d jobs of other sites are kept here: let some of them go there first", MaxReplicated)
@@ -59,7 +59,7 @@ func (a *apply) kept(c *coordinator.ReplicaOffered) (*coordinator.Replica, error
 		// newer there is nothing else.
 		next.Snapshot, next.Ends, next.Since, next.Cut = old.Snapshot, old.Ends, old.Since, old.Cut || a.cut(old, next)
 		if c.Epoch == old.Epoch {
-			next.Next, next.Index = old.Next, max(old.Index, c.Index)
+			next.Next = old.Next
 		}
 		if l := old.Later; l != nil && (l.Epoch > c.Epoch || l.Epoch == c.Epoch && l.Site != c.From) {
 			next.Later = l

@@ -22,7 +22,7 @@ func replicas(c *coordinator.Command, w words) bool {
 	from, epoch := mesh.Site(w.named["from"]), number(w.named["epoch"])
 	switch w.at(0) {
 	case "offered":
-		o := &coordinator.ReplicaOffered{Job: coordinator.MovingJob{ID: w.job(1), Name: w.named["name"], Parallelism: int(number(w.named["p"]))}, From: from, Epoch: epoch, Moving: coordinator.MoveID(w.named["moving"]), Index: number(w.named["index"])}
+		o := &coordinator.ReplicaOffered{Job: coordinator.MovingJob{ID: w.job(1), Name: w.named["name"], Parallelism: int(number(w.named["p"]))}, From: from, Epoch: epoch, Moving: coordinator.MoveID(w.named["moving"])}
 		for _, f := range w.list("feeds") {
 			o.Job.Feeds = append(o.Job.Feeds, coordinator.MovingFeed{Name: f, Lineage: reigns(w.list("reigns")), Config: session(w.named["client"])})
 		}

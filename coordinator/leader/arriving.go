@@ -98,11 +98,7 @@ func (l *Leader) fetch(m *moveRun) {
 		l.replicate(m, coordinator.Command{ReplicaDropped: &coordinator.ReplicaDropped{Job: m.job, From: arr.From, Epoch: epoch, Why: "the job is here"}})
 	case arr.Phase != coordinator.ArrivalReceiving || m.want == nil:
 	case !ours || r.Moving != m.id:
-		c := &coordinator.ReplicaOffered{Job: arr.Job, From: arr.From, Epoch: epoch, Moving: m.id}
-		if l.st.Level >= coordinator.SettledLevel {
-			c.Index, _, _ = m.id.Parts() // it was there when the move began
-		}
-		l.replicate(m, coordinator.Command{ReplicaOffered: c})
+		l.replicate(m, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: arr.Job, From: arr.From, Epoch: epoch, Moving: m.id}})
 	case r.Named(m.want.Name) == nil && newer(m.want, r):
 		l.replicate(m, coordinator.Command{ReplicaNext: &coordinator.ReplicaNext{Job: m.job, From: arr.From, Epoch: epoch, Snapshot: nowhere(m.want), Replace: true}})
 	}

@@ -202,7 +202,7 @@ func (l *Leader) records(site mesh.Site) replication.Records {
 }
 
 func (l *Leader) recordOf(site mesh.Site, r *coordinator.Replica) replication.Record {
-	rec := replication.Record{Replica: r, Indexed: l.st.Level >= coordinator.SettledLevel}
+	rec := replication.Record{Replica: r, Settled: l.st.Level >= coordinator.SettledLevel}
 	if r == nil || r.From != site {
 		return rec
 	}

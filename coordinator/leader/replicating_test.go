@@ -39,7 +39,7 @@ func newKeeping(t *testing.T, at ...int64) *keeping {
 		Agents: map[mesh.NodeID]*coordinator.Agent{"b1": agent},
 		Feeds: map[string]*coordinator.Feed{"j6-a.in": {Name: "j6-a.in", Job: "j6-a", Replicas: 1, Mirror: of,
 			Log: coordinator.LogEpoch{Epoch: 2, Owner: "b1", Members: []mesh.NodeID{"b1"}, Starts: []int64{0, 0}, Mirror: of}, Config: fmt.Appendf(nil, `{"lanes":%d}`, len(at))}},
-		Replicas: map[coordinator.JobID]*coordinator.Replica{"j6-a": {From: "a", Epoch: 1, Index: 3,
+		Replicas: map[coordinator.JobID]*coordinator.Replica{"j6-a": {From: "a", Epoch: 1,
 			Job:  coordinator.MovingJob{ID: "j6-a", Name: "kept", Spec: []byte(jobs["kept"]), Feeds: []coordinator.MovingFeed{{Name: "j6-a.in"}}},
 			Next: &coordinator.Snapshot{Name: "c7", Job: "j6-a", ID: id, Manifest: data, Copies: []coordinator.PartCopies{{Part: store.Digest{1}, Nodes: []mesh.NodeID{"b1"}}}}}},
 	}}

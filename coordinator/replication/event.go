@@ -36,7 +36,7 @@ type Rejected struct {
 // Record is a replica as it is now.
 type Record struct {
 	*coordinator.Replica
-	Indexed bool // it may say at which index it was offered: SettledLevel
+	Settled bool // it may say who is said to have the job: SettledLevel
 	Copied  bool // each part of Next has the copies here that it can have, one at least
 	// Whole: the logs are durable here up to where Next stands, and Ends says how far.
 	Whole bool

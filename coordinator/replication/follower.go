@@ -232,7 +232,7 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 	case j.gone != nil && r.Replica != nil && (r.From == f.from || r.Has().Site == f.from) && r.Epoch == j.gone.Epoch:
 		f.drop(now, id, j, r, j.gone.Why)
 		return
-	case j.moved != nil && r.Replica != nil && r.Indexed && r.Epoch == j.moved.Epoch && r.Has().Epoch < j.moved.To.Epoch && j.moved.To.Site != f.self:
+	case j.moved != nil && r.Replica != nil && r.Settled && r.Epoch == j.moved.Epoch && r.Has().Epoch < j.moved.To.Epoch && j.moved.To.Site != f.self:
 		f.tell("job %s, which is kept here as it was at site %s, is said to be at site %s, at epoch %d", id, r.From, j.moved.To.Site, j.moved.To.Epoch)
 		f.propose(now, id, j, coordinator.Command{ReplicaMoved: &coordinator.ReplicaMoved{Job: id, From: r.From, Epoch: r.Epoch, To: j.moved.To}})
 		return
@@ -265,18 +265,11 @@ func (f *Follower) decide(now dataflow.Time, id coordinator.JobID, j *followed, 
 	case !r.Copied && o.Lost: // else it is here, and only the logs are missing
 		f.begin(now, j, r, true)
 	}
-	if known := r.Index > 0 && coordinator.Life(r.Index) >= coordinator.Life(f.index); r.Indexed && !known && j.proposed == dataflow.MinTime { // it is from before records said so, or its site was recovered since
-		f.keep(now, id, j, r, &r.Job)
-	}
 }
 
 // keep puts on record what is offered: by the newest answer.
 func (f *Follower) keep(now dataflow.Time, id coordinator.JobID, j *followed, r Record, text *coordinator.MovingJob) {
-	c := &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: j.offer.Epoch, Moving: j.offer.Moving}
-	if r.Indexed {
-		c.Index = f.index
-	}
-	f.propose(now, id, j, coordinator.Command{ReplicaOffered: c})
+	f.propose(now, id, j, coordinator.Command{ReplicaOffered: &coordinator.ReplicaOffered{Job: *text, From: f.from, Epoch: j.offer.Epoch, Moving: j.offer.Moving}})
 }
 
 // outlived tells whether a job whose feed was taken here along with another one is at its
@@ -379,7 +372,7 @@ func (f *Follower) ask(now dataflow.Time, records Records) {
 			w.Jobs = append(w.Jobs, j)
 			continue
 		}
-		j.Text, j.Ends, j.Index = codec.TextOf(&r.Job), r.Ends, r.Index
+		j.Text, j.Ends = codec.TextOf(&r.Job), r.Ends
 		if s := r.Restorable(); s != nil {
 			j.Has = s.Name
 		}

@@ -91,7 +91,7 @@ func TestARefusalIsToldOnce(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, told, c.want)
 		}
 	}
-	kept = &coordinator.Replica{From: "a", Epoch: 1, Job: *text, Index: 1}
+	kept = &coordinator.Replica{From: "a", Epoch: 1, Job: *text}
 	round("", true, 1)
 	kept = nil
 	if told := round("there is no room", true, 100); len(told) != 1 {
@@ -102,7 +102,7 @@ func TestARefusalIsToldOnce(t *testing.T) {
 // A question may be passed over while another one is under way: the answer to that is none
 // to the later one.
 func TestAnAnswerIsToItsQuestion(t *testing.T) {
-	record := replication.Record{Replica: &coordinator.Replica{From: "a", Epoch: 1, Index: 10, Job: coordinator.MovingJob{ID: "j7-a"}}, Indexed: true}
+	record := replication.Record{Replica: &coordinator.Replica{From: "a", Epoch: 1, Job: coordinator.MovingJob{ID: "j7-a"}}, Settled: true}
 	records := replication.Records{
 		Of:   func(coordinator.JobID) replication.Record { return record },
 		Kept: func() []coordinator.JobID { return []coordinator.JobID{"j7-a"} },

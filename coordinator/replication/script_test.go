@@ -29,7 +29,6 @@ import (
 //	copied j1-a [not] · whole j1-a [not] · void j1-a · stuck j1-a     of what is fetched
 //	taken j1-a [not]                     a feed of the job was taken along with another one
 //	run 3s                               time passes; who asks is answered
-//	plain · indexed j1-a                 b's records say nothing of indexes yet; what does j1-a's say?
 //	down · up · refuse · lead a · lead b the sites do not reach each other; b's log takes nothing; there is a new leader
 //	pinned j1-a 5 · where j1-a aa · kept j1-a
 func TestScripts(t *testing.T) {
@@ -66,11 +65,10 @@ type world struct {
 
 	facts         map[coordinator.JobID]*replication.Record
 	down, refuses bool
-	plain         bool // no record says at which index it was offered
 }
 
 func (w *world) reset() {
-	w.now, w.down, w.refuses, w.plain = noon, false, false, false
+	w.now, w.down, w.refuses = noon, false, false
 	w.a = &coordinator.State{Index: 100, Site: "a", Jobs: map[coordinator.JobID]*coordinator.Job{}, Forgotten: map[coordinator.JobID]*coordinator.Forgotten{}}
 	w.b = jobmanager.New()
 	w.facts = make(map[coordinator.JobID]*replication.Record)
@@ -140,10 +138,6 @@ func (w *world) line(f []string) {
 		w.facts[id].Stuck = true
 	case "down", "up":
 		w.down = f[0] == "down"
-	case "plain":
-		w.plain = f[1] != "not"
-	case "indexed":
-		fmt.Fprintf(&w.out, "    %d\n", w.b.State().Replicas[id].Index)
 	case "refuse":
 		w.refuses = f[1] != "not"
 	case "lead":
@@ -218,7 +212,7 @@ func (w *world) records() replication.Records {
 	replicas := w.b.State().Replicas
 	return replication.Records{
 		Of: func(id coordinator.JobID) replication.Record {
-			rec := replication.Record{Replica: replicas[id], Indexed: !w.plain}
+			rec := replication.Record{Replica: replicas[id], Settled: true}
 			if facts := w.facts[id]; facts != nil {
 				rec.Copied, rec.Whole, rec.Void, rec.Stuck, rec.Taken = facts.Copied, facts.Whole, facts.Void, facts.Stuck, facts.Taken
 			}

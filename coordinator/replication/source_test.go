@@ -132,7 +132,7 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		}
 		k := coordinator.WantedJob{Job: "j7-c", Epoch: 1, Later: c.later}
 		if c.later == nil || c.later.Site != "c" {
-			k.Index, k.Has = 900, "chk"
+			k.Has = "chk"
 		}
 		o, got := s.Answer(0, st, &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{k}}), ""
 		switch {
