@@ -50,12 +50,8 @@ log_type error
 `
 
 func startMosquitto(ctx context.Context, path string) (*testBroker, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freePorts()
 	if err != nil {
-		return nil, err
-	}
-	addr := ln.Addr().String()
-	if err := ln.Close(); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "tidemark-bench-")
