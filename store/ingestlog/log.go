@@ -124,6 +124,7 @@ type Log struct {
 	wrote   bool          // there was a commit
 	full    bool          // it has refused, and has not said that there is room
 	capped  bool          // it was the cap, not the disk
+	refused int64         // what was to be taken, and was more than the cap; 0: nothing is
 	ended   bool          // Close was called
 	scratch []byte
 	spent   []bundle // what is being written
@@ -304,8 +305,10 @@ func (l *Log) room(n int64) error {
 	l.mu.Unlock()
 	was := l.capped
 	if l.capped = used+l.pending+n+capSlack > l.o.Cap; l.capped {
+		l.refused = n
 		return l.refuse(fmt.Errorf("ingestlog: %s: %d of %d bytes are used, and retention lets nothing go: %w", l.o.Dir, used+l.pending, l.o.Cap, store.ErrFull))
 	}
+	l.refused = 0
 	if was {
 		l.hasRoom()
 	}

@@ -29,14 +29,14 @@ func (l *Log) Unpin(name string) {
 
 // MakeRoom deletes what retention lets go at an instant of the arrival clock. It
 // is for an owner whose Append was refused: the clock of a log that takes
-// nothing stands still. store.ErrFull: there is still no room.
+// nothing stands still. store.ErrFull: there is still no room for that.
 func (l *Log) MakeRoom(now dataflow.Time) error {
 	if err := l.writable(); err != nil {
 		return err
 	}
 	l.offered = max(l.offered, now)
 	l.retain()
-	return l.room(0)
+	return l.room(l.refused)
 }
 
 // retain deletes the oldest segments as far as they may go, one after the
@@ -94,12 +94,20 @@ func (l *Log) mayGo() bool {
 		return false
 	}
 	// The last messages are there to recognise what a broker sends again. They
-	// may not use up the cap for good: then those in half of it are enough.
+	// may not use up the cap for good: then those in half of it are enough, or
+	// fewer, if what comes next had no room otherwise.
 	rest := used - l.segs[0].bytes
-	if l.done.messages()-end.messages() < KeptMessages && (l.o.Cap == 0 || rest < l.o.Cap/2) {
+	if l.done.messages()-end.messages() < KeptMessages && (l.o.Cap == 0 || rest < l.o.Cap/2) && !l.lacks(used) {
 		return false
 	}
 	r := &l.o.Retain
 	now := max(l.done.clock(), l.offered)
 	return r.Age > 0 && end.clock() < now.Add(-r.Age) || r.Bytes > 0 && used > r.Bytes
+}
+
+// lacks tells whether what was refused has no room beside so many bytes. What never
+// has is no reason to let anything go.
+func (l *Log) lacks(used int64) bool {
+	need := l.refused + capSlack
+	return l.refused > 0 && need <= l.o.Cap && used+l.pending+need > l.o.Cap
 }

@@ -187,3 +187,40 @@ func TestPendingIsBounded(t *testing.T) {
 		t.Errorf("%+v after %d", s, n)
 	}
 }
+
+// What comes next is larger than the room beside the half of the cap in which the last
+// messages are kept: they make room for it, and no more of them goes than must.
+func TestTheLastMessagesDoNotUseUpTheCap(t *testing.T) {
+	k := newKeeper(t, Options{Cap: 4 << 20, Retain: Retention{Age: 10 * dataflow.Second}})
+	for i, n := range []int{16, 8, 8} { // of a half of the cap, the first segment is more than the others leave
+		k.must(k.put(n, 100_000, int64(i)*second))
+	}
+	k.must(k.MakeRoom(dataflow.Time(99 * second)))
+	k.first(0)
+	if err := k.put(11, 100_000, 100*second); !errors.Is(err, store.ErrFull) {
+		t.Fatalf("%v; %+v", err, k.Stats())
+	}
+	k.must(k.MakeRoom(dataflow.Time(100 * second)))
+	k.first(16)
+	k.must(k.put(11, 100_000, 100*second))
+	k.must(k.MakeRoom(dataflow.Time(200 * second)))
+	k.first(16)
+}
+
+// What is larger than the cap is no reason to let the last messages go.
+func TestWhatNeverFitsMakesNoRoom(t *testing.T) {
+	k := newKeeper(t, Options{Cap: 4 << 20, Retain: Retention{Age: 10 * dataflow.Second}})
+	for range 2 {
+		k.must(k.put(4, 100_000, 0))
+	}
+	for range 2 {
+		if err := k.put(50, 100_000, 100*second); !errors.Is(err, store.ErrFull) {
+			t.Fatal(err)
+		}
+		if err := k.MakeRoom(dataflow.Time(100 * second)); !errors.Is(err, store.ErrFull) {
+			t.Errorf("there is room: %v", err)
+		}
+	}
+	k.first(0)
+	k.must(k.put(4, 100_000, 100*second))
+}
