@@ -56,14 +56,27 @@ func (b *told) Write(p []byte) (int, error) {
 	return b.lockedBuffer.Write(p)
 }
 
-// newRunning makes the files of a job in a short folder: a socket's path is.
-func newRunning(t *testing.T, name string) *running {
+// shortFolder is a new folder in which there may be a socket, whose path is short:
+// where temporary files have long ones it is in /tmp.
+func shortFolder(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tm")
+	const most = 103 - len("/tm1234567890/state/control.sock")
+	parent := ""
+	if len(os.TempDir()) > most {
+		parent = "/tmp"
+	}
+	dir, err := os.MkdirTemp(parent, "tm")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// newRunning makes the files of a job.
+func newRunning(t *testing.T, name string) *running {
+	t.Helper()
+	dir := shortFolder(t)
 	r := &running{t: t, dir: filepath.Join(dir, "state"), job: filepath.Join(dir, "job.yaml"), path: filepath.Join(dir, "out.jsonl"), name: name}
 	if err := os.WriteFile(r.job, fmt.Appendf(nil, endless, name, r.path), 0o600); err != nil {
 		t.Fatal(err)
@@ -99,6 +112,9 @@ func (r *running) says(what string) {
 // wait is until the job has ended; its exit code must be code.
 func (r *running) wait(code int, says string) {
 	r.t.Helper()
+	if r.t.Failed() {
+		r.t.FailNow() // what was to end it may have failed, and then it never ends
+	}
 	if got := <-r.ended; got != code || !strings.Contains(r.stderr.String(), says) {
 		r.t.Errorf("exit code %d, want %d and %q:\n%s", got, code, says, r.stderr.String())
 	}
