@@ -43,14 +43,15 @@
 //     that end, and a silent one no longer counts. (Two intervals, because a
 //     device that has just joined holds the watermark until its first marker.
 //     Markers of all devices fall on the same instants, as clocks are wrong by
-//     whole intervals; so joins do not add up.) At least one device must live.
+//     whole intervals; so joins do not add up.) Some device must have lived all that
+//     time: while none does the watermark stands still, and nothing is late.
 //  3. A reading or marker is surely refused if it is ahead of its sending time
 //     by more than max_ahead + S. It then counts as no sign of life.
 //
 // Whatever is none of these makes its window unsure, and the oracle says so
 // instead of judging it. A fleet whose Settle is above S and whose LateBy is
-// at least SureLate has no unsure windows for a threshold of Limit: until it
-// has settled, a device's readings stay cold.
+// at least SureLate, and of which some device always lives, has no unsure windows
+// for a threshold of Limit: until it has settled, a device's readings stay cold.
 //
 // Duplicates of readings on time are counted twice, unless the job has
 // dedupe. A late reading is compared after the filter, as in a job that

@@ -59,6 +59,8 @@ type Oracle struct {
 	devices []heard
 	windows map[windowKey]*Window
 	names   map[string]int
+	last    int64 // sending time of the last accepted message of any device
+	awake   int64 // since when some device surely lives
 }
 
 type windowKey struct {
@@ -79,7 +81,7 @@ type heard struct {
 
 // NewOracle makes an oracle for a fleet with configuration c.
 func NewOracle(c Config, s Settings) *Oracle {
-	o := &Oracle{cfg: c, set: s, devices: make([]heard, c.Sensors), windows: make(map[windowKey]*Window), names: make(map[string]int, c.Sensors)}
+	o := &Oracle{cfg: c, set: s, devices: make([]heard, c.Sensors), windows: make(map[windowKey]*Window), names: make(map[string]int, c.Sensors), last: int64(dataflow.MinTime)}
 	for i := range o.devices {
 		o.devices[i].mark = int64(dataflow.MinTime)
 		o.devices[i].seq = -1
@@ -112,6 +114,10 @@ func (o *Oracle) Add(ev *Event) {
 	if o.set.IdleAfter == 0 {
 		patience = int64(dataflow.MaxTime)
 	}
+	if o.last == int64(dataflow.MinTime) || at-o.last > patience {
+		o.awake = at
+	}
+	o.last = at
 	if !d.seen || at-d.last > patience {
 		d.seen, d.joined, d.marked, d.holds = true, at, false, at
 	}
@@ -164,7 +170,7 @@ func (o *Oracle) judge(ev *Event, d *heard) {
 		w.Count++
 		w.Sum += ev.Row.Temp
 		w.Min, w.Max = min(w.Min, ev.Row.Temp), max(w.Max, ev.Row.Temp)
-	case o.passes() && closes <= int64(ev.At)-int64(o.set.Slack)-int64(o.cfg.lag(o.set.IdleAfter)):
+	case o.passes() && max(closes, o.awake) <= int64(ev.At)-int64(o.set.Slack)-int64(o.cfg.lag(o.set.IdleAfter)):
 		o.totals.Late++
 	default:
 		o.totals.Unsure++
