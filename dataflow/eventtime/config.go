@@ -21,6 +21,7 @@ type Config struct {
 	Bound      dataflow.Duration // Bounded: how far rows may be out of order
 	KeepMarker bool              // Punctuated: the marker row is data too (emit: true)
 	PerDevice  bool              // one watermark a device; the source's is the least of the live devices'. Without meaning for None and Ingestion
+	Per        string            // PerDevice: what names the devices; state that was made with another has other devices. Empty: no matter
 	IdleAfter  dataflow.Duration // a device or split silent for longer is left out of the minimum
 	MaxAhead   dataflow.Duration // rows and markers further ahead of their arrival are refused
 

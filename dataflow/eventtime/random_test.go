@@ -307,6 +307,7 @@ func drawConfig(t *rapid.T) Config {
 		Bound:        dataflow.Duration(rapid.IntRange(0, 5).Draw(t, "bound")),
 		KeepMarker:   rapid.Bool().Draw(t, "keep"),
 		PerDevice:    rapid.Bool().Draw(t, "per"),
+		Per:          rapid.SampledFrom([]string{"", "d string"}).Draw(t, "by"),
 		IdleAfter:    dataflow.Duration(rapid.SampledFrom([]int{3, 10, 0}).Draw(t, "idle")),
 		MaxAhead:     dataflow.Duration(rapid.SampledFrom([]int{0, 0, 8}).Draw(t, "ahead")),
 		MarkArrivals: rapid.Bool().Draw(t, "arrivals"),

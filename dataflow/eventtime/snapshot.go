@@ -40,6 +40,12 @@ const (
 	deviceJoined // null: not joining
 )
 
+// perNote is the split of a row of the table of devices that is none: in place of
+// a device's key it has Config.Per. Programs that do not know it pass it over, as a
+// split that is nobody's. A column would be in the way of checkpoints of subtasks
+// in agents of two releases: a table has one schema.
+const perNote = -1
+
 // StateTables are the tables of every Source's state, with schemas made anew: a
 // package holds no variables.
 func StateTables() []operator.StateTable {
@@ -142,6 +148,13 @@ func (s *Source) saveSplit(bl *batch.Builder, sp *split) {
 // (for a delta), then those that are there.
 func (s *Source) saveDevices(delta bool, w *stateWriter) error {
 	t := s.devices
+	if s.cfg.Per != "" {
+		w.bl.SetInt(deviceSplit, perNote)
+		w.bl.SetString(deviceName, s.cfg.Per)
+		if err := w.next(); err != nil {
+			return err
+		}
+	}
 	if delta {
 		for _, g := range t.gone {
 			w.bl.SetInt(deviceSplit, int64(s.splits[g.split].number))
@@ -208,8 +221,11 @@ func (s *Source) Restore(table int, b *batch.Batch) error {
 	}
 	for k := range b.Len() {
 		i := b.Position(k)
-		sp := byNumber[b.Cols[0].Ints[i]]
+		number := b.Cols[0].Ints[i]
+		sp := byNumber[number]
 		switch {
+		case table == deviceTable && number == perNote:
+			s.strangers = s.strangers || s.cfg.Per != "" && s.cfg.Per != string(b.Cols[deviceName].At(i))
 		case sp == nil:
 		case table == splitTable:
 			s.restoreSplit(sp, b, i)
@@ -278,6 +294,9 @@ func (s *Source) ready() {
 		return
 	}
 	s.restored = false
+	if s.strangers && s.devices != nil {
+		s.dropDevices()
+	}
 	s.now = s.sent
 	s.open, s.holding, s.started = 0, 0, 0
 	inputs := make([]Input, len(s.splits))
@@ -313,4 +332,18 @@ func (s *Source) ready() {
 		}
 	}
 	s.settle()
+}
+
+// dropDevices lets go of restored devices that will never be heard of again, as
+// rows have other names now. The source goes on from where it stood, and each split
+// holds it there until it shows a device, like one that was not there before.
+func (s *Source) dropDevices() {
+	s.devices, s.strangers = newDevices(), false
+	for i := range s.splits {
+		sp := &s.splits[i]
+		sp.silence, sp.fresh = laggard{}, queue{}
+		if sp.started {
+			sp.started, sp.waived, sp.last = false, false, sp.heard
+		}
+	}
 }

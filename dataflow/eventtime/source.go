@@ -53,6 +53,7 @@ type Source struct {
 
 	tables    []operator.StateTable
 	restored  bool // state was given back and is still to be put together
+	strangers bool // what was given back are devices by another name
 	inherited int  // splits whose state was given back
 
 	// Of the batch at hand.

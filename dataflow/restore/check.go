@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,12 @@ type Options struct {
 const (
 	ownPrefix = "task."
 	pending   = "task.pending"
+)
+
+// Tables of a step of windows: the accumulators, and which windows owe an update.
+const (
+	windows = "windows"
+	refire  = "refire"
 )
 
 // personal tells whether a table of this name is an operator's, and not the
@@ -269,7 +276,17 @@ func (c *checker) unasked(f Finding, o *Operator, w *manifest.Table) {
 		c.refuse(f, Dropped)
 		return
 	}
+	if f.Rows > 0 && w.Name == refire && hasTable(o, windows) {
+		f.Reason = "windows that late rows have changed were to fire again at the next watermark, and the step does not do that any more"
+		f.Fix = "keep late_firing: at_watermark, with an allowed_lateness"
+		c.refuse(f, Dropped)
+		return
+	}
 	c.add(f)
+}
+
+func hasTable(o *Operator, name string) bool {
+	return slices.ContainsFunc(o.Tables, func(t Table) bool { return t.Name == name })
 }
 
 // columns are those of a saved table, for people.

@@ -17,6 +17,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/dataflow/graph"
 	"github.com/tidemark-mesh/tidemark/dataflow/operator"
 	"github.com/tidemark-mesh/tidemark/dataflow/restore"
+	"github.com/tidemark-mesh/tidemark/dataflow/window"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
 
@@ -251,3 +252,54 @@ type source struct{}
 func (source) Connector() string                { return "test" }
 func (source) Schema() *batch.Schema            { return values() }
 func (source) Side(operator.Side) *batch.Schema { return nil }
+
+// tumbling are the tables of a step of windows.
+func tumbling(t *testing.T, lateness dataflow.Duration, firing window.Firing) (all []restore.Table) {
+	t.Helper()
+	f, err := window.NewFactory(window.Spec{Form: window.Tumbling, Size: 10, AllowedLateness: lateness, Firing: firing, Keys: []int{0}, Input: events(),
+		Aggregates: []window.Aggregate{{Name: "n", Func: window.CountRows}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tab := range f.New().(operator.Stateful).StateTables() {
+		all = append(all, restore.Table{StateTable: tab})
+	}
+	return all
+}
+
+// Windows that owe an update keep a step from becoming one that sends none, and
+// nothing else does.
+func TestUpdatesThatAreDue(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		lateness dataflow.Duration
+		firing   window.Firing
+		due      int64
+		allow    bool
+		want     restore.Verdict // of the table
+	}{
+		{"unchanged", 5, window.FireAtWatermark, 1, false, restore.AsIs},
+		{"another lateness", 7, window.FireAtWatermark, 1, false, restore.AsIs},
+		{"no lateness", 0, window.FireAtWatermark, 1, false, restore.Refused},
+		{"at once", 5, window.FireEach, 1, false, restore.Refused},
+		{"at once, allowed", 5, window.FireEach, 1, true, restore.Dropped},
+		{"at once, and none is due", 5, window.FireEach, 0, false, restore.Dropped},
+	} {
+		j, m := job(), savepoint()
+		o := &m.Operators[2]
+		o.Tables = nil
+		for _, tab := range tumbling(t, 5, window.FireAtWatermark) {
+			s := saveOf(tab, 2)
+			if tab.Name == "refire" {
+				s.Shards[0].Parts[0].Rows, s.Shards[1].Parts[0].Rows = c.due, 0
+			}
+			o.Tables = append(o.Tables, s)
+		}
+		at(t, &j, "c").Tables = tumbling(t, c.lateness, c.firing)
+		r := restore.Check(m, j, restore.Options{AllowNonRestored: c.allow})
+		i := slices.IndexFunc(r.Findings, func(f restore.Finding) bool { return f.State == "refire" })
+		if i < 0 || r.Findings[i].Verdict != c.want || r.OK != (c.want != restore.Refused) {
+			t.Errorf("%s: found %s", c.name, verdicts(r))
+		}
+	}
+}

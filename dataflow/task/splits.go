@@ -140,17 +140,22 @@ func (s *source) restoreSplits(b *batch.Batch) {
 }
 
 // renumbered is b, rows of a table of eventtime's, with the numbers that splits
-// have now; those of others are left out. The caller owns the reference.
+// have now; those of others are left out. A negative number is no split's, and
+// stays. The caller owns the reference.
 func (s *source) renumbered(b *batch.Batch) *batch.Batch {
 	d := b.Pool().DeriveAll(b)
 	numbers := d.Own(0, b.Rows)
 	sel := d.OwnSel(b.Len())
 	for k := range b.Len() {
 		row := b.Position(k)
-		if n, ok := s.renumber[b.Cols[0].Ints[row]]; ok {
-			numbers.Ints[row] = n
-			sel = append(sel, int32(row))
+		n := b.Cols[0].Ints[row]
+		if now, ok := s.renumber[n]; ok {
+			n = now
+		} else if n >= 0 {
+			continue
 		}
+		numbers.Ints[row] = n
+		sel = append(sel, int32(row))
 	}
 	d.Sel = sel
 	return d

@@ -404,6 +404,7 @@ func newCore(s *Spec, p *plan, out *batch.Schema) *core {
 	}
 	o := &core{spec: s, out: out, in: newInput(p), keys: state.NewKeyTable(types)}
 	o.wm, o.arrival, o.nextWM = math.MinInt64, math.MinInt64, math.MinInt64
+	o.before = math.MinInt64
 	o.spares = 8
 	o.emit = emitter{schema: out, plan: p, keys: o.keys, nkeys: len(s.Keys)}
 	return o

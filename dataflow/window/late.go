@@ -56,7 +56,7 @@ func (f *sliced) takeLate(p int32) bool {
 	a.one[0][0] = p
 	f.feed(s, a.one[0][:])
 	id := f.ids[0]
-	lo, hi := max(f.g.earliest(no), plus(f.g.gone(f.wm), 1)), min(f.g.latest(no), f.fired)
+	lo, hi := max(f.g.earliest(no), plus(f.lastGone(), 1)), min(f.g.latest(no), f.fired)
 	if f.spec.Firing == FireAtWatermark {
 		for k := lo; k <= hi; k++ {
 			f.pend(refiring{window: k, key: id})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 	"sort"
 	"strings"
 
@@ -25,7 +26,8 @@ type reference struct {
 	count operator.Counters
 
 	wm, arrival int64
-	arrived     int // rows so far
+	before      int64 // windows that end before it are gone, whatever the lateness
+	arrived     int   // rows so far
 	keys        map[string]*refKey
 	order       []string // keys in order of appearance
 }
@@ -48,7 +50,7 @@ type refKey struct {
 }
 
 func newReference(s window.Spec, exprs []string, out *batch.Schema) *reference {
-	return &reference{spec: s, exprs: exprs, out: optest.Stream{Schema: out}, wm: math.MinInt64, arrival: math.MinInt64, keys: map[string]*refKey{}}
+	return &reference{spec: s, exprs: exprs, out: optest.Stream{Schema: out}, wm: math.MinInt64, arrival: math.MinInt64, before: math.MinInt64, keys: map[string]*refKey{}}
 }
 
 func (r *reference) run(in optest.Stream) {
@@ -103,8 +105,24 @@ func (r *reference) assign(t int64) (w [][2]int64) {
 	return w
 }
 
-func (r *reference) cleanup(end int64) int64 {
-	return int64(dataflow.Time(end - 1).Add(r.spec.AllowedLateness))
+// gone is R6: the cleanup time of a window that ends then has come, or had come
+// with the lateness that there was before.
+func (r *reference) gone(end int64) bool {
+	return int64(dataflow.Time(end-1).Add(r.spec.AllowedLateness)) <= r.wm || end-1 < r.before
+}
+
+// restored goes on with another lateness. What is gone by it goes, but for what
+// is to fire again, which goes when it has.
+func (r *reference) restored(lateness dataflow.Duration, firing window.Firing) {
+	if r.wm == math.MaxInt64 {
+		r.before = math.MaxInt64
+	} else if r.wm > math.MinInt64 {
+		r.before = max(r.before, r.wm-int64(r.spec.AllowedLateness)+1)
+	}
+	r.spec.AllowedLateness, r.spec.Firing = lateness, firing
+	for _, k := range r.keys {
+		k.windows = slices.DeleteFunc(k.windows, func(m *refWindow) bool { return r.gone(m.end) && m.pending == 0 })
+	}
 }
 
 func (r *reference) row(x refRow) {
@@ -141,7 +159,7 @@ func (r *reference) timed(k *refKey, x refRow, t int64) {
 	added := false
 	windows := r.assign(t)
 	for _, w := range windows {
-		if r.cleanup(w[1]) <= r.wm { // R7
+		if r.gone(w[1]) { // R7
 			continue
 		}
 		added = true
@@ -149,6 +167,11 @@ func (r *reference) timed(k *refKey, x refRow, t int64) {
 		m.rows = append(m.rows, x)
 		if w[1]-1 <= r.wm { // R9
 			r.again(k, m, x)
+		}
+	}
+	for _, m := range k.windows { // gone with a smaller lateness, but for an update that is due
+		if added && m.pending > 0 && r.gone(m.end) && slices.Contains(windows, [2]int64{m.start, m.end}) {
+			m.rows = append(m.rows, x)
 		}
 	}
 	r.skipped(x, t, added)
@@ -169,7 +192,7 @@ func (k *refKey) window(w [2]int64) *refWindow {
 func (r *reference) skipped(x refRow, t int64, added bool) {
 	switch {
 	case added:
-	case int64(dataflow.Time(t).Add(r.spec.AllowedLateness)) <= r.wm:
+	case r.gone(t + 1):
 		r.count.Late++
 		r.late = append(r.late, optest.Stream{Schema: r.spec.Input, Elements: []optest.Element{{Row: x.row}}}.String())
 	default:
@@ -178,7 +201,7 @@ func (r *reference) skipped(x refRow, t int64, added bool) {
 }
 
 func (r *reference) again(k *refKey, m *refWindow, x refRow) {
-	if r.spec.Firing == window.FireAtWatermark {
+	if r.spec.Firing == window.FireAtWatermark || r.gone(m.end) { // the latter since it was restored
 		if m.pending == 0 {
 			m.pending = x.number
 		}
@@ -202,7 +225,7 @@ func (r *reference) session(k *refKey, x refRow, t int64) {
 			n.rows = append(n.rows, m.rows...)
 		}
 	}
-	if len(n.rows) == 0 && r.cleanup(n.end) <= r.wm {
+	if len(n.rows) == 0 && r.gone(n.end) {
 		r.skipped(x, t, false)
 		return
 	}
@@ -243,7 +266,7 @@ func (r *reference) watermark(w int64) {
 	for _, k := range r.keys {
 		var kept []*refWindow
 		for _, m := range k.windows {
-			if r.cleanup(m.end) > w {
+			if !r.gone(m.end) {
 				kept = append(kept, m)
 			}
 		}

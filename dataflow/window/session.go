@@ -28,6 +28,7 @@ type sessions struct {
 	waits   []bool  // by slot: it is in pending
 
 	savedAt []int64 // by slot: its start in the last snapshot
+	over    bool    // some that were restored may be gone: see letGo
 
 	resSlots         []int32
 	resStart, resEnd []int64
@@ -44,6 +45,7 @@ func newSessions(o *core) *sessions {
 // a row that fires a session again, or after which a mark of the segment has
 // become due.
 func (f *sessions) rows(from, to int) int {
+	f.letGo()
 	ids := f.idsOf(from, to)
 	f.heads = padded(f.heads, f.keys.Cap(), 0)
 	last := f.wmAt(f.pos[to-1])
@@ -85,7 +87,7 @@ func (f *sessions) place(p, id int32, t, last int64) bool {
 	}
 	wm := f.wmAt(p)
 	if s < 0 {
-		if plus(end-1, f.lateness) <= wm {
+		if f.isGone(end, wm) {
 			f.late = append(f.late, p)
 			return false
 		}
@@ -98,6 +100,11 @@ func (f *sessions) place(p, id int32, t, last int64) bool {
 	f.starts[s], f.ends[s] = start, end
 	f.run, f.into = append(f.run, p), append(f.into, s)
 	return f.rearm(s, p, wm, last)
+}
+
+// isGone tells whether a session that ends then is gone at the watermark wm.
+func (f *sessions) isGone(end, wm int64) bool {
+	return plus(end-1, f.lateness) <= wm || end-1 < f.before
 }
 
 // link makes an empty session of a key, in its list between later and c.
@@ -135,13 +142,16 @@ func (f *sessions) rearm(s, p int32, wm, last int64) bool {
 	if passed {
 		due = plus(due, f.lateness)
 	}
-	f.timers.atMost(s, due)
-	f.nextWM = min(f.nextWM, f.timers.next())
+	gone := f.isGone(f.ends[s], wm) // but for an update that was due when it was restored
+	if !gone {
+		f.timers.atMost(s, due)
+		f.nextWM = min(f.nextWM, f.timers.next())
+	}
 	if !passed {
 		f.waits[s] = false
 		return due <= last
 	}
-	if f.spec.Firing == FireAtWatermark {
+	if f.spec.Firing == FireAtWatermark || gone {
 		if !f.waits[s] {
 			f.waits[s] = true
 			f.pending = append(f.pending, s)
@@ -149,6 +159,7 @@ func (f *sessions) rearm(s, p int32, wm, last int64) bool {
 		f.nextWM = min(f.nextWM, plus(wm, 1))
 		return true
 	}
+	f.waits[s] = false // as it may since a restore
 	f.flush()
 	f.resSlots = f.resSlots[:0]
 	f.resStart, f.resEnd, f.resAfter = f.resStart[:0], f.resEnd[:0], f.resAfter[:0]
@@ -211,7 +222,7 @@ func (f *sessions) drop(s int32) {
 	f.release(s)
 }
 
-func (f *sessions) advance() {}
+func (f *sessions) advance() { f.letGo() }
 
 // next fires sessions in the order of their ends, a batch full at a time.
 func (f *sessions) next() bool {
@@ -280,6 +291,9 @@ func (f *sessions) showPending() {
 		if f.waits[s] {
 			f.waits[s], f.t.dirty[s] = false, 1
 			f.show(s)
+			if !f.timers.armed[s] { // it is gone but for this
+				f.dying = append(f.dying, s)
+			}
 		}
 	}
 	f.pending = f.pending[:0]
@@ -364,8 +378,10 @@ func (f *sessions) slotOf(id int32, start int64) (*table, int32) {
 	return f.t, s
 }
 
-// restored sets the timers, which depend on what the watermark has passed.
+// restored sets the timers, which depend on what the watermark has passed. What
+// is gone, with a smaller lateness than it was saved with, gets none.
 func (f *sessions) restored() {
+	f.over = false
 	for _, h := range f.heads {
 		for s := h - 1; s >= 0; s = f.links[s] - 1 {
 			f.timers.open(s)
@@ -373,8 +389,31 @@ func (f *sessions) restored() {
 			if due <= f.wm {
 				due = plus(due, f.lateness)
 			}
+			if f.isGone(f.ends[s], f.wm) {
+				f.over = true
+				continue
+			}
 			f.timers.atMost(s, due)
 		}
 	}
 	f.settle()
+}
+
+// letGo lets go of what was gone when it was restored: after all clocks have been
+// restored, as the first may be ahead of others. A session that is to fire again
+// goes when it has.
+func (f *sessions) letGo() {
+	if !f.over {
+		return
+	}
+	f.over = false
+	for _, h := range f.heads {
+		for s := h - 1; s >= 0; {
+			next := f.links[s] - 1
+			if !f.timers.armed[s] && !f.waits[s] {
+				f.drop(s)
+			}
+			s = next
+		}
+	}
 }

@@ -60,7 +60,7 @@ func (f *sliced) thresholds() {
 	f.fired = f.g.fired(f.wm)
 	f.ended = f.wm == math.MaxInt64
 	if !f.ended {
-		f.from = f.g.start(f.g.gone(f.wm) + 1)
+		f.from = f.g.start(f.lastGone() + 1)
 	}
 	f.nextWM = f.g.next(f.wm)
 	if len(f.again.pending) > 0 {
@@ -70,6 +70,15 @@ func (f *sliced) thresholds() {
 	for _, s := range f.live {
 		s.behind = f.g.earliest(s.no) <= f.fired
 	}
+}
+
+// lastGone is the last window that is gone.
+func (f *sliced) lastGone() int64 {
+	gone := f.g.gone(f.wm)
+	if f.before > math.MinInt64 {
+		gone = max(gone, f.g.fired(f.before-1))
+	}
+	return gone
 }
 
 // rows takes in a segment: it sorts the rows by slice and feeds each slice its
@@ -136,7 +145,7 @@ func (f *sliced) route(p int32) *slice {
 	}
 	no, in := f.g.slice(t)
 	switch {
-	case !in && plus(t, f.g.lateness) > f.wmAt(p):
+	case !in && plus(t, f.g.lateness) > f.wmAt(p) && t >= f.before:
 		f.count.NoWindow++
 		return nil
 	case !in || f.ended || t < f.from:
@@ -284,7 +293,7 @@ func (f *sliced) all(t *table) []int32 {
 // watermark are out.
 func (f *sliced) settle() {
 	f.sweep()
-	gone := f.g.gone(f.wm)
+	gone := f.lastGone()
 	n := 0
 	for ; n < len(f.live) && f.g.latest(f.live[n].no) <= gone; n++ {
 		s := f.live[n]

@@ -22,6 +22,8 @@ type kept struct {
 	graves  [][]*batch.Batch // by table: rows deleted since the last snapshot
 	ground  *batch.Pool      // of the graves: they are state, no rows in flight
 	revived bool             // the clock has been restored
+	noted   bool             // with what was gone by it
+	before  int64            // windows that end before it, as was restored, are gone whatever the lateness is now
 	scratch []*batch.Column
 	id      [1]int32
 	value   [1]int32
@@ -112,11 +114,7 @@ func (o *core) Snapshot(delta bool, emit func(table int, b *batch.Batch) error) 
 			return err
 		}
 	}
-	b := o.newState(o.ctx.Pool, o.clock)
-	for i, v := range []int64{o.wm, o.arrival, o.in.seq} {
-		b.Cols[i].Ints = append(b.Cols[i].Ints, v)
-	}
-	return w.send(o.clock, b, 1, nil)
+	return o.saveClock(w)
 }
 
 // newState is an empty batch of a state table.
@@ -577,20 +575,4 @@ func (o *core) loadSome(t *table, acc int, cols []*batch.Column, rows, slots []i
 			t.lack(len(t.nulls)+acc, s)
 		}
 	}
-}
-
-// restoreClock goes on from the least watermark of those that this operator
-// descends from.
-func (o *core) restoreClock(b *batch.Batch) {
-	for k := range b.Len() {
-		r := b.Position(k)
-		wm, arrival := b.Cols[0].Ints[r], b.Cols[1].Ints[r]
-		if o.revived {
-			wm, arrival = min(wm, o.wm), min(arrival, o.arrival)
-		}
-		o.wm, o.arrival, o.revived = wm, arrival, true
-		o.in.seq = max(o.in.seq, b.Cols[2].Ints[r])
-	}
-	o.form.restored()
-	o.count.KeysLive = int64(o.keys.Len())
 }
