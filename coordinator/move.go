@@ -25,6 +25,21 @@ func NewMoveID(index uint64, source mesh.Site) MoveID {
 	return MoveID(fmt.Sprintf("m%d-%s", index, source))
 }
 
+// NewDryRunID is the id of a question of a leader's term whether another site would take
+// a job: as of a move at an index that no log comes to. Each question has its own, so that
+// an answer that comes late is none to the next one.
+func NewDryRunID(term, question uint64, source mesh.Site) MoveID {
+	return NewMoveID(dryRuns|(term<<24|question&(1<<24-1))&(dryRuns-1), source)
+}
+
+const dryRuns = 1 << 63
+
+// DryRun tells whether it is a dry run's. A program of before has index 0 for all of them.
+func (m MoveID) DryRun() bool {
+	index, _, ok := m.Parts()
+	return ok && (index == 0 || index >= dryRuns)
+}
+
 // Parts are the Raft index and the source that the id names; false: it is no
 // move's.
 func (m MoveID) Parts() (index uint64, source mesh.Site, ok bool) {

@@ -59,3 +59,19 @@ func TestMoveIDs(t *testing.T) {
 		}
 	}
 }
+
+func TestDryRunIDs(t *testing.T) {
+	all := make(map[MoveID]bool)
+	for term := range uint64(3) {
+		for n := range uint64(3) {
+			id := NewDryRunID(term, n, "north")
+			if index, site, ok := id.Parts(); !ok || site != "north" || index < 1<<63 || !id.DryRun() || all[id] {
+				t.Errorf("term %d, question %d: %q", term, n, id)
+			}
+			all[id] = true
+		}
+	}
+	if NewMoveID(NextLife(9), "north").DryRun() || !NewMoveID(0, "north").DryRun() || MoveID("north").DryRun() {
+		t.Error("a move is taken for a dry run, or the other way round")
+	}
+}

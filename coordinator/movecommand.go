@@ -129,8 +129,8 @@ type MovePropose struct {
 	From   mesh.Site `cbor:"2,keyasint"`
 	Epoch  uint64    `cbor:"3,keyasint"` // at the target
 	Newest *Snapshot `cbor:"4,keyasint"` // what it would be restored from now
-	// Dry: nothing is recorded; Move is made of index 0 and answers are only for who
-	// asked.
+	// Dry: nothing is recorded; Move is made of an index that no log comes to, or 0 by a
+	// program of before, and answers are only for who asked.
 	Dry bool `cbor:"5,keyasint,omitempty"`
 }
 

@@ -49,6 +49,7 @@ type site struct {
 	refuses  error // every wish about a move
 	taken    []leader.Failover
 	over     leader.FailedOver // what comes of them
+	logs     []coordinator.LogStatus
 }
 
 // member is an agent of it.
@@ -219,7 +220,7 @@ func (m *member) Statuses(job coordinator.JobID) []coordinator.SubtaskStatus {
 		Operators: []coordinator.OperatorCounters{{Operator: "in", In: 7, Out: 6, Rejected: 1, First: "no JSON"}}}}
 }
 
-func (m *member) Logs() []coordinator.LogStatus { return nil }
+func (m *member) Logs() []coordinator.LogStatus { return m.logs }
 
 func (m *member) Here() ([]coordinator.SubtaskStatus, []coordinator.LogStatus, int64) {
 	return m.Statuses("j5"), []coordinator.LogStatus{{Feed: "plant", End: 12, Bytes: 99, Broker: "connected"},

@@ -105,12 +105,13 @@ func findFeed(st *coordinator.State, ref string) (*coordinator.Feed, error) {
 	return nil, missing("feed", ref, slices.Sorted(maps.Keys(st.Feeds)))
 }
 
-// measured adds what owners said of their logs.
+// measured adds what owners said of their logs. What is known of one that has not begun
+// is of a feed that had the name before, and was deleted.
 func (s *server) measured(all []Feed) {
 	for _, l := range s.b.Logs() {
 		for i := range all {
 			f := &all[i]
-			if f.Name != l.Feed || l.Epoch < f.Epoch {
+			if f.Name != l.Feed || f.Epoch == 0 || l.Epoch < f.Epoch {
 				continue
 			}
 			f.Entries, f.Bytes, f.Messages = l.End, l.Bytes, l.Messages

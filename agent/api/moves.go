@@ -210,7 +210,7 @@ func (s *server) listMoves(ctx context.Context, in *Stale) (*body[[]Move], error
 	all := []Move{}
 	err := s.read(ctx, *in, func(st *coordinator.State) error {
 		for _, m := range s.moves(st, s.b.Told()) {
-			if m.Steps = nil; m.ID != dryID(st.Site) {
+			if m.Steps = nil; !coordinator.MoveID(m.ID).DryRun() {
 				all = append(all, m)
 			}
 		}
@@ -218,9 +218,6 @@ func (s *server) listMoves(ctx context.Context, in *Stale) (*body[[]Move], error
 	})
 	return answer(all), err
 }
-
-// dryID is that of all dry runs.
-func dryID(site mesh.Site) string { return string(coordinator.NewMoveID(0, site)) }
 
 func (s *server) showMove(ctx context.Context, in *struct {
 	Move string `path:"move" doc:"its id"`

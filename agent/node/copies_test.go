@@ -21,7 +21,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/store/part"
 )
 
-// slowJob takes a minute at its first rate, in which it is stopped.
+// slowJob takes five minutes at its first rate, in which it is stopped.
 const slowJob = `name: slow
 parallelism: 2
 checkpoint: {interval: 1s}
@@ -39,7 +39,7 @@ sinks:
 // first, and it is restored exactly.
 func TestCopiesAreMadeAnew(t *testing.T) {
 	all := site(t, 4)
-	id := run(t, all, api.Submission{Spec: fmt.Sprintf(slowJob, 500, "first")})
+	id := run(t, all, api.Submission{Spec: fmt.Sprintf(slowJob, 100, "first")})
 	await(t, "some rows to come out", func() bool { return len(out(t, all, "first.jsonl")) > 0 })
 	name := stop(t, all, id)
 	saved := func() (s *coordinator.Snapshot) {

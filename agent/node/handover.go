@@ -104,12 +104,17 @@ func (n *Node) heir() bool {
 	return false
 }
 
-func (n *Node) aliveOthers() map[mesh.NodeID]bool {
-	alive := make(map[mesh.NodeID]bool)
-	for _, m := range n.gossipMembers() {
-		if m.Status == mesh.Alive && m.Node != n.id.Node() {
-			alive[m.Node] = true
+// aliveOthers are the other agents that are there, as gossip knows.
+func (n *Node) aliveOthers() map[mesh.NodeID]bool { return others(n.id.Node(), n.gossipMembers()) }
+
+// others are the members besides one that are there. Of one that is suspect only a
+// connection was lost, and it is asked at once: it is gone when it has failed.
+func others(self mesh.NodeID, all []mesh.Member) map[mesh.NodeID]bool {
+	there := make(map[mesh.NodeID]bool)
+	for _, m := range all {
+		if m.Node != self && (m.Status == mesh.Alive || m.Status == mesh.Suspect) {
+			there[m.Node] = true
 		}
 	}
-	return alive
+	return there
 }

@@ -155,7 +155,9 @@ func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replic
 		l, heard := said.logs[name]
 		f := st.Feeds[name]
 		switch {
-		case f == nil || f.Log.Epoch == 0:
+		case f == nil:
+		case f.Log.Epoch == 0:
+			heard = heard && l.Epoch >= f.Made // what is known may be of a feed that had the name before
 		case logepoch.Deserted(&f.Log, func(node mesh.NodeID) bool { return st.Agents[node] == nil }):
 			out.Why, out.Unknown = cmp.Or(out.Why, fmt.Sprintf("no agent that has the log of feed %s is here", name)), true
 			continue

@@ -193,6 +193,20 @@ func TestACopyThatLeftIsNotRestorable(t *testing.T) {
 	}
 }
 
+// Nor does what was said of a feed that had the name before.
+func TestACopyOfTheFeedBeforeIsNotRestorable(t *testing.T) {
+	r := &coordinator.Replica{From: "plant", Job: coordinator.MovingJob{ID: "j7-plant", Name: "door", Reads: []string{"line3"}, Feeds: []coordinator.MovingFeed{{Name: "line3", Stay: true}}},
+		Snapshot: standing(t, "c1", map[dataflow.OperatorID][]int64{"in": {40}})}
+	st := &coordinator.State{Site: "depot", Moves: coordinator.NewMoves(), Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-plant": r},
+		Feeds: map[string]*coordinator.Feed{"line3.at.plant": {Name: "line3.at.plant", Made: 70}}}
+	for epoch, why := range map[uint64]string{8: "nothing is known of the log of feed line3.at.plant yet", 70: ""} {
+		log := coordinator.LogStatus{Feed: "line3.at.plant", Epoch: epoch, Shown: 90, Lanes: []coordinator.LaneAt{{Next: 90}}, Of: &coordinator.MirrorOf{}}
+		if got := keptHere(st, "j7-plant", r, &said{logs: map[string]coordinator.LogStatus{log.Feed: log}}); got.Why != why || got.Restorable != (why == "") {
+			t.Errorf("epoch %d: %+v", epoch, got)
+		}
+	}
+}
+
 // A job that reads several shared feeds stands somewhere else in each.
 func TestAReplicaStandsInEachSharedFeed(t *testing.T) {
 	const text = `name: both

@@ -36,23 +36,24 @@ func readPeers(data string) ([]join.Contact, error) {
 	return all, nil
 }
 
-// keepPeers writes down where the others are, when that has changed: as gossip has
-// it, which knows it sooner than the state.
+// mostAddresses is how many addresses of an agent that is not there are remembered.
+const mostAddresses = 3
+
+// keepPeers writes down where the others are, when that has changed.
 func (n *Node) keepPeers() error {
-	var all []join.Contact
+	var agents []join.Contact
 	n.replica.view(func(st *coordinator.State) {
 		for id, a := range st.Agents {
 			if id != n.id.Node() && a.Link != "" {
-				all = append(all, join.Contact{Node: id, Link: a.Link, Gossip: config.GossipOf(a.Link)})
+				agents = append(agents, join.Contact{Node: id, Link: a.Link, Gossip: config.GossipOf(a.Link)})
 			}
 		}
 	})
-	for _, m := range n.gossipMembers() {
-		if i := slices.IndexFunc(all, func(c join.Contact) bool { return c.Node == m.Node }); i >= 0 && m.Status == mesh.Alive {
-			all[i] = join.Contact{Node: m.Node, Link: cmp.Or(m.Link, all[i].Link), Gossip: cmp.Or(m.Gossip, all[i].Gossip)}
-		}
+	before := n.kept
+	if before == nil {
+		before = n.contacts
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Node < all[j].Node })
+	all := peersOf(agents, n.gossipMembers(), before)
 	if len(all) == 0 || slices.Equal(all, n.kept) {
 		return nil
 	}
@@ -65,4 +66,33 @@ func (n *Node) keepPeers() error {
 	}
 	n.kept = all
 	return nil
+}
+
+// peersOf is where agents are, by node: as gossip has it, which knows it sooner than the
+// state. Of one that is not there, as far as gossip knows, nobody can say which of its
+// addresses is the newest: the state may be that of a start long ago, and gossip of an
+// earlier life. So those are kept that were known before, too, until it is there.
+func peersOf(agents []join.Contact, members []mesh.Member, before []join.Contact) (all []join.Contact) {
+	sort.Slice(agents, func(i, j int) bool { return agents[i].Node < agents[j].Node })
+	for _, a := range agents {
+		known := []join.Contact{a}
+		if i := slices.IndexFunc(members, func(m mesh.Member) bool { return m.Node == a.Node }); i >= 0 {
+			m := &members[i]
+			c := join.Contact{Node: a.Node, Link: cmp.Or(m.Link, a.Link), Gossip: cmp.Or(m.Gossip, a.Gossip)}
+			if m.Status == mesh.Alive || m.Status == mesh.Suspect { // of a suspect only a connection was lost
+				all = append(all, c)
+				continue
+			}
+			known = []join.Contact{c, a}
+		}
+		var its []join.Contact
+		for _, c := range slices.Concat(known, before) {
+			c.Site = "" // this one
+			if c.Node == a.Node && !slices.Contains(its, c) && len(its) < mostAddresses {
+				its = append(its, c)
+			}
+		}
+		all = append(all, its...)
+	}
+	return all
 }

@@ -137,6 +137,9 @@ func published(j *coordinator.Job, c *coordinator.Snapshot) bool {
 func stopped(t *testing.T, all []*box, id coordinator.JobID) (found *coordinator.Snapshot, ref string) {
 	t.Helper()
 	await(t, "the job to stop with a savepoint", func() bool {
+		if j := current(t, all, id); j.Then != dataflow.Halt && j.Status != coordinator.Running {
+			return false // it begins again, and would be stopped without one
+		}
 		a, err := leading(t, all).Ask(t.Context(), leader.Wish{Stop: &coordinator.JobTold{Job: id, Then: dataflow.Halt}})
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Logf("stop: %v", err)

@@ -53,9 +53,11 @@ func run(t *testing.T, all []*box, s api.Submission) coordinator.JobID {
 	return id
 }
 
-// stop stops a job with a savepoint. Its session is closed when this returns.
+// stop stops a job with a savepoint. Its session is closed when this returns. One that
+// begins again at that moment would be stopped without one.
 func stop(t *testing.T, all []*box, id coordinator.JobID) string {
 	t.Helper()
+	await(t, "job "+string(id)+" to run", func() bool { return current(t, all, id).Status == coordinator.Running })
 	done, err := ask(t, all, func(c *api.Client) (api.Savepointed, error) { return c.Stop(t.Context(), string(id), false) })
 	if err != nil {
 		t.Fatal(err)

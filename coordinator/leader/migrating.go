@@ -29,7 +29,9 @@ type migrating struct {
 	lag     map[string]int64               // bytes that those lack
 	behind  map[string]behind              // what else they lack
 	probes  map[uint64]*probing
-	probed  uint64 // the order of the last probe
+	probed  uint64             // the order of the last probe
+	dry     coordinator.MoveID // of the last dry run
+	dries   uint64             // dry runs so far
 }
 
 // behind is what a mirror's source has besides, and when it said so, of the clock of
@@ -479,16 +481,15 @@ func (l *Leader) began(c *coordinator.MoveBegan) coordinator.MoveID {
 	return ""
 }
 
-// wishDry asks another site whether it would take a job. One is asked at a time:
-// all have the same id.
+// wishDry asks another site whether it would take a job. One is asked at a time.
 func (l *Leader) wishDry(ref int, c *coordinator.MoveBegan) {
-	id, j := coordinator.NewMoveID(0, l.cfg.Site), l.st.Jobs[c.Job]
+	j := l.st.Jobs[c.Job]
 	job, ok := l.st.MovingTo(c.Job, c.Stay, c.Sets, c.Configs)
 	switch {
 	case !ok || j.Status.Ended():
 		l.put(Effect{Answer: &Answer{Ref: ref, Err: fmt.Errorf("no job %q runs here", c.Job)}})
 		return
-	case l.moving.runs[id] != nil:
+	case l.moving.runs[l.moving.dry] != nil:
 		l.put(Effect{Answer: &Answer{Ref: ref, Err: errOneDry}})
 		return
 	}
@@ -496,7 +497,10 @@ func (l *Leader) wishDry(ref int, c *coordinator.MoveBegan) {
 		l.put(Effect{Answer: &Answer{Ref: ref, Err: err}})
 		return
 	}
-	m := &moveRun{id: id, job: c.Job, source: migration.NewDryRun(l.cfg.Moving, l.now, c.To, l.cfg.Site, j.Epoch, job, ref), retry: dataflow.MinTime}
+	l.moving.dries++
+	id := coordinator.NewDryRunID(l.cfg.Term, l.moving.dries, l.cfg.Site)
+	l.moving.dry = id
+	m := &moveRun{id: id, job: c.Job, source: migration.NewDryRun(l.cfg.Moving, l.now, id, c.To, l.cfg.Site, j.Epoch, job, ref), retry: dataflow.MinTime}
 	l.moving.runs[id] = m
 	l.markMove(id)
 }

@@ -404,8 +404,16 @@ var (
 	errMayHave = errors.New("another site may have taken it, and it goes on when those that keep it have said that they have not; or say that you are sure that it is to go on here, with force")
 )
 
+// mostDecided is how often is decided anew about a wish because what it was decided on
+// is no more.
+const mostDecided = 5
+
 // wishFailover takes a job whose site is lost, or says what would be lost.
-func (l *Leader) wishFailover(ref int, w *Failover) {
+func (l *Leader) wishFailover(ref int, w *Failover) { l.decideFailover(ref, w, mostDecided) }
+
+// decideFailover decides as things are. What is complete here may change until that is in
+// force: nobody need ask again because of it.
+func (l *Leader) decideFailover(ref int, w *Failover, left int) {
 	f, c := l.plan(w)
 	answer := func(err error) { l.put(Effect{Answer: &Answer{Ref: ref, FailedOver: f, Err: err}}) }
 	switch {
@@ -420,7 +428,13 @@ func (l *Leader) wishFailover(ref int, w *Failover) {
 	case c == nil:
 		l.wishMove(ref, &Migrate{Force: f.Move, Why: w.Why, Sure: w.Force})
 	default:
-		l.propose(coordinator.Command{JobFailedOver: c}, answer)
+		l.propose(coordinator.Command{JobFailedOver: c}, func(err error) {
+			if errors.Is(err, jobmanager.ErrStale) && left > 1 {
+				l.decideFailover(ref, w, left-1)
+				return
+			}
+			answer(err)
+		})
 	}
 }
 

@@ -41,7 +41,7 @@ func (l *Leader) probe(id coordinator.MoveID, ask *coordinator.MovePropose, then
 		case p.of.Dry && ask.Dry && same(p.of, ask):
 			return // it is asked again, as there was no answer yet
 		default:
-			l.forgetProbe(p) // all dry runs of a site have one id: this is about something else
+			l.forgetProbe(p) // dry runs of a program of before have one id: this is about something else
 		}
 	}
 	if len(l.moving.probes) >= mostProbes {

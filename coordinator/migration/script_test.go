@@ -58,7 +58,7 @@ func (s *script) make(d *datadriven.TestData) {
 	case "source":
 		s.src = NewSource(Config{}, 0, departureIn(phase), job)
 	case "dry":
-		s.src = NewDryRun(Config{}, 0, "b", "a", 1, job, 9)
+		s.src = NewDryRun(Config{}, 0, "m0-a", "b", "a", 1, job, 9)
 	case "target":
 		s.dst = NewTarget(Config{}, 0, scriptID, arrivalIn(phase, false))
 	}

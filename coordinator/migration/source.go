@@ -72,10 +72,9 @@ func NewSource(cfg Config, now dataflow.Time, d *coordinator.Departure, job coor
 }
 
 // NewDryRun makes a machine that asks the target whether it would take the job,
-// and records nothing. Its id is m0-SITE: as no entry has index 0 no move has it.
-// The verdict comes as the answer to ref: nil, it would.
-func NewDryRun(cfg Config, now dataflow.Time, to, from mesh.Site, epoch uint64, job coordinator.MovingJob, ref int) *Source {
-	return &Source{cfg: cfg.filled(), id: coordinator.NewMoveID(0, from), to: to, dry: true, begun: now, heard: now, urgent: true, cancel: []Wish{{Ref: ref}},
+// and records nothing. Its id is no move's, and no other dry run's. The verdict comes as the answer to ref: nil, it would.
+func NewDryRun(cfg Config, now dataflow.Time, id coordinator.MoveID, to, from mesh.Site, epoch uint64, job coordinator.MovingJob, ref int) *Source {
+	return &Source{cfg: cfg.filled(), id: id, to: to, dry: true, begun: now, heard: now, urgent: true, cancel: []Wish{{Ref: ref}},
 		ask: coordinator.MovePropose{Job: job, From: from, Epoch: epoch + 1, Dry: true}}
 }
 

@@ -1,0 +1,60 @@
+package leader_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/mesh"
+)
+
+// A newer checkpoint of a job becomes complete while a person's word that it goes on here
+// is on its way: it is decided anew, as things are then, and not for ever.
+func TestAFailoverIsDecidedAgain(t *testing.T) {
+	k := newKeeping(t, 0)
+	r := k.st.Replicas["j6-a"]
+	r.Snapshot, r.Next = r.Next, nil
+	k.step(leader.Event{Sites: &[]mesh.Site{}})
+	k.step(leader.Event{Confirmed: new(k.now)})
+	effects := k.step(leader.Event{Wish: &leader.Wish{Ref: 5, Failover: &leader.Failover{Job: "j6-a", Force: true}}})
+	proposed := func() (p *leader.Propose) {
+		for _, f := range effects {
+			if f.Answer != nil {
+				t.Fatalf("answered: %+v, %v", f.Answer.FailedOver, f.Answer.Err)
+			}
+			if f.Propose != nil && f.Propose.Command.JobFailedOver != nil {
+				p = f.Propose
+			}
+		}
+		return p
+	}
+	stale := func(p *leader.Propose) {
+		k.st.Index++
+		effects = k.step(leader.Event{Applied: &leader.Applied{Index: k.st.Index, Command: &p.Command, Err: jobmanager.ErrStale, Ref: p.Ref}})
+	}
+	p := proposed()
+	if p == nil || p.Command.JobFailedOver.Snapshot != "c7" {
+		t.Fatalf("%+v", p)
+	}
+	newer := *r.Snapshot
+	newer.Name = "c8"
+	r.Snapshot = &newer
+	stale(p)
+	if p = proposed(); p == nil || p.Command.JobFailedOver.Snapshot != "c8" {
+		t.Fatalf("%+v", p)
+	}
+	for range 10 {
+		stale(p)
+		for _, f := range effects {
+			if f.Answer != nil {
+				if f.Answer.Ref != 5 || !errors.Is(f.Answer.Err, jobmanager.ErrStale) {
+					t.Errorf("%+v", f.Answer)
+				}
+				return
+			}
+		}
+		p = proposed()
+	}
+	t.Error("it is decided again and again")
+}
