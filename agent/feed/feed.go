@@ -156,14 +156,8 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 	case c != nil && c.Lanes != old.Lanes:
 		return fmt.Errorf("it has %d lanes, for ever; %d were asked for: keep the number, or make a feed of another name", old.Lanes, c.Lanes)
 	}
-	f.config = old
-	if c != nil {
-		f.config = *c
-		if missing || !old.same(*c) {
-			if err := writeConfig(o, f.name, *c); err != nil {
-				return err
-			}
-		}
+	if err := f.settle(c, old, missing); err != nil {
+		return err
 	}
 	if f.pins, err = readPins(o, f.name); err != nil {
 		return err
@@ -191,6 +185,30 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 	f.deaf, f.dirty = make([]bool, f.config.Lanes), make([]int64, f.config.Lanes)
 	for i := range f.dirty {
 		f.dirty[i] = -1
+	}
+	return nil
+}
+
+// settle makes c what the feed runs with, if it is given, and stores it. What the
+// session may have of before is written down first: then nothing subscribes to the
+// new filters while nobody knows of the old ones.
+func (f *Feed) settle(c *Config, old Config, missing bool) error {
+	o := f.owner.o
+	had, err := readLeft(o, f.name)
+	if err != nil {
+		return err
+	}
+	if f.config = old; c != nil {
+		f.config = c.After(old)
+	}
+	f.config = f.config.After(Config{Left: had})
+	if !slices.Equal(had, f.config.Left) {
+		if err := writeLeft(o, f.name, f.config.Left); err != nil {
+			return err
+		}
+	}
+	if c != nil && (missing || !old.same(*c)) {
+		return writeConfig(o, f.name, *c)
 	}
 	return nil
 }

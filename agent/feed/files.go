@@ -21,7 +21,8 @@ import (
 const (
 	configFile = "feed.json"
 	pinsFile   = "pins.json"
-	// maxFile bounds what is read of either.
+	leftFile   = "left.json"
+	// maxFile bounds what is read of each.
 	maxFile = 16 << 20
 )
 
@@ -56,12 +57,52 @@ func readConfig(o Options, name string) (c Config, whole bool, err error) {
 }
 
 func writeConfig(o Options, name string, c Config) error {
+	c.Left = nil
 	b, err := encode(c)
 	if err == nil {
 		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), configFile), b)
 	}
 	if err != nil {
 		return fmt.Errorf("feed %q: storing its config: %w", name, err)
+	}
+	return nil
+}
+
+// left is left.json: Config.Left, in a file that programs of before do not know, which
+// refuse a feed.json with a key that they do not know.
+type left struct {
+	Version int      `json:"version"`
+	Filters []string `json:"filters"`
+}
+
+// readLeft reads it; a feed without one has left none.
+func readLeft(o Options, name string) ([]string, error) {
+	file := filepath.Join(folder(o.Dir, name), leftFile)
+	b, err := readFile(o.FS, file)
+	if errors.Is(err, store.ErrMissing) {
+		return nil, nil
+	}
+	var l left
+	switch {
+	case err != nil:
+	case json.Unmarshal(b, &l) != nil:
+		err = fmt.Errorf("%w; put a good copy in its place, or delete it: what jobs of before subscribed to may come for ever then", store.ErrCorrupt)
+	case l.Version < 1 || l.Version > fileVersion:
+		err = fmt.Errorf("version %d of left.json; this program reads 1 to %d: use a newer one", l.Version, fileVersion)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("feed %q: %s: %w", name, file, err)
+	}
+	return l.Filters, nil
+}
+
+func writeLeft(o Options, name string, filters []string) error {
+	b, err := json.MarshalIndent(left{fileVersion, filters}, "", "  ")
+	if err == nil {
+		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), leftFile), append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("feed %q: storing what its session had: %w", name, err)
 	}
 	return nil
 }

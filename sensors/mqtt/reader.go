@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ const (
 type ReaderOptions struct {
 	Connection
 	Topics       []string // filters; $share/GROUP/FILTER is allowed
+	Left         []string // filters that the session may have from before, and Topics has not: see giveUp
 	QoS          byte     // asked for; the broker may grant less
 	CleanSession bool     // the broker forgets the session with each connection; always so with QoS 0 and no ClientID
 	Retained     Retained
@@ -58,6 +60,7 @@ type ReaderStats struct {
 	Received   int64 // messages taken into the inbox
 	Duplicates int64 // redeliveries dropped
 	Retained   int64 // retained messages dropped by policy
+	Left       int64 // messages dropped that came of filters in Left only
 	Shed       int64 // messages of QoS 0 dropped because the inbox was full
 	Connects   int64 // connections that the broker accepted
 	Unread     int   // messages in the inbox now
@@ -184,7 +187,7 @@ func (o *ReaderOptions) check() error {
 	case o.ClientID == "" && !o.CleanSession:
 		return errors.New("mqtt: a session that outlives its connections needs a client id; give one, or ask for a clean session")
 	}
-	for _, f := range o.Topics {
+	for _, f := range slices.Concat(o.Topics, o.Left) {
 		if err := checkFilter(f); err != nil {
 			return err
 		}
