@@ -66,6 +66,7 @@ type ReaderStats struct {
 	Unread     int   // messages in the inbox now
 	Unacked    int   // messages of QoS 1 and 2 not acknowledged now
 	Connected  bool
+	Subscribed bool   // and the broker has granted filters since
 	Trouble    string // why it is not connected, if that is known
 }
 
@@ -97,6 +98,7 @@ type Reader struct {
 	link       *link // nil: no connection
 	retained   bool  // whatever is retained is taken on this connection
 	subscribed bool  // a connection has subscribed before
+	granted    bool  // this one has
 	muted      bool  // there is a connection, and nothing is heard on it
 	held       bool  // the gate was shut, and nothing was read from the socket since: no lane hears
 	room       chan struct{}
@@ -353,7 +355,8 @@ func (r *Reader) Stats() ReaderStats {
 	s := r.stats
 	s.Unread = r.in.messages
 	s.Unacked = int(r.ledger.tail - r.ledger.head)
-	if s.Connected = r.link != nil; !s.Connected && trouble != nil {
+	s.Connected, s.Subscribed = r.link != nil, r.link != nil && r.granted
+	if !s.Connected && trouble != nil {
 		s.Trouble = trouble.Error()
 	}
 	return s

@@ -28,12 +28,12 @@ func (r *Reader) attach(l *link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.link = l
-	r.muted = false
+	r.muted, r.granted = false, false
 	// For a log a session begins with what it has of it, whatever the broker knows.
 	begins := !l.known || r.in.tags && !r.ledger.counted
 	r.ledger.connected(!begins)
 	if begins && r.in.tags {
-		r.in.began = append(r.in.began[:0], makeNote(r.ledger.session, 0))
+		r.in.begin(makeNote(r.ledger.session, 0))
 		r.wake()
 	}
 	switch {
@@ -70,7 +70,7 @@ func (r *Reader) up(ctx context.Context, l *link) error {
 	if err := r.answered(ctx, l, token, "SUBSCRIBE"); err != nil {
 		return err
 	}
-	if err := r.granted(token.Result()); err != nil {
+	if err := r.grants(token.Result()); err != nil {
 		return err
 	}
 	return r.giveUp(ctx, l)
@@ -100,9 +100,9 @@ func (r *Reader) answered(ctx context.Context, l *link, token paho.Token, packet
 	}
 }
 
-// granted reads the broker's answer: it may refuse some filters, or grant a
+// grants reads the broker's answer: it may refuse some filters, or grant a
 // lower QoS.
-func (r *Reader) granted(result map[string]byte) error {
+func (r *Reader) grants(result map[string]byte) error {
 	var granted, refused, lower []string
 	for f, qos := range result {
 		switch {
@@ -122,7 +122,7 @@ func (r *Reader) granted(result map[string]byte) error {
 	}
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
-	r.subscribed = true
+	r.subscribed, r.granted = true, true
 	r.in.hear(true, now)
 	r.mu.Unlock()
 	r.wake()
