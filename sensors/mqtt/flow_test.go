@@ -473,7 +473,7 @@ func TestSharedSubscription(t *testing.T) {
 // more: what it sends is of a session of before, at best.
 func TestConnectedIsNotSubscribed(t *testing.T) {
 	p := newPeer(t)
-	r, ev := feed(t, p, mqtt.ReaderOptions{})
+	r, ev := feed(t, p, mqtt.ReaderOptions{Connection: mqtt.Connection{ConnectTimeout: dataflow.Hour}})
 	for n := range 2 { // it is asked anew on each connection
 		c := p.connect(t, 0, true)
 		c.send(publish(uint16(n+1), 1, false, "M"))
