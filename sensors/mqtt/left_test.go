@@ -66,10 +66,13 @@ func TestFiltersOfBefore(t *testing.T) {
 	}
 	// A session that is new has nothing of before.
 	c := p.session(t, false)
-	c.send(on("t/a/x", publish(1, 1, false, "A1")))
-	next("A1")
-	if c.gives(1) != nil {
-		t.Error("filters are given up that the session never had")
+	ev.wait(t, mqtt.Subscribed)
+	for id := range uint16(20) { // it has time
+		c.send(on("t/a/x", publish(id+100, 1, false, "A1")))
+		next("A1")
+		if c.gives(id+100) != nil {
+			t.Fatal("filters are given up that the session never had")
+		}
 	}
 	c.cut()
 	until(mqtt.Connecting)
