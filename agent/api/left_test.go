@@ -79,3 +79,20 @@ func TestFiltersOfASessionThatIsUsedAgain(t *testing.T) {
 		t.Errorf("left %q of a session at another broker", got)
 	}
 }
+
+// A job that moves with other filters has its feed remember those that it had.
+func TestFiltersThatAMoveTakesOut(t *testing.T) {
+	s := newer(t)
+	a := s.agent(t, "n1", "")
+	s.away["depot"] = siteNamed(t, "depot", coordinator.Level).agent(t, "n1", "").member
+	id := submit(t, a.url, strings.ReplaceAll(metered, "PASSWORD", "${env:PW}"))
+	send(t, a.url, "POST", "/v1/jobs/metered/migrate", api.Migration{To: "depot", DryRun: true, Set: []string{"sources.readings.mqtt.topics=[oil/+]"}}).want(t, 202)
+	all := a.wishes[len(a.wishes)-1].Dry.Configs
+	if len(all) != 1 {
+		t.Fatalf("%+v", all)
+	}
+	c, err := feed.ParseConfig(all[0].Feed, all[0].Config)
+	if err != nil || all[0].Feed != id+".readings" || !slices.Equal(c.Left, []string{"plant/+/t"}) || !slices.Equal(c.Topics, []string{"oil/+"}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
