@@ -13,6 +13,9 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/tidemark-mesh/tidemark/agent/feed"
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/mesh"
+	"github.com/tidemark-mesh/tidemark/mesh/simnet"
 	"github.com/tidemark-mesh/tidemark/sensors/broker"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
 	"github.com/tidemark-mesh/tidemark/store"
@@ -212,4 +215,41 @@ func TestFilterTakenOutUnderABroker(t *testing.T) {
 	}
 	defer func() { _ = b.Close() }()
 	givesUp(t, b.Addr())
+}
+
+// In a mesh the next owner may have nothing of the feed on its disk: what the session may
+// have of before it knows from the feed's record.
+func TestFilterTakenOutIsKnownToTheNextOwner(t *testing.T) {
+	p, ev := newPeer(t), newEvents()
+	before := config("mqtt://broker.example:1883", 1)
+	before.Topics = []string{"t/a", "t/b"}
+	c := config(p.url(), 1)
+	c.Topics = []string{"t/a"}
+	text, err := c.After(before).Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = feed.ParseConfig("f", text); err != nil {
+		t.Fatal(err)
+	}
+	tr := simnet.New().New("b", "here")
+	feeds := feed.New(feed.Options{Dir: t.TempDir(), Transport: tr, Events: ev.add})
+	tr.Start()
+	t.Cleanup(func() { _ = tr.Close() })
+	t.Cleanup(func() { _ = feeds.Close() })
+	e := coordinator.LogEpoch{Epoch: 2, Owner: "b", Members: []mesh.NodeID{"b"}, Starts: []int64{0, 0}}
+	if err := feeds.Own("f", e, c, nil); err != nil {
+		t.Fatal(err)
+	}
+	conn := p.session(t, 1, true, publish(1, 1, false, "t/b", "B1"), publish(2, 1, false, "t/a", "A1"))
+	if got := conn.unsubscribed(); !slices.Equal(got, []string{"t/b"}) {
+		t.Errorf("gives up %q", got)
+	}
+	conn.pongs()
+	f, err := feeds.OpenKeeping("f", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	wants(t, logged(t, f, "A1"), "A1")
 }
