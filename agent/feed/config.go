@@ -61,7 +61,7 @@ func (c Config) fixed(name string) (Config, error) {
 	if c.ClientID == "" {
 		c.ClientID = "feed/" + name
 	}
-	c = c.After(Config{})
+	c.Left = leftOf(c.Topics, c.Left)
 	if err := checkName(name); err != nil {
 		return c, err
 	}
@@ -108,18 +108,26 @@ const (
 // knows that may die before it is written down, and what still waits at the broker is to
 // be known as theirs; nor does it cost anything to give them up twice.
 func (c Config) After(was Config) Config {
-	var left []string
+	c.Left = leftOf(c.Topics, was.Left, c.Left, was.Topics)
+	return c
+}
+
+// leftOf is what a session may have beside topics, of lists of which the newest is last.
+func leftOf(topics []string, lists ...[]string) (left []string) {
 	size := 0
-	all := slices.Concat(was.Left, c.Left, was.Topics)
-	for i := len(all) - 1; i >= 0 && len(left) < maxLeft && size+len(all[i]) <= maxLeftBytes; i-- {
-		if f := all[i]; !slices.Contains(c.Topics, f) && !slices.Contains(left, f) {
+	for _, list := range slices.Backward(lists) {
+		for _, f := range slices.Backward(list) {
+			if slices.Contains(topics, f) || slices.Contains(left, f) {
+				continue
+			}
+			if size += len(f); len(left) == maxLeft || size > maxLeftBytes {
+				break
+			}
 			left = append(left, f)
-			size += len(f)
 		}
 	}
 	slices.Reverse(left)
-	c.Left = left
-	return c
+	return left
 }
 
 // same tells whether a feed that runs with c need not be opened anew to be o. What the

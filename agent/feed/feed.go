@@ -193,24 +193,24 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 // session may have of before is written down first: then nothing subscribes to the
 // new filters while nobody knows of the old ones.
 func (f *Feed) settle(c *Config, old Config, missing bool) error {
-	o := f.owner.o
-	had, err := readLeft(o, f.name)
+	had, err := readLeft(f.owner.o, f.name)
 	if err != nil {
 		return err
 	}
+	changed := c != nil && (missing || !old.same(*c))
 	if f.config = old; c != nil {
-		f.config = c.After(old)
+		f.config = *c
 	}
-	f.config = f.config.After(Config{Left: had})
+	f.config.Left = leftOf(f.config.Topics, had, f.config.Left, old.Topics)
 	if !slices.Equal(had, f.config.Left) {
-		if err := writeLeft(o, f.name, f.config.Left); err != nil {
-			return err
-		}
+		err = writeConfig(f.owner.o, f.name, leftFile, f.config)
 	}
-	if c != nil && (missing || !old.same(*c)) {
-		return writeConfig(o, f.name, *c)
+	if err == nil && changed {
+		own := f.config
+		own.Left = nil
+		err = writeConfig(f.owner.o, f.name, configFile, own)
 	}
-	return nil
+	return err
 }
 
 // begin notes on every lane that has entries that nothing was heard since the

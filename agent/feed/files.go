@@ -56,11 +56,12 @@ func readConfig(o Options, name string) (c Config, whole bool, err error) {
 	return c, whole, nil
 }
 
-func writeConfig(o Options, name string, c Config) error {
-	c.Left = nil
+// writeConfig writes configFile or leftFile. Programs of before refuse a feed.json with a
+// key that they do not know, and nothing of them reads the other one.
+func writeConfig(o Options, name, file string, c Config) error {
 	b, err := encode(c)
 	if err == nil {
-		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), configFile), b)
+		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), file), b)
 	}
 	if err != nil {
 		return fmt.Errorf("feed %q: storing its config: %w", name, err)
@@ -68,43 +69,21 @@ func writeConfig(o Options, name string, c Config) error {
 	return nil
 }
 
-// left is left.json: Config.Left, in a file that programs of before do not know, which
-// refuse a feed.json with a key that they do not know.
-type left struct {
-	Version int      `json:"version"`
-	Filters []string `json:"filters"`
-}
-
-// readLeft reads it; a feed without one has left none.
+// readLeft is Config.Left of the config with which it was stored.
 func readLeft(o Options, name string) ([]string, error) {
 	file := filepath.Join(folder(o.Dir, name), leftFile)
 	b, err := readFile(o.FS, file)
 	if errors.Is(err, store.ErrMissing) {
 		return nil, nil
 	}
-	var l left
-	switch {
-	case err != nil:
-	case json.Unmarshal(b, &l) != nil:
-		err = fmt.Errorf("%w; put a good copy in its place, or delete it: what jobs of before subscribed to may come for ever then", store.ErrCorrupt)
-	case l.Version < 1 || l.Version > fileVersion:
-		err = fmt.Errorf("version %d of left.json; this program reads 1 to %d: use a newer one", l.Version, fileVersion)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("feed %q: %s: %w", name, file, err)
-	}
-	return l.Filters, nil
-}
-
-func writeLeft(o Options, name string, filters []string) error {
-	b, err := json.MarshalIndent(left{fileVersion, filters}, "", "  ")
+	var c Config
 	if err == nil {
-		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), leftFile), append(b, '\n'))
+		c, _, err = decode(b)
 	}
 	if err != nil {
-		return fmt.Errorf("feed %q: storing what its session had: %w", name, err)
+		return nil, fmt.Errorf("feed %q: %s: %w; without the file filters that were taken out may stay with the broker", name, file, err)
 	}
-	return nil
+	return c.Left, nil
 }
 
 // pins is pins.json.
@@ -197,7 +176,7 @@ func Create(o Options, name string, c Config) error {
 	if err := disk.MkdirAll(o.FS, folder(o.Dir, name)); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}
-	return writeConfig(o, name, c)
+	return writeConfig(o, name, configFile, c)
 }
 
 // List is the names of the feeds in a state folder, sorted.
