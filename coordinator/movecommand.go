@@ -1,6 +1,8 @@
 package coordinator
 
 import (
+	"slices"
+
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -132,6 +134,13 @@ type MovePropose struct {
 	// Dry: nothing is recorded; Move is made of an index that no log comes to, or 0 by a
 	// program of before, and answers are only for who asked.
 	Dry bool `cbor:"5,keyasint,omitempty"`
+}
+
+// NeedsSettled tells whether the session of a feed comes with the job, and only a site from
+// SettledLevel on can own its log: the log had epochs that are not below the job's.
+func (p *MovePropose) NeedsSettled(f *MovingFeed) bool {
+	reigns := f.Reigns(p.From)
+	return f.Of == nil && !f.Stay && slices.Contains(p.Job.Reads, f.Name) && reigns[len(reigns)-1].Epoch >= p.Epoch
 }
 
 // MoveNewest names the job's newest checkpoint, to be fetched before the job is

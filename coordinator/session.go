@@ -3,6 +3,7 @@ package coordinator
 import (
 	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -80,4 +81,29 @@ func (s *State) SessionTaken(want Session, but string) *Feed {
 		}
 	}
 	return nil
+}
+
+// Plain is a job as sites below SettledLevel read it: their agents refuse a feed's config
+// that says what its session may have from before. m itself: it is so already.
+func (m *MovingJob) Plain() *MovingJob {
+	const left = "left" // of agent/feed's config
+	plain := m
+	for i := range m.Feeds {
+		var all map[string]json.RawMessage
+		if json.Unmarshal(m.Feeds[i].Config, &all) != nil || all[left] == nil {
+			continue
+		}
+		delete(all, left)
+		text, err := json.Marshal(all)
+		if err != nil {
+			continue // it was read, so it can be written
+		}
+		if plain == m {
+			own := *m
+			own.Feeds = slices.Clone(m.Feeds)
+			plain = &own
+		}
+		plain.Feeds[i].Config = text
+	}
+	return plain
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -161,12 +162,9 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 			c.Adopts = append(c.Adopts, coordinator.Adoption{Source: s.ID, Feed: old.Name})
 		}
 	}
-	text, err := feedText(name, cfg)
-	if err != nil {
+	f := coordinator.Feed{Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Replicas: j.Replicas, Degrade: j.WhenShort == job.Degrade}
+	if err := configure(st, &f, name, cfg, adopted); err != nil {
 		return err
-	}
-	f := coordinator.Feed{
-		Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Config: text, Replicas: j.Replicas, Degrade: j.WhenShort == job.Degrade,
 	}
 	if err := occupied(st, &f, cfg, adopted, c.Feeds...); err != nil && adopted == "" {
 		return err
@@ -175,6 +173,27 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 	}
 	c.Feeds = append(c.Feeds, f)
 	return nil
+}
+
+// configure gives a feed its config, with the filters that the session may have from
+// before: from the feed that it was, and from all on record that had a session of its
+// name. Agents below SettledLevel could not read that.
+func configure(st *coordinator.State, f *coordinator.Feed, name string, cfg feed.Config, adopted string) (err error) {
+	if f.Config, err = feedText(name, cfg); err != nil || st.Level < coordinator.SettledLevel {
+		return err
+	}
+	session := st.SessionOf(f)
+	for _, old := range slices.Sorted(maps.Keys(st.Feeds)) {
+		o := st.Feeds[old]
+		if old != adopted && st.SessionOf(o) != session {
+			continue
+		}
+		if was, err := feed.ParseConfig(old, o.Config); err == nil { // that of the feed that it was has been read
+			cfg = cfg.After(was)
+		}
+	}
+	f.Config, err = feedText(name, cfg)
+	return err
 }
 
 // adoptable is the feed with which a source can go on; nil: there is none, and

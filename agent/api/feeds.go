@@ -227,8 +227,8 @@ func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*b
 		if n.ClientID == "" {
 			c.ClientID = freeClient(st, clientOf(st, n.Name))
 		}
-		text, err := feedText(n.Name, c)
-		if f.Config = text; err == nil && st.Feeds[n.Name] == nil { // that it is there already the leader says
+		err := configure(st, &f, n.Name, c, "")
+		if err == nil && st.Feeds[n.Name] == nil { // that it is there already the leader says
 			err = occupied(st, &f, c, "")
 		}
 		if err != nil {

@@ -312,6 +312,9 @@ func movedConfigs(st *coordinator.State, j *coordinator.Job, began *coordinator.
 		if lanes := max(1, cfg.Lanes); lanes != max(1, was.Lanes) {
 			return nil, refusal(http.StatusUnprocessableEntity, "source %s: feed %s has %d lanes for ever, and %d are asked for", src.ID, f.Name, max(1, was.Lanes), lanes)
 		}
+		if st.Level >= coordinator.SettledLevel {
+			cfg = cfg.After(was)
+		}
 		text, err := feedText(f.Name, cfg)
 		if err != nil {
 			return nil, refusal(http.StatusUnprocessableEntity, "source %s: %v", src.ID, err)

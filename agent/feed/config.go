@@ -20,6 +20,7 @@ import (
 type Config struct {
 	Broker   string       // URL
 	Topics   []string     // filters
+	Left     []string     // filters that were taken out, the newest last: see After
 	QoS      int          // 0, 1, 2
 	ClientID string       // no other client of the broker may use it
 	Lanes    int          // splits, by hash of the topic; fixed for the life of the feed. 0: 1
@@ -60,6 +61,7 @@ func (c Config) fixed(name string) (Config, error) {
 	if c.ClientID == "" {
 		c.ClientID = "feed/" + name
 	}
+	c.Left = leftOf(c.Topics, c.Left)
 	if err := checkName(name); err != nil {
 		return c, err
 	}
@@ -76,7 +78,7 @@ func (c Config) fixed(name string) (Config, error) {
 	if u, err := url.Parse(c.Broker); err == nil && u.User != nil {
 		return c, fmt.Errorf("feed %q: user and password stand in the broker's URL, which is stored; give them as username and password", name)
 	}
-	o := mqtt.ReaderOptions{Connection: mqtt.Connection{Broker: c.Broker, ClientID: c.ClientID}, Topics: c.Topics, QoS: byte(c.QoS), Lanes: c.Lanes}
+	o := mqtt.ReaderOptions{Connection: mqtt.Connection{Broker: c.Broker, ClientID: c.ClientID}, Topics: c.Topics, Left: c.Left, QoS: byte(c.QoS), Lanes: c.Lanes}
 	if err := o.Check(); err != nil {
 		return c, fmt.Errorf("feed %q: %w", name, err)
 	}
@@ -94,8 +96,44 @@ func notInName(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.' || r == '@')
 }
 
-// same tells whether a feed that runs with c need not be opened anew to be o.
+// How much of what was taken out is remembered. What is older is forgotten: unless the
+// broker was away ever since its session has not had it for long.
+const (
+	maxLeft      = 1024
+	maxLeftBytes = 64 << 10
+)
+
+// After is c, where the session may have the filters of a config of before: what c has
+// not of them it has left. They are never forgotten for having been given up once. Who
+// knows that may die before it is written down, and what still waits at the broker is to
+// be known as theirs; nor does it cost anything to give them up twice.
+func (c Config) After(was Config) Config {
+	c.Left = leftOf(c.Topics, was.Left, c.Left, was.Topics)
+	return c
+}
+
+// leftOf is what a session may have beside topics, of lists of which the newest is last.
+func leftOf(topics []string, lists ...[]string) (left []string) {
+	size := 0
+	for _, list := range slices.Backward(lists) {
+		for _, f := range slices.Backward(list) {
+			if slices.Contains(topics, f) || slices.Contains(left, f) {
+				continue
+			}
+			if size += len(f); len(left) == maxLeft || size > maxLeftBytes {
+				break
+			}
+			left = append(left, f)
+		}
+	}
+	slices.Reverse(left)
+	return left
+}
+
+// same tells whether a feed that runs with c need not be opened anew to be o. What the
+// session had before does not matter.
 func (c Config) same(o Config) bool {
+	c.Left, o.Left = nil, nil
 	a, errA := encode(c)
 	b, errB := encode(o)
 	return errA == nil && errB == nil && bytes.Equal(a, b) && c.Username == o.Username && c.Password == o.Password
@@ -106,6 +144,7 @@ type file struct {
 	Version    int      `json:"version"`
 	Broker     string   `json:"broker"`
 	Topics     []string `json:"topics"`
+	Left       []string `json:"left,omitempty"` // not in feed.json
 	QoS        int      `json:"qos"`
 	ClientID   string   `json:"client_id"`
 	Lanes      int      `json:"lanes"`
@@ -133,7 +172,7 @@ var retained = [...]string{job.RetainedFirst: "first", job.RetainedAll: "all", j
 
 func stored(c Config) file {
 	return file{
-		Version: fileVersion, Broker: c.Broker, Topics: c.Topics, QoS: c.QoS, ClientID: c.ClientID, Lanes: c.Lanes, Retained: retained[c.Retained],
+		Version: fileVersion, Broker: c.Broker, Topics: c.Topics, Left: c.Left, QoS: c.QoS, ClientID: c.ClientID, Lanes: c.Lanes, Retained: retained[c.Retained],
 		Username: c.Username.String(), Password: c.Password.String(),
 		CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, ServerName: c.TLS.ServerName,
 		Age: int64(c.Keep.Age), Size: c.Keep.Size, Cap: c.Keep.Cap, Tick: int64(c.Tick),
@@ -149,8 +188,9 @@ func encode(c Config) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// Format is a config as feed.json has it, and as coordinator.Feed.Config does.
-// Secrets that are given as text are not in it.
+// Format is a config as coordinator.Feed.Config has it, and, but for Left, feed.json.
+// Secrets that are given as text are not in it. What is Left an agent that does not know
+// coordinator.SettledLevel cannot read.
 func (c Config) Format() ([]byte, error) { return encode(c) }
 
 // ParseConfig reads what Format wrote, for the feed of that name.
@@ -174,7 +214,7 @@ func decode(b []byte) (c Config, whole bool, err error) {
 		return c, false, fmt.Errorf("version %d of feed.json; this program reads 1 to %d: use a newer one", f.Version, fileVersion)
 	}
 	c = Config{
-		Broker: f.Broker, Topics: f.Topics, QoS: f.QoS, ClientID: f.ClientID, Lanes: f.Lanes,
+		Broker: f.Broker, Topics: f.Topics, Left: f.Left, QoS: f.QoS, ClientID: f.ClientID, Lanes: f.Lanes,
 		TLS:  job.TLS{CA: f.CA, Cert: f.Cert, Key: f.Key, ServerName: f.ServerName},
 		Keep: job.Retention{Age: dataflow.Duration(f.Age), Size: f.Size, Cap: f.Cap}, Tick: dataflow.Duration(f.Tick),
 	}

@@ -156,14 +156,8 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 	case c != nil && c.Lanes != old.Lanes:
 		return fmt.Errorf("it has %d lanes, for ever; %d were asked for: keep the number, or make a feed of another name", old.Lanes, c.Lanes)
 	}
-	f.config = old
-	if c != nil {
-		f.config = *c
-		if missing || !old.same(*c) {
-			if err := writeConfig(o, f.name, *c); err != nil {
-				return err
-			}
-		}
+	if err := f.settle(c, old, missing); err != nil {
+		return err
 	}
 	if f.pins, err = readPins(o, f.name); err != nil {
 		return err
@@ -193,6 +187,30 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 		f.dirty[i] = -1
 	}
 	return nil
+}
+
+// settle makes c what the feed runs with, if it is given, and stores it. What the
+// session may have of before is written down first: then nothing subscribes to the
+// new filters while nobody knows of the old ones.
+func (f *Feed) settle(c *Config, old Config, missing bool) error {
+	had, err := readLeft(f.owner.o, f.name)
+	if err != nil {
+		return err
+	}
+	changed := c != nil && (missing || !old.same(*c))
+	if f.config = old; c != nil {
+		f.config = *c
+	}
+	f.config.Left = leftOf(f.config.Topics, had, f.config.Left, old.Topics)
+	if !slices.Equal(had, f.config.Left) {
+		err = writeConfig(f.owner.o, f.name, leftFile, f.config)
+	}
+	if err == nil && changed {
+		own := f.config
+		own.Left = nil
+		err = writeConfig(f.owner.o, f.name, configFile, own)
+	}
+	return err
 }
 
 // begin notes on every lane that has entries that nothing was heard since the

@@ -21,7 +21,8 @@ import (
 const (
 	configFile = "feed.json"
 	pinsFile   = "pins.json"
-	// maxFile bounds what is read of either.
+	leftFile   = "left.json"
+	// maxFile bounds what is read of each.
 	maxFile = 16 << 20
 )
 
@@ -55,15 +56,34 @@ func readConfig(o Options, name string) (c Config, whole bool, err error) {
 	return c, whole, nil
 }
 
-func writeConfig(o Options, name string, c Config) error {
+// writeConfig writes configFile or leftFile. Programs of before refuse a feed.json with a
+// key that they do not know, and nothing of them reads the other one.
+func writeConfig(o Options, name, file string, c Config) error {
 	b, err := encode(c)
 	if err == nil {
-		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), configFile), b)
+		err = disk.Replace(o.FS, filepath.Join(folder(o.Dir, name), file), b)
 	}
 	if err != nil {
 		return fmt.Errorf("feed %q: storing its config: %w", name, err)
 	}
 	return nil
+}
+
+// readLeft is Config.Left of the config with which it was stored.
+func readLeft(o Options, name string) ([]string, error) {
+	file := filepath.Join(folder(o.Dir, name), leftFile)
+	b, err := readFile(o.FS, file)
+	if errors.Is(err, store.ErrMissing) {
+		return nil, nil
+	}
+	var c Config
+	if err == nil {
+		c, _, err = decode(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("feed %q: %s: %w; without the file filters that were taken out may stay with the broker", name, file, err)
+	}
+	return c.Left, nil
 }
 
 // pins is pins.json.
@@ -156,7 +176,7 @@ func Create(o Options, name string, c Config) error {
 	if err := disk.MkdirAll(o.FS, folder(o.Dir, name)); err != nil {
 		return fmt.Errorf("feed %q: %w", name, err)
 	}
-	return writeConfig(o, name, c)
+	return writeConfig(o, name, configFile, c)
 }
 
 // List is the names of the feeds in a state folder, sorted.

@@ -204,3 +204,6 @@ func (s *process) each(t testing.TB, enough func(total int, counts []int) bool, 
 		}
 	}
 }
+
+// A real broker gives up what a feed does not want any more.
+func TestHostsMosquittoFilterTakenOut(t *testing.T) { givesUp(t, startMosquitto(t).addr) }

@@ -29,7 +29,7 @@ func openMQTT(secrets job.Resolver) func(Config, SessionOptions) (sensors.Reader
 			conn.Password = func() (string, error) { return c.Password.Resolve(secrets) }
 		}
 		return mqtt.NewReader(mqtt.ReaderOptions{
-			Connection: conn, Topics: c.Topics, QoS: byte(c.QoS), CleanSession: c.QoS == 0,
+			Connection: conn, Topics: c.Topics, Left: c.Left, QoS: byte(c.QoS), CleanSession: c.QoS == 0,
 			Retained: mqtt.Retained(c.Retained), Lanes: c.Lanes, TickEvery: c.Tick, Recall: s.Recall,
 		})
 	}

@@ -257,8 +257,10 @@ const maxTrouble = 300
 // atBroker is how a session fares: "connected", or why not.
 func atBroker(s mqtt.ReaderStats) string {
 	switch {
-	case s.Connected:
+	case s.Subscribed:
 		return "connected"
+	case s.Connected:
+		return "connected, but the broker has not answered to SUBSCRIBE yet"
 	case s.Trouble == "":
 		return "away"
 	}

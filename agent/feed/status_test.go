@@ -10,7 +10,8 @@ import (
 // Who looks at a feed that hears nothing is told why.
 func TestAtBroker(t *testing.T) {
 	for want, s := range map[string]mqtt.ReaderStats{
-		"connected":                {Connected: true, Trouble: "of before"},
+		"connected": {Connected: true, Subscribed: true, Trouble: "of before"},
+		"connected, but the broker has not answered to SUBSCRIBE yet": {Connected: true},
 		"away":                     {},
 		"away: connection refused": {Trouble: "connection refused"},
 		"away: " + strings.Repeat("x", maxTrouble-1): {Trouble: strings.Repeat("x", maxTrouble-1) + "ä"}, // text is cut as text

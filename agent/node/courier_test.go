@@ -182,3 +182,25 @@ func TestCourierCannotSay(t *testing.T) {
 		t.Errorf("%q", refused)
 	}
 }
+
+// A move that would do harm at a site of an older program is not even proposed there.
+func TestCourierDoesNotProposeHarm(t *testing.T) {
+	refused := ""
+	c := courier{
+		to: make(map[mesh.Site]*route), now: func() dataflow.Time { return 1 }, tell: func(string) {},
+		refused: func(site mesh.Site, id coordinator.MoveID, why string) {
+			refused = fmt.Sprintf("%s %s: %s", site, id, why)
+		},
+		call: func(context.Context, mesh.Site, string, []byte) ([]byte, error) { return nil, nil },
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o := &office{ctx: ctx, levelAt: func(mesh.Site) uint32 { return coordinator.GoesOnLevel }}
+	p := &coordinator.MovePropose{From: "here", Epoch: 2, Job: coordinator.MovingJob{ID: "j7-here", Reads: []string{"line"},
+		Feeds: []coordinator.MovingFeed{{Name: "line", Lineage: []coordinator.Reign{{Epoch: 90, Site: "here"}}}}}}
+	c.send(o, &leader.ToSite{Site: "depot", ToTarget: &coordinator.ToTarget{Move: "m1-here", Propose: p}})
+	cancel()
+	o.done.Wait()
+	if want := "depot m1-here: an agent of site depot has a program of feature level 5, and cannot take the session of the shared feed line"; len(c.to) != 0 || !strings.HasPrefix(refused, want) {
+		t.Errorf("on its way to %d sites, %q", len(c.to), refused)
+	}
+}

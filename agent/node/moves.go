@@ -107,7 +107,17 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 		l.body, err = codec.EncodeOwner(m.Owner)
 	case m.ToTarget != nil:
 		l.path = pathMoveTarget
-		l.body, err = codec.EncodeToTarget(m.ToTarget)
+		said := m.ToTarget
+		if said.Propose != nil {
+			var why string
+			if said, why = readable(said, m.Site, o.levelAt(m.Site)); why != "" {
+				c.refused(m.Site, m.ToTarget.Move, why)
+			}
+		}
+		if said == nil {
+			return
+		}
+		l.body, err = codec.EncodeToTarget(said)
 	default:
 		l.path = pathMoveSource
 		l.body, err = codec.EncodeToSource(m.ToSource)
@@ -149,6 +159,37 @@ func (c *courier) send(o *office, m *leader.ToSite) {
 	case r.letters <- l:
 	default: // it is said again
 	}
+}
+
+// readable is what a target is asked, as its agents read it. nil: nothing, because it would
+// do harm, and why says so; or because nobody of it is seen who could tell what they read:
+// it is said again. Nothing has been done to the job by then, as the first question of a
+// move is whether the target takes it.
+func readable(t *coordinator.ToTarget, site mesh.Site, level uint32) (said *coordinator.ToTarget, why string) {
+	p := t.Propose
+	if level >= coordinator.SettledLevel {
+		return t, ""
+	}
+	for i := range p.Job.Feeds {
+		f := &p.Job.Feeds[i]
+		if !p.NeedsSettled(f) {
+			continue
+		}
+		if level > 0 {
+			why = fmt.Sprintf("an agent of site %s has a program of feature level %d, and cannot take the session of the shared feed %s: upgrade all its agents, or let the session stay (--feed stay)", site, level, f.Name)
+		}
+		return nil, why
+	}
+	plain := p.Job.Plain()
+	switch {
+	case plain == &p.Job:
+		return t, ""
+	case level == 0:
+		return nil, ""
+	}
+	own, propose := *t, *p
+	propose.Job, own.Propose = *plain, &propose
+	return &own, ""
 }
 
 // carry carries letters, and says when each is carried; it ends with ctx.

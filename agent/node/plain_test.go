@@ -3,6 +3,7 @@ package node
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/agent/api"
@@ -64,6 +65,58 @@ func TestWhatIsKeptIsNotLookedAtWithEachQuestion(t *testing.T) {
 	}{{"a", now, 1}, {"a", now.Add(4 * dataflow.Second), 1}, {"c", now.Add(4 * dataflow.Second), 2}, {"a", now.Add(5 * dataflow.Second), 3}, {"a", now, 4}} {
 		if got := o.keptHere(c.from, c.at); looks != c.want || len(got) != 1 || got[0].From != string(c.from) || got[0].Why == "" {
 			t.Errorf("%d: %d looks, %+v", i, looks, got)
+		}
+	}
+}
+
+// A site of before feature level 6 refuses a feed's config that says what its session may
+// have from before, and cannot take a shared feed whose log had epochs above the job's:
+// nobody would have the session. It is not asked for that, whatever it would say.
+func TestProposedAsASiteReadsIt(t *testing.T) {
+	propose := func(epoch uint64, f coordinator.MovingFeed) *coordinator.ToTarget {
+		return &coordinator.ToTarget{Move: "m1-a", Propose: &coordinator.MovePropose{From: "a", Epoch: epoch,
+			Job: coordinator.MovingJob{ID: "j7-a", Reads: []string{"line"}, Feeds: []coordinator.MovingFeed{{Name: "j7-a.in", Config: []byte("not JSON")}, f}}}}
+	}
+	const said, plainly = `{"broker":"mqtt://b","left":["x/#"],"version":1}`, `{"broker":"mqtt://b","version":1}`
+	own := coordinator.MovingFeed{Name: "j7-a.more", Config: []byte(said)}
+	shared := coordinator.MovingFeed{Name: "line", Config: []byte(plainly), Lineage: []coordinator.Reign{{Epoch: 90, Site: "a"}}}
+	stays, elsewhere := shared, shared
+	stays.Stay, elsewhere.Of = true, &coordinator.Mirror{Site: "c", Feed: "line"}
+	for _, c := range []struct {
+		name   string
+		m      *coordinator.ToTarget
+		level  uint32
+		config string // of what is said; empty: nothing is
+		why    string
+	}{
+		{"filters, level 6", propose(2, own), coordinator.SettledLevel, said, ""},
+		{"filters, level 5", propose(2, own), coordinator.GoesOnLevel, plainly, ""},
+		{"filters, nobody seen", propose(2, own), 0, "", ""},
+		{"shared, level 6", propose(2, shared), coordinator.SettledLevel, plainly, ""},
+		{"shared, level 5", propose(2, shared), coordinator.GoesOnLevel, "", "feature level 5, and cannot take the session of the shared feed line"},
+		{"shared, nobody seen", propose(2, shared), 0, "", ""},
+		{"shared, epoch above", propose(91, shared), coordinator.GoesOnLevel, plainly, ""},
+		{"shared, stays", propose(2, stays), coordinator.GoesOnLevel, plainly, ""},
+		{"shared, elsewhere", propose(2, elsewhere), coordinator.GoesOnLevel, plainly, ""},
+		{"nothing of that", propose(2, coordinator.MovingFeed{Config: []byte(plainly)}), 0, plainly, ""},
+	} {
+		got, why := readable(c.m, "b", c.level)
+		config := ""
+		if got != nil {
+			config = string(got.Propose.Job.Feeds[1].Config)
+		}
+		if config != c.config || !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
+			t.Errorf("%s: %s, %q", c.name, config, why)
+		}
+	}
+	m := propose(2, own)
+	if _, _ = readable(m, "b", coordinator.GoesOnLevel); string(m.Propose.Job.Feeds[1].Config) != said {
+		t.Error("what the machine said has changed")
+	}
+	offer := &coordinator.Offer{Jobs: []coordinator.OfferedJob{{Job: "j8-a"}, {Job: "j7-a", Text: &m.Propose.Job}}}
+	for level, want := range map[uint32]string{0: plainly, coordinator.GoesOnLevel: plainly, coordinator.SettledLevel: said} {
+		if got := plainOffer(offer, level); string(got.Jobs[1].Text.Feeds[1].Config) != want || offer.Jobs[1].Text != &m.Propose.Job {
+			t.Errorf("level %d: %s", level, got.Jobs[1].Text.Feeds[1].Config)
 		}
 	}
 }

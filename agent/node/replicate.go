@@ -88,7 +88,12 @@ func plainOffer(f *coordinator.Offer, level uint32) *coordinator.Offer {
 		return f
 	}
 	own := *f
-	own.Moved = nil
+	own.Moved, own.Jobs = nil, slices.Clone(f.Jobs)
+	for i := range own.Jobs {
+		if j := &own.Jobs[i]; j.Text != nil {
+			j.Text = j.Text.Plain()
+		}
+	}
 	return &own
 }
 

@@ -432,7 +432,11 @@ func CheckMove(st *coordinator.State, c *coordinator.MoveBegan) error {
 	if err != nil {
 		return moveError(err)
 	}
-	return (&apply{State: st}).checkBegan(moves.Departures[did.Move])
+	a, d := &apply{State: st}, moves.Departures[did.Move]
+	if err := a.checkBegan(d); err != nil {
+		return err
+	}
+	return a.checkAway(d)
 }
 
 func (a *apply) checkBegan(d *coordinator.Departure) error {
@@ -459,8 +463,11 @@ func (a *apply) checkBegan(d *coordinator.Departure) error {
 			return refuse(ErrRefused, "job %s: feed %q is from before feature level %d: another site may have one of that name. Let it stay", job.ID, name, coordinator.SitesLevel)
 		case f.Job == "" && a.reader(f, job.ID) != "":
 			return refuse(ErrRefused, "job %s: job %s reads feed %q too: let it stay", job.ID, a.reader(f, job.ID), name)
-		case f.Job == "" && a.readerAway(name, job.ID) != "":
-			return refuse(ErrRefused, "job %s: job %s, which moved, reads a mirror of feed %q: let it stay", job.ID, a.readerAway(name, job.ID), name)
+		}
+	}
+	if a.Level >= coordinator.SettledLevel {
+		if err := a.checkAway(d); err != nil {
+			return err
 		}
 	}
 	for _, name := range d.Stay {
@@ -469,31 +476,6 @@ func (a *apply) checkBegan(d *coordinator.Departure) error {
 		}
 	}
 	return nil
-}
-
-// reader is a live job, but for one, that reads a shared feed; empty: there is none.
-func (a *apply) reader(f *coordinator.Feed, but coordinator.JobID) coordinator.JobID {
-	for _, id := range sorted(a.Jobs) {
-		if j := a.Jobs[id]; id != but && !j.Status.Ended() && slices.Contains(j.Reads, f.Name) {
-			return id
-		}
-	}
-	return ""
-}
-
-// readerAway is a job, but for one, that reads a mirror of a shared feed at another site,
-// or is on its way back from there; empty: there is none. It would get nothing more if the
-// session left. Of one that has ended there this site does not hear.
-func (a *apply) readerAway(name string, but coordinator.JobID) coordinator.JobID {
-	if a.Level < coordinator.SettledLevel {
-		return ""
-	}
-	for _, id := range sorted(a.Jobs) {
-		if j := a.Jobs[id]; id != but && j.Status == coordinator.Moved && slices.Contains(j.Reads, name) {
-			return id
-		}
-	}
-	return a.homeOf(name)
 }
 
 func long(all []string) bool {

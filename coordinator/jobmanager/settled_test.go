@@ -112,7 +112,7 @@ func TestASharedFeedDoesNotLeaveItsReaders(t *testing.T) {
 		door, gate := s.submits("door reads=line"), s.submits("gate reads=line")
 		s.do("move handed %s", s.offers(door, "line"))
 		dry := jobmanager.CheckMove(s.m.State(), &coordinator.MoveBegan{Job: coordinator.JobID(gate), Epoch: 1, To: "b"})
-		if errors.Is(dry, jobmanager.ErrRefused) != settled {
+		if !errors.Is(dry, jobmanager.ErrRefused) { // who asks knows better than the state may
 			t.Errorf("dry: %v", dry)
 		}
 		switch err := s.try("move began %s 1 to=b", gate); {

@@ -198,9 +198,8 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 	}
 	for i := range m.Feeds {
 		f, of := &m.Feeds[i], m.Feeds[i].Of
-		reigns := f.Reigns(l.cfg.Site)
 		switch {
-		case of == nil && !f.Stay && slices.Contains(m.Reads, f.Name) && l.st.Level < coordinator.SettledLevel && reigns[len(reigns)-1].Epoch >= ask.Epoch:
+		case l.st.Level < coordinator.SettledLevel && ask.NeedsSettled(f):
 			return nil, nil, fmt.Sprintf("site %s is at feature level %d, and cannot take the session of the shared feed %s: upgrade all its agents, or let the session stay (--feed stay)", l.cfg.Site, l.st.Level, f.Name)
 		case of == nil && !f.Stay && l.taken(f, ask.From) != "":
 			return nil, nil, fmt.Sprintf("%s at site %s, and two sessions of one id throw each other out for ever: stop the job of that one first, let the session stay (--feed stay), or give the source another id (--set sources.ID.mqtt.client_id=NEW)", l.taken(f, ask.From), l.cfg.Site)

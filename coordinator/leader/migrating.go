@@ -436,6 +436,10 @@ func (l *Leader) wishMove(ref int, w *Migrate) {
 	switch {
 	case w.Begin != nil:
 		began := *w.Begin
+		if err := jobmanager.CheckReaders(l.st, &began); err != nil && l.began(&began) == "" {
+			answer("", err)
+			return
+		}
 		l.propose(coordinator.Command{Move: &coordinator.MoveCommand{Began: &began}}, func(err error) {
 			id := coordinator.MoveID("")
 			if err == nil {

@@ -29,13 +29,14 @@ const (
 	Silent                       // the connection stands, but the broker does not answer: nothing can be heard
 	Heard                        // it is heard again
 	NotPermitted                 // no attempt is made to connect until there is a permit: Err
+	Unsubscribed                 // filters of before, Topics, were given up; Err: the broker did not say so
 )
 
 var kindNames = [...]string{
 	Connecting: "connecting", Connected: "connected", Subscribed: "subscribed", Refused: "refused",
 	Unreachable: "unreachable", Lost: "lost", Contested: "contested", InboxFull: "inbox full",
 	InboxRoom: "inbox has room", Shedding: "shedding", ShedEnd: "shedding ended", Closed: "closed", Silent: "silent", Heard: "heard again",
-	NotPermitted: "waits for permission to connect",
+	NotPermitted: "waits for permission to connect", Unsubscribed: "unsubscribed",
 }
 
 // String is the kind in words.

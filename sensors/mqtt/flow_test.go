@@ -468,3 +468,33 @@ func TestSharedSubscription(t *testing.T) {
 	cancel()
 	wg.Wait()
 }
+
+// A broker that sends and sends, and does not answer to SUBSCRIBE, is connected and no
+// more: what it sends is of a session of before, at best.
+func TestConnectedIsNotSubscribed(t *testing.T) {
+	p := newPeer(t)
+	r, ev := feed(t, p, mqtt.ReaderOptions{Connection: mqtt.Connection{ConnectTimeout: dataflow.Hour}})
+	for n := range 2 { // it is asked anew on each connection
+		c := p.connect(t, 0, true)
+		c.send(publish(uint16(n+1), 1, false, "M"))
+		out := new(sensors.Records)
+		for out.Len() == 0 {
+			if err := r.Read(timeout(t), out, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := r.Stats(); !s.Connected || s.Subscribed {
+			t.Errorf("%+v", s)
+		}
+		c.suback(1)
+		ev.wait(t, mqtt.Subscribed)
+		if s := r.Stats(); !s.Connected || !s.Subscribed {
+			t.Errorf("%+v", s)
+		}
+		c.cut()
+		ev.wait(t, mqtt.Lost)
+		if s := r.Stats(); s.Subscribed && !s.Connected {
+			t.Errorf("%+v", s)
+		}
+	}
+}

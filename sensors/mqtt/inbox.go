@@ -53,7 +53,7 @@ type inbox struct {
 	messages int      // unread
 	bytes    int      // of the unread, with perMessage for each
 	tags     bool     // records have Tags
-	began    []uint32 // at most one: the note of a new session, which goes before all else
+	began    []uint32 // at most two: notes of new sessions, which go before all else
 	since    int64    // when the lanes became deaf, if they are
 	round    int64    // when a tick was due last
 }
@@ -123,6 +123,10 @@ func (b *inbox) add(split int, topic string, payload []byte, tag uint32, now int
 	b.messages++
 	b.bytes += len(topic) + len(payload) + perMessage
 }
+
+// begin enters the note of a new session. Of many that nobody has read the first stays, as
+// a log must begin with that of its first session, and the newest: what is open is of that.
+func (b *inbox) begin(note uint32) { b.began = append(b.began[:min(len(b.began), 1)], note) }
 
 // release appends the note of a PUBREL and returns its offset in noteLane. There
 // are never more than packet ids, so it has no bound of its own.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ const (
 type ReaderOptions struct {
 	Connection
 	Topics       []string // filters; $share/GROUP/FILTER is allowed
+	Left         []string // filters that the session may have from before, and Topics has not: see giveUp
 	QoS          byte     // asked for; the broker may grant less
 	CleanSession bool     // the broker forgets the session with each connection; always so with QoS 0 and no ClientID
 	Retained     Retained
@@ -58,11 +60,13 @@ type ReaderStats struct {
 	Received   int64 // messages taken into the inbox
 	Duplicates int64 // redeliveries dropped
 	Retained   int64 // retained messages dropped by policy
+	Left       int64 // messages dropped that came of filters in Left only
 	Shed       int64 // messages of QoS 0 dropped because the inbox was full
 	Connects   int64 // connections that the broker accepted
 	Unread     int   // messages in the inbox now
 	Unacked    int   // messages of QoS 1 and 2 not acknowledged now
 	Connected  bool
+	Subscribed bool   // and the broker has granted filters since
 	Trouble    string // why it is not connected, if that is known
 }
 
@@ -94,6 +98,7 @@ type Reader struct {
 	link       *link // nil: no connection
 	retained   bool  // whatever is retained is taken on this connection
 	subscribed bool  // a connection has subscribed before
+	granted    bool  // this one has
 	muted      bool  // there is a connection, and nothing is heard on it
 	held       bool  // the gate was shut, and nothing was read from the socket since: no lane hears
 	room       chan struct{}
@@ -184,7 +189,7 @@ func (o *ReaderOptions) check() error {
 	case o.ClientID == "" && !o.CleanSession:
 		return errors.New("mqtt: a session that outlives its connections needs a client id; give one, or ask for a clean session")
 	}
-	for _, f := range o.Topics {
+	for _, f := range slices.Concat(o.Topics, o.Left) {
 		if err := checkFilter(f); err != nil {
 			return err
 		}
@@ -350,7 +355,8 @@ func (r *Reader) Stats() ReaderStats {
 	s := r.stats
 	s.Unread = r.in.messages
 	s.Unacked = int(r.ledger.tail - r.ledger.head)
-	if s.Connected = r.link != nil; !s.Connected && trouble != nil {
+	s.Connected, s.Subscribed = r.link != nil, r.link != nil && r.granted
+	if !s.Connected && trouble != nil {
 		s.Trouble = trouble.Error()
 	}
 	return s

@@ -28,12 +28,12 @@ func (r *Reader) attach(l *link) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.link = l
-	r.muted = false
+	r.muted, r.granted = false, false
 	// For a log a session begins with what it has of it, whatever the broker knows.
 	begins := !l.known || r.in.tags && !r.ledger.counted
 	r.ledger.connected(!begins)
 	if begins && r.in.tags {
-		r.in.began = append(r.in.began[:0], makeNote(r.ledger.session, 0))
+		r.in.begin(makeNote(r.ledger.session, 0))
 		r.wake()
 	}
 	switch {
@@ -67,39 +67,42 @@ func (r *Reader) up(ctx context.Context, l *link) error {
 	}
 	l.conn.asked.Store(int32(len(filters)))
 	token := l.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
-	if err := r.answered(ctx, l, token); err != nil {
+	if err := r.answered(ctx, l, token, "SUBSCRIBE"); err != nil {
 		return err
 	}
-	return r.granted(token.Result())
+	if err := r.grants(token.Result()); err != nil {
+		return err
+	}
+	return r.giveUp(ctx, l)
 }
 
-// answered waits for the answer to SUBSCRIBE. On a resumed session what waits there
+// answered waits for the answer to a packet. On a resumed session what waits there
 // comes first: the limit counts only while the socket is read and nothing comes.
-func (r *Reader) answered(ctx context.Context, l *link, token *paho.SubscribeToken) error {
+func (r *Reader) answered(ctx context.Context, l *link, token paho.Token, packet string) error {
 	for came := l.conn.came.Load(); ; {
 		select {
 		case <-token.Done():
 			if err := token.Error(); err != nil {
-				return fmt.Errorf("mqtt: subscribing at %s: %w", r.s.e.url, l.conn.reason(err))
+				return fmt.Errorf("mqtt: %s to %s: %w", packet, r.s.e.url, l.conn.reason(err))
 			}
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-l.lost:
 			l.lost <- err
-			return fmt.Errorf("mqtt: connection to %s lost while subscribing: %w", r.s.e.url, err)
+			return fmt.Errorf("mqtt: connection to %s lost while it had %s to answer: %w", r.s.e.url, packet, err)
 		case <-r.s.e.Clock.After(r.s.e.ConnectTimeout):
 			before, held := came, l.conn.holding.Load() // in this order: see wait
 			if came = l.conn.came.Load(); came == before && !held {
-				return fmt.Errorf("mqtt: %s does not answer to SUBSCRIBE", r.s.e.url)
+				return fmt.Errorf("mqtt: %s %w to %s", r.s.e.url, errUnanswered, packet)
 			}
 		}
 	}
 }
 
-// granted reads the broker's answer: it may refuse some filters, or grant a
+// grants reads the broker's answer: it may refuse some filters, or grant a
 // lower QoS.
-func (r *Reader) granted(result map[string]byte) error {
+func (r *Reader) grants(result map[string]byte) error {
 	var granted, refused, lower []string
 	for f, qos := range result {
 		switch {
@@ -119,7 +122,7 @@ func (r *Reader) granted(result map[string]byte) error {
 	}
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
-	r.subscribed = true
+	r.subscribed, r.granted = true, true
 	r.in.hear(true, now)
 	r.mu.Unlock()
 	r.wake()
@@ -271,10 +274,13 @@ func (r *Reader) admit(m paho.Message, qos byte, topic, digest uint64, split int
 	// A retained message that comes with DUP is the rest of an earlier
 	// subscription's, cut off with its connection. So is one that waited in the
 	// broker's queue, but it does not say so.
-	wanted := !m.Retained() || r.retained || r.o.Retained == RetainedFirst && (m.Duplicate() || r.firsts.lacks(topic))
+	wanted, dropped := !m.Retained() || r.retained || r.o.Retained == RetainedFirst && (m.Duplicate() || r.firsts.lacks(topic)), &r.stats.Retained
+	if r.left(m.Topic()) {
+		wanted, dropped = false, &r.stats.Left
+	}
 	if qos == 0 {
 		if !wanted {
-			r.stats.Retained++
+			*dropped++
 		}
 		return wanted
 	}
@@ -295,7 +301,7 @@ func (r *Reader) admit(m paho.Message, qos byte, topic, digest uint64, split int
 		return false
 	}
 	if !wanted {
-		r.stats.Retained++
+		*dropped++
 		r.acknowledge()
 	}
 	return wanted

@@ -193,3 +193,30 @@ func TestRetained(t *testing.T) {
 		}
 	}
 }
+
+// The broker loses the session before anything of it was read, so that two begin before
+// the log has one: it still begins with the first, and the next process knows that what it
+// lacks of the first subscription is yet to come.
+func TestRetainedFirstThoughTwoSessionsBegan(t *testing.T) {
+	for _, lost := range []int{0, 1, 3} {
+		p, log := newPeer(t), new(kept)
+		r, ev := feed(t, p, mqtt.ReaderOptions{Recall: log.recall})
+		for range lost {
+			c := p.connect(t, 0, false)
+			ev.wait(t, mqtt.Connected)
+			c.cut()
+			ev.wait(t, mqtt.Lost)
+		}
+		c := p.session(t, false)
+		c.send(retainedOn(1, "a", "R1"))
+		log.until(t, r, "R1")
+		_ = r.Close()
+		p = newPeer(t)
+		r, _ = feed(t, p, mqtt.ReaderOptions{Recall: log.recall})
+		c = p.session(t, true)
+		c.send(retainedOn(2, "b", "R2"))
+		c.send(publish(3, 1, false, "live"))
+		wants(t, log.until(t, r, "live"), "R2", "live")
+		_ = r.Close()
+	}
+}
