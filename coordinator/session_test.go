@@ -49,10 +49,15 @@ func TestHasSession(t *testing.T) {
 		{coordinator.Feed{Name: "j1.in", Job: "j1", Mirror: mirror}, false},
 		{coordinator.Feed{Name: "j2.in", Job: "j2"}, false},
 		{coordinator.Feed{Name: "j3.in", Job: "j3", Owner: "plant"}, true},
+		{coordinator.Feed{Name: "j3.in", Job: "j3", Owner: "plant", Mirror: mirror}, true},
+		{coordinator.Feed{Name: "j3.more", Job: "j3", Mirror: &coordinator.Mirror{Site: "hall"}}, true}, // it stayed there
 		{coordinator.Feed{Name: "j4.in", Job: "j4"}, true},
 		{coordinator.Feed{Name: "j5.in", Job: "j5", Mirror: mirror, Owner: "plant"}, true},
 		{coordinator.Feed{Name: "j5.more", Job: "j5", Mirror: mirror}, false},
+		{coordinator.Feed{Name: "j3.in", Job: "j6", Past: []coordinator.JobID{"j3"}, Owner: "plant", Mirror: mirror}, true}, // j6 goes on there from what j3 left
+		{coordinator.Feed{Name: "j3.in", Job: "j2", Past: []coordinator.JobID{"j3"}}, false},                                // it came here since, and was stopped
 		{coordinator.Feed{Name: "j6.in", Job: "j6"}, false},
+		{coordinator.Feed{Name: "j6.in", Job: "j6", Mirror: mirror}, false},
 	} {
 		if got := s.HasSession(&c.f); got != c.has {
 			t.Errorf("%s of %q: %t", c.f.Name, c.f.Job, got)

@@ -62,6 +62,24 @@ func TestTheSessionOfAJobThatMovedToAnotherBroker(t *testing.T) {
 	s.do("submit gate feeds=in client=mine@b")
 }
 
+// Nor is it free when the job is kept here again, from where it is: its feed is a mirror
+// then. Who forgets the job gives the session up.
+func TestTheSessionOfAJobThatMovedAndIsKeptHere(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	door := s.submits("door feeds=in client=mine@b")
+	s.do("move handed %s", s.offers(door, "", door+".in"))
+	s.do("offered %s from=b epoch=2 name=door feeds=%s.in reigns=1:s:0,2:b:0 client=mine@b @4", door, door)
+	if s.feed(door+".in").Mirror == nil {
+		t.Fatal("it is no mirror")
+	}
+	if err := s.try("submit gate feeds=in client=mine@b"); !errors.Is(err, jobmanager.ErrExists) {
+		t.Errorf("%v", err)
+	}
+	s.do("forget %s", door)
+	s.do("submit gate feeds=in client=mine@b")
+}
+
 // Nor does a job come with a session that a feed has here, be it one that has come back
 // with another broker. Its own is none, nor is one that stays where it is.
 func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
