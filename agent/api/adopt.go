@@ -253,13 +253,18 @@ func givenUp(st *coordinator.State, f *coordinator.Feed) bool {
 	return true
 }
 
+// sameSession is why two of one job cannot have a session.
+func sameSession(is coordinator.Session, other string) error {
+	return fmt.Errorf("client id %q at %s is that of %s, too: one session is one source's. Give them different ones, or none", is.Client, is.Broker, other)
+}
+
 // occupied refuses the session of a feed that another one uses, but for the one whose
 // log and session it gets. More are feeds that are made with it.
 func occupied(st *coordinator.State, f *coordinator.Feed, cfg feed.Config, but string, more ...coordinator.Feed) error {
 	want := st.SessionOf(f)
 	for i := range more {
 		if st.SessionOf(&more[i]) == want {
-			return fmt.Errorf("client id %q at %s is that of source %q, too: one session is one source's. Give them different ones, or none", cfg.ClientID, cfg.Broker, more[i].Name)
+			return sameSession(want, fmt.Sprintf("source %q", more[i].Name))
 		}
 	}
 	by := st.SessionTaken(want, but)

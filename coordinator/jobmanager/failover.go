@@ -265,7 +265,7 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 		return refuse(ErrRefused, "%d jobs have not ended: stop some first", MaxLiveJobs)
 	}
 	for i := range m.Feeds {
-		if err := a.checkTakenFeed(r, &m.Feeds[i], c.Epoch); err != nil {
+		if err := a.checkTakenFeed(r, &m.Feeds[i], c); err != nil {
 			return err
 		}
 	}
@@ -274,7 +274,7 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 
 // checkTakenFeed says why a feed of a job that is taken cannot be read here, or become
 // this site's.
-func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed, epoch uint64) error {
+func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed, c *coordinator.JobFailedOver) error {
 	of, name, shared := m.Origin(r.From), r.Job.NameAt(m, r.From, a.Site, r.Moving), slices.Contains(r.Job.Reads, m.Name)
 	switch f := a.Feeds[name]; {
 	case of.Site == a.Site:
@@ -287,12 +287,14 @@ func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed
 		return refuse(ErrRefused, "job %s: the log of feed %q is not kept here", r.Job.ID, name)
 	case a.beginsAnew(f): // with a session it never would
 		return refuse(ErrRefused, "job %s: no agent that has the log of feed %q is here: it begins anew first", r.Job.ID, name)
-	case !shared && newest(coordinator.LineageOf(f, a.Site)).Epoch >= epoch:
+	case !shared && newest(coordinator.LineageOf(f, a.Site)).Epoch >= c.Epoch:
 		return refuse(ErrStale, "job %s: feed %q has a reign of epoch %d already", r.Job.ID, f.Name, newest(f.Lineage).Epoch)
-	case !shared && m.Of == nil: // one that is shared gets another id here
-		return a.checkSession(&coordinator.Feed{Name: name, Config: m.Config}, name)
+	case shared || m.Of != nil: // one that is shared gets another id here
+		return nil
+	case !c.Forced && a.ComesTwice(&r.Job, m, r.From) != nil:
+		return a.twice(&r.Job, m, r.From, "give them different ones at its site, or have the job go on as it is, with force")
 	}
-	return nil
+	return a.checkSession(&coordinator.Feed{Name: name, Config: m.Config}, name)
 }
 
 // giveUpArrival drops a move of the job to here that has not got everything: it is

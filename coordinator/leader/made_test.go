@@ -70,3 +70,24 @@ func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
 		t.Error("want it refused if it is another feed's, and comes")
 	}
 }
+
+// Nor do two of its own come with one.
+func TestTwoOfOneSessionDoNotCome(t *testing.T) {
+	l := New(Config{Term: 1, Self: "n1", Site: "s", Level: coordinator.Level, Timing: DefaultTiming(),
+		Parse: func(*coordinator.Job) (*Parsed, error) { return &Parsed{}, nil }})
+	l.st = &coordinator.State{Site: "s", Level: coordinator.Level, Moves: coordinator.NewMoves()}
+	feed := func(name, client string, stay bool) coordinator.MovingFeed {
+		return coordinator.MovingFeed{Name: name, Stay: stay, Config: []byte(`{"broker":"mqtt://b","client_id":"` + client + `"}`)}
+	}
+	refused := func(feeds ...coordinator.MovingFeed) bool {
+		_, _, why := l.checkMove(&coordinator.MovePropose{From: "b", Epoch: 2, Job: coordinator.MovingJob{ID: "j9-b", Name: "door", Feeds: feeds}})
+		return strings.Contains(why, `client id "mine" at broker b:1883, with which feed j9-b.more would come, is that of feed j9-b.in of the job, too`) && strings.Contains(why, "--set sources.ID.mqtt.client_id=NEW")
+	}
+	in := feed("j9-b.in", "mine", false)
+	if !refused(in, feed("j9-b.more", "mine", false)) {
+		t.Error("two come with one session")
+	}
+	if refused(in, feed("j9-b.more", "mine", true)) || refused(in, feed("j9-b.more", "other", false)) || refused(feed("j9-b.in", "", false), feed("j9-b.more", "", false)) {
+		t.Error("it is refused for nothing")
+	}
+}
