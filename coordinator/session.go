@@ -83,6 +83,32 @@ func (s *State) movedWith(f *Feed) *Job {
 	return nil
 }
 
+// Sessions are those in use, and the feeds that have each, by name.
+type Sessions map[Session][]*Feed
+
+// Sessions are those in use: who asks for many looks once.
+func (s *State) Sessions() Sessions {
+	all := make(Sessions)
+	for _, name := range sortedNames(s.Feeds) {
+		if f := s.Feeds[name]; s.HasSession(f) {
+			is := s.SessionOf(f)
+			all[is] = append(all[is], f)
+		}
+	}
+	delete(all, Session{})
+	return all
+}
+
+// Taken is State.SessionTaken.
+func (all Sessions) Taken(want Session, but string) *Feed {
+	for _, f := range all[want] {
+		if f.Name != but {
+			return f
+		}
+	}
+	return nil
+}
+
 // SessionTaken is the feed, other than but, that has a session; nil: none has.
 func (s *State) SessionTaken(want Session, but string) *Feed {
 	if want == (Session{}) {

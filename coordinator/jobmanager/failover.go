@@ -50,7 +50,42 @@ func (a *apply) jobClaimed(c *coordinator.JobClaimed) error {
 
 // CheckFailover says why a state would not take a JobFailedOver. It changes nothing.
 func CheckFailover(st *coordinator.State, c *coordinator.JobFailedOver) error {
-	a := &apply{State: st}
+	return (&apply{State: st}).checkFailover(c)
+}
+
+// Failovers says of many jobs why they could not be taken, of a state that does not change
+// meanwhile: who has which session is looked up once.
+type Failovers struct{ a apply }
+
+// NewFailovers asks a state.
+func NewFailovers(st *coordinator.State) *Failovers {
+	return &Failovers{apply{State: st, sessions: st.Sessions()}}
+}
+
+// Check says why what is kept of a job could not be taken as things are; nil: it could.
+func (f *Failovers) Check(r *coordinator.Replica) error {
+	c := &coordinator.JobFailedOver{Job: r.Job.ID, From: r.From, Was: r.Epoch}
+	if r.Snapshot != nil {
+		c.Snapshot = r.Snapshot.Name
+	}
+	c.Epoch = FailoverEpoch(f.a.State, c, r.Has().Epoch)
+	return f.a.checkFailover(c)
+}
+
+// FailoverEpoch is that at which a job goes on: above what is known of it here, and what
+// other sites have said.
+func FailoverEpoch(st *coordinator.State, c *coordinator.JobFailedOver, heard uint64) uint64 {
+	epoch := max(c.Was, heard) + 1
+	if j := st.Jobs[c.Job]; j != nil {
+		epoch = max(epoch, j.Epoch+1)
+	}
+	if r := st.Replicas[c.Job]; st.Arriving(c.Job) != nil || r != nil && r.Moving != "" { // who hears of it knows that it is not by that move
+		epoch = max(epoch, c.Was+2)
+	}
+	return epoch
+}
+
+func (a *apply) checkFailover(c *coordinator.JobFailedOver) error {
 	if err := a.checkFailedOver(c); err != nil {
 		return err
 	}

@@ -178,7 +178,11 @@ func (a *apply) checkSession(f *coordinator.Feed, but string) error {
 		return nil
 	}
 	want := a.SessionOf(f)
-	if by := a.SessionTaken(want, but); by != nil {
+	by := a.sessions.Taken(want, but)
+	if a.sessions == nil {
+		by = a.SessionTaken(want, but)
+	}
+	if by != nil {
 		return refuse(ErrExists, "feed %q: client id %q at broker %s is that of feed %q, and a session is one feed's: stop its job first, or give this one another client_id", f.Name, want.Client, want.Broker, by.Name)
 	}
 	return nil
