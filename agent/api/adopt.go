@@ -271,18 +271,12 @@ func occupied(st *coordinator.State, f *coordinator.Feed, cfg feed.Config, but s
 	if by == nil {
 		return nil
 	}
-	const why, other = "two sessions of one id throw each other out for ever", "give this one a client_id that nobody has"
+	ways := []string{"give this one a client_id that nobody has"}
 	switch j := st.Jobs[by.Job]; {
-	case j != nil && j.Status == coordinator.Moved:
-		return fmt.Errorf("client id %q at %s is that of feed %s of job %s (%s), which is at site %s: %s. If it is not needed there any more stop it there, and forget it here (tidemark job forget %s); or %s",
-			cfg.ClientID, cfg.Broker, by.Name, j.ID, j.Name, j.Owner, why, j.ID, other)
-	case j != nil:
-		return fmt.Errorf("client id %q at %s is that of feed %s of job %s (%s), which is %s: %s. Stop that job first (tidemark job stop %s), or %s; for two jobs on the same messages let both read a shared feed (tidemark feed create, feed: NAME)",
-			cfg.ClientID, cfg.Broker, by.Name, j.ID, j.Name, j.Status, why, j.Name, other)
-	case st.ArrivingFeed(by) != nil:
-		return fmt.Errorf("client id %q at %s is that of feed %s, which is on its way here, by %s: %s; %s", cfg.ClientID, cfg.Broker, by.Name, st.ArrivingFeed(by).ID, why, other)
-	case by.Whose() != "":
-		return fmt.Errorf("client id %q at %s is that of feed %s, whose session stayed here when job %s moved: %s; %s", cfg.ClientID, cfg.Broker, by.Name, by.Whose(), why, other)
+	case j != nil && !j.Status.Ended():
+		ways = append(ways, "for two jobs on the same messages let both read a shared feed (tidemark feed create, feed: NAME)")
+	case by.Whose() == "":
+		ways = append(ways, "read that one (feed: "+by.Name+")")
 	}
-	return fmt.Errorf("client id %q at %s is that of feed %s: %s. Read that one (feed: %[3]s), delete it first (tidemark feed delete %[3]s), or %[5]s", cfg.ClientID, cfg.Broker, by.Name, why, other)
+	return fmt.Errorf("client id %q at %s is that of %s", cfg.ClientID, cfg.Broker, st.Occupies(by, ways...))
 }

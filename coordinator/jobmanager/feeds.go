@@ -183,7 +183,7 @@ func (a *apply) checkSession(f *coordinator.Feed, but string) error {
 		by = a.SessionTaken(want, but)
 	}
 	if by != nil {
-		return refuse(ErrExists, "feed %q: client id %q at broker %s is that of feed %q, and a session is one feed's: stop its job first, or give this one another client_id", f.Name, want.Client, want.Broker, by.Name)
+		return refuse(ErrExists, "feed %q: client id %q at broker %s is that of %s", f.Name, want.Client, want.Broker, a.Occupies(by, "give this one another client_id"))
 	}
 	return nil
 }

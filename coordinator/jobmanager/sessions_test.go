@@ -76,6 +76,8 @@ func TestTheSessionOfAJobThatMovedAndIsKeptHere(t *testing.T) {
 	}
 	if err := s.try("submit gate feeds=in client=mine@b"); !errors.Is(err, jobmanager.ErrExists) {
 		t.Errorf("%v", err)
+	} else if why := err.Error(); !strings.Contains(why, "stop it there, and forget it at site s (tidemark job forget "+door+")") || strings.Contains(why, "stop that job first") {
+		t.Errorf("it cannot be stopped here: %s", why)
 	}
 	s.do("forget %s", door)
 	s.do("submit gate feeds=in client=mine@b")

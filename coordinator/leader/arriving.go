@@ -226,17 +226,16 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 // taken says why a feed of a job that is to come from a site cannot have its session here;
 // empty: it can.
 func (l *Leader) taken(m *coordinator.MovingJob, f *coordinator.MovingFeed, from mesh.Site) string {
-	const why, other = "and two sessions of one id throw each other out for ever", "let the session stay (--feed stay), or give the source another id (--set sources.ID.mqtt.client_id=NEW)"
+	const stay, other = "let the session stay (--feed stay)", "give the source another id (--set sources.ID.mqtt.client_id=NEW)"
 	want := l.st.Comes(m, f, from)
-	is := fmt.Sprintf("client id %q at broker %s, with which feed %s would come, is that of feed", want.Client, want.Broker, f.Name)
+	is := fmt.Sprintf("client id %q at broker %s, with which feed %s would come to site %s, is that of", want.Client, want.Broker, f.Name, l.cfg.Site)
 	if o := l.st.ComesTwice(m, f, from); o != nil {
-		return fmt.Sprintf("%s %s of the job, too, %s: %s", is, o.Name, why, other)
+		return fmt.Sprintf("%s feed %s of the job, too, and two sessions of one id throw each other out for ever: %s; or %s", is, o.Name, stay, other)
 	}
-	by := l.st.SessionTaken(want, f.Name)
-	if by == nil {
-		return ""
+	if by := l.st.SessionTaken(want, f.Name); by != nil {
+		return is + " " + l.st.Occupies(by, stay, other)
 	}
-	return fmt.Sprintf("%s %s at site %s, %s: stop the job of that one first, %s", is, by.Name, l.cfg.Site, why, other)
+	return ""
 }
 
 // reserved are the slots that the other jobs on their way here will take, below zero:
