@@ -27,7 +27,7 @@ type JobFailedOver struct {
 	Was      uint64    `cbor:"3,keyasint"`           // the epoch at which From has it
 	Epoch    uint64    `cbor:"4,keyasint"`           // at which it is to be here
 	Snapshot string    `cbor:"5,keyasint,omitempty"` // of Replica.Snapshot, where From is another site
-	Forced   bool      `cbor:"6,keyasint,omitempty"` // though From was reached, or others may have it
+	Forced   bool      `cbor:"6,keyasint,omitempty"` // though From was reached, or others may have it, or two of its feeds have one client id
 	Why      string    `cbor:"7,keyasint,omitempty"` // a person's words
 }
 

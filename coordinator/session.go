@@ -60,14 +60,54 @@ func brokerOf(url string) string {
 
 // HasSession tells whether a feed's session is in use, or will be with nobody's
 // submission: a shared feed's, that of a job that has not ended, or has moved and may
-// come back, or is on its way here. A mirror has none, and that of a job that has ended
-// only waits for one that goes on with it.
+// come back, or is on its way here. A mirror of a job that was never here has none, and
+// that of a job that has ended only waits for one that goes on with it.
 func (s *State) HasSession(f *Feed) bool {
-	if s.ArrivingFeed(f) != nil {
+	if s.ArrivingFeed(f) != nil || s.movedWith(f) != nil {
 		return true
 	}
 	j := s.Jobs[f.Job]
-	return f.Mirror == nil && (f.Job == "" || j != nil && (!j.Status.Ended() || j.Status == Moved))
+	return f.Mirror == nil && (f.Job == "" || j != nil && !j.Status.Ended())
+}
+
+// movedWith is the job on record here that moved away with a feed, whether the log of
+// that is kept here or not; nil: none did. Over there another one may have gone on with it.
+func (s *State) movedWith(f *Feed) *Job {
+	if j := s.Jobs[f.Job]; j != nil && j.Status == Moved {
+		return j
+	}
+	for _, id := range f.Past {
+		if j := s.Jobs[id]; j != nil && j.Status == Moved && f.Owner != "" {
+			return j
+		}
+	}
+	return nil
+}
+
+// Sessions are those in use, and the feeds that have each, by name.
+type Sessions map[Session][]*Feed
+
+// Sessions are those in use: who asks for many looks once.
+func (s *State) Sessions() Sessions {
+	all := make(Sessions)
+	for _, name := range sortedNames(s.Feeds) {
+		if f := s.Feeds[name]; s.HasSession(f) {
+			is := s.SessionOf(f)
+			all[is] = append(all[is], f)
+		}
+	}
+	delete(all, Session{})
+	return all
+}
+
+// Taken is State.SessionTaken.
+func (all Sessions) Taken(want Session, but string) *Feed {
+	for _, f := range all[want] {
+		if f.Name != but {
+			return f
+		}
+	}
+	return nil
 }
 
 // SessionTaken is the feed, other than but, that has a session; nil: none has.

@@ -272,31 +272,30 @@ func givenUp(st *coordinator.State, f *coordinator.Feed) bool {
 	return true
 }
 
+// sameSession is why two of one job cannot have a session.
+func sameSession(is coordinator.Session, other string) error {
+	return fmt.Errorf("client id %q at %s is that of %s, too: one session is one source's. Give them different ones, or none", is.Client, is.Broker, other)
+}
+
 // occupied refuses the session of a feed that another one uses, but for the one whose
 // log and session it gets. More are feeds that are made with it.
 func occupied(st *coordinator.State, f *coordinator.Feed, cfg feed.Config, but string, more ...coordinator.Feed) error {
 	want := st.SessionOf(f)
 	for i := range more {
 		if st.SessionOf(&more[i]) == want {
-			return fmt.Errorf("client id %q at %s is that of source %q, too: one session is one source's. Give them different ones, or none", cfg.ClientID, cfg.Broker, more[i].Name)
+			return sameSession(want, fmt.Sprintf("source %q", more[i].Name))
 		}
 	}
 	by := st.SessionTaken(want, but)
 	if by == nil {
 		return nil
 	}
-	const why, other = "two sessions of one id throw each other out for ever", "give this one a client_id that nobody has"
+	ways := []string{"give this one a client_id that nobody has"}
 	switch j := st.Jobs[by.Job]; {
-	case j != nil && j.Status == coordinator.Moved:
-		return fmt.Errorf("client id %q at %s is that of feed %s of job %s (%s), which is at site %s: %s. If it is not needed there any more stop it there, and forget it here (tidemark job forget %s); or %s",
-			cfg.ClientID, cfg.Broker, by.Name, j.ID, j.Name, j.Owner, why, j.ID, other)
-	case j != nil:
-		return fmt.Errorf("client id %q at %s is that of feed %s of job %s (%s), which is %s: %s. Stop that job first (tidemark job stop %s), or %s; for two jobs on the same messages let both read a shared feed (tidemark feed create, feed: NAME)",
-			cfg.ClientID, cfg.Broker, by.Name, j.ID, j.Name, j.Status, why, j.Name, other)
-	case st.ArrivingFeed(by) != nil:
-		return fmt.Errorf("client id %q at %s is that of feed %s, which is on its way here, by %s: %s; %s", cfg.ClientID, cfg.Broker, by.Name, st.ArrivingFeed(by).ID, why, other)
-	case by.Whose() != "":
-		return fmt.Errorf("client id %q at %s is that of feed %s, whose session stayed here when job %s moved: %s; %s", cfg.ClientID, cfg.Broker, by.Name, by.Whose(), why, other)
+	case j != nil && !j.Status.Ended():
+		ways = append(ways, "for two jobs on the same messages let both read a shared feed (tidemark feed create, feed: NAME)")
+	case by.Whose() == "":
+		ways = append(ways, "read that one (feed: "+by.Name+")")
 	}
-	return fmt.Errorf("client id %q at %s is that of feed %s: %s. Read that one (feed: %[3]s), delete it first (tidemark feed delete %[3]s), or %[5]s", cfg.ClientID, cfg.Broker, by.Name, why, other)
+	return fmt.Errorf("client id %q at %s is that of %s", cfg.ClientID, cfg.Broker, st.Occupies(by, ways...))
 }

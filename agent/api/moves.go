@@ -323,7 +323,25 @@ func movedConfigs(st *coordinator.State, j *coordinator.Job, began *coordinator.
 			all = append(all, coordinator.FeedConfig{Feed: f.Name, Config: text})
 		}
 	}
-	return all, nil
+	return all, movedTwice(st, j, began, all)
+}
+
+// movedTwice refuses two feeds that would go with one session.
+func movedTwice(st *coordinator.State, j *coordinator.Job, began *coordinator.MoveBegan, configs []coordinator.FeedConfig) error {
+	m, _ := st.MovingTo(j.ID, began.Stay, nil, configs)
+	called := func(f *coordinator.MovingFeed) string {
+		if slices.Contains(m.Reads, f.Name) {
+			return "feed " + f.Name
+		}
+		return fmt.Sprintf("source %q", st.Feeds[f.Name].Source())
+	}
+	for i := range m.Feeds {
+		f := &m.Feeds[i]
+		if o := st.ComesTwice(&m, f, st.Site); o != nil {
+			return refusal(http.StatusUnprocessableEntity, "with these settings %s: %v", called(f), sameSession(st.Comes(&m, f, st.Site), called(o)))
+		}
+	}
+	return nil
 }
 
 // movable says why a job cannot begin to move to a site.

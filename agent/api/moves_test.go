@@ -157,3 +157,39 @@ func TestCancelOfAnArrival(t *testing.T) {
 		}
 	}
 }
+
+// Settings of a move that give two of its feeds one session are refused before anything
+// begins, whichever of them they name.
+func TestAMoveGivesNoSessionTwice(t *testing.T) {
+	hall, _ := twoSites(t)
+	send(t, hall.url, "POST", "/v1/feeds", api.NewFeed{Name: "line3", Broker: "mqtt://broker.plant", Topics: []string{"x"}, QoS: 1, ClientID: "shared"}).want(t, 201)
+	spec := strings.NewReplacer("PASSWORD", "${env:PW}", "sinks:", `  more:
+    mqtt: {broker: "mqtt://broker.plant:1883", topics: [x], qos: 1, client_id: its}
+    format: text
+    event_time: ingestion
+  line: {feed: line3, format: text, event_time: ingestion}
+sinks:
+  - {id: out2, from: more, blackhole: {}}
+  - {id: out3, from: line, blackhole: {}}`).Replace(metered)
+	submit(t, hall.url, spec)
+	set := func(all ...string) api.Migration {
+		m := api.Migration{To: "depot", DryRun: true}
+		for _, s := range all {
+			m.Set = append(m.Set, "sources."+s)
+		}
+		return m
+	}
+	const path, both = "/v1/jobs/metered/migrate", "one session is one source's"
+	send(t, hall.url, "POST", path, set("more.mqtt.client_id=x", "readings.mqtt.client_id=x")).want(t, 422, `source \"more\"`, `client id \"x\"`, `source \"readings\"`, both)
+	send(t, hall.url, "POST", path, set("readings.mqtt.client_id=its")).want(t, 422, `client id \"its\"`, both)
+	send(t, hall.url, "POST", path, set("readings.mqtt.client_id=shared")).want(t, 422, `client id \"shared\"`, "feed line3", both)
+	if len(hall.wishes) != 0 {
+		t.Fatalf("wished for %+v", hall.wishes)
+	}
+	for _, ok := range []api.Migration{set("more.mqtt.client_id=x", "readings.mqtt.client_id=y"), set("readings.mqtt.client_id=its", "readings.mqtt.broker=mqtt://other")} {
+		send(t, hall.url, "POST", path, ok).want(t, 202, `"phase":"dry run"`)
+	}
+	stays := set("readings.mqtt.client_id=its")
+	stays.Feed = "stay"
+	send(t, hall.url, "POST", path, stays).want(t, 202, `"phase":"dry run"`)
+}

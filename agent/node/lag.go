@@ -10,6 +10,7 @@ import (
 	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -70,9 +71,7 @@ type said struct {
 // replicasOf is what is kept here, and what others keep of this site's jobs, or are to.
 // What they keep of one that has moved away its new site knows.
 func replicasOf(st *coordinator.State, said *said) (all []api.Replica) {
-	for id, r := range st.Replicas {
-		all = append(all, keptHere(st, id, r, said))
-	}
+	all = keptOf(st, "", said)
 	own := make(map[coordinator.JobID][]string)
 	for name, f := range st.Feeds {
 		own[f.Job] = append(own[f.Job], name)
@@ -123,11 +122,7 @@ func (o *office) keptHere(from mesh.Site, now dataflow.Time) []api.Replica {
 	o.mu.Unlock()
 	next := keptSaid{at: now}
 	o.view(func(st *coordinator.State) {
-		for id, r := range st.Replicas {
-			if r.From == from {
-				next.all = append(next.all, keptHere(st, id, r, &said{now: now, logs: logs}))
-			}
-		}
+		next.all = keptOf(st, from, &said{now: now, logs: logs})
 	})
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -135,7 +130,37 @@ func (o *office) keptHere(from mesh.Site, now dataflow.Time) []api.Replica {
 	return next.all
 }
 
-// keptHere is what is kept of a job of another site.
+// keptOf is what is kept here of the jobs of a site; empty: of all.
+func keptOf(st *coordinator.State, from mesh.Site, said *said) (all []api.Replica) {
+	asks := jobmanager.NewFailovers(st)
+	for id, r := range st.Replicas {
+		if from != "" && r.From != from {
+			continue
+		}
+		row := keptHere(st, id, r, said)
+		if row.Restorable {
+			row.Why = refusedHere(st, asks, r)
+			row.Restorable = row.Why == ""
+		}
+		all = append(all, row)
+	}
+	return all
+}
+
+// refusedHere is why a failover of a job would be refused as things are; empty: it would
+// not. One that is prepared here goes on with its move.
+func refusedHere(st *coordinator.State, asks *jobmanager.Failovers, r *coordinator.Replica) string {
+	if arr := st.Arriving(r.Job.ID); arr != nil && arr.Phase == coordinator.ArrivalPrepared {
+		return ""
+	}
+	if err := asks.Check(r); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// keptHere is what is kept of a job of another site, as far as its snapshot and its logs
+// tell.
 func keptHere(st *coordinator.State, id coordinator.JobID, r *coordinator.Replica, said *said) api.Replica {
 	out := api.Replica{Job: string(id), Name: r.Job.Name, From: string(r.From), To: string(st.Site)}
 	if r.Next != nil {

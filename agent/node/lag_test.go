@@ -1,9 +1,11 @@
 package node
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/agent/api"
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -271,4 +273,74 @@ func TestWhatAnotherSiteDoesNotNameIsNotThere(t *testing.T) {
 			t.Errorf("%s: %+v", name, all)
 		}
 	}
+}
+
+// What a failover would refuse is not restorable, whatever there is of it: the name is
+// taken, a feed has its session, or two of its own have one. It is said as the failover says
+// it. What was prepared here goes on with its move.
+func TestWhatAFailoverRefusesIsNotRestorable(t *testing.T) {
+	config := func(client string) []byte {
+		return []byte(`{"version":1,"broker":"mqtt://b:1883","topics":["a"],"qos":1,"retained":"first","lanes":1,"client_id":"` + client + `"}`)
+	}
+	lineage := []coordinator.Reign{{Epoch: 1, Site: "plant"}}
+	begin := func(clients ...string) (*coordinator.State, *coordinator.Replica, *said) {
+		r := &coordinator.Replica{From: "plant", Epoch: 1, Job: coordinator.MovingJob{ID: "j7-plant", Name: "door"}}
+		st := &coordinator.State{Site: "depot", Level: coordinator.Level, Moves: coordinator.NewMoves(), Replicas: map[coordinator.JobID]*coordinator.Replica{"j7-plant": r},
+			Agents: map[mesh.NodeID]*coordinator.Agent{"a": {Node: "a"}}, Feeds: make(map[string]*coordinator.Feed), Jobs: make(map[coordinator.JobID]*coordinator.Job), Names: make(map[string]coordinator.JobID)}
+		heard, stands := &said{logs: make(map[string]coordinator.LogStatus)}, make(map[dataflow.OperatorID][]int64)
+		for i, client := range clients {
+			source := fmt.Sprint("in", i)
+			f := coordinator.Feed{Name: "j7-plant." + source, Job: "j7-plant", Config: config(client), Lineage: lineage, Log: coordinator.LogEpoch{Epoch: 1, Owner: "a", Members: []mesh.NodeID{"a"}}}
+			f.Mirror = &coordinator.Mirror{Site: "plant", Feed: f.Name}
+			f.Log.Mirror = f.Mirror
+			st.Feeds[f.Name] = &f
+			r.Job.Feeds = append(r.Job.Feeds, coordinator.MovingFeed{Name: f.Name, Config: f.Config, Lineage: lineage})
+			heard.logs[f.Name] = coordinator.LogStatus{Epoch: 1, End: 90, Shown: 90, Lanes: []coordinator.LaneAt{{Next: 90}}, Of: &coordinator.MirrorOf{End: 90}}
+			stands[dataflow.OperatorID(source)] = []int64{40}
+		}
+		r.Snapshot = standing(t, "c1", stands)
+		r.Snapshot.ID.Token = dataflow.FencingToken{Epoch: 1, Site: "plant", Attempt: 1}
+		return st, r, heard
+	}
+	local := &coordinator.Job{ID: "j3-depot", Name: "gate", Status: coordinator.Running}
+	for name, c := range map[string]struct {
+		clients []string
+		change  func(st *coordinator.State, r *coordinator.Replica)
+		why     string // empty: it can be restored
+	}{
+		"nothing is in its way": {[]string{"mine", "its"}, func(*coordinator.State, *coordinator.Replica) {}, ""},
+		"its session is had": {[]string{"mine", "its"}, func(st *coordinator.State, _ *coordinator.Replica) {
+			st.Feeds["j3-depot.in"] = &coordinator.Feed{Name: "j3-depot.in", Job: local.ID, Config: config("its")}
+		}, `client id "its" at broker b:1883 is that of feed`},
+		"one of another id is": {[]string{"mine", "its"}, func(st *coordinator.State, _ *coordinator.Replica) {
+			st.Feeds["j3-depot.in"] = &coordinator.Feed{Name: "j3-depot.in", Job: local.ID, Config: config("other")}
+		}, ""},
+		"two have one": {[]string{"mine", "mine"}, func(*coordinator.State, *coordinator.Replica) {}, `client id "mine" at broker b:1883 is that of its feeds`},
+		"its name is": {[]string{"mine"}, func(st *coordinator.State, _ *coordinator.Replica) {
+			st.Names[coordinator.NameKey("", "door")] = local.ID
+		}, `a job "door" is at site depot already`},
+		"it was here before": {[]string{"mine"}, func(st *coordinator.State, _ *coordinator.Replica) {
+			st.Jobs["j7-plant"] = &coordinator.Job{ID: "j7-plant", Status: coordinator.Moved, Epoch: 1, Owner: "plant"}
+		}, ""},
+		"another site has it": {[]string{"mine"}, func(_ *coordinator.State, r *coordinator.Replica) {
+			r.Later = &coordinator.Tenure{Epoch: 9, Site: "yard"}
+		}, ""}, // who takes it takes it above that
+		"it is prepared":       {[]string{"mine"}, func(st *coordinator.State, r *coordinator.Replica) { arriving(st, r, coordinator.ArrivalPrepared) }, ""},
+		"it is being received": {[]string{"mine"}, func(st *coordinator.State, r *coordinator.Replica) { arriving(st, r, coordinator.ArrivalReceiving) }, ""},
+	} {
+		st, r, heard := begin(c.clients...)
+		st.Jobs[local.ID] = local
+		c.change(st, r)
+		o := newOffice(1)
+		o.view, o.logs = func(do func(*coordinator.State)) { do(st) }, heard.logs
+		for _, all := range [][]api.Replica{replicasOf(st, heard), o.keptHere("plant", dataflow.Time(dataflow.Hour))} {
+			if len(all) != 1 || all[0].Snapshot != "c1" || all[0].Restorable != (c.why == "") || !strings.Contains(all[0].Why, c.why) || c.why == "" && all[0].Why != "" {
+				t.Errorf("%s: %+v", name, all)
+			}
+		}
+	}
+}
+
+func arriving(st *coordinator.State, r *coordinator.Replica, phase coordinator.ArrivalPhase) {
+	st.Moves.Arrivals["m1-plant"] = &coordinator.Arrival{ID: "m1-plant", From: "plant", Epoch: 2, Job: r.Job, Phase: phase}
 }

@@ -106,6 +106,9 @@ func (a *apply) checkReceivingFeed(arr *coordinator.Arrival, m *coordinator.Movi
 	case f != nil && f.Mirror == nil && (f.Owner == "" && f.Job != arr.Job.ID || f.Move != "" || shared != (f.Job == "")):
 		return refuse(ErrRefused, "a feed %q is at site %s already: delete it first", m.Name, a.Site)
 	}
+	if err := a.twice(&arr.Job, m, arr.From, "give them different ones"); err != nil {
+		return err
+	}
 	if err := a.checkSession(&coordinator.Feed{Name: name, Config: m.Config, Lineage: m.Reigns(arr.From)}, name); err != nil {
 		return err
 	}

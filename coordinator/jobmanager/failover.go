@@ -50,7 +50,42 @@ func (a *apply) jobClaimed(c *coordinator.JobClaimed) error {
 
 // CheckFailover says why a state would not take a JobFailedOver. It changes nothing.
 func CheckFailover(st *coordinator.State, c *coordinator.JobFailedOver) error {
-	a := &apply{State: st}
+	return (&apply{State: st}).checkFailover(c)
+}
+
+// Failovers says of many jobs why they could not be taken, of a state that does not change
+// meanwhile: who has which session is looked up once.
+type Failovers struct{ a apply }
+
+// NewFailovers asks a state.
+func NewFailovers(st *coordinator.State) *Failovers {
+	return &Failovers{apply{State: st, sessions: st.Sessions()}}
+}
+
+// Check says why what is kept of a job could not be taken as things are; nil: it could.
+func (f *Failovers) Check(r *coordinator.Replica) error {
+	c := &coordinator.JobFailedOver{Job: r.Job.ID, From: r.From, Was: r.Epoch}
+	if r.Snapshot != nil {
+		c.Snapshot = r.Snapshot.Name
+	}
+	c.Epoch = FailoverEpoch(f.a.State, c, r.Has().Epoch)
+	return f.a.checkFailover(c)
+}
+
+// FailoverEpoch is that at which a job goes on: above what is known of it here, and what
+// other sites have said.
+func FailoverEpoch(st *coordinator.State, c *coordinator.JobFailedOver, heard uint64) uint64 {
+	epoch := max(c.Was, heard) + 1
+	if j := st.Jobs[c.Job]; j != nil {
+		epoch = max(epoch, j.Epoch+1)
+	}
+	if r := st.Replicas[c.Job]; st.Arriving(c.Job) != nil || r != nil && r.Moving != "" { // who hears of it knows that it is not by that move
+		epoch = max(epoch, c.Was+2)
+	}
+	return epoch
+}
+
+func (a *apply) checkFailover(c *coordinator.JobFailedOver) error {
 	if err := a.checkFailedOver(c); err != nil {
 		return err
 	}
@@ -265,7 +300,7 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 		return refuse(ErrRefused, "%d jobs have not ended: stop some first", MaxLiveJobs)
 	}
 	for i := range m.Feeds {
-		if err := a.checkTakenFeed(r, &m.Feeds[i], c.Epoch); err != nil {
+		if err := a.checkTakenFeed(r, &m.Feeds[i], c); err != nil {
 			return err
 		}
 	}
@@ -274,7 +309,7 @@ func (a *apply) checkTaken(r *coordinator.Replica, c *coordinator.JobFailedOver)
 
 // checkTakenFeed says why a feed of a job that is taken cannot be read here, or become
 // this site's.
-func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed, epoch uint64) error {
+func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed, c *coordinator.JobFailedOver) error {
 	of, name, shared := m.Origin(r.From), r.Job.NameAt(m, r.From, a.Site, r.Moving), slices.Contains(r.Job.Reads, m.Name)
 	switch f := a.Feeds[name]; {
 	case of.Site == a.Site:
@@ -287,12 +322,14 @@ func (a *apply) checkTakenFeed(r *coordinator.Replica, m *coordinator.MovingFeed
 		return refuse(ErrRefused, "job %s: the log of feed %q is not kept here", r.Job.ID, name)
 	case a.beginsAnew(f): // with a session it never would
 		return refuse(ErrRefused, "job %s: no agent that has the log of feed %q is here: it begins anew first", r.Job.ID, name)
-	case !shared && newest(coordinator.LineageOf(f, a.Site)).Epoch >= epoch:
+	case !shared && newest(coordinator.LineageOf(f, a.Site)).Epoch >= c.Epoch:
 		return refuse(ErrStale, "job %s: feed %q has a reign of epoch %d already", r.Job.ID, f.Name, newest(f.Lineage).Epoch)
-	case !shared && m.Of == nil: // one that is shared gets another id here
-		return a.checkSession(&coordinator.Feed{Name: name, Config: m.Config}, name)
+	case shared || m.Of != nil: // one that is shared gets another id here
+		return nil
+	case !c.Forced && a.ComesTwice(&r.Job, m, r.From) != nil:
+		return a.twice(&r.Job, m, r.From, "give them different ones at its site, or have the job go on as it is, with force")
 	}
-	return nil
+	return a.checkSession(&coordinator.Feed{Name: name, Config: m.Config}, name)
 }
 
 // giveUpArrival drops a move of the job to here that has not got everything: it is

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
+	"github.com/tidemark-mesh/tidemark/mesh"
 	"github.com/tidemark-mesh/tidemark/store/logepoch"
 	"github.com/tidemark-mesh/tidemark/store/manifest"
 )
@@ -146,8 +147,29 @@ func (a *apply) checkSessions(c *coordinator.JobSubmitted) error {
 		if err := a.checkSession(f, but); err != nil {
 			return err
 		}
+		want := a.SessionOf(f)
+		if n := slices.IndexFunc(c.Feeds[:i], func(o coordinator.Feed) bool { return a.SessionOf(&o) == want }); n >= 0 {
+			if err := a.sessionTwice(c.Name, want, c.Feeds[n].Name, f.Name, "give them different ones"); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// twice refuses a feed of a job of a site that comes with the session of another one of it.
+func (a *apply) twice(m *coordinator.MovingJob, f *coordinator.MovingFeed, from mesh.Site, mend string) error {
+	if o := a.ComesTwice(m, f, from); o != nil {
+		return a.sessionTwice(m.Name, a.Comes(m, f, from), o.Name, f.Name, mend)
+	}
+	return nil
+}
+
+func (a *apply) sessionTwice(job string, is coordinator.Session, one, other, mend string) error {
+	if is == (coordinator.Session{}) || a.Level < coordinator.SettledLevel {
+		return nil
+	}
+	return refuse(ErrRefused, "job %q: client id %q at broker %s is that of its feeds %q and %q, and a session is one feed's: %s", job, is.Client, is.Broker, one, other, mend)
 }
 
 // checkSession checks that no feed but one has the session that another one is to have.
@@ -156,8 +178,12 @@ func (a *apply) checkSession(f *coordinator.Feed, but string) error {
 		return nil
 	}
 	want := a.SessionOf(f)
-	if by := a.SessionTaken(want, but); by != nil {
-		return refuse(ErrExists, "feed %q: client id %q at broker %s is that of feed %q, and a session is one feed's: stop its job first, or give this one another client_id", f.Name, want.Client, want.Broker, by.Name)
+	by := a.sessions.Taken(want, but)
+	if a.sessions == nil {
+		by = a.SessionTaken(want, but)
+	}
+	if by != nil {
+		return refuse(ErrExists, "feed %q: client id %q at broker %s is that of %s", f.Name, want.Client, want.Broker, a.Occupies(by, "give this one another client_id"))
 	}
 	return nil
 }

@@ -113,6 +113,9 @@ type apply struct {
 	c       *coordinator.Command
 	changes []Change
 	moved   coordinator.MoveID
+	// sessions are those in use, where many questions are asked of a state that does not
+	// change; nil: each is looked for.
+	sessions coordinator.Sessions
 }
 
 func (a *apply) changed(w What, name string) {

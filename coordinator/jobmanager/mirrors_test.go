@@ -195,7 +195,7 @@ func TestAMirrorThatNobodyHasBeginsAnew(t *testing.T) {
 		if err := next("c", 0); !errors.Is(err, ErrRefused) {
 			t.Errorf("level %d: somebody has it: %v", level, err)
 		}
-		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], 2); err != nil {
+		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], &coordinator.JobFailedOver{Epoch: 2}); err != nil {
 			t.Error(err)
 		}
 		for node := range a.Agents {
@@ -203,7 +203,7 @@ func TestAMirrorThatNobodyHasBeginsAnew(t *testing.T) {
 				delete(a.Agents, node)
 			}
 		}
-		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], 2); (err != nil) != goesOn || err != nil && !errors.Is(err, ErrRefused) {
+		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], &coordinator.JobFailedOver{Epoch: 2}); (err != nil) != goesOn || err != nil && !errors.Is(err, ErrRefused) {
 			t.Errorf("level %d: it is taken before its log has begun anew: %v", level, err)
 		}
 		if err := next("c", 1); !errors.Is(err, ErrRefused) {
@@ -223,7 +223,7 @@ func TestAMirrorThatNobodyHasBeginsAnew(t *testing.T) {
 		if f := a.Feeds[name]; goesOn && (!slices.Equal(f.Log.Starts, []int64{0, 0, 0}) || len(f.Log.Heirs) > 0 || f.Log.Mirror == nil) {
 			t.Errorf("%+v", f.Log)
 		}
-		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], 2); err != nil {
+		if err := a.checkTakenFeed(r, &r.Job.Feeds[0], &coordinator.JobFailedOver{Epoch: 2}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -53,7 +53,7 @@ func replicas(c *coordinator.Command, w words) bool {
 	case "later":
 		c.ReplicaMoved = &coordinator.ReplicaMoved{Job: w.job(1), From: from, Epoch: epoch, To: coordinator.Tenure{Epoch: number(w.named["to"]), Site: mesh.Site(w.named["at"])}}
 	case "over":
-		c.JobFailedOver = &coordinator.JobFailedOver{Job: w.job(1), From: from, Was: epoch, Epoch: number(w.named["to"]), Snapshot: w.at(2)}
+		c.JobFailedOver = &coordinator.JobFailedOver{Job: w.job(1), From: from, Was: epoch, Epoch: number(w.named["to"]), Snapshot: w.at(2), Forced: w.named["forced"] != ""}
 	case "quarantined":
 		c.JobQuarantined = &coordinator.JobQuarantined{Job: w.job(1), Epoch: epoch, Other: from}
 	case "claimed":

@@ -2,6 +2,7 @@ package jobmanager_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
@@ -62,6 +63,26 @@ func TestTheSessionOfAJobThatMovedToAnotherBroker(t *testing.T) {
 	s.do("submit gate feeds=in client=mine@b")
 }
 
+// Nor is it free when the job is kept here again, from where it is: its feed is a mirror
+// then. Who forgets the job gives the session up.
+func TestTheSessionOfAJobThatMovedAndIsKeptHere(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	door := s.submits("door feeds=in client=mine@b")
+	s.do("move handed %s", s.offers(door, "", door+".in"))
+	s.do("offered %s from=b epoch=2 name=door feeds=%s.in reigns=1:s:0,2:b:0 client=mine@b @4", door, door)
+	if s.feed(door+".in").Mirror == nil {
+		t.Fatal("it is no mirror")
+	}
+	if err := s.try("submit gate feeds=in client=mine@b"); !errors.Is(err, jobmanager.ErrExists) {
+		t.Errorf("%v", err)
+	} else if why := err.Error(); !strings.Contains(why, "stop it there, and forget it at site s (tidemark job forget "+door+")") || strings.Contains(why, "stop that job first") {
+		t.Errorf("it cannot be stopped here: %s", why)
+	}
+	s.do("forget %s", door)
+	s.do("submit gate feeds=in client=mine@b")
+}
+
 // Nor does a job come with a session that a feed has here, be it one that has come back
 // with another broker. Its own is none, nor is one that stays where it is.
 func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
@@ -115,4 +136,32 @@ func TestAFailoverGivesNoSessionTwice(t *testing.T) {
 			t.Errorf("with %s here: %v, want %v", client, err, want)
 		}
 	}
+}
+
+// Nor do two feeds of one job have one, whether it is submitted, comes, or is taken. What a
+// lost site let happen a person can take with force: there is nobody left to mend it.
+func TestTwoFeedsOfAJobHaveTwoSessions(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		refused := func(line string) {
+			t.Helper()
+			if err := s.try("%s", line); settled && (!errors.Is(err, jobmanager.ErrRefused) || !strings.Contains(err.Error(), `client id "mine"`)) || !settled && err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
+		refused("submit door feeds=in,more client=mine@b")
+		s.do("submit hall feeds=in,more") // each has an id that is made
+		refused("move arrives m8-b j50-b gate from=b epoch=4 feeds=j50-b.in,j50-b.more client=mine@d")
+		s.do("move arrives m9-b j51-b yard from=b epoch=4 feeds=j51-b.in stay=j51-b.more client=mine@e")
+		if !settled { // below that two of one session are kept otherwise
+			return
+		}
+		s.do("offered j1-b from=b epoch=1 name=barn feeds=j1-b.in,j1-b.more client=mine@f @4")
+		s.do("epoch j1-b.in %d term=2 owner=n1 members=n1 start=0", s.feed("j1-b.in").NextEpoch())
+		s.do("epoch j1-b.more %d term=2 owner=n1 members=n1 start=0", s.feed("j1-b.more").NextEpoch())
+		s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+		s.do("copies j1-b chk-5 aa:n1")
+		s.do("advanced j1-b chk-5 from=b epoch=1 ends=j1-b.in:0,j1-b.more:0 @4")
+		refused("over j1-b chk-5 from=b epoch=1 to=2 @4")
+		s.do("over j1-b chk-5 from=b epoch=1 to=2 forced=yes @4")
+	})
 }

@@ -201,8 +201,8 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 		switch {
 		case l.st.Level < coordinator.SettledLevel && ask.NeedsSettled(f):
 			return nil, nil, fmt.Sprintf("site %s is at feature level %d, and cannot take the session of the shared feed %s: upgrade all its agents, or let the session stay (--feed stay)", l.cfg.Site, l.st.Level, f.Name)
-		case of == nil && !f.Stay && l.taken(f, ask.From) != "":
-			return nil, nil, fmt.Sprintf("%s at site %s, and two sessions of one id throw each other out for ever: stop the job of that one first, let the session stay (--feed stay), or give the source another id (--set sources.ID.mqtt.client_id=NEW)", l.taken(f, ask.From), l.cfg.Site)
+		case l.taken(m, f, ask.From) != "":
+			return nil, nil, l.taken(m, f, ask.From)
 		case of == nil || l.moving.reached[of.Site]:
 		case of.Site != l.cfg.Site:
 			return nil, nil, fmt.Sprintf("the session of feed %s is at site %s, which site %s does not reach", of.Feed, of.Site, l.cfg.Site)
@@ -222,14 +222,19 @@ func (l *Leader) checkMove(ask *coordinator.MovePropose) (p *Parsed, places sche
 	return p, places, why
 }
 
-// taken says what has the session of a feed that is to come from a site; empty: nothing.
-func (l *Leader) taken(f *coordinator.MovingFeed, from mesh.Site) string {
-	want := l.st.SessionOf(&coordinator.Feed{Name: f.Name, Config: f.Config, Lineage: f.Reigns(from)})
-	by := l.st.SessionTaken(want, f.Name)
-	if by == nil {
-		return ""
+// taken says why a feed of a job that is to come from a site cannot have its session here;
+// empty: it can.
+func (l *Leader) taken(m *coordinator.MovingJob, f *coordinator.MovingFeed, from mesh.Site) string {
+	const stay, other = "let the session stay (--feed stay)", "give the source another id (--set sources.ID.mqtt.client_id=NEW)"
+	want := l.st.Comes(m, f, from)
+	is := fmt.Sprintf("client id %q at broker %s, with which feed %s would come to site %s, is that of", want.Client, want.Broker, f.Name, l.cfg.Site)
+	if o := l.st.ComesTwice(m, f, from); o != nil {
+		return fmt.Sprintf("%s feed %s of the job, too, and two sessions of one id throw each other out for ever: %s; or %s", is, o.Name, stay, other)
 	}
-	return fmt.Sprintf("client id %q at broker %s, with which feed %s would come, is that of feed %s", want.Client, want.Broker, f.Name, by.Name)
+	if by := l.st.SessionTaken(want, f.Name); by != nil {
+		return is + " " + l.st.Occupies(by, stay, other)
+	}
+	return ""
 }
 
 // reserved are the slots that the other jobs on their way here will take, below zero:

@@ -61,12 +61,45 @@ func TestASessionThatIsTakenDoesNotCome(t *testing.T) {
 		"line":    {Name: "line", Config: config("mine")},
 		"j9-b.in": {Name: "j9-b.in", Job: "j9-b", Owner: "b", Config: config("its")}, // it was here before
 	}}
-	refused := func(client string, stay bool) bool {
+	check := func(client string, stay bool) string {
 		_, _, why := l.checkMove(&coordinator.MovePropose{From: "b", Epoch: 2, Job: coordinator.MovingJob{ID: "j9-b", Name: "door",
 			Feeds: []coordinator.MovingFeed{{Name: "j9-b.in", Stay: stay, Config: config(client)}}}})
-		return strings.Contains(why, `client id "mine" at broker b:1883, with which feed j9-b.in would come, is that of feed line at site s`)
+		return why
+	}
+	refused := func(client string, stay bool) bool {
+		return strings.Contains(check(client, stay), `client id "mine" at broker b:1883, with which feed j9-b.in would come to site s, is that of feed line, and`)
 	}
 	if !refused("mine", false) || refused("mine", true) || refused("its", false) {
 		t.Error("want it refused if it is another feed's, and comes")
+	}
+	gone := &coordinator.Job{ID: "j7-s", Name: "gone", Status: coordinator.Moved, Owner: "c"}
+	l.st.Jobs = map[coordinator.JobID]*coordinator.Job{gone.ID: gone}
+	l.st.Feeds["j7-s.in"] = &coordinator.Feed{Name: "j7-s.in", Job: gone.ID, Owner: "c", Config: config("gone")}
+	why := check("gone", false)
+	for _, says := range []string{"job j7-s (gone), which is at site c", "stop it there, and forget it at site s (tidemark job forget j7-s)", "--feed stay", "--set sources.ID.mqtt.client_id=NEW"} {
+		if !strings.Contains(why, says) || strings.Contains(why, "stop that job first") {
+			t.Errorf("%q is not in %s", says, why)
+		}
+	}
+}
+
+// Nor do two of its own come with one.
+func TestTwoOfOneSessionDoNotCome(t *testing.T) {
+	l := New(Config{Term: 1, Self: "n1", Site: "s", Level: coordinator.Level, Timing: DefaultTiming(),
+		Parse: func(*coordinator.Job) (*Parsed, error) { return &Parsed{}, nil }})
+	l.st = &coordinator.State{Site: "s", Level: coordinator.Level, Moves: coordinator.NewMoves()}
+	feed := func(name, client string, stay bool) coordinator.MovingFeed {
+		return coordinator.MovingFeed{Name: name, Stay: stay, Config: []byte(`{"broker":"mqtt://b","client_id":"` + client + `"}`)}
+	}
+	refused := func(feeds ...coordinator.MovingFeed) bool {
+		_, _, why := l.checkMove(&coordinator.MovePropose{From: "b", Epoch: 2, Job: coordinator.MovingJob{ID: "j9-b", Name: "door", Feeds: feeds}})
+		return strings.Contains(why, `client id "mine" at broker b:1883, with which feed j9-b.more would come to site s, is that of feed j9-b.in of the job, too`) && strings.Contains(why, "--set sources.ID.mqtt.client_id=NEW")
+	}
+	in := feed("j9-b.in", "mine", false)
+	if !refused(in, feed("j9-b.more", "mine", false)) {
+		t.Error("two come with one session")
+	}
+	if refused(in, feed("j9-b.more", "mine", true)) || refused(in, feed("j9-b.more", "other", false)) || refused(feed("j9-b.in", "", false), feed("j9-b.more", "", false)) {
+		t.Error("it is refused for nothing")
 	}
 }

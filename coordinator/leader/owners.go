@@ -467,13 +467,7 @@ func (l *Leader) plan(w *Failover) (*FailedOver, *coordinator.JobFailedOver) {
 	default:
 		return nil, nil
 	}
-	c.Epoch = max(c.Was, l.saidToHave(w.Job).epoch) + 1
-	if j != nil {
-		c.Epoch = max(c.Epoch, j.Epoch+1)
-	}
-	if l.st.Arriving(w.Job) != nil || r != nil && r.Moving != "" { // who hears of it knows that it is not by that move
-		c.Epoch = max(c.Epoch, c.Was+2)
-	}
+	c.Epoch = jobmanager.FailoverEpoch(l.st, c, l.saidToHave(w.Job).epoch)
 	f.From, f.Epoch = c.From, c.Epoch
 	f.Refused = jobmanager.CheckFailover(l.st, c)
 	return f, c

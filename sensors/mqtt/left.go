@@ -36,7 +36,7 @@ func (r *Reader) left(topic string) bool {
 		return false
 	}
 	fits := func(f string) bool { return matches(f, topic) }
-	return slices.ContainsFunc(r.o.Left, fits) && !slices.ContainsFunc(r.o.Topics, fits)
+	return !slices.ContainsFunc(r.o.Topics, fits) && slices.ContainsFunc(r.o.Left, fits)
 }
 
 // matches tells whether a filter has a topic (MQTT 3.1.1, 4.7).

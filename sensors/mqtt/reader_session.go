@@ -123,7 +123,9 @@ func (r *Reader) grants(result map[string]byte) error {
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
 	r.subscribed, r.granted = true, true
-	r.in.hear(true, now)
+	if !r.held { // else what came with the answer has filled the inbox: see heard
+		r.in.hear(true, now)
+	}
 	r.mu.Unlock()
 	r.wake()
 	e := Event{Kind: Subscribed, Topics: granted}
@@ -172,7 +174,7 @@ func (r *Reader) heard(c *conn, held bool) {
 	r.mu.Lock()
 	on := r.link != nil && r.link.conn == c
 	again := on && r.muted
-	if again || held && r.held {
+	if again || r.held && (held || on) { // on, and not held: the connection before shut it
 		r.held = false
 		if on {
 			r.muted = false
