@@ -64,6 +64,7 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	opt := r.local.runtimeOptions()
 	opt.Collector, opt.AtLeastOnce = c, r.local.job.Checkpoint.Mode == job.AtLeastOnce
 	if plan != nil {
+		opt.Drained = m.Drained
 		opt.Restore, opt.GoesOn = r.local.opt.State.store.Restore(plan, layout), base.GoesOn
 	}
 	if first {
@@ -226,7 +227,7 @@ func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durabl
 	// by itself.
 	cfg := checkpoint.Config{
 		Token: token, Interval: interval(l.job), MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: DefaultRetained,
-		Subtasks: layout.Subtasks, Sources: layout.Sources, Kept: p.Kept,
+		Subtasks: layout.Subtasks, Sources: layout.Sources, Kept: p.Kept, Drained: p.Manifest != nil && p.Manifest.Drained,
 	}
 	if !ck.Given {
 		cfg.Timeout, cfg.Tolerable = DefaultTimeout, DefaultTolerable
