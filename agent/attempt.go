@@ -21,7 +21,7 @@ import (
 // attempt makes one attempt: it finds where to begin, builds the job, and runs
 // it. Without an error the job has finished or was stopped.
 func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool) error {
-	point, err := r.begin(kept, first)
+	point, err := r.begin(kept)
 	if err != nil {
 		return final{err}
 	}
@@ -54,10 +54,11 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 		return err
 	}
 	// Only now that nothing is refused, and before anything is put out.
-	if first && r.local.opt.From != "" && m.Kind == manifest.Savepoint {
+	if r.from != "" {
 		if err := kept.BeginAt(token, m.Name, r.local.opt.Claim); err != nil {
 			return err
 		}
+		r.from = ""
 	}
 	base := durable.BaseOf(plan, layout)
 	c := r.checkpointerOf(kept, a, layout, base, point, token)
@@ -95,10 +96,10 @@ func (r *durableRun) unopened(first bool, err error) error {
 }
 
 // begin finds where the attempt begins.
-func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err error) {
+func (r *durableRun) begin(kept *durable.Job) (p durable.Point, err error) {
 	l := r.local
-	if from := l.opt.From; first && from != "" {
-		m, on, err := kept.From(from)
+	if r.from != "" {
+		m, on, err := kept.From(r.from)
 		if err != nil {
 			return p, err
 		}
@@ -113,6 +114,7 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 			l.opt.Events(fmt.Sprintf("job %s begins at savepoint %s of job %s", l.job.Name, m.Name, m.Job))
 			return p, nil
 		}
+		r.from = ""
 		l.opt.Events(fmt.Sprintf("job %s has begun at savepoint %s before, and goes on from there", l.job.Name, m.Name))
 	}
 	p, err = kept.Newest()
