@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -106,6 +107,9 @@ func (r *durableRun) begin(kept *durable.Job) (p durable.Point, err error) {
 		if !on {
 			if p.Kept, err = kept.Names(); err != nil {
 				return p, err
+			}
+			if l.opt.Claim && strings.HasPrefix(m.Name, manifest.CheckpointPrefix) {
+				return p, fmt.Errorf("job %q: %s cannot be claimed, as checkpoints of the job have names like it; delete it and import it again", l.job.Name, m.Name)
 			}
 			if l.opt.Claim {
 				p.Kept = append([]string{m.Name}, p.Kept...)

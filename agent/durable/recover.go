@@ -157,11 +157,13 @@ func usersOf(m manifest.Manifest, p store.Part) []string {
 }
 
 // Savepoint finds a savepoint by its name, or by the path of a file that was
-// exported: that is imported first.
+// exported: that is imported first. A checkpoint that a program before this one
+// imported is one, too.
 func (s *State) Savepoint(name string) (manifest.Manifest, error) {
 	if manifest.CheckName(name) == nil {
 		m, err := s.savepoints.Get(name)
 		if !errors.Is(err, store.ErrMissing) {
+			m.Kind = manifest.Savepoint
 			return m, err
 		}
 	}

@@ -247,7 +247,7 @@ func (j *Job) drop(name string) error {
 }
 
 func (j *Job) folderOf(name string) *part.Manifests {
-	if strings.HasPrefix(name, "chk-") {
+	if strings.HasPrefix(name, manifest.CheckpointPrefix) {
 		return j.checkpoints
 	}
 	return j.state.savepoints
