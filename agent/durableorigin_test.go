@@ -152,3 +152,49 @@ func TestAnExportedDrainedCheckpointIsRefused(t *testing.T) {
 		t.Error("the output was touched")
 	}
 }
+
+// The same command goes on when the savepoint, or the file that was exported, is gone.
+func TestTheSameCommandWithoutTheSavepoint(t *testing.T) {
+	for _, c := range []string{"savepoint", "claimed", "file"} {
+		t.Run(c, func(t *testing.T) {
+			d, from, dir := firstStopped(t)
+			first := filepath.Join(dir, "exported")
+			_, state := d.begin(fmt.Sprintf(sumJob, "first", filepath.Join(dir, "in.jsonl"), filepath.Join(dir, "first.jsonl")), setting{}, nil)
+			saved, err := state.Store().Saved(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var file bytes.Buffer
+			if err := errors.Join(saved.Export(&file), state.Close(), os.WriteFile(first, file.Bytes(), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			savepoint := from
+			if c == "file" {
+				from = first
+			}
+			text, out := secondJob(dir)
+			same := func(l *agent.LocalOptions) { l.From, l.Claim = from, c == "claimed" }
+			if _, err := d.until(text, &gate{stops: []int{1, 1, 2}, crashAt: 3}, setting{batchRows: 1}, nil, same); !errors.Is(err, errCrash) {
+				t.Fatalf("%v\n%s", err, d.said)
+			}
+			_, state = d.begin(text, setting{}, nil)
+			err = state.Store().Delete(savepoint)
+			if err != nil && !errors.Is(err, tstore.ErrMissing) {
+				t.Error(err)
+			}
+			if err := errors.Join(state.Close(), os.Remove(first)); err != nil {
+				t.Error(err)
+			}
+			if o, err := d.run(text, setting{batchRows: 1}, same); err != nil || o.Status != coordinator.Finished {
+				t.Fatalf("%+v, %v\n%s", o, err, d.said)
+			}
+			if got := values(t, out, "total"); !slices.Equal(got, []int64{13, 27}) {
+				t.Errorf("totals %v, want 13 and 27\n%s", got, d.said)
+			}
+			other := func(l *agent.LocalOptions) { l.From = "sp-another" }
+			if o, err := d.run(text, setting{batchRows: 1}, other); !errors.Is(err, tstore.ErrMissing) {
+				t.Errorf("at another savepoint: %+v, %v", o, err)
+			}
+		})
+	}
+}

@@ -132,6 +132,16 @@ func importManifest(t *tar.Reader) (manifest.Manifest, error) {
 	return m, nil
 }
 
+// ImportName is the name under which Import would store what Export wrote. It reads
+// no parts.
+func ImportName(r io.Reader) (string, error) {
+	m, err := importManifest(tar.NewReader(r))
+	if err == nil {
+		m, err = asSavepoint(m)
+	}
+	return m.Name, err
+}
+
 // asSavepoint is what an exported manifest is here.
 func asSavepoint(m manifest.Manifest) (manifest.Manifest, error) {
 	if m.Kind == manifest.Savepoint {
