@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/tidemark-mesh/tidemark/agent/durable"
 	"github.com/tidemark-mesh/tidemark/agent/feed"
@@ -21,7 +22,7 @@ import (
 // attempt makes one attempt: it finds where to begin, builds the job, and runs
 // it. Without an error the job has finished or was stopped.
 func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool) error {
-	point, err := r.begin(kept, first)
+	point, err := r.begin(kept)
 	if err != nil {
 		return final{err}
 	}
@@ -54,16 +55,18 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 		return err
 	}
 	// Only now that nothing is refused, and before anything is put out.
-	if first && r.local.opt.From != "" && m.Kind == manifest.Savepoint {
-		if err := kept.BeginAt(token, m.Name, r.local.opt.Claim); err != nil {
+	if r.from != "" {
+		if err := kept.BeginAt(token, m.Name, r.from, r.local.opt.Claim); err != nil {
 			return err
 		}
+		r.from = ""
 	}
 	base := durable.BaseOf(plan, layout)
 	c := r.checkpointerOf(kept, a, layout, base, point, token)
 	opt := r.local.runtimeOptions()
 	opt.Collector, opt.AtLeastOnce = c, r.local.job.Checkpoint.Mode == job.AtLeastOnce
 	if plan != nil {
+		opt.Drained = m.Drained
 		opt.Restore, opt.GoesOn = r.local.opt.State.store.Restore(plan, layout), base.GoesOn
 	}
 	if first {
@@ -94,16 +97,19 @@ func (r *durableRun) unopened(first bool, err error) error {
 }
 
 // begin finds where the attempt begins.
-func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err error) {
+func (r *durableRun) begin(kept *durable.Job) (p durable.Point, err error) {
 	l := r.local
-	if from := l.opt.From; first && from != "" {
-		m, on, err := kept.From(from)
+	if r.from != "" {
+		m, on, err := kept.From(r.from)
 		if err != nil {
 			return p, err
 		}
 		if !on {
 			if p.Kept, err = kept.Names(); err != nil {
 				return p, err
+			}
+			if l.opt.Claim && strings.HasPrefix(m.Name, manifest.CheckpointPrefix) {
+				return p, fmt.Errorf("job %q: %s cannot be claimed, as checkpoints of the job have names like it; delete it and import it again", l.job.Name, m.Name)
 			}
 			if l.opt.Claim {
 				p.Kept = append([]string{m.Name}, p.Kept...)
@@ -112,6 +118,7 @@ func (r *durableRun) begin(kept *durable.Job, first bool) (p durable.Point, err 
 			l.opt.Events(fmt.Sprintf("job %s begins at savepoint %s of job %s", l.job.Name, m.Name, m.Job))
 			return p, nil
 		}
+		r.from = ""
 		l.opt.Events(fmt.Sprintf("job %s has begun at savepoint %s before, and goes on from there", l.job.Name, m.Name))
 	}
 	p, err = kept.Newest()
@@ -226,7 +233,7 @@ func (r *durableRun) checkpointerOf(kept *durable.Job, a *attempt, layout durabl
 	// by itself.
 	cfg := checkpoint.Config{
 		Token: token, Interval: interval(l.job), MinPause: ck.MinPause, Timeout: ck.Timeout, Tolerable: ck.TolerableFailures, Retain: DefaultRetained,
-		Subtasks: layout.Subtasks, Sources: layout.Sources, Kept: p.Kept,
+		Subtasks: layout.Subtasks, Sources: layout.Sources, Kept: p.Kept, Drained: p.Manifest != nil && p.Manifest.Drained,
 	}
 	if !ck.Given {
 		cfg.Timeout, cfg.Tolerable = DefaultTimeout, DefaultTolerable

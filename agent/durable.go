@@ -32,6 +32,7 @@ type durableRun struct {
 	around  *surroundings
 	restart *restart.Machine
 	seed    uint64
+	from    string // the savepoint at which it is still to begin; empty: none, or it has. Of runAll's goroutine
 
 	mu           sync.Mutex // guards what follows
 	status       coordinator.Status
@@ -59,7 +60,7 @@ var ErrDrained = errors.New("it was stopped with drain: its input was ended, and
 func newDurableRun(l *Local) *durableRun {
 	h := fnv.New64a()
 	h.Write([]byte(l.job.Name))
-	return &durableRun{local: l, around: newSurroundings(l.opt.State, l.job.Name), seed: h.Sum64(), stopped: make(chan struct{}), changed: make(chan struct{})}
+	return &durableRun{local: l, around: newSurroundings(l.opt.State, l.job.Name), seed: h.Sum64(), from: l.opt.From, stopped: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // become is a transition of the job's status.

@@ -157,11 +157,13 @@ func usersOf(m manifest.Manifest, p store.Part) []string {
 }
 
 // Savepoint finds a savepoint by its name, or by the path of a file that was
-// exported: that is imported first.
+// exported: that is imported first. A checkpoint that a program before this one
+// imported is one, too.
 func (s *State) Savepoint(name string) (manifest.Manifest, error) {
 	if manifest.CheckName(name) == nil {
 		m, err := s.savepoints.Get(name)
 		if !errors.Is(err, store.ErrMissing) {
+			m.Kind = manifest.Savepoint
 			return m, err
 		}
 	}
@@ -402,24 +404,72 @@ func (r *restorer) resolved(part io.Reader, f func(*batch.Batch) error) error {
 
 // From is the savepoint that a person wants the job to begin at. on is true if
 // the job began there before, and has checkpoints since: then it goes on from
-// those, as going back behind them would repeat what they put out.
+// those, as going back behind them would repeat what they put out. The savepoint is
+// not needed any more, and may be gone; only its name is returned then.
 func (j *Job) From(name string) (m manifest.Manifest, on bool, err error) {
-	m, err = j.state.Savepoint(name)
+	begun, on, err := j.goesOn(name)
+	if on || err != nil {
+		return manifest.Manifest{Name: begun}, on, err
+	}
+	err = store.ErrMissing
+	if begun != "" { // a file was imported then
+		m, err = j.state.Savepoint(begun)
+	}
+	if errors.Is(err, store.ErrMissing) {
+		m, err = j.state.Savepoint(name)
+	}
 	if err == nil {
 		err = j.state.Verify(m)
 	}
 	if err != nil {
-		return m, false, fmt.Errorf("job %q: %w", j.name, err)
+		err = fmt.Errorf("job %q: %w", j.name, err)
 	}
+	return m, false, err
+}
+
+// goesOn tells at which savepoint the job began, if it is this one, given by its name
+// or the path of a file; on: it has checkpoints since.
+func (j *Job) goesOn(from string) (savepoint string, on bool, err error) {
 	o, err := j.origin()
-	if err != nil || o.Savepoint != m.Name {
-		return m, false, err
+	if err != nil || o.Savepoint == "" {
+		return "", false, err
+	}
+	if from != o.Savepoint {
+		named, err := j.state.named(from)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			on = from == o.From
+		case err != nil:
+			return "", false, fmt.Errorf("job %q: %w", j.name, err)
+		default:
+			on = named == o.Savepoint
+		}
+		if !on {
+			return "", false, nil
+		}
 	}
 	list, err := j.checkpoints.List()
+	on = false
 	for _, e := range list {
 		on = on || e.Err != nil || e.Manifest.ID.Token.Attempt >= o.Attempt
 	}
-	return m, on, err
+	return o.Savepoint, on, err
+}
+
+// named is the name of the savepoint that Savepoint would find; os.ErrNotExist if
+// there is neither a savepoint nor a file of this name.
+func (s *State) named(name string) (string, error) {
+	if manifest.CheckName(name) == nil {
+		if _, err := s.savepoints.Get(name); !errors.Is(err, store.ErrMissing) {
+			return name, nil // whatever is wrong with it
+		}
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return part.ImportName(f)
 }
 
 // Names are the job's checkpoints, oldest first.

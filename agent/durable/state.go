@@ -145,6 +145,7 @@ type origin struct {
 	Version   int    `json:"version"`
 	Attempt   uint64 `json:"attempt"` // the first that began there
 	Savepoint string `json:"savepoint"`
+	From      string `json:"from,omitempty"`    // how it was given: its name, or a file's path
 	Claimed   bool   `json:"claimed,omitempty"` // it is the job's, and goes when it is not needed any more
 }
 
@@ -183,9 +184,9 @@ func (j *Job) NextAttempt() (dataflow.FencingToken, error) {
 }
 
 // BeginAt notes that attempt t begins at a savepoint, which is the job's from now
-// on if it claims it.
-func (j *Job) BeginAt(t dataflow.FencingToken, savepoint string, claim bool) error {
-	return j.write("origin", origin{Version: formatVersion, Attempt: t.Attempt, Savepoint: savepoint, Claimed: claim})
+// on if it claims it. from is what From was given for it.
+func (j *Job) BeginAt(t dataflow.FencingToken, savepoint, from string, claim bool) error {
+	return j.write("origin", origin{Version: formatVersion, Attempt: t.Attempt, Savepoint: savepoint, From: from, Claimed: claim})
 }
 
 // origin is where the job's line began; without a savepoint it began afresh.
@@ -247,7 +248,7 @@ func (j *Job) drop(name string) error {
 }
 
 func (j *Job) folderOf(name string) *part.Manifests {
-	if strings.HasPrefix(name, "chk-") {
+	if strings.HasPrefix(name, manifest.CheckpointPrefix) {
 		return j.checkpoints
 	}
 	return j.state.savepoints

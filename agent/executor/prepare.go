@@ -168,7 +168,8 @@ func (a *attempt) build() (*parsed, error) {
 	tables := runtime.New(p.plan, runtime.Options{}).Tables()
 	if p.from != nil {
 		saved := *p.from
-		saved.Drained = saved.Drained && saved.Kind == manifest.Savepoint // its own: the last commit is still to be done
+		own := a.asked.From.Job == a.ref.Job && saved.Kind == manifest.Checkpoint
+		saved.Drained = saved.Drained && !own // of its own the last commit is still to be done
 		report := restore.Check(&saved, restore.JobOf(p.job.Graph, durable.TablesOf(tables)), restore.Options{AllowNonRestored: spec.AllowNonRestored})
 		if err := report.Err(); err != nil {
 			return nil, err
@@ -451,6 +452,7 @@ func (a *attempt) runtimeOptions() runtime.Options {
 		Collector: collector{a}, Outlet: func(c runtime.Channel) (runtime.Outlet, error) { return a.joined.Outlet(c) },
 	}
 	if a.parsed.rows != nil {
+		o.Drained = a.parsed.from.Drained
 		o.Restore, o.GoesOn = a.x.o.State.Restore(a.parsed.rows, a.parsed.layout), a.parsed.base.GoesOn
 		if a.warm != nil {
 			o.Warm, o.Restore = a.warm.warm, a.warm.state.Rest(a.parsed.rows, a.parsed.layout)

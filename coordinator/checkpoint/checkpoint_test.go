@@ -26,7 +26,7 @@ func subtask(name string) dataflow.SubtaskID {
 // The scripts in testdata: a line is a time in milliseconds and an event; its
 // effects follow it.
 //
-//	new interval=1000 min-pause=500 timeout=600 tolerable=2 retain=2 kept=(a,b) full whole counter=4
+//	new interval=1000 min-pause=500 timeout=600 tolerable=2 retain=2 kept=(a,b) full whole drained counter=4
 //	0 tick
 //	5 stored 1 src/0 · 5 all 1 (the shares of everybody) · 5 failed 1 io [lost] · 5 written 1
 //	5 exhausted src/0 · 5 committed 1 sink/0 · 5 request 7 go on
@@ -65,7 +65,7 @@ func newFromScript(t *testing.T, d *datadriven.TestData) *Coordinator {
 	d.MaybeScanArgs(t, "tolerable", &cfg.Tolerable)
 	d.MaybeScanArgs(t, "retain", &cfg.Retain)
 	d.MaybeScanArgs(t, "kept", &cfg.Kept)
-	cfg.Full, cfg.Whole = d.HasArg("full"), d.HasArg("whole")
+	cfg.Full, cfg.Whole, cfg.Drained = d.HasArg("full"), d.HasArg("whole"), d.HasArg("drained")
 	if d.HasArg("counter") {
 		n := 0
 		d.ScanArgs(t, "counter", &n)
@@ -181,6 +181,7 @@ func TestNeverTwoAtATime(t *testing.T) {
 		if rapid.Bool().Draw(t, "commits") {
 			cfg.Committers = subtasks[2:]
 		}
+		cfg.Drained = rapid.Bool().Draw(t, "drained")
 		m := &model{t: t, cfg: cfg, c: New(cfg), open: map[int]bool{}, stored: map[dataflow.SubtaskID]bool{}}
 		for range rapid.IntRange(1, 120).Draw(t, "events") {
 			m.step(m.draw())

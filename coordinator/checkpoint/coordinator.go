@@ -21,6 +21,7 @@ type Config struct {
 	Committers []dataflow.SubtaskID  // those whose sinks say what they have committed
 	Full       bool                  // the first barrier is Full: which deltas were lost nobody knows
 	Whole      bool                  // the barriers of savepoints are Full, so that each share is one part
+	Drained    bool                  // the attempt goes on from a checkpoint behind the end of a drained job's input: so are all of its own, and it ends as the drained one would have
 	Kept       []string              // checkpoints of earlier attempts that are kept, oldest first
 	Counter    uint64                // the greatest that a barrier of the attempt had before: this Coordinator goes on for another one
 	Start      dataflow.Time
@@ -234,7 +235,7 @@ func (c *Coordinator) start(now dataflow.Time) {
 		}
 		c.trigger(now, len(c.committed) == 0)
 	case len(c.running) == 0 && now >= c.retry:
-		c.purpose = finish
+		c.purpose, c.request = finish, queued{}
 		c.trigger(now, len(c.committed) == 0)
 	case len(c.running) > 0 && now >= c.next:
 		c.purpose = periodic
@@ -247,7 +248,7 @@ func (c *Coordinator) start(now dataflow.Time) {
 func (c *Coordinator) trigger(now dataflow.Time, seal bool) {
 	c.sealing = seal && (c.purpose == stop || c.purpose == finish)
 	c.counter++
-	whole := c.cfg.Whole && !c.request.Delta && (c.purpose == save || c.purpose == stop && c.sealing)
+	whole := c.cfg.Whole && !c.request.Delta && c.saves()
 	c.current = dataflow.Barrier{ID: dataflow.CheckpointID{Token: c.cfg.Token, Counter: c.counter}, Full: c.full || whole}
 	if c.purpose == stop {
 		c.current.Then = c.request.Then
@@ -257,6 +258,12 @@ func (c *Coordinator) trigger(now dataflow.Time, seal bool) {
 		c.missing[s] = true
 	}
 	c.put(Effect{Kind: Trigger, Barrier: c.current})
+}
+
+// saves tells whether current is to be a savepoint. A drained job ends with one
+// also if the request was an earlier attempt's.
+func (c *Coordinator) saves() bool {
+	return c.purpose == save || c.sealing && (c.purpose == stop || c.cfg.Drained)
 }
 
 func (c *Coordinator) stored(e Event) {
@@ -269,10 +276,10 @@ func (c *Coordinator) stored(e Event) {
 	if c.current.Full {
 		c.full = false
 	}
-	drained := c.purpose == stop && c.request.Then == dataflow.Drain && !c.wasAll
+	drained := c.cfg.Drained || c.purpose == stop && c.request.Then == dataflow.Drain && !c.wasAll
 	c.phase = writing
 	c.put(Effect{Kind: Write, ID: c.current.ID, What: What{
-		Checkpoint: c.purpose != save, Savepoint: c.purpose == save || c.purpose == stop && c.sealing, Drained: drained,
+		Checkpoint: c.purpose != save, Savepoint: c.saves(), Drained: drained,
 		Finished: c.sealing && (c.purpose == finish || c.wasAll || drained), Ref: c.request.Ref,
 	}})
 }

@@ -29,6 +29,7 @@ func (l *Leader) coordinate(r *jobRun, j *coordinator.Job) {
 		a.barrier = max(a.barrier, n.ID.Counter)
 	}
 	cfg := p.Checkpoint
+	cfg.Drained = drained(j)
 	cfg.Token, cfg.Counter, cfg.Start = a.ref.Token, a.barrier, l.now
 	cfg.Full = r.own != a.ref.Token.Attempt || a.barrier > 0 || l.st.Level < coordinator.GoesOnLevel
 	r.own = 0
@@ -55,6 +56,17 @@ func (l *Leader) coordinate(r *jobRun, j *coordinator.Job) {
 			l.step(r, checkpoint.Event{Kind: checkpoint.Exhausted, Subtask: s})
 		}
 	}
+}
+
+// drained tells whether the newest checkpoint of a job is behind the end of its
+// input, which somebody has ended: only its last commit is to be done.
+func drained(j *coordinator.Job) bool {
+	n := j.Newest()
+	if n == nil {
+		return false
+	}
+	m, err := manifest.Decode(n.Manifest)
+	return err == nil && m.Drained
 }
 
 // stopRef is the request with which a job stops; others count from 1.

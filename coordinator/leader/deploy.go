@@ -17,7 +17,8 @@ import (
 // time has come, nothing of the last one can act any more, its feeds have owners,
 // and there is room.
 func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
-	if j.Then != dataflow.GoOn && j.Move == "" && (j.Status == coordinator.Created || r.stopNow) {
+	stops := j.Then != dataflow.GoOn && j.Move == "" && !drained(j) // else its last output would be lost: nothing else can go on from there
+	if stops && (j.Status == coordinator.Created || r.stopNow) {
 		l.become(r, coordinator.Stopped, "it did not run when it was told to stop, so there is no savepoint; "+again(j), "")
 		return
 	}
@@ -57,7 +58,7 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		}
 	}
 	switch {
-	case why != "" && j.Then != dataflow.GoOn && j.Move == "":
+	case why != "" && stops:
 		l.become(r, coordinator.Stopped, "it could not run any more to take a savepoint: "+why+"; "+again(j), "")
 	case why != "":
 		l.waits(r, j, why)
@@ -101,7 +102,7 @@ func (l *Leader) goesOnFrom(j *coordinator.Job) (string, error) {
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("%s, with which it is to begin: %w", j.Begin, err)
-	case m.Drained && m.Kind == manifest.Savepoint:
+	case m.Drained:
 		return "", fmt.Errorf("%s, with which it is to begin, was drained: its input was ended, and windows that were open have fired; take one that was stopped without drain", j.Begin)
 	}
 	return j.Begin, nil

@@ -40,6 +40,7 @@ type running struct {
 	job       *coordinator.Job
 	parsed    *leader.Parsed
 	subtasks  []dataflow.SubtaskID
+	drained   bool // it goes on from behind the end of its input
 	began     bool
 	closing   bool
 	barriers  map[uint64]bool
@@ -149,6 +150,11 @@ func (x *executor) prepare(p *worker.Prepare) {
 	from := "afresh"
 	if p.From != nil {
 		from = "from " + p.From.Name
+		m, err := manifest.Decode(p.From.Manifest)
+		if err != nil {
+			x.n.site.fail("%v", err)
+		}
+		r.drained = m.Drained
 	}
 	if places := x.warms[p.Job.ID]; slices.Equal(places, p.Job.Places) {
 		from += ", warm"
@@ -194,10 +200,14 @@ func (x *executor) begin(b *coordinator.Begin) {
 	if slices.ContainsFunc(r.subtasks, r.commits) {
 		x.later(300*ms, r, func() { x.say(worker.AttemptEvent{Flowed: &coordinator.Flowed{AttemptRef: r.ref, Commits: true}}) })
 	}
-	if slices.Contains(r.job.Sets, "bounded") || r.job.Name == "bounded" {
+	if slices.Contains(r.job.Sets, "bounded") || r.job.Name == "bounded" || r.drained {
+		end := 400 * ms
+		if r.drained { // before anything is read
+			end = 0
+		}
 		for _, s := range r.subtasks {
 			if r.source(s) {
-				x.later(400*ms, r, func() {
+				x.later(end, r, func() {
 					x.say(worker.AttemptEvent{Exhausted: &coordinator.Exhausted{AttemptRef: r.ref, Subtask: s}})
 				})
 			}

@@ -201,14 +201,23 @@ func (l *Leader) endOf(r *jobRun, j *coordinator.Job) ending {
 		return r.end
 	}
 	r.endOf, r.end = key, ending{}
-	if sp := l.st.Savepoints[savepointName(j.ID, n.ID)]; sp != nil && sp.ID == n.ID && j.Then != dataflow.GoOn { // else it goes on after a move that was not to be
+	sp := l.st.Savepoints[savepointName(j.ID, n.ID)]
+	if sp != nil && sp.ID == n.ID && j.Then != dataflow.GoOn { // else it goes on after a move that was not to be
 		r.end = ending{status: coordinator.Stopped, savepoint: sp.Name}
 		if j.Move != "" {
 			r.end.status = coordinator.Suspended
 		}
 	}
-	if m, err := manifest.Decode(n.Manifest); err == nil && m.Finished && !m.Drained {
+	m, err := manifest.Decode(n.Manifest)
+	switch {
+	case err != nil || !m.Finished:
+	case !m.Drained:
 		r.end.status = coordinator.Finished
+	case j.Then == dataflow.GoOn: // who wanted it is not known any more: it was taken from its site since
+		r.end = ending{status: coordinator.Stopped}
+		if sp != nil && sp.ID == n.ID {
+			r.end.savepoint = sp.Name
+		}
 	}
 	return r.end
 }

@@ -172,6 +172,9 @@ func (s *Source) Now() batch.Mark {
 	return s.now
 }
 
+// Ended tells whether End has been said of a split, also before it was restored.
+func (s *Source) Ended(split int) bool { return s.splits[split].ended }
+
 // Devices is the number of live devices.
 func (s *Source) Devices() int {
 	if s.devices == nil {

@@ -210,6 +210,11 @@ func (d *driver) run(ctx context.Context) error {
 				}
 			}
 			if d.reader != nil || d.columns != nil {
+				if d.job.opt.Drained && !d.exhausted {
+					if err = d.step(ctx, task.Input{Kind: task.End}); err != nil {
+						return
+					}
+				}
 				err = d.runSource(ctx)
 			} else {
 				err = d.runInbox(ctx)

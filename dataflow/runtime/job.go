@@ -60,6 +60,9 @@ type Options struct {
 	// own rows, so that its first snapshot may be a delta; nil: no operator's is.
 	GoesOn func(dataflow.SubtaskID, dataflow.OperatorID) bool
 	Warm   *Warm // tasks that have state already, which Restore leaves out; nil: there are none
+	// Drained: what Restore reads was taken behind the end of a drained job's input.
+	// Sources say so again and read nothing, whatever there is to read by now.
+	Drained bool
 
 	// Outlet makes the sending end of a channel from a local subtask to a remote
 	// one; nil: all are local. It is called once for each of Plan.Crossing, when

@@ -202,7 +202,7 @@ func TestE65_DrainEndsTheInputBeforeTheBarrier(t *testing.T) {
 	b := barrier(3)
 	b.Then = dataflow.Drain
 	got := side(play(t, task, raw(0, 7, false, "1"), Input{Kind: Trigger, Barrier: b}, Input{Kind: Trigger, Barrier: barrier(4)}))
-	want := "0: 1; " + end + "; " + taken + " north@7; barrier; " + taken + " north@7; barrier"
+	want := "0: 1; " + end + "; " + taken + " north@7!; barrier; " + taken + " north@7!; barrier"
 	if got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -251,6 +251,38 @@ func saved(t *testing.T, task *Task) (rows []StateRows) {
 		}
 	}
 	return rows
+}
+
+// What a drain has ended is ended also when it is restored, and nothing of it is
+// read: also where only the tables of time say so, as programs before this one wrote.
+func TestADrainedSplitStaysEnded(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		old := slowSource(t, true, nil)
+		b := barrier(3)
+		b.Then = dataflow.Drain
+		play(t, old, raw(0, 7, false, "1"), Input{Kind: Trigger, Barrier: b})
+		restored := slowSource(t, true, nil)
+		for _, r := range saved(t, old) {
+			if r.Table == splitsName {
+				ended := r.Batch.Cols[splitEnded].Bits
+				if !ended.Get(0) || !ended.Get(1) {
+					t.Error("the splits are not saved as ended")
+				}
+				if before {
+					clear(ended)
+				}
+			}
+			if err := restored.Restore(r.Operator, r.Table, r.Batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := play(t, restored, Input{Kind: Begin}); !strings.HasSuffix(got, "exhausted") {
+			t.Errorf("before %t: %s", before, got)
+		}
+		if got := side(play(t, restored, raw(0, 8, false, "2"))); got != "" {
+			t.Errorf("before %t: a split that has ended was read on: %s", before, got)
+		}
+	}
 }
 
 // Splits are found again by name: their positions, that they are deaf, that they

@@ -444,33 +444,31 @@ func (s *source) clockOf(r *sensors.Records) {
 // columns takes a batch of a source that makes columns itself.
 func (s *source) columns(in Input) {
 	if in.Batch != nil {
-		s.arrived(in.Position.Split, in.Batch, in.Arrivals)
+		if !s.splits[in.Position.Split].ended { // as in take
+			s.arrived(in.Position.Split, in.Batch, in.Arrivals)
+		}
 		in.Batch.Release()
 		s.ack(in.Position)
 	}
 }
 
-// end says that all splits have ended, with one mark.
-func (s *source) end() {
+// finish says that all splits have ended, with one mark: the reader has said that
+// there is no more, or somebody has ended the input.
+func (s *source) finish() {
 	if s.over {
 		return
 	}
-	s.over = true
 	last, news := batch.Mark{Watermark: dataflow.MaxTime, Arrival: s.last.Arrival}, len(s.splits) == 0
 	for i := range s.splits {
 		if m, changed := s.time.End(i); changed {
 			last, news = m, true
 		}
 	}
-	s.emitMark(last, news)
-}
-
-// finish is end for a source whose reader has said that there is no more.
-func (s *source) finish() {
-	s.end()
 	for i := range s.splits {
 		s.endSplit(i)
 	}
+	s.over = true
+	s.emitMark(last, news)
 }
 
 func (s *source) emitMark(m batch.Mark, changed bool) {

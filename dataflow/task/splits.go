@@ -170,8 +170,14 @@ func (s *source) endSplit(i int) {
 	}
 }
 
-// begin says again where a restored source stands.
+// begin says again where a restored source stands. Programs before this one noted
+// of a drained split only in the tables of its time that it had ended.
 func (s *source) begin() {
+	for i := range s.splits {
+		if s.time.Ended(i) {
+			s.endSplit(i)
+		}
+	}
 	m := s.time.Now()
 	s.emitMark(m, said(m))
 }

@@ -313,7 +313,7 @@ func (t *Task) trigger(b dataflow.Barrier) {
 		return
 	}
 	t.exhausted = true // whoever drains a job knows it
-	t.source.end()
+	t.source.finish()
 	t.draining = &b
 }
 

@@ -21,6 +21,10 @@ const (
 	Savepoint                  // a person's: it stands alone, and only a person deletes it. But for that of a move it has whole parts only
 )
 
+// CheckpointPrefix is what the names of a job's own checkpoints begin with, and no
+// savepoint's.
+const CheckpointPrefix = "chk-"
+
 // Manifest is a completed checkpoint or savepoint.
 //
 // Invariants: every subtask of every operator with state has its shard in each
@@ -34,7 +38,7 @@ type Manifest struct {
 	Took           dataflow.Duration // from its trigger until all its parts were there; for people
 	MaxParallelism int
 	Mode           string // "exactly-once" or "at-least-once"
-	Drained        bool   // the input was ended before it: it is not to be restored
+	Drained        bool   // the input was ended before it: no job begins with it
 	Finished       bool   // all input was read to its end: there is nothing left to do
 	Operators      []Operator
 }

@@ -4,9 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/tidemark-mesh/tidemark/store"
@@ -54,7 +56,9 @@ func addFile(t *tar.Writer, name string, size int64, r io.Reader) error {
 }
 
 // Import stores what Export wrote: its parts, and then its manifest, under
-// another name if one is given. Every part is verified; what is missing,
+// another name if one is given. A checkpoint becomes a savepoint, with a name that
+// is always the same one of its bytes: no job here lets it go by itself, and jobs'
+// own checkpoints have names like it. Every part is verified; what is missing,
 // damaged or too much is store.ErrCorrupt, and then no manifest is stored.
 func Import(r io.Reader, into *Manifests, name string) (manifest.Manifest, error) {
 	var stored []store.Part
@@ -78,6 +82,9 @@ func Import(r io.Reader, into *Manifests, name string) (manifest.Manifest, error
 func ImportTo(r io.Reader, name string, put func(p store.Part, write func(io.Writer) error) error) (manifest.Manifest, error) {
 	t := tar.NewReader(r)
 	m, err := importManifest(t)
+	if err == nil {
+		m, err = asSavepoint(m)
+	}
 	if err != nil {
 		return manifest.Manifest{}, err
 	}
@@ -86,6 +93,9 @@ func ImportTo(r io.Reader, name string, put func(p store.Part, write func(io.Wri
 	}
 	if err := manifest.CheckName(m.Name); err != nil {
 		return manifest.Manifest{}, err
+	}
+	if strings.HasPrefix(m.Name, manifest.CheckpointPrefix) {
+		return manifest.Manifest{}, fmt.Errorf("export: a savepoint cannot be called %q, as checkpoints are; choose another name", m.Name)
 	}
 	for _, p := range manifest.Needed(m) {
 		if err := nextFile(t, exported(p), p.Size); err != nil {
@@ -119,6 +129,30 @@ func importManifest(t *tar.Reader) (manifest.Manifest, error) {
 	if h.Name != m.Name+manifestExt {
 		return m, fmt.Errorf("export: %w: the manifest %q is in a file %s", store.ErrCorrupt, m.Name, h.Name)
 	}
+	return m, nil
+}
+
+// ImportName is the name under which Import would store what Export wrote. It reads
+// no parts.
+func ImportName(r io.Reader) (string, error) {
+	m, err := importManifest(tar.NewReader(r))
+	if err == nil {
+		m, err = asSavepoint(m)
+	}
+	return m.Name, err
+}
+
+// asSavepoint is what an exported manifest is here.
+func asSavepoint(m manifest.Manifest) (manifest.Manifest, error) {
+	if m.Kind == manifest.Savepoint {
+		return m, nil
+	}
+	data, err := manifest.Encode(m)
+	if err != nil {
+		return m, err
+	}
+	sum := sha256.Sum256(data)
+	m.Kind, m.Name = manifest.Savepoint, "sp-"+hex.EncodeToString(sum[:8])
 	return m, nil
 }
 

@@ -374,10 +374,36 @@ func TestManifests(t *testing.T) {
 	}
 }
 
+// A checkpoint becomes a savepoint, the same one each time, and none has a name like
+// a checkpoint's.
+func TestImportOfACheckpoint(t *testing.T) {
+	l, o := start(t), start(t)
+	m := checkpoint(4, []store.Part{l.mustPut(t, "a")})
+	var file bytes.Buffer
+	if err := part.Export(&file, m, l.s); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for range 2 {
+		got, err := part.Import(bytes.NewReader(file.Bytes()), o.checks, "")
+		if err != nil || got.Kind != manifest.Savepoint || !strings.HasPrefix(got.Name, "sp-") || got.ID != m.ID {
+			t.Errorf("%+v, %v", got, err)
+		}
+		names = append(names, got.Name)
+	}
+	if list, err := o.checks.List(); err != nil || len(list) != 1 || names[0] != names[1] {
+		t.Errorf("there are %v, %v; names %v", list, err, names)
+	}
+	if _, err := part.Import(bytes.NewReader(file.Bytes()), o.checks, "chk-1-4"); err == nil {
+		t.Error("a savepoint has the name of a checkpoint")
+	}
+}
+
 func TestExportImport(t *testing.T) {
 	l := start(t)
 	large := strings.Repeat("x", 300_000)
 	m := checkpoint(4, []store.Part{l.mustPut(t, "a"), l.mustPut(t, large), l.mustPut(t, "a")})
+	m.Kind, m.Name = manifest.Savepoint, "sp-4"
 	var file, again bytes.Buffer
 	if err := errors.Join(part.Export(&file, m, l.s), part.Export(&again, m, l.s)); err != nil || !bytes.Equal(file.Bytes(), again.Bytes()) {
 		t.Fatalf("%v, or other bytes", err)
