@@ -42,6 +42,20 @@ func NextLife(index uint64) uint64 { return (Life(index) + 1) << lifeBits }
 // lifeBits: at a thousand entries a second one life has 35 years.
 const lifeBits = 40
 
+// NextAttempt is the number of a job's next attempt. The lost ones of a recovered site may
+// have begun some that nobody knows here: so the numbers of each life of the site begin
+// further up, counted from the life in which it accepted the job.
+func (s *State) NextAttempt(j *Job) uint64 {
+	if s.Level < SettledLevel {
+		return j.Attempt + 1
+	}
+	life := Life(s.Index)
+	if index, site, ok := j.ID.Parts(); ok && site == s.Site {
+		life -= min(life, Life(index))
+	}
+	return life<<lifeBits | (j.Attempt+1)&(1<<lifeBits-1)
+}
+
 // AcceptedAt is a job that a site accepted, of all that is known here: one that is or was
 // here, is kept here, is on its way, or has a savepoint here; or one that is kept here of
 // the site, wherever it was accepted. Empty: there is none. Who founds a site of that name

@@ -24,6 +24,15 @@ type Reign struct {
 	Epoch uint64    `cbor:"1,keyasint"`
 	Site  mesh.Site `cbor:"2,keyasint"`
 	Start int64     `cbor:"3,keyasint"` // sequence number
+	// Life is the site's (Life of its indexes) of which the reign is, where it began as the
+	// site was recovered: with what of the log was there still, at the epoch of the one
+	// before, as nobody else had the feed. SettledLevel.
+	Life uint64 `cbor:"4,keyasint,omitempty"`
+}
+
+// Follows tells whether a reign may come behind another one in a lineage.
+func (r Reign) Follows(before Reign) bool {
+	return r.Epoch > before.Epoch || r.Epoch == before.Epoch && r.Site == before.Site && r.Life > before.Life
 }
 
 // Fork is where a log left what it is to be: from At on it has entries that the
@@ -76,7 +85,7 @@ func (f *Feed) Taken() (from, by mesh.Site) {
 		switch {
 		case from == "" && strings.HasSuffix(f.Name, MirrorName("", r.Site)): // it may have come back there since
 			from = r.Site
-		case from != "" && by == "":
+		case from != "" && by == "" && r.Site != from: // else that was recovered
 			by = r.Site
 		}
 	}
@@ -124,6 +133,32 @@ func (f *MovingFeed) Reigns(from mesh.Site) []Reign {
 	return []Reign{{Epoch: 1, Site: f.Origin(from).Site}}
 }
 
+// Relived tells whether a feed of the job went through a reign of a recovered site: who
+// does not know SettledLevel does not know what that is.
+func (m *MovingJob) Relived() bool {
+	return slices.ContainsFunc(m.Feeds, func(f MovingFeed) bool {
+		return slices.ContainsFunc(f.Lineage, func(r Reign) bool { return r.Life > 0 })
+	})
+}
+
+// lifeless is a job without the lives of reigns: who does not know of them finds two reigns of
+// one epoch, refuses this job, and what it keeps of it stays as it is.
+func (m *MovingJob) lifeless() *MovingJob {
+	if !m.Relived() {
+		return m
+	}
+	own := *m
+	own.Feeds = slices.Clone(m.Feeds)
+	for i := range own.Feeds {
+		f := &own.Feeds[i]
+		f.Lineage = slices.Clone(f.Lineage)
+		for k := range f.Lineage {
+			f.Lineage[k].Life = 0
+		}
+	}
+	return &own
+}
+
 // Turned tells whether a log's present epoch is not as the feed is to be: another
 // one must begin, whoever owns it.
 func (f *Feed) Turned() bool {
@@ -131,7 +166,7 @@ func (f *Feed) Turned() bool {
 		return false
 	}
 	same := f.Mirror == nil && f.Log.Mirror == nil || f.Mirror != nil && f.Log.Mirror != nil && *f.Mirror == *f.Log.Mirror
-	return !same || f.Reigns != 0 || f.Fork != nil
+	return !same || f.Reigns != 0 || f.Life != 0 || f.Fork != nil
 }
 
 // CopyOf is whose copy a site's log of a feed is: what is not in it that one has, or

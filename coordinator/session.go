@@ -124,7 +124,7 @@ func (s *State) SessionTaken(want Session, but string) *Feed {
 }
 
 // Plain is a job as sites below SettledLevel read it: their agents refuse a feed's config
-// that says what its session may have from before. m itself: it is so already.
+// that says what its session may have from before, and know nothing of lives. m itself: it is so already.
 func (m *MovingJob) Plain() *MovingJob {
 	const left = "left" // of agent/feed's config
 	plain := m
@@ -145,5 +145,5 @@ func (m *MovingJob) Plain() *MovingJob {
 		}
 		plain.Feeds[i].Config = text
 	}
-	return plain
+	return plain.lifeless()
 }

@@ -81,6 +81,7 @@ const (
 	// What is on record of a file gets shorter where its job goes on from something older.
 	// What is kept of a job says where the job is said to be by now. A site that has
 	// forgotten a job knows whether it ended there, or moved on.
+	// A recovered site's logs begin reigns, and its attempts have numbers of their own.
 	SettledLevel = 6
 	// Level is the greatest that this program knows.
 	Level = SettledLevel
@@ -163,7 +164,7 @@ type Job struct {
 	Restarts int           `cbor:"12,keyasint,omitempty"`
 
 	// Attempt numbers deployments from 1; it is the fencing token's, together with
-	// Epoch (of owners, from 1). No attempt number is used twice.
+	// Epoch (of owners, from 1). No attempt number is used twice: State.NextAttempt.
 	Epoch   uint64  `cbor:"13,keyasint"`
 	Attempt uint64  `cbor:"14,keyasint"`
 	Places  []Place `cbor:"15,keyasint,omitempty"` // of the present attempt, by task and index; it runs while Deployed. Restarting: of the one that failed
@@ -393,6 +394,10 @@ type Feed struct {
 	// before SettledLevel, or came with a job's submission, whose feeds' names are never
 	// used twice: the first epoch is 1.
 	Made uint64 `cbor:"22,keyasint,omitempty"`
+	// Life is the life of the site whose reign the next epoch of the log begins, as the site
+	// was recovered: what the lost ones took in an epoch that nobody here knows is in other
+	// sites' mirrors. 0: none. SettledLevel.
+	Life uint64 `cbor:"23,keyasint,omitempty"`
 }
 
 // NextEpoch is the number of the epoch of its log that begins next.

@@ -79,6 +79,11 @@ func TestGoldenFrames(t *testing.T) {
 	if err := m.decode(framePacking, payload(t, golden(t, "mirror, packing"))); err != nil || m != h3 || !bytes.Equal(h3.append(nil), golden(t, "mirror, packing")) {
 		t.Errorf("read as %v, %v", m, err)
 	}
+	h4 := exampleMirror()
+	h4.reign.Life = 1
+	if err := m.decode(frameMirror, payload(t, golden(t, "mirror of a life"))); err != nil || m != h4 || !bytes.Equal(h4.append(nil), golden(t, "mirror of a life")) {
+		t.Errorf("read as %v, %v", m, err)
+	}
 	large := *g
 	large.Blocks = []ingestlog.GroupBlock{{Lane: 1, Data: bytes.Repeat([]byte("abcdefgh"), 8)}}
 	if got, err := unpacked(nil, payload(t, golden(t, "packed")), new(pack.Packer), func(byte, []byte) error { return nil }); err != nil || !bytes.Equal(got, appendGroup(nil, &large)) {

@@ -53,7 +53,11 @@ func (h mirrorHello) append(dst []byte) []byte {
 	dst = appendSized(dst, []byte(h.reign.Site))
 	dst = binary.AppendUvarint(dst, uint64(h.reign.Start))
 	dst = append(dst, h.id[:]...)
-	return wire.Finish(binary.AppendUvarint(dst, uint64(h.end)), at)
+	dst = binary.AppendUvarint(dst, uint64(h.end))
+	if h.reign.Life > 0 { // else who knows nothing of lives takes it
+		dst = binary.AppendUvarint(dst, h.reign.Life)
+	}
+	return wire.Finish(dst, at)
 }
 
 func (h *mirrorHello) decode(kind byte, b []byte) error {
@@ -61,6 +65,11 @@ func (h *mirrorHello) decode(kind byte, b []byte) error {
 	*h = mirrorHello{packs: kind == framePacking, feed: string(f.Sized()), as: string(f.Sized())}
 	h.reign = coordinator.Reign{Epoch: f.Uvarint(), Site: mesh.Site(f.Sized()), Start: f.seq()}
 	h.id, h.end = f.id(), f.seq()
+	if !f.Whole() {
+		if h.reign.Life = f.Uvarint(); h.reign.Life == 0 {
+			f.Fail() // it is not said
+		}
+	}
 	return f.done("mirror")
 }
 

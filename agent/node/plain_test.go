@@ -33,6 +33,22 @@ func TestAskedAsASiteReadsIt(t *testing.T) {
 	}
 }
 
+// A site of before feature level 6 does not know what a life is: it is told two reigns of one
+// epoch, and refuses that job alone.
+func TestALifeIsNotToldToWhoDoesNotKnowIt(t *testing.T) {
+	text := &coordinator.MovingJob{Feeds: []coordinator.MovingFeed{{Lineage: []coordinator.Reign{{Epoch: 1, Site: "a"}, {Epoch: 1, Site: "a", Start: 91, Life: 1}}}}}
+	f := &coordinator.Offer{Jobs: []coordinator.OfferedJob{{Job: "j6-a"}, {Job: "j7-a", Text: text}}}
+	for level, want := range map[uint32]uint64{coordinator.GoesOnLevel: 0, coordinator.SettledLevel: 1} {
+		got := plainOffer(f, level).Jobs[1].Text.Feeds[0].Lineage
+		if len(got) != 2 || got[1].Life != want || got[1].Start != 91 {
+			t.Errorf("level %d: %+v", level, got)
+		}
+	}
+	if text.Feeds[0].Lineage[1].Life != 1 {
+		t.Error("the answer of the machine has changed")
+	}
+}
+
 // A question says why a job could not go on from the snapshot that it names.
 func TestAQuestionSaysWhatIsMissing(t *testing.T) {
 	w := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j5-a", Has: "c1"}, {Job: "j6-a", Has: "c2"}, {Job: "j7-a"}, {Job: "j8-a", Has: "c1"}}}

@@ -119,6 +119,17 @@ func TestPeersAreWrittenAgain(t *testing.T) {
 func TestASiteGoesOnBehindARecovery(t *testing.T) {
 	all := site(t, 2)
 	left := all[0]
+	await(t, "the level of both", func() (is bool) {
+		left.View(func(st *coordinator.State) { is = st.Level >= coordinator.SettledLevel })
+		return is
+	})
+	if _, err := left.Propose(t.Context(), coordinator.Command{FeedCreated: &coordinator.Feed{Name: "line2", Config: []byte("{}")}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it to know of the feed", func() (is bool) {
+		left.View(func(st *coordinator.State) { is = st.Feeds["line2"] != nil })
+		return is
+	})
 	for _, b := range all {
 		b.end()
 	}
@@ -135,6 +146,10 @@ func TestASiteGoesOnBehindARecovery(t *testing.T) {
 	left.View(func(st *coordinator.State) {
 		if st.Index <= coordinator.NextLife(before.Last) || st.Feeds["line3"] == nil || len(st.Agents) != 2 {
 			t.Errorf("recovered at %d, and it is at %d: %d feeds, %d agents", before.Last, st.Index, len(st.Feeds), len(st.Agents))
+		}
+		f := st.Feeds["line2"] // what the lost one may have taken into it is to count no more
+		if f == nil || f.Life != 1 && (len(f.Lineage) == 0 || f.Lineage[len(f.Lineage)-1].Life != 1) {
+			t.Errorf("it begins no reign: %+v", f)
 		}
 	})
 	left.end()

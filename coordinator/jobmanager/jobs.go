@@ -105,7 +105,7 @@ func (a *apply) jobSubmitted(c *coordinator.JobSubmitted) (coordinator.JobID, er
 		if old := a.Feeds[feed.Name]; old != nil {
 			feed.Log, feed.Created, feed.Past = old.Log, old.Created, a.pastOf(old)
 			if a.Level >= coordinator.SettledLevel {
-				feed.Lineage, feed.Reigns, feed.Fork, feed.Made = old.Lineage, old.Reigns, old.Fork, old.Made
+				feed.Lineage, feed.Reigns, feed.Life, feed.Fork, feed.Made = old.Lineage, old.Reigns, old.Life, old.Fork, old.Made
 			}
 		}
 		a.Feeds[feed.Name] = feed
@@ -194,8 +194,8 @@ func (a *apply) jobDeployed(c *coordinator.JobDeployed) error {
 	switch newest := job.Newest(); {
 	case job.Isolated:
 		return refuse(ErrStale, "job %s: another site may have it", job.ID)
-	case c.Attempt != job.Attempt+1:
-		return refuse(ErrStale, "job %s: attempt %d is to begin, and the last was %d", job.ID, c.Attempt, job.Attempt)
+	case c.Attempt != a.NextAttempt(job):
+		return refuse(ErrStale, "job %s: attempt %d is to begin, and the next is %d", job.ID, c.Attempt, a.NextAttempt(job))
 	case !job.Status.CanBecome(coordinator.Restoring):
 		return refuse(ErrStale, "job %s is %s: it cannot be deployed", job.ID, job.Status)
 	case job.Cancel:

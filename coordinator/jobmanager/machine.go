@@ -122,20 +122,23 @@ func (a *apply) changed(w What, name string) {
 	a.changes = append(a.changes, Change{w, name})
 }
 
-// Apply applies the command of a Raft index, and says what changed. Indexes
-// ascend; one that was applied already changes nothing. It never panics,
+// Apply applies the command of a Raft index, and says what changed, of the command and of
+// the life of the site that it may be the first of. Indexes ascend; one that was applied already changes nothing. It never panics,
 // whatever the command says, and keeps nothing that the caller may change.
 func (m *Machine) Apply(index uint64, c *coordinator.Command) (Result, []Change) {
 	if index <= m.s.Index {
 		return Result{Err: refuse(ErrStale, "index %d was applied already: the state is at %d", index, m.s.Index)}, nil
 	}
-	m.s.Index = index
 	a := &apply{State: m.s, c: c}
+	if coordinator.Life(index) > coordinator.Life(m.s.Index) {
+		a.revive(coordinator.Life(index))
+	}
+	m.s.Index = index
 	if n := said(c); n != 1 {
-		return Result{Err: refuse(ErrRefused, "a command that says %d things, not one: it is of a newer program, or broken", n)}, nil
+		return Result{Err: refuse(ErrRefused, "a command that says %d things, not one: it is of a newer program, or broken", n)}, a.changes
 	}
 	if c.Level > m.s.Level {
-		return Result{Err: refuse(ErrRefused, "a command of feature level %d, and level %d is in force", c.Level, m.s.Level)}, nil
+		return Result{Err: refuse(ErrRefused, "a command of feature level %d, and level %d is in force", c.Level, m.s.Level)}, a.changes
 	}
 	if c.JobSubmitted != nil {
 		id, err := a.jobSubmitted(c.JobSubmitted)

@@ -2,6 +2,7 @@ package jobmanager
 
 import (
 	"bytes"
+	"cmp"
 	"math"
 	"slices"
 
@@ -41,7 +42,7 @@ func (a *apply) mirror(name string, of coordinator.Mirror, lineage []coordinator
 	if adopted { // the job went on from a savepoint of the one before
 		next.Job, next.Past = like.Job, append(without(f.Past, like.Job), f.Job)
 	}
-	next.Mirror, next.Lineage, next.Reigns = &of, slices.Clone(lineage), 0
+	next.Mirror, next.Lineage, next.Reigns, next.Life = &of, slices.Clone(lineage), 0, 0
 	if like != nil {
 		next.Config = bytes.Clone(like.Config)
 	}
@@ -135,7 +136,7 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrRefused, "feed %q: feed %q of site %s was deleted there, and made again, and %s reads the log of the one before: stop it first", name, of.Feed, of.Site, a.standsOn(f))
 	case a.another(f, lineage, like):
 		return nil
-	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch:
+	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch || mine.Epoch == its.Epoch && mine.Life > its.Life:
 		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
 	case a.promised(name) != "" && (f.Mirror == nil || *f.Mirror != of || !slices.Equal(coordinator.LineageOf(f, a.Site), lineage)):
 		return refuse(ErrStale, "feed %q: move %s, which is prepared here, needs its log as it is", name, a.promised(name))
@@ -299,7 +300,7 @@ func checkLineage(name string, lineage []coordinator.Reign) error {
 		return refuse(ErrRefused, "feed %q: a lineage of %d reigns; 1 to %d are possible", name, n, MaxReigns)
 	}
 	for i, r := range lineage {
-		if r.Epoch == 0 || r.Site == "" || r.Start < 0 || i > 0 && r.Epoch <= lineage[i-1].Epoch {
+		if r.Epoch == 0 || r.Site == "" || r.Start < 0 || i > 0 && !r.Follows(lineage[i-1]) {
 			return refuse(ErrRefused, "feed %q: a lineage with a reign of epoch %d of site %q that starts at %d", name, r.Epoch, r.Site, r.Start)
 		}
 	}
@@ -320,12 +321,13 @@ func (a *apply) out(node mesh.NodeID) bool { return a.Agents[node] == nil }
 // and with it a reign begins that was to.
 func (a *apply) settled(f *coordinator.Feed) {
 	f.Log.Mirror, f.Fork = f.Mirror, nil
-	if f.Reigns != 0 {
-		f.Lineage = append(slices.Clone(f.Lineage), coordinator.Reign{Epoch: f.Reigns, Site: a.Site, Start: f.Log.Start})
+	if f.Reigns != 0 || f.Life != 0 {
+		had := coordinator.LineageOf(f, a.Site)
+		f.Lineage = append(had, coordinator.Reign{Epoch: cmp.Or(f.Reigns, newest(had).Epoch), Site: a.Site, Start: f.Log.Start, Life: f.Life})
 		if drop := len(f.Lineage) - MaxReigns; drop > 0 {
 			f.Lineage = f.Lineage[drop:]
 		}
-		f.Reigns = 0
+		f.Reigns, f.Life = 0, 0
 	}
 	if len(f.Lineage) > 0 || f.Made > 0 {
 		f.Log.Reign = new(newest(coordinator.LineageOf(f, a.Site)))

@@ -58,7 +58,7 @@ func (a *apply) kept(c *coordinator.ReplicaOffered) (*coordinator.Replica, error
 		// What it could be restored from stays, whoever took it: until there is something
 		// newer there is nothing else.
 		next.Snapshot, next.Ends, next.Since, next.Cut = old.Snapshot, old.Ends, old.Since, old.Cut || a.cut(old, next)
-		if c.Epoch == old.Epoch {
+		if c.Epoch == old.Epoch && !a.relived(old, next) {
 			next.Next = old.Next
 		}
 		if l := old.Later; l != nil && (l.Epoch > c.Epoch || l.Epoch == c.Epoch && l.Site != c.From) {
@@ -85,11 +85,20 @@ func mirrorsFor(r *coordinator.Replica, f *coordinator.Feed) bool {
 	return slices.ContainsFunc(r.Job.Feeds, func(m coordinator.MovingFeed) bool { return m.Origin(r.From) == *f.Mirror })
 }
 
-// cut tells whether who has a job now, at a greater epoch, began with less of one of its
-// logs than was here when a replica's snapshot came into force. Where in the logs that
-// stands is known by lane only.
+// relived tells whether who has a job was recovered, and a log of it began a reign with
+// that: what is being fetched may stand in what is in no log any more.
+func (a *apply) relived(old, next *coordinator.Replica) bool {
+	return a.Level >= coordinator.SettledLevel && slices.ContainsFunc(next.Job.Feeds, func(f coordinator.MovingFeed) bool {
+		i := slices.IndexFunc(old.Job.Feeds, func(o coordinator.MovingFeed) bool { return o.Name == f.Name })
+		return i >= 0 && newest(f.Reigns(next.From)).Life > newest(old.Job.Feeds[i].Reigns(old.From)).Life
+	})
+}
+
+// cut tells whether who has a job now, at a greater epoch or recovered, began with less of
+// one of its logs than was here when a replica's snapshot came into force. Where in the logs
+// that stands is known by lane only.
 func (a *apply) cut(old, next *coordinator.Replica) bool {
-	if a.Level < coordinator.SettledLevel || old.Snapshot == nil || next.Epoch == old.Epoch {
+	if a.Level < coordinator.SettledLevel || old.Snapshot == nil || next.Epoch == old.Epoch && !a.relived(old, next) {
 		return false
 	}
 	for i := range old.Job.Feeds {

@@ -528,7 +528,7 @@ level 1
 left n1
 unfeed plant`
 
-// reigns reads 1:a:0, an epoch, a site and a start each.
+// reigns reads 1:a:0, an epoch, a site and a start each, or 1:a:0:1, with a life.
 func reigns(words []string) (all []coordinator.Reign) {
 	for _, w := range words {
 		var r coordinator.Reign
@@ -536,6 +536,9 @@ func reigns(words []string) (all []coordinator.Reign) {
 		r.Site = mesh.Site(f[1])
 		_, _ = fmt.Sscan(f[0], &r.Epoch)
 		_, _ = fmt.Sscan(f[2], &r.Start)
+		if len(f) > 3 {
+			_, _ = fmt.Sscan(f[3], &r.Life)
+		}
 		all = append(all, r)
 	}
 	return all

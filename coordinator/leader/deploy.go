@@ -64,7 +64,7 @@ func (l *Leader) deploy(r *jobRun, j *coordinator.Job) {
 		l.waits(r, j, why)
 	default:
 		r.busy, r.placing = true, places
-		c := &coordinator.JobDeployed{Job: r.id, Attempt: j.Attempt + 1, Term: l.cfg.Term, Places: places, From: from}
+		c := &coordinator.JobDeployed{Job: r.id, Attempt: l.st.NextAttempt(j), Term: l.cfg.Term, Places: places, From: from}
 		l.propose(coordinator.Command{JobDeployed: c}, func(err error) {
 			if r.placing = nil; err == nil {
 				r.restart.Started(l.now)

@@ -1,0 +1,218 @@
+package jobmanager_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+)
+
+// recovered has the site's log go on in its next life, as Recover does, and a leader begin.
+func (s *site1) recovered() {
+	s.t.Helper()
+	s.index = coordinator.NextLife(s.index)
+	s.do("leader %d n1", s.m.State().Term+1)
+}
+
+func (s *site1) begins(feed string, start int) {
+	s.t.Helper()
+	s.do("epoch %s %d term=%d owner=n1 members=n1 start=%d", feed, s.feed(feed).NextEpoch(), s.m.State().Term, start)
+}
+
+// lineage is a feed's, as the site's own.
+func (s *site1) lineage(feed string) (text string) {
+	for _, r := range coordinator.LineageOf(s.feed(feed), s.m.State().Site) {
+		text += fmt.Sprintf(" %d:%s:%d:%d", r.Epoch, r.Site, r.Start, r.Life)
+	}
+	return text
+}
+
+// Each log with a session begins a reign when its site was recovered, once, whoever else has
+// what the lost ones took: a mirror, or a log whose session is elsewhere, does not.
+func TestARecoveredSiteBeginsReigns(t *testing.T) {
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		in := s.submits("door feeds=in") + ".in"
+		s.begins(in, 0)
+		s.do("offered j1-b from=b epoch=1 name=gate feeds=j1-b.in @4")
+		s.begins("j1-b.in", 0)
+		s.recovered()
+		if got := s.feed(in).Turned(); got != settled {
+			t.Fatalf("it begins a reign: %t", got)
+		}
+		if s.feed("j1-b.in").Turned() {
+			t.Error("the mirror turns")
+		}
+		s.begins(in, 91)
+		want := " 1:s:0:0"
+		if settled {
+			want += " 1:s:91:1"
+		}
+		if got := s.lineage(in); got != want || s.feed(in).Turned() {
+			t.Errorf("%s, want%s", got, want)
+		}
+		if r := s.feed(in).Log.Reign; settled && (r == nil || r.Life != 1 || r.Start != 91) {
+			t.Errorf("the epoch is of reign %+v", r)
+		}
+		s.begins(in, 95) // only once
+		s.recovered()
+		s.recovered() // before the epoch has begun
+		s.begins(in, 95)
+		if settled {
+			want += " 1:s:95:3"
+		}
+		if got := s.lineage(in); got != want {
+			t.Errorf("%s, want%s", got, want)
+		}
+	})
+}
+
+// A log that was never begun, as far as is known here, may have been, and one that is to
+// begin a reign of another epoch may have begun it.
+func TestARecoveredSiteBeginsWhatMayHaveBegun(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	in := s.submits("door feeds=in") + ".in"
+	s.recovered()
+	s.begins(in, 0)
+	if got := s.lineage(in); got != " 1:s:0:0 1:s:0:1" {
+		t.Errorf("it began anew:%s", got)
+	}
+	s.do("offered j1-b from=b epoch=1 name=gate feeds=j1-b.in @4")
+	s.begins("j1-b.in", 0)
+	s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+	s.do("copies j1-b chk-5 aa:n1")
+	s.do("advanced j1-b chk-5 from=b epoch=1 ends=j1-b.in:0 @4")
+	s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
+	s.recovered()
+	s.begins("j1-b.in", 7)
+	if got := s.lineage("j1-b.in"); got != " 1:b:0:0 2:s:7:2" {
+		t.Errorf("it was taken:%s", got)
+	}
+}
+
+// A job goes on at its epoch, and its attempts have numbers that the lost ones gave nobody.
+func TestAttemptsOfARecoveredSite(t *testing.T) {
+	const life = 1 << 40
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
+		old := s.submits("door")
+		next := func(id string) uint64 {
+			st := s.m.State()
+			j := st.Jobs[coordinator.JobID(id)]
+			n := st.NextAttempt(j)
+			if j.Deployed() {
+				s.do("became %s %d restarting", id, j.Attempt)
+			}
+			if err := s.try("deploy %s %d term=%d on=n1", id, n+1, st.Term); !errors.Is(err, jobmanager.ErrStale) {
+				t.Errorf("attempt %d is begun: %v", n+1, err)
+			}
+			s.do("deploy %s %d term=%d on=n1", id, n, st.Term)
+			return n
+		}
+		got := []uint64{next(old)}
+		s.recovered()
+		got = append(got, next(old), next(old))
+		fresh := fmt.Sprintf("j%d-s", s.do("submit gate"))
+		got = append(got, next(fresh), next(fresh))
+		s.recovered()
+		got = append(got, next(old), next(fresh))
+		want := []uint64{2, life + 3, life + 4, 1, 2, 2*life + 5, life + 3}
+		if !settled {
+			want = []uint64{2, 3, 4, 1, 2, 5, 3}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d, want %d", got, want)
+		}
+		if e := s.m.State().Jobs[coordinator.JobID(old)].Epoch; e != 1 {
+			t.Errorf("epoch %d", e)
+		}
+	})
+}
+
+// What is kept of a job of a recovered site stays restorable if its logs there have all in
+// which it may stand; what is being fetched is given up, as it may stand in what is lost. The
+// mirror is cut back to what both have.
+func TestWhatIsKeptOfARecoveredSite(t *testing.T) {
+	for ends, cut := range map[int]bool{91: false, 101: true} {
+		t.Run(fmt.Sprint(ends), func(t *testing.T) {
+			s := newSite(t)
+			s.raise()
+			offer := func(reigns string) error {
+				return s.try("offered j1-b from=b epoch=1 name=door feeds=j1-b.in reigns=%s", reigns)
+			}
+			if err := offer("1:b:0"); err != nil {
+				t.Fatal(err)
+			}
+			s.begins("j1-b.in", 0)
+			s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+			s.do("copies j1-b chk-5 aa:n1")
+			s.do("advanced j1-b chk-5 from=b epoch=1 ends=j1-b.in:%d @4", ends)
+			s.do("next j1-b chk-6 6 from=b epoch=1 parts=aa @4")
+			if err := offer("1:b:0,1:b:91:1"); err != nil {
+				t.Fatal(err)
+			}
+			r, f := s.m.State().Replicas["j1-b"], s.feed("j1-b.in")
+			if r.Cut != cut || r.Next != nil || f.Fork == nil || f.Fork.At != 91 {
+				t.Errorf("cut %t, next %v, fork %v", r.Cut, r.Next, f.Fork)
+			}
+			if err := offer("1:b:0"); !errors.Is(err, jobmanager.ErrStale) {
+				t.Errorf("what it said before: %v", err)
+			}
+			if err := s.try("over j1-b chk-5 from=b epoch=1 to=2 @4"); errors.Is(err, jobmanager.ErrRefused) != cut {
+				t.Errorf("it is taken: %v", err)
+			}
+		})
+	}
+}
+
+// While the majority of its site was lost a job was taken at another one. The recovered one
+// has begun reigns since, and gives way all the same: its log becomes a mirror of that.
+func TestAJobThatWasTakenBeforeItsSiteWasRecovered(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	id := s.submits("door feeds=in")
+	in := id + ".in"
+	s.begins(in, 0)
+	s.recovered()
+	s.begins(in, 91)
+	s.do("move fenced %s 2 owner=b", id)
+	s.do("offered %s from=b epoch=2 name=door feeds=%s reigns=1:s:0,2:b:101", id, in)
+	if f := s.feed(in); f.Mirror == nil || f.Fork == nil || f.Fork.At != 91 || s.lineage(in) != " 1:s:0:0 2:b:101:0" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A job has moved, and the session of what it reads stayed: its mirror hears of no reign, and
+// goes on.
+func TestARecoveredSiteAndAFeedThatIsReadElsewhere(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("feed line")
+	s.do("feed other")
+	id := s.submits("door reads=line")
+	s.begins("line", 0)
+	s.begins("other", 0)
+	s.do("move handed %s", s.offers(id, "line"))
+	if st := s.m.State().Jobs[coordinator.JobID(id)].Status; st != coordinator.Moved {
+		t.Fatalf("it is %s", st)
+	}
+	s.recovered()
+	if s.feed("line").Turned() || !s.feed("other").Turned() {
+		t.Errorf("line: %d, other: %d", s.feed("line").Life, s.feed("other").Life)
+	}
+}
+
+// A lineage with a life is told to who knows what that is.
+func TestTheLevelOfALife(t *testing.T) {
+	job := coordinator.MovingJob{Feeds: []coordinator.MovingFeed{{Lineage: []coordinator.Reign{{Epoch: 1, Site: "b"}, {Epoch: 1, Site: "b", Start: 91, Life: 1}}}}}
+	for _, c := range []coordinator.Command{
+		{ReplicaOffered: &coordinator.ReplicaOffered{Job: job}},
+		{Move: &coordinator.MoveCommand{ArrivalBegan: &coordinator.Arrival{Job: job}}},
+	} {
+		if got := c.Needs(); got != coordinator.SettledLevel {
+			t.Errorf("level %d", got)
+		}
+	}
+}
