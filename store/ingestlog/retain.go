@@ -102,7 +102,7 @@ func (l *Log) mayGo() bool {
 	}
 	r := &l.o.Retain
 	now := max(l.done.clock(), l.offered)
-	return r.Age > 0 && end.clock() < now.Add(-r.Age) || r.Bytes > 0 && used > r.Bytes
+	return r.Age > 0 && end.clock() < now.Add(-r.Age) || r.Bytes > 0 && (used > r.Bytes || l.lacks(used)) // a size near the cap is never reached
 }
 
 // lacks tells whether what was refused has no room beside so many bytes. What never

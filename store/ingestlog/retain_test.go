@@ -207,6 +207,29 @@ func TestTheLastMessagesDoNotUseUpTheCap(t *testing.T) {
 	k.first(16)
 }
 
+// A log may be as large as its cap: it is never larger than that, and what is to be
+// taken makes the room that it needs, whatever the age.
+func TestASizeThatIsTheCap(t *testing.T) {
+	for _, age := range []dataflow.Duration{0, dataflow.Hour} {
+		k := newKeeper(t, Options{Cap: 4 << 20, Retain: Retention{Age: age, Bytes: 4 << 20}})
+		k.Pin("chk-1", []sensors.Position{{Split: 0, Offset: 3}})
+		full := 0
+		for i := range 90 {
+			err := k.put(1, 100_000, int64(i)*second)
+			if errors.Is(err, store.ErrFull) {
+				full++
+				k.Pin("chk-1", []sensors.Position{{Split: 0, Offset: int64(i) - 9}})
+				k.must(k.MakeRoom(dataflow.Time(int64(i) * second)))
+				err = k.put(1, 100_000, int64(i)*second)
+			}
+			k.must(err)
+		}
+		if s := k.Stats(); full == 0 || s.Bytes < 3<<20 {
+			t.Errorf("%d times full: %+v", full, s)
+		}
+	}
+}
+
 // What is larger than the cap is no reason to let the last messages go.
 func TestWhatNeverFitsMakesNoRoom(t *testing.T) {
 	k := newKeeper(t, Options{Cap: 4 << 20, Retain: Retention{Age: 10 * dataflow.Second}})
