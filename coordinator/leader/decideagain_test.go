@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
 	"github.com/tidemark-mesh/tidemark/mesh"
@@ -57,4 +58,41 @@ func TestAFailoverIsDecidedAgain(t *testing.T) {
 		p = proposed()
 	}
 	t.Error("it is decided again and again")
+}
+
+// While a person's word is on its way it comes on record that another site, which is
+// reached, has taken the job: nobody has said that it is to be taken from that one.
+func TestWhoIsSureIsAskedOfAnotherSite(t *testing.T) {
+	k := newKeeping(t, 0)
+	r := k.st.Replicas["j6-a"]
+	r.Snapshot, r.Next = r.Next, nil
+	k.step(leader.Event{Sites: &[]mesh.Site{"c"}})
+	k.step(leader.Event{Confirmed: new(k.now)})
+	var p *leader.Propose
+	for _, f := range k.step(leader.Event{Wish: &leader.Wish{Ref: 5, Failover: &leader.Failover{Job: "j6-a", Force: true}}}) {
+		if f.Propose != nil && f.Propose.Command.JobFailedOver != nil {
+			p = f.Propose
+		}
+	}
+	if p == nil {
+		t.Fatal("nothing is proposed")
+	}
+	next := *r
+	next.Later = &coordinator.Tenure{Site: "c", Epoch: p.Command.JobFailedOver.Epoch}
+	k.st.Replicas["j6-a"] = &next
+	err := jobmanager.CheckFailover(k.st, p.Command.JobFailedOver)
+	if !errors.Is(err, jobmanager.ErrStale) {
+		t.Fatal(err)
+	}
+	k.st.Index++
+	answered := false
+	for _, f := range k.step(leader.Event{Applied: &leader.Applied{Index: k.st.Index, Command: &p.Command, Err: err, Ref: p.Ref}}) {
+		if f.Propose != nil && f.Propose.Command.JobFailedOver != nil {
+			t.Errorf("%v, and then unasked %+v", err, f.Propose.Command.JobFailedOver)
+		}
+		answered = answered || f.Answer != nil && f.Answer.Ref == 5 && errors.Is(f.Answer.Err, jobmanager.ErrStale)
+	}
+	if !answered {
+		t.Error("nobody is told")
+	}
 }

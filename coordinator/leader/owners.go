@@ -412,7 +412,8 @@ const mostDecided = 5
 func (l *Leader) wishFailover(ref int, w *Failover) { l.decideFailover(ref, w, mostDecided) }
 
 // decideFailover decides as things are. What is complete here may change until that is in
-// force: nobody need ask again because of it.
+// force: nobody need ask again because of that, and of nothing else. Who is sure was not
+// asked whether it is to be taken from a site of which nobody has told them.
 func (l *Leader) decideFailover(ref int, w *Failover, left int) {
 	f, c := l.plan(w)
 	answer := func(err error) { l.put(Effect{Answer: &Answer{Ref: ref, FailedOver: f, Err: err}}) }
@@ -429,7 +430,8 @@ func (l *Leader) decideFailover(ref int, w *Failover, left int) {
 		l.wishMove(ref, &Migrate{Force: f.Move, Why: w.Why, Sure: w.Force})
 	default:
 		l.propose(coordinator.Command{JobFailedOver: c}, func(err error) {
-			if errors.Is(err, jobmanager.ErrStale) && left > 1 {
+			if _, again := l.plan(w); errors.Is(err, jobmanager.ErrStale) && left > 1 && again != nil &&
+				again.From == c.From && again.Was == c.Was && again.Epoch == c.Epoch && again.Snapshot != c.Snapshot {
 				l.decideFailover(ref, w, left-1)
 				return
 			}

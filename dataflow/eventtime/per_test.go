@@ -99,3 +99,22 @@ func TestPerOfEarlierReleases(t *testing.T) {
 		t.Errorf("at %d, want 14", w)
 	}
 }
+
+// What names the devices is said once: a source to which nothing came has no changes.
+func TestPerIsNoChange(t *testing.T) {
+	pool := batch.NewPool(0, nil)
+	s := NewSource(Config{Strategy: Ascending, PerDevice: true, Per: "sensor string"}, []int{0}, pool)
+	assignSeen(s, 0, pool, 100, seen{"s1", 10})
+	for _, want := range []int{2, 0, 0} {
+		rows := 0
+		err := s.Snapshot(want == 0, func(table int, b *batch.Batch) error {
+			if table == deviceTable {
+				rows += b.Len()
+			}
+			return nil
+		})
+		if err != nil || rows != want {
+			t.Errorf("%d rows, want %d, %v", rows, want, err)
+		}
+	}
+}

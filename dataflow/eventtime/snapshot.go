@@ -148,7 +148,7 @@ func (s *Source) saveSplit(bl *batch.Builder, sp *split) {
 // (for a delta), then those that are there.
 func (s *Source) saveDevices(delta bool, w *stateWriter) error {
 	t := s.devices
-	if s.cfg.Per != "" {
+	if s.cfg.Per != "" && !delta { // which has a whole one before it
 		w.bl.SetInt(deviceSplit, perNote)
 		w.bl.SetString(deviceName, s.cfg.Per)
 		if err := w.next(); err != nil {

@@ -187,3 +187,19 @@ func TestClockAndEarlierReleases(t *testing.T) {
 		t.Errorf("the clock of windows for which nothing is late is %d", rows)
 	}
 }
+
+// Sessions that are gone by a lateness that was lowered go with the next mark, also
+// where no row comes any more.
+func TestSessionsThatAreGoneGo(t *testing.T) {
+	s := window.Spec{Form: window.Session, Gap: 10, AllowedLateness: 20, Keys: []int{0}, Input: input(), Aggregates: aggregates(t, input(), "count(*)")}
+	pool := batch.NewPool(0, nil)
+	old := newFleet(t, example{spec: s}, pool, 1)
+	old.feed([]optest.Element{rowAt(1), rowAt(3), markAt(13)}, 10)
+	s.AllowedLateness = 0
+	next := newFleet(t, example{spec: s}, pool, 1)
+	old.evolve(next)
+	next.feed([]optest.Element{markAt(14)}, 10)
+	if c := next.ctx[0].Counters; c.OpenWindows != 0 || c.KeysLive != 0 {
+		t.Errorf("%d windows of %d keys are open", c.OpenWindows, c.KeysLive)
+	}
+}

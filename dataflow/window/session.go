@@ -397,6 +397,9 @@ func (f *sessions) restored() {
 		}
 	}
 	f.settle()
+	if f.over {
+		f.nextWM = min(f.nextWM, plus(f.wm, 1))
+	}
 }
 
 // letGo lets go of what was gone when it was restored: after all clocks have been
