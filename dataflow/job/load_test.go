@@ -190,7 +190,7 @@ func TestSpecs(t *testing.T) {
 	if got, want := s.MQTT.Broker, "mqtts://broker.plant:8883"; got != want {
 		t.Errorf("broker %q", got)
 	}
-	if s.Time.Config != (eventtime.Config{Strategy: eventtime.Punctuated, PerDevice: true, IdleAfter: 30 * dataflow.Second, MaxAhead: dataflow.Minute}) {
+	if s.Time.Config != (eventtime.Config{Strategy: eventtime.Punctuated, PerDevice: true, Per: "topic level 1 string", IdleAfter: 30 * dataflow.Second, MaxAhead: dataflow.Minute}) {
 		t.Errorf("time %+v", s.Time.Config)
 	}
 	if s.Time.EventAt != 1 || s.Time.DeviceAt != 0 || s.Time.Arrival != -1 || s.Time.When.Source() != "kind = 'flush'" || s.Time.At.Source() != "ts" {
@@ -223,6 +223,41 @@ func TestSpecs(t *testing.T) {
 	}
 	if got := j.Graph.Node("per_sensor").Kind; got != graph.Upsert {
 		t.Errorf("a window that may fire again makes a stream of kind %v", got)
+	}
+}
+
+// What names the devices is where the column comes from: another name for it is
+// nothing new, another level of the topic under the same name is.
+func TestDevicesOf(t *testing.T) {
+	const text = `name: devices
+sources:
+  in:
+    mqtt: {broker: "mqtt://h", topics: ["plant/+/+"]}
+    format: json
+    fields: {device: {type: string, topic: 1}, at: timestamp}
+    event_time: at
+    watermark: {ascending: true, per: device}
+sinks:
+  - {id: out, from: in, file: {path: out.csv}}
+`
+	per := func(old, with string) string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "job.yaml")
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, old, with)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return load(t, file, job.Options{}).Sources[0].Time.Config.Per
+	}
+	for _, c := range []struct{ old, with, want string }{
+		{"device", "unit", "topic level 1 string"},
+		{"topic: 1", "topic: 2", "topic level 2 string"},
+		{"topic: 1", "path: id.no", "id.no string"},
+		{"{type: string, topic: 1}", "string", "device string"},
+		{"{type: string, topic: 1}", "bigint", "device bigint"},
+	} {
+		if got := per(c.old, c.with); got != c.want {
+			t.Errorf("%s instead of %s: %q, want %q", c.with, c.old, got, c.want)
+		}
 	}
 }
 

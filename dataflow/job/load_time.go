@@ -94,6 +94,7 @@ func (l *loader) watermark(o *op, s *Source, wo *object, arrival value) {
 	if name, ok := per.text(); ok {
 		s.Time.DeviceAt = l.column(o, s.Columns, per, name)
 		c.PerDevice = per.given()
+		c.Per = s.devices()
 	}
 	idle := wo.take("idle_after")
 	c.IdleAfter, _ = idle.duration(1)

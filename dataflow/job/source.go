@@ -1,6 +1,9 @@
 package job
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/batch"
 	"github.com/tidemark-mesh/tidemark/dataflow/eventtime"
@@ -36,6 +39,25 @@ type Time struct {
 	Arrival  int        // column of recorded arrivals; -1: the connector's own clock, if it has one
 	When     *expr.Expr // punctuated: boolean, true for a marker row
 	At       *expr.Expr // punctuated: timestamp, the marker's watermark
+}
+
+// devices says where the column of `per:` comes from, and its type: where that is as it was
+// the devices go by the names that they had, whatever the column is called.
+func (s *Source) devices() string {
+	at := s.Time.DeviceAt
+	if at < 0 {
+		return ""
+	}
+	c := s.Columns.Field(at)
+	from := c.Name
+	if at < len(s.Decode.Fields) {
+		if f := &s.Decode.Fields[at]; f.Topic >= 0 {
+			from = fmt.Sprintf("topic level %d", f.Topic)
+		} else {
+			from = strings.Join(f.Path, ".")
+		}
+	}
+	return fmt.Sprintf("%s %v", from, c.Type)
 }
 
 // The connectors of a source, and what graph.Source asks.

@@ -36,7 +36,7 @@ func TestPerOfARestoredSource(t *testing.T) {
 		task, err := New(Config{
 			ID: dataflow.SubtaskID{Task: "in"}, Parallelism: 1, MaxParallelism: 16, Pool: batch.NewPool(0, nil),
 			Source: &SourceConfig{
-				Schema: schema, Time: eventtime.Config{Strategy: eventtime.Ascending, PerDevice: true}, EventAt: 2, DeviceAt: per, Arrival: -1,
+				Schema: schema, Time: eventtime.Config{Strategy: eventtime.Ascending, PerDevice: true, Per: schema.Field(per).Name}, EventAt: 2, DeviceAt: per, Arrival: -1,
 				Splits: []int{split}, Names: []string{"north"}, Decoder: func() (Decoder, error) { return named{}, nil },
 			},
 			Links:   []LinkConfig{{ID: "in", Parent: -1}},

@@ -117,12 +117,7 @@ func newSource(t *Task, cfg *SourceConfig) (*source, error) {
 		s.when, s.at = cfg.When.NewEval(), cfg.At.NewEval()
 		s.atCol.Type = batch.Timestamp
 	}
-	times := cfg.Time
-	if cfg.DeviceAt >= 0 {
-		f := cfg.Schema.Field(cfg.DeviceAt)
-		times.Per = fmt.Sprintf("%s %v", f.Name, f.Type)
-	}
-	s.time = eventtime.NewSource(times, cfg.Splits, t.cfg.Pool)
+	s.time = eventtime.NewSource(cfg.Time, cfg.Splits, t.cfg.Pool)
 	s.tables = append([]operator.StateTable{splitsTable()}, s.time.StateTables()...)
 	s.dups = s.newDuplicates()
 	s.open = len(cfg.Splits)
