@@ -56,7 +56,7 @@ func (r *durableRun) attempt(ctx context.Context, kept *durable.Job, first bool)
 	}
 	// Only now that nothing is refused, and before anything is put out.
 	if r.from != "" {
-		if err := kept.BeginAt(token, m.Name, r.from, r.local.opt.Claim); err != nil {
+		if err := kept.BeginAt(token, *m, r.from, r.local.opt.Claim); err != nil {
 			return err
 		}
 		r.from = ""

@@ -198,3 +198,58 @@ func TestTheSameCommandWithoutTheSavepoint(t *testing.T) {
 		})
 	}
 }
+
+// Another savepoint that has only the name of the one at which the job began is no
+// reason to go on: neither from checkpoints since, nor from the one of before.
+func TestAnotherSavepointOfTheSameName(t *testing.T) {
+	for _, c := range []struct {
+		what     string
+		crashAt  int
+		interval string
+	}{{"checkpoints since", 3, "1ms"}, {"none yet", 1, "1h"}} {
+		t.Run(c.what, func(t *testing.T) {
+			var files [2]string
+			var dir string
+			for i := range files {
+				d, from, in := firstStopped(t)
+				if i == 0 {
+					dir = in
+				}
+				_, state := d.begin(fmt.Sprintf(sumJob, "first", filepath.Join(in, "in.jsonl"), filepath.Join(in, "first.jsonl")), setting{}, nil)
+				saved, err := state.Store().Saved(from)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var b bytes.Buffer
+				if err := saved.Export(&b); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := state.Store().Import(&b, "before-upgrade"); err != nil {
+					t.Fatal(err)
+				}
+				if saved, err = state.Store().Saved("before-upgrade"); err != nil {
+					t.Fatal(err)
+				}
+				files[i] = filepath.Join(in, "exported")
+				b.Reset()
+				if err := errors.Join(saved.Export(&b), state.Close(), os.WriteFile(files[i], b.Bytes(), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			text, _ := secondJob(dir)
+			text = strings.Replace(text, "interval: 1ms", "interval: "+c.interval, 1)
+			d := newStateful(t, filepath.Join(dir, "second"))
+			stops := []int{1, 1, 2}
+			if _, err := d.until(text, &gate{stops: stops[:c.crashAt], crashAt: c.crashAt}, setting{batchRows: 1}, nil, func(l *agent.LocalOptions) { l.From, l.AllowNonRestored = files[0], true }); !errors.Is(err, errCrash) {
+				t.Fatalf("%v\n%s", err, d.said)
+			}
+			_, err := d.run(text, setting{batchRows: 1}, func(l *agent.LocalOptions) { l.From, l.AllowNonRestored = files[1], true })
+			if err == nil || !strings.Contains(err.Error(), "another one than that which is given now") {
+				t.Errorf("%v\n%s", err, d.said)
+			}
+			if _, err := d.run(text, setting{batchRows: 1}, func(l *agent.LocalOptions) { l.From, l.AllowNonRestored = files[0], true }); err != nil {
+				t.Errorf("with the same one: %v\n%s", err, d.said)
+			}
+		})
+	}
+}

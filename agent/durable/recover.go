@@ -157,13 +157,10 @@ func usersOf(m manifest.Manifest, p store.Part) []string {
 }
 
 // Savepoint finds a savepoint by its name, or by the path of a file that was
-// exported: that is imported first. A checkpoint that a program before this one
-// imported is one, too.
+// exported: that is imported first.
 func (s *State) Savepoint(name string) (manifest.Manifest, error) {
 	if manifest.CheckName(name) == nil {
-		m, err := s.savepoints.Get(name)
-		if !errors.Is(err, store.ErrMissing) {
-			m.Kind = manifest.Savepoint
+		if m, err := s.kept(name); !errors.Is(err, store.ErrMissing) {
 			return m, err
 		}
 	}
@@ -434,19 +431,19 @@ func (j *Job) goesOn(from string) (savepoint string, on bool, err error) {
 	if err != nil || o.Savepoint == "" {
 		return "", false, err
 	}
-	if from != o.Savepoint {
-		named, err := j.state.named(from)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			on = from == o.From
-		case err != nil:
-			return "", false, fmt.Errorf("job %q: %w", j.name, err)
-		default:
-			on = named == o.Savepoint
-		}
-		if !on {
-			return "", false, nil
-		}
+	given, err := j.state.given(from)
+	switch {
+	case errors.Is(err, store.ErrMissing):
+		on, err = from == o.Savepoint || from == o.From, nil
+	case err != nil && from == o.Savepoint:
+		on, err = true, nil // whatever is wrong with it
+	case err != nil:
+		err = fmt.Errorf("job %q: %w", j.name, err)
+	case given.Name == o.Savepoint:
+		on, err = true, j.same(o, given)
+	}
+	if !on || err != nil {
+		return "", false, err
 	}
 	list, err := j.checkpoints.List()
 	on = false
@@ -456,20 +453,51 @@ func (j *Job) goesOn(from string) (savepoint string, on bool, err error) {
 	return o.Savepoint, on, err
 }
 
-// named is the name of the savepoint that Savepoint would find; os.ErrNotExist if
-// there is neither a savepoint nor a file of this name.
-func (s *State) named(name string) (string, error) {
+// same refuses a savepoint that has only the name in common with the one at which the
+// job began.
+func (j *Job) same(o origin, given manifest.Manifest) error {
+	began := o.Digest
+	if began == "" { // noted by a program of before
+		m, err := j.state.kept(o.Savepoint)
+		if err != nil {
+			return nil // nobody can say
+		}
+		if began, err = digestOf(m); err != nil {
+			return err
+		}
+	}
+	digest, err := digestOf(given)
+	if err == nil && digest != began {
+		err = fmt.Errorf("job %q began at a savepoint %s that is another one than that which is given now; import that under another name, or begin with another folder", j.name, o.Savepoint)
+	}
+	return err
+}
+
+// given is the savepoint that Savepoint would find, of a file only its manifest;
+// store.ErrMissing if there is neither a savepoint nor a file of this name.
+func (s *State) given(name string) (manifest.Manifest, error) {
 	if manifest.CheckName(name) == nil {
-		if _, err := s.savepoints.Get(name); !errors.Is(err, store.ErrMissing) {
-			return name, nil // whatever is wrong with it
+		if m, err := s.kept(name); !errors.Is(err, store.ErrMissing) {
+			return m, err
 		}
 	}
 	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return manifest.Manifest{}, store.ErrMissing
+	}
 	if err != nil {
-		return "", err
+		return manifest.Manifest{}, err
 	}
 	defer f.Close()
-	return part.ImportName(f)
+	return part.ImportManifest(f)
+}
+
+// kept is the savepoint of that name. A checkpoint that a program before this one
+// imported is one, too.
+func (s *State) kept(name string) (manifest.Manifest, error) {
+	m, err := s.savepoints.Get(name)
+	m.Kind = manifest.Savepoint
+	return m, err
 }
 
 // Names are the job's checkpoints, oldest first.

@@ -1,6 +1,8 @@
 package durable
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,6 +148,7 @@ type origin struct {
 	Attempt   uint64 `json:"attempt"` // the first that began there
 	Savepoint string `json:"savepoint"`
 	From      string `json:"from,omitempty"`    // how it was given: its name, or a file's path
+	Digest    string `json:"digest,omitempty"`  // of its manifest, as two may have one name: see digestOf
 	Claimed   bool   `json:"claimed,omitempty"` // it is the job's, and goes when it is not needed any more
 }
 
@@ -185,8 +188,19 @@ func (j *Job) NextAttempt() (dataflow.FencingToken, error) {
 
 // BeginAt notes that attempt t begins at a savepoint, which is the job's from now
 // on if it claims it. from is what From was given for it.
-func (j *Job) BeginAt(t dataflow.FencingToken, savepoint, from string, claim bool) error {
-	return j.write("origin", origin{Version: formatVersion, Attempt: t.Attempt, Savepoint: savepoint, From: from, Claimed: claim})
+func (j *Job) BeginAt(t dataflow.FencingToken, savepoint manifest.Manifest, from string, claim bool) error {
+	digest, err := digestOf(savepoint)
+	if err != nil {
+		return err
+	}
+	return j.write("origin", origin{Version: formatVersion, Attempt: t.Attempt, Savepoint: savepoint.Name, From: from, Digest: digest, Claimed: claim})
+}
+
+// digestOf is the SHA-256 of a manifest as it is stored, in hex digits.
+func digestOf(m manifest.Manifest) (string, error) {
+	data, err := manifest.Encode(m)
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), err
 }
 
 // origin is where the job's line began; without a savepoint it began afresh.

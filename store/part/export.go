@@ -132,14 +132,14 @@ func importManifest(t *tar.Reader) (manifest.Manifest, error) {
 	return m, nil
 }
 
-// ImportName is the name under which Import would store what Export wrote. It reads
+// ImportManifest is the manifest that Import would store of what Export wrote. It reads
 // no parts.
-func ImportName(r io.Reader) (string, error) {
+func ImportManifest(r io.Reader) (manifest.Manifest, error) {
 	m, err := importManifest(tar.NewReader(r))
 	if err == nil {
 		m, err = asSavepoint(m)
 	}
-	return m.Name, err
+	return m, err
 }
 
 // asSavepoint is what an exported manifest is here.
