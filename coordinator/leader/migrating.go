@@ -436,7 +436,7 @@ func (l *Leader) wishMove(ref int, w *Migrate) {
 	switch {
 	case w.Begin != nil:
 		began := *w.Begin
-		if err := jobmanager.CheckReaders(l.st, &began); err != nil && l.began(&began) == "" {
+		if err := errors.Join(l.mayLeave(began.Job), jobmanager.CheckReaders(l.st, &began)); err != nil && l.began(&began) == "" {
 			answer("", err)
 			return
 		}
@@ -472,6 +472,15 @@ func (l *Leader) wishMove(ref int, w *Migrate) {
 	}
 }
 
+// mayLeave says why a job that runs here is not to move: one that was drained has nothing
+// left but its last commit, and no other job may begin where it stands.
+func (l *Leader) mayLeave(id coordinator.JobID) error {
+	if j := l.st.Jobs[id]; j != nil && !j.Status.Ended() && drained(j) {
+		return fmt.Errorf("job %s was drained, and ends when its last output is committed; it does not move any more", j.Name)
+	}
+	return nil
+}
+
 // began is the move that a command began, now or when it came before.
 func (l *Leader) began(c *coordinator.MoveBegan) coordinator.MoveID {
 	for _, id := range sorted(l.st.Moves.Departures) {
@@ -497,7 +506,7 @@ func (l *Leader) wishDry(ref int, c *coordinator.MoveBegan) {
 		l.put(Effect{Answer: &Answer{Ref: ref, Err: errOneDry}})
 		return
 	}
-	if err := jobmanager.CheckMove(l.st, c); err != nil {
+	if err := errors.Join(l.mayLeave(c.Job), jobmanager.CheckMove(l.st, c)); err != nil {
 		l.put(Effect{Answer: &Answer{Ref: ref, Err: err}})
 		return
 	}
