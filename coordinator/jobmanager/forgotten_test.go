@@ -59,7 +59,7 @@ func TestAForgottenJobOfBefore(t *testing.T) {
 	id := s.submits("door")
 	s.do("move fenced %s 5 owner=c", id)
 	s.do("forget %s", id)
-	for _, line := range []string{"move fenced ID 4 owner=d", "move fenced ID 5 owner=d", "move arrives m99-b ID door from=b epoch=5"} {
+	for _, line := range []string{"move fenced ID 4 owner=d", "move fenced ID 5 owner=d", "move arrives m99-b ID door from=b epoch=5", "offered ID from=b epoch=4 name=door @4"} {
 		if err := s.try("%s", strings.ReplaceAll(line, "ID", id)); !errors.Is(err, jobmanager.ErrStale) {
 			t.Errorf("%s: %v", line, err)
 		}

@@ -118,13 +118,13 @@ func (a *apply) checkOffered(c *coordinator.ReplicaOffered) error {
 	if err := manifest.CheckName(string(m.ID)); err != nil {
 		return refuse(ErrRefused, "the job's id %q: it is none", m.ID)
 	}
-	switch here := a.Jobs[m.ID]; {
+	switch here, known := a.Jobs[m.ID], a.Tenure(m.ID); {
 	case c.From == a.Site || c.From == "" || len(c.From) > MaxName || c.Epoch == 0 || c.Epoch > a.maxEpoch():
 		return refuse(ErrRefused, "job %s: a replica of site %q at epoch %d", m.ID, c.From, c.Epoch)
 	case here != nil && !here.Status.Ended():
 		return refuse(ErrRefused, "job %s is at this site, and %s: no other has it", m.ID, here.Status)
-	case here != nil && here.Epoch > c.Epoch:
-		return refuse(ErrStale, "job %s was here at epoch %d, and site %s has it at %d", m.ID, here.Epoch, c.From, c.Epoch)
+	case known.Epoch > c.Epoch:
+		return refuse(ErrStale, "job %s: site %s had it at epoch %d, and site %s has it at %d", m.ID, known.Site, known.Epoch, c.From, c.Epoch)
 	case max(len(m.Name), len(m.Namespace), len(c.Moving)) > MaxName || len(m.Spec) > MaxSpec:
 		return refuse(ErrRefused, "job %s: the spec has more than %d bytes, or a text is too long", m.ID, MaxSpec)
 	case m.Parallelism < 0 || m.Parallelism > dataflow.MaxMaxParallelism:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/leader"
+	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
 
@@ -170,22 +171,47 @@ func TestTheLastCopyOfAJobThatWentHomeStays(t *testing.T) {
 	}
 }
 
-// A site comes back when the job that another one has taken has ended there, and was forgotten.
+// A site comes back when the job that another one has taken has ended there, and was
+// forgotten. What it offers until it hears of that is not kept: whenever it is back, and
+// whenever it is reached.
 func TestAJobThatEndedMeanwhileIsNotRunAgain(t *testing.T) {
-	for seed := range (*seeds + 9) / 10 {
-		s := keptAtC(t, seed)
-		s.a.lose()
-		s.wait(5)
-		s.taken(t)
-		id := s.c.job("kept").ID
-		s.c.enter(&coordinator.Command{JobTold: &coordinator.JobTold{Job: id, Cancel: true}})
-		s.wait(10)
-		s.c.enter(&coordinator.Command{JobForgotten: &coordinator.JobForgotten{Job: id}})
-		s.wait(5)
+	for i := range 20 {
+		s := endedAtC(t, uint64(i))
+		cut := i%3 == 0
+		s.a.run(s.a.now + dataflow.Time(i)*500*ms)
+		s.a.cutOff(s.a, s.c, cut)
 		s.a.comeBack()
-		s.wait(20)
-		s.are(t, seed, "moved", "-", "-")
+		if cut {
+			s.wait(15)
+			s.a.run(s.a.now + dataflow.Time(i)*300*ms)
+			s.a.cutOff(s.a, s.c, false)
+		}
+		s.wait(30)
+		s.are(t, uint64(i), "moved", "-", "-")
+		if r := s.kept(); r != nil || len(s.c.state().Forgotten) != 1 {
+			t.Errorf("%d: at c it is kept: %t; on record: %v", i, r != nil, s.c.state().Forgotten)
+		}
 	}
+}
+
+// endedAtC: site a is lost, and its job was taken, has ended and was forgotten at c.
+func endedAtC(t *testing.T, seed uint64) three {
+	t.Helper()
+	s := keptAtC(t, seed)
+	s.a.lose()
+	s.wait(5)
+	s.taken(t)
+	s.endAtC()
+	return s
+}
+
+// endAtC has the job end at c, and be forgotten there.
+func (s *three) endAtC() {
+	id := s.c.job("kept").ID
+	s.c.enter(&coordinator.Command{JobTold: &coordinator.JobTold{Job: id, Cancel: true}})
+	s.wait(10)
+	s.c.enter(&coordinator.Command{JobForgotten: &coordinator.JobForgotten{Job: id}})
+	s.wait(5)
 }
 
 // One that does not reach the job's new site knows of it, also behind a new leader while
