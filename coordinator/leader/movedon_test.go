@@ -32,15 +32,21 @@ func movedOnTo(t *testing.T, seed uint64, keepers string, before func(s three)) 
 
 func keptAtC(t *testing.T, seed uint64) three {
 	t.Helper()
+	return keptAtCWith(t, seed, coordinator.Level)
+}
+
+// keptAtCWith: all agents have programs of a level.
+func keptAtCWith(t *testing.T, seed uint64, level uint32) three {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 5))
 	var history strings.Builder
-	w := newWorldOf(func(c *clock, name mesh.Site) *site {
+	w := newWorldWith(func(c *clock, name mesh.Site) *site {
 		return newSiteOf(c, name, rng, func(format string, args ...any) {
 			t.Fatalf("seed %d at %d ms, site %s: %s\n%s", seed, c.now/ms, name, fmt.Sprintf(format, args...), tail(history.String()))
 		}, func(format string, args ...any) {
 			fmt.Fprintf(&history, "%d %s: %s\n", c.now/ms, name, fmt.Sprintf(format, args...))
 		})
-	}, "a", "b", "c")
+	}, level, "a", "b", "c")
 	s := three{w.sites[0], w.sites[1], w.sites[2]}
 	s.a.run(1000 * ms)
 	s.a.submit("kept", strings.Replace(logged, "name: logged", "name: kept\nreplicate_to: [c]", 1), "", coordinator.Feed{Name: "in", Config: []byte(`{"lanes":1}`)})
@@ -117,6 +123,24 @@ func TestAJobThatEndedElsewhereIsLetGo(t *testing.T) {
 		s.wait(10)
 		if r := s.kept(); r != nil {
 			t.Errorf("seed %d: it is kept, of %s at epoch %d, later %+v", seed, r.From, r.Epoch, r.Later)
+		}
+	}
+}
+
+// One that ended and was forgotten where it always was is let go, at the released level, too.
+func TestAJobThatEndedAtHomeIsLetGo(t *testing.T) {
+	for _, level := range []uint32{coordinator.SettledLevel - 1, coordinator.SettledLevel} {
+		s := keptAtCWith(t, 0, level)
+		id := s.a.job("kept").ID
+		s.a.enter(&coordinator.Command{JobTold: &coordinator.JobTold{Job: id, Cancel: true}})
+		s.wait(10)
+		if s.kept() == nil || s.a.state().Level != level {
+			t.Fatalf("level %d is in force, and what is kept is %+v", s.a.state().Level, s.kept())
+		}
+		s.a.enter(&coordinator.Command{JobForgotten: &coordinator.JobForgotten{Job: id}})
+		s.wait(10)
+		if r := s.kept(); r != nil || s.a.job("kept") != nil {
+			t.Errorf("level %d: it is kept, of %s at epoch %d", level, r.From, r.Epoch)
 		}
 	}
 }

@@ -302,7 +302,7 @@ func (l *Leader) theSource() *replication.Source {
 
 // answerSite answers another site.
 func (l *Leader) answerSite(w *Wanted) {
-	st := replication.Site{Index: l.st.Index, Find: func(id coordinator.JobID) *coordinator.Job { return l.st.Jobs[id] }, Of: l.snapshotOf, Owner: l.tenureOf, Sure: l.sure()}
+	st := replication.Site{Index: l.st.Index, Find: func(id coordinator.JobID) *coordinator.Job { return l.st.Jobs[id] }, Of: l.snapshotOf, Owner: l.tenureOf, Sure: l.sure(), Settled: l.st.Level >= coordinator.SettledLevel}
 	for _, id := range sorted(l.st.Jobs) {
 		j, d := l.st.Jobs[id], l.st.Leaving(id)
 		if _, site, ok := id.Parts(); j.Status.Ended() || !ok || site == "" {

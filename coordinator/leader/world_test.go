@@ -31,6 +31,11 @@ func newWorld(make func(c *clock, name mesh.Site) *site) *clock { return newWorl
 // newWorldOf makes these sites. Each has one other that people mean where they name
 // none.
 func newWorldOf(of func(c *clock, name mesh.Site) *site, names ...mesh.Site) *clock {
+	return newWorldWith(of, coordinator.Level, names...)
+}
+
+// newWorldWith: all programs are of a level.
+func newWorldWith(of func(c *clock, name mesh.Site) *site, level uint32, names ...mesh.Site) *clock {
 	c := &clock{}
 	c.wan.cut = make(map[[2]mesh.Site]bool)
 	for _, name := range names {
@@ -38,7 +43,7 @@ func newWorldOf(of func(c *clock, name mesh.Site) *site, names ...mesh.Site) *cl
 	}
 	for i, s := range c.sites {
 		s.other = c.sites[(i+1)%len(c.sites)]
-		s.level = coordinator.Level
+		s.level = level
 		for i := range 2 {
 			s.add(mesh.NodeID(fmt.Sprintf("%s%d", s.name, i+1)), 3).start()
 		}

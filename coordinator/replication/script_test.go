@@ -251,7 +251,7 @@ func (w *world) say(format string, args ...any) {
 }
 
 func (w *world) answer(a *replication.Ask) {
-	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of, Owner: w.a.Tenure, Sure: true}
+	st := replication.Site{Index: w.a.Index, Find: func(id coordinator.JobID) *coordinator.Job { return w.a.Jobs[id] }, Of: w.a.Of, Owner: w.a.Tenure, Sure: true, Settled: true}
 	for _, id := range slices.Sorted(maps.Keys(w.a.Jobs)) {
 		if j := w.a.Jobs[id]; !j.Status.Ended() {
 			st.Jobs = append(st.Jobs, replication.Job{Job: j, Text: coordinator.MovingJob{ID: id, Name: j.Name, Spec: j.Spec, Parallelism: j.Parallelism}})

@@ -52,6 +52,8 @@ type Site struct {
 	Of    func(coordinator.JobID, string) *coordinator.Snapshot // coordinator.State.Of
 	Owner func(coordinator.JobID) coordinator.Tenure            // who has a job, as is known here; Epoch 0: nobody is
 	Sure  bool                                                  // no newer state says otherwise
+	// Settled: SettledLevel is in force, and what is forgotten is on record from then on.
+	Settled bool
 }
 
 // NewSource makes the machine of a term that begins at now.
@@ -189,16 +191,26 @@ func mergedFrom(n, older *coordinator.Snapshot) bool {
 // known. One that has ended stays there for as long as it is remembered here; when it is
 // not it goes where it is on record that it ended here (coordinator.Forgotten). Of one that
 // moved on only who has it says so: what is kept may be all that there is by now. The same
-// if nothing is known of it here.
+// if nothing is known of it here; but below SettledLevel nothing is on record, and what was
+// submitted here and is not here any more is over, as sites below it have always said.
 func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
 	j, has := st.Find(k.Job), st.Owner(k.Job)
 	switch {
 	case j == nil && st.Sure && has.Site == s.self && (has.Epoch > k.Known() || has.Epoch == k.Known() && (k.Later == nil || k.At(s.self))):
 		return "it ended at its site, and was forgotten there"
+	case j == nil && st.Sure && !st.Settled && has.Epoch == 0 && s.had(st, k):
+		return "it was forgotten at its site"
 	case j == nil || j.Status.Ended() || j.Epoch < k.Known():
 		return ""
 	}
 	return "it is not to be kept at this site"
+}
+
+// had tells whether a job was submitted here, as its id says, at an index that this site has
+// applied and not lost since; and nobody else is known to have it.
+func (s *Source) had(st Site, k *coordinator.WantedJob) bool {
+	index, site, ok := k.Job.Parts()
+	return ok && k.Later == nil && (site == "" || site == s.self) && index <= st.Index && coordinator.Life(index) == coordinator.Life(st.Index)
 }
 
 // Pinned tells whether a checkpoint must stay, because another site is fetching it,

@@ -72,6 +72,40 @@ func TestAnswersAreShort(t *testing.T) {
 	}
 }
 
+// Below SettledLevel it is not on record what was forgotten. What was submitted at a site and
+// is not there any more is over, as it is for sites of before: but not for a state of before
+// it came, or of a site that was recovered since, or where another one has it.
+func TestWhatIsGoneBelowTheLevel(t *testing.T) {
+	for name, c := range map[string]struct {
+		job   coordinator.JobID
+		here  uint64 // index of the state
+		has   coordinator.Tenure
+		later *coordinator.Tenure
+		old   bool
+		gone  bool
+	}{
+		"submitted here":                      {job: "j7-c", here: 7, gone: true},
+		"submitted here, later":               {job: "j7-c", here: 6},
+		"submitted elsewhere":                 {job: "j7-a", here: 1000},
+		"from before jobs' ids name the site": {job: "j7", here: 7, gone: true},
+		"it may be lost":                      {job: "j7-c", here: coordinator.NextLife(1000) + 7},
+		"it came since that":                  {job: coordinator.NewJobID(coordinator.NextLife(1000)+6, "c"), here: coordinator.NextLife(1000) + 7, gone: true},
+		"an old state":                        {job: "j7-c", here: 1000, old: true},
+		"it is kept here, of d":               {job: "j7-c", here: 1000, has: coordinator.Tenure{Epoch: 3, Site: "d"}},
+		"d has it, as b knows":                {job: "j7-c", here: 1000, later: &coordinator.Tenure{Epoch: 3, Site: "d"}},
+	} {
+		for _, settled := range []bool{false, true} {
+			s := NewSource(Config{}, "c", 0)
+			st := Site{Index: c.here, Find: func(coordinator.JobID) *coordinator.Job { return nil }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil },
+				Owner: func(coordinator.JobID) coordinator.Tenure { return c.has }, Sure: !c.old, Settled: settled}
+			o := s.Answer(0, st, &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: c.job, Epoch: 2, Has: "chk", Later: c.later}}})
+			if got := len(o.Gone) == 1 && o.Gone[0].Job == c.job && o.Gone[0].Epoch == 2; got != (c.gone && !settled) {
+				t.Errorf("%s, at the level: %t: gone: %t", name, settled, got)
+			}
+		}
+	}
+}
+
 // Site b keeps a job as it was at epoch 1, and asks c, which had it then, or is said to have it.
 func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 	live, ended, moved := coordinator.Running, coordinator.Stopped, coordinator.Moved
@@ -114,7 +148,7 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		"c knows nothing of it, and is to have it": {later: at(2, "c")},
 	} {
 		s := NewSource(Config{}, "c", 0)
-		st := Site{Index: 1000, Find: func(coordinator.JobID) *coordinator.Job { return c.job }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Sure: !c.old}
+		st := Site{Index: 1000, Find: func(coordinator.JobID) *coordinator.Job { return c.job }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }, Sure: !c.old, Settled: true}
 		st.Owner = func(coordinator.JobID) (is coordinator.Tenure) {
 			switch {
 			case c.has != nil:
