@@ -238,6 +238,79 @@ func (s *three) endAtC() {
 	s.wait(5)
 }
 
+// A person has said that the job goes on at the site that is back, before it hears that it
+// was taken. Where it has ended meanwhile and was forgotten there is nobody to choose from.
+func TestAForcedJobGoesOnWhereTheOtherOneIsOver(t *testing.T) {
+	for seed := range (*seeds + 9) / 10 {
+		s := endedAtC(t, seed)
+		s.a.cutOff(s.a, s.c, true)
+		s.a.comeBack()
+		s.wait(20)
+		s.force(s.a, 20)
+		s.a.cutOff(s.a, s.c, false)
+		s.wait(30)
+		s.are(t, seed, "running", "-", "-")
+		s.session(t, seed, s.a)
+		if r := s.kept(); s.a.job("kept").Epoch != 2 || r == nil || r.From != "a" || r.Epoch != 2 {
+			t.Errorf("seed %d: at epoch %d; at c this is kept: %t", seed, s.a.job("kept").Epoch, r != nil)
+		}
+	}
+}
+
+// It was taken while its site was only out of reach: it ends there, though it has ended where
+// it was taken, and was forgotten.
+func TestAJobThatWasTakenEndsAtHome(t *testing.T) {
+	for seed := range (*seeds + 9) / 10 {
+		s := keptAtC(t, seed)
+		s.a.cutOff(s.a, s.c, true)
+		s.wait(5)
+		s.takeBySure(t)
+		s.endAtC()
+		s.are(t, seed, "running", "-", "-")
+		s.a.cutOff(s.a, s.c, false)
+		s.wait(30)
+		s.are(t, seed, "moved", "-", "-")
+	}
+}
+
+// What is said to a site that asks about its job, and that has forgotten it here.
+func TestWhoHasAForgottenJobIsSaid(t *testing.T) {
+	own := func(epoch uint64, site mesh.Site) coordinator.Tenure {
+		return coordinator.Tenure{Epoch: epoch, Site: site}
+	}
+	for name, c := range map[string]struct {
+		has, asks coordinator.Tenure
+		here      coordinator.Status // of the job; Created: it was forgotten
+		want      coordinator.Tenure
+	}{
+		"it ended here":                           {has: own(2, "b"), asks: own(1, "a"), want: own(2, "b")},
+		"it ended here, and a has it as well":     {has: own(2, "b"), asks: own(2, "a"), want: own(2, "a")},
+		"it ended here, a asks of d's":            {has: own(2, "b"), asks: own(2, "d"), want: own(2, "b")},
+		"it moved on to d":                        {has: own(2, "d"), asks: own(1, "a"), want: own(2, "d")},
+		"it moved on to d, and a has it as well":  {has: own(2, "d"), asks: own(2, "a"), want: own(2, "d")},
+		"it has ended here, and is not forgotten": {has: own(2, "b"), asks: own(2, "a"), here: coordinator.Stopped, want: own(2, "b")},
+		"it ended here, and a has it later":       {has: own(2, "b"), asks: own(3, "a"), want: own(2, "b")},
+	} {
+		k := newKeeping(t, 0)
+		delete(k.st.Replicas, "j6-a")
+		if c.here == coordinator.Created {
+			k.st.Forgotten = map[coordinator.JobID]*coordinator.Forgotten{"j6-a": {Job: "j6-a", Has: c.has}}
+		} else {
+			k.st.Jobs = map[coordinator.JobID]*coordinator.Job{"j6-a": {ID: "j6-a", Epoch: c.has.Epoch, Status: c.here}}
+		}
+		k.step(leader.Event{Confirmed: new(k.now)})
+		var got []coordinator.OwnerNews
+		for _, f := range k.says("a", coordinator.OwnerNews{Epoch: c.asks.Epoch, Owner: c.asks.Site, Ask: true, Term: 7, At: 8}) {
+			if f.ToSite != nil && f.ToSite.Owner != nil {
+				got = append(got, *f.ToSite.Owner)
+			}
+		}
+		if len(got) != 1 || got[0].Epoch != c.want.Epoch || got[0].Owner != c.want.Site || got[0].Ask || got[0].Term != 7 || got[0].At != 8 {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
 // One that does not reach the job's new site knows of it, also behind a new leader while
 // the site is lost that said so: without force it does not take the job. With force it has
 // the greater epoch, and who has it hears of that.

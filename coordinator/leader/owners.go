@@ -251,6 +251,9 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 	l.catchUp()
 	if n.Ask && l.sure() {
 		answer := l.ownerOf(n.Job)
+		if l.yields(from, n) {
+			answer.Owner, answer.Since = from, n.Since
+		}
 		answer.Term, answer.At = n.Term, n.At
 		l.putOwner(from, answer)
 	}
@@ -279,6 +282,13 @@ func (l *Leader) heardOwner(from mesh.Site, n *coordinator.OwnerNews) {
 		r.owning.answers[from] = max(n.At, r.owning.answers[from])
 	}
 	l.marks.jobs[n.Job] = true
+}
+
+// yields tells whether a site that asks about its job has it for itself: at the same epoch it
+// was here, too, but that is over and forgotten, and nobody need choose between the two.
+func (l *Leader) yields(from mesh.Site, n *coordinator.OwnerNews) bool {
+	f := l.st.Forgotten[n.Job]
+	return f != nil && f.Has.Site == l.cfg.Site && f.Has.Epoch == n.Epoch && n.Owner == from
 }
 
 // note puts on record that another site has a job of which something is kept here, above
