@@ -191,16 +191,18 @@ func mergedFrom(n, older *coordinator.Snapshot) bool {
 // known. One that has ended stays there for as long as it is remembered here; when it is
 // not it goes where it is on record that it ended here (coordinator.Forgotten). Of one that
 // moved on only who has it says so: what is kept may be all that there is by now. The same
-// if nothing is known of it here; but below SettledLevel nothing is on record, and what was
-// submitted here and is not here any more is over, as sites below it have always said.
+// if nothing is known of it here, or if it was here at the very epoch at which it is kept of
+// another site: what became of the one says nothing of the other. But below SettledLevel
+// nothing is on record, and what was submitted here and is not here any more is over, as
+// sites below it have always said.
 func (s *Source) gone(st Site, k *coordinator.WantedJob) string {
 	j, has := st.Find(k.Job), st.Owner(k.Job)
 	switch {
-	case j == nil && st.Sure && has.Site == s.self && (has.Epoch > k.Known() || has.Epoch == k.Known() && (k.Later == nil || k.At(s.self))):
+	case j == nil && st.Sure && has.Site == s.self && (has.Epoch > k.Known() || has.Epoch == k.Known() && (k.Later == nil || k.At(s.self) && has.Epoch > k.Epoch)):
 		return "it ended at its site, and was forgotten there"
 	case j == nil && st.Sure && !st.Settled && has.Epoch == 0 && s.had(st, k):
 		return "it was forgotten at its site"
-	case j == nil || j.Status.Ended() || j.Epoch < k.Known():
+	case j == nil || j.Status.Ended() || j.Epoch < k.Known() || k.At(s.self) && j.Epoch <= k.Epoch:
 		return ""
 	}
 	return "it is not to be kept at this site"

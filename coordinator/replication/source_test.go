@@ -118,6 +118,7 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		has   *coordinator.Tenure // who has it, as c knows; nil: by the job
 		later *coordinator.Tenure // what b has on record
 		old   bool                // c may have an old state
+		epoch uint64              // at which b keeps it; 0: 1
 		want  string
 	}{
 		"it is at d":                               {job: &coordinator.Job{Epoch: 2, Status: moved, Owner: "d"}, want: "d has it at 2"},
@@ -140,6 +141,12 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		"it ended at c, and d has it":              {has: at(1, "c"), later: at(2, "d")},
 		"it ended at c, and c has it":              {has: at(1, "c"), later: at(2, "c")},
 		"it ended at c, and d took it, too":        {has: at(2, "c"), later: at(2, "d")},
+		"it ended at c, as b has heard":            {has: at(2, "c"), later: at(2, "c"), want: "gone"},
+		"it ended at c, as another one had it":     {has: at(2, "c"), later: at(2, "c"), epoch: 2},
+		"it ended at c after another one had it":   {has: at(3, "c"), later: at(2, "c"), epoch: 2, want: "gone"},
+		"it ended at c, which b keeps it of":       {has: at(2, "c"), epoch: 2, want: "gone"},
+		"c has it, as another one":                 {job: &coordinator.Job{Epoch: 2, Status: live}, later: at(2, "c"), epoch: 2},
+		"c has it after another one":               {job: &coordinator.Job{Epoch: 3, Status: live}, later: at(2, "c"), epoch: 2, want: "gone"},
 		"c has forgotten that it moved to d":       {has: at(2, "d"), want: "d has it at 2"},
 		"c has forgotten that it moved back to d":  {has: at(3, "d"), later: at(2, "c"), want: "d has it at 3"},
 		"c has forgotten that it moved, b knows":   {has: at(2, "d"), later: at(2, "d")},
@@ -164,15 +171,15 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		if c.to {
 			st.Jobs = []Job{{Job: c.job, Text: coordinator.MovingJob{ID: c.job.ID}}}
 		}
-		k := coordinator.WantedJob{Job: "j7-c", Epoch: 1, Later: c.later}
+		k := coordinator.WantedJob{Job: "j7-c", Epoch: max(c.epoch, 1), Later: c.later}
 		if c.later == nil || c.later.Site != "c" {
 			k.Has = "chk"
 		}
 		o, got := s.Answer(0, st, &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{k}}), ""
 		switch {
-		case len(o.Gone) == 1 && o.Gone[0].Epoch == 1:
+		case len(o.Gone) == 1 && o.Gone[0].Epoch == k.Epoch:
 			got = "gone"
-		case len(o.Moved) == 1 && o.Moved[0].Epoch == 1:
+		case len(o.Moved) == 1 && o.Moved[0].Epoch == k.Epoch:
 			got = fmt.Sprintf("%s has it at %d", o.Moved[0].To.Site, o.Moved[0].To.Epoch)
 		case len(o.Jobs) == 1 && o.Jobs[0].Text != nil:
 			got = "text"
