@@ -152,10 +152,10 @@ func (n *Node) Unfounded(site mesh.Site) error { return n.unfounded(site, "", ""
 // who revokes the token that founded it. And no id of a job is used twice.
 func (n *Node) unfounded(site mesh.Site, node mesh.NodeID, token string) error {
 	var by string
-	var job coordinator.JobID
+	var used error
 	var gone bool
 	n.replica.view(func(st *coordinator.State) {
-		job = st.AcceptedAt(site)
+		used = usedBefore(st, site)
 		for _, id := range slices.Sorted(maps.Keys(st.Tokens)) {
 			if t := st.Tokens[id]; id != token && t.Founds == site && len(t.Nodes) > 0 {
 				if gone = gone || t.Revoked; !t.Revoked {
@@ -171,12 +171,25 @@ func (n *Node) unfounded(site mesh.Site, node mesh.NodeID, token string) error {
 		return fmt.Errorf("site %s is there already: agents join it with a token of its own, from `tidemark token create` there", site)
 	case by != "":
 		return fmt.Errorf("site %s was founded already, with token %s: if that one is gone for good, `tidemark token revoke %s`, and try again", site, by, by)
-	case job != "":
-		return fmt.Errorf("job %s, which is known here, is of a site %s that was there before: a new one of that name would give its id to another job, or speak as the site that had it. Found it under another name", job, site)
+	case used != nil:
+		return used
 	case known && !gone:
 		return fmt.Errorf("site %s was there before, and nobody of it is seen now: it may only be away. Found it under another name; if it is gone for good, and one of its name is wanted, ask the site that has the token which founded it, and revoke that there first", site)
 	}
 	return nil
+}
+
+// usedBefore says why a site's name stays taken: jobs of a site of that name are known here.
+// One that is forgotten no list shows.
+func usedBefore(st *coordinator.State, site mesh.Site) error {
+	job, known := st.AcceptedAt(site), "is known here"
+	switch {
+	case job == "":
+		return nil
+	case st.Forgotten[job] != nil:
+		known = "is forgotten here, and on record still"
+	}
+	return fmt.Errorf("job %s, which %s, is of a site %s that was there before: a new one of that name would give its id to another job, or speak as the site that had it. The name stays taken: found it under another one", job, known, site)
 }
 
 // sponsorsFor are where agents of all sites gossip with each other, for the founder
