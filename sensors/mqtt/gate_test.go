@@ -14,7 +14,7 @@ func TestAShutGateIsHeardByNobody(t *testing.T) {
 	r.in.lanes = make([]lane, 2)
 	granted := func() {
 		t.Helper()
-		if err := r.grants(map[string]byte{"a/b": 0}); err != nil {
+		if _, err := r.grants(map[string]byte{"a/b": 0}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -60,7 +60,6 @@ type ReaderStats struct {
 	Received   int64 // messages taken into the inbox
 	Duplicates int64 // redeliveries dropped
 	Retained   int64 // retained messages dropped by policy
-	Left       int64 // messages dropped that came of filters in Left only
 	Shed       int64 // messages of QoS 0 dropped because the inbox was full
 	Connects   int64 // connections that the broker accepted
 	Unread     int   // messages in the inbox now
@@ -89,6 +88,7 @@ type Reader struct {
 
 	arrived chan struct{}    // wakes Read; holds at most one
 	tick    <-chan time.Time // of a timer that Read has running; only Read uses it
+	spurned bool             // a connection ended over UNSUBSCRIBE: see giveUp; only the session's goroutine uses it
 	closed  chan struct{}
 
 	mu         sync.Mutex // guards what follows; no I/O and no callback under it

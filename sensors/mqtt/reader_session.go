@@ -61,19 +61,29 @@ func (e *filterError) Is(target error) bool { return target == ErrRefused }
 // up subscribes. It does so also when the broker still knows the session: the
 // filters may have changed.
 func (r *Reader) up(ctx context.Context, l *link) error {
-	filters := make(map[string]byte, len(r.o.Topics))
-	for _, f := range r.o.Topics {
+	result, err := r.subscribe(ctx, l, r.o.Topics)
+	if err != nil {
+		return err
+	}
+	refused, err := r.grants(result)
+	if err != nil || refused { // what was refused may still come by an old filter
+		return err
+	}
+	return r.giveUp(ctx, l)
+}
+
+// subscribe asks for filters, and returns the broker's answer for each.
+func (r *Reader) subscribe(ctx context.Context, l *link, topics []string) (map[string]byte, error) {
+	filters := make(map[string]byte, len(topics))
+	for _, f := range topics {
 		filters[f] = r.o.QoS
 	}
 	l.conn.asked.Store(int32(len(filters)))
 	token := l.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
 	if err := r.answered(ctx, l, token, "SUBSCRIBE"); err != nil {
-		return err
+		return nil, err
 	}
-	if err := r.grants(token.Result()); err != nil {
-		return err
-	}
-	return r.giveUp(ctx, l)
+	return token.Result(), nil
 }
 
 // answered waits for the answer to a packet. On a resumed session what waits there
@@ -101,8 +111,8 @@ func (r *Reader) answered(ctx context.Context, l *link, token paho.Token, packet
 }
 
 // grants reads the broker's answer: it may refuse some filters, or grant a
-// lower QoS.
-func (r *Reader) grants(result map[string]byte) error {
+// lower QoS. some: it has refused some.
+func (r *Reader) grants(result map[string]byte) (some bool, err error) {
 	var granted, refused, lower []string
 	for f, qos := range result {
 		switch {
@@ -118,7 +128,7 @@ func (r *Reader) grants(result map[string]byte) error {
 	sort.Strings(refused)
 	sort.Strings(lower)
 	if len(granted) == 0 {
-		return &filterError{r.s.e.url, refused}
+		return true, &filterError{r.s.e.url, refused}
 	}
 	now := int64(r.s.e.Clock.Now())
 	r.mu.Lock()
@@ -133,10 +143,14 @@ func (r *Reader) grants(result map[string]byte) error {
 		e.Err = errors.New("granted " + strings.Join(lower, ", "))
 	}
 	r.s.emit(e)
-	if len(refused) > 0 {
-		r.s.emit(Event{Kind: Refused, Topics: refused, Err: &filterError{r.s.e.url, refused}})
+	r.refuses(refused)
+	return len(refused) > 0, nil
+}
+
+func (r *Reader) refuses(topics []string) {
+	if len(topics) > 0 {
+		r.s.emit(Event{Kind: Refused, Topics: topics, Err: &filterError{r.s.e.url, topics}})
 	}
-	return nil
 }
 
 func (r *Reader) down(*link) {
@@ -276,13 +290,10 @@ func (r *Reader) admit(m paho.Message, qos byte, topic, digest uint64, split int
 	// A retained message that comes with DUP is the rest of an earlier
 	// subscription's, cut off with its connection. So is one that waited in the
 	// broker's queue, but it does not say so.
-	wanted, dropped := !m.Retained() || r.retained || r.o.Retained == RetainedFirst && (m.Duplicate() || r.firsts.lacks(topic)), &r.stats.Retained
-	if r.left(m.Topic()) {
-		wanted, dropped = false, &r.stats.Left
-	}
+	wanted := !m.Retained() || r.retained || r.o.Retained == RetainedFirst && (m.Duplicate() || r.firsts.lacks(topic))
 	if qos == 0 {
 		if !wanted {
-			*dropped++
+			r.stats.Retained++
 		}
 		return wanted
 	}
@@ -303,7 +314,7 @@ func (r *Reader) admit(m paho.Message, qos byte, topic, digest uint64, split int
 		return false
 	}
 	if !wanted {
-		*dropped++
+		r.stats.Retained++
 		r.acknowledge()
 	}
 	return wanted
