@@ -163,7 +163,7 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 		}
 	}
 	f := coordinator.Feed{Name: string(s.ID), Namespace: coordinator.DefaultNamespace, Replicas: j.Replicas, Degrade: j.WhenShort == job.Degrade}
-	if err := configure(st, &f, name, cfg, adopted); err != nil {
+	if err := configure(st, &f, name, cfg); err != nil {
 		return err
 	}
 	if err := occupied(st, &f, cfg, adopted, c.Feeds...); err != nil && adopted == "" {
@@ -176,19 +176,20 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 }
 
 // configure gives a feed its config, with the filters that the session may have from
-// before: from the feed that it was, and from all on record that had a session of its
-// name. Agents below SettledLevel could not read that.
-func configure(st *coordinator.State, f *coordinator.Feed, name string, cfg feed.Config, adopted string) (err error) {
+// before: from all on record that had one of its name. Agents below SettledLevel could
+// not read that.
+func configure(st *coordinator.State, f *coordinator.Feed, name string, cfg feed.Config) (err error) {
 	if f.Config, err = feedText(name, cfg); err != nil || st.Level < coordinator.SettledLevel {
 		return err
 	}
 	session := st.SessionOf(f)
 	for _, old := range slices.Sorted(maps.Keys(st.Feeds)) {
 		o := st.Feeds[old]
-		if old != adopted && st.SessionOf(o) != session {
+		if st.SessionOf(o) != session {
 			continue
 		}
 		if was, err := feed.ParseConfig(old, o.Config); err == nil { // that of the feed that it was has been read
+			was.ClientID = cfg.ClientID // a feed that was taken has another one than its config
 			cfg = cfg.After(was)
 		}
 	}

@@ -227,7 +227,7 @@ func (s *server) createFeed(ctx context.Context, in *struct{ Body NewFeed }) (*b
 		if n.ClientID == "" {
 			c.ClientID = freeClient(st, clientOf(st, n.Name))
 		}
-		err := configure(st, &f, n.Name, c, "")
+		err := configure(st, &f, n.Name, c)
 		if err == nil && st.Feeds[n.Name] == nil { // that it is there already the leader says
 			err = occupied(st, &f, c, "")
 		}

@@ -80,6 +80,24 @@ func TestFiltersOfASessionThatIsUsedAgain(t *testing.T) {
 	}
 }
 
+// A job that goes on with a feed, and with a session of another name or at another
+// broker, has nothing of the old one.
+func TestFiltersOfAnotherSession(t *testing.T) {
+	for _, with := range []string{"broker: mqtt://other.plant:1883", "client_id: other"} {
+		s := newer(t)
+		a := s.agent(t, "n1", "")
+		spec := strings.ReplaceAll(metered, "PASSWORD", "${env:PW}")
+		id := submit(t, a.url, spec)
+		s.saves(t, id, "sp")
+		send(t, a.url, "POST", "/v1/jobs/metered/cancel", nil).want(t, 200)
+		set := "sources.readings.mqtt." + strings.Replace(with, ": ", "=", 1)
+		send(t, a.url, "POST", "/v1/jobs", api.Submission{Spec: strings.ReplaceAll(spec, "[plant/+/t]", "[oil/+]"), Set: []string{set}, From: "sp"}).want(t, 201)
+		if got := s.left(t, id+".readings"); got != "" {
+			t.Errorf("%s: left %q", with, got)
+		}
+	}
+}
+
 // A job that moves with other filters has its feed remember those that it had.
 func TestFiltersThatAMoveTakesOut(t *testing.T) {
 	s := newer(t)

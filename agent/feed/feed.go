@@ -191,7 +191,7 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 
 // settle makes c what the feed runs with, if it is given, and stores it. What the
 // session may have of before is written down first: then nothing subscribes to the
-// new filters while nobody knows of the old ones.
+// new filters while nobody knows of the old ones. Of another session nothing is taken over.
 func (f *Feed) settle(c *Config, old Config, missing bool) error {
 	had, err := readLeft(f.owner.o, f.name)
 	if err != nil {
@@ -201,8 +201,15 @@ func (f *Feed) settle(c *Config, old Config, missing bool) error {
 	if f.config = old; c != nil {
 		f.config = *c
 	}
-	f.config.Left = leftOf(f.config.Topics, had, f.config.Left, old.Topics)
-	if !slices.Equal(had, f.config.Left) {
+	is := f.config.session()
+	if had.session() != is {
+		had.Left = nil
+	}
+	if old.session() != is {
+		old.Topics = nil
+	}
+	f.config.Left = leftOf(f.config.Topics, had.Left, f.config.Left, old.Topics)
+	if !slices.Equal(had.Left, f.config.Left) {
 		err = writeConfig(f.owner.o, f.name, leftFile, f.config)
 	}
 	if err == nil && changed {

@@ -69,21 +69,20 @@ func writeConfig(o Options, name, file string, c Config) error {
 	return nil
 }
 
-// readLeft is Config.Left of the config with which it was stored.
-func readLeft(o Options, name string) ([]string, error) {
+// readLeft is the config with which Config.Left was stored.
+func readLeft(o Options, name string) (c Config, err error) {
 	file := filepath.Join(folder(o.Dir, name), leftFile)
 	b, err := readFile(o.FS, file)
 	if errors.Is(err, store.ErrMissing) {
-		return nil, nil
+		return c, nil
 	}
-	var c Config
 	if err == nil {
 		c, _, err = decode(b)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("feed %q: %s: %w; without the file filters that were taken out may stay with the broker", name, file, err)
+		return c, fmt.Errorf("feed %q: %s: %w; without the file filters that were taken out may stay with the broker", name, file, err)
 	}
-	return c.Left, nil
+	return c, nil
 }
 
 // pins is pins.json.

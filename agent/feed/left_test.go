@@ -157,12 +157,48 @@ func TestLeft(t *testing.T) {
 	for i := range 2000 {
 		c.Left = append(c.Left, fmt.Sprint("n/", i))
 	}
-	if got := c.After(feed.Config{}).Left; len(got) != 1024 || got[1023] != "n/1999" {
+	if got := c.After(c).Left; len(got) != 1024 || got[1023] != "n/1999" {
 		t.Errorf("%d, %q", len(got), got)
 	}
 	c.Left = []string{strings.Repeat("x", 60<<10), strings.Repeat("y", 10<<10), "z"}
-	if got := c.After(feed.Config{}).Left; len(got) != 2 || got[1] != "z" {
+	if got := c.After(c).Left; len(got) != 2 || got[1] != "z" {
 		t.Errorf("%d are left", len(got))
+	}
+}
+
+// The filters of one session are not those of another.
+func TestFilterTakenOutOfAnotherSession(t *testing.T) {
+	c := config("mqtt://broker.example", 1)
+	c.Topics = []string{"t/a"}
+	same, elsewhere, other := c, c, c
+	same.Broker, elsewhere.Broker, other.ClientID = "tcp://BROKER.example:1883", "mqtt://other.example", "other"
+	for n, next := range []feed.Config{same, elsewhere, other} {
+		o := feed.Options{Dir: t.TempDir()}
+		was := c
+		for _, topics := range []string{"t/c t/b", "t/b"} { // one is in left.json, and one in feed.json
+			was.Topics = strings.Fields(topics)
+			f, _ := open(t, o, was)
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		was.Left = []string{"t/c"}
+		want := []string{"t/c", "t/b"}
+		if n > 0 {
+			want = nil
+		}
+		if got := next.After(was).Left; !slices.Equal(got, want) {
+			t.Errorf("%s at %s: left %q, want %q", next.ClientID, next.Broker, got, want)
+		}
+		for range 2 {
+			f, _ := open(t, o, next)
+			if got := f.Config().Left; !slices.Equal(got, want) {
+				t.Errorf("%s at %s: the feed has left %q, want %q", next.ClientID, next.Broker, got, want)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
