@@ -117,7 +117,7 @@ type JobSubmitted struct {
 func (c *Command) Needs() uint32 {
 	s, d := c.JobSubmitted, c.CheckpointDone
 	switch {
-	case c.ReplicaOffered != nil && c.ReplicaOffered.Job.Relived(), c.Move != nil && c.Move.ArrivalBegan != nil && c.Move.ArrivalBegan.Job.Relived(), c.ReplicaMoved != nil, c.Move != nil && c.Move.Forgotten != nil && c.Move.Forgotten.Taken:
+	case c.ReplicaOffered != nil && !c.ReplicaOffered.Job.plain(), c.Move != nil && c.Move.ArrivalBegan != nil && !c.Move.ArrivalBegan.Job.plain(), c.ReplicaMoved != nil, c.Move != nil && c.Move.Forgotten != nil && c.Move.Forgotten.Taken:
 		return SettledLevel
 	case c.ReplicaOffered != nil, c.ReplicaNext != nil, c.ReplicaAdvanced != nil, c.ReplicaDropped != nil, c.Move != nil,
 		c.JobFailedOver != nil, c.JobQuarantined != nil, c.JobClaimed != nil, c.LeaderBegan != nil && len(c.LeaderBegan.Isolated) > 0,

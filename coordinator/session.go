@@ -126,6 +126,9 @@ func (s *State) SessionTaken(want Session, but string) *Feed {
 	return nil
 }
 
+// plain tells whether it is so already.
+func (m *MovingJob) plain() bool { return m.Plain() == m }
+
 // Plain is a job as sites below SettledLevel read it: their agents refuse a feed's config
 // that says what its session may have from before, and know nothing of lives. m itself: it is so already.
 func (m *MovingJob) Plain() *MovingJob {

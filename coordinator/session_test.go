@@ -96,3 +96,15 @@ func TestOccupies(t *testing.T) {
 		}
 	}
 }
+
+// What an agent below level 6 refuses to read needs that level.
+func TestWhatASessionMayHaveNeedsItsLevel(t *testing.T) {
+	for config, want := range map[string]uint32{`{"left":["x"]}`: coordinator.SettledLevel, `{}`: coordinator.SitesLevel} {
+		job := coordinator.MovingJob{Feeds: []coordinator.MovingFeed{{Name: "j1-a.in", Config: []byte(config)}}}
+		for _, c := range []coordinator.Command{{Move: &coordinator.MoveCommand{ArrivalBegan: &coordinator.Arrival{Job: job}}}, {ReplicaOffered: &coordinator.ReplicaOffered{Job: job}}} {
+			if got := c.Needs(); got != want {
+				t.Errorf("%s: level %d, want %d", config, got, want)
+			}
+		}
+	}
+}

@@ -216,15 +216,27 @@ func (l *Leader) moveWake(m *moveRun) dataflow.Time {
 	return max(at, l.now+1)
 }
 
+// readable is a command of a move as all agents here read it. What another site says it
+// says as it sees their level, and there may be one that is not seen.
+func (l *Leader) readable(c *coordinator.MoveCommand) *coordinator.MoveCommand {
+	switch {
+	case l.st.Level >= coordinator.SettledLevel:
+	case c.Forgotten != nil && c.Forgotten.Taken:
+		return &coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: c.Forgotten.ID}}
+	case c.ArrivalBegan != nil:
+		arr := *c.ArrivalBegan
+		arr.Job = *arr.Job.Plain()
+		return &coordinator.MoveCommand{ArrivalBegan: &arr}
+	}
+	return c
+}
+
 func (l *Leader) performMove(m *moveRun, f migration.Effect) {
 	switch {
 	case f.Propose != nil && f.Propose.Forgotten != nil && l.unsaid(m, f.Propose.Forgotten): // it comes again
 	case f.Propose != nil && gives(f.Propose) && l.mayBeTaken(m.job): // likewise
 	case f.Propose != nil:
-		if g := f.Propose.Forgotten; g != nil && g.Taken && l.st.Level < coordinator.SettledLevel { // there is an agent that cannot read it
-			f.Propose = &coordinator.MoveCommand{Forgotten: &coordinator.MoveForgotten{ID: g.ID}}
-		}
-		l.propose(coordinator.Command{Move: f.Propose}, func(err error) {
+		l.propose(coordinator.Command{Move: l.readable(f.Propose)}, func(err error) {
 			if m.fits = nil; err != nil && l.moving.runs[m.id] == m {
 				l.stepMove(m, migration.Event{Rejected: err})
 			}

@@ -283,6 +283,16 @@ func (l *Leader) offered(o *Offered) {
 		l.followSite(o.Site, replication.Event{Failed: o.Err})
 		return
 	}
+	if l.st.Level < coordinator.SettledLevel { // see readable
+		own := *o.Offer
+		own.Jobs = slices.Clone(own.Jobs)
+		for i := range own.Jobs {
+			if j := &own.Jobs[i]; j.Text != nil {
+				j.Text = j.Text.Plain()
+			}
+		}
+		o = &Offered{Site: o.Site, No: o.No, Offer: &own}
+	}
 	for _, j := range o.Offer.Jobs {
 		if k := l.copying.fetched[j.Job]; k != nil && len(j.Copies) > 0 {
 			k.stuck = false
