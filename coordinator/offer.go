@@ -14,6 +14,9 @@ import (
 type Want struct {
 	Site mesh.Site   `cbor:"1,keyasint"` // that asks
 	Jobs []WantedJob `cbor:"2,keyasint,omitempty"`
+	// Settled: its state is at SettledLevel, and takes a job's whole text; else as
+	// MovingJob.Plain has it. Who knows SettledLevel is told.
+	Settled bool `cbor:"3,keyasint,omitempty"`
 }
 
 // WantedJob is the record of a job of the site that is asked, at the one that asks.

@@ -14,7 +14,7 @@ import (
 
 // A site of before feature level 6 refuses a question with a field that it does not know.
 func TestAskedAsASiteReadsIt(t *testing.T) {
-	w := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j7-a", Epoch: 2, Has: "c1", Why: "its log has gone", Later: &coordinator.Tenure{Epoch: 3, Site: "c"}}, {Job: "j8-a", Epoch: 1},
+	w := &coordinator.Want{Site: "b", Settled: true, Jobs: []coordinator.WantedJob{{Job: "j7-a", Epoch: 2, Has: "c1", Why: "its log has gone", Later: &coordinator.Tenure{Epoch: 3, Site: "c"}}, {Job: "j8-a", Epoch: 1},
 		{Job: "j9-c", Epoch: 1, Later: &coordinator.Tenure{Epoch: 2, Site: "a"}}}} // of which it would not know that it is not kept of it
 	old := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j7-a", Epoch: 2, Has: "c1"}, {Job: "j8-a", Epoch: 1}}}
 	for level, want := range map[uint32]*coordinator.Want{0: old, coordinator.GoesOnLevel: old, coordinator.SettledLevel: w, coordinator.SettledLevel + 1: w} {
@@ -30,22 +30,6 @@ func TestAskedAsASiteReadsIt(t *testing.T) {
 		if got := plainOffer(f, level); len(got.Moved) != want || got.Site != "a" || len(f.Moved) != 1 {
 			t.Errorf("level %d: %+v", level, got)
 		}
-	}
-}
-
-// A site of before feature level 6 does not know what a life is: it is told two reigns of one
-// epoch, and refuses that job alone.
-func TestALifeIsNotToldToWhoDoesNotKnowIt(t *testing.T) {
-	text := &coordinator.MovingJob{Feeds: []coordinator.MovingFeed{{Lineage: []coordinator.Reign{{Epoch: 1, Site: "a"}, {Epoch: 1, Site: "a", Start: 91, Life: 1}}}}}
-	f := &coordinator.Offer{Jobs: []coordinator.OfferedJob{{Job: "j6-a"}, {Job: "j7-a", Text: text}}}
-	for level, want := range map[uint32]uint64{coordinator.GoesOnLevel: 0, coordinator.SettledLevel: 1} {
-		got := plainOffer(f, level).Jobs[1].Text.Feeds[0].Lineage
-		if len(got) != 2 || got[1].Life != want || got[1].Start != 91 {
-			t.Errorf("level %d: %+v", level, got)
-		}
-	}
-	if text.Feeds[0].Lineage[1].Life != 1 {
-		t.Error("the answer of the machine has changed")
 	}
 }
 
@@ -128,11 +112,5 @@ func TestProposedAsASiteReadsIt(t *testing.T) {
 	m := propose(2, own)
 	if _, _ = readable(m, "b", coordinator.GoesOnLevel); string(m.Propose.Job.Feeds[1].Config) != said {
 		t.Error("what the machine said has changed")
-	}
-	offer := &coordinator.Offer{Jobs: []coordinator.OfferedJob{{Job: "j8-a"}, {Job: "j7-a", Text: &m.Propose.Job}}}
-	for level, want := range map[uint32]string{0: plainly, coordinator.GoesOnLevel: plainly, coordinator.SettledLevel: said} {
-		if got := plainOffer(offer, level); string(got.Jobs[1].Text.Feeds[1].Config) != want || offer.Jobs[1].Text != &m.Propose.Job {
-			t.Errorf("level %d: %s", level, got.Jobs[1].Text.Feeds[1].Config)
-		}
 	}
 }

@@ -57,7 +57,7 @@ func plain(w *coordinator.Want, site mesh.Site, level uint32) *coordinator.Want 
 		return w
 	}
 	own := *w
-	own.Jobs = slices.Clone(w.Jobs)
+	own.Settled, own.Jobs = false, slices.Clone(w.Jobs)
 	own.Jobs = slices.DeleteFunc(own.Jobs, func(j coordinator.WantedJob) bool { return j.At(site) })
 	for i := range own.Jobs {
 		own.Jobs[i].Why, own.Jobs[i].Later = "", nil
@@ -82,18 +82,13 @@ func explained(w *coordinator.Want, kept []api.Replica) *coordinator.Want {
 	return &own
 }
 
-// plainOffer is likewise an answer.
+// plainOffer is likewise an answer. Its texts are as the question wants them.
 func plainOffer(f *coordinator.Offer, level uint32) *coordinator.Offer {
 	if level >= coordinator.SettledLevel {
 		return f
 	}
 	own := *f
-	own.Moved, own.Jobs = nil, slices.Clone(f.Jobs)
-	for i := range own.Jobs {
-		if j := &own.Jobs[i]; j.Text != nil {
-			j.Text = j.Text.Plain()
-		}
-	}
+	own.Moved = nil
 	return &own
 }
 

@@ -65,7 +65,7 @@ func movingJob() coordinator.MovingJob {
 
 // want and offer are those of docs/REPLICATION.md.
 func want() coordinator.Want {
-	return coordinator.Want{Site: "s", Jobs: []coordinator.WantedJob{{Job: "j7", Epoch: 2, Text: digest(0xbb), Has: "chk-3-17", Next: "chk-3-18", Where: true,
+	return coordinator.Want{Site: "s", Settled: true, Jobs: []coordinator.WantedJob{{Job: "j7", Epoch: 2, Text: digest(0xbb), Has: "chk-3-17", Next: "chk-3-18", Where: true,
 		Ends: []coordinator.FeedEnd{{Feed: "j7.in", End: 600}}, Why: "its log ends at 600", Later: &coordinator.Tenure{Epoch: 3, Site: "c", At: at}}}}
 }
 

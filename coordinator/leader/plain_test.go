@@ -19,7 +19,7 @@ func TestWhatAnAgentHereCannotReadIsNotTaken(t *testing.T) {
 	for level, want := range map[uint32]string{coordinator.GoesOnLevel: plain, coordinator.SettledLevel: said} {
 		k := newKeeping(t, 500)
 		k.st.Level = level
-		taken := make(map[string]string)
+		taken, asked := make(map[string]string), 0
 		hear := func(effects []leader.Effect) {
 			for _, f := range effects {
 				switch {
@@ -36,6 +36,11 @@ func TestWhatAnAgentHereCannotReadIsNotTaken(t *testing.T) {
 		}
 		each := func(e leader.Event) {
 			for _, f := range k.step(e) {
+				if f.Ask != nil {
+					if asked++; f.Ask.Want.Settled != (want == said) {
+						t.Errorf("level %d asks with %+v", level, f.Ask.Want)
+					}
+				}
 				hear([]leader.Effect{f})
 				if f.Send != nil && f.Send.Message.Probe != nil {
 					hear(k.hears(coordinator.ToLeader{Probed: &coordinator.Probed{Order: f.Send.Message.Probe.Order, Move: "m1-a"}}))
@@ -46,6 +51,12 @@ func TestWhatAnAgentHereCannotReadIsNotTaken(t *testing.T) {
 		each(leader.Event{Offered: &leader.Offered{Site: "a", Offer: &coordinator.Offer{Site: "a", Index: 50, Jobs: []coordinator.OfferedJob{{Job: "j8-a", Epoch: 1, Text: &offered}}}}})
 		each(leader.Event{FromSite: &leader.FromSite{Site: "a", ToTarget: &coordinator.ToTarget{Move: "m1-a", Propose: &coordinator.MovePropose{
 			From: "a", Epoch: 2, Job: job("j9-a", "files"), Newest: &coordinator.Snapshot{Name: "c7", Manifest: bytes.Clone(k.st.Replicas["j6-a"].Next.Manifest)}}}}})
+		for range 100 {
+			each(leader.Event{})
+		}
+		if asked == 0 {
+			t.Error("it does not ask")
+		}
 		if got, want := fmt.Sprint(taken), fmt.Sprint(map[string]string{"offered": want, "arrives": want}); got != want {
 			t.Errorf("level %d: %s, want %s", level, got, want)
 		}

@@ -151,6 +151,7 @@ func (l *Leader) followSite(site mesh.Site, e replication.Event) {
 	for _, effect := range slices.Clone(f.Step(l.records(site), e)) {
 		switch {
 		case effect.Ask != nil:
+			effect.Ask.Want.Settled = l.st.Level >= coordinator.SettledLevel
 			l.put(Effect{Ask: effect.Ask})
 		case effect.Propose != nil:
 			l.proposeReplica(site, effect.Propose)

@@ -70,12 +70,11 @@ func (s *Source) Answer(now dataflow.Time, st Site, w *coordinator.Want) *coordi
 		j := &st.Jobs[i]
 		at := slices.IndexFunc(w.Jobs, func(k coordinator.WantedJob) bool { return k.Job == j.ID && !k.At(s.self) })
 		if at < 0 {
-			text := j.Text
-			o.Jobs = append(o.Jobs, coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving, Text: &text, Newest: newest(j.Job, "")})
+			o.Jobs = append(o.Jobs, coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving, Text: readBy(w, j), Newest: newest(j.Job, "")})
 			said[j.ID] = asked{at: now}
 			continue
 		}
-		o.Jobs = append(o.Jobs, s.offer(st, j, &w.Jobs[at]))
+		o.Jobs = append(o.Jobs, s.offer(st, j, w, &w.Jobs[at]))
 		said[j.ID] = asked{at: now, has: w.Jobs[at].Has, next: w.Jobs[at].Next, ends: w.Jobs[at].Ends}
 	}
 	s.shorten(w.Site, o.Jobs)
@@ -143,11 +142,22 @@ func bytesOf(j *coordinator.OfferedJob) (n int) {
 	return n
 }
 
-func (s *Source) offer(st Site, j *Job, k *coordinator.WantedJob) coordinator.OfferedJob {
+// readBy is a job's text as the site that asked reads it.
+func readBy(w *coordinator.Want, j *Job) *coordinator.MovingJob {
+	text := j.Text
+	if !w.Settled {
+		return text.Plain()
+	}
+	return &text
+}
+
+func (s *Source) offer(st Site, j *Job, w *coordinator.Want, k *coordinator.WantedJob) coordinator.OfferedJob {
 	o := coordinator.OfferedJob{Job: j.ID, Epoch: j.Epoch, Moving: j.Moving}
+	// Who has it whole keeps it: that it is settled it may not have been able to say.
 	if k.Epoch != j.Epoch || k.Text != codec.TextOf(&j.Text) {
-		text := j.Text
-		o.Text = &text
+		if text := readBy(w, j); k.Epoch != j.Epoch || k.Text != codec.TextOf(text) {
+			o.Text = text
+		}
 	}
 	fetched := st.Of(j.ID, k.Next)
 	if o.Lost = k.Next != "" && fetched == nil; k.Next == "" || o.Lost {

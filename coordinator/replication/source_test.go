@@ -3,9 +3,11 @@ package replication
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"testing"
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
+	"github.com/tidemark-mesh/tidemark/coordinator/codec"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/mesh"
 )
@@ -186,6 +188,36 @@ func TestWhatIsSaidOfAJobThatMovedOn(t *testing.T) {
 		}
 		if got != c.want || len(o.Gone)+len(o.Moved)+len(o.Jobs) > 1 {
 			t.Errorf("%s: %q, want %q: %+v", name, got, c.want, o)
+		}
+	}
+}
+
+// A site below level 6 keeps a job plainly, and is told it so, once. One that is settled is
+// told the whole text, and keeps it where it could not say that it is.
+func TestATextIsSaidAsItIsRead(t *testing.T) {
+	id := coordinator.JobID("j1-a")
+	whole := coordinator.MovingJob{ID: id, Spec: []byte("spec"), Feeds: []coordinator.MovingFeed{{Name: "j1-a.in", Config: []byte(`{"broker":"mqtt://b","client_id":"c","left":["x"]}`),
+		Lineage: []coordinator.Reign{{Epoch: 1, Site: "a"}, {Epoch: 1, Site: "a", Start: 91, Life: 1}}}}}
+	plain := whole.Plain()
+	st := Site{Index: 1, Jobs: []Job{{Job: &coordinator.Job{ID: id, Epoch: 2}, Text: whole}},
+		Find: func(coordinator.JobID) *coordinator.Job { return nil }, Of: func(coordinator.JobID, string) *coordinator.Snapshot { return nil }}
+	other := coordinator.MovingJob{ID: id}
+	for n, c := range []struct {
+		settled bool
+		epoch   uint64
+		has     *coordinator.MovingJob
+		want    *coordinator.MovingJob
+	}{
+		{false, 0, nil, plain}, {true, 0, nil, &whole},
+		{false, 2, plain, nil}, {false, 2, &whole, nil}, {false, 2, &other, plain}, {false, 1, plain, plain},
+		{true, 2, plain, &whole}, {true, 2, &whole, nil}, {true, 2, &other, &whole}, {true, 1, &whole, &whole},
+	} {
+		w := &coordinator.Want{Site: "b", Settled: c.settled}
+		if c.has != nil {
+			w.Jobs = []coordinator.WantedJob{{Job: id, Epoch: c.epoch, Text: codec.TextOf(c.has)}}
+		}
+		if got := NewSource(Config{}, "a", 0).Answer(0, st, w).Jobs[0].Text; !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%d: told %+v, want %+v", n, got, c.want)
 		}
 	}
 }
