@@ -131,6 +131,33 @@ func TestAttemptsOfARecoveredSite(t *testing.T) {
 	})
 }
 
+// A job came from a recovered site to one of a level that knows nothing of lives, and that is
+// raised then. Its attempts count on, and its checkpoints stay newer than those of before.
+func TestAttemptsOfAJobFromARecoveredSite(t *testing.T) {
+	s := newSite(t)
+	s.raiseTo(coordinator.GoesOnLevel)
+	s.do("move arrives m9-a j5-a door from=a epoch=2 @4")
+	s.do("move prepared m9-a savepoint=s job=j5-a attempt=%d", uint64(1)<<40|5)
+	s.do("move active m9-a verdict=1")
+	from := "s"
+	for i := range 3 {
+		if i == 2 {
+			s.raise()
+		}
+		j := s.m.State().Jobs["j5-a"]
+		before := j.Token("s")
+		s.do("deploy j5-a %d term=%d on=n1 from=%s", s.m.State().NextAttempt(j), s.m.State().Term, from)
+		j = s.m.State().Jobs["j5-a"]
+		if !before.Less(j.Token("s")) {
+			t.Errorf("token %v comes after %v", j.Token("s"), before)
+		}
+		s.do("became j5-a %d running", j.Attempt)
+		from = fmt.Sprintf("c%d", i)
+		s.do("done j5-a %d %d checkpoint=%s era=2 site=s", j.Attempt, i+1, from)
+		s.do("became j5-a %d restarting", j.Attempt)
+	}
+}
+
 // What is kept of a job of a recovered site stays restorable if its logs there have all in
 // which it may stand; what is being fetched is given up, as it may stand in what is lost. The
 // mirror is cut back to what both have.
