@@ -44,6 +44,10 @@ func TestALifeIsNotToldToWhoDoesNotKnowIt(t *testing.T) {
 			t.Errorf("level %d: %+v", level, got)
 		}
 	}
+	taken := &coordinator.MovingJob{Feeds: []coordinator.MovingFeed{{Lineage: []coordinator.Reign{{Epoch: 1, Site: "b"}, {Epoch: 2, Site: "a", Start: 91, Life: 1}}}}}
+	if got := taken.Plain().Feeds[0].Lineage; len(got) != 3 || got[2] != got[1] || got[2].Life != 0 {
+		t.Errorf("taken: %+v", got)
+	}
 	if text.Feeds[0].Lineage[1].Life != 1 {
 		t.Error("the answer of the machine has changed")
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/coordinator/jobmanager"
+	"github.com/tidemark-mesh/tidemark/store/logepoch"
 )
 
 // recovered has the site's log go on in its next life, as Recover does, and a leader begin.
@@ -90,6 +91,46 @@ func TestARecoveredSiteBeginsWhatMayHaveBegun(t *testing.T) {
 	s.begins("j1-b.in", 7)
 	if got := s.lineage("j1-b.in"); got != " 1:b:0:0 2:s:7:2" {
 		t.Errorf("it was taken:%s", got)
+	}
+}
+
+// What begins in a life is told from what began in one that is lost: a job that is taken
+// twice, or that goes on here twice as a person says so, has not the same reign twice.
+func TestAReignThatBeginsTwice(t *testing.T) {
+	for name, reigns := range map[string]func(s *site1, lives func()) []coordinator.Reign{
+		"taken": func(s *site1, lives func()) []coordinator.Reign {
+			s.do("offered j1-b from=b epoch=1 name=gate feeds=j1-b.in @4")
+			s.begins("j1-b.in", 0)
+			s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+			s.do("copies j1-b chk-5 aa:n1")
+			s.do("advanced j1-b chk-5 from=b epoch=1 ends=j1-b.in:0 @4")
+			lives()
+			s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
+			s.begins("j1-b.in", 7)
+			return coordinator.LineageOf(s.feed("j1-b.in"), "s")
+		},
+		"kept": func(s *site1, lives func()) []coordinator.Reign {
+			id := s.submits("door feeds=in")
+			in := id + ".in"
+			s.begins(in, 0)
+			s.do("quarantined %s from=b epoch=1 @4", id)
+			lives()
+			s.do("epoch %s %d term=%d owner=n1 members=n1 start=7 held=yes", in, s.feed(in).NextEpoch(), s.m.State().Term)
+			s.do("over %s from=s epoch=1 to=2 @4", id)
+			s.begins(in, 7)
+			return coordinator.LineageOf(s.feed(in), "s")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.raise()
+			again := newSite(t)
+			again.raise()
+			lost, got := reigns(s, func() {}), reigns(again, again.recovered)
+			if lost[len(lost)-1].Life != 0 || got[len(got)-1].Life != 1 || logepoch.Common(lost, got) != 7 {
+				t.Errorf("%+v is lost, and %+v has begun", lost, got)
+			}
+		})
 	}
 }
 

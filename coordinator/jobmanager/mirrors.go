@@ -136,7 +136,7 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrRefused, "feed %q: feed %q of site %s was deleted there, and made again, and %s reads the log of the one before: stop it first", name, of.Feed, of.Site, a.standsOn(f))
 	case a.another(f, lineage, like):
 		return nil
-	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch || mine.Epoch == its.Epoch && mine.Life > its.Life:
+	case f.Reigns > its.Epoch || mine.Follows(its):
 		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
 	case a.promised(name) != "" && (f.Mirror == nil || *f.Mirror != of || !slices.Equal(coordinator.LineageOf(f, a.Site), lineage)):
 		return refuse(ErrStale, "feed %q: move %s, which is prepared here, needs its log as it is", name, a.promised(name))
@@ -318,12 +318,17 @@ func (a *apply) beginsAnew(f *coordinator.Feed) bool {
 func (a *apply) out(node mesh.NodeID) bool { return a.Agents[node] == nil }
 
 // settled is a feed whose log begins an epoch: the epoch is as the feed is to be,
-// and with it a reign begins that was to.
+// and with it a reign begins that was to, of the site's life: it may have begun in one of
+// before that nobody here knows.
 func (a *apply) settled(f *coordinator.Feed) {
 	f.Log.Mirror, f.Fork = f.Mirror, nil
 	if f.Reigns != 0 || f.Life != 0 {
 		had := coordinator.LineageOf(f, a.Site)
-		f.Lineage = append(had, coordinator.Reign{Epoch: cmp.Or(f.Reigns, newest(had).Epoch), Site: a.Site, Start: f.Log.Start, Life: f.Life})
+		r := coordinator.Reign{Epoch: cmp.Or(f.Reigns, newest(had).Epoch), Site: a.Site, Start: f.Log.Start}
+		if a.Level >= coordinator.SettledLevel {
+			r.Life = coordinator.Life(a.Index)
+		}
+		f.Lineage = append(had, r)
 		if drop := len(f.Lineage) - MaxReigns; drop > 0 {
 			f.Lineage = f.Lineage[drop:]
 		}
