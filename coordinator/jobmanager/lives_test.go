@@ -70,6 +70,28 @@ func TestARecoveredSiteBeginsReigns(t *testing.T) {
 	})
 }
 
+// A site that was recovered below the level begins them as it is raised.
+func TestASiteRecoveredBelowTheLevelBeginsReigns(t *testing.T) {
+	for _, recovered := range []bool{false, true} {
+		s := newSite(t)
+		s.raiseTo(coordinator.GoesOnLevel)
+		in := s.submits("door feeds=in") + ".in"
+		s.begins(in, 0)
+		if recovered {
+			s.recovered()
+		}
+		s.raise()
+		if got := s.feed(in).Turned(); got != recovered {
+			t.Errorf("recovered %t, begins a reign %t", recovered, got)
+		}
+		s.begins(in, 91)
+		s.raise() // it is as it is
+		if s.feed(in).Turned() {
+			t.Error("a reign begins once more")
+		}
+	}
+}
+
 // A log that was never begun, as far as is known here, may have been, and one that is to
 // begin a reign of another epoch may have begun it.
 func TestARecoveredSiteBeginsWhatMayHaveBegun(t *testing.T) {
