@@ -33,7 +33,13 @@ type Reign struct {
 
 // Follows tells whether a reign may come behind another one in a lineage.
 func (r Reign) Follows(before Reign) bool {
-	return r.Epoch > before.Epoch || r.Epoch == before.Epoch && r.Site == before.Site && r.Life > before.Life
+	return r.Epoch > before.Epoch || r.Relives(before)
+}
+
+// Relives tells whether a reign is of the same time of a site as another one, begun after the
+// site was recovered.
+func (r Reign) Relives(before Reign) bool {
+	return r.Epoch == before.Epoch && r.Site == before.Site && r.Life > before.Life
 }
 
 // Fork is where a log left what it is to be: from At on it has entries that the

@@ -223,16 +223,18 @@ func (a *apply) mirrors(c *coordinator.ReplicaOffered) error {
 }
 
 // checkHome checks that the feed is here of which a job reads a mirror elsewhere: the
-// mirror is a beginning of its log.
+// mirror is a beginning of its log, but for what is lost where this site was recovered: its
+// site does not hear of that.
 func (a *apply) checkHome(job coordinator.JobID, m *coordinator.MovingFeed, name string, from mesh.Site) error {
 	f := a.Feeds[name]
 	_, own := coordinator.Own(name)
+	its := newest(m.Reigns(from))
 	switch {
 	case f == nil || f.Mirror != nil || f.Owner != "" || own && f.Job != "" && f.Job != job || !own && f.Job != "":
 		return refuse(ErrRefused, "job %s reads a mirror of feed %q of this site, whose session is here no more", job, name)
 	case a.LeavingFeed(f) != nil:
 		return refuse(ErrRefused, "job %s reads feed %q of this site, which leaves for another, by %s", job, name, a.LeavingFeed(f).ID)
-	case newest(coordinator.LineageOf(f, a.Site)) != newest(m.Reigns(from)):
+	case newest(coordinator.LineageOf(f, a.Site)) != its && !newest(coordinator.LineageOf(f, a.Site)).Relives(its):
 		return refuse(ErrRefused, "job %s: the mirror of feed %q that it reads at site %s is of another time of it", job, name, from)
 	}
 	return nil
