@@ -149,9 +149,17 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 }
 
 // wentHome tells whether the session of a shared feed that was taken has left for another
-// site, and a log goes on with what was here: then it is not in the way of that any more.
+// site, and a log goes on with what was here: then it is not in the way of that any more. A
+// reign that began as this site was recovered, while it left, may be known nowhere else.
 func (a *apply) wentHome(f *coordinator.Feed, lineage []coordinator.Reign) bool {
-	return a.Level >= coordinator.SettledLevel && f.Owner != "" && f.Reigns == 0 && slices.Contains(lineage, newest(coordinator.LineageOf(f, a.Site)))
+	if a.Level < coordinator.SettledLevel || f.Owner == "" || f.Reigns != 0 {
+		return false
+	}
+	had := coordinator.LineageOf(f, a.Site)
+	for n := len(had); n > 1 && had[n-1].Relives(had[n-2]) && !slices.Contains(lineage, had[n-1]); n-- {
+		had = had[:n-1]
+	}
+	return slices.Contains(lineage, newest(had))
 }
 
 // promised is the prepared move with which a feed's session comes: its log is there up to
