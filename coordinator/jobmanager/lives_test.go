@@ -257,6 +257,20 @@ func TestWhatIsKeptOfARecoveredSite(t *testing.T) {
 	}
 }
 
+// The session of what a job reads went to a site that was recovered before: nothing is lost by
+// that, and what is being fetched of the job stays.
+func TestWhatIsKeptAsASessionGoesToARecoveredSite(t *testing.T) {
+	s := newSite(t)
+	s.raise()
+	s.do("offered j1-b from=b epoch=1 name=door feeds=j1-b.in reigns=1:b:0")
+	s.begins("j1-b.in", 0)
+	s.do("next j1-b chk-6 6 from=b epoch=1 parts=aa @4")
+	s.do("offered j1-b from=b epoch=1 name=door feeds=j1-b.in reigns=1:b:0,2:c:91:1")
+	if r := s.m.State().Replicas["j1-b"]; r.Next == nil {
+		t.Errorf("%+v", r)
+	}
+}
+
 // While the majority of its site was lost a job was taken at another one. The recovered one
 // has begun reigns since, and gives way all the same: its log becomes a mirror of that.
 func TestAJobThatWasTakenBeforeItsSiteWasRecovered(t *testing.T) {
