@@ -44,7 +44,8 @@ const lifeBits = 40
 
 // NextAttempt is the number of a job's next attempt. The lost ones of a recovered site may
 // have begun some that nobody knows here: so the numbers of each life of the site begin
-// further up, counted from the life in which it accepted the job.
+// further up, counted from the life in which it accepted the job. It is never less than what
+// comes after the last, which may be of another site that was recovered more often.
 func (s *State) NextAttempt(j *Job) uint64 {
 	if s.Level < SettledLevel {
 		return j.Attempt + 1
@@ -53,7 +54,8 @@ func (s *State) NextAttempt(j *Job) uint64 {
 	if index, site, ok := j.ID.Parts(); ok && site == s.Site {
 		life -= min(life, Life(index))
 	}
-	return life<<lifeBits | (j.Attempt+1)&(1<<lifeBits-1)
+	next := j.Attempt + 1 // of a job that came from a recovered site, of a life there
+	return max(next, life<<lifeBits|next&(1<<lifeBits-1))
 }
 
 // AcceptedAt is a job that a site accepted, of all that is known here: one that is or was

@@ -24,15 +24,22 @@ type Reign struct {
 	Epoch uint64    `cbor:"1,keyasint"`
 	Site  mesh.Site `cbor:"2,keyasint"`
 	Start int64     `cbor:"3,keyasint"` // sequence number
-	// Life is the site's (Life of its indexes) of which the reign is, where it began as the
-	// site was recovered: with what of the log was there still, at the epoch of the one
-	// before, as nobody else had the feed. SettledLevel.
+	// Life is the site's (Life of its indexes) in which the reign began. A site that is
+	// recovered begins one with what of the log is there still, at the epoch of the one
+	// before, as nobody else had the feed. And it may begin anew what it has forgotten that
+	// it began. SettledLevel.
 	Life uint64 `cbor:"4,keyasint,omitempty"`
 }
 
 // Follows tells whether a reign may come behind another one in a lineage.
 func (r Reign) Follows(before Reign) bool {
-	return r.Epoch > before.Epoch || r.Epoch == before.Epoch && r.Site == before.Site && r.Life > before.Life
+	return r.Epoch > before.Epoch || r.Relives(before)
+}
+
+// Relives tells whether a reign is of the same time of a site as another one, begun after the
+// site was recovered.
+func (r Reign) Relives(before Reign) bool {
+	return r.Epoch == before.Epoch && r.Site == before.Site && r.Life > before.Life
 }
 
 // Fork is where a log left what it is to be: from At on it has entries that the
@@ -133,7 +140,7 @@ func (f *MovingFeed) Reigns(from mesh.Site) []Reign {
 	return []Reign{{Epoch: 1, Site: f.Origin(from).Site}}
 }
 
-// Relived tells whether a feed of the job went through a reign of a recovered site: who
+// Relived tells whether a feed of the job went through a reign of a site after it was recovered: who
 // does not know SettledLevel does not know what that is.
 func (m *MovingJob) Relived() bool {
 	return slices.ContainsFunc(m.Feeds, func(f MovingFeed) bool {
@@ -142,7 +149,8 @@ func (m *MovingJob) Relived() bool {
 }
 
 // lifeless is a job without the lives of reigns: who does not know of them finds two reigns of
-// one epoch, refuses this job, and what it keeps of it stays as it is.
+// one epoch, refuses this job, and what it keeps of it stays as it is. One of an epoch of its
+// own is there twice for that: a mirror that says nothing of its life is given nothing.
 func (m *MovingJob) lifeless() *MovingJob {
 	if !m.Relived() {
 		return m
@@ -151,9 +159,14 @@ func (m *MovingJob) lifeless() *MovingJob {
 	own.Feeds = slices.Clone(m.Feeds)
 	for i := range own.Feeds {
 		f := &own.Feeds[i]
-		f.Lineage = slices.Clone(f.Lineage)
-		for k := range f.Lineage {
-			f.Lineage[k].Life = 0
+		all := f.Lineage
+		f.Lineage = nil
+		for k, r := range all {
+			lives := r.Life > 0
+			r.Life = 0
+			if f.Lineage = append(f.Lineage, r); lives && (k == 0 || all[k-1].Epoch != r.Epoch) {
+				f.Lineage = append(f.Lineage, r)
+			}
 		}
 	}
 	return &own

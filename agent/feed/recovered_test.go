@@ -12,8 +12,9 @@ import (
 )
 
 // b is off while a goes on alone, and south's mirror with it; then a is lost, and north
-// recovered with what b has. It returns where its log begins anew.
-func (w *twoSites) recovered() coordinator.Reign {
+// recovered with what b has. A reign begins that is given, or one where the log ends; that is
+// returned.
+func (w *twoSites) recovered(reign coordinator.Reign) coordinator.Reign {
 	w.t.Helper()
 	w.puts(0, 50)
 	known := w.north.epoch // all that b hears of
@@ -23,9 +24,12 @@ func (w *twoSites) recovered() coordinator.Reign {
 	delete(w.north.agents, "a")
 	w.south.source = []mesh.NodeID{"b"}
 	w.north.epoch = known
-	reign := coordinator.Reign{Epoch: 1, Site: "north", Start: w.north.seal("b"), Life: 1}
+	end := w.north.seal("b")
+	if reign == (coordinator.Reign{}) {
+		reign = coordinator.Reign{Epoch: 1, Site: "north", Start: end, Life: 1}
+	}
 	w.north.mirrors("", reign)
-	w.north.begin("b", reign.Start, "b")
+	w.north.begin("b", end, "b")
 	w.north.knows("b")
 	return reign
 }
@@ -36,7 +40,7 @@ func TestMirrorOfARecoveredSite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTwoSites(t)
 		defer w.stop()
-		reign := w.recovered()
+		reign := w.recovered(coordinator.Reign{})
 		lost := w.south.status().End
 		if lost <= reign.Start {
 			t.Fatalf("the mirror has %d, and the site is recovered with %d", lost, reign.Start)
@@ -63,6 +67,29 @@ func TestMirrorOfARecoveredSite(t *testing.T) {
 		}
 		if s := w.south.status(); s.Of.Why != "" || s.End != w.north.status().End {
 			t.Errorf("%+v %+v", s, s.Of)
+		}
+	})
+}
+
+// The lost ones had taken the job, and the recovered site takes it again, from the same
+// sequence on: the mirror of the first takes nothing of the second, but for the life alone.
+func TestMirrorOfAReignThatBeganTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTwoSites(t)
+		defer w.stop()
+		reign := coordinator.Reign{Epoch: 2, Site: "north"}
+		w.north.mirrors("", reign)
+		w.north.move("a", "a", "b")
+		w.south.mirrors("north", reign)
+		w.south.seal("x")
+		w.south.begin("x", 0, "x", "y")
+		w.south.knows("x", "y")
+		reign.Life = 1
+		w.recovered(reign)
+		lost := w.south.status().End
+		w.puts(200, 320)
+		if s := w.south.status(); lost == 0 || s.End != lost || w.north.status().End <= lost || !strings.Contains(s.Of.Why, "recovered") {
+			t.Errorf("the mirror had %d, and has %d of %d: %q", lost, s.End, w.north.status().End, s.Of.Why)
 		}
 	})
 }

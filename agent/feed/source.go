@@ -264,7 +264,7 @@ func (s *Feeds) elsewhere(feed string, c *follower) refusal {
 func (f *Feed) planFor(h mirrorHello) (anew []byte, from int64, no refusal) {
 	mine, only := f.role.epoch.Reign, coordinator.Reign{Epoch: 1, Site: h.reign.Site}
 	switch {
-	case mine != nil && mine.Follows(h.reign) && mine.Site == h.reign.Site && mine.Epoch == h.reign.Epoch:
+	case mine != nil && mine.Relives(h.reign):
 		return nil, 0, refusal{refusedOther, fmt.Sprintf("it was recovered with its log up to %d, and the mirror is one of before", mine.Start)}
 	case mine == nil && h.reign != only || mine != nil && *mine != h.reign:
 		return nil, 0, refusal{refusedOther, fmt.Sprintf("it knows of another site's time with the feed than the one of epoch %d from %d on", h.reign.Epoch, h.reign.Start)}

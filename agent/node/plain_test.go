@@ -33,6 +33,22 @@ func TestAskedAsASiteReadsIt(t *testing.T) {
 	}
 }
 
+// A site of before feature level 6 does not know what a life is: it is told two reigns of one
+// epoch, and refuses that job alone.
+func TestALifeIsNotToldToWhoDoesNotKnowIt(t *testing.T) {
+	text := &coordinator.MovingJob{Feeds: []coordinator.MovingFeed{{Lineage: []coordinator.Reign{{Epoch: 1, Site: "a"}, {Epoch: 1, Site: "a", Start: 91, Life: 1}}}}}
+	if got := text.Plain().Feeds[0].Lineage; len(got) != 2 || got[1].Life != 0 || got[1].Start != 91 {
+		t.Errorf("%+v", got)
+	}
+	taken := &coordinator.MovingJob{Feeds: []coordinator.MovingFeed{{Lineage: []coordinator.Reign{{Epoch: 1, Site: "b"}, {Epoch: 2, Site: "a", Start: 91, Life: 1}}}}}
+	if got := taken.Plain().Feeds[0].Lineage; len(got) != 3 || got[2] != got[1] || got[2].Life != 0 {
+		t.Errorf("taken: %+v", got)
+	}
+	if text.Feeds[0].Lineage[1].Life != 1 {
+		t.Error("what is here has changed")
+	}
+}
+
 // A question says why a job could not go on from the snapshot that it names.
 func TestAQuestionSaysWhatIsMissing(t *testing.T) {
 	w := &coordinator.Want{Site: "b", Jobs: []coordinator.WantedJob{{Job: "j5-a", Has: "c1"}, {Job: "j6-a", Has: "c2"}, {Job: "j7-a"}, {Job: "j8-a", Has: "c1"}}}

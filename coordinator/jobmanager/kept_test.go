@@ -94,55 +94,65 @@ func TestKeptBesideATakenFeed(t *testing.T) {
 // A job is taken with its shared feed, goes home with the session, and comes back with it:
 // nothing is in its way where the session went from. While it is here it is.
 func TestATakenFeedComesBack(t *testing.T) {
-	bothLevels(t, func(t *testing.T, s *site1, settled bool) {
-		s.do("offered j1-b from=b epoch=1 name=door feeds=line reads=line @4")
-		epoch := func() {
-			s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
-		}
-		epoch()
-		s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
-		s.do("copies j1-b chk-5 aa:n1")
-		s.do("advanced j1-b chk-5 from=b epoch=1 ends=line:0 @4")
-		s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
-		epoch()
-		others := func(reigns string) error {
-			return s.try("offered j2-b from=b epoch=1 name=gate feeds=line reads=line reigns=%s @4", reigns)
-		}
-		const home = "1:b:0,2:s:0,3:b:50"
-		if err := others(home); !errors.Is(err, jobmanager.ErrRefused) {
-			t.Errorf("the session is here: %v", err)
-		}
-		attempt := s.m.State().Jobs["j1-b"].Attempt + 1
-		s.do("deploy j1-b %d term=2 on=n1 from=chk-5", attempt)
-		s.do("became j1-b %d running", attempt)
-		move := fmt.Sprintf("m%d-s", s.do("move began j1-b 2 to=b"))
-		s.do("move halting %s", move)
-		s.do("became j1-b %d stopping", attempt)
-		s.do("done j1-b %d 9 checkpoint=chk-9 savepoint=sp-9 era=2 site=s", attempt)
-		s.do("became j1-b %d suspended savepoint=sp-9", attempt)
-		s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0 held=yes", s.feed("line.at.b").NextEpoch())
-		s.do("move offered %s savepoint=sp-9 ends=line.at.b:0", move)
-		s.do("move handed %s", move)
-		if f := s.feed("line.at.b"); f.Owner != "b" {
-			t.Fatalf("%+v: it did not go home", f)
-		}
-		if err := others("1:b:0"); !errors.Is(err, jobmanager.ErrRefused) {
-			t.Errorf("the log of line, which never was here: %v", err)
-		}
-		if !settled {
-			if err := s.try("move arrives m99-b j1-b door from=b epoch=4 feeds=line.at.b reads=line.at.b reigns=%s", home); !errors.Is(err, jobmanager.ErrRefused) {
-				t.Errorf("%v, want it refused", err)
-			}
-			return
-		}
-		s.arrives("j1-b", "feeds=line.at.b reads=line.at.b reigns="+home, 4, "line.at.b:0")
-		if f := s.feed("line.at.b"); f.Mirror != nil || f.Owner != "" || f.Reigns != 4 {
-			t.Errorf("%+v", f)
-		}
-		if err := others("1:b:0"); !errors.Is(err, jobmanager.ErrRefused) {
-			t.Errorf("the session is here again: %v", err)
-		}
+	bothLevels(t, func(t *testing.T, s *site1, settled bool) { takenComesBack(t, s, settled, false) })
+	t.Run("recovered", func(t *testing.T) { // as it went home: nobody knows the reign that began with that
+		s := newSite(t)
+		s.raise()
+		takenComesBack(t, s, true, true)
 	})
+}
+
+func takenComesBack(t *testing.T, s *site1, settled, recovered bool) {
+	s.do("offered j1-b from=b epoch=1 name=door feeds=line reads=line @4")
+	epoch := func() {
+		s.do("epoch line.at.b %d term=2 owner=n1 members=n1 start=0", s.feed("line.at.b").NextEpoch())
+	}
+	epoch()
+	s.do("next j1-b chk-5 5 from=b epoch=1 parts=aa @4")
+	s.do("copies j1-b chk-5 aa:n1")
+	s.do("advanced j1-b chk-5 from=b epoch=1 ends=line:0 @4")
+	s.do("over j1-b chk-5 from=b epoch=1 to=2 @4")
+	epoch()
+	others := func(reigns string) error {
+		return s.try("offered j2-b from=b epoch=1 name=gate feeds=line reads=line reigns=%s @4", reigns)
+	}
+	const home = "1:b:0,2:s:0,3:b:50"
+	if err := others(home); !errors.Is(err, jobmanager.ErrRefused) {
+		t.Errorf("the session is here: %v", err)
+	}
+	attempt := s.m.State().Jobs["j1-b"].Attempt + 1
+	s.do("deploy j1-b %d term=2 on=n1 from=chk-5", attempt)
+	s.do("became j1-b %d running", attempt)
+	move := fmt.Sprintf("m%d-s", s.do("move began j1-b 2 to=b"))
+	s.do("move halting %s", move)
+	s.do("became j1-b %d stopping", attempt)
+	s.do("done j1-b %d 9 checkpoint=chk-9 savepoint=sp-9 era=2 site=s", attempt)
+	s.do("became j1-b %d suspended savepoint=sp-9", attempt)
+	if recovered {
+		s.recovered()
+	}
+	s.do("epoch line.at.b %d term=%d owner=n1 members=n1 start=0 held=yes", s.feed("line.at.b").NextEpoch(), s.m.State().Term)
+	s.do("move offered %s savepoint=sp-9 ends=line.at.b:0", move)
+	s.do("move handed %s", move)
+	if f := s.feed("line.at.b"); f.Owner != "b" {
+		t.Fatalf("%+v: it did not go home", f)
+	}
+	if err := others("1:b:0"); !errors.Is(err, jobmanager.ErrRefused) {
+		t.Errorf("the log of line, which never was here: %v", err)
+	}
+	if !settled {
+		if err := s.try("move arrives m99-b j1-b door from=b epoch=4 feeds=line.at.b reads=line.at.b reigns=%s", home); !errors.Is(err, jobmanager.ErrRefused) {
+			t.Errorf("%v, want it refused", err)
+		}
+		return
+	}
+	s.arrives("j1-b", "feeds=line.at.b reads=line.at.b reigns="+home, 4, "line.at.b:0")
+	if f := s.feed("line.at.b"); f.Mirror != nil || f.Owner != "" || f.Reigns != 4 {
+		t.Errorf("%+v", f)
+	}
+	if err := others("1:b:0"); !errors.Is(err, jobmanager.ErrRefused) {
+		t.Errorf("the session is here again: %v", err)
+	}
 }
 
 // Who is said to have a job by now is on record with what is kept of it, until that site or a

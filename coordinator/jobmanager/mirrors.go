@@ -136,7 +136,7 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 		return refuse(ErrRefused, "feed %q: feed %q of site %s was deleted there, and made again, and %s reads the log of the one before: stop it first", name, of.Feed, of.Site, a.standsOn(f))
 	case a.another(f, lineage, like):
 		return nil
-	case f.Reigns > its.Epoch || mine.Epoch > its.Epoch || mine.Epoch == its.Epoch && mine.Life > its.Life:
+	case f.Reigns > its.Epoch || mine.Follows(its):
 		return refuse(ErrStale, "feed %q: its newest reign is of epoch %d, that of its source of %d", name, max(mine.Epoch, f.Reigns), its.Epoch)
 	case a.promised(name) != "" && (f.Mirror == nil || *f.Mirror != of || !slices.Equal(coordinator.LineageOf(f, a.Site), lineage)):
 		return refuse(ErrStale, "feed %q: move %s, which is prepared here, needs its log as it is", name, a.promised(name))
@@ -149,9 +149,17 @@ func (a *apply) checkMirror(name string, of coordinator.Mirror, lineage []coordi
 }
 
 // wentHome tells whether the session of a shared feed that was taken has left for another
-// site, and a log goes on with what was here: then it is not in the way of that any more.
+// site, and a log goes on with what was here: then it is not in the way of that any more. A
+// reign that began as this site was recovered, while it left, may be known nowhere else.
 func (a *apply) wentHome(f *coordinator.Feed, lineage []coordinator.Reign) bool {
-	return a.Level >= coordinator.SettledLevel && f.Owner != "" && f.Reigns == 0 && slices.Contains(lineage, newest(coordinator.LineageOf(f, a.Site)))
+	if a.Level < coordinator.SettledLevel || f.Owner == "" || f.Reigns != 0 {
+		return false
+	}
+	had := coordinator.LineageOf(f, a.Site)
+	for n := len(had); n > 1 && had[n-1].Relives(had[n-2]) && !slices.Contains(lineage, had[n-1]); n-- {
+		had = had[:n-1]
+	}
+	return slices.Contains(lineage, newest(had))
 }
 
 // promised is the prepared move with which a feed's session comes: its log is there up to
@@ -223,16 +231,18 @@ func (a *apply) mirrors(c *coordinator.ReplicaOffered) error {
 }
 
 // checkHome checks that the feed is here of which a job reads a mirror elsewhere: the
-// mirror is a beginning of its log.
+// mirror is a beginning of its log, but for what is lost where this site was recovered: its
+// site does not hear of that.
 func (a *apply) checkHome(job coordinator.JobID, m *coordinator.MovingFeed, name string, from mesh.Site) error {
 	f := a.Feeds[name]
 	_, own := coordinator.Own(name)
+	its := newest(m.Reigns(from))
 	switch {
 	case f == nil || f.Mirror != nil || f.Owner != "" || own && f.Job != "" && f.Job != job || !own && f.Job != "":
 		return refuse(ErrRefused, "job %s reads a mirror of feed %q of this site, whose session is here no more", job, name)
 	case a.LeavingFeed(f) != nil:
 		return refuse(ErrRefused, "job %s reads feed %q of this site, which leaves for another, by %s", job, name, a.LeavingFeed(f).ID)
-	case newest(coordinator.LineageOf(f, a.Site)) != newest(m.Reigns(from)):
+	case newest(coordinator.LineageOf(f, a.Site)) != its && !newest(coordinator.LineageOf(f, a.Site)).Relives(its):
 		return refuse(ErrRefused, "job %s: the mirror of feed %q that it reads at site %s is of another time of it", job, name, from)
 	}
 	return nil
@@ -318,12 +328,17 @@ func (a *apply) beginsAnew(f *coordinator.Feed) bool {
 func (a *apply) out(node mesh.NodeID) bool { return a.Agents[node] == nil }
 
 // settled is a feed whose log begins an epoch: the epoch is as the feed is to be,
-// and with it a reign begins that was to.
+// and with it a reign begins that was to, of the site's life: it may have begun in one of
+// before that nobody here knows.
 func (a *apply) settled(f *coordinator.Feed) {
 	f.Log.Mirror, f.Fork = f.Mirror, nil
 	if f.Reigns != 0 || f.Life != 0 {
 		had := coordinator.LineageOf(f, a.Site)
-		f.Lineage = append(had, coordinator.Reign{Epoch: cmp.Or(f.Reigns, newest(had).Epoch), Site: a.Site, Start: f.Log.Start, Life: f.Life})
+		r := coordinator.Reign{Epoch: cmp.Or(f.Reigns, newest(had).Epoch), Site: a.Site, Start: f.Log.Start}
+		if a.Level >= coordinator.SettledLevel {
+			r.Life = coordinator.Life(a.Index)
+		}
+		f.Lineage = append(had, r)
 		if drop := len(f.Lineage) - MaxReigns; drop > 0 {
 			f.Lineage = f.Lineage[drop:]
 		}

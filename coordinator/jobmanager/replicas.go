@@ -90,7 +90,7 @@ func mirrorsFor(r *coordinator.Replica, f *coordinator.Feed) bool {
 func (a *apply) relived(old, next *coordinator.Replica) bool {
 	return a.Level >= coordinator.SettledLevel && slices.ContainsFunc(next.Job.Feeds, func(f coordinator.MovingFeed) bool {
 		i := slices.IndexFunc(old.Job.Feeds, func(o coordinator.MovingFeed) bool { return o.Name == f.Name })
-		return i >= 0 && newest(f.Reigns(next.From)).Life > newest(old.Job.Feeds[i].Reigns(old.From)).Life
+		return i >= 0 && newest(f.Reigns(next.From)).Relives(newest(old.Job.Feeds[i].Reigns(old.From)))
 	})
 }
 

@@ -79,7 +79,7 @@ func (s *site1) arrives(id, text string, epoch int, ends string) {
 	for _, f := range sortedFeeds(s) {
 		if s.feed(f).Mirror != nil {
 			is := s.feed(f)
-			s.do("epoch %s %d term=2 owner=n1 members=n1 start=%d", f, is.NextEpoch(), is.Log.Start)
+			s.do("epoch %s %d term=%d owner=n1 members=n1 start=%d", f, is.NextEpoch(), s.m.State().Term, is.Log.Start)
 		}
 	}
 	s.do("move prepared %s savepoint=sp-b job=%s attempt=4 era=%d site=b ends=%s", move, id, epoch-1, ends)

@@ -139,8 +139,12 @@ func (a *apply) levelRaised(c *coordinator.LevelRaised) error {
 			return refuse(ErrRefused, "agent %q knows feature level %d only", agent.Name, agent.Level)
 		}
 	}
+	before := a.Level
 	a.Level = c.Level
 	a.changed(Level, "")
+	if life := coordinator.Life(a.Index); life > 0 && before < coordinator.SettledLevel {
+		a.revive(life) // it was recovered before that
+	}
 	return nil
 }
 
