@@ -34,11 +34,8 @@ func (s *State) SessionOf(f *Feed) Session {
 	if from, by := f.Taken(); from != "" {
 		c.Client = TakenClient(s.Mesh, cmp.Or(by, s.Site), f.Name)
 	}
-	return SessionAt(c.Broker, c.Client)
+	return Session{brokerOf(c.Broker), c.Client}
 }
-
-// SessionAt is the session of a client id at the broker of a URL.
-func SessionAt(url, client string) Session { return Session{brokerOf(url), client} }
 
 // brokerOf is where a broker is: mqtt://b and tcp://B:1883 are one.
 func brokerOf(url string) string {

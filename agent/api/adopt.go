@@ -176,16 +176,16 @@ func ownFeed(st *coordinator.State, j *job.Job, s *job.Source, from *beginning, 
 }
 
 // configure gives a feed its config, with the filters that the session may have from
-// before: from all on record that had one of its name. Agents below SettledLevel could
+// before: from all on record that had one of its client id. Agents below SettledLevel could
 // not read that.
 func configure(st *coordinator.State, f *coordinator.Feed, name string, cfg feed.Config) (err error) {
 	if f.Config, err = feedText(name, cfg); err != nil || st.Level < coordinator.SettledLevel {
 		return err
 	}
-	session := st.SessionOf(f)
+	client := st.SessionOf(f).Client
 	for _, old := range slices.Sorted(maps.Keys(st.Feeds)) {
 		o := st.Feeds[old]
-		if st.SessionOf(o) != session {
+		if st.SessionOf(o).Client != client {
 			continue
 		}
 		if was, err := feed.ParseConfig(old, o.Config); err == nil { // that of the feed that it was has been read

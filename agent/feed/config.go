@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tidemark-mesh/tidemark/coordinator"
 	"github.com/tidemark-mesh/tidemark/dataflow"
 	"github.com/tidemark-mesh/tidemark/dataflow/job"
 	"github.com/tidemark-mesh/tidemark/sensors/mqtt"
@@ -107,16 +106,15 @@ const (
 // After is c, where the session may have the filters of a config of before: what c has
 // not of them it has left. They are never forgotten for having been given up once. Who
 // knows that may die before it is written down, nor does it cost anything to give them up
-// twice. Of another session c has nothing.
+// twice. Under another client id c has nothing. At another broker it may: one that goes by
+// another address has the session still, and one that was left may be come back to.
 func (c Config) After(was Config) Config {
-	if c.session() != was.session() {
+	if c.ClientID != was.ClientID {
 		return c
 	}
 	c.Left = leftOf(c.Topics, was.Left, c.Left, was.Topics)
 	return c
 }
-
-func (c Config) session() coordinator.Session { return coordinator.SessionAt(c.Broker, c.ClientID) }
 
 // leftOf is what a session may have beside topics, of lists of which the newest is last.
 func leftOf(topics []string, lists ...[]string) (left []string) {

@@ -191,7 +191,7 @@ func (f *Feed) open(c *Config, needed map[string]Need) error {
 
 // settle makes c what the feed runs with, if it is given, and stores it. What the
 // session may have of before is written down first: then nothing subscribes to the
-// new filters while nobody knows of the old ones. Of another session nothing is taken over.
+// new filters while nobody knows of the old ones. Of another client id nothing is taken over.
 func (f *Feed) settle(c *Config, old Config, missing bool) error {
 	had, err := readLeft(f.owner.o, f.name)
 	if err != nil {
@@ -201,11 +201,10 @@ func (f *Feed) settle(c *Config, old Config, missing bool) error {
 	if f.config = old; c != nil {
 		f.config = *c
 	}
-	is := f.config.session()
-	if had.session() != is {
+	if had.ClientID != f.config.ClientID {
 		had.Left = nil
 	}
-	if old.session() != is {
+	if old.ClientID != f.config.ClientID {
 		old.Topics = nil
 	}
 	f.config.Left = leftOf(f.config.Topics, had.Left, f.config.Left, old.Topics)
