@@ -82,7 +82,7 @@ func TestFiltersOfASessionThatIsUsedAgain(t *testing.T) {
 
 // A job that goes on with a feed under another client id has nothing of the old one's;
 // at another broker it has, as it may come back to the first.
-func TestFiltersOfAnotherSession(t *testing.T) {
+func TestFiltersOfAnotherClient(t *testing.T) {
 	for with, want := range map[string]string{"broker: mqtt://other.plant:1883": "plant/+/t", "client_id: other": ""} {
 		s := newer(t)
 		a := s.agent(t, "n1", "")

@@ -166,8 +166,8 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// The filters of one session are not those of another.
-func TestFilterTakenOutOfAnotherSession(t *testing.T) {
+// The filters of one client id are not those of another; where its broker is does not matter.
+func TestFilterTakenOutOfAnotherClient(t *testing.T) {
 	c := config("mqtt://broker.example", 1)
 	c.Topics = []string{"t/a"}
 	same, elsewhere, other := c, c, c

@@ -10,7 +10,7 @@ const (
 	MaxSealed     = 4096 // bytes of the sealed key of another site
 	MaxLiveJobs   = 1000
 	MaxEndedJobs  = 100  // those that ended first are forgotten, with their checkpoints and feeds
-	MaxForgotten  = 1000 // of those that are known to have ended here; beyond it the one that was forgotten first goes, and what other sites keep of it stays
+	MaxForgotten  = 1000 // of which it is known whether they ended here; beyond it the one that was forgotten first goes, and what other sites keep of it stays
 	MaxFeeds      = 1000
 	MaxSavepoints = 1000
 	MaxReplicated = 1000 // jobs of other sites that are kept here
